@@ -1,0 +1,1 @@
+"""uffdlab: a lab bench for userfaultfd."""

@@ -1,0 +1,234 @@
+"""What can go wrong, as classes that carry the facts.
+
+Every message says what was tried, what came back and what to do.  Catch :class:`UffdlabError` for all of them.
+"""
+
+from __future__ import annotations
+
+import errno as _errno
+
+
+class UffdlabError(Exception):
+    """The base of every error this package raises on purpose."""
+
+
+class UsageError(UffdlabError, ValueError):
+    """The caller asked for something that has no meaning (pages=0, an unaligned range, an unknown word)."""
+
+
+class LabClosed(UffdlabError):
+    """The lab, or a part of it, was closed; nothing can be asked of it any more."""
+
+
+class HostUnsupported(UffdlabError):
+    """This host cannot do what was asked (not x86-64 Linux, no QEMU, no apt, no disk space).
+
+    Attributes
+    ----------
+    missing : str
+        What is missing, in one word or two.
+    """
+
+    def __init__(self, message: str, *, missing: str = "") -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+# --- kernels
+
+
+class KernelError(UffdlabError):
+    """A kernel under test could not be had.
+
+    Attributes
+    ----------
+    kernel : str
+        The kernel's name.
+    """
+
+    def __init__(self, message: str, *, kernel: str = "") -> None:
+        super().__init__(message)
+        self.kernel = kernel
+
+
+class UnknownKernel(KernelError, LookupError):
+    """No kernel has this name.
+
+    Attributes
+    ----------
+    near : tuple of str
+        Known names that look like it.
+    """
+
+    def __init__(self, message: str, *, kernel: str = "", near: tuple[str, ...] = ()) -> None:
+        super().__init__(message, kernel=kernel)
+        self.near = near
+
+
+class SourceError(KernelError):
+    """A source or package could not be fetched, or its signature or checksum did not verify."""
+
+
+class PatchError(KernelError):
+    """A patch does not apply.
+
+    Attributes
+    ----------
+    patch : str
+        Path of the patch file.
+    output : str
+        What patch(1) said.
+    """
+
+    def __init__(self, message: str, *, kernel: str = "", patch: str = "", output: str = "") -> None:
+        super().__init__(message, kernel=kernel)
+        self.patch = patch
+        self.output = output
+
+
+class BuildError(KernelError):
+    """The kernel did not build.
+
+    Attributes
+    ----------
+    log : str
+        Path of the whole build log.
+    output : str
+        The compiler's message.
+    """
+
+    def __init__(self, message: str, *, kernel: str = "", log: str = "", output: str = "") -> None:
+        super().__init__(message, kernel=kernel)
+        self.log = log
+        self.output = output
+
+
+# --- machines
+
+
+class MachineError(UffdlabError):
+    """The machine under test failed.
+
+    Attributes
+    ----------
+    console : str
+        The last lines of the guest's console, empty if there were none.
+    """
+
+    def __init__(self, message: str, *, console: str = "") -> None:
+        tail = f"\n--- the console's last lines ---\n{console}" if console else ""
+        super().__init__(message + tail)
+        self.console = console
+
+
+class MachineLost(MachineError):
+    """The machine ended, or its connection broke, while it was needed."""
+
+
+class GuestPanic(MachineLost):
+    """The guest's kernel panicked or oopsed."""
+
+
+class MachineTimeout(MachineError):
+    """The machine did not answer before the deadline."""
+
+
+class ProtocolError(MachineError):
+    """What came from the machine was not a well-formed message."""
+
+
+class AgentError(UffdlabError):
+    """The agent refused or failed a request.
+
+    Attributes
+    ----------
+    kind : str
+        The agent's own word for the error.
+    data : dict
+        Facts that came with it.
+    """
+
+    def __init__(self, message: str, *, kind: str = "", data: dict[str, object] | None = None) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.data = data or {}
+
+
+# --- the target
+
+
+class TargetLost(AgentError):
+    """The target process died; its mappings and its userfaultfd are gone. `lab.restart_target()` makes a new one."""
+
+
+class FaultUnresolved(AgentError):
+    """A touch waited for a page fault that nobody resolved before the deadline.
+
+    Attributes
+    ----------
+    address : int
+        The address that was touched.
+    """
+
+    def __init__(self, message: str, *, address: int = 0, kind: str = "", data: dict[str, object] | None = None) -> None:
+        super().__init__(message, kind=kind, data=data)
+        self.address = address
+
+
+class TouchFailed(AgentError):
+    """A touch ended in a signal (SIGBUS, SIGSEGV) or was cut off.
+
+    Attributes
+    ----------
+    address : int
+        The address that was touched.
+    """
+
+    def __init__(self, message: str, *, address: int = 0, kind: str = "", data: dict[str, object] | None = None) -> None:
+        super().__init__(message, kind=kind, data=data)
+        self.address = address
+
+
+class IoctlError(UffdlabError, OSError):
+    """An ioctl came back with an errno.
+
+    ``str()`` gives the call in words, the errno by name and the likely reason on this kernel.
+    Being an :class:`OSError`, it has ``errno`` too.
+
+    Attributes
+    ----------
+    call : str
+        The call in words, ``UFFDIO_CONTINUE(page 3, WP)``.
+    done : int
+        Bytes that were done before it failed, 0 if none.
+    output : int
+        The ioctl's output word as the kernel left it.
+    """
+
+    def __init__(self, call: str, errno: int, reason: str, *, done: int = 0, output: int = 0) -> None:
+        name = _errno.errorcode.get(errno, str(errno))
+        OSError.__init__(self, errno, f"{call} → {name}: {reason}")
+        self.call = call
+        self.reason = reason
+        self.done = done
+        self.output = output
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+# --- witnesses
+
+
+class WitnessError(UffdlabError):
+    """A witness cannot say anything, or found that what it read is not what was asked for.
+
+    Attributes
+    ----------
+    witness : str
+        Which one: ``pagemap``, ``kernel`` or ``physical``.
+    """
+
+    def __init__(self, message: str, *, witness: str = "") -> None:
+        super().__init__(message)
+        self.witness = witness
