@@ -1,0 +1,22 @@
+"""Builds ``_native`` with cffi in API mode from two plain files, native.h and native.c.  abi3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cffi import FFI
+
+_HERE = Path(__file__).parent
+
+ffibuilder = FFI()
+ffibuilder.cdef((_HERE / "native.h").read_text(encoding="utf-8"))
+ffibuilder.set_source(
+    "uffdlab.agent._native",
+    '#include <stdint.h>\n#include "native.h"\n',
+    sources=["uffdlab/agent/native.c"],
+    depends=["uffdlab/agent/native.h"],
+    include_dirs=["uffdlab/agent"],
+    py_limited_api=True,
+    extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread"],
+    extra_link_args=["-pthread"],
+)
