@@ -1,0 +1,56 @@
+# uffdlab: `make demo` on a fresh Debian 12 machine does everything; `make` alone lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+python := .venv/bin/python
+
+# Each of these installs what is missing and ends at once when nothing is.
+.PHONY: setup setup-test setup-lab
+setup:       ; @vm/install-packages demo && vm/make-venv
+setup-lab:   ; @vm/install-packages lab && vm/make-venv
+setup-test:  ; @vm/install-packages test && vm/make-venv dev
+setup-check: ; @vm/install-packages demo && vm/make-venv dev
+
+.PHONY: demo
+demo: setup ## build two kernels, run the notebook, show every page before and after (build/demo/)
+	@$(python) -m uffdlab.demo
+
+# JupyterLab's own settings stay in the checkout: your ~/.jupyter neither changes nor gets in the way.
+.PHONY: lab
+lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
+	@export JUPYTER_CONFIG_DIR=$(CURDIR)/build/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/build/jupyter/data \
+		JUPYTER_RUNTIME_DIR=$(CURDIR)/build/jupyter/runtime IPYTHONDIR=$(CURDIR)/build/jupyter/ipython; \
+	export JUPYTERLAB_SETTINGS_DIR=$$JUPYTER_CONFIG_DIR/lab/user-settings \
+		JUPYTERLAB_WORKSPACES_DIR=$$JUPYTER_CONFIG_DIR/lab/workspaces; \
+	root=(); [ "$$(id -u)" != 0 ] || root=(--allow-root); \
+	exec $(python) -m jupyter lab "$${root[@]}" --LabApp.news_url= $(LABFLAGS) notebooks/minor_wp.ipynb
+
+.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser
+test: setup-test ## every check and test, and how long each part took
+	@$(python) tests/run.py
+test-check test-unit test-kernels test-vm test-notebook test-browser: setup-test # one part of `make test`
+	@$(python) tests/run.py $(@:test-%=%)
+
+.PHONY: check
+check: setup-check ## ruff and mypy
+	@$(python) tests/run.py check
+
+.PHONY: bench
+bench: setup ## measure against peers, write build/bench/results.json
+	@$(python) benchmarks/run.py
+
+.PHONY: clean distclean
+clean: ## remove what make made in this folder, but for .venv
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
+	@echo "The kernels stay in $${UFFDLAB_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uffdlab}; delete that folder to have them built anew."
+distclean: clean ## … and .venv too
+	@rm -rf .venv uffdlab/agent/_native.abi3.so
+
+.PHONY: help
+help: ## this list
+	@echo "make TARGET, where TARGET is"
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
+	@echo "One part of the tests alone: make test-check, test-unit, test-kernels, test-vm, test-notebook, test-browser."
+	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."

@@ -1,0 +1,154 @@
+"""Runs the parts of `make test` and says how long each took:  python tests/run.py [PART…]   (all, when none is named).
+
+A part that fails does not stop the ones after it. Ends with 0 when all passed, with 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+ROOT = Path(__file__).resolve().parent.parent
+REPORTS = ROOT / "build" / "test"
+PYTHON = sys.executable
+# Chromium, QEMU and pytest need this long to clean up after themselves when they are told to stop.
+GRACE = 30.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of the tests: commands run one after the other, all of them also when one fails."""
+
+    commands: list[list[str]]
+    minutes: float  # past this the part is stopped and has failed
+
+
+def _pytest(part: str, *arguments: str) -> list[str]:
+    return [PYTHON, "-m", "pytest", f"--junitxml={REPORTS / part}.xml", *arguments]
+
+
+PARTS = {
+    "check": Part(
+        [[PYTHON, "-m", "ruff", "check"], [PYTHON, "-m", "mypy"], [PYTHON, "-m", "mypy", "tests/run.py", "benchmarks"]],
+        10,
+    ),
+    "unit": Part([_pytest("unit", "-m", "not vm and not browser", "--ignore=tests/vm", "--ignore=tests/browser")], 15),
+    # Before the parts that boot kernels, so that no test's deadline has to allow for a build.
+    "kernels": Part([[PYTHON, "-m", "uffdlab", "kernel", "build", "--all"]], 40),
+    "vm": Part([_pytest("vm", "tests/vm", "--ignore=tests/vm/test_notebooks.py")], 20),
+    "notebook": Part([_pytest("notebook", "tests/vm/test_notebooks.py")], 10),
+    "browser": Part([_pytest("browser", "tests/browser")], 10),
+}
+
+
+@dataclass
+class Outcome:
+    """How one part went: its seconds and the tests it counted."""
+
+    seconds: float = 0.0
+    why: str = ""  # "" when all is well
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    # Each part is a process group of its own, so that its browsers and machines are reached too.
+    for number in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, number)
+            process.wait(GRACE)
+        except ProcessLookupError:
+            break
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait()
+
+
+def _run(command: list[str], deadline: float) -> str:
+    process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, process_group=0)
+    try:
+        code = process.wait(max(1.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        return "stopped: took too long"
+    finally:
+        if process.poll() is None:
+            _stop(process)
+    return "" if code == 0 else f"exit {code}"
+
+
+def _count(report: Path, outcome: Outcome) -> None:
+    if not report.exists():
+        return
+    for suite in ET.parse(report).getroot().iter("testsuite"):
+        tests, bad, skipped = (
+            sum(int(suite.get(key, 0)) for key in keys) for keys in (["tests"], ["failures", "errors"], ["skipped"])
+        )
+        outcome.passed += tests - bad - skipped
+        outcome.failed += bad
+        outcome.skipped += skipped
+
+
+def _run_part(name: str) -> Outcome:
+    part, outcome, report = PARTS[name], Outcome(), REPORTS / f"{name}.xml"
+    report.unlink(missing_ok=True)
+    start = time.monotonic()
+    for command in part.commands:
+        shown = " ".join(Path(word).name if word == PYTHON else word for word in command)
+        print(f"\n=== {name}: {shown}", flush=True)
+        outcome.why = _run(command, start + 60 * part.minutes) or outcome.why
+    outcome.seconds = time.monotonic() - start
+    _count(report, outcome)
+    if outcome.why and not outcome.failed:
+        outcome.failed = 1
+    return outcome
+
+
+def _table(outcomes: dict[str, Outcome]) -> None:
+    print(f"\n{'part':<10} {'time':>7}  {'passed':>6} {'failed':>6} {'skipped':>7}")
+    for name, each in outcomes.items():
+        clock = f"{int(each.seconds) // 60}:{int(each.seconds) % 60:02}"
+        print(f"{name:<10} {clock:>7}  {each.passed:>6} {each.failed:>6} {each.skipped:>7}  {each.why or 'ok'}")
+    total = int(sum(each.seconds for each in outcomes.values()))
+    print(f"{'all':<10} {f'{total // 60}:{total % 60:02}':>7}\n")
+    passed, failed, skipped = (
+        sum(getattr(each, key) for each in outcomes.values()) for key in ("passed", "failed", "skipped")
+    )
+    print(f"{passed} passed, {failed} failed, {skipped} skipped", flush=True)
+
+
+def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt(signal.Signals(number).name)
+
+
+def main(names: list[str]) -> int:
+    unknown = [name for name in names if name not in PARTS]
+    if unknown:
+        print(f"tests/run.py: no such part: {' '.join(unknown)}; there are: {' '.join(PARTS)}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, _interrupt)
+    REPORTS.mkdir(parents=True, exist_ok=True)
+    outcomes: dict[str, Outcome] = {}
+    try:
+        for name in names or PARTS:
+            outcomes[name] = _run_part(name)
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        _table(outcomes)
+        return 130
+    _table(outcomes)
+    return int(any(each.failed for each in outcomes.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
