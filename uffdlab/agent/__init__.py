@@ -1,0 +1,1 @@
+"""Runs beside the kernel under test: the server, the target and their native core."""

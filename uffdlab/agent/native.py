@@ -1,0 +1,60 @@
+"""The native core as Python functions that raise OSError; see native.h for what each does."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+
+from uffdlab.agent._native import ffi, lib
+
+__all__ = ["ffi", "ioctl", "lib", "madvise", "map_memory", "memfd", "unmap_memory", "userfaultfd"]
+
+
+def _raise(error: int, what: str) -> NoReturn:
+    raise OSError(-error, f"{what}: {os.strerror(-error)}")
+
+
+def ioctl(fd: int, request: int, argument: Any) -> tuple[int, int, int]:
+    """Do an ioctl on a cffi buffer; gives (errno, start, end), times in CLOCK_MONOTONIC ns."""
+    times = ffi.new("int64_t[2]")
+    error = lib.lab_ioctl(fd, request, argument, times, times + 1)
+    return -error, times[0], times[1]
+
+
+def userfaultfd(flags: int) -> int:
+    """userfaultfd(2)."""
+    fd: int = lib.lab_userfaultfd(flags)
+    if fd < 0:
+        _raise(fd, f"userfaultfd({flags:#x})")
+    return fd
+
+
+def memfd(name: str, flags: int) -> int:
+    """memfd_create(2)."""
+    fd: int = lib.lab_memfd(name.encode(), flags)
+    if fd < 0:
+        _raise(fd, f"memfd_create({name}, {flags:#x})")
+    return fd
+
+
+def map_memory(hint: int, length: int, protection: int, flags: int, fd: int) -> int:
+    """mmap(2) from offset 0; gives the address, never a view of the memory."""
+    address = ffi.new("uint64_t *")
+    error = lib.lab_map(hint, length, protection, flags, fd, address)
+    if error:
+        _raise(error, f"mmap of {length} bytes")
+    return int(address[0])
+
+
+def unmap_memory(address: int, length: int) -> None:
+    """munmap(2)."""
+    error = lib.lab_unmap(address, length)
+    if error:
+        _raise(error, f"munmap({address:#x}, {length})")
+
+
+def madvise(address: int, length: int, advice: int) -> None:
+    """madvise(2)."""
+    error = lib.lab_madvise(address, length, advice)
+    if error:
+        _raise(error, f"madvise({address:#x}, {length}, {advice})")

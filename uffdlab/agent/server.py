@@ -1,0 +1,237 @@
+"""The agent: speaks the protocol, keeps the target, never touches registered memory itself.
+
+It answers ``agent.*`` itself and passes ``target.*`` on to the target, with the host's deadline.  A target that has not
+answered by then is stuck in the kernel; it is killed, and the host gets ``fault-unresolved``.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import uffdlab.agent.target as target_process
+from uffdlab.agent import commands
+from uffdlab.agent.rpc import NOTIFICATION, REQUEST, Channel, Refusal
+
+PROTOCOL = 1
+_DEFAULT_DEADLINE = 10.0  # seconds
+_REAP_DEADLINE = 5.0
+
+
+@dataclass
+class _Waiting:
+    number: int  # of the host's request
+    method: str
+    until: float  # time.monotonic()
+
+
+@dataclass
+class _Target:
+    pid: int
+    channel: Channel
+    socket: socket.socket
+    waiting: dict[int, _Waiting]
+
+
+class Server:
+    """Serves one host over one byte stream until it closes.
+
+    Parameters
+    ----------
+    read_fd, write_fd : int
+        The byte stream; they may be the same descriptor.
+    """
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self._host = Channel(read_fd, write_fd)
+        self._host_fds = {read_fd, write_fd}
+        self._target: _Target | None = None
+        self._next = 0
+        self._methods: dict[str, Callable[..., Any]] = {
+            "agent.ping": lambda value=None: value,
+            "agent.spawn": self._spawn,
+            "agent.kill_target": self._kill_target,
+            **commands.METHODS,
+        }
+
+    def serve(self) -> None:
+        """Say hello, then answer until the host closes the stream."""
+        self._host.notify("hello", self._hello())
+        try:
+            while True:
+                self._turn()
+        except EOFError:
+            pass
+        finally:
+            self._kill_target()
+
+    @staticmethod
+    def _hello() -> dict[str, Any]:
+        uname = os.uname()
+        return {
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "uid": os.geteuid(),
+            "release": uname.release,
+            "version": uname.version,
+            "machine": uname.machine,
+            "python": platform.python_version(),
+            "page_size": os.sysconf("SC_PAGE_SIZE"),
+            "cpus": os.cpu_count(),
+            "monotonic_ns": time.monotonic_ns(),
+        }
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        poll.register(self._host.fileno(), select.POLLIN)
+        if self._target:
+            poll.register(self._target.channel.fileno(), select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(self._milliseconds_to_next_deadline())}
+        if self._target and self._target.channel.fileno() in ready:
+            self._from_target(self._target)
+        self._enforce_deadlines()
+        if self._host.fileno() in ready:
+            for frame in self._host.receive():
+                self._from_host(frame)
+
+    # --- the host
+
+    def _from_host(self, frame: list[Any]) -> None:
+        kind, number, method, params = frame
+        if kind != REQUEST:
+            return
+        try:
+            if method.startswith("target."):
+                self._pass_on(number, method, params)
+                return
+            handler = self._methods.get(method)
+            if handler is None:
+                raise Refusal("unknown-method", f"the agent does not know {method}; host and agent differ in version")
+            result = handler(*params)
+        except Refusal as refusal:
+            self._host.respond(number, refusal.as_map(), None)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the host must hear of it
+            self._host.respond(number, _accident(error), None)
+        else:
+            self._host.respond(number, None, result)
+
+    def _pass_on(self, number: int, method: str, params: list[Any]) -> None:
+        """Send a request on to the target; its first parameter is the deadline in seconds."""
+        if self._target is None:
+            raise Refusal("target-lost", f"{method}: there is no target process")
+        deadline, *rest = params
+        self._next += 1
+        until = time.monotonic() + (deadline or _DEFAULT_DEADLINE)
+        self._target.waiting[self._next] = _Waiting(number, method, until)
+        self._target.channel.request(self._next, method, rest)
+
+    # --- the target
+
+    def _spawn(self, nonce: bytes, base: int) -> dict[str, int]:
+        """Start a new target, ending the old one.  Gives its pid and the address of its beacon."""
+        self._kill_target()
+        ours, theirs = socket.socketpair()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                ours.close()
+                for fd in self._host_fds:
+                    if fd > 2:
+                        os.close(fd)
+                target_process.serve(theirs, nonce, base)
+                status = 0
+            except BaseException:  # noqa: BLE001 - a forked child must never return into the server
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        theirs.close()
+        self._target = _Target(pid, Channel(ours.fileno(), ours.fileno()), ours, {})
+        return {"pid": pid}
+
+    def _from_target(self, child: _Target) -> None:
+        try:
+            for frame in child.channel.receive():
+                if frame[0] == NOTIFICATION:
+                    self._host.notify(frame[1], *frame[2])
+                    continue
+                _, number, error, result = frame
+                waiting = child.waiting.pop(number, None)
+                if waiting:
+                    self._host.respond(waiting.number, error, result)
+        except (EOFError, ConnectionResetError):
+            self._target_ended(child)
+
+    def _target_ended(self, child: _Target, kind: str = "target-lost", why: str = "") -> None:
+        self._target = None
+        child.socket.close()
+        status = _reap(child.pid)
+        why = why or f"the target process ended ({_status_words(status)})"
+        for waiting in child.waiting.values():
+            refusal = Refusal(kind, f"{waiting.method}: {why}", status=status)
+            self._host.respond(waiting.number, refusal.as_map(), None)
+        self._host.notify("target-lost", child.pid, why)
+
+    def _kill_target(self) -> None:
+        if self._target:
+            child = self._target
+            os.kill(child.pid, signal.SIGKILL)
+            self._target_ended(child, why="the target process was ended on request")
+
+    def _milliseconds_to_next_deadline(self) -> int | None:
+        if not self._target or not self._target.waiting:
+            return None
+        until = min(waiting.until for waiting in self._target.waiting.values())
+        return max(0, int((until - time.monotonic()) * 1000) + 1)
+
+    def _enforce_deadlines(self) -> None:
+        child = self._target
+        now = time.monotonic()
+        if child and any(waiting.until <= now for waiting in child.waiting.values()):
+            os.kill(child.pid, signal.SIGKILL)
+            late = ", ".join(waiting.method for waiting in child.waiting.values())
+            why = f"{late} did not come back before its deadline: it waits in the kernel. The target was killed."
+            self._target_ended(child, "fault-unresolved", why)
+
+
+def _accident(error: Exception) -> dict[str, Any]:
+    lines = traceback.format_exception(error)
+    data = {"traceback": "".join(lines)[-4000:]}
+    if isinstance(error, OSError) and error.errno:
+        data["errno"] = str(error.errno)
+    return {"kind": type(error).__name__, "message": str(error) or type(error).__name__, "data": data}
+
+
+def _reap(pid: int) -> int:
+    """Wait for a child that is ending; -1 if it does not."""
+    until = time.monotonic() + _REAP_DEADLINE
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return status
+        time.sleep(0.001)
+    return -1
+
+
+def _status_words(status: int) -> str:
+    if status < 0:
+        return "and could not be reaped"
+    if os.WIFSIGNALED(status):
+        return f"by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"with exit status {os.waitstatus_to_exitcode(status)}"
+
+
+def serve(read_fd: int, write_fd: int) -> None:
+    """Serve one host over `read_fd` and `write_fd` until it closes the stream."""
+    Server(read_fd, write_fd).serve()

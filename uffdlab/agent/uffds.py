@@ -1,0 +1,109 @@
+"""The target's userfaultfds: opening, ioctls, and reading what they say."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from uffdlab import uapi
+from uffdlab.agent import native
+from uffdlab.agent.native import ffi
+from uffdlab.agent.rpc import Refusal
+
+_FLAGS = uapi.OpenFlag.CLOEXEC | uapi.OpenFlag.NONBLOCK
+_DEVICE = "/dev/userfaultfd"
+_MESSAGES_AT_ONCE = 256
+
+
+def _by_device() -> int:
+    device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        # USERFAULTFD_IOC_NEW takes the flags as its argument and gives the new descriptor as its value.
+        return fcntl.ioctl(device, uapi.USERFAULTFD_IOC_NEW, int(_FLAGS))
+    finally:
+        os.close(device)
+
+
+_WAYS: tuple[tuple[str, Callable[[], int]], ...] = (
+    ("userfaultfd(2)", lambda: native.userfaultfd(_FLAGS)),
+    (_DEVICE, _by_device),
+    ("userfaultfd(2) with UFFD_USER_MODE_ONLY", lambda: native.userfaultfd(_FLAGS | uapi.OpenFlag.USER_MODE_ONLY)),
+)
+
+
+def open_userfaultfd() -> tuple[int, str]:
+    """Open one, trying the system call, the device, then user mode only; gives (fd, the way that worked)."""
+    tried = []
+    for way, attempt in _WAYS:
+        try:
+            return attempt(), way
+        except OSError as error:
+            tried.append(f"{way}: {error.strerror}")
+    sysctl = Path("/proc/sys/vm/unprivileged_userfaultfd")
+    setting = f"; vm.unprivileged_userfaultfd is {sysctl.read_text().strip()}" if sysctl.exists() else ""
+    raise Refusal("no-userfaultfd", "no way to open a userfaultfd worked: " + "; ".join(tried) + setting)
+
+
+def call(fd: int, ioctl: uapi.Ioctl, values: dict[str, int]) -> dict[str, Any]:
+    """Do one ioctl; gives its errno, its words as the kernel left them and its times."""
+    argument = ffi.new("char[]", ioctl.pack(values))
+    error, started, ended = native.ioctl(fd, ioctl.request, argument)
+    left = ioctl.unpack(bytes(ffi.buffer(argument, ioctl.size)))
+    return {"errno": error, "words": left, "started_ns": started, "ended_ns": ended}
+
+
+def offered_features() -> int:
+    """Ask a scratch userfaultfd which features this kernel has (UFFDIO_API with features=0)."""
+    fd, _ = open_userfaultfd()
+    try:
+        answer = call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": uapi.UFFD_API})
+    finally:
+        os.close(fd)
+    if answer["errno"]:
+        raise Refusal("no-userfaultfd", f"UFFDIO_API(features=0) → {errno.errorcode[answer['errno']]}")
+    return int(answer["words"]["features"])
+
+
+class Userfaultfds:
+    """The open userfaultfds of one target, by number."""
+
+    def __init__(self) -> None:
+        self._next = 1
+        self.fds: dict[int, int] = {}
+
+    def open(self, wanted: int, required: int) -> dict[str, Any]:
+        """Open one and enable what the kernel has of `wanted`, and all of `required`."""
+        offered = offered_features()
+        fd, way = open_userfaultfd()
+        features = wanted & offered | required
+        answer = call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": uapi.UFFD_API, "features": features})
+        if answer["errno"]:
+            os.close(fd)
+            return {"number": 0, "way": way, "offered": offered, "asked": features, **answer}
+        number = self._next
+        self._next += 1
+        self.fds[number] = fd
+        return {"number": number, "way": way, "offered": offered, "asked": features, **answer}
+
+    def fd(self, number: int) -> int:
+        """Give the descriptor of userfaultfd `number`."""
+        if number not in self.fds:
+            raise Refusal("closed", "this userfaultfd is closed; lab.userfaultfd() opens a new one")
+        return self.fds[number]
+
+    def close(self, number: int) -> None:
+        """Close one.  Touches that wait on it go on."""
+        os.close(self.fd(number))
+        del self.fds[number]
+
+    def read(self, number: int) -> list[bytes]:
+        """Read the messages that wait, each of 32 bytes; none is an empty list."""
+        try:
+            data = os.read(self.fd(number), _MESSAGES_AT_ONCE * uapi.MESSAGE_SIZE)
+        except BlockingIOError:
+            return []
+        return [data[at : at + uapi.MESSAGE_SIZE] for at in range(0, len(data), uapi.MESSAGE_SIZE)]
