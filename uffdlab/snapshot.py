@@ -1,0 +1,530 @@
+"""Snapshot: the states of a region's pages at one moment, by one witness; and the difference of two."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import itertools
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from uffdlab import pte
+from uffdlab.errors import UsageError
+from uffdlab.pte import ALL, State
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+__all__ = ["Change", "Count", "Difference", "Group", "Snapshot", "page_ranges"]
+
+_FORMS = ("x86-64", "arm64", "pagemap")
+_SHOWN_RANGES = 8
+
+
+class Count(NamedTuple):
+    """On how many pages a bit is set, clear, and not known."""
+
+    yes: int
+    no: int
+    unknown: int
+
+
+class Group(NamedTuple):
+    """A run of neighbouring pages in the same state.
+
+    ``first`` and ``last`` are page numbers in the region; ``states`` and ``known`` hold for every page of the run.
+    """
+
+    first: int
+    last: int
+    states: State
+    known: State
+
+    @property
+    def size(self) -> int:
+        """Number of pages."""
+        return self.last - self.first + 1
+
+    @property
+    def text(self) -> str:
+        """The state in words: ``present, not writable, uffd-wp``."""
+        return pte.describe(self.states, self.known)
+
+    def __str__(self) -> str:
+        return f"{_pages(self.first, self.last)}: {self.text}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot:
+    """What one witness says of some neighbouring pages at one moment.
+
+    The raw words are kept; states are decoded from them when first asked for.
+
+    Attributes
+    ----------
+    region : str
+        Name of the region.
+    start : int
+        Address of the first page here.
+    page_size : int
+        Size of a page in bytes.
+    witness : str
+        ``pagemap``, ``kernel`` or ``physical``.
+    words : ndarray of uint64, shape (n,)
+        Raw words, one a page, as the witness read them.
+    levels : ndarray of uint8, shape (n,)
+        Where the entry lies: 1 = PTE, 2 = PMD, 3 = PUD, 4, 5; 0 = not known (pagemap).
+    time_ns : int
+        When it was taken, on the target's CLOCK_MONOTONIC; 0 if not known.
+    kernel : str
+        Name of the kernel.
+    first : int
+        Number, in the region, of the first page here.
+    form : str
+        What the words are: ``x86-64`` or ``arm64`` entries, or ``pagemap`` words.
+    vma_soft_dirty, hugetlb, tracks_soft_dirty : bool
+        See :func:`uffdlab.pte.decode_pagemap`.
+
+    Raises
+    ------
+    UsageError
+        If the parts do not fit together.
+    """
+
+    region: str
+    start: int
+    page_size: int
+    witness: str
+    words: NDArray[np.uint64]
+    levels: NDArray[np.uint8]
+    time_ns: int = 0
+    kernel: str = ""
+    first: int = 0
+    form: str = "x86-64"
+    vma_soft_dirty: bool = False
+    hugetlb: bool = False
+    tracks_soft_dirty: bool = True
+
+    def __post_init__(self) -> None:
+        words = _frozen(self.words, np.uint64, "words")
+        levels = _frozen(self.levels, np.uint8, "levels")
+        if words.ndim != 1 or words.shape != levels.shape:
+            raise UsageError(
+                f"a snapshot needs one word and one level a page; got arrays of shape {words.shape} and {levels.shape}"
+            )
+        if self.page_size < 4096 or self.page_size & (self.page_size - 1):
+            raise UsageError(f"page_size={self.page_size} is no power of two from 4096 up")
+        if self.start < 0 or self.start % self.page_size:
+            raise UsageError(f"start={self.start:#x} is not at a page of {self.page_size} bytes")
+        if self.first < 0:
+            raise UsageError(f"first={self.first} is no page number")
+        if self.form not in _FORMS:
+            raise UsageError(f"form={self.form!r} is not one of {', '.join(_FORMS)}")
+        object.__setattr__(self, "words", words)
+        object.__setattr__(self, "levels", levels)
+
+    @cached_property
+    def _decoded(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        if self.form == "pagemap":
+            states, known = pte.decode_pagemap(
+                self.words,
+                vma_soft_dirty=self.vma_soft_dirty,
+                hugetlb=self.hugetlb,
+                tracks_soft_dirty=self.tracks_soft_dirty,
+            )
+        elif self.form == "arm64":
+            states, known = pte.decode_arm64(self.words, self.levels)
+        else:
+            states, known = pte.decode_x86(self.words, self.levels, tracks_soft_dirty=self.tracks_soft_dirty)
+        states.flags.writeable = False
+        known.flags.writeable = False
+        return states, known
+
+    @property
+    def states(self) -> NDArray[np.uint32]:
+        """Bits of :class:`State` that are set and known; uint32, shape (n,)."""
+        return self._decoded[0]
+
+    @property
+    def known(self) -> NDArray[np.uint32]:
+        """Bits of :class:`State` that this witness can tell; uint32, shape (n,)."""
+        return self._decoded[1]
+
+    # --- which pages
+
+    def __len__(self) -> int:
+        return self.words.size
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, which: int | slice) -> Snapshot:
+        """Give some of the pages: ``snapshot[3]``, ``snapshot[:32]``; page numbers stay those of the region."""
+        if isinstance(which, slice):
+            start, stop, step = which.indices(len(self))
+            if step != 1:
+                raise UsageError(f"a snapshot is cut into runs of neighbouring pages, not in steps of {step}")
+            stop = max(start, stop)
+        else:
+            index = int(which)
+            start = index + len(self) if index < 0 else index
+            stop = start + 1
+            if not 0 <= start < len(self):
+                raise IndexError(f"this snapshot has pages 0 to {len(self) - 1}; there is no page {index}")
+        part = replace(
+            self,
+            start=self.start + start * self.page_size,
+            first=self.first + start,
+            words=self.words[start:stop],
+            levels=self.levels[start:stop],
+        )
+        if "_decoded" in self.__dict__:
+            part.__dict__["_decoded"] = (self.states[start:stop], self.known[start:stop])
+        return part
+
+    @property
+    def pages(self) -> range:
+        """Page numbers in the region."""
+        return range(self.first, self.first + len(self))
+
+    @property
+    def addresses(self) -> NDArray[np.uint64]:
+        """Address of each page; uint64, shape (n,)."""
+        return np.uint64(self.start) + np.arange(len(self), dtype=np.uint64) * np.uint64(self.page_size)
+
+    # --- what they are
+
+    def has(self, state: State) -> NDArray[np.bool_]:
+        """Tell for each page whether all bits of `state` are set (and known to be); bool, shape (n,)."""
+        return _all(self.states, state)
+
+    def lacks(self, state: State) -> NDArray[np.bool_]:
+        """Tell for each page whether all bits of `state` are known to be clear; bool, shape (n,)."""
+        return _all(self.known & ~self.states, state)
+
+    def knows(self, state: State) -> NDArray[np.bool_]:
+        """Tell for each page whether all bits of `state` are known; bool, shape (n,)."""
+        return _all(self.known, state)
+
+    def frames(self) -> NDArray[np.int64]:
+        """Give the page frame number (4 KiB units) behind each page, -1 where none is mapped or it is not known."""
+        if self.form == "pagemap":
+            return pte.frames_pagemap(self.words)
+        frames_of = pte.frames_arm64 if self.form == "arm64" else pte.frames_x86
+        frames = frames_of(self.words, self.levels)
+        inside = np.where(self.has(State.HUGE), (np.int64(1) << 9 * (self.levels.astype(np.int64) - 1)) - 1, 0)
+        offset = (self.addresses >> np.uint64(12)).astype(np.int64) & inside
+        return np.where(frames < 0, frames, frames + offset)
+
+    def counts(self) -> dict[State, Count]:
+        """Count for each bit on how many pages it is set, clear and not known."""
+        known = {state: int(self.knows(state).sum()) for state in State}
+        yes = {state: int(self.has(state).sum()) for state in State}
+        return {state: Count(yes[state], known[state] - yes[state], len(self) - known[state]) for state in State}
+
+    def groups(self, of: State = ALL) -> list[Group]:
+        """Merge neighbouring pages that are alike in the bits of `of`."""
+        states, known = self.states & np.uint32(of), self.known & np.uint32(of)
+        return [
+            Group(self.first + low, self.first + high - 1, State(int(states[low])), State(int(known[low])))
+            for low, high in _runs(states, known)
+        ]
+
+    @property
+    def unknown(self) -> State:
+        """Bits that this witness knows of none of the pages."""
+        return ALL & ~State(int(np.bitwise_or.reduce(self.known))) if len(self) else ALL
+
+    def __sub__(self, before: Snapshot) -> Difference:
+        """``after - before``: what changed."""
+        if not isinstance(before, Snapshot):
+            return NotImplemented
+        return Difference(before, self)
+
+    # --- for the eye
+
+    def __str__(self) -> str:
+        lines = [f"{self._title()}"]
+        lines += [f"  {group}" for group in self.groups()]
+        if self.unknown:
+            lines.append(f"  ({self._unknown_text()})")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of {self._title()}>"
+
+    def _title(self) -> str:
+        pages = _pages(self.first, self.first + len(self) - 1) if len(self) else "no pages"
+        kernel = f", {self.kernel}" if self.kernel else ""
+        return f"{self.region}, {pages}, by {self.witness}{kernel}"
+
+    def _unknown_text(self) -> str:
+        return f"not known to {self.witness}: " + ", ".join(pte.state_name(state) for state in self.unknown)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (str(group.size), f"{group.first}–{group.last}" if group.size > 1 else str(group.first), group.text)
+            for group in self.groups()
+        ]
+        note = self._unknown_text() if self.unknown else ""
+        return html_table(self._title(), ("pages", "numbers", "state"), rows, note)
+
+    # --- for programs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as plain data for JSON; words are hexadecimal strings.  :meth:`from_dict` reads it back."""
+        return {
+            "region": self.region,
+            "start": self.start,
+            "page_size": self.page_size,
+            "first": self.first,
+            "witness": self.witness,
+            "kernel": self.kernel,
+            "time_ns": self.time_ns,
+            "form": self.form,
+            "vma_soft_dirty": self.vma_soft_dirty,
+            "hugetlb": self.hugetlb,
+            "tracks_soft_dirty": self.tracks_soft_dirty,
+            "bits": {pte.state_name(state): int(state) for state in State},
+            "words": [f"{word:#018x}" for word in self.words.tolist()],
+            "levels": self.levels.tolist(),
+            "states": self.states.tolist(),
+            "known": self.known.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Snapshot:
+        """Make a snapshot of what :meth:`to_dict` gave; states are decoded anew from the raw words."""
+        try:
+            words = np.array([int(word, 16) for word in data["words"]], dtype=np.uint64)
+            levels = np.array(data["levels"], dtype=np.uint8)
+            rest = {key: data[key] for key in cls.__dataclass_fields__ if key not in ("words", "levels")}
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UsageError(f"this is no snapshot's data: {error!r}") from error
+        return cls(words=words, levels=levels, **rest)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give :meth:`to_dict` as JSON text, and write it to `path` if given."""
+        return _deliver(json.dumps(self.to_dict(), ensure_ascii=False), path)
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give a table as CSV text, one line a page, and write it to `path` if given.
+
+        Columns: page, address, word, level, frame, then a column a bit: 1, 0, or ? where it is not known.
+        """
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["page", "address", "word", "level", "frame", *(pte.state_name(state) for state in State)])
+        states, known = self.states.tolist(), self.known.tolist()
+        for index, (page, address, word, level, frame) in enumerate(
+            zip(
+                self.pages,
+                self.addresses.tolist(),
+                self.words.tolist(),
+                self.levels.tolist(),
+                self.frames().tolist(),
+                strict=True,
+            )
+        ):
+            bits = [str(int(bool(states[index] & bit))) if known[index] & bit else "?" for bit in State]
+            writer.writerow([page, f"{address:#x}", f"{word:#018x}", level or "?", "" if frame < 0 else frame, *bits])
+        return _deliver(out.getvalue(), path)
+
+
+class Change(NamedTuple):
+    """Pages that changed in the same way.
+
+    ``pages`` are their numbers in the region; ``moved`` tells that another page frame is behind them.
+    """
+
+    pages: tuple[int, ...]
+    before: str
+    after: str
+    moved: bool = False
+
+    def __str__(self) -> str:
+        count = "1 page" if len(self.pages) == 1 else f"{len(self.pages)} pages"
+        moved = " (another page frame)" if self.moved else ""
+        return f"{count} ({page_ranges(self.pages)}): {self.before} → {self.after}{moved}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Difference:
+    """What changed between two snapshots of the same pages: ``after - before``.
+
+    Only bits that both know are compared.
+
+    Raises
+    ------
+    UsageError
+        If the two are not of the same pages.
+    """
+
+    before: Snapshot
+    after: Snapshot
+
+    def __post_init__(self) -> None:
+        one, other = ((s.region, s.start, s.page_size, s.first, len(s)) for s in (self.before, self.after))
+        if one != other:
+            raise UsageError(
+                f"these two snapshots are of different pages: {self.before!r} starts at {self.before.start:#x}, "
+                f"{self.after!r} at {self.after.start:#x}; take both of the same region or range"
+            )
+
+    @cached_property
+    def bits(self) -> NDArray[np.uint32]:
+        """The bits that changed, of those both know; uint32, shape (n,)."""
+        both = self.before.known & self.after.known
+        return (self.before.states ^ self.after.states) & both
+
+    @cached_property
+    def moved(self) -> NDArray[np.bool_]:
+        """Where a page is mapped before and after, but in another frame; bool, shape (n,)."""
+        before, after = self.before.frames(), self.after.frames()
+        moved: NDArray[np.bool_] = (before >= 0) & (after >= 0) & (before != after)
+        return moved
+
+    @cached_property
+    def changed(self) -> NDArray[np.bool_]:
+        """Where anything changed; bool, shape (n,)."""
+        changed: NDArray[np.bool_] = (self.bits != 0) | self.moved
+        return changed
+
+    def __bool__(self) -> bool:
+        return bool(self.changed.any())
+
+    def __len__(self) -> int:
+        """Give the number of pages that changed."""
+        return int(self.changed.sum())
+
+    def changes(self) -> list[Change]:
+        """Group the pages that changed by how they did, in the order of their first page."""
+        both = self.before.known & self.after.known
+        keys = np.stack(
+            [
+                self.before.states.astype(np.int64),
+                self.before.known.astype(np.int64),
+                self.after.states.astype(np.int64),
+                self.after.known.astype(np.int64),
+                self.moved.astype(np.int64),
+                both.astype(np.int64),
+            ],
+            axis=1,
+        )
+        indices = np.flatnonzero(self.changed)
+        kinds, which = np.unique(keys[indices], axis=0, return_inverse=True)
+        which = which.reshape(-1)
+        found = []
+        for number, (before, before_known, after, after_known, moved, _) in enumerate(kinds.tolist()):
+            pages = tuple((indices[which == number] + self.before.first).tolist())
+            found.append(
+                Change(pages, pte.describe(before, before_known), pte.describe(after, after_known), bool(moved))
+            )
+        return sorted(found)
+
+    def __str__(self) -> str:
+        lines = [str(change) for change in self.changes()]
+        same = len(self.before) - len(self)
+        if not lines:
+            return f"no change on {same} pages"
+        return "\n".join([*lines, *([f"{same} pages unchanged"] if same else [])])
+
+    def __repr__(self) -> str:
+        return f"<Difference of {len(self)} among {len(self.before)} pages of {self.before.region}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (str(len(c.pages)), page_ranges(c.pages), c.before, c.after + (" (another page frame)" if c.moved else ""))
+            for c in self.changes()
+        ]
+        same = len(self.before) - len(self)
+        title = f"{self.before.region}: what changed"
+        return html_table(title, ("pages", "numbers", "before", "after"), rows, f"{same} pages unchanged")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the changes, and both snapshots, as plain data for JSON."""
+        return {
+            "changes": [
+                {"pages": list(c.pages), "before": c.before, "after": c.after, "moved": c.moved} for c in self.changes()
+            ],
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+        }
+
+
+def page_ranges(pages: Iterable[int]) -> str:
+    """Write page numbers as ranges: ``0–31, 40, 48–63``; after the eighth, an ellipsis."""
+    numbers = np.asarray(sorted(pages), dtype=np.int64)
+    if not numbers.size:
+        return ""
+    ends = [*(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), numbers.size]
+    ranges, low = [], 0
+    for end in ends:
+        first, last = int(numbers[low]), int(numbers[end - 1])
+        ranges.append(str(first) if first == last else f"{first}–{last}")
+        low = end
+    shown = ranges[:_SHOWN_RANGES]
+    return ", ".join([*shown, "…"] if len(ranges) > len(shown) else shown)
+
+
+def html_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
+    """Write a table with a caption and row and column headers; everything is escaped."""
+    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    body = ""
+    for first, *rest in rows:
+        cells = "".join(f'<td style="text-align:left">{html.escape(text)}</td>' for text in rest)
+        body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+    foot = f"<p>{html.escape(note)}</p>" if note else ""
+    return (
+        f'<table><caption style="text-align:left">{html.escape(title)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{foot}"
+    )
+
+
+def _pages(first: int, last: int) -> str:
+    return f"page {first}" if first == last else f"pages {first}–{last}"
+
+
+def _frozen(array: Any, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:
+    # A read-only view, so that nothing done to a snapshot changes what it says; no copy where it already fits.
+    given = np.asarray(array)
+    if given.size and given.dtype.kind not in "ui":
+        raise UsageError(f"a snapshot's {name} are unsigned integers, not {given.dtype}")
+    if given.size and given.dtype != dtype and not 0 <= int(given.min()) <= int(given.max()) <= np.iinfo(dtype).max:
+        raise UsageError(f"a snapshot's {name} lie within 0 to {np.iinfo(dtype).max}")
+    view = given.astype(dtype, copy=False).view()
+    view.flags.writeable = False
+    return view
+
+
+def _all(flags: NDArray[np.uint32], state: State) -> NDArray[np.bool_]:
+    wanted = np.uint32(state)
+    found: NDArray[np.bool_] = (flags & wanted) == wanted
+    return found
+
+
+def _runs(*arrays: NDArray[np.uint32]) -> list[tuple[int, int]]:
+    # Half-open index ranges over which all arrays are constant.
+    size = arrays[0].size
+    if not size:
+        return []
+    differs = np.zeros(size - 1, dtype=bool)
+    for array in arrays:
+        differs |= array[1:] != array[:-1]
+    edges = [0, *(np.flatnonzero(differs) + 1).tolist(), size]
+    return list(itertools.pairwise(edges))
+
+
+def _deliver(text: str, path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text
