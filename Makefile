@@ -17,14 +17,21 @@ demo: setup ## build two kernels, run the notebook, show every page before and a
 	@$(python) -m uffdlab.demo
 
 # JupyterLab's own settings stay in the checkout: your ~/.jupyter neither changes nor gets in the way.
+jupyter := $(CURDIR)/build/jupyter
+lab: export JUPYTER_CONFIG_DIR := $(jupyter)/config
+lab: export JUPYTER_DATA_DIR := $(jupyter)/data
+lab: export JUPYTER_RUNTIME_DIR := $(jupyter)/runtime
+lab: export JUPYTERLAB_SETTINGS_DIR := $(jupyter)/config/lab/user-settings
+lab: export JUPYTERLAB_WORKSPACES_DIR := $(jupyter)/config/lab/workspaces
+lab: export IPYTHONDIR := $(jupyter)/ipython
+no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+
 .PHONY: lab
 lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
-	@export JUPYTER_CONFIG_DIR=$(CURDIR)/build/jupyter/config JUPYTER_DATA_DIR=$(CURDIR)/build/jupyter/data \
-		JUPYTER_RUNTIME_DIR=$(CURDIR)/build/jupyter/runtime IPYTHONDIR=$(CURDIR)/build/jupyter/ipython; \
-	export JUPYTERLAB_SETTINGS_DIR=$$JUPYTER_CONFIG_DIR/lab/user-settings \
-		JUPYTERLAB_WORKSPACES_DIR=$$JUPYTER_CONFIG_DIR/lab/workspaces; \
-	root=(); [ "$$(id -u)" != 0 ] || root=(--allow-root); \
-	exec $(python) -m jupyter lab "$${root[@]}" --LabApp.news_url= $(LABFLAGS) notebooks/minor_wp.ipynb
+	@mkdir -p $(jupyter)/config/labconfig
+	@echo '$(no-news)' >$(jupyter)/config/labconfig/default_setting_overrides.json
+	@root=(); [ "$$(id -u)" != 0 ] || root=(--allow-root); \
+	exec $(python) -m jupyter lab "$${root[@]}" $(LABFLAGS) notebooks/minor_wp.ipynb
 
 .PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser
 test: setup-test ## every check and test, and how long each part took

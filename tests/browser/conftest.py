@@ -1,0 +1,143 @@
+"""A real JupyterLab on a random port and Debian's Chromium, both gone when the tests are over."""
+
+import ctypes
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+CHROMIUM = "/usr/bin/chromium"
+# No test needs the network; without these Chromium looks for its maker's servers at every start.
+CHROMIUM_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SETTINGS = {
+    # Cells out of sight are not in the page by default; the tests look at all of them.
+    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
+    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+}
+
+
+@dataclass
+class Server:
+    """A running JupyterLab: its address with the token, the folder it serves and what it wrote so far."""
+
+    url: str
+    token: str
+    folder: Path
+    log: Path
+
+    def address(self, notebook):
+        return f"{self.url}lab/tree/{notebook}?token={self.token}&reset"
+
+
+def _die_with_parent():
+    # prctl(PR_SET_PDEATHSIG, SIGTERM): the server ends its kernels and itself also when pytest is killed.
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
+
+
+def _stop(process):
+    family = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(20)
+    for each in family[1:]:
+        try:
+            each.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def _wait_for_server(process, runtime, log, deadline=60.0):
+    end = time.monotonic() + deadline
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            break
+        for path in runtime.glob("jpserver-*.json"):
+            try:
+                return json.loads(path.read_text())["url"]
+            except (ValueError, KeyError):
+                pass  # half written
+        time.sleep(0.1)
+    pytest.fail(f"JupyterLab did not start within {deadline:.0f} s:\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def jupyterlab(tmp_path_factory):
+    home = tmp_path_factory.mktemp("jupyter")
+    folder, config, runtime, log = home / "notebooks", home / "config", home / "runtime", home / "log"
+    # A copy: running a notebook in JupyterLab saves its outputs, and ours is kept without.
+    shutil.copytree(os.environ.get("UFFDLAB_TEST_NOTEBOOKS", ROOT / "notebooks"), folder)
+    settings = config / "labconfig" / "default_setting_overrides.json"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(SETTINGS))
+    token = secrets.token_hex(16)
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(config),
+        "JUPYTERLAB_SETTINGS_DIR": str(config / "lab" / "user-settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(config / "lab" / "workspaces"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(runtime),
+        "IPYTHONDIR": str(home / "ipython"),
+        "JUPYTER_TOKEN": token,
+    }
+    command = [
+        *[sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"],
+        *["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={folder}"],
+    ]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 — a fresh interpreter, no threads of ours yet
+        )
+        try:
+            yield Server(_wait_for_server(process, runtime, log), token, folder, log)
+        finally:
+            _stop(process)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    if not Path(CHROMIUM).exists():
+        pytest.fail(f"no {CHROMIUM}: run `make test-browser`, which installs it")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    (ROOT / "build" / "browser").mkdir(parents=True, exist_ok=True)
+    context = chromium.new_context(viewport={"width": 1280, "height": 1600})
+    page = context.new_page()
+    page.thrown = []  # by the page's JavaScript
+    page.on("pageerror", lambda error: page.thrown.append(str(error)))
+    yield page
+    page.screenshot(path=ROOT / "build" / "browser" / "last.png")  # tells why, after a failure
+    context.close()

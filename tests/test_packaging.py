@@ -1,0 +1,153 @@
+"""What the repository promises about itself: its dependencies, its commands, its public names, its files."""
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+
+import uffdlab
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# Where conda-forge calls a package by another name than PyPI.
+CONDA_NAMES = {"msgpack": "msgpack-python", "playwright": "playwright-python", "qemu.qmp": "python-qemu-qmp"}
+
+
+def committed_files():
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).exists()]
+
+
+def conda_spelling(requirement):
+    name, version = re.fullmatch(r"([A-Za-z0-9._-]+)(.*)", requirement).groups()
+    return CONDA_NAMES.get(name, name) + version
+
+
+def test_environment_has_the_dependencies_of_pyproject():
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
+    listed = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    (pip,) = (each["pip"] for each in listed if isinstance(each, dict))
+    plain = [each for each in listed if isinstance(each, str)]
+    assert sorted(plain) == sorted(["pip", f"python{PROJECT['requires-python']}", *map(conda_spelling, wanted)])
+    assert pip == ["--editable ."]
+
+
+def imported_names(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def test_the_agent_imports_only_what_the_initramfs_carries():
+    import sys
+
+    allowed = {*sys.stdlib_module_names, "msgpack", "_cffi_backend"}
+    ours = {"uffdlab.agent", "uffdlab.uapi", "uffdlab.errors"}
+    seen = 0
+    sources = [*(ROOT / "uffdlab" / "agent").glob("*.py"), ROOT / "uffdlab" / "uapi.py", ROOT / "uffdlab" / "errors.py"]
+    for path in sources:
+        if path.name == "_native_build.py":  # runs at build time only
+            continue
+        for name in imported_names(path):
+            seen += 1
+            permitted = (
+                name.split(".")[0] in allowed
+                or name == "uffdlab"
+                or any(f"{name}.".startswith(f"{each}.") for each in ours)
+            )
+            assert permitted, f"{path.relative_to(ROOT)} imports {name}"
+    assert seen > 10
+
+
+def test_public_names_are_these():
+    # A name added here is a promise to keep; one removed is a break for users: both belong in CHANGELOG.md.
+    assert sorted(uffdlab.__all__) == sorted(PUBLIC_NAMES)
+
+
+PUBLIC_NAMES = []
+
+
+@pytest.mark.parametrize("name", PUBLIC_NAMES)
+def test_public_names_have_a_docstring(name):
+    assert (getattr(uffdlab, name).__doc__ or "").strip()
+
+
+def make_targets():
+    return set(re.findall(r"^([a-z][a-z -]*):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_documented_make_targets_exist(document):
+    targets = {target for group in make_targets() for target in group.split()}
+    named = re.findall(r"`make ([a-z-]+)|^\s*make ([a-z-]+)", (ROOT / document).read_text(), re.MULTILINE)
+    assert named
+    assert {"".join(each) for each in named} <= targets
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_documented_files_exist(document):
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)|src=\"([^\"]+)\"", (ROOT / document).read_text())
+    for link in map("".join, links):
+        if "://" not in link:
+            assert (ROOT / link).exists(), f"{document} points to {link}"
+
+
+def test_public_names_are_documented():
+    text = (ROOT / "README.md").read_text()
+    assert [name for name in uffdlab.__all__ if not re.search(rf"\b{name}\b", text)] == []
+
+
+def test_help_lists_the_targets_it_promises():
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"demo", "lab", "test", "check", "bench", "clean", "help"} <= set(
+        re.findall(r"^  ([a-z]+) ", shown, re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
+def test_notebooks_are_kept_without_outputs(path):
+    notebook = json.loads(path.read_text())
+    nbformat.validate(notebook)
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_no_stray_files():
+    allowed = {
+        "",
+        ".c",
+        ".h",
+        ".css",
+        ".js",
+        ".ipynb",
+        ".md",
+        ".patch",
+        ".png",
+        ".py",
+        ".svg",
+        ".toml",
+        ".txt",
+        ".yml",
+        ".in",
+        ".config",
+        ".typed",
+    }
+    strays = [
+        path.relative_to(ROOT).as_posix()
+        for path in committed_files()
+        if path.suffix not in allowed or path.stat().st_size > 1 << 20 or path.name.endswith(("~", ".orig", ".rej"))
+    ]
+    assert strays == []
