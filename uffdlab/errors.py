@@ -21,7 +21,7 @@ class LabClosed(UffdlabError):
 
 
 class HostUnsupported(UffdlabError):
-    """This host cannot do what was asked (not x86-64 Linux, no QEMU, no apt, no disk space).
+    """The host cannot do what was asked (not x86-64 Linux, no QEMU, no apt, no disk space).
 
     Attributes
     ----------
@@ -170,7 +170,9 @@ class FaultUnresolved(AgentError):
         The address that was touched.
     """
 
-    def __init__(self, message: str, *, address: int = 0, kind: str = "", data: dict[str, object] | None = None) -> None:
+    def __init__(
+        self, message: str, *, address: int = 0, kind: str = "", data: dict[str, object] | None = None
+    ) -> None:
         super().__init__(message, kind=kind, data=data)
         self.address = address
 
@@ -184,7 +186,9 @@ class TouchFailed(AgentError):
         The address that was touched.
     """
 
-    def __init__(self, message: str, *, address: int = 0, kind: str = "", data: dict[str, object] | None = None) -> None:
+    def __init__(
+        self, message: str, *, address: int = 0, kind: str = "", data: dict[str, object] | None = None
+    ) -> None:
         super().__init__(message, kind=kind, data=data)
         self.address = address
 
@@ -232,3 +236,7 @@ class WitnessError(UffdlabError):
     def __init__(self, message: str, *, witness: str = "") -> None:
         super().__init__(message)
         self.witness = witness
+
+
+class NoMessage(UffdlabError, TimeoutError):
+    """No message came from the userfaultfd before the deadline."""

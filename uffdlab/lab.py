@@ -1,0 +1,361 @@
+"""Lab: one kernel under test, one target process, and everything that can be asked of them."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from uffdlab import kernels
+from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError, WitnessError
+from uffdlab.machines import qemu
+from uffdlab.region import Mapping, PageRange, Region
+from uffdlab.timeline import Timeline
+from uffdlab.touch import Touch
+from uffdlab.uapi import Feature
+from uffdlab.userfaultfd import Userfaultfd
+from uffdlab.witnesses import PagemapWitness, PhysicalWitness, Witness
+
+if TYPE_CHECKING:
+    from uffdlab.cross_examination import CrossExamination
+    from uffdlab.machines import Machine
+    from uffdlab.snapshot import Snapshot
+
+_PAGE_SIZES = {"shmem": 4096, "hugetlb": 2 << 20}
+_BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
+_NONCE_BYTES = 32
+_CALL_DEADLINE = 10.0  # seconds
+_ANSWER_GRACE = 5.0  # seconds more for the agent to tell that a deadline has passed
+_SPIN_NS = 2_000_000_000
+
+
+class Lab:
+    """A kernel under test in a machine of its own, with one target process in it.
+
+    Also a context manager; a lab that is not closed ends with this Python process, even if that is killed.
+
+    Parameters
+    ----------
+    kernel : str or path
+        A name from the catalogue (``"6.1-series"``, ``"debian/trixie"``), or the path of a vmlinux or bzImage.  One
+        that is not there yet is fetched or built first, with a progress bar.
+    memory_mib : int
+        The guest's memory in MiB.
+    cpus : int
+        The guest's CPUs.
+    machine : str or Machine
+        ``"qemu"``, or a machine that runs already; the lab closes it in the end.
+
+    Raises
+    ------
+    KernelError
+        If the kernel could not be had.
+    MachineError
+        If the machine did not come up; has the console's last lines.
+    HostUnsupported
+        If this host cannot run it; says what to install.
+    """
+
+    def __init__(
+        self,
+        kernel: str | os.PathLike[str] = "6.1-series",
+        *,
+        memory_mib: int = 1024,
+        cpus: int = 1,
+        machine: str | Machine = "qemu",
+    ) -> None:
+        self.timeline = Timeline()
+        self._machine: Machine
+        if isinstance(machine, str):
+            if machine != "qemu":
+                raise UsageError(f"there is no machine {machine!r}; there is 'qemu'")
+            image = kernels.get(kernel)
+            self.kernel = image.name
+            self._machine = qemu.start(image, cpus=cpus, memory_mib=memory_mib)
+        else:
+            self.kernel = str(kernel)
+            self._machine = machine
+        self._closed = False
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._regions: dict[int, Region] = {}
+        self._userfaultfds: dict[int, Userfaultfd] = {}
+        self._touches: dict[int, Touch] = {}
+        self._physical: PhysicalWitness | None = None
+        self._capabilities: dict[str, Any] | None = None
+        self._nonce = b""
+        self._unsubscribe = self._machine.notify_to(self._notified)
+        try:
+            self.restart_target()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- the target
+
+    def restart_target(self) -> None:
+        """Start a new target process.  The old one is ended, with its regions, userfaultfds and touches."""
+        self._forget_target("the target process was replaced by a new one")
+        self._nonce = os.urandom(_NONCE_BYTES)
+        self.call("agent.spawn", self._nonce, _BASE)
+
+    def map(
+        self, pages: int | None = None, *, memory: str = "shmem", page_size: int | None = None, size: int | None = None
+    ) -> Region:
+        """Map new memory in the target, as a region and its alias.
+
+        Parameters
+        ----------
+        pages : int
+            How many pages.
+        memory : str
+            ``"shmem"`` (a memfd, shared) or ``"hugetlb"`` (a memfd of 2 MiB pages, shared).
+        page_size : int, optional
+            Bytes of a page: 4096 for shmem, 2 MiB for hugetlb.
+        size : int, optional
+            The size in bytes, in place of `pages`.
+
+        Raises
+        ------
+        UsageError
+            If that is no possible mapping, or the guest has not enough huge pages.
+        """
+        if memory not in _PAGE_SIZES:
+            raise UsageError(f"there is no memory {memory!r}; there is {' and '.join(map(repr, _PAGE_SIZES))}")
+        if page_size not in (None, _PAGE_SIZES[memory]):
+            raise UsageError(f"{memory} has pages of {_PAGE_SIZES[memory]} bytes here, not of {page_size}")
+        one = _PAGE_SIZES[memory]
+        pages = _page_count(pages, size, one)
+        if memory == "hugetlb":
+            free = self.call("agent.reserve_hugepages", one, pages)["free"]
+            if free < pages:
+                raise UsageError(
+                    f"{pages} huge pages of 2 MiB were asked for, the guest has {free} free; ask for fewer, unmap "
+                    "other regions, or start the lab with more memory: Lab(…, memory_mib=…)"
+                )
+        answer = self.target_call("map", memory, pages, one)
+        region = Region(self, answer["number"], memory, answer["start"], answer["alias"], pages, one)
+        with self._lock:
+            self._regions[region.number] = region
+        self.timeline.add("map", f"{region!r}, its alias at {region.alias.start:#x}", self._last_time())
+        return region
+
+    def unmap(self, region: Region) -> None:
+        """Unmap a region and its alias."""
+        self.target_call("unmap", region.number)
+        with self._lock:
+            self._regions.pop(region.number, None)
+
+    def userfaultfd(self, features: Feature | None = None) -> Userfaultfd:
+        """Open a userfaultfd in the target.
+
+        Parameters
+        ----------
+        features : Feature, optional
+            What to turn on; it must all be there.  If not given: what the kernel has of
+            :data:`uffdlab.userfaultfd.DEFAULT_FEATURES`.
+
+        Raises
+        ------
+        IoctlError
+            If the kernel lacks one of `features`.
+        """
+        uffd = Userfaultfd(self, features)
+        self._userfaultfds[uffd.number] = uffd
+        return uffd
+
+    @property
+    def capabilities(self) -> dict[str, Any]:
+        """What this kernel can do, found by trying: ``features`` (Feature) and ``continue_wp`` (bool or None)."""
+        if self._capabilities is None:
+            answer = self.target_call("probe")
+            self._capabilities = {**answer, "features": Feature(answer["features"])}
+        return dict(self._capabilities)
+
+    # --- looking
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        """The witnesses that this lab has, the best one first."""
+        return ("physical", "pagemap") if self._machine.physical is not None else ("pagemap",)
+
+    def snapshot(self, where: Mapping | PageRange, witness: str | None = None) -> Snapshot:
+        """Ask a witness for the state of each page of `where`; the best there is if none is named.
+
+        Raises
+        ------
+        WitnessError
+            If the witness cannot say anything here.
+        """
+        pages = where if isinstance(where, PageRange) else where[:]
+        snapshot = self._witness(witness or self.witnesses[0]).read(pages.mapping, pages.first, pages.count)
+        self.timeline.add("snapshot", f"{pages} of {pages.mapping.name} by {snapshot.witness}", snapshot.time_ns,
+                          None, snapshot)  # fmt: skip
+        return snapshot
+
+    def cross_examine(self, where: Mapping | PageRange) -> CrossExamination:
+        """Ask every witness for the same pages and hold their words against each other."""
+        from uffdlab.cross_examination import CrossExamination  # noqa: PLC0415 - it needs a lab's snapshots, not Lab
+
+        return CrossExamination([self.snapshot(where, name) for name in self.witnesses])
+
+    def _witness(self, name: str) -> Witness:
+        if name == "pagemap":
+            return PagemapWitness(self._read_pagemap, kernel=self.kernel)
+        if name == "physical":
+            if self._machine.physical is None:
+                raise WitnessError(f"the host cannot see the memory of this {self._machine.name} machine; "
+                                   "ask the witness 'pagemap'", witness=name)  # fmt: skip
+            if self._physical is None:
+                beacon = self.target_call("beacon")["address"]
+                self._physical = PhysicalWitness(
+                    self._machine.physical,
+                    (beacon, self._nonce),
+                    self._spinning,
+                    kernel=self.kernel,
+                    now=self._last_time,
+                )
+            return self._physical
+        raise UsageError(f"there is no witness {name!r}; this lab has {', '.join(self.witnesses)}")
+
+    def _read_pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
+        answer: dict[str, Any] = self.target_call("pagemap", start, pages, page_size, deadline=60.0)
+        return answer
+
+    @contextlib.contextmanager
+    def _spinning(self) -> Iterator[None]:
+        """Keep the target in user mode, so that its page-table root is in a CPU's CR3."""
+        self.target_call("spin", _SPIN_NS)
+        try:
+            yield
+        finally:
+            self.target_call("spin_stop")
+
+    def locate(self, address: int) -> tuple[str, int | None]:
+        """Give the name of the region at `address` and the page within it; ("", None) if there is none."""
+        with self._lock:
+            regions = list(self._regions.values())
+        for region in regions:
+            page = region.page_of(address)
+            if page is not None:
+                return region.name, page
+        return "", None
+
+    # --- touching
+
+    def touch(self, kind: str, address: int, what: str, *, length: int, stride: int = 8, value: int = 0) -> Touch:
+        """Start one access on a thread of its own in the target; regions offer it as read, write, fill, copy_out."""
+        number = next(self._numbers)
+        touch = Touch(self, number, kind, address, what)
+        with self._lock:
+            self._touches[number] = touch
+        try:
+            self.target_call("touch", number, kind, address, length, stride, value)
+        except BaseException:
+            with self._lock:
+                self._touches.pop(number, None)
+            raise
+        return touch
+
+    # --- the wire
+
+    def call(self, method: str, *params: Any, deadline: float = _CALL_DEADLINE) -> Any:
+        """Ask the agent."""
+        if self._closed:
+            raise LabClosed(f"this lab ({self.kernel}) is closed; make a new one: uffdlab.Lab({self.kernel!r})")
+        return self._machine.call(method, *params, deadline=deadline + _ANSWER_GRACE)
+
+    def target_call(self, method: str, *params: Any, deadline: float = _CALL_DEADLINE) -> Any:
+        """Ask the target; if it has not answered within `deadline` seconds it is killed and the call fails.
+
+        Raises
+        ------
+        FaultUnresolved
+            If the call waited in the kernel past its deadline.
+        TargetLost
+            If there is no target any more.
+        """
+        return self.call(f"target.{method}", deadline, *params, deadline=deadline)
+
+    def _notified(self, method: str, params: list[Any]) -> None:
+        # On the machine's reader thread: nothing here may wait.
+        if method == "message":
+            number, data, time_ns = params
+            uffd = self._userfaultfds.get(number)
+            if uffd is not None:
+                uffd.deliver(data, time_ns)
+        elif method == "touch":
+            number, end = params
+            with self._lock:
+                touch = self._touches.pop(number, None)
+            if touch is not None:
+                touch.finish(end)
+                self.timeline.add("touch", f"{touch.what}: {end['state']}", end["started_ns"], end["ended_ns"], touch)
+        elif method == "target-lost":
+            self._forget_target(str(params[1]))
+
+    def _forget_target(self, why: str) -> None:
+        with self._lock:
+            touches, self._touches = list(self._touches.values()), {}
+            self._regions.clear()
+        self._userfaultfds = {}
+        self._physical = None
+        for touch in touches:
+            touch.fail(TargetLost(f"{touch.what}: {why}; lab.restart_target() starts a new one"))
+
+    def forget_userfaultfd(self, number: int) -> None:
+        """Deliver no more messages to a userfaultfd; it calls this when it is closed."""
+        self._userfaultfds.pop(number, None)
+
+    def _last_time(self) -> int:
+        """Give the guest's CLOCK_MONOTONIC in ns, as near as the host knows it without asking."""
+        hello = self._machine.hello
+        return int(hello["monotonic_ns"]) + time.monotonic_ns() - int(hello.get("received_ns", time.monotonic_ns()))
+
+    # --- the machine
+
+    @property
+    def release(self) -> str:
+        """The kernel's release, as ``uname -r`` gives it."""
+        return str(self._machine.hello["release"])
+
+    @property
+    def console(self) -> str:
+        """What the guest has written to its console so far (bounded)."""
+        return self._machine.console()
+
+    def close(self) -> None:
+        """End the machine.  Closing a closed lab does nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._unsubscribe()
+        with contextlib.suppress(MachineError):
+            self._machine.close()
+        self._forget_target("the lab was closed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"Linux {self.release} in {self._machine.name}"
+        return f"<Lab {self.kernel}: {state}>"
+
+
+def _page_count(pages: int | None, size: int | None, page_size: int) -> int:
+    if (pages is None) == (size is None):
+        raise UsageError("say how much to map, either in pages=… or in bytes as size=…")
+    if size is not None:
+        if size <= 0 or size % page_size:
+            raise UsageError(f"size={size} is no positive multiple of the page size, {page_size} bytes")
+        return size // page_size
+    if not isinstance(pages, int) or pages < 1:
+        raise UsageError(f"pages={pages!r}: a region has at least 1 page")
+    return pages

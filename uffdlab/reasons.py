@@ -1,0 +1,74 @@
+"""The likely reason for an errno of a userfaultfd ioctl, in words.
+
+From the man pages (ioctl_userfaultfd(2)) and mm/userfaultfd.c, fs/userfaultfd.c of Linux 6.1 to 7.3.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from uffdlab import uapi
+
+_FILLS = {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", "UFFDIO_MOVE"}
+
+
+def explain(
+    ioctl: uapi.Ioctl, error: int, mode: int, *, registered: uapi.RegisterMode | None, knows_continue_wp: bool | None
+) -> str:
+    """Give the likely reason, and what to do.
+
+    Parameters
+    ----------
+    ioctl : Ioctl
+        The ioctl that failed.
+    error : int
+        Its errno.
+    mode : int
+        The mode word it was given.
+    registered : RegisterMode or None
+        What the range is registered for with this userfaultfd; None if for nothing.
+    knows_continue_wp : bool or None
+        Whether trying has shown that this kernel knows UFFDIO_CONTINUE_MODE_WP; None if that is not known.
+    """
+    if error == errno.EINVAL:
+        return _invalid(ioctl, mode, registered, knows_continue_wp)
+    known = {
+        errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT changes a page that is there",
+        errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
+        errno.EBUSY: "a page of the range belongs to another userfaultfd, or the kernel is holding it; try again",
+        errno.ESRCH: "the process of this userfaultfd has exited",
+        errno.EPERM: "the memory may not be written by this process, or userfaultfd needs a privilege it lacks",
+        errno.ENOSPC: "no memory or no quota left for the page (hugetlb: no free huge page)",
+        errno.ENOMEM: "the guest is out of memory",
+        errno.ENOTTY: f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})",
+    }
+    if error == errno.EFAULT:
+        if ioctl.name == "UFFDIO_CONTINUE":
+            return "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY"
+        return "the source cannot be read, or the page cannot be had"
+    if error == errno.ENOENT:
+        if ioctl.name in _FILLS:
+            return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
+        return "no page, or no registration, is there"
+    return known.get(error, "the manual page ioctl_userfaultfd(2) names no reason for this errno")
+
+
+def _invalid(
+    ioctl: uapi.Ioctl, mode: int, registered: uapi.RegisterMode | None, knows_continue_wp: bool | None
+) -> str:
+    unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
+    wants_wp = "WP" in ioctl.modes.__members__ and bool(mode & ioctl.modes["WP"])
+    if unknown:
+        return f"the mode bits {unknown:#x} mean nothing to {ioctl.name}"
+    if ioctl.name == "UFFDIO_CONTINUE" and wants_wp and knows_continue_wp is False:
+        return "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
+    if ioctl.name == "UFFDIO_REGISTER":
+        return (
+            f"this kernel cannot register this memory for {uapi.flag_names(mode, uapi.RegisterMode)}, or the range is "
+            "not mapped or not aligned"
+        )
+    if registered is None:
+        return "the range is not registered with this userfaultfd; uffd.register(…) first"
+    if wants_wp and not registered & uapi.RegisterMode.WP:
+        return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
+    return "the range is empty, unaligned, or spans memory that this ioctl cannot handle"

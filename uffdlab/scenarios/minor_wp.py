@@ -1,0 +1,206 @@
+"""UFFDIO_CONTINUE with and without UFFDIO_CONTINUE_MODE_WP, and every combination of flags around it.
+
+Each check states what a kernel must do that has the flag.  On a kernel without it they fail, and the result shows how.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from uffdlab import uapi
+from uffdlab.errors import FaultUnresolved, NoMessage
+from uffdlab.pte import State
+from uffdlab.scenarios.result import Group, Result
+
+if TYPE_CHECKING:
+    from uffdlab.lab import Lab
+    from uffdlab.region import PageRange, Region
+    from uffdlab.snapshot import Snapshot
+    from uffdlab.touch import Touch
+    from uffdlab.userfaultfd import IoctlResult, Userfaultfd
+
+PAGES = {"shmem": 64, "hugetlb": 8}
+_BITS = (State.PRESENT, State.WRITABLE, State.UFFD_WP)
+WRITABLE = "present, writable, not uffd-wp"
+PROTECTED = "present, not writable, uffd-wp"
+ABSENT = "absent"
+_SOON = 0.3  # seconds in which a fault that does not come has not come
+
+
+def minor_wp(lab: Lab) -> Result:
+    """Run the experiment for shmem and hugetlb.
+
+    Parameters
+    ----------
+    lab : Lab
+        The kernel under test.
+
+    Returns
+    -------
+    Result
+        With the page groups and snapshots before and after, and a check for each thing that the kernel must do.
+    """
+    result = Result("minor_wp", lab.kernel, lab.release, lab.witnesses[0], timeline=lab.timeline)
+    for memory in PAGES:
+        _modes(lab, result, memory)
+        _dontwake(lab, result, memory)
+        _not_registered_for_wp(lab, result, memory)
+        _copy(lab, result, memory)
+    return result
+
+
+def _modes(lab: Lab, result: Result, memory: str) -> None:
+    """CONTINUE|WP on the first half, CONTINUE on the next quarter, nothing on the last."""
+    region, uffd = _filled(lab, memory, "minor", "wp")
+    half, quarter = region.pages // 2, region.pages // 4
+    parts = {
+        "CONTINUE|WP": region[:half],
+        "CONTINUE": region[half : half + quarter],
+        "nothing": region[half + quarter :],
+    }
+    before = region.snapshot()
+    with_wp = uffd.continue_(parts["CONTINUE|WP"], wp=True, check=False)
+    without = uffd.continue_(parts["CONTINUE"], check=False)
+    after = region.snapshot()
+    result.snapshots |= {f"{memory} before": before, f"{memory} after": after}
+
+    result.check(f"{memory}: CONTINUE|WP", "ok", _back(with_wp))
+    result.check(f"{memory}: CONTINUE", "ok", _back(without))
+    for (done, part), expected in zip(parts.items(), (PROTECTED, WRITABLE, ABSENT), strict=True):
+        was, now = _words(before, part), _words(after, part)
+        result.groups.append(Group(memory, f"{part.first}–{part.first + part.count - 1}", done, was, now))
+        result.check(f"{memory}: {part} before", ABSENT, was)
+        result.check(f"{memory}: {part} after {done}", expected, now)
+    disputes = lab.cross_examine(region).disagreements
+    result.check(f"{memory}: bits on which witnesses differ", "0", str(len(disputes)))
+    _write_traps(result, memory, region, uffd)
+    uffd.close()
+    region.unmap()
+
+
+def _write_traps(result: Result, memory: str, region: Region, uffd: Userfaultfd) -> None:
+    page = min(3, region.pages // 2 - 1)
+    touch = region.write(page, 0xFEED)
+    try:
+        fault = uffd.read_fault(timeout=_SOON)
+        observed = f"{touch.state}; write {_kind(fault.flags)} fault on page {fault.page}"
+    except NoMessage:
+        observed = f"{touch.state}; no fault"
+    result.check(f"{memory}: write to page {page}", f"waiting; write wp fault on page {page}", observed)
+    if touch.state == "waiting":
+        uffd.writeprotect(region[page], wp=False, check=False)
+        if touch.state == "waiting":  # the fault was none of write protection: map the page
+            uffd.continue_(region[page], check=False)
+        touch.result()
+    result.check(f"{memory}: page {page} after the write", WRITABLE, _words(region.snapshot(), region[page]))
+    result.check(f"{memory}: content of page {page}", "0xfeed", hex(region.alias.read(page).result()))
+    # A page that plain CONTINUE mapped takes a write without a fault.
+    free = region.pages // 2
+    touch = region.write(free, 0xBEEF)
+    ended = _ends(touch)
+    result.check(f"{memory}: write to page {free}", "no fault", "no fault" if ended else "waits")
+    if not ended:
+        touch.withdraw()
+
+
+def _dontwake(lab: Lab, result: Result, memory: str) -> None:
+    """DONTWAKE|WP must do both: map write-protected, and leave asleep what waits."""
+    region, uffd = _filled(lab, memory, "minor", "wp")
+    touch = region.read(0)
+    fault = uffd.read_fault()
+    observed = f"{_kind(fault.flags)} fault on page {fault.page}"
+    result.check(f"{memory}: read of page 0", "minor fault on page 0", observed)
+    back = uffd.continue_(region[:2], wp=True, dontwake=True, check=False)
+    result.check(f"{memory}: CONTINUE|DONTWAKE|WP", "ok", _back(back))
+    result.check(f"{memory}: pages 0–1 after CONTINUE|DONTWAKE|WP", PROTECTED, _words(region.snapshot(), region[:2]))
+    result.check(f"{memory}: the reader after CONTINUE|DONTWAKE|WP", "waiting", touch.state)
+    uffd.wake(region[0])
+    if not back.ok:
+        uffd.continue_(region[0], check=False)
+    result.check(f"{memory}: page 0 after WAKE", "reads 0x1", f"reads {touch.result():#x}")
+    back = uffd.continue_(region[2:4], dontwake=True, check=False)
+    result.check(f"{memory}: CONTINUE|DONTWAKE", "ok", _back(back))
+    result.check(f"{memory}: pages 2–3 after CONTINUE|DONTWAKE", WRITABLE, _words(region.snapshot(), region[2:4]))
+    uffd.close()
+    region.unmap()
+
+
+def _not_registered_for_wp(lab: Lab, result: Result, memory: str) -> None:
+    """WP on a range that is registered for MINOR alone must be refused, whatever the other flags."""
+    region, uffd = _filled(lab, memory, "minor")
+    for dontwake in (False, True):
+        call = "CONTINUE|DONTWAKE|WP" if dontwake else "CONTINUE|WP"
+        page = region[int(dontwake)]
+        back = uffd.continue_(page, wp=True, dontwake=dontwake, check=False)
+        result.check(f"{memory}: {call} not registered for WP", "EINVAL", _back(back))
+        result.check(f"{memory}: {page} after that", ABSENT, _words(region.snapshot(), page))
+    uffd.close()
+    region.unmap()
+
+
+def _copy(lab: Lab, result: Result, memory: str) -> None:
+    """COPY shares the code: it must keep its behaviour for every combination of flags."""
+    region = lab.map(pages=4, memory=memory)
+    uffd = lab.userfaultfd()
+    uffd.register(region, "missing", "wp")
+    for number, (wp, dontwake) in enumerate(((False, False), (False, True), (True, False), (True, True))):
+        page = region[number]
+        call = "COPY" + "|DONTWAKE" * dontwake + "|WP" * wp
+        back = uffd.copy(page, b"uffdlab", wp=wp, dontwake=dontwake, check=False)
+        result.check(f"{memory}: {call}", "ok", _back(back))
+        expected = PROTECTED if wp else WRITABLE
+        result.check(f"{memory}: {page} after {call}", expected, _words(region.snapshot(), page))
+    uffd.close()
+    region.unmap()
+
+
+def _filled(lab: Lab, memory: str, *modes: str) -> tuple[Region, Userfaultfd]:
+    """Make a region whose pages are all in the page cache and none mapped, and register it."""
+    region = lab.map(pages=PAGES[memory], memory=memory)
+    region.alias.fill()
+    uffd = lab.userfaultfd()
+    uffd.register(region, *modes)
+    return region, uffd
+
+
+def _words(snapshot: Snapshot, part: PageRange) -> str:
+    """Give present, writable, uffd-wp of the pages in words; what differs within the part is all told."""
+    pages = snapshot[part.first - snapshot.first : part.first - snapshot.first + part.count]
+    found: list[str] = []
+    for at in range(len(pages)):
+        words = _page_words(pages, at)
+        if words not in found:
+            found.append(words)
+    return " / ".join(found)
+
+
+def _page_words(snapshot: Snapshot, at: int) -> str:
+    words = []
+    for bit in _BITS:
+        name = str(bit.name).lower().replace("_", "-")
+        if not snapshot.knows(bit)[at]:
+            words.append(f"{name} unknown")
+        else:
+            words.append(name if snapshot.has(bit)[at] else f"not {name}")
+    if words[0] == "not present":
+        return ABSENT if words[2] == "not uffd-wp" else f"absent, {words[2]}"
+    return ", ".join(words)
+
+
+def _ends(touch: Touch) -> bool:
+    try:
+        touch.result(_SOON)
+    except FaultUnresolved:
+        return False
+    return True
+
+
+def _back(result: IoctlResult) -> str:
+    return "ok" if result.ok else errno.errorcode.get(result.errno, str(result.errno))
+
+
+def _kind(flags: uapi.FaultFlag) -> str:
+    if flags & uapi.FaultFlag.WP:
+        return "wp"
+    return "minor" if flags & uapi.FaultFlag.MINOR else "missing"

@@ -1,0 +1,99 @@
+"""Result: what an experiment has shown, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from uffdlab.snapshot import Snapshot
+    from uffdlab.timeline import Timeline
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that the kernel must do.
+
+    Attributes
+    ----------
+    name : str
+        What was tried; unique within a Result.
+    expected, observed : str
+        In the same words, so that they can be read against each other.
+    ok : bool
+        They are the same.
+    """
+
+    name: str
+    expected: str
+    observed: str
+
+    @property
+    def ok(self) -> bool:
+        """What was observed is what was expected."""
+        return self.expected == self.observed
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some neighbouring pages that were treated alike.
+
+    Attributes
+    ----------
+    memory : str
+        ``shmem`` or ``hugetlb``.
+    pages : str
+        Which, ``0–31``.
+    done : str
+        What was done to them, ``CONTINUE|WP``.
+    before, after : str
+        Their state in words.
+    """
+
+    memory: str
+    pages: str
+    done: str
+    before: str
+    after: str
+
+
+@dataclass
+class Result:
+    """What an experiment has shown on one kernel.
+
+    Attributes
+    ----------
+    scenario, kernel, release, witness : str
+        What was run, on what, and who looked.
+    checks : list of Check
+        Everything that the kernel must do.
+    groups : list of Group
+        The page groups, before and after.
+    snapshots : dict of str to Snapshot
+        By name: ``shmem before``, ``shmem after``, …
+    timeline : Timeline or None
+        All that happened.
+    """
+
+    scenario: str
+    kernel: str
+    release: str
+    witness: str
+    checks: list[Check] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
+    timeline: Timeline | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Every check holds."""
+        return all(check.ok for check in self.checks)
+
+    def check(self, name: str, expected: str, observed: str) -> None:
+        """Add a check."""
+        self.checks.append(Check(name, expected, observed))
+
+    @property
+    def failed(self) -> list[Check]:
+        """The checks that do not hold."""
+        return [check for check in self.checks if not check.ok]

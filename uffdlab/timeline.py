@@ -1,0 +1,93 @@
+"""Timeline: what was done and what was seen, in order, with the guest's own times."""
+
+from __future__ import annotations
+
+import html
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One thing that happened.
+
+    Attributes
+    ----------
+    number : int
+        Its place in the timeline, from 0.
+    kind : str
+        ``map``, ``ioctl``, ``message``, ``touch``, ``touch-end``, ``snapshot`` or ``target``.
+    text : str
+        What happened, in one line.
+    started_ns, ended_ns : int
+        The guest's CLOCK_MONOTONIC, in ns; the same where it took no time.
+    what : object
+        The object itself: the result, the message, the touch, the snapshot.
+    """
+
+    number: int
+    kind: str
+    text: str
+    started_ns: int
+    ended_ns: int
+    what: Any
+
+
+class Timeline:
+    """Entries in the order in which the host learned of them; safe from any thread."""
+
+    def __init__(self) -> None:
+        self._entries: list[Entry] = []
+        self._lock = threading.Lock()
+
+    def add(self, kind: str, text: str, started_ns: int, ended_ns: int | None = None, what: Any = None) -> Entry:
+        """Put one entry at the end."""
+        with self._lock:
+            end = started_ns if ended_ns is None else ended_ns
+            entry = Entry(len(self._entries), kind, text, started_ns, end, what)
+            self._entries.append(entry)
+        return entry
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Entry:
+        return self._entries[index]
+
+    def __iter__(self) -> Iterator[Entry]:
+        with self._lock:
+            return iter(tuple(self._entries))
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Give (start, duration, kind, text) of each entry; times in µs, the start counted from the first entry."""
+        entries = list(self)
+        zero = min((entry.started_ns for entry in entries), default=0)
+        return [
+            (
+                f"{(entry.started_ns - zero) / 1000:,.1f}",
+                f"{(entry.ended_ns - entry.started_ns) / 1000:,.1f}" if entry.ended_ns > entry.started_ns else "",
+                entry.kind,
+                entry.text,
+            )
+            for entry in entries
+        ]
+
+    def __str__(self) -> str:
+        lines = [f"{'start µs':>14} {'took µs':>12}  what happened"]
+        lines += [f"{start:>14} {took:>12}  {kind}: {text}" for start, took, kind, text in self.rows()]
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("start, µs", "took, µs", "kind", "what happened"))
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align:{"right" if column < 2 else "left"}">{html.escape(cell)}</td>'
+                for column, cell in enumerate(row)
+            )
+            + "</tr>"
+            for row in self.rows()
+        )
+        return f"<table><caption>Timeline</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
