@@ -52,6 +52,8 @@ class Target:
         self._feed_changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._beacon = native.map_memory(_BEACON_PLACE, mmap.PAGESIZE, _READ_WRITE, _PRIVATE, -1)
         lib.lab_poke(self._beacon, nonce, len(nonce))
+        # Every new mapping is soft-dirty as a whole, so a kernel that tracks soft-dirty says so of the beacon.
+        self._tracks_soft_dirty = _pagemap_words(self._beacon, 1, mmap.PAGESIZE)[6] & 1 << 7 > 0
         self.methods: dict[str, Callable[..., Any]] = {
             "target.beacon": lambda: {"address": self._beacon, "pid": os.getpid()},
             "target.map": self._mappings.make,
@@ -64,7 +66,7 @@ class Target:
             "target.touch_waits": self._touches.waiting,
             "target.withdraw": self._touches.withdraw,
             "target.sync": self._feed_once,
-            "target.pagemap": _pagemap,
+            "target.pagemap": self._pagemap,
             "target.spin": lambda nanoseconds: lib.lab_spin_start(nanoseconds),
             "target.spin_stop": lambda: lib.lab_spin_stop(),
         }
@@ -97,6 +99,19 @@ class Target:
         finally:
             native.unmap_memory(memory, length)
 
+    # --- what pagemap says
+
+    def _pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
+        words = _pagemap_words(start, pages, page_size)
+        flags = _vm_flags(start)
+        return {
+            "words": words,
+            "vma_soft_dirty": "sd" in flags,
+            "hugetlb": "ht" in flags,
+            "tracks_soft_dirty": self._tracks_soft_dirty,
+            "time_ns": time.monotonic_ns(),
+        }
+
     # --- the feed
 
     def feed(self) -> None:
@@ -120,25 +135,17 @@ class Target:
                 self._channel.notify("touch", number, result)
 
 
-def _pagemap(start: int, pages: int, page_size: int) -> dict[str, Any]:
+def _pagemap_words(start: int, pages: int, page_size: int) -> bytes:
     """Read /proc/self/pagemap: for each page of `page_size` bytes the word of its first 4 KiB."""
     step = page_size // mmap.PAGESIZE
     fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if step == 1:
-            words = _pread_all(fd, pages * 8, start // mmap.PAGESIZE * 8)
-        else:
-            at = range(start // mmap.PAGESIZE * 8, (start // mmap.PAGESIZE + pages * step) * 8, step * 8)
-            words = b"".join(_pread_all(fd, 8, offset) for offset in at)
+            return _pread_all(fd, pages * 8, start // mmap.PAGESIZE * 8)
+        first = start // mmap.PAGESIZE * 8
+        return b"".join(_pread_all(fd, 8, first + page * step * 8) for page in range(pages))
     finally:
         os.close(fd)
-    flags = _vm_flags(start)
-    return {
-        "words": words,
-        "vma_soft_dirty": "sd" in flags,
-        "hugetlb": "ht" in flags,
-        "time_ns": time.monotonic_ns(),
-    }
 
 
 def _pread_all(fd: int, size: int, offset: int) -> bytes:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uffdlab.userfaultfd import IoctlResult, Userfaultfd
 
 PAGES = {"shmem": 64, "hugetlb": 8}
-_BITS = (State.PRESENT, State.WRITABLE, State.UFFD_WP)
+_BITS = State.PRESENT | State.WRITABLE | State.UFFD_WP | State.MARKER | State.SWAPPED | State.POISON | State.GUARD
 WRITABLE = "present, writable, not uffd-wp"
 PROTECTED = "present, not writable, uffd-wp"
 ABSENT = "absent"
@@ -166,26 +166,9 @@ def _filled(lab: Lab, memory: str, *modes: str) -> tuple[Region, Userfaultfd]:
 
 def _words(snapshot: Snapshot, part: PageRange) -> str:
     """Give present, writable, uffd-wp of the pages in words; what differs within the part is all told."""
-    pages = snapshot[part.first - snapshot.first : part.first - snapshot.first + part.count]
-    found: list[str] = []
-    for at in range(len(pages)):
-        words = _page_words(pages, at)
-        if words not in found:
-            found.append(words)
-    return " / ".join(found)
-
-
-def _page_words(snapshot: Snapshot, at: int) -> str:
-    words = []
-    for bit in _BITS:
-        name = str(bit.name).lower().replace("_", "-")
-        if not snapshot.knows(bit)[at]:
-            words.append(f"{name} unknown")
-        else:
-            words.append(name if snapshot.has(bit)[at] else f"not {name}")
-    if words[0] == "not present":
-        return ABSENT if words[2] == "not uffd-wp" else f"absent, {words[2]}"
-    return ", ".join(words)
+    first = part.first - snapshot.first
+    groups = snapshot[first : first + part.count].groups(_BITS)
+    return " / ".join(dict.fromkeys(group.text for group in groups))
 
 
 def _ends(touch: Touch) -> bool:

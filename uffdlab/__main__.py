@@ -1,0 +1,5 @@
+"""``python -m uffdlab``."""
+
+from uffdlab.cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from uffdlab import kernels
+from uffdlab.errors import KernelError, MachineError, UffdlabError, UnknownKernel
+from uffdlab.reports import FORMS
+from uffdlab.scenarios import SCENARIOS
+
+NO_KERNEL = 125  # what `git bisect run` takes for "this revision cannot be tested"
+_SEVERAL = 1
+
+
+@click.group()
+@click.version_option(package_name="uffdlab")
+def main() -> None:
+    """A lab bench for userfaultfd: choose a kernel, touch a page, see its page-table entry change."""
+
+
+@main.command()
+@click.argument("scenario", type=click.Choice(list(SCENARIOS)))
+@click.argument("kernel", nargs=-1, required=True)
+@click.option("--form", type=click.Choice(list(FORMS)), default="text", show_default=True)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of the terminal.")
+def run(scenario: str, kernel: tuple[str, ...], form: str, output: Path | None) -> None:
+    """Run SCENARIO on each KERNEL (a name or a path).
+
+    Exit status: 0 all checks hold, 1 one does not, 2 bad usage, 125 a kernel could not be built or booted (so it serves
+    `git bisect run`).
+    """
+    from uffdlab.lab import Lab  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
+
+    texts = []
+    good = True
+    for name in kernel:
+        try:
+            with Lab(name) as lab:
+                result = SCENARIOS[scenario](lab)
+        except UnknownKernel as error:
+            raise click.UsageError(str(error)) from error
+        except (KernelError, MachineError) as error:
+            click.echo(f"{name}: {error}", err=True)
+            sys.exit(NO_KERNEL)
+        except UffdlabError as error:
+            click.echo(f"{name}: {error}", err=True)
+            sys.exit(1)
+        good = good and result.ok
+        texts.append(FORMS[form](result))
+    text = "\n".join(texts) if form != "json" or len(texts) == _SEVERAL else "[" + ",\n".join(texts) + "]"
+    if output:
+        output.write_text(text + "\n", encoding="utf-8")
+    else:
+        click.echo(text)
+    sys.exit(0 if good else 1)
+
+
+@main.group()
+def kernel() -> None:
+    """The kernels under test."""
+
+
+@kernel.command("list")
+def kernel_list() -> None:
+    """List every kernel of the catalogue and whether it is there."""
+    for row in kernels.listing():
+        click.echo(f"{row.name:<24} {row.state:<8} {row.description}")
+
+
+@kernel.command("build")
+@click.argument("name", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every kernel of the catalogue.")
+@click.option("--refresh", is_flag=True, help="Ask the mirror again for the newest version of the source.")
+def kernel_build(name: tuple[str, ...], everything: bool, refresh: bool) -> None:
+    """Fetch or build kernels, so that a Lab starts at once."""
+    names = [row.name for row in kernels.listing()] if everything else list(name)
+    if not names:
+        raise click.UsageError("name a kernel, or --all; `uffdlab kernel list` lists them")
+    for each in names:
+        with _kernel_errors():
+            found = kernels.get(each, refresh=refresh)
+        click.echo(f"{found.name}: Linux {found.release}, {found.image}")
+
+
+@kernel.command("path")
+@click.argument("name")
+def kernel_path(name: str) -> None:
+    """Print where the image of a kernel is; fetches or builds it if it is not there."""
+    with _kernel_errors():
+        click.echo(kernels.get(name).image)
+
+
+@kernel.command("log")
+@click.argument("name")
+def kernel_log(name: str) -> None:
+    """Print the log of a kernel's build."""
+    with _kernel_errors():
+        click.echo(kernels.log(name))
+
+
+@kernel.command("remove")
+@click.argument("name", nargs=-1, required=True)
+def kernel_remove(name: tuple[str, ...]) -> None:
+    """Remove kernels from the cache."""
+    for each in name:
+        with _kernel_errors():
+            kernels.remove(each)
+
+
+class _kernel_errors:  # noqa: N801 - reads as what it is, a context
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, UnknownKernel):
+            raise click.UsageError(str(error)) from error
+        if isinstance(error, UffdlabError):
+            click.echo(str(error), err=True)
+            sys.exit(NO_KERNEL)
