@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ALL",
     "LEVEL_NAMES",
+    "MAPPING",
     "Bit",
     "State",
     "decode_arm64",
@@ -87,6 +88,17 @@ class State(enum.IntFlag):
 
 
 ALL = State((1 << len(State)) - 1)
+MAPPING = (
+    State.PRESENT
+    | State.WRITABLE
+    | State.UFFD_WP
+    | State.SWAPPED
+    | State.MARKER
+    | State.POISON
+    | State.GUARD
+    | State.PROTNONE
+)
+"""What decides whether a touch traps; the other bits only record what happened before."""
 _OF_THE_PAGE = State.EXCLUSIVE | State.FILE
 _OF_THE_ENTRY = ALL & ~_OF_THE_PAGE
 _OF_A_SWAP_ENTRY = _OF_THE_ENTRY & ~(State.DIRTY | State.ACCESSED)

@@ -232,7 +232,7 @@ class Snapshot:
         return {state: Count(yes[state], known[state] - yes[state], len(self) - known[state]) for state in State}
 
     def groups(self, of: State = ALL) -> list[Group]:
-        """Merge neighbouring pages that are alike in the bits of `of`."""
+        """Merge neighbouring pages that are alike in the bits of `of` (:data:`uffdlab.pte.MAPPING` is a good choice)."""
         states, known = self.states & np.uint32(of), self.known & np.uint32(of)
         return [
             Group(self.first + low, self.first + high - 1, State(int(states[low])), State(int(known[low])))
@@ -264,8 +264,8 @@ class Snapshot:
 
     def _title(self) -> str:
         pages = _pages(self.first, self.first + len(self) - 1) if len(self) else "no pages"
-        kernel = f", {self.kernel}" if self.kernel else ""
-        return f"{self.region}, {pages}, by {self.witness}{kernel}"
+        kernel = f"{self.kernel}, " if self.kernel else ""
+        return f"{self.region}, {pages} ({kernel}seen by {self.witness})"
 
     def _unknown_text(self) -> str:
         return f"not known to {self.witness}: " + ", ".join(pte.state_name(state) for state in self.unknown)

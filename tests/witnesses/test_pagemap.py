@@ -1,0 +1,52 @@
+import struct
+
+import pytest
+
+from uffdlab.errors import WitnessError
+from uffdlab.pte import State
+from uffdlab.witnesses import PagemapWitness
+
+
+class Region:
+    name, start, pages, page_size = "region", 0x7F00_0000_0000, 64, 4096
+
+
+def answer(*words, sd=False, ht=False):
+    return {"words": struct.pack(f"<{len(words)}Q", *words), "vma_soft_dirty": sd, "hugetlb": ht, "time_ns": 5}
+
+
+def test_asks_for_the_range_and_decodes_the_answer():
+    asked = []
+
+    def read(*what):
+        asked.append(what)
+        return answer(1 << 63 | 1 << 57 | 1 << 61 | 0x42, 0)
+
+    snapshot = PagemapWitness(read, kernel="6.1-series").read(Region, 3, 2)
+    assert asked == [(0x7F00_0000_3000, 2, 4096)]
+    assert snapshot.has(State.PRESENT | State.UFFD_WP | State.FILE).tolist() == [True, False]
+    assert not snapshot.knows(State.WRITABLE).any()
+    assert snapshot.frames().tolist() == [0x42, -1]
+    assert (snapshot.witness, snapshot.kernel, snapshot.time_ns, snapshot.first) == ("pagemap", "6.1-series", 5, 3)
+
+
+def test_a_new_mapping_hides_the_soft_dirty_bits():
+    word = 1 << 63 | 1 << 55
+    plain, new = (PagemapWitness(lambda *_, sd=sd: answer(word, sd=sd)).read(Region, 0, 1) for sd in (False, True))
+    assert plain.has(State.SOFT_DIRTY).all()
+    assert not new.knows(State.SOFT_DIRTY).any()
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (answer(1), "got 8 bytes where 16 were due"),
+        ({"words": b""}, "no usable 'vma_soft_dirty'"),
+        ({}, "no usable 'words'"),
+        ({**answer(1, 2), "time_ns": None}, "no usable"),
+    ],
+)
+def test_an_answer_of_the_wrong_shape_is_an_error(reply, message):
+    with pytest.raises(WitnessError, match=message) as caught:
+        PagemapWitness(lambda *_: reply).read(Region, 0, 2)
+    assert caught.value.witness == "pagemap"

@@ -1,0 +1,343 @@
+import contextlib
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uffdlab.errors import UsageError, WitnessError
+from uffdlab.pte import MAPPING, State
+from uffdlab.witnesses import PhysicalWitness
+
+NONCE = bytes(range(100, 116))
+BEACON = 0x7FFF_1234_5040
+FRAMES = 4096  # 16 MiB of guest RAM
+PTE = 0x8000_0000_0000_0867  # NX, soft-dirty, dirty, accessed, user, writable, present
+TABLE = 0x67
+PSE = 1 << 7
+
+
+class FakeMemory:
+    """Guest RAM with page tables in it, as a processor would have them."""
+
+    def __init__(self, levels=4, frames=FRAMES):
+        self.ram = np.zeros((frames, 512), dtype=np.uint64)
+        self.levels = levels
+        self.next = 1
+        self.root = self.take()
+        self.pauses = 0
+        self.reads = 0
+        self.before_read = lambda: None
+        self.candidates = None
+        data = self.take()
+        self.ram[data].view(np.uint8)[BEACON & 0xFFF :][: len(NONCE)] = np.frombuffer(NONCE, dtype=np.uint8)
+        self.map(BEACON & ~0xFFF, data << 12 | PTE)
+
+    def take(self):
+        self.next += 1
+        return self.next - 1
+
+    def slot(self, address, level):
+        """Find (frame, index) of the entry of `level` for `address`, making tables on the way."""
+        table = self.root
+        for at in range(self.levels, level, -1):
+            index = address >> (3 + 9 * at) & 511
+            if not self.ram[table, index] & np.uint64(1):
+                self.ram[table, index] = self.take() << 12 | TABLE
+            table = int(self.ram[table, index]) >> 12 & 0xFF_FFFF_FFFF
+        return table, address >> (3 + 9 * level) & 511
+
+    def map(self, address, word, level=1):
+        self.ram[self.slot(address, level)] = np.uint64(word)
+
+    # what the witness uses
+
+    def words(self, frame):
+        self.reads += 1
+        self.before_read()
+        if np.any(np.asarray(frame) >= len(self.ram)):
+            raise WitnessError("physical: a frame outside RAM", witness="physical")
+        return self.ram[frame]
+
+    def root_candidates(self):
+        return self.candidates if self.candidates is not None else [(self.root << 12, self.levels)]
+
+    @contextlib.contextmanager
+    def paused(self):
+        self.pauses += 1
+        before, self.before_read = self.before_read, lambda: None
+        yield
+        self.before_read = before
+
+
+class Region:
+    def __init__(self, start, pages, page_size=4096, name="region"):
+        self.name, self.start, self.pages, self.page_size = name, start, pages, page_size
+
+
+def witness(memory, **keywords):
+    return PhysicalWitness(
+        memory, (BEACON, NONCE), lambda _: contextlib.nullcontext(), kernel="fake", patience=0.05, **keywords
+    )
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_reads_mapped_read_only_and_absent_pages(levels):
+    memory = FakeMemory(levels)
+    start = 0x7F00_0000_0000 - 3 * 4096  # across the end of a PTE, PMD, PUD table
+    memory.map(start, 0x123 << 12 | PTE)
+    memory.map(start + 4 * 4096, 0x8000_0000_0012_4C65)
+    snapshot = witness(memory, now=lambda: 77).read(Region(start, 6), 0, 6)
+    assert [str(group) for group in snapshot.groups(MAPPING)] == [
+        "page 0: present, writable, not uffd-wp",
+        "pages 1–3: absent",
+        "page 4: present, not writable, uffd-wp",
+        "page 5: absent",
+    ]
+    assert snapshot.frames().tolist() == [0x123, -1, -1, -1, 0x124, -1]
+    assert (snapshot.witness, snapshot.kernel, snapshot.time_ns) == ("physical", "fake", 77)
+    # Where the walk ended: an empty PTE beside page 0, the PTE table of page 4, which has one too.
+    assert snapshot.levels.tolist() == [1] * 6
+
+
+def test_a_range_of_the_region_keeps_its_page_numbers():
+    memory = FakeMemory()
+    for page in range(8):
+        memory.map(0x10_0000_0000 + page * 4096, (page + 64) << 12 | PTE)
+    snapshot = witness(memory).read(Region(0x10_0000_0000, 8), 2, 3)
+    assert snapshot.start == 0x10_0000_2000
+    assert list(snapshot.pages) == [2, 3, 4]
+    assert snapshot.frames().tolist() == [66, 67, 68]
+
+
+def test_huge_leaves_stand_for_all_their_small_pages():
+    memory = FakeMemory()
+    start = 0x20_0000_0000
+    memory.map(start, 0x4000_0000 | PSE | PTE, level=2)
+    memory.map(start + (1 << 30), 0x8000_0000 | PSE | PTE, level=3)
+    snapshot = witness(memory).read(Region(start, (2 << 30) // 4096), 0, (2 << 30) // 4096)
+    assert (snapshot.levels[:512] == 2).all()
+    assert (snapshot.levels[512:1024] == 2).all()  # the PMD that is empty
+    assert (snapshot.levels[1 << 18 :] == 3).all()
+    assert snapshot.has(State.HUGE | State.PRESENT)[:512].all()
+    assert snapshot.has(State.HUGE)[1 << 18 :].all()
+    assert snapshot.lacks(State.PRESENT)[512 : 1 << 18].all()
+    assert snapshot.frames()[[0, 1, 511, 1 << 18, (1 << 18) + 70000]].tolist() == [
+        0x40000, 0x40001, 0x401FF, 0x80000, 0x80000 + 70000,
+    ]  # fmt: skip
+
+
+def test_hugetlb_pages_are_one_entry_each():
+    memory = FakeMemory()
+    start = 0x20_0000_0000
+    memory.map(start, 0x4000_0000 | PSE | PTE, level=2)
+    memory.map(start + (2 << 21), 0x4020_0000 | PSE | 0x8000_0000_0000_0C65, level=2)
+    snapshot = witness(memory).read(Region(start, 4, 1 << 21), 0, 4)
+    assert [group.text for group in snapshot.groups()] == [
+        "present, writable, not uffd-wp, huge, dirty, accessed, soft-dirty",
+        "absent",
+        "present, not writable, uffd-wp, huge, dirty, accessed, soft-dirty",
+        "absent",
+    ]
+    assert snapshot.frames().tolist() == [0x40000, -1, 0x40200, -1]
+
+
+def test_a_table_under_a_huge_region_is_refused():
+    memory = FakeMemory()
+    memory.map(0x20_0020_0000, 0x5 << 12 | PTE)
+    with pytest.raises(WitnessError, match="page 1 of region should be one entry"):
+        witness(memory).read(Region(0x20_0000_0000, 2, 1 << 21), 0, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    levels=st.sampled_from([4, 5]),
+    base=st.integers(0, (1 << 47) // 4096 - 5000),
+    mapped=st.dictionaries(st.integers(0, 4095), st.integers(1, (1 << 64) - 1), max_size=40),
+    count=st.integers(0, 4096),
+)
+def test_whatever_words_lie_in_pte_tables_come_back(levels, base, mapped, count):
+    memory = FakeMemory(levels)
+    low = BEACON >> 12
+    for page, word in mapped.items():
+        if base + page != low:
+            memory.map((base + page) << 12, word)
+    snapshot = witness(memory).read(Region(base << 12, 4096), 0, count)
+    expected = np.zeros(count, dtype=np.uint64)
+    for page, word in mapped.items():
+        if page < count and base + page != low:
+            expected[page] = word
+    inside = low - base
+    if 0 <= inside < count:
+        expected[inside] = snapshot.words[inside]
+    assert snapshot.words.tolist() == expected.tolist()
+    assert (snapshot.levels >= 1).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_hostile_tables_end_in_an_error_or_a_snapshot(data):
+    """Cycles, frames outside RAM, random bits at every level: an answer or a WitnessError, and soon."""
+    memory = FakeMemory(frames=64)
+    start = 0x10_0000_0000
+    memory.slot(start, 1)
+    for _ in range(data.draw(st.integers(1, 6))):
+        frame = data.draw(st.integers(memory.root, memory.next - 1))
+        index = data.draw(st.integers(0, 511))
+        # Likely a pointer back to a table, or outside RAM.
+        target = data.draw(st.one_of(st.integers(0, 80), st.integers(0, (1 << 52) - 1)))
+        memory.ram[frame, index] = np.uint64(((target << 12) & ((1 << 64) - 1)) | data.draw(st.integers(0, 4095)))
+    pages = data.draw(st.integers(1, 3000))
+    began = time.monotonic()
+    with contextlib.suppress(WitnessError):
+        assert len(witness(memory).read(Region(start, pages), 0, pages)) == pages
+    assert time.monotonic() - began < 2
+
+
+def test_a_cycle_of_tables_is_read_to_the_bottom_and_no_further():
+    memory = FakeMemory()
+    memory.ram[memory.root, 2] = memory.root << 12 | TABLE  # a table that points to itself, at every level
+    snapshot = witness(memory).read(Region(0x100_0000_0000, 600), 0, 600)
+    assert len(snapshot) == 600
+
+
+def test_frames_outside_ram_under_the_region_are_an_error():
+    memory = FakeMemory()
+    memory.ram[memory.slot(0x10_0000_0000, 2)] = FRAMES << 12 | TABLE
+    with pytest.raises(WitnessError, match="outside RAM"):
+        witness(memory).read(Region(0x10_0000_0000, 8), 0, 8)
+
+
+# --- whose tables
+
+
+def test_the_root_is_the_candidate_that_holds_the_beacon():
+    memory = FakeMemory()
+    other = memory.take()
+    memory.ram[other, 3] = 0xFFFF_FFFF_F000 | TABLE
+    kicks = []
+
+    @contextlib.contextmanager
+    def kick(seconds):
+        kicks.append(seconds)
+        memory.candidates = [(FRAMES << 13, 4), (other << 12, 4), (memory.root << 12, 4)]
+        yield
+        memory.candidates = []
+
+    looking = PhysicalWitness(memory, (BEACON, NONCE), kick, patience=0.5)
+    for _ in range(3):
+        looking.read(Region(0x1000, 1), 0, 1)
+    assert kicks == [0.5]  # found once; after that it is only verified
+
+
+def test_a_wrong_nonce_is_no_target():
+    memory = FakeMemory()
+    looking = PhysicalWitness(memory, (BEACON, bytes(16)), lambda _: contextlib.nullcontext(), patience=0.02)
+    with pytest.raises(WitnessError, match=r"none of the 1 page tables seen.*pagemap") as caught:
+        looking.read(Region(0x1000, 1), 0, 1)
+    assert caught.value.witness == "physical"
+
+
+def test_no_candidates_at_all():
+    memory = FakeMemory()
+    memory.candidates = []
+    with pytest.raises(WitnessError, match="none of the 0 page tables"):
+        witness(memory).read(Region(0x1000, 1), 0, 1)
+
+
+def test_an_unknown_paging_mode_is_named():
+    memory = FakeMemory()
+    memory.candidates = [(memory.root << 12, 3)]
+    with pytest.raises(WitnessError, match="paging mode of 3 levels"):
+        witness(memory).read(Region(0x1000, 1), 0, 1)
+
+
+def test_a_beacon_in_a_huge_page_is_found():
+    memory = FakeMemory()
+    data = 1024
+    memory.ram[data + (BEACON >> 12 & 511)].view(np.uint8)[BEACON & 0xFFF :][: len(NONCE)] = np.frombuffer(
+        NONCE, dtype=np.uint8
+    )
+    memory.ram[memory.slot(BEACON, 2)] = data << 12 | PSE | PTE
+    assert len(witness(memory).read(Region(0x1000, 1), 0, 1)) == 1
+
+
+def test_after_the_target_ended_nothing_is_believed():
+    memory = FakeMemory()
+    looking = witness(memory)
+    looking.read(Region(0x1000, 1), 0, 1)
+    memory.ram[memory.root] = 0
+    with pytest.raises(WitnessError, match="may have ended"):
+        looking.read(Region(0x1000, 1), 0, 1)
+
+
+def test_a_target_that_ends_during_the_read_is_noticed():
+    memory = FakeMemory()
+    looking = witness(memory)
+    looking.read(Region(0x10_0000_0000, 1), 0, 1)
+
+    def end():
+        if memory.reads == start + 7:
+            memory.ram[memory.root] = 0
+
+    start, memory.before_read = memory.reads, end
+    with pytest.raises(WitnessError, match="went away"):
+        looking.read(Region(0x10_0000_0000, 1), 0, 1)
+
+
+@pytest.mark.parametrize("beacon", [(0x1000, b"short"), (0x1FF9, NONCE)])
+def test_a_beacon_that_cannot_be_checked_is_refused(beacon):
+    with pytest.raises(UsageError, match="beacon"):
+        PhysicalWitness(FakeMemory(), beacon, lambda _: contextlib.nullcontext())
+
+
+# --- consistency
+
+
+def test_tables_that_hold_still_are_not_paused_for():
+    memory = FakeMemory()
+    memory.map(0x10_0000_0000, PTE)
+    witness(memory).read(Region(0x10_0000_0000, 2000), 0, 2000)
+    assert memory.pauses == 0
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_tables_that_never_hold_still_are_read_paused(level):
+    memory = FakeMemory()
+    start = 0x10_0000_0000
+    memory.map(start, 0x123 << 12 | PTE)
+    slot = memory.slot(start, level)
+    looking = witness(memory)
+    looking.read(Region(start, 1), 0, 1)
+
+    def change():
+        memory.ram[slot] += np.uint64(1 << 52)
+
+    memory.before_read = change
+    snapshot = looking.read(Region(start, 4), 0, 4)
+    assert memory.pauses == 1
+    assert snapshot.has(State.PRESENT).tolist() == [True, False, False, False]
+
+
+def test_the_snapshot_does_not_change_with_the_guest():
+    memory = FakeMemory()
+    start = 0x10_0000_0000
+    memory.map(start, 0x123 << 12 | PTE)
+    snapshot = witness(memory).read(Region(start, 4), 0, 4)
+    memory.map(start, 0)
+    assert snapshot.has(State.PRESENT)[0]
+
+
+# --- bad input
+
+
+@pytest.mark.parametrize("start", [-4096, 1 << 47, (1 << 47) - 4096, 0x1001])
+def test_addresses_outside_user_space_are_refused(start):
+    with pytest.raises(WitnessError, match="does not lie in user space"):
+        witness(FakeMemory()).read(Region(start, 2), 0, 2)
+
+
+def test_an_unknown_page_size_is_refused():
+    with pytest.raises(UsageError, match="pages of 65536 bytes"):
+        witness(FakeMemory()).read(Region(0, 2, 65536), 0, 2)
