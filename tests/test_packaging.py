@@ -69,12 +69,36 @@ def test_the_agent_imports_only_what_the_initramfs_carries():
     assert seen > 10
 
 
+# A name added here is a promise to keep; one removed is a break for users: both belong in CHANGELOG.md.
+PUBLIC_NAMES = [
+    "AgentError",
+    "Fault",
+    "FaultUnresolved",
+    "IoctlError",
+    "KernelError",
+    "Lab",
+    "LabClosed",
+    "MachineError",
+    "PageRange",
+    "Region",
+    "Snapshot",
+    "State",
+    "TargetLost",
+    "Touch",
+    "TouchFailed",
+    "UffdlabError",
+    "UsageError",
+    "Userfaultfd",
+    "compare",
+]
+
+
 def test_public_names_are_these():
-    # A name added here is a promise to keep; one removed is a break for users: both belong in CHANGELOG.md.
-    assert sorted(uffdlab.__all__) == sorted(PUBLIC_NAMES)
+    assert uffdlab.__all__ == PUBLIC_NAMES
 
 
-PUBLIC_NAMES = []
+def test_versions_agree():
+    assert uffdlab.__version__ == PROJECT["version"]
 
 
 @pytest.mark.parametrize("name", PUBLIC_NAMES)
@@ -107,6 +131,15 @@ def test_public_names_are_documented():
     assert [name for name in uffdlab.__all__ if not re.search(rf"\b{name}\b", text)] == []
 
 
+def test_readme_runs_the_example_of_the_design():
+    def statements(document):
+        (block,) = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+        code = [line.split("  #")[0].strip() for line in block.splitlines()]
+        return [line for line in code if line and line != "import uffdlab"]
+
+    assert statements("README.md") == statements("docs/design.md")
+
+
 def test_help_lists_the_targets_it_promises():
     shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"demo", "lab", "test", "check", "bench", "clean", "help"} <= set(
@@ -126,25 +159,7 @@ def test_notebooks_are_kept_without_outputs(path):
 
 
 def test_no_stray_files():
-    allowed = {
-        "",
-        ".c",
-        ".h",
-        ".css",
-        ".js",
-        ".ipynb",
-        ".md",
-        ".patch",
-        ".png",
-        ".py",
-        ".svg",
-        ".toml",
-        ".txt",
-        ".yml",
-        ".in",
-        ".config",
-        ".typed",
-    }
+    allowed = {"", *".c .config .css .h .in .ipynb .js .md .patch .png .py .pyi .svg .toml .txt .typed .yml".split()}
     strays = [
         path.relative_to(ROOT).as_posix()
         for path in committed_files()
