@@ -1,0 +1,8 @@
+"""Kernels under test: found, fetched, patched, built and kept. What there is says kernel-patch/kernels.toml."""
+
+from uffdlab.kernels.cache import Cache, Kernel
+from uffdlab.kernels.catalogue import Catalogue
+from uffdlab.kernels.progress import Progress
+from uffdlab.kernels.supply import Listed, Supply, get
+
+__all__ = ["Cache", "Catalogue", "Kernel", "Listed", "Progress", "Supply", "get"]

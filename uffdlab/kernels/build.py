@@ -1,0 +1,226 @@
+"""Configure and compile a kernel in its source's object folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import BuildError
+from uffdlab.kernels import host
+from uffdlab.kernels.process import Child, ChildTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import IO
+
+    from uffdlab.kernels.catalogue import Built
+    from uffdlab.kernels.progress import Progress
+    from uffdlab.kernels.tree import Tree
+
+# Part of every key: raise it when the same inputs come to give another kernel.
+RECIPE = 1
+
+_CONFIG_DEADLINE = 300.0  # s
+_COMPILE_DEADLINE = 2 * 3600.0  # s
+_OBJECT = re.compile(r"  (?:CC|AS) +(?:\[M\] +)?\S")
+_PLANNED = re.compile(r"echo '  (?:CC|AS) ")
+_OPTION = re.compile(r"(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set")
+_LEFT_OUT = {"ARCH", "CROSS_COMPILE", "LOCALVERSION", "LLVM", "CC", "LD", "HOSTCC", "LANGUAGE", "V", "W", "C"}
+_ERROR = re.compile(r": (?:fatal )?error: |\*\*\* |undefined reference to |No space left on device|: not found$")
+
+
+def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequence[int] = ()) -> str:
+    """Compile the tree as it stands to ``objects/vmlinux``, and return its release (uname -r).
+
+    Raises
+    ------
+    BuildError
+        The config cannot be had as asked for, or the kernel does not compile.
+    HostUnsupported
+        The disk is full.
+    """
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as log_file:
+        make = _Make(entry, tree, log, log_file, inherit)
+        progress.stage("configuring")
+        with _recoverable(tree.objects, make):
+            configure(entry, tree, make)
+            make("prepare")
+            planned = 0
+
+            def plan(line: str) -> None:
+                nonlocal planned
+                planned += bool(_PLANNED.search(line))
+
+            # A dry run follows the recipes into every folder, so this is what make is about to compile. It stops at
+            # the last link, whose inputs are not there yet.
+            make("--dry-run", "--keep-going", "vmlinux", on_line=plan, real=False)
+            progress.stage("compiling", planned, "objects")
+            compiled = 0
+
+            def count(line: str) -> None:
+                nonlocal compiled
+                compiled += bool(_OBJECT.match(line))
+                progress.at(min(compiled, planned))
+
+            make("vmlinux", on_line=count, deadline=_COMPILE_DEADLINE)
+    return (tree.objects / "include" / "config" / "kernel.release").read_text().strip()
+
+
+def configure(entry: Built, tree: Tree, make: _Make) -> None:
+    """Write ``objects/.config``: everything off but what the fragments ask for and what that needs.
+
+    Raises
+    ------
+    BuildError
+        Some option of a fragment did not come out as asked for.
+    """
+    asked = "".join(fragment.read_text() + "\n" for fragment in entry.config)
+    seed = tree.objects / "uffdlab.config"
+    seed.write_text(asked)
+    make(f"KCONFIG_ALLCONFIG={seed}", "allnoconfig")
+    dropped = dropped_options(asked, (tree.objects / ".config").read_text())
+    if dropped:
+        raise BuildError(
+            f"{entry.name}: the kernel's own configuration dropped {', '.join(dropped)}, which "
+            f"{', '.join(str(fragment) for fragment in entry.config)} ask for: a dependency is not set, or this "
+            "kernel has no such option",
+            kernel=entry.name,
+            log=str(make.log),
+            output="\n".join(dropped),
+        )
+
+
+def dropped_options(asked: str, config: str) -> list[str]:
+    """Give the lines of `asked` that do not hold in `config`, both texts in .config form.
+
+    Of several lines for one option the last counts, as in Kconfig.
+    """
+    wanted = _options(asked)
+    have = _options(config)
+    return [
+        f"{name}={value}" if value != "n" else f"# {name} is not set"
+        for name, value in wanted.items()
+        if have.get(name, "n") != value
+    ]
+
+
+def first_errors(lines: Sequence[str], limit: int = 5) -> str:
+    """Pick from make's output the lines that tell why it failed."""
+    compiler = [line for line in lines if re.search(r"\berror: |undefined reference to ", line)]
+    return "\n".join(list(dict.fromkeys(compiler or lines))[:limit])
+
+
+class _Make:
+    # make in the tree's object folder. `clean`: no call ended in a way that can leave half-made targets.
+
+    def __init__(self, entry: Built, tree: Tree, log: Path, log_file: IO[bytes], inherit: Sequence[int]) -> None:
+        self.log = log
+        self.clean = True
+        self._entry = entry
+        self._tree = tree
+        self._log_file = log_file
+        self._inherit = inherit
+
+    def __call__(
+        self,
+        *words: str,
+        on_line: Callable[[str], None] | None = None,
+        deadline: float = _CONFIG_DEADLINE,
+        real: bool = True,
+    ) -> None:
+        # A call that is not real makes nothing: it is not logged, and may fail.
+        command = [
+            "make",
+            f"-j{len(os.sched_getaffinity(0))}",
+            "-C",
+            str(self._tree.source),
+            f"O={self._tree.objects}",
+            "ARCH=x86_64",
+            "KBUILD_VERBOSE=0",
+            f"LOCALVERSION={self._entry.localversion}",
+            *words,
+        ]
+        if real:
+            self._log_file.write(f"$ {' '.join(command)}\n".encode())
+            self._log_file.flush()
+        errors: list[str] = []
+
+        def look(line: str) -> None:
+            if _ERROR.search(line):
+                errors.append(line)
+            if on_line is not None:
+                on_line(line)
+
+        child = Child(command, env=_environment(), log=self._log_file if real else None, inherit=self._inherit)
+        try:
+            with child:
+                status = child.wait(deadline, on_line=look)
+        except ChildTimeout:
+            status = -1
+            errors.append(f"*** make {words[-1]} had not finished after {deadline:.0f} s")
+        finally:
+            self.clean &= child.clean
+        if status == 0 or not real:
+            return
+        if any("No space left on device" in line for line in errors):
+            raise host.disk_full(self._tree.objects, f"compiling {self._entry.name}")
+        output = first_errors(errors or list(child.tail))
+        raise BuildError(
+            f"{self._entry.name}: make {words[-1]} failed:\n{output}\nThe whole log is {self.log}",
+            kernel=self._entry.name,
+            log=str(self.log),
+            output=output,
+        )
+
+
+@contextlib.contextmanager
+def _recoverable(objects: Path, make: _Make) -> Iterator[None]:
+    # make deletes its half-made targets on SIGTERM; after SIGKILL they stay, and the next make would take them for
+    # made. So a marker is there while make runs; if one is found at the start, every file as new as it goes.
+    objects.mkdir(exist_ok=True)
+    marker = objects / ".uffdlab-building"
+    if marker.exists():
+        since = marker.stat().st_mtime_ns
+        for folder, _, files in os.walk(objects):
+            for path in (Path(folder, file) for file in files):
+                if path != marker and path.lstat().st_mtime_ns >= since:
+                    path.unlink()
+    marker.unlink(missing_ok=True)
+    marker.touch()
+    try:
+        yield
+    finally:
+        if make.clean:
+            marker.unlink()
+
+
+def _options(text: str) -> dict[str, str]:
+    # name → value; "n" for "is not set".
+    found = {}
+    for line in text.splitlines():
+        if match := _OPTION.fullmatch(line.strip()):
+            found[match[1] or match[3]] = match[2] if match[1] else "n"
+    return found
+
+
+def _environment() -> dict[str, str]:
+    # What make and Kbuild take from the environment would change the kernel behind the key's back.
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("KBUILD_", "KCONFIG_", "MAKE", "KCFLAGS", "KCPPFLAGS", "CONFIG_", "INSTALL_"))
+        and name not in _LEFT_OUT
+    }
+    return {
+        **kept,
+        "LC_ALL": "C",
+        # The same inputs give the same bytes.
+        "KBUILD_BUILD_TIMESTAMP": "Tue Feb 14 22:38:39 UTC 2023",
+        "KBUILD_BUILD_USER": "uffdlab",
+        "KBUILD_BUILD_HOST": "uffdlab",
+        "KBUILD_BUILD_VERSION": "1",
+    }

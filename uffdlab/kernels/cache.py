@@ -1,0 +1,239 @@
+"""The user's cache folder: where things lie, locks, and kernels that are finished.
+
+::
+
+    <cache>/images/<name>-<key>/   a finished kernel: its image, config, build log and kernel.json
+    <cache>/trees/<source>/        an unpacked source, with the one object folder for all its variants
+    <cache>/apt/<suites>/          a private apt root
+    <cache>/resolved/              which version a package name stood for when it was last looked up
+    <cache>/logs/                  the log of each kernel's last build, failed ones too
+    <cache>/locks/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import platformdirs
+
+from uffdlab.errors import KernelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_LOCK_POLL = 0.2  # s
+_LOCK_DEADLINE = 2 * 3600.0  # s; longer than any build's own deadlines
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel that is ready to boot.
+
+    Attributes
+    ----------
+    name : str
+        ``6.1-series``, ``debian/trixie``, or the path that was given.
+    image : Path
+        What to give to ``qemu -kernel``: an ELF vmlinux with the PVH note where possible (it boots fastest), else a
+        bzImage.
+    release : str
+        What ``uname -r`` will say; empty if not known.
+    key : str
+        Hash of everything that went into it, hexadecimal.
+    config : Path or None
+        Its .config.
+    log : Path or None
+        Its build log.
+    """
+
+    name: str
+    image: Path
+    release: str
+    key: str
+    config: Path | None = None
+    log: Path | None = None
+
+
+class Cache:
+    """The cache folder.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Instead of ``$UFFDLAB_CACHE``, or else the user's cache folder.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        if folder is None:
+            chosen = os.environ.get("UFFDLAB_CACHE")
+            folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("uffdlab")
+        self.folder = folder.absolute()
+        self.images = self.folder / "images"
+
+    def tree(self, source: str) -> Path:
+        """Where a source is unpacked and built."""
+        return self.folder / "trees" / slug(source)
+
+    def apt_root(self, suites: tuple[str, ...]) -> Path:
+        """Where the private apt root for these suites is."""
+        return self.folder / "apt" / slug("+".join(suites))
+
+    def log(self, name: str) -> Path:
+        """Where the log of a kernel's last build is."""
+        return self.folder / "logs" / f"{slug(name)}.log"
+
+    @contextlib.contextmanager
+    def locked(self, what: str, on_wait: Callable[[str], None] | None = None) -> Iterator[int]:
+        """Hold the lock on `what`, and give its file descriptor.
+
+        A child that inherits the descriptor shares the lock: it is free only when all who could still write are gone.
+        That is why this is flock(2) itself. `on_wait` is called once, with words, when somebody else holds it.
+
+        Raises
+        ------
+        KernelError
+            Somebody else held it for two hours.
+        """
+        path = self.folder / "locks" / f"{slug(what)}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        until = time.monotonic() + _LOCK_DEADLINE
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
+                    if time.monotonic() > until:
+                        raise KernelError(
+                            f"{what}: process {holder} has held {path} for two hours: end it, then try again"
+                        ) from None
+                    if on_wait is not None:
+                        on_wait(f"waiting for process {holder}, which is at work on {what}")
+                        on_wait = None
+                    time.sleep(_LOCK_POLL)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            yield descriptor
+        finally:
+            os.close(descriptor)  # not LOCK_UN: that would free it for the children too
+
+    def find(self, name: str, key: str) -> Kernel | None:
+        """Give a finished kernel, or None."""
+        folder = self._folder(name, key)
+        try:
+            record = json.loads((folder / "kernel.json").read_text())
+        except FileNotFoundError:
+            return None
+        kernel = _kernel(folder, record)
+        return kernel if kernel.image.is_file() else None
+
+    def finished(self, name: str) -> list[Kernel]:
+        """Give every finished kernel of this name, the newest first."""
+        found = []
+        for folder in self.images.glob(f"{slug(name)}-*"):
+            with contextlib.suppress(FileNotFoundError):
+                record = json.loads((folder / "kernel.json").read_text())
+                if record["name"] == name:
+                    found.append((folder.stat().st_mtime, _kernel(folder, record)))
+        return [kernel for _, kernel in sorted(found, key=lambda pair: pair[0], reverse=True)]
+
+    def publish(self, made: Path, kernel: Kernel) -> Kernel:
+        """Turn the folder `made`, on the same file system, into the finished `kernel`, whose files lie in it.
+
+        The rename is what makes it finished. Call it with a lock held that nobody shares who makes the same kernel.
+        """
+        record = {
+            "name": kernel.name,
+            "key": kernel.key,
+            "release": kernel.release,
+            "image": kernel.image.name,
+            "config": kernel.config and kernel.config.name,
+            "log": kernel.log and kernel.log.name,
+        }
+        (made / "kernel.json").write_text(json.dumps(record, indent=1) + "\n")
+        for path in made.iterdir():
+            _sync(path)
+        self.images.mkdir(parents=True, exist_ok=True)
+        folder = self._folder(kernel.name, kernel.key)
+        discard(folder)  # somebody took a file out of it, or find() had given it
+        made.rename(folder)
+        _sync(self.images)
+        return _kernel(folder, record)
+
+    def remove(self, name: str) -> int:
+        """Remove every finished kernel of this name, and its log; give the bytes freed."""
+        freed = 0
+        for kernel in self.finished(name):
+            folder = kernel.image.parent
+            freed += sum(path.stat().st_size for path in folder.iterdir())
+            discard(folder)
+        self.log(name).unlink(missing_ok=True)
+        return freed
+
+    def _folder(self, name: str, key: str) -> Path:
+        return self.images / f"{slug(name)}-{key[:20]}"
+
+
+def slug(text: str) -> str:
+    """Make a file name of a name; two names never make the same one."""
+    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", text)
+    if plain == text and not plain.startswith("."):
+        return plain
+    return f"{plain.lstrip('.')}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder so that at no moment half of it is there under its name."""
+    if not folder.exists():
+        return
+    trash = folder.with_name(f".trash-{os.getpid()}-{time.monotonic_ns()}")
+    for old in folder.parent.glob(".trash-*"):  # of a process that was killed here
+        shutil.rmtree(old, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        part.write_bytes(data)
+        _sync(part)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _kernel(folder: Path, record: dict[str, Any]) -> Kernel:
+    def inside(name: str | None) -> Path | None:
+        return folder / name if name else None
+
+    return Kernel(
+        name=record["name"],
+        image=folder / record["image"],
+        release=record["release"],
+        key=record["key"],
+        config=inside(record["config"]),
+        log=inside(record["log"]),
+    )
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,238 @@
+"""Which kernels there are: kernel-patch/kernels.toml, read and checked."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uffdlab.errors import KernelError, UnknownKernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*(/[A-Za-z0-9][A-Za-z0-9.+~_-]*)*")
+_LOCALVERSION = re.compile(r"(-[a-z0-9][a-z0-9.-]*)?")
+
+
+class CatalogueError(KernelError):
+    """kernels.toml is not as it should be; the message names the entry and the key."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A kernel's source: a Debian source package in a suite, and the config that all its variants share."""
+
+    name: str
+    package: str
+    suites: tuple[str, ...]
+    config: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A kernel to be compiled: a source, patches on it (files in order), config fragments, and its localversion."""
+
+    name: str
+    about: str
+    source: Source
+    patches: tuple[Path, ...]
+    config: tuple[Path, ...]
+    localversion: str
+
+    @property
+    def package(self) -> str:
+        """The package it comes from."""
+        return self.source.package
+
+    @property
+    def suites(self) -> tuple[str, ...]:
+        """The suites that the package may come from."""
+        return self.source.suites
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A kernel as Debian packages it."""
+
+    name: str
+    about: str
+    package: str
+    suites: tuple[str, ...]
+
+
+Entry = Built | Packaged
+
+
+class Catalogue:
+    """The kernels by name, in the order of the file."""
+
+    def __init__(self, entries: dict[str, Entry]) -> None:
+        self._entries = entries
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            near = tuple(difflib.get_close_matches(name, self._entries, n=3, cutoff=0.5))
+            guess = f"did you mean {' or '.join(near)}? " if near else ""
+            raise UnknownKernel(
+                f"no kernel is called {name!r}: {guess}Known are {', '.join(self._entries)}, and any path of a bzImage "
+                "or vmlinux",
+                kernel=name,
+                near=near,
+            ) from None
+
+
+def default_file() -> Path:
+    """Find kernel-patch/kernels.toml of this checkout.
+
+    Raises
+    ------
+    CatalogueError
+        The package does not lie in a checkout.
+    """
+    path = Path(__file__).resolve().parents[2] / "kernel-patch" / "kernels.toml"
+    if not path.is_file():
+        raise CatalogueError(
+            f"{path} is not there: the kernels and their patches are in the repository, not in the installed package. "
+            "Install from a checkout (`pip install --editable .`), or give the path of a bzImage or vmlinux"
+        )
+    return path
+
+
+def load(path: Path | None = None) -> Catalogue:
+    """Read a kernels.toml, by default this checkout's.
+
+    Raises
+    ------
+    CatalogueError
+        It cannot be read, or something in it is missing, unknown, or of the wrong kind.
+    """
+    path = path or default_file()
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise CatalogueError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CatalogueError(f"{path} is no TOML: {error}") from error
+    top = _Table(str(path), data)
+    sources = {name: _source(name, table, path.parent) for name, table in top.tables("source")}
+    entries = {name: _entry(name, table, path.parent, sources) for name, table in top.tables("kernel")}
+    top.done()
+    return Catalogue(entries)
+
+
+def _source(name: str, table: _Table, folder: Path) -> Source:
+    if not _WORD.fullmatch(name):
+        raise table.wrong("a source's name is letters, digits and . + ~ _ -")
+    source = Source(name, table.word("package"), table.words("suites"), _files(table, "config", folder))
+    table.done()
+    return source
+
+
+def _entry(name: str, table: _Table, folder: Path, sources: dict[str, Source]) -> Entry:
+    if not _NAME.fullmatch(name):
+        raise table.wrong("a kernel's name is words of letters, digits and . + ~ _ - with / between")
+    about = table.text("about")
+    entry: Entry
+    if "source" in table:
+        source = table.text("source")
+        if source not in sources:
+            raise table.wrong(f"no [source.{source}]; there are {', '.join(sources) or 'none'}")
+        localversion = table.text("localversion", "")
+        if not _LOCALVERSION.fullmatch(localversion):
+            raise table.wrong(f"localversion {localversion!r} is not a - and small letters, digits, dots")
+        entry = Built(
+            name=name,
+            about=about,
+            source=sources[source],
+            patches=_patches(table, folder),
+            config=sources[source].config + _files(table, "config", folder),
+            localversion=localversion,
+        )
+    else:
+        entry = Packaged(name, about, table.word("package"), table.words("suites"))
+    table.done()
+    return entry
+
+
+def _files(table: _Table, key: str, folder: Path) -> tuple[Path, ...]:
+    paths = tuple(folder / name for name in table.texts(key))
+    for path in paths:
+        if not path.is_file():
+            raise table.wrong(f"{key}: {path} is not a file")
+    return paths
+
+
+def _patches(table: _Table, folder: Path) -> tuple[Path, ...]:
+    # A folder stands for the *.patch files in it, by name, as git format-patch numbers them.
+    found: list[Path] = []
+    for name in table.texts("patches"):
+        path = folder / name
+        inside = sorted(path.glob("*.patch")) if path.is_dir() else [path]
+        if not inside or not all(file.is_file() for file in inside):
+            raise table.wrong(f"patches: {path} is neither a patch nor a folder with *.patch files")
+        found += inside
+    return tuple(found)
+
+
+class _Table:
+    # A TOML table that is read key by key; done() refuses what was not asked for.
+
+    def __init__(self, where: str, data: dict[str, Any]) -> None:
+        self._where = where
+        self._left = dict(data)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._left
+
+    def wrong(self, why: str) -> CatalogueError:
+        return CatalogueError(f"{self._where}: {why}")
+
+    def tables(self, key: str) -> list[tuple[str, _Table]]:
+        value = self._left.pop(key, {})
+        if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
+            raise self.wrong(f"{key} is not a table of tables")
+        return [(name, _Table(f'{self._where}: [{key}."{name}"]', table)) for name, table in value.items()]
+
+    def text(self, key: str, default: str | None = None) -> str:
+        value = self._left.pop(key, default)
+        if not isinstance(value, str):
+            raise self.wrong(f"{key} is missing" if value is None else f"{key} is not a string")
+        return value
+
+    def word(self, key: str) -> str:
+        value = self.text(key)
+        if not _WORD.fullmatch(value):
+            raise self.wrong(f"{key} {value!r} is not one word of letters, digits and . + ~ _ -")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        value = self._left.pop(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.wrong(f"{key} is not a list of strings")
+        return tuple(value)
+
+    def words(self, key: str) -> tuple[str, ...]:
+        value = self.texts(key)
+        if not value or not all(_WORD.fullmatch(item) for item in value):
+            raise self.wrong(f"{key} is not a list of words, at least one")
+        return value
+
+    def done(self) -> None:
+        if self._left:
+            raise self.wrong(f"unknown {', '.join(self._left)}")

@@ -1,0 +1,104 @@
+"""What this host must have before a kernel can be fetched or built."""
+
+from __future__ import annotations
+
+import errno
+import platform
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import HostUnsupported
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# command → the Debian package that holds it
+_BUILD_TOOLS = {
+    "gcc": "gcc",
+    "ld": "binutils",
+    "make": "make",
+    "bc": "bc",
+    "flex": "flex",
+    "bison": "bison",
+    "patch": "patch",
+    "tar": "tar",
+    "xz": "xz-utils",
+}
+_HEADERS = {"gelf.h": "libelf-dev"}
+_APT_TOOLS = {"apt-get": "apt", "apt-cache": "apt", "apt-config": "apt", "dpkg-deb": "dpkg"}
+_INSTALL = "`vm/install-packages demo` installs everything that vm/packages.txt lists"
+
+
+def require_platform() -> None:
+    """Refuse a host that is not x86-64 Linux, with :class:`HostUnsupported`."""
+    system, machine = platform.system(), platform.machine()
+    if system != "Linux" or machine not in {"x86_64", "AMD64"}:
+        raise HostUnsupported(
+            f"kernels are built and run on x86-64 Linux; this host is {machine} {system}: "
+            "use an x86-64 Linux machine, or a VM of one",
+            missing="x86-64 Linux",
+        )
+
+
+def require_apt() -> None:
+    """Refuse a host without apt and dpkg, with :class:`HostUnsupported`."""
+    _require(_APT_TOOLS, {}, "kernels and their sources come from Debian's archive, through apt and dpkg")
+
+
+def require_build_tools() -> None:
+    """Refuse a host on which a kernel cannot be compiled, with :class:`HostUnsupported`."""
+    _require(_BUILD_TOOLS, _HEADERS, "a kernel cannot be compiled here")
+
+
+def require_space(folder: Path, size: int, what: str) -> None:
+    """Refuse to begin `what` with less than `size` bytes free where `folder` is, with :class:`HostUnsupported`."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise HostUnsupported(
+            f"{what} needs about {size / 1e9:.1f} GB in {folder}, and {free / 1e9:.1f} GB are free: "
+            "free some space, or point UFFDLAB_CACHE at a folder with more",
+            missing="disk space",
+        )
+
+
+def disk_full(folder: Path, what: str) -> HostUnsupported:
+    """Make the error for a disk that ran full during `what`."""
+    return HostUnsupported(
+        f"{what}: the disk that holds {folder} is full ({errno.errorcode[errno.ENOSPC]}): "
+        "free some space, or point UFFDLAB_CACHE at a folder with more; what was half done is cleared away",
+        missing="disk space",
+    )
+
+
+def toolchain() -> str:
+    """Name the compiler and linker, as far as they change what is built; empty where there are none."""
+    names = []
+    for tool in ("gcc", "ld"):
+        path = shutil.which(tool)
+        if path is None:
+            return ""
+        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
+        names.append(said.partition("\n")[0])
+    return "; ".join(names)
+
+
+def _require(tools: dict[str, str], headers: dict[str, str], why: str) -> None:
+    missing = [(tool, package) for tool, package in tools.items() if shutil.which(tool) is None]
+    if headers and shutil.which("gcc"):
+        missing += [(header, package) for header, package in headers.items() if not _has_header(header)]
+    if missing:
+        names = ", ".join(name for name, _ in missing)
+        packages = " ".join(dict.fromkeys(package for _, package in missing))
+        raise HostUnsupported(f"{why}: missing {names} (Debian: {packages}). {_INSTALL}", missing=names)
+
+
+def _has_header(header: str) -> bool:
+    asked = subprocess.run(
+        ["gcc", "-E", "-x", "c", "-", "-o", "/dev/null"],
+        input=f"#include <{header}>\n".encode(),
+        capture_output=True,
+        check=False,
+        timeout=20,
+    )
+    return asked.returncode == 0

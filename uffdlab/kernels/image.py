@@ -1,0 +1,184 @@
+"""Kernel images: bzImage and ELF vmlinux, and how to get from the one to the other.
+
+QEMU starts an uncompressed vmlinux that has the PVH note without firmware and without decompressing; under emulation
+that saves more than a second. Sources: Documentation/x86/boot.rst, include/xen/interface/elfnote.h,
+scripts/extract-vmlinux.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import re
+import shutil
+import struct
+import tempfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import lz4.block  # type: ignore[import-untyped]
+import zstandard
+
+from uffdlab.errors import SourceError
+from uffdlab.kernels import host
+from uffdlab.kernels.cache import Kernel
+from uffdlab.kernels.process import ChildTimeout, run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Part of the key of a packaged kernel: raise it when the same packages come to give another image.
+RECIPE = 1
+
+_MACHINE_X86_64 = 62
+_PT_NOTE = 4
+_XEN_PHYS32_ENTRY = 18
+_MAX_UNPACKED = 1 << 30  # bytes
+_UNPACK_DEADLINE = 300.0  # s
+_LZ4_BLOCK = 8 << 20  # bytes, of the legacy frame format
+
+
+class NotAKernel(ValueError):
+    """Not an x86-64 kernel that QEMU could start; the message says what it is instead."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """What a kernel image says of itself."""
+
+    kind: str  # "vmlinux" or "bzImage"
+    release: str  # uname -r, empty if it does not say
+
+
+def inspect(data: bytes) -> Image:
+    """Look at the bytes of an image.
+
+    Raises
+    ------
+    NotAKernel
+        It is neither a bzImage nor an x86-64 ELF vmlinux with the PVH note.
+    """
+    if data[:4] == b"\x7fELF":
+        if not has_pvh_note(data):
+            raise NotAKernel("an ELF file without the PVH note of a bootable x86-64 vmlinux (is CONFIG_PVH set?)")
+        found = re.search(rb"Linux version (\S+) ", data)
+        return Image("vmlinux", found[1].decode(errors="replace") if found else "")
+    if data[0x202:0x206] == b"HdrS":
+        start = struct.unpack_from("<H", data, 0x20E)[0] + 0x200
+        words = data[start : start + 256].partition(b"\0")[0].split()
+        return Image("bzImage", words[0].decode(errors="replace") if start > 0x200 and words else "")
+    raise NotAKernel("neither a bzImage nor an ELF vmlinux")
+
+
+def vmlinux_of(bzimage: bytes) -> bytes | None:
+    """Unpack the vmlinux in a bzImage; None if it has none with the PVH note, or is packed in an unknown way."""
+    if bzimage[0x202:0x206] != b"HdrS" or struct.unpack_from("<H", bzimage, 0x206)[0] < 0x208:
+        return None  # payload_offset came with boot protocol 2.08
+    setup_sectors = bzimage[0x1F1] or 4
+    offset, length = struct.unpack_from("<II", bzimage, 0x248)
+    start = (setup_sectors + 1) * 512 + offset
+    payload = bzimage[start : start + length]
+    for magic, unpack in _UNPACKERS.items():
+        if payload.startswith(magic):
+            try:
+                vmlinux = unpack(payload)
+            except (ValueError, OSError, EOFError, RuntimeError, struct.error, lzma.LZMAError, zlib.error):
+                return None
+            except zstandard.ZstdError:
+                return None
+            return vmlinux if has_pvh_note(vmlinux) else None
+    return None
+
+
+def has_pvh_note(elf: bytes) -> bool:
+    """Tell whether this is an x86-64 ELF executable with XEN_ELFNOTE_PHYS32_ENTRY."""
+    if elf[:6] != b"\x7fELF\x02\x01" or len(elf) < 64:
+        return False
+    machine = struct.unpack_from("<H", elf, 18)[0]
+    table = struct.unpack_from("<Q", elf, 32)[0]
+    size, count = struct.unpack_from("<HH", elf, 54)
+    if machine != _MACHINE_X86_64 or size < 56 or table + size * count > len(elf):
+        return False
+    for index in range(count):
+        kind, _, offset, _, _, length = struct.unpack_from("<IIQQQQ", elf, table + index * size)
+        if kind == _PT_NOTE and (b"Xen\0", _XEN_PHYS32_ENTRY) in _notes(elf[offset : offset + length]):
+            return True
+    return False
+
+
+def _notes(segment: bytes) -> list[tuple[bytes, int]]:
+    # Every note's name and type.
+    found = []
+    at = 0
+    while at + 12 <= len(segment):
+        name_size, content_size, kind = struct.unpack_from("<III", segment, at)
+        found.append((segment[at + 12 : at + 12 + name_size], kind))
+        at += 12 + (name_size + 3 & ~3) + (content_size + 3 & ~3)
+    return found
+
+
+def _lz4_legacy(payload: bytes) -> bytes:
+    # The frame format of `lz4 -l`: magic, then blocks of at most 8 MiB, each after its packed size. What follows the
+    # last block is its unpacked size, which the kernel's build appends.
+    blocks = []
+    at = 4
+    while at + 4 < len(payload):
+        size = struct.unpack_from("<I", payload, at)[0]
+        blocks.append(lz4.block.decompress(payload[at + 4 : at + 4 + size], uncompressed_size=_LZ4_BLOCK))
+        at += 4 + size
+    return b"".join(blocks)
+
+
+_UNPACKERS: dict[bytes, Callable[[bytes], bytes]] = {
+    b"\x1f\x8b": lambda payload: zlib.decompressobj(31).decompress(payload, _MAX_UNPACKED),
+    b"\xfd7zXZ\0": lambda payload: lzma.LZMADecompressor().decompress(payload, _MAX_UNPACKED),
+    b"\x5d\0\0": lambda payload: lzma.LZMADecompressor().decompress(payload, _MAX_UNPACKED),
+    b"BZh": lambda payload: bz2.BZ2Decompressor().decompress(payload, _MAX_UNPACKED),
+    b"\x28\xb5\x2f\xfd": lambda payload: zstandard.ZstdDecompressor().decompressobj().decompress(payload),
+    b"\x02\x21\x4c\x18": _lz4_legacy,
+}
+
+
+def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
+    """Take the image out of Debian's kernel packages and put it into `out`, with its config if there is one.
+
+    The result has neither name nor key yet.
+
+    Raises
+    ------
+    SourceError
+        A package cannot be unpacked, or none holds a kernel.
+    """
+    names = ", ".join(deb.name for deb in debs)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix="unpacking-") as scratch_name:
+        scratch = Path(scratch_name)
+        for deb in debs:
+            try:
+                status, said = run(["dpkg-deb", "-x", deb, scratch], deadline=_UNPACK_DEADLINE)
+            except ChildTimeout:
+                status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
+            if "No space left on device" in said:
+                raise host.disk_full(out, f"unpacking {deb.name}")
+            if status:
+                raise SourceError(f"{deb.name} cannot be unpacked (dpkg-deb -x → {status}): {said.strip()}")
+        packed = _one_of(scratch, "boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz")
+        config = _one_of(scratch, "boot/config-*", "usr/lib/modules/*/config", "lib/modules/*/config")
+        if packed is None:
+            raise SourceError(f"{names}: none of them holds a kernel (boot/vmlinuz-* or usr/lib/modules/*/vmlinuz)")
+        bzimage = packed.read_bytes()
+        try:
+            found = inspect(bzimage)
+        except NotAKernel as error:
+            raise SourceError(f"{names}: {packed.name} is {error}") from error
+        vmlinux = vmlinux_of(bzimage)
+        image = out / ("bzImage" if vmlinux is None else "vmlinux")
+        image.write_bytes(bzimage if vmlinux is None else vmlinux)
+        if config is not None:
+            shutil.copy(config, out / "config")
+        return Kernel("", image, found.release, "", out / "config" if config else None)
+
+
+def _one_of(folder: Path, *patterns: str) -> Path | None:
+    return next((path for pattern in patterns for path in sorted(folder.glob(pattern))), None)

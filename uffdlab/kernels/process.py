@@ -1,0 +1,182 @@
+"""Run a child process that ends when this one does, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+    from typing import IO
+
+_TICK = 0.2  # s between two looks at the deadline and calls of on_tick
+_GRACE = 10.0  # s a child has to clean up after SIGTERM
+_TAIL_LINES = 400
+
+
+class ChildTimeout(Exception):
+    """A child did not end before its deadline, and was ended."""
+
+
+class Child:
+    """A command in its own process group, its output read line by line.
+
+    Ctrl-C reaches only this process, which then ends the group with SIGTERM, so that make can delete its half-made
+    targets. When this process is killed outright, the kernel sends the child SIGTERM (PR_SET_PDEATHSIG).
+
+    Parameters
+    ----------
+    command : sequence of str
+    cwd : Path, optional
+    env : mapping, optional
+        Instead of this process's own environment.
+    stdin : file, optional
+        What the child reads, by default nothing.
+    log : binary file, optional
+        Gets everything that the child writes.
+    inherit : sequence of int
+        File descriptors handed down; a lock among them lives as long as the child.
+
+    Attributes
+    ----------
+    clean : bool
+        The child ended by itself or by SIGTERM, so it could clean up.
+    tail : deque of str
+        The last lines of its output.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+        log: IO[bytes] | None = None,
+        inherit: Sequence[int] = (),
+    ) -> None:
+        words = [str(word) for word in command]
+        guard = shutil.which("setpriv")  # util-linux; a preexec_fn would not be safe in a process with threads
+        if guard:
+            words = [guard, "--pdeathsig", "TERM", "--", *words]
+        self.clean = False
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._log = log
+        self._rest = b""  # of a line that is not whole yet
+        self._process = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=stdin if stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(inherit),
+            process_group=0,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def wait(
+        self,
+        deadline: float,
+        *,
+        on_line: Callable[[str], None] | None = None,
+        on_tick: Callable[[], None] | None = None,
+    ) -> int:
+        """Read until the child has ended, and return its exit status.
+
+        Raises
+        ------
+        ChildTimeout
+            It had not ended after `deadline` seconds.
+        """
+        output = self._process.stdout
+        assert output is not None
+        until = time.monotonic() + deadline
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            while True:
+                if time.monotonic() > until:
+                    raise ChildTimeout
+                if on_tick is not None:
+                    on_tick()
+                if not selector.select(_TICK):
+                    # A grandchild that outlives the child may hold the pipe open: the child's end is what counts.
+                    if self._process.poll() is not None:
+                        break
+                    continue
+                chunk = os.read(output.fileno(), 1 << 16)
+                if not chunk:
+                    break
+                self._take(chunk, on_line)
+        self._take(b"\n" if self._rest else b"", on_line)
+        try:
+            status = self._process.wait(max(0.0, until - time.monotonic()) + _TICK)
+        except subprocess.TimeoutExpired:
+            raise ChildTimeout from None
+        self.clean = status >= 0
+        return status
+
+    def end(self) -> None:
+        """End the process group if it still runs; at most `_GRACE` seconds and a little."""
+        process = self._process
+        if process.poll() is None:
+            self._signal(signal.SIGTERM)
+            try:
+                process.wait(_GRACE)
+                self.clean = True
+            except subprocess.TimeoutExpired:
+                self._signal(signal.SIGKILL)
+                process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _take(self, chunk: bytes, on_line: Callable[[str], None] | None) -> None:
+        if self._log is not None:
+            self._log.write(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace").rstrip("\r")
+            self.tail.append(text)
+            if on_line is not None:
+                on_line(text)
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    deadline: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | None = None,
+    log: IO[bytes] | None = None,
+    inherit: Sequence[int] = (),
+    on_line: Callable[[str], None] | None = None,
+    on_tick: Callable[[], None] | None = None,
+) -> tuple[int, str]:
+    """Run a command to its end and return its exit status and the tail of its output.
+
+    Raises
+    ------
+    ChildTimeout
+        It had not ended after `deadline` seconds.
+    """
+    with Child(command, cwd=cwd, env=env, stdin=stdin, log=log, inherit=inherit) as child:
+        status = child.wait(deadline, on_line=on_line, on_tick=on_tick)
+        return status, "\n".join(child.tail)

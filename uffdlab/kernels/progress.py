@@ -1,0 +1,238 @@
+"""Tell how far a fetch or a build is: a bar on a terminal and in a notebook, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import html
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as _RichBars
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from rich.progress import TaskID
+
+_LINE_EVERY = 10.0  # s, so that a log of an unattended run stays readable
+_PAGE_EVERY = 0.25  # s, messages to a notebook page are not free
+
+
+class Progress(Protocol):
+    """What a fetch or a build tells while it runs. Nothing of it is called when the kernel is there already."""
+
+    def start(self, kernel: str, text: str) -> None:
+        """Begin; `text` says what will be done."""
+
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
+        """Begin a part; `total` in `unit` ("bytes" or the name of what is counted), 0 if it cannot be known."""
+
+    def at(self, done: int) -> None:
+        """So much of the part is done, in its unit."""
+
+    def finish(self, text: str) -> None:
+        """All is done."""
+
+    def close(self) -> None:
+        """Take the bar away, after an error too; may be called twice."""
+
+
+def automatic() -> Progress:
+    """Choose by where the output goes: a notebook, a terminal, or a log."""
+    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
+    if shell and getattr(shell, "kernel", None) is not None:
+        return NotebookProgress()
+    if sys.stderr.isatty():
+        return TerminalProgress()
+    return LineProgress(sys.stderr)
+
+
+class Silent:
+    """Say nothing."""
+
+    def start(self, kernel: str, text: str) -> None:
+        """Nothing."""
+
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
+        """Nothing."""
+
+    def at(self, done: int) -> None:
+        """Nothing."""
+
+    def finish(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class LineProgress:
+    """Plain lines: one at the start, one at the end, and at most one every ten seconds between."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._kernel = ""
+        self._part = _Part("", 0, "")
+        self._last = 0.0
+
+    def start(self, kernel: str, text: str) -> None:
+        """Begin."""
+        self._kernel = kernel
+        self._say(text)
+
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
+        """Begin a part."""
+        self._part = _Part(text, total, unit)
+        self._perhaps()
+
+    def at(self, done: int) -> None:
+        """So much is done."""
+        self._part.done = done
+        self._perhaps()
+
+    def finish(self, text: str) -> None:
+        """All is done."""
+        self._say(text)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _perhaps(self) -> None:
+        if time.monotonic() - self._last >= _LINE_EVERY:
+            self._say(str(self._part))
+
+    def _say(self, text: str) -> None:
+        self._last = time.monotonic()
+        print(f"{self._kernel}: {text}", file=self._stream, flush=True)
+
+
+class TerminalProgress:
+    """One bar a part, by rich, on stderr."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console or Console(stderr=True)
+        self._bars: _RichBars | None = None
+        self._task: TaskID | None = None
+        self._part = _Part("", 0, "")
+        self._kernel = ""
+
+    def start(self, kernel: str, text: str) -> None:
+        """Begin."""
+        self._kernel = kernel
+        self._console.print(f"{kernel}: {text}", highlight=False, markup=False)
+        self._bars = _RichBars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TextColumn("{task.fields[counted]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        self._bars.start()
+
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
+        """Begin a part."""
+        if self._bars is None:
+            return
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        self._part = _Part(text, total, unit)
+        self._task = self._bars.add_task(text, total=total or None, counted="")
+
+    def at(self, done: int) -> None:
+        """So much is done."""
+        self._part.done = done
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=done, counted=self._part.counted)
+
+    def finish(self, text: str) -> None:
+        """All is done."""
+        self.close()
+        self._console.print(f"{self._kernel}: {text}", highlight=False, markup=False)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = self._task = None
+
+
+class NotebookProgress:
+    """One HTML bar under the cell; at the end it is a line of text, so a saved page reads well without a kernel."""
+
+    def __init__(self) -> None:
+        self._handle: Any = None
+        self._part = _Part("", 0, "")
+        self._kernel = ""
+        self._last = 0.0
+
+    def start(self, kernel: str, text: str) -> None:
+        """Begin."""
+        from IPython.display import display  # noqa: PLC0415 - only there in a notebook
+
+        self._kernel = kernel
+        self._handle = display(self._page(text, ""), display_id=True)  # type: ignore[no-untyped-call]
+
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
+        """Begin a part."""
+        self._part = _Part(text, total, unit)
+        self._show()
+
+    def at(self, done: int) -> None:
+        """So much is done."""
+        self._part.done = done
+        if time.monotonic() - self._last >= _PAGE_EVERY:
+            self._show()
+
+    def finish(self, text: str) -> None:
+        """All is done."""
+        self._update(text, "")
+
+    def close(self) -> None:
+        """Stop showing a bar."""
+        self._handle = None
+
+    def _show(self) -> None:
+        self._last = time.monotonic()
+        part = self._part
+        level = f' value="{min(part.done, part.total)}" max="{part.total}"' if part.total else ""
+        self._update(
+            str(part), f'<progress aria-label="{html.escape(part.text)}"{level} style="width:24em"></progress> '
+        )
+
+    def _update(self, text: str, bar: str) -> None:
+        if self._handle is not None:
+            self._handle.update(self._page(text, bar))
+
+    def _page(self, text: str, bar: str) -> Any:
+        from IPython.display import HTML  # noqa: PLC0415 - only there in a notebook
+
+        page = f"<div>{bar}<b>{html.escape(self._kernel)}</b>: {html.escape(text)}</div>"
+        return HTML(page)  # type: ignore[no-untyped-call]
+
+
+class _Part:
+    # One part of the work, and how it reads.
+
+    def __init__(self, text: str, total: int, unit: str) -> None:
+        self.text = text
+        self.total = total
+        self.unit = unit
+        self.done = 0
+
+    @property
+    def counted(self) -> str:
+        if self.unit == "bytes":
+            done, total, unit = f"{self.done / 1e6:.0f}", f"{self.total / 1e6:.0f}", "MB"
+        else:
+            done, total, unit = str(self.done), str(self.total), self.unit
+        if not self.total:
+            return f"{done} {unit}" if self.done else ""
+        return f"{done}/{total} {unit}".rstrip()
+
+    def __str__(self) -> str:
+        share = f" ({min(99, 100 * self.done // self.total)} %)" if self.total and self.done < self.total else ""
+        return " ".join(filter(None, (self.text, self.counted))) + share

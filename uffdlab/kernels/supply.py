@@ -1,0 +1,309 @@
+"""Give a kernel by name: from the cache, else fetched or built."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import BuildError, HostUnsupported, KernelError, SourceError, UnknownKernel
+from uffdlab.kernels import build, catalogue, host, image
+from uffdlab.kernels.apt import Archive, Deb, DebianArchive, Resolved
+from uffdlab.kernels.cache import Cache, Kernel, discard, write_atomically
+from uffdlab.kernels.catalogue import Built, Catalogue, Entry, Packaged
+from uffdlab.kernels.progress import automatic
+from uffdlab.kernels.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from uffdlab.kernels.progress import Progress
+
+# Free disk space asked for, in bytes: measured with linux-source-6.1 (1.5 GB unpacked, 0.3 GB of package, 0.15 GB of
+# objects) and the cloud kernels (0.2 GB at most while unpacking), and rounded up.
+_SPACE_SOURCE = 2_500_000_000
+_SPACE_BUILD = 400_000_000
+_SPACE_PACKAGED = 400_000_000
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A kernel of the catalogue: its name, what it is, and the kernel itself if it is in the cache."""
+
+    name: str
+    about: str
+    kernel: Kernel | None
+
+
+class Supply:
+    """Where kernels come from.
+
+    Parameters
+    ----------
+    kernels : Catalogue, optional
+        By default this checkout's kernel-patch/kernels.toml.
+    cache : Cache, optional
+        By default the user's.
+    archive : Archive, optional
+        By default Debian's, from this machine's mirror.
+    """
+
+    def __init__(
+        self, kernels: Catalogue | None = None, cache: Cache | None = None, archive: Archive | None = None
+    ) -> None:
+        self._kernels = kernels if kernels is not None else catalogue.load()
+        self._cache = cache or Cache()
+        self._archive = archive or DebianArchive()
+
+    def get(self, name: str, *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
+        """Give the kernel, fetched or built if it is not in the cache.
+
+        Parameters
+        ----------
+        name : str
+            A name in the catalogue.
+        progress : Progress, optional
+            Told how far it is; by default a bar. Not used when the kernel is in the cache.
+        refresh : bool
+            Ask the archive for a newer version first.
+
+        Raises
+        ------
+        UnknownKernel, SourceError, PatchError, BuildError, HostUnsupported
+            It cannot be had; nothing half-done is left.
+        """
+        entry = self._kernels[name]
+        if not refresh and (kernel := self._cached(entry)):
+            return kernel
+        host.require_platform()
+        progress = progress or automatic()
+        began = time.monotonic()
+        try:
+            with self._disk_errors(name):
+                if isinstance(entry, Built):
+                    kernel = self._build(entry, progress, refresh)
+                else:
+                    kernel = self._fetch(entry, progress, refresh)
+            progress.finish(f"ready ({kernel.release}), {time.monotonic() - began:.0f} s")
+        finally:
+            progress.close()
+        return kernel
+
+    def find(self, name: str) -> Kernel | None:
+        """Give the kernel if it is in the cache, up to date with its inputs as far as is known here; else None."""
+        return self._cached(self._kernels[name])
+
+    def available(self) -> list[Listed]:
+        """List the catalogue, and what of it is in the cache."""
+        return [Listed(entry.name, entry.about, self._cached(entry)) for entry in self._kernels]
+
+    def log(self, name: str) -> Path | None:
+        """Give the log of the kernel's last build, a failed one too; None if there is none."""
+        failed = self._cache.log(self._kernels[name].name)
+        if failed.is_file():
+            return failed
+        return next((kernel.log for kernel in self._cache.finished(name) if kernel.log), None)
+
+    def remove(self, name: str) -> int:
+        """Remove the kernel, older builds of it too, from the cache; give the bytes freed. Sources stay."""
+        return self._cache.remove(self._kernels[name].name)
+
+    # --- the two ways
+
+    def _fetch(self, entry: Packaged, progress: Progress, refresh: bool) -> Kernel:
+        root = self._cache.apt_root(entry.suites)
+        self._make_cache_folder(root)
+        progress.start(entry.name, "not here yet, fetching Debian's package")
+        with self._cache.locked(_apt_lock(entry), progress.stage):
+            found, fresh = self._resolve(entry, progress, refresh)
+            if kernel := self._cache.find(entry.name, key_of(entry, found)):
+                return kernel
+            host.require_space(root, _SPACE_PACKAGED, f"fetching {entry.name}")
+            found, debs = self._download(entry, found, fresh, progress)
+            out = root / "out"
+            discard(out)
+            out.mkdir()
+            try:
+                progress.stage("unpacking the image")
+                made = image.from_packages(debs, out)
+                return self._cache.publish(out, replace(made, name=entry.name, key=key_of(entry, found)))
+            finally:
+                discard(root / "debs")
+                discard(out)
+
+    def _build(self, entry: Built, progress: Progress, refresh: bool) -> Kernel:
+        host.require_build_tools()
+        folder = self._cache.tree(entry.source.name)
+        if any(letter.isspace() or letter == ":" for letter in str(folder)):
+            raise HostUnsupported(
+                f"a kernel cannot be built in {folder}: the kernel's make takes no path with spaces or colons; "
+                "point UFFDLAB_CACHE elsewhere",
+                missing="a plain path",
+            )
+        self._make_cache_folder(folder)
+        progress.start(entry.name, f"not here yet, building it from {entry.package}")
+        with self._cache.locked(_apt_lock(entry), progress.stage):
+            found, fresh = self._resolve(entry, progress, refresh)
+        with self._cache.locked(f"tree {entry.source.name}", progress.stage) as lock:
+            if kernel := self._cache.find(entry.name, key_of(entry, found)):
+                return kernel
+            tree = Tree(folder, found.debs[0].sha256, (lock,))
+            if not tree.unpacked:
+                host.require_space(folder, _SPACE_SOURCE, f"unpacking and building {entry.package}")
+                with self._cache.locked(_apt_lock(entry), progress.stage):
+                    found, debs = self._download(entry, found, fresh, progress)
+                    tree = Tree(folder, found.debs[0].sha256, (lock,))
+                    try:
+                        tree.unpack(debs[0], progress)
+                    finally:
+                        discard(debs[0].parent)
+            host.require_space(folder, _SPACE_BUILD, f"building {entry.name}")
+            tree.switch_to(entry.patches, entry.name)
+            log = self._cache.log(entry.name)
+            release = build.build(entry, tree, log, progress, (lock,))
+            return self._publish_build(entry, tree, key_of(entry, found), release, log)
+
+    def _publish_build(self, entry: Built, tree: Tree, key: str, release: str, log: Path) -> Kernel:
+        out = tree.folder / "out"
+        discard(out)
+        out.mkdir()
+        try:
+            made = Kernel(entry.name, out / "vmlinux", release, key, out / "config", out / "build.log")
+            shutil.copy(tree.objects / "vmlinux", made.image)
+            try:
+                image.inspect(made.image.read_bytes())
+            except image.NotAKernel as error:
+                raise BuildError(
+                    f"{entry.name}: the vmlinux that was built is {error}", kernel=entry.name, log=str(log)
+                ) from error
+            shutil.copy(tree.objects / ".config", out / "config")
+            shutil.copy(log, out / "build.log")
+            kernel = self._cache.publish(out, made)
+        finally:
+            discard(out)
+        log.unlink()
+        return kernel
+
+    # --- which version
+
+    def _cached(self, entry: Entry) -> Kernel | None:
+        found = self._remembered(entry)
+        return self._cache.find(entry.name, key_of(entry, found)) if found else None
+
+    def _memo(self, entry: Entry) -> Path:
+        name = hashlib.sha256(json.dumps([entry.package, entry.suites]).encode()).hexdigest()[:16]
+        return self._cache.folder / "resolved" / f"{entry.package}-{name}.json"
+
+    def _remembered(self, entry: Entry) -> Resolved | None:
+        try:
+            memo = json.loads(self._memo(entry).read_text())
+        except FileNotFoundError:
+            return None
+        return Resolved(memo["package"], memo["version"], tuple(Deb(**deb) for deb in memo["debs"]))
+
+    def _resolve(self, entry: Entry, progress: Progress, refresh: bool) -> tuple[Resolved, bool]:
+        # The version, and whether the archive was asked just now.
+        found = None if refresh else self._remembered(entry)
+        if found:
+            return found, False
+        found = self._archive.resolve(entry.package, entry.suites, self._cache.apt_root(entry.suites), progress)
+        write_atomically(self._memo(entry), json.dumps(asdict(found), indent=1).encode())
+        return found, True
+
+    def _download(self, entry: Entry, found: Resolved, fresh: bool, progress: Progress) -> tuple[Resolved, list[Path]]:
+        root = self._cache.apt_root(entry.suites)
+        try:
+            return found, self._archive.download(found, entry.suites, root, progress)
+        except SourceError:
+            if fresh:
+                raise
+        # The archive keeps only the newest versions: the remembered one may be gone.
+        found, _ = self._resolve(entry, progress, refresh=True)
+        return found, self._archive.download(found, entry.suites, root, progress)
+
+    # --- the disk
+
+    def _make_cache_folder(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+
+    @contextlib.contextmanager
+    def _disk_errors(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, KernelError):
+                raise
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise host.disk_full(self._cache.folder, name) from error
+            if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                raise HostUnsupported(
+                    f"{name}: {error.filename or self._cache.folder} cannot be written ({error.strerror}): point "
+                    "UFFDLAB_CACHE at a folder of yours",
+                    missing="a writable cache",
+                ) from error
+            raise
+
+
+def key_of(entry: Entry, found: Resolved) -> str:
+    """Hash everything that goes into a kernel, hexadecimal."""
+    inputs: dict[str, object] = {"debs": [(deb.package, deb.version, deb.sha256) for deb in found.debs]}
+    if isinstance(entry, Built):
+        inputs |= {
+            "recipe": build.RECIPE,
+            "patches": [_digest(patch) for patch in entry.patches],
+            "config": [_digest(fragment) for fragment in entry.config],
+            "localversion": entry.localversion,
+            "toolchain": host.toolchain(),
+        }
+    else:
+        inputs["recipe"] = image.RECIPE
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def given(path: Path) -> Kernel:
+    """Take an image file as it is.
+
+    Raises
+    ------
+    UnknownKernel
+        There is no such file.
+    KernelError
+        It is no kernel that QEMU could start.
+    """
+    name = str(path)
+    try:
+        data = path.expanduser().read_bytes()
+        found = image.inspect(data)
+    except OSError as error:
+        raise UnknownKernel(
+            f"{name}: {error.strerror}: give the path of a bzImage or vmlinux, or a name of kernel-patch/kernels.toml",
+            kernel=name,
+        ) from error
+    except image.NotAKernel as error:
+        raise KernelError(f"{name} is {error}: give the path of a bzImage or a vmlinux", kernel=name) from error
+    return Kernel(name, path.expanduser().absolute(), found.release, hashlib.sha256(data).hexdigest())
+
+
+def get(name: str | os.PathLike[str], *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
+    """Give a kernel by its name or by the path of a bzImage or vmlinux; see :meth:`Supply.get`."""
+    if not isinstance(name, str) or name.startswith(("/", "./", "../", "~")):
+        return given(Path(name))
+    kernels = catalogue.load()
+    if name not in kernels and Path(name).is_file():
+        return given(Path(name))
+    return Supply(kernels).get(name, progress=progress, refresh=refresh)
+
+
+def _apt_lock(entry: Entry) -> str:
+    return f"apt {'+'.join(entry.suites)}"
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,235 @@
+"""A kernel source tree that holds one variant at a time.
+
+Going from one variant to the next writes only the files that differ, so make compiles only what depends on them.
+Every step is a rename, so a kill at any moment leaves a tree from which the next variant can be made.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import PatchError, SourceError
+from uffdlab.kernels import host
+from uffdlab.kernels.cache import discard, write_atomically
+from uffdlab.kernels.process import ChildTimeout, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from uffdlab.kernels.progress import Progress
+
+_UNPACK_DEADLINE = 1800.0  # s
+_PATCH_DEADLINE = 60.0  # s
+_HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_HEADER = re.compile(r"(?:--- |\+\+\+ |rename from |rename to |copy from |copy to )([^\t\n]+)")
+
+
+class Tree:
+    """The folder of a source: ``source-<id>/`` and beside it what is needed to change it.
+
+    Parameters
+    ----------
+    folder : Path
+        Hold its lock while you use any of this.
+    identity : str
+        Hash of the source package.
+    inherit : sequence of int
+        File descriptors that children share, the lock among them.
+    """
+
+    def __init__(self, folder: Path, identity: str, inherit: Sequence[int] = ()) -> None:
+        self.folder = folder
+        self.source = folder / f"source-{identity[:16]}"
+        self.objects = folder / "objects"
+        # The unpatched form of each file that some patch has touched: a copy under `pristine`, or, where there was
+        # none, an empty file under `absent`. A file in neither is as it was unpacked.
+        self._pristine = folder / "pristine"
+        self._absent = folder / "absent"
+        self._inherit = tuple(inherit)
+
+    @property
+    def unpacked(self) -> bool:
+        """The source is there, whole."""
+        return self.source.is_dir()
+
+    def unpack(self, deb: Path, progress: Progress) -> None:
+        """Unpack a linux-source package; whatever was in the folder before, another version too, is removed.
+
+        Raises
+        ------
+        SourceError
+            The package holds no source, or cannot be unpacked.
+        HostUnsupported
+            The disk is full.
+        """
+        discard(self.folder)
+        fresh = self.folder / "unpacking"
+        fresh.mkdir(parents=True)
+        package = self.folder / "package"
+        try:
+            self._extract(["dpkg-deb", "-x", deb, package], deb)
+            tarball = next(package.glob("usr/src/*.tar.*"), None)
+            if tarball is None:
+                raise SourceError(f"{deb.name} holds no usr/src/*.tar.*: is it a linux-source package?")
+            progress.stage("unpacking the source", tarball.stat().st_size, "bytes")
+            with tarball.open("rb") as file:
+                # The child shares the file's offset, so this says how far tar is.
+                self._extract(
+                    ["tar", "-x", "-f", "-", *_decompressor(tarball), "--strip-components=1", "-C", fresh],
+                    deb,
+                    stdin=file,
+                    progress=progress,
+                )
+            fresh.rename(self.source)
+        except BaseException:
+            discard(self.folder)
+            raise
+        discard(package)
+
+    def switch_to(self, patches: Sequence[Path], kernel: str) -> None:
+        """Make the tree hold the pristine source with `patches` on it, in order.
+
+        Raises
+        ------
+        PatchError
+            One does not apply; nothing is changed then.
+        """
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="patching-") as scratch_name:
+            scratch = Path(scratch_name)
+            touched: set[PurePosixPath] = set()
+            for patch in patches:
+                paths = touched_paths(patch, kernel)
+                for path in paths - touched:
+                    original = self._original(path)
+                    if original is not None:
+                        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy2(original, scratch / path)
+                touched |= paths
+                self._patch(scratch, patch, kernel)
+            for path in touched - set(self._recorded()):
+                self._record(path)
+            for path in self._recorded():
+                wanted = scratch / path if path in touched else self._original(path)
+                self._write(path, wanted if wanted is not None and wanted.is_file() else None)
+
+    def _extract(self, command: list[str | Path], deb: Path, **how: object) -> None:
+        progress = how.get("progress")
+        stdin = how.get("stdin")
+        try:
+            status, said = run(
+                command,
+                deadline=_UNPACK_DEADLINE,
+                inherit=self._inherit,
+                stdin=stdin,  # type: ignore[arg-type]
+                on_tick=(lambda: progress.at(stdin.tell())) if progress else None,  # type: ignore[attr-defined]
+            )
+        except ChildTimeout:
+            status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
+        if "No space left on device" in said:
+            raise host.disk_full(self.folder, f"unpacking {deb.name}")
+        if status:
+            raise SourceError(f"{deb.name} cannot be unpacked: {command[0]} ended with {status}: {said.strip()}")
+
+    def _patch(self, scratch: Path, patch: Path, kernel: str) -> None:
+        # No fuzz: what the lab shows must be the patch as written, not a guess at where it belongs.
+        command = ["patch", "-p1", "--fuzz=0", "--forward", "--batch", "--no-backup-if-mismatch", "--reject-file=-"]
+        with patch.open("rb") as file:
+            try:
+                status, said = run(
+                    [*command, "-d", scratch], deadline=_PATCH_DEADLINE, stdin=file, inherit=self._inherit
+                )
+            except ChildTimeout:
+                status, said = 1, f"not finished after {_PATCH_DEADLINE:.0f} s"
+        if status:
+            raise PatchError(
+                f"{kernel}: {patch} does not apply to {self.source.name}. patch -p1 --fuzz=0 said:\n{said.strip()}\n"
+                "Bring the patch up to date with this source, or choose the source it was made for in kernels.toml",
+                kernel=kernel,
+                patch=str(patch),
+                output=said,
+            )
+
+    def _recorded(self) -> list[PurePosixPath]:
+        return [
+            PurePosixPath(path.relative_to(top))
+            for top in (self._pristine, self._absent)
+            for path in sorted(top.rglob("*"))
+            if path.is_file() and not path.name.startswith(".")
+        ]
+
+    def _original(self, path: PurePosixPath) -> Path | None:
+        # The unpatched file, None if there was none.
+        for candidate in (self._pristine / path, None if (self._absent / path).exists() else self.source / path):
+            if candidate is not None and candidate.is_file():
+                return candidate
+        return None
+
+    def _record(self, path: PurePosixPath) -> None:
+        original = self.source / path
+        if original.is_file():
+            write_atomically(self._pristine / path, original.read_bytes())
+        else:
+            write_atomically(self._absent / path, b"")
+
+    def _write(self, path: PurePosixPath, wanted: Path | None) -> None:
+        target = self.source / path
+        if wanted is None:
+            target.unlink(missing_ok=True)
+        elif not target.is_file() or target.read_bytes() != wanted.read_bytes():
+            mode = wanted.stat().st_mode if not target.exists() else target.stat().st_mode
+            write_atomically(target, wanted.read_bytes())
+            target.chmod(mode & 0o777)
+
+
+def touched_paths(patch: Path, kernel: str = "") -> set[PurePosixPath]:
+    """Give the files that a patch reads or writes, without the first folder (patch -p1).
+
+    Raises
+    ------
+    PatchError
+        It touches none, or one outside the tree.
+    """
+    paths = set()
+    for name in _names(patch):
+        inside = PurePosixPath(*PurePosixPath(name).parts[1:])
+        if name.startswith("/") or ".." in inside.parts or not inside.parts:
+            raise PatchError(
+                f"{kernel}: {patch} touches {name}, which is not a path inside the tree like a/mm/userfaultfd.c: "
+                "make the patch with `git format-patch` or `diff -u a/… b/…`",
+                kernel=kernel,
+                patch=str(patch),
+            )
+        paths.add(inside)
+    if not paths:
+        raise PatchError(
+            f"{kernel}: {patch} has no hunks that patch(1) could apply: make it with `git format-patch`",
+            kernel=kernel,
+            patch=str(patch),
+        )
+    return paths
+
+
+def _names(patch: Path) -> Iterator[str]:
+    # File names in headers, as they stand with -p0; a hunk's own lines, which may look like headers, are skipped.
+    old = new = 0
+    for line in patch.read_text(errors="replace").splitlines():
+        if old > 0 or new > 0:
+            old -= line[:1] in {" ", "-", ""}
+            new -= line[:1] in {" ", "+", ""}
+        elif hunk := _HUNK.match(line):
+            old, new = (int(count) if count is not None else 1 for count in hunk.groups())
+        elif header := _HEADER.match(line):
+            name = header[1].strip()
+            if line.startswith(("rename", "copy")):
+                name = f"a/{name}"
+            if name != "/dev/null":
+                yield name
+
+
+def _decompressor(tarball: Path) -> list[str]:
+    # Several threads, where the archive was packed in several blocks.
+    return ["--use-compress-program=xz -T0"] if tarball.suffix == ".xz" else ["--auto-compress"]
