@@ -232,7 +232,7 @@ class Snapshot:
         return {state: Count(yes[state], known[state] - yes[state], len(self) - known[state]) for state in State}
 
     def groups(self, of: State = ALL) -> list[Group]:
-        """Merge neighbouring pages that are alike in the bits of `of` (:data:`uffdlab.pte.MAPPING` is a good choice)."""
+        """Merge neighbouring pages that are alike in the bits of `of`; :data:`uffdlab.pte.MAPPING` is a good choice."""
         states, known = self.states & np.uint32(of), self.known & np.uint32(of)
         return [
             Group(self.first + low, self.first + high - 1, State(int(states[low])), State(int(known[low])))

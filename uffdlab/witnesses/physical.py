@@ -138,13 +138,13 @@ class PhysicalWitness:
                 f"while {region.name} was read the target's page tables went away; the target has ended, or the guest "
                 "was rebooted"
             )
-        split = (levels == bottom) & (words & _PRESENT != 0) & (words & _PSE == 0)
-        if bottom > 1 and split.any():
-            page = first + int(np.flatnonzero(split)[0])
-            raise self._error(
-                f"page {page} of {region.name} should be one entry of {region.page_size} bytes, but there is a table "
-                "of smaller pages"
-            )
+        if bottom > 1:
+            split = np.flatnonzero(_points_to_tables(words, levels, bottom))
+            if split.size:
+                raise self._error(
+                    f"page {first + int(split[0])} of {region.name} should be one entry of {region.page_size} bytes, "
+                    "but there is a table of smaller pages"
+                )
         return Snapshot(
             region=region.name,
             start=start,
