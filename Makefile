@@ -28,8 +28,8 @@ no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 
 .PHONY: lab
 lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
-	@mkdir -p $(jupyter)/config/labconfig
-	@echo '$(no-news)' >$(jupyter)/config/labconfig/default_setting_overrides.json
+	@mkdir -p "$(jupyter)/config/labconfig"
+	@echo '$(no-news)' >"$(jupyter)/config/labconfig/default_setting_overrides.json"
 	@root=(); [ "$$(id -u)" != 0 ] || root=(--allow-root); \
 	exec $(python) -m jupyter lab "$${root[@]}" $(LABFLAGS) notebooks/minor_wp.ipynb
 

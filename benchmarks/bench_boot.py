@@ -1,0 +1,54 @@
+"""From starting a machine to the agent's hello."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from harness import Row, median_seconds
+
+from uffdlab import Lab, kernels
+from uffdlab.machines import cpio
+
+KERNEL = "6.1-series"
+RUNS = 5
+# reboot(2) with LINUX_REBOOT_CMD_POWER_OFF: the least that a user space can do.
+INIT = """
+void _start(void)
+{
+	long ret = 169;
+
+	__asm__ volatile("syscall" : "+a"(ret) : "D"(0xfee1deadL), "S"(672274793L), "d"(0x4321fedcL) : "rcx", "r11");
+	for (;;)
+		;
+}
+"""
+
+
+def rows() -> Iterator[Row]:
+    """The peer is QEMU started by hand with the same kernel, whose init does nothing but power off."""
+    kernel = kernels.get(KERNEL)
+    with tempfile.TemporaryDirectory() as scratch:
+        initramfs = _poweroff(Path(scratch))
+        bare = median_seconds(lambda: _bare_boot(kernel.image, initramfs), runs=RUNS)
+    start = median_seconds(lambda: Lab(KERNEL).close(), runs=RUNS)
+    yield Row("start of a Lab, to its close", start, "s", "bare boot and power-off", bare)
+
+
+def _poweroff(folder: Path) -> Path:
+    source, binary, archive = folder / "init.c", folder / "init", folder / "initramfs"
+    source.write_text(INIT)
+    subprocess.run(["cc", "-static", "-nostdlib", "-O2", "-o", binary, source], check=True)
+    archive.write_bytes(cpio.pack({"init": cpio.file(binary.read_bytes(), executable=True)}))
+    return archive
+
+
+def _bare_boot(image: Path, initramfs: Path) -> None:
+    qemu = shutil.which("qemu-system-x86_64")
+    assert qemu
+    command = [qemu, "-machine", "q35,accel=tcg", "-cpu", "max", "-m", "1024", "-nodefaults", "-display", "none"]
+    command += ["-no-reboot", "-nic", "none", "-kernel", str(image), "-initrd", str(initramfs), "-append", "quiet"]
+    subprocess.run(command, check=True, timeout=60, stdin=subprocess.DEVNULL)
