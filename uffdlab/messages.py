@@ -83,5 +83,5 @@ class Message:
     time_ns: int
 
     def __repr__(self) -> str:
-        name = uapi.Event(self.event).name if self.event in uapi.Event else f"event {self.event:#x}"
+        name = {int(event): event.name for event in uapi.Event}.get(self.event, f"event {self.event:#x}")
         return f"Message({name}, {', '.join(hex(word) for word in self.words)})"

@@ -1,0 +1,35 @@
+import errno
+
+import pytest
+
+from uffdlab.reasons import explain
+from uffdlab.uapi import IOCTLS, RegisterMode
+
+CONTINUE = IOCTLS["UFFDIO_CONTINUE"]
+MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
+
+
+@pytest.mark.parametrize(
+    ("mode", "registered", "knows", "words"),
+    [
+        (2, MINOR | WP, False, "does not know UFFDIO_CONTINUE_MODE_WP"),
+        (2, MINOR, True, "registered for WP"),
+        (3, MINOR, True, "registered for WP"),
+        (0x40, MINOR | WP, True, "0x40 mean nothing to UFFDIO_CONTINUE"),
+        (0, None, True, "not registered"),
+        (0, MINOR, True, "unaligned"),
+    ],
+)
+def test_the_reason_for_einval_of_continue(mode, registered, knows, words):
+    assert words in explain(CONTINUE, errno.EINVAL, mode, registered=registered, knows_continue_wp=knows)
+
+
+@pytest.mark.parametrize("name", sorted(IOCTLS))
+@pytest.mark.parametrize("error", sorted(errno.errorcode))
+def test_every_errno_of_every_ioctl_has_words(name, error):
+    assert len(explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)) > 10
+
+
+def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
+    text = explain(IOCTLS["UFFDIO_WRITEPROTECT"], errno.EINVAL, 1, registered=MINOR, knows_continue_wp=True)
+    assert "registered for WP" in text
