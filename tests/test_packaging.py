@@ -1,9 +1,11 @@
 """What the repository promises about itself: its dependencies, its commands, its public names, its files."""
 
 import ast
+import importlib.metadata
 import json
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -48,9 +50,16 @@ def imported_names(path):
             yield node.module
 
 
-def test_the_agent_imports_only_what_the_initramfs_carries():
-    import sys
+def test_everything_imported_is_a_declared_dependency():
+    provided_by = importlib.metadata.packages_distributions()
+    declared = {re.match(r"[A-Za-z0-9._-]+", each)[0].lower() for each in PROJECT["dependencies"]}
+    ours = {*sys.stdlib_module_names, "uffdlab", "_cffi_backend"}
+    for path in (ROOT / "uffdlab").rglob("*.py"):
+        for name in {each.split(".")[0] for each in imported_names(path)} - ours:
+            assert declared & {each.lower() for each in provided_by.get(name, [])}, f"{path.relative_to(ROOT)}: {name}"
 
+
+def test_the_agent_imports_only_what_the_initramfs_carries():
     allowed = {*sys.stdlib_module_names, "msgpack", "_cffi_backend"}
     ours = {"uffdlab.agent", "uffdlab.uapi", "uffdlab.errors"}
     seen = 0
