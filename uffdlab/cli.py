@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,7 +15,6 @@ from uffdlab.reports import FORMS
 from uffdlab.scenarios import SCENARIOS
 
 NO_KERNEL = 125  # what `git bisect run` takes for "this revision cannot be tested"
-_SEVERAL = 1
 
 
 @click.group()
@@ -51,7 +52,7 @@ def run(scenario: str, kernel: tuple[str, ...], form: str, output: Path | None) 
             sys.exit(1)
         good = good and result.ok
         texts.append(FORMS[form](result))
-    text = "\n".join(texts) if form != "json" or len(texts) == _SEVERAL else "[" + ",\n".join(texts) + "]"
+    text = "\n".join(texts) if form != "json" or len(texts) == 1 else "[" + ",\n".join(texts) + "]"
     if output:
         output.write_text(text + "\n", encoding="utf-8")
     else:
@@ -67,8 +68,9 @@ def kernel() -> None:
 @kernel.command("list")
 def kernel_list() -> None:
     """List every kernel of the catalogue and whether it is there."""
-    for row in kernels.listing():
-        click.echo(f"{row.name:<24} {row.state:<8} {row.description}")
+    for row in kernels.Supply().available():
+        state = row.kernel.release if row.kernel else "not there yet"
+        click.echo(f"{row.name:<24} {state:<28} {row.about}")
 
 
 @kernel.command("build")
@@ -77,7 +79,7 @@ def kernel_list() -> None:
 @click.option("--refresh", is_flag=True, help="Ask the mirror again for the newest version of the source.")
 def kernel_build(name: tuple[str, ...], everything: bool, refresh: bool) -> None:
     """Fetch or build kernels, so that a Lab starts at once."""
-    names = [row.name for row in kernels.listing()] if everything else list(name)
+    names = [row.name for row in kernels.Supply().available()] if everything else list(name)
     if not names:
         raise click.UsageError("name a kernel, or --all; `uffdlab kernel list` lists them")
     for each in names:
@@ -99,7 +101,12 @@ def kernel_path(name: str) -> None:
 def kernel_log(name: str) -> None:
     """Print the log of a kernel's build."""
     with _kernel_errors():
-        click.echo(kernels.log(name))
+        log = kernels.Supply().log(name)
+        if log is None:
+            raise KernelError(
+                f"{name} has no build log: it has not been built here, or comes as a package", kernel=name
+            )
+        click.echo(log.read_text(encoding="utf-8", errors="replace"), nl=False)
 
 
 @kernel.command("remove")
@@ -108,16 +115,15 @@ def kernel_remove(name: tuple[str, ...]) -> None:
     """Remove kernels from the cache."""
     for each in name:
         with _kernel_errors():
-            kernels.remove(each)
+            click.echo(f"{each}: {kernels.Supply().remove(each)} removed from the cache")
 
 
-class _kernel_errors:  # noqa: N801 - reads as what it is, a context
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UnknownKernel):
-            raise click.UsageError(str(error)) from error
-        if isinstance(error, UffdlabError):
-            click.echo(str(error), err=True)
-            sys.exit(NO_KERNEL)
+@contextlib.contextmanager
+def _kernel_errors() -> Iterator[None]:
+    try:
+        yield
+    except UnknownKernel as error:
+        raise click.UsageError(str(error)) from error
+    except UffdlabError as error:
+        click.echo(str(error), err=True)
+        sys.exit(NO_KERNEL)

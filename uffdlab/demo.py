@@ -95,7 +95,9 @@ def _demo(out: Path, notebook_path: Path) -> None:
 
 def _tell(result: Result) -> list[str]:
     """Print a kernel's lines; gives what did not come out as it must."""
-    click.echo(f"\n{result.kernel}: {WHAT_IT_IS[result.kernel]} (Linux {result.release}), by the {result.witness} witness")
+    click.echo(
+        f"\n{result.kernel}: {WHAT_IT_IS[result.kernel]} (Linux {result.release}), by the {result.witness} witness"
+    )
     for group in result.groups:
         click.echo(f"  {group.memory:<8} pages {group.pages:<6} {group.done:<12} {group.before} → {group.after}")
     wrong = []

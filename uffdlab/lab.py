@@ -30,7 +30,6 @@ _BASE = 0x10_0000_0000  # where the target's first region is put: a round addres
 _NONCE_BYTES = 32
 _CALL_DEADLINE = 10.0  # seconds
 _ANSWER_GRACE = 5.0  # seconds more for the agent to tell that a deadline has passed
-_SPIN_NS = 2_000_000_000
 
 
 class Lab:
@@ -85,7 +84,7 @@ class Lab:
         self._regions: dict[int, Region] = {}
         self._userfaultfds: dict[int, Userfaultfd] = {}
         self._touches: dict[int, Touch] = {}
-        self._physical: PhysicalWitness | None = None
+        self._witnesses_made: dict[str, Witness] = {}
         self._capabilities: dict[str, Any] | None = None
         self._nonce = b""
         self._unsubscribe = self._machine.notify_to(self._notified)
@@ -204,32 +203,39 @@ class Lab:
         return CrossExamination([self.snapshot(where, name) for name in self.witnesses])
 
     def _witness(self, name: str) -> Witness:
+        if name not in ("physical", "pagemap"):
+            raise UsageError(f"there is no witness {name!r}; this lab has {', '.join(self.witnesses)}")
+        if name not in self._witnesses_made:
+            self._witnesses_made[name] = self._make_witness(name)
+        return self._witnesses_made[name]
+
+    def _make_witness(self, name: str) -> Witness:
+        beacon = self.target_call("beacon")
+        tracks = bool(beacon["tracks_soft_dirty"])
         if name == "pagemap":
-            return PagemapWitness(self._read_pagemap, kernel=self.kernel)
-        if name == "physical":
-            if self._machine.physical is None:
-                raise WitnessError(f"the host cannot see the memory of this {self._machine.name} machine; "
-                                   "ask the witness 'pagemap'", witness=name)  # fmt: skip
-            if self._physical is None:
-                beacon = self.target_call("beacon")["address"]
-                self._physical = PhysicalWitness(
-                    self._machine.physical,
-                    (beacon, self._nonce),
-                    self._spinning,
-                    kernel=self.kernel,
-                    now=self._last_time,
-                )
-            return self._physical
-        raise UsageError(f"there is no witness {name!r}; this lab has {', '.join(self.witnesses)}")
+            return PagemapWitness(self._read_pagemap, kernel=self.kernel, tracks_soft_dirty=tracks)
+        if self._machine.physical is None:
+            raise WitnessError(
+                f"the host cannot see the memory of this {self._machine.name} machine; ask the witness 'pagemap'",
+                witness=name,
+            )
+        return PhysicalWitness(
+            self._machine.physical,
+            (beacon["address"], self._nonce),
+            self._spinning,
+            kernel=self.kernel,
+            now=self._last_time,
+            tracks_soft_dirty=tracks,
+        )
 
     def _read_pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
         answer: dict[str, Any] = self.target_call("pagemap", start, pages, page_size, deadline=60.0)
         return answer
 
     @contextlib.contextmanager
-    def _spinning(self) -> Iterator[None]:
+    def _spinning(self, seconds: float) -> Iterator[None]:
         """Keep the target in user mode, so that its page-table root is in a CPU's CR3."""
-        self.target_call("spin", _SPIN_NS)
+        self.target_call("spin", int(seconds * 1e9))
         try:
             yield
         finally:
@@ -303,7 +309,7 @@ class Lab:
             touches, self._touches = list(self._touches.values()), {}
             self._regions.clear()
         self._userfaultfds = {}
-        self._physical = None
+        self._witnesses_made = {}
         for touch in touches:
             touch.fail(TargetLost(f"{touch.what}: {why}; lab.restart_target() starts a new one"))
 
@@ -326,7 +332,7 @@ class Lab:
     @property
     def console(self) -> str:
         """What the guest has written to its console so far (bounded)."""
-        return self._machine.console()
+        return str(self._machine.console())
 
     def close(self) -> None:
         """End the machine.  Closing a closed lab does nothing."""

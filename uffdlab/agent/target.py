@@ -52,10 +52,8 @@ class Target:
         self._feed_changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._beacon = native.map_memory(_BEACON_PLACE, mmap.PAGESIZE, _READ_WRITE, _PRIVATE, -1)
         lib.lab_poke(self._beacon, nonce, len(nonce))
-        # Every new mapping is soft-dirty as a whole, so a kernel that tracks soft-dirty says so of the beacon.
-        self._tracks_soft_dirty = _pagemap_words(self._beacon, 1, mmap.PAGESIZE)[6] & 1 << 7 > 0
         self.methods: dict[str, Callable[..., Any]] = {
-            "target.beacon": lambda: {"address": self._beacon, "pid": os.getpid()},
+            "target.beacon": self._tell_beacon,
             "target.map": self._mappings.make,
             "target.unmap": self._mappings.remove,
             "target.probe": probe.all_of_it,
@@ -101,6 +99,11 @@ class Target:
 
     # --- what pagemap says
 
+    def _tell_beacon(self) -> dict[str, Any]:
+        # Every new mapping is soft-dirty as a whole, so a kernel that tracks soft-dirty says so of the beacon (bit 55).
+        word = int.from_bytes(_pagemap_words(self._beacon, 1, mmap.PAGESIZE), "little")
+        return {"address": self._beacon, "pid": os.getpid(), "tracks_soft_dirty": bool(word >> 55 & 1)}
+
     def _pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
         words = _pagemap_words(start, pages, page_size)
         flags = _vm_flags(start)
@@ -108,7 +111,6 @@ class Target:
             "words": words,
             "vma_soft_dirty": "sd" in flags,
             "hugetlb": "ht" in flags,
-            "tracks_soft_dirty": self._tracks_soft_dirty,
             "time_ns": time.monotonic_ns(),
         }
 
