@@ -1,0 +1,142 @@
+"""Setting a machine up: vm/install-packages and vm/make-venv, with a package manager that only takes notes."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ["bash", "cat", "dirname", "env", "grep", "mkdir", "readlink", "tail"]
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A checkout with the scripts alone, and a PATH that has only what a test puts there."""
+    (tmp_path / "checkout" / "vm").mkdir(parents=True)
+    for name in ("install-packages", "make-venv"):
+        shutil.copy(ROOT / "vm" / name, tmp_path / "checkout" / "vm")
+    (tmp_path / "checkout" / "vm" / "packages.txt").write_text(
+        "# a comment\none demo,test one why\ntwo test <two.h> why\nthree lab - why\n"
+    )
+    (tmp_path / "bin").mkdir()
+    for tool in TOOLS:
+        (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
+
+    class Machine:
+        checkout = tmp_path / "checkout"
+        notes = tmp_path / "notes"
+
+        def program(self, name, script):
+            path = tmp_path / "bin" / name
+            path.write_text(f"#!/bin/bash\n{script}\n")
+            path.chmod(0o755)
+
+        def debian(self, installed=(), *, user=0, apt_fails=False):
+            self.program("id", f"echo {user}")
+            self.program("dpkg-query", "".join(f"echo {each} installed\n" for each in installed))
+            self.program("apt-get", f'echo "apt-get $*" >>{self.notes}; echo "E: no luck"; exit {int(apt_fails)}')
+
+        def run(self, *arguments, **environment):
+            return subprocess.run(
+                [tmp_path / "checkout" / "vm" / arguments[0], *arguments[1:]],
+                env={"PATH": str(tmp_path / "bin")} | environment,
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                timeout=30,
+                check=False,
+            )
+
+        def noted(self):
+            return self.notes.read_text().splitlines() if self.notes.exists() else []
+
+    return Machine()
+
+
+def test_nothing_is_done_when_nothing_is_missing(machine):
+    machine.debian(["one", "two"])
+    done = machine.run("install-packages", "test")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert machine.noted() == []
+
+
+def test_root_installs_just_what_is_missing(machine):
+    machine.debian(["one"])
+    done = machine.run("install-packages", "test")
+    assert done.returncode == 0
+    update, install = machine.noted()
+    assert update == "apt-get update"
+    assert install.startswith("apt-get install --yes --no-install-recommends")
+    assert install.endswith(" two")
+
+
+def test_several_uses_name_each_package_once(machine):
+    machine.debian()
+    assert machine.run("install-packages", "test", "lab").returncode == 0
+    assert machine.noted()[1].endswith(" one two three")
+
+
+def test_a_user_goes_through_sudo(machine):
+    machine.debian(user=1000)
+    machine.program("sudo", f'echo "sudo $*" >>{machine.notes}; [ "$1" = -n ] && shift; exec "$@"')
+    machine.program("true", "exit 0")
+    assert machine.run("install-packages", "demo").returncode == 0
+    assert "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get update" in machine.noted()
+
+
+@pytest.mark.parametrize("sudo", [None, "exit 1"])
+def test_without_sudo_it_prints_the_line_to_run_and_stops(machine, sudo):
+    machine.debian(["one"], user=1000)
+    if sudo:
+        machine.program("sudo", sudo)
+    done = machine.run("install-packages", "test")
+    assert done.returncode == 1
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith("apt-get update && apt-get install ")
+    assert line.endswith(" two")
+    assert machine.noted() == []
+
+
+def test_a_failing_apt_is_shown(machine):
+    machine.debian(apt_fails=True)
+    done = machine.run("install-packages", "demo")
+    assert done.returncode == 1
+    assert "E: no luck" in done.stderr
+    assert "apt-get update && apt-get install" in done.stderr
+
+
+def test_another_distribution_is_told_what_is_missing(machine):
+    machine.program("one", "exit 0")
+    machine.program("cc", "exit 1")
+    done = machine.run("install-packages", "test")
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith("hold: two")
+    machine.program("cc", "exit 0")
+    assert machine.run("install-packages", "test").returncode == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"]])
+def test_bad_usage(machine, arguments):
+    machine.debian()
+    assert machine.run("install-packages", *arguments).returncode == 2
+
+
+def test_no_suitable_python_is_said(machine):
+    for tool in ("sha256sum", "cut", "flock", "false"):
+        machine.program(tool, f'exec {shutil.which(tool)} "$@"')
+    for name in ("pyproject.toml", "setup.py", "uffdlab/agent/_native_build.py"):
+        (machine.checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, machine.checkout / name)
+    done = machine.run("make-venv", PYTHON="false")
+    assert done.returncode == 1
+    assert "no Python ≥ 3.11" in done.stderr
+    assert "make PYTHON=" in done.stderr
+
+
+def test_every_package_of_the_list_is_well_formed():
+    lines = [line.split() for line in (ROOT / "vm" / "packages.txt").read_text().splitlines() if line[0] != "#"]
+    assert len({line[0] for line in lines}) == len(lines) > 10
+    for _, uses, _, *why in lines:
+        assert set(uses.split(",")) <= {"demo", "lab", "test"}
+        assert why
