@@ -11,7 +11,6 @@ import functools
 import html
 import io
 import math
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -47,16 +46,24 @@ _CELLS_OF_A_MAP = 1024
 _COLUMNS = ((64, 8), (256, 16), (_MOST_CELLS, 32))  # up to so many cells: columns
 _SPOKEN_GROUPS = 12
 _TABLE_ROWS = 16
+_MOST_LINES = 4  # of a title
+_LONGEST_TITLE = 400
 
-_PAPER, _INK, _LINE = "#FFFFFF", "#1A1A1A", "#7A7A7A"
+_PAPER, _INK, _FAINT, _LINE = "#FFFFFF", "#1A1A1A", "#595959", "#7A7A7A"
 _DPI = 100  # of the layout; pictures are written at twice that
 _POINTS = 72.0
-_RC: Any = {"hatch.linewidth": 0.7, "svg.hashsalt": "uffdlab", "svg.fonttype": "path", "pdf.fonttype": 42}
+_RC: Any = {
+    "hatch.linewidth": 0.7,
+    "svg.hashsalt": "uffdlab",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "savefig.bbox": None,
+}
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 # Sizes in inches and points.
 _MARGIN = 0.16
-_GUTTER = 0.46  # row numbers
+_GUTTER = 0.3  # row numbers, at least
 _GAP = 0.3  # between two grids
 _SWATCH = 0.22
 _TITLE, _PANEL, _SMALL = 12.0, 10.5, 8.5
@@ -196,14 +203,18 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
     difference = after - before
     alike = _where(before) == _where(after)
     title = title or _what(before) + (_where(before) if alike else "")
-    names = ["before", "after"] if alike else [f"before{_where(before)}", f"after{_where(after)}"]
+    names = (
+        ["before", "after"]
+        if alike
+        else [f"before,{_where(before).removeprefix(',')}", f"after,{_where(after).removeprefix(',')}"]
+    )
     panels = list(zip(names, (before, after), strict=True))
     alt = f"{title}. " + " ".join(f"{name.capitalize()}: {_spoken(snapshot)}." for name, snapshot in panels)
     return Comparison(_draw(title, panels), alt, difference)
 
 
 def _what(snapshot: Snapshot) -> str:
-    pages = "1 page" if len(snapshot) == 1 else f"{len(snapshot)} pages"
+    pages = "1 page" if len(snapshot) == 1 else f"{len(snapshot):,} pages"
     return f"{snapshot.region}: {pages} of {_size(snapshot.page_size)}"
 
 
@@ -252,6 +263,9 @@ class _Grid(NamedTuple):
     def rows(self) -> int:
         return -(-(self.skip + self.which.size) // self.columns)
 
+    def row_number(self, row: int) -> int:
+        return self.first + (row * self.columns - self.skip) * self.per_cell
+
 
 def _cells(name: str, snapshot: Snapshot) -> _Grid:
     looks, which = looks_of(snapshot.states, snapshot.known)
@@ -277,7 +291,8 @@ def _draw(title: str, panels: Sequence[tuple[str, Snapshot]]) -> Figure:
     grids = [_cells(name, snapshot) for name, snapshot in panels]
     side = {8: 0.36, 16: 0.28}.get(grids[0].columns, 0.2 if grids[0].columns > 8 else 0.36)
     legend = _legend(grids)
-    widths = [_GUTTER + g.columns * side for g in grids]
+    gutter = max(_GUTTER, *(_measure(str(g.row_number(g.rows - 1)), _SMALL) + 0.12 for g in grids))
+    widths = [gutter + g.columns * side for g in grids]
     width = max(2 * _MARGIN + sum(widths) + _GAP * (len(grids) - 1), 4.6)
     inner = width - 2 * _MARGIN
     titles = _wrapped(title, inner, _TITLE)
@@ -303,8 +318,8 @@ def _draw(title: str, panels: Sequence[tuple[str, Snapshot]]) -> Figure:
         left = _MARGIN
         for g, name_lines, grid_width in zip(grids, names, widths, strict=True):
             for number, line in enumerate(name_lines):
-                _write(axes, left + _GUTTER, top + 0.2 * number + 0.1, line, _PANEL)
-            _draw_grid(axes, g, left + _GUTTER, body, side)
+                _write(axes, left + gutter, top + 0.2 * number + 0.1, line, _PANEL)
+            _draw_grid(axes, g, left + gutter, body, side)
             left += grid_width + _GAP
         for number, entries in enumerate(lines):
             for x, look, words in entries:
@@ -320,43 +335,43 @@ def _draw_grid(axes: Axes, g: _Grid, left: float, top: float, side: float) -> No
     for index, look in enumerate(g.looks):
         chosen = centres[g.which == index]
         if len(chosen):
-            _draw_cells(axes, look, chosen, side)
+            _draw_cells(axes, look, chosen, side, label=f"{g.name}{look.letter}")
     every = 1 if g.columns <= 8 else 4 if g.columns <= 16 else 8
     if g.rows > 1:
         for column in range(0, g.columns, every):
             label = f"+{column * g.per_cell}"
-            _write(axes, left + (column + 0.5) * side, top - 0.09, label, _SMALL, align="center", colour=_LINE)
+            _write(axes, left + (column + 0.5) * side, top - 0.09, label, _SMALL, align="center", colour=_FAINT)
     else:
         for column in range(0, g.columns, every):
             label = str(g.first + column * g.per_cell)
             _write(axes, left + (column + 0.5) * side, top - 0.09, label, _SMALL, align="center")
         return
     rows_every = math.ceil(0.17 / side)
-    origin = g.first - g.skip * g.per_cell
     for row in range(0, g.rows, rows_every):
-        label = str(origin + row * g.columns * g.per_cell)
+        label = str(g.row_number(row))
         _write(axes, left - 0.07, top + (row + 0.5) * side, label, _SMALL, align="right")
 
 
-def _draw_cells(axes: Axes, look: Look, centres: NDArray[np.float64], side: float) -> None:
+def _draw_cells(axes: Axes, look: Look, centres: NDArray[np.float64], side: float, *, label: str = "") -> None:
     size = side * 0.92
     squares = [Rectangle((x - size / 2, y - size / 2), size, size) for x, y in centres.tolist()]
-    hatch_ink = _shade(look.colour)
-    axes.add_collection(PatchCollection(squares, facecolor=look.colour, edgecolor="none"), autolim=False)
+    layers = [PatchCollection(squares, facecolor=look.colour, edgecolor=_LINE, linewidth=0.5)]
     if look.hatch:
-        hatched = PatchCollection(squares, facecolor="none", edgecolor=hatch_ink, linewidth=0, hatch=look.hatch)
-        axes.add_collection(hatched, autolim=False)
-    outline = PatchCollection(squares, facecolor="none", edgecolor=_LINE, linewidth=0.5)
-    axes.add_collection(outline, autolim=False)
+        ink = _shade(look.colour)
+        layers.append(PatchCollection(squares, facecolor="none", edgecolor=ink, linewidth=0, hatch=look.hatch))
+    for layer in layers:
+        axes.add_collection(layer, autolim=False)
     glyph = _glyph(look.letter, size * _POINTS * (0.62 if len(look.letter) == 1 else 0.5))
-    for colour, width in ((look.colour, 2.2 if look.hatch else 0), (look.ink, 0)):
+    # Over a hatch the letter has a rim of the cell's colour.
+    for colour, rim in [(look.colour, 2.2), (look.ink, 0)] if look.hatch else [(look.ink, 0)]:
         letters = PathCollection(
             [glyph],
             facecolor=colour,
             edgecolor=colour,
-            linewidth=width,
+            linewidth=rim,
             offsets=centres,
             offset_transform=axes.transData,
+            label=label,
         )
         # Offsets in inches, glyphs in points that look the same at every resolution.
         letters.set_transform(Affine2D().scale(1 / _POINTS) + axes.figure.dpi_scale_trans)
@@ -376,7 +391,7 @@ def _legend(grids: Sequence[_Grid]) -> list[tuple[Look, str]]:
     for look in LOOKS.values():
         counts = [g.counts.get(look.letter, 0) for g in grids]
         if any(counts):
-            entries.append((look, f"{look.words}: {' → '.join(map(str, counts))}"))
+            entries.append((look, f"{look.words}: {' → '.join(f'{count:,}' for count in counts)}"))
     mixed = [int((g.which == len(g.looks) - 1).sum()) if g.looks[-1] is MIXED else 0 for g in grids]
     if any(mixed):
         entries.append((MIXED, f"{MIXED.words} in a cell of {grids[0].per_cell} pages"))
@@ -459,13 +474,24 @@ def _glyph(letter: str, size: float) -> MplPath:
 
 
 def _wrapped(text: str, width: float, size: float) -> list[str]:
-    letters = max(8, int(width / (_measure("n" * 20, size, bold=size == _TITLE) / 20)))
-    while letters > 8:
-        lines = textwrap.wrap(text, letters)
-        if all(_measure(line, size, bold=size == _TITLE) <= width for line in lines):
-            break
-        letters -= 1
-    return lines if len(lines) <= 4 else [*lines[:3], lines[3][:-1] + "…"]
+    # Lines that fit into `width` inches; words are broken only where one alone does not fit.
+    bold = size == _TITLE
+    lines: list[str] = []
+    line = ""
+    for word in text[:_LONGEST_TITLE].split():
+        longer = f"{line} {word}".strip()
+        if _measure(longer, size, bold=bold) <= width:
+            line = longer
+            continue
+        if line:
+            lines.append(line)
+        line = word
+        while (needed := _measure(line, size, bold=bold)) > width:
+            cut = max(1, int(len(line) * width / needed) - 1)
+            lines.append(line[:cut])
+            line = line[cut:]
+    lines.append(line)
+    return lines if len(lines) <= _MOST_LINES else [*lines[: _MOST_LINES - 1], lines[_MOST_LINES - 1][:-1] + "…"]
 
 
 # --- tables

@@ -58,7 +58,7 @@ LOOKS = {
 }
 """Every look by its letter, in the order of the legend."""
 
-MIXED = Look("*", "pages in several states", "#FFFFFF", _BLACK, "++")
+MIXED = Look("*", "pages in several states", "#D8CCE6", _BLACK)
 """A cell that stands for many pages which are not alike."""
 
 _NOTHING_MORE = State.SWAPPED | State.MARKER
