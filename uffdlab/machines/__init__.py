@@ -1,0 +1,85 @@
+"""Where kernels run: the interfaces that every machine has.  :mod:`uffdlab.machines.qemu` is the default one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    import numpy as np
+
+__all__ = ["Machine", "PhysicalMemory"]
+
+
+class Machine(Protocol):
+    """A running kernel with an agent that answers."""
+
+    @property
+    def name(self) -> str:
+        """What sort of machine it is, ``"qemu"``."""
+        ...
+
+    @property
+    def hello(self) -> dict[str, Any]:
+        """What the agent said first: ``release``, ``version``, ``cpus``, ``page_size`` …"""
+        ...
+
+    @property
+    def physical(self) -> PhysicalMemory | None:
+        """The guest's RAM, None where the host cannot see it."""
+        ...
+
+    def call(self, method: str, /, *args: Any, deadline: float = 10.0) -> Any:
+        """Ask the agent, and return its answer.
+
+        Raises
+        ------
+        AgentError
+            What the agent refused.
+        MachineTimeout, GuestPanic, MachineLost, ProtocolError
+            No answer within `deadline` seconds, or the reason why there will be none.
+        LabClosed
+            The machine was closed.
+        """
+        ...
+
+    def notify_to(self, callback: Callable[[str, list[Any]], None]) -> Callable[[], None]:
+        """Call `callback` with method and parameters of each notification; return what ends that.
+
+        It runs on the machine's reader thread and must not wait.
+        """
+        ...
+
+    def console(self) -> str:
+        """Return what the guest's console has said so far; of more than 1 MiB, the beginning and the end."""
+        ...
+
+    def close(self) -> None:
+        """End the machine.  Closing a closed machine does nothing."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class PhysicalMemory(Protocol):
+    """A guest's physical memory, and where its vCPUs' page tables start."""
+
+    def words(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+        """Return a copy of 4 KiB page frames as words, uint64[..., 512]; WitnessError for a frame that is not RAM."""
+        ...
+
+    def read(self, physical_address: int, size: int) -> bytes:
+        """Return `size` bytes from a guest-physical address on."""
+        ...
+
+    def root_candidates(self) -> list[tuple[int, int]]:
+        """Return (physical address of the top page table, 4 or 5 levels) of each vCPU now."""
+        ...
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Stop the guest's CPUs within a ``with`` block."""
+        ...

@@ -1,0 +1,132 @@
+"""The first process of the guest: sets the stage for the agent, and powers the machine off when it ends.
+
+What it prints goes to the console.  Nothing but the agent writes to the port.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import struct
+import sys
+import time
+import traceback
+
+from uffdlab.agent import commands, server
+
+PORT = "uffdlab.agent"
+_PORT_DEADLINE = 10.0  # seconds; the devices are found in a few milliseconds
+_MODULES = "/modules"  # .ko files by the order of their names, for kernels that have virtio as modules
+
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_MOUNTS = (
+    ("proc", "/proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, True),
+    ("sysfs", "/sys", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, True),
+    ("devtmpfs", "/dev", _MS_NOSUID, True),
+    ("tmpfs", "/dev/shm", _MS_NOSUID | _MS_NODEV, False),
+    ("tmpfs", "/tmp", _MS_NOSUID | _MS_NODEV, False),
+    ("debugfs", "/sys/kernel/debug", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, False),
+    ("hugetlbfs", "/dev/hugepages", _MS_NOSUID | _MS_NODEV, False),
+)
+
+_SYS_FINIT_MODULE = 313  # x86-64
+_RB_POWER_OFF = 0x4321FEDC  # linux/reboot.h
+_RNDADDENTROPY = 0x40085203  # linux/random.h: _IOW('R', 0x03, int[2])
+_RNDRESEEDCRNG = 0x5207  # _IO('R', 0x07), 4.14+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def main() -> None:
+    """Mount, find the port, serve, power off.  Never returns."""
+    try:
+        _start()
+    except BaseException:  # noqa: BLE001 - whatever it is, the host must see it on the console
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os.sync()
+        _libc.reboot(_RB_POWER_OFF)
+        os._exit(1)  # the kernel panics then, and QEMU ends
+
+
+def _start() -> None:
+    _mount_all()
+    _insert_modules()
+    port = _open_port()
+    os.environ.update(HOME="/root", PATH="/bin", TERM="dumb")
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    commands.METHODS["agent.after_restore"] = after_restore
+    server.serve(port, port)
+
+
+def _mount_all() -> None:
+    for kind, where, flags, needed in _MOUNTS:
+        try:
+            os.makedirs(where, exist_ok=True)  # noqa: PTH103 - pathlib takes a tenth of a second to import here
+        except OSError:
+            if needed:
+                raise
+            continue
+        if _libc.mount(kind.encode(), where.encode(), kind.encode(), ctypes.c_ulong(flags), None) and needed:
+            error = ctypes.get_errno()
+            raise OSError(error, f"mount {kind}: {os.strerror(error)}", where)
+
+
+def _insert_modules() -> None:
+    try:
+        names = sorted(os.listdir(_MODULES))  # noqa: PTH208 - see above
+    except FileNotFoundError:
+        return
+    for name in names:
+        descriptor = os.open(f"{_MODULES}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        if _libc.syscall(ctypes.c_long(_SYS_FINIT_MODULE), descriptor, b"", 0):
+            print(f"uffdlab: module {name}: {os.strerror(ctypes.get_errno())}", file=sys.stderr)  # noqa: T201
+        os.close(descriptor)
+
+
+def _open_port() -> int:
+    # sysfs knows each port's name: /sys/class/virtio-ports/vport0p1/name.
+    until = time.monotonic() + _PORT_DEADLINE
+    while True:
+        try:
+            ports = os.listdir("/sys/class/virtio-ports")  # noqa: PTH208
+        except FileNotFoundError:
+            ports = []
+        for port in ports:
+            with open(f"/sys/class/virtio-ports/{port}/name", encoding="ascii") as file:  # noqa: PTH123
+                name = file.read().strip()
+            if name == PORT:
+                return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
+        if time.monotonic() > until:
+            raise TimeoutError(
+                f"no virtio port is named {PORT}: the kernel needs VIRTIO_PCI and VIRTIO_CONSOLE, built in or as modules"
+            )
+        time.sleep(0.002)
+
+
+def after_restore(entropy: bytes, wall_ns: int) -> None:
+    """Give a machine that came out of a saved state randomness of its own and the time of day.
+
+    Parameters
+    ----------
+    entropy : bytes
+        At least 32 fresh random bytes from the host.
+    wall_ns : int
+        CLOCK_REALTIME of the host, ns.
+
+    Raises
+    ------
+    OSError
+        The kernel refused.
+    """
+    descriptor = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        # struct rand_pool_info: entropy in bits, size in bytes, the bytes.
+        fcntl.ioctl(descriptor, _RNDADDENTROPY, struct.pack("ii", 8 * len(entropy), len(entropy)) + entropy)
+        fcntl.ioctl(descriptor, _RNDRESEEDCRNG)
+    finally:
+        os.close(descriptor)
+    time.clock_settime_ns(time.CLOCK_REALTIME, wall_ns)

@@ -1,0 +1,59 @@
+"""What the guest said on its serial console: bounded, and safe to print."""
+
+from __future__ import annotations
+
+import re
+import threading
+
+_HEAD = 64 << 10  # bytes kept of the beginning
+_TAIL = 960 << 10  # bytes kept of the end
+# As the kernel says them; a line is enough, the tail shows the rest.
+_PANIC = re.compile(
+    r"Kernel panic - not syncing.*|Oops: .*|BUG: (?!\w+ leak).*|general protection fault.*|watchdog: BUG: .*|Kernel BUG at.*"
+)
+_UNPRINTABLE = {code: "�" for code in (*range(9), *range(11, 32), *range(127, 160))}
+_UNPRINTABLE[ord("\r")] = ""
+
+
+class Console:
+    """The first 64 KiB and the last 960 KiB of a console; any thread may feed or read it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._dropped = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take what the guest just wrote."""
+        with self._lock:
+            room = max(0, _HEAD - len(self._head))
+            self._head += data[:room]
+            self._tail += data[room:]
+            if len(self._tail) > 2 * _TAIL:
+                self._trim()
+
+    def _trim(self) -> None:
+        excess = len(self._tail) - _TAIL
+        if excess > 0:
+            self._dropped += excess
+            del self._tail[:excess]
+
+    def text(self) -> str:
+        """Return all that is kept, without control characters other than newline and tab."""
+        with self._lock:
+            self._trim()
+            head, tail, dropped = bytes(self._head), bytes(self._tail), self._dropped
+        between = f"\n… {dropped} bytes left out …\n".encode() if dropped else b""
+        return (head + between + tail).decode(errors="replace").translate(_UNPRINTABLE)
+
+    def tail(self, lines: int = 30) -> str:
+        """Return the last lines that are not blank."""
+        kept = [line for line in self.text()[-(lines * 400) :].splitlines() if line.strip()]
+        return "\n".join(kept[-lines:])
+
+    def panic(self) -> str:
+        """Return the line in which the kernel panicked, or else first oopsed; empty if it did neither."""
+        found = [match.group().strip() for match in _PANIC.finditer(self.text())]
+        panics = [line for line in found if line.startswith("Kernel panic")]
+        return (panics or found or [""])[0]

@@ -1,0 +1,244 @@
+"""The guest's whole user space: the running interpreter and the modules that the agent imports.
+
+Modules are found by importing the agent in a fresh interpreter and looking at what it loaded, shared libraries by
+asking the dynamic loader.  Nothing else goes in.  The archive is kept in the cache under the hash of its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import marshal
+import os
+import subprocess
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import uffdlab
+from uffdlab import errors
+from uffdlab.machines import cpio, elf, store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+INIT = "uffdlab.agent.init"
+
+_KEEP = 4  # archives, a few MB each
+_LIBRARIES = "usr/lib"
+# Python looks for its prefix upwards from here, and never finds it in /.
+_INTERPRETER = "usr/bin/python3"
+_STDLIB = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+# -I: no environment, no user site; -S: no site; -B: write no .pyc.  The kernel passes one argument at most.
+_INIT_SCRIPT = b"#!/%s -ISBXutf8\nfrom %s import main\nmain()\n" % (_INTERPRETER.encode(), INIT.encode())
+_EMPTY = f"{_STDLIB}/lib-dynload", "dev", "proc", "sys", "tmp", "run", "etc", "root"
+
+# Imported by nobody, but looked up by name when a program first asks for them.
+_CODECS = "encodings.ascii", "encodings.latin_1"
+
+# Prints the modules that importing argv[2:] loads, with where each came from.
+_PROBE = """
+import sys
+path, names = sys.argv[1], sys.argv[2:]
+sys.path[:] = path.split(chr(0x1f))
+sys.dont_write_bytecode = True
+for name in names:
+    __import__(name)
+import os
+for name, module in sorted(sys.modules.items()):
+    spec = getattr(module, "__spec__", None)
+    if spec is None or name == "__main__":
+        continue
+    origin, package = spec.origin, spec.submodule_search_locations is not None
+    if origin in (None, "built-in"):
+        continue
+    if origin == "frozen":
+        # A frozen module needs no file, but for os.pyc: getpath finds the standard library by it.
+        if name != "os":
+            continue
+        origin = os.__file__
+    print(spec.name, origin, int(package), sep=chr(0x1f))
+"""
+
+
+@dataclass(frozen=True)
+class Initramfs:
+    """An archive in the cache.
+
+    Attributes
+    ----------
+    path : Path
+        What to give to ``qemu -initrd``.
+    key : str
+        SHA-256 of the content, hexadecimal.
+    """
+
+    path: Path
+    key: str
+
+
+def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
+    """Return the archive for the running interpreter, made anew when anything that goes into it has changed.
+
+    Parameters
+    ----------
+    extra : mapping, optional
+        More files by their path in the guest, as bytes or as a file of the host to copy; an executable stays one.
+
+    Raises
+    ------
+    HostUnsupported
+        The agent cannot be imported, a library is missing, or the archive cannot be written.
+    """
+    where = store.folder("initramfs")
+    wanted = _request(extra or {})
+    index = where / f"{wanted}.json"
+    found = _lookup(where, index)
+    if found is not None:
+        return found
+    sources = _makers()
+    data = cpio.pack(_entries(extra or {}, sources))
+    key = hashlib.sha256(data).hexdigest()
+    path = where / f"{key}.cpio"
+    stamps = {str(source): _stamp(source) for source in sorted(sources)}
+    if not path.exists():
+        with store.publish(path) as file:
+            file.write(data)
+    with store.publish(index) as file:
+        file.write(json.dumps({"key": key, "size": len(data), "sources": stamps}).encode())
+    store.prune(where, "*.cpio", _KEEP)
+    store.prune(where, "*.json", 2 * _KEEP)
+    return Initramfs(path, key)
+
+
+def _request(extra: Mapping[str, Path | bytes]) -> str:
+    # What the archive depends on apart from the content of files, which their stamps tell.
+    digest = hashlib.sha256()
+    for part in (sys.version, sys.executable, uffdlab.__file__, sys.path, sys.flags.optimize):
+        digest.update(repr(part).encode() + b"\0")
+    for name, content in sorted(extra.items()):
+        stamp = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else _stamp(content)
+        digest.update(repr((name, str(content) if isinstance(content, Path) else "", stamp)).encode() + b"\0")
+    return digest.hexdigest()[:32]
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_mtime_ns, found.st_size, found.st_ino]
+
+
+def _lookup(where: Path, index: Path) -> Initramfs | None:
+    try:
+        known: Any = json.loads(index.read_bytes())
+        key, size, sources = known["key"], known["size"], known["sources"]
+        path = where / f"{key}.cpio"
+        if path.stat().st_size != size or any(_stamp(Path(name)) != stamp for name, stamp in sources.items()):
+            return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    store.touch(path)
+    store.touch(index)
+    return Initramfs(path, key)
+
+
+def _makers() -> set[Path]:
+    # What shapes the archive without going in: this code, and the folders where a new file (a freshly built
+    # extension, say) may change what is imported.
+    package = Path(uffdlab.__file__).parent
+    return {package, package / "agent", *(Path(module) for module in (__file__, cpio.__file__, elf.__file__))}
+
+
+def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str, cpio.Entry]:
+    entries = {name: cpio.folder() for name in _EMPTY}
+    entries["dev/console"] = cpio.console()
+    entries["init"] = cpio.file(_INIT_SCRIPT, executable=True)
+    python = Path(sys.executable).resolve()
+    sources.add(python)
+    binary = python.read_bytes()
+    entries[_INTERPRETER] = cpio.file(_trimmed(python, binary), executable=True)
+    objects = [python]
+    for name, origin, package in _modules():
+        sources.add(origin)
+        base = f"{_STDLIB}/{name.replace('.', '/')}"
+        if origin.suffix == ".so":
+            objects.append(origin)
+            entries[base + EXTENSION_SUFFIXES[0]] = cpio.file(_trimmed(origin, origin.read_bytes()))
+        else:
+            entries[f"{base}/__init__.pyc" if package else f"{base}.pyc"] = cpio.file(_bytecode(name, origin))
+    loader = elf.interpreter(binary)
+    if loader:
+        entries.update(_libraries(loader, objects, sources))
+    for name, content in extra.items():
+        if isinstance(content, bytes):
+            entries[name] = cpio.file(content)
+        else:
+            entries[name] = cpio.file(content.read_bytes(), executable=os.access(content, os.X_OK))
+    return entries
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, stdin=subprocess.DEVNULL)
+    except subprocess.CalledProcessError as error:
+        raise errors.HostUnsupported(
+            f"{Path(command[0]).name} ended with status {error.returncode} while the initramfs was made:\n"
+            f"{error.stderr.strip()[-2000:]}\nThe agent must be importable here: install uffdlab with pip",
+            missing="agent",
+        ) from error
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise errors.HostUnsupported(f"{command[0]} did not run while the initramfs was made: {error}") from error
+    return done.stdout
+
+
+def _modules() -> list[tuple[str, Path, bool]]:
+    # (name, file, whether a package) of each module that the agent loads and the interpreter does not have built in.
+    package = str(Path(uffdlab.__file__).parent.parent)
+    path = "\x1f".join([package, *(entry for entry in sys.path if entry and entry != package)])
+    listing = _run([sys.executable, "-ISB", "-X", "utf8", "-c", _PROBE, path, INIT, *_CODECS])
+    found = []
+    for line in listing.splitlines():
+        name, origin, packaged = line.split("\x1f")
+        found.append((name, Path(origin), packaged == "1"))
+    return found
+
+
+def _bytecode(name: str, origin: Path) -> bytes:
+    # An unchecked-hash .pyc (PEP 552): the loader compares it with no source.  Magic, flags, eight bytes of hash.
+    source = origin.read_bytes()
+    code = compile(source, f"/{_STDLIB}/{name.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=0)
+    return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code)
+
+
+def _trimmed(path: Path, data: bytes) -> bytes:
+    try:
+        return elf.loaded(data)
+    except elf.NotElf as error:
+        raise errors.HostUnsupported(
+            f"{path} is no x86-64 ELF file: {error}. uffdlab runs its guests on x86-64 Linux only", missing="x86-64"
+        ) from error
+
+
+def _libraries(loader: str, objects: list[Path], sources: set[Path]) -> dict[str, cpio.Entry]:
+    # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)" a line; the name left of the arrow is what is asked for.
+    found: dict[str, cpio.Entry] = {}
+    real_loader = Path(loader).resolve()
+    sources.add(real_loader)
+    found[loader.lstrip("/")] = cpio.file(elf.loaded(real_loader.read_bytes()), executable=True)
+    for thing in objects:
+        for line in _run([loader, "--list", str(thing)]).splitlines():
+            name, arrow, rest = line.strip().partition(" => ")
+            path = Path(rest.rpartition(" (")[0])
+            target = f"{_LIBRARIES}/{name}"
+            if not arrow or target in found or name == loader:
+                continue
+            if not path.is_absolute():
+                raise errors.HostUnsupported(f"{thing} needs {name}, which the dynamic loader does not find ({rest})")
+            sources.add(path)
+            found[target] = cpio.file(_trimmed(path, path.read_bytes()))
+    return found

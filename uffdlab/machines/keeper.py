@@ -1,0 +1,74 @@
+"""The keeper: a small program between the owner of a machine and QEMU, so that QEMU never outlives its owner.
+
+``keeper.py OWNER COMMAND…`` runs the command as its child.  Descriptor 0 is a pipe whose other end the owner alone
+holds.  When that closes, or the process OWNER ends however it ends, the command is killed; when the keeper itself is
+killed, the kernel kills the command.  When the command ends, its wait status goes to descriptor 1 as decimal digits.
+
+It runs as ``python -ISB keeper.py`` and imports nothing of uffdlab.  Not a thread of the owner but this process is
+QEMU's parent, since the kernel's parent-death signal is tied to the thread that forked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import select
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_LIFE, _STATUS = 0, 1
+
+
+def _command(argv: list[str], keeper: int) -> None:
+    # In the child: become the command.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != keeper:  # it died before the line above
+        os._exit(1)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execv(argv[0], argv)  # noqa: S606 - that is what a keeper does
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        os._exit(127)
+
+
+def _ended_first(child: int, owner: int) -> bool:
+    # Wait for the first of the two to end, or for the pipe to close.
+    try:
+        ended = os.pidfd_open(child)
+        owned = os.pidfd_open(owner)
+    except OSError as error:
+        if not isinstance(error, ProcessLookupError):
+            os.write(2, f"pidfd_open: {error.strerror}; Linux 5.3 or newer is needed\n".encode())
+        return False
+    if os.getppid() != owner:  # it ended before, and the pidfd is another's
+        return False
+    poll = select.poll()
+    for descriptor in (_LIFE, ended, owned):
+        poll.register(descriptor, select.POLLIN)
+    return ended in dict(poll.poll())
+
+
+def main() -> None:
+    """Run, watch, kill, report."""
+    owner, command = int(sys.argv[1]), sys.argv[2:]
+    keeper = os.getpid()
+    child = os.fork()
+    if child == 0:
+        _command(command, keeper)
+    # QEMU's ends of its sockets: if they stayed open here, the owner would not see QEMU end.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    if not _ended_first(child, owner):
+        os.kill(child, signal.SIGKILL)
+    _pid, status = os.waitpid(child, 0)
+    with contextlib.suppress(OSError):  # nobody may be left to read it
+        os.write(_STATUS, b"%d\n" % status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""A child process, kept by a keeper, that ends with this process however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from uffdlab import errors
+from uffdlab.machines import keeper
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from uffdlab.machines.console import Console
+
+_STDERR_KEPT = 16 << 10  # bytes
+_REAP = 5.0  # seconds
+
+
+class KeptProcess:
+    """QEMU under its keeper, with one thread that drains the console and stderr.
+
+    Parameters
+    ----------
+    command : sequence of str
+        The program, by its path, and its arguments.
+    inherit : sequence of int
+        Descriptors that the program gets under the same numbers.
+    console : socket
+        Our end of the guest's console.  It is closed when both are done.
+    log : Console
+        Where the console goes.
+    """
+
+    def __init__(self, command: Sequence[str], inherit: Sequence[int], console: socket.socket, log: Console) -> None:
+        self._console = console
+        self._log = log
+        self._stderr = bytearray()
+        self._status: int | None = None
+        self._ending = threading.Lock()
+        self.ended = threading.Event()
+        theirs, self._life = os.pipe()
+        status_end, status = os.pipe()
+        errors_end, complaints = os.pipe()
+        ours = (self._life, status_end, errors_end)
+        try:
+            self._keeper = subprocess.Popen(
+                [sys.executable, "-ISB", keeper.__file__, str(os.getpid()), *command],
+                stdin=theirs,
+                stdout=status,
+                stderr=complaints,
+                pass_fds=inherit,
+                cwd="/",
+                start_new_session=True,  # a Ctrl-C in the terminal is not for QEMU
+            )
+        except OSError as error:
+            for descriptor in ours:
+                os.close(descriptor)
+            raise errors.HostUnsupported(
+                f"starting {sys.executable} to keep QEMU failed: {error.strerror}", missing="processes"
+            ) from error
+        finally:
+            for descriptor in (theirs, status, complaints):
+                os.close(descriptor)
+        self._thread = threading.Thread(
+            target=self._pump, args=(status_end, errors_end), name="uffdlab-console", daemon=True
+        )
+        self._thread.start()
+
+    def _pump(self, status_end: int, errors_end: int) -> None:
+        console = self._console.fileno()
+        reported = bytearray()
+        poll = select.poll()
+        open_ends = {status_end, errors_end, console}
+        for descriptor in open_ends:
+            poll.register(descriptor, select.POLLIN)
+        try:
+            while open_ends:
+                for descriptor, _events in poll.poll():
+                    data = _read(descriptor)
+                    if not data:
+                        poll.unregister(descriptor)
+                        open_ends.discard(descriptor)
+                    elif descriptor == console:
+                        self._log.feed(data)
+                    elif descriptor == errors_end:
+                        self._stderr += data[: max(0, _STDERR_KEPT - len(self._stderr))]
+                    else:
+                        reported += data
+        finally:
+            os.close(status_end)
+            os.close(errors_end)
+            self._console.close()
+            with contextlib.suppress(ValueError):
+                self._status = int(reported)
+            self.ended.set()
+
+    def how_it_ended(self) -> str:
+        """Return in words how the program ended, with what it said to stderr; empty while it runs."""
+        if not self.ended.is_set():
+            return ""
+        complaints = self._stderr.decode(errors="replace").strip()
+        if self._status is None:
+            words = "was killed with its keeper"
+        elif os.WIFSIGNALED(self._status):
+            words = f"was killed by signal {os.WTERMSIG(self._status)}"
+        else:
+            words = f"ended with status {os.WEXITSTATUS(self._status)}"
+        return f"{words}: {complaints}" if complaints else words
+
+    def kill(self) -> None:
+        """Kill it, if it still runs, and wait until nothing of it is left.  Once or more often, from any thread."""
+        with self._ending:
+            if self._life >= 0:
+                os.close(self._life)
+                self._life = -1
+                try:
+                    self._keeper.wait(_REAP)
+                except subprocess.TimeoutExpired:  # a forked child may hold the pipe; the kernel then kills QEMU
+                    self._keeper.kill()
+                    self._keeper.wait()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(_REAP)
+
+    def disown(self) -> None:
+        """In a forked child: let go of it without ending it."""
+        if self._life >= 0:
+            os.close(self._life)
+            self._life = -1
+        self._keeper.returncode = 0  # not this process's child: no waiting, no warning
+        self._console.close()
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # ECONNRESET: the other side ended with our bytes unread
+        return b""

@@ -1,0 +1,552 @@
+"""QEMU as a machine: no root, no network, nothing on disk, and gone when its owner is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import secrets
+import shutil
+import socket
+import sys
+import threading
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from uffdlab import errors
+from uffdlab.machines import accel, initramfs, modules, saved
+from uffdlab.machines.console import Console
+from uffdlab.machines.process import KeptProcess
+from uffdlab.machines.qmp import Monitor
+from uffdlab.machines.rpc import Client
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from uffdlab.kernels import Kernel
+    from uffdlab.machines import PhysicalMemory
+    from uffdlab.machines.memory import SharedMemory
+
+PROGRAM = "qemu-system-x86_64"
+PORT = "uffdlab.agent"  # as uffdlab.agent.init looks for it
+
+_LEAST_MIB, _MOST_MIB = 128, 1 << 20
+_MOST_CPUS = 64
+_NEEDED_MIB = 160  # what a small guest and QEMU use up, measured
+_EXPLAIN = 1.0  # seconds to wait for the reason when a connection ends
+_RESTORE_DEADLINE = 5.0  # seconds
+_SAVE_DEADLINE = 10.0
+
+_log = logging.getLogger("uffdlab.machines")
+
+# What speeds up a boot under emulation and is of no importance to page faults: mitigations, page-table isolation
+# (with it the page tables of user mode are half hidden), calibration, address randomization.  random.trust_cpu: without
+# randomness Python does not start.  A word without "=" that a kernel does not know would reach init as an argument.
+_COMMAND_LINE = (
+    "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic random.trust_cpu=on "
+    "mitigations=off pti=off tsc=reliable no_timer_check nokaslr LD_LIBRARY_PATH=/usr/lib"
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that makes one machine's start differ from another's.
+
+    Attributes
+    ----------
+    program : str
+        QEMU, by its path.
+    image : Path
+        The kernel.
+    kernel_key : str
+        Hash of the kernel.
+    initramfs : Initramfs
+    accelerator : str
+        ``"tcg"`` or ``"kvm"``.
+    cpus : int
+    memory_mib : int
+    append : str
+        Added to the kernel's command line.
+    """
+
+    program: str
+    image: Path
+    kernel_key: str
+    initramfs: initramfs.Initramfs
+    accelerator: str
+    cpus: int
+    memory_mib: int
+    append: str
+
+    @property
+    def cpu(self) -> str:
+        """The CPU model: all that the accelerator can do, but four levels of page tables."""
+        return "host,la57=off" if self.accelerator == "kvm" else "max,la57=off"
+
+    @property
+    def command_line(self) -> str:
+        """The kernel's command line."""
+        return f"{_COMMAND_LINE} {self.append}".strip()
+
+    def arguments(self, *, ram: int, agent: int, console: int, monitor: int, restore: bool) -> list[str]:
+        """Return QEMU's command for these descriptors.
+
+        Parameters
+        ----------
+        ram, agent, console, monitor : int
+            The RAM file, and QEMU's ends of three sockets.
+        restore : bool
+            Whether to wait for a saved state in place of booting.
+        """
+        accelerator = "kvm" if self.accelerator == "kvm" else "tcg,thread=multi,tb-size=128"
+        return [
+            *(self.program, "-name", "uffdlab"),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
+            *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
+            *("-machine", "q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet=off"),
+            *("-accel", accelerator, "-cpu", self.cpu, "-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
+            *("-object", f"memory-backend-file,id=ram,size={self.memory_mib}M,mem-path=/proc/self/fd/{ram},share=on"),
+            *("-kernel", str(self.image), "-initrd", str(self.initramfs.path), "-append", self.command_line),
+            *("-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"),
+            *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
+            *("-chardev", f"socket,id=agent,fd={agent}"),
+            *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=agent,name={PORT}"),
+            *("-device", "virtio-rng-pci"),
+            *(("-incoming", "defer") if restore else ()),
+        ]
+
+
+class QemuMachine:
+    """One running guest.  :func:`start` makes them.
+
+    It ends when it is closed, when it is no longer referred to, and when this process ends, however that ends.  In a
+    forked child it is not there.
+    """
+
+    name = "qemu"
+
+    def __init__(self, settings: Settings, state: saved.SavedState | None = None) -> None:
+        self.settings = settings
+        self.restored = state is not None
+        self._owner = os.getpid()
+        self._closed = False
+        self._closing = threading.Lock()
+        self._console = Console()
+        self._hello: dict[str, Any] = {}
+        self._physical: SharedMemory | None = None
+        self._ram = _ram_file(settings.memory_mib)
+        # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
+        self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
+        ends: list[socket.socket] = []
+        try:
+            if state is not None:
+                state.load(self._ram, self._devices)
+            pairs = [socket.socketpair() for _ in range(3)]
+            ends = [end for pair in pairs for end in pair]
+            (agent, agent_q), (console, console_q), (monitor, monitor_q) = pairs
+            arguments = settings.arguments(
+                ram=self._ram,
+                agent=agent_q.fileno(),
+                console=console_q.fileno(),
+                monitor=monitor_q.fileno(),
+                restore=self.restored,
+            )
+            inherited = [self._ram, self._devices, agent_q.fileno(), console_q.fileno(), monitor_q.fileno()]
+            self._process = KeptProcess(arguments, inherited, console, self._console)
+        except BaseException:
+            os.close(self._ram)
+            os.close(self._devices)
+            for end in ends:
+                end.close()
+            raise
+        for end in (agent_q, console_q, monitor_q):
+            end.close()
+        # These hold what they need of this object by weak reference, so that an abandoned machine is collected.
+        here = weakref.ref(self)
+        self._client = Client(
+            agent,
+            lost=lambda reason: _lost(here, reason),
+            late=lambda reason: _late(here, reason),
+            malformed=lambda reason: errors.ProtocolError(reason, console=_tail(here)),
+        )
+        self.monitor = Monitor(
+            monitor, lost=lambda reason: _lost(here, reason), late=lambda reason: _late(here, reason)
+        )
+        self._finalizer = weakref.finalize(self, _end, self._process, self._client, self.monitor, (self._ram, self._devices))
+        _LIVING.add(self)
+
+    # --- the Machine protocol
+
+    @property
+    def hello(self) -> dict[str, Any]:
+        """What the agent said first."""
+        return dict(self._hello)
+
+    @property
+    def physical(self) -> PhysicalMemory:
+        """The guest's RAM."""
+        with self._closing:
+            self._check()
+            if self._physical is None:
+                from uffdlab.machines.memory import SharedMemory  # noqa: PLC0415 - numpy takes 100 ms
+
+                here = weakref.ref(self)
+                self._physical = SharedMemory(
+                    self._ram, self.settings.memory_mib << 20, self.monitor, lambda: _check(here)
+                )
+            return self._physical
+
+    def call(self, method: str, /, *args: Any, deadline: float = 10.0) -> Any:
+        """Ask the agent, and return its answer; see :class:`uffdlab.machines.Machine`."""
+        self._check()
+        return self._client.call(method, args, deadline)
+
+    def notify_to(self, callback: Callable[[str, list[Any]], None]) -> Callable[[], None]:
+        """Call `callback` with method and parameters of each notification; return what ends that."""
+        return self._client.subscribe(callback)
+
+    def console(self) -> str:
+        """Return what the guest's console has said so far."""
+        return self._console.text()
+
+    def close(self) -> None:
+        """End the machine.  Closing a closed machine does nothing."""
+        if os.getpid() != self._owner:
+            return
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            physical, self._physical = self._physical, None
+        self._finalizer()
+        if physical is not None:
+            physical.close()
+        _LIVING.discard(self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # --- coming up
+
+    def wait_for_hello(self, deadline: float) -> None:
+        """Wait until the agent has said hello."""
+        self._hello = self._client.hello(deadline)
+
+    def wake(self, hello: dict[str, Any]) -> None:
+        """Give a restored machine time, randomness and its hello of old."""
+        self._client.greeted()
+        self._ignore_shared_memory()
+        self.monitor.execute("migrate-incoming", {"uri": f"fd:{self._devices}"})
+        self._client.call(
+            "agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE
+        )
+        self._hello = hello
+
+    def save(self, name: str) -> None:
+        """Keep the machine as it is now under `name` in the cache; it goes on afterwards.
+
+        Raises
+        ------
+        MachineError
+            QEMU cannot save it.
+        HostUnsupported
+            The cache cannot be written to.
+        """
+        with self.monitor.paused():
+            self._ignore_shared_memory()
+            self.monitor.execute("migrate", {"uri": f"fd:{self._devices}"})
+            until = time.monotonic() + _SAVE_DEADLINE
+            while (status := self.monitor.execute("query-migrate")["status"]) != "completed":
+                if status in {"failed", "cancelled"} or time.monotonic() > until:
+                    raise errors.MachineError(f"saving the machine's state came to nothing: {status}")
+                time.sleep(0.002)
+            devices = os.pread(self._devices, os.fstat(self._devices).st_size, 0)
+            saved.save(name, ram=self._ram, device_state=devices, facts=self._hello)
+
+    def _ignore_shared_memory(self) -> None:
+        # RAM is in a file of ours, which we copy: QEMU is to save its devices alone.
+        capability = {"capability": "x-ignore-shared", "state": True}
+        self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
+
+    # --- how it ends
+
+    def _check(self) -> None:
+        if os.getpid() != self._owner:
+            raise errors.MachineLost("this machine belongs to the process that started it; start one of your own here")
+        if self._closed:
+            raise errors.LabClosed("the machine was closed")
+
+    def explain_lost(self, reason: str) -> errors.UffdlabError:
+        """Return why the machine is gone, once that is known."""
+        if self._closed:
+            return errors.LabClosed("the machine was closed")
+        self._process.ended.wait(_EXPLAIN)
+        panic, tail = self._console.panic(), self._console.tail()
+        if panic:
+            return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=tail)
+        how = self._process.how_it_ended()
+        return errors.MachineLost(f"the machine is gone: QEMU {how}" if how else f"the machine is gone: {reason}", console=tail)
+
+    def explain_late(self, reason: str) -> errors.UffdlabError:
+        """Return why there was no answer in time."""
+        if self._closed:
+            return errors.LabClosed("the machine was closed")
+        panic, tail = self._console.panic(), self._console.tail()
+        if panic:
+            return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=tail)
+        return errors.MachineTimeout(reason, console=tail)
+
+    def disown(self) -> None:
+        """In a forked child: let go of everything without ending the parent's machine."""
+        self._finalizer.detach()
+        self._process.disown()
+        self._client.disown()
+        self.monitor.disown()
+        os.close(self._ram)
+        os.close(self._devices)
+
+
+_LIVING: weakref.WeakSet[QemuMachine] = weakref.WeakSet()
+
+
+def _disown_all() -> None:
+    for machine in list(_LIVING):
+        with suppress(Exception):
+            machine.disown()
+    _LIVING.clear()
+
+
+os.register_at_fork(after_in_child=_disown_all)
+
+
+def _end(process: KeptProcess, client: Client, monitor: Monitor, files: tuple[int, ...]) -> None:
+    # Runs once: on close, on collection, or at the interpreter's exit.
+    client.fail(errors.LabClosed("the machine was closed"))
+    process.kill()
+    client.close(errors.LabClosed("the machine was closed"))
+    monitor.close()
+    for descriptor in files:
+        os.close(descriptor)
+
+
+def _lost(here: weakref.ref[QemuMachine], reason: str) -> errors.UffdlabError:
+    machine = here()
+    return machine.explain_lost(reason) if machine is not None else errors.LabClosed("the machine was closed")
+
+
+def _late(here: weakref.ref[QemuMachine], reason: str) -> errors.UffdlabError:
+    machine = here()
+    return machine.explain_late(reason) if machine is not None else errors.LabClosed("the machine was closed")
+
+
+def _tail(here: weakref.ref[QemuMachine]) -> str:
+    machine = here()
+    return machine._console.tail() if machine is not None else ""  # noqa: SLF001 - a method in all but place
+
+
+def _check(here: weakref.ref[QemuMachine]) -> None:
+    machine = here()
+    if machine is None:
+        raise errors.LabClosed("the machine was closed")
+    machine._check()  # noqa: SLF001
+
+
+def _ram_file(memory_mib: int) -> int:
+    available = _available_mib()
+    if available is not None and available < _NEEDED_MIB:
+        raise errors.HostUnsupported(
+            f"{available} MiB of memory are available, a guest needs {_NEEDED_MIB}: close other programs or labs",
+            missing="memory",
+        )
+    descriptor = os.memfd_create("uffdlab-ram", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(descriptor, memory_mib << 20)
+    except OSError as error:
+        os.close(descriptor)
+        raise errors.HostUnsupported(
+            f"{memory_mib} MiB for the guest's memory: {error.strerror}. Ask for less: memory_mib=…", missing="memory"
+        ) from error
+    return descriptor
+
+
+def _available_mib() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) >> 10
+    return None
+
+
+def find_program() -> str:
+    """Return QEMU's path.
+
+    Raises
+    ------
+    HostUnsupported
+        This is not x86-64 Linux, or there is no QEMU.
+    """
+    if sys.platform != "linux" or platform.machine() not in {"x86_64", "AMD64"}:
+        raise errors.HostUnsupported(
+            f"uffdlab runs its guests on x86-64 Linux; this is {platform.machine()} {sys.platform}", missing="x86-64"
+        )
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise errors.HostUnsupported(
+            f"{PROGRAM} is not in PATH; install it: apt-get install qemu-system-x86", missing="qemu"
+        )
+    return str(Path(found).resolve())
+
+
+def start(
+    kernel: Kernel,
+    *,
+    cpus: int = 1,
+    memory_mib: int = 1024,
+    append: str = "",
+    deadline: float = 60.0,
+    cold: bool = False,
+    extra: Mapping[str, Path | bytes] | None = None,
+) -> QemuMachine:
+    """Start a machine and wait until its agent answers.
+
+    Each combination of kernel and parameters is booted once; its state is saved then, and later starts restore it.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        As :func:`uffdlab.kernels.get` gives it.
+    cpus, memory_mib : int
+        The guest's CPUs, and its memory in MiB.
+    append : str
+        Added to the kernel's command line, where it wins over what is there already.
+    deadline : float
+        Seconds for the agent to say hello.
+    cold : bool
+        Boot, and save nothing.
+    extra : mapping, optional
+        More files for the guest, by their path there: bytes, or a file of the host.
+
+    Raises
+    ------
+    HostUnsupported
+        This host cannot run it; says what to install.
+    UsageError
+        Parameters without meaning.
+    MachineTimeout, GuestPanic, MachineLost
+        It did not come up; has the console's last lines.
+    """
+    _validate(kernel, cpus, memory_mib, append)
+    program = find_program()
+    files = {**modules.beside(kernel.image), **(extra or {})}
+    archive = initramfs.get(files)
+
+    def settings(accelerator: str) -> Settings:
+        return Settings(program, kernel.image, kernel.key, archive, accelerator, cpus, memory_mib, append)
+
+    def boot(accelerator: str, seconds: float) -> QemuMachine:
+        return _boot(settings(accelerator), seconds)
+
+    accelerator, probed = accel.choose(program, boot)
+    if probed is not None:
+        return probed
+    chosen = settings(accelerator)
+    if cold:
+        return boot(accelerator, deadline)
+    restored = _restore(chosen)
+    if restored is not None:
+        return restored
+    machine = boot(accelerator, deadline)
+    try:
+        _save(machine, chosen)
+    except BaseException:
+        machine.close()
+        raise
+    return machine
+
+
+def _validate(kernel: Kernel, cpus: int, memory_mib: int, append: str) -> None:
+    if not 1 <= cpus <= _MOST_CPUS:
+        raise errors.UsageError(f"cpus={cpus}: a guest has 1 to {_MOST_CPUS} CPUs")
+    if not _LEAST_MIB <= memory_mib <= _MOST_MIB:
+        raise errors.UsageError(f"memory_mib={memory_mib}: a guest has {_LEAST_MIB} to {_MOST_MIB} MiB of memory")
+    if "--" in append.split() or not append.isprintable():
+        raise errors.UsageError(f"append={append!r}: what follows -- goes to init, which is ours; leave it out")
+    if not kernel.image.is_file():
+        raise errors.KernelError(f"{kernel.name}: there is no image at {kernel.image}", kernel=kernel.name)
+
+
+def _boot(settings: Settings, deadline: float) -> QemuMachine:
+    machine = QemuMachine(settings)
+    try:
+        machine.wait_for_hello(deadline)
+    except BaseException:
+        machine.close()
+        raise
+    return machine
+
+
+def _state_key(settings: Settings) -> str:
+    # Everything that a restored machine must have in common with the saved one.
+    program = Path(settings.program).stat()
+    return saved.key(
+        settings.kernel_key,
+        _stamp(settings.image),
+        settings.initramfs.key,
+        (settings.program, program.st_mtime_ns, program.st_size),
+        settings.memory_mib,
+        settings.arguments(ram=0, agent=0, console=0, monitor=0, restore=False),
+        _host_cpu(),
+    )
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_mtime_ns, found.st_size]
+
+
+def _host_cpu() -> str:
+    # Under KVM, and for what emulation passes through, the processor matters.
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line
+    return ""
+
+
+def _restore(settings: Settings) -> QemuMachine | None:
+    # Anything odd about the state costs a boot, never an error.
+    name = _state_key(settings)
+    state = saved.find(name)
+    if state is None:
+        return None
+    machine = None
+    try:
+        machine = QemuMachine(settings, state)
+        machine.wake(state.facts)
+    except (errors.MachineError, errors.AgentError, saved.Unusable) as error:
+        _log.info("the saved state %s is of no use, booting instead: %s", name, error)
+        saved.discard(name)
+    except BaseException:
+        if machine is not None:
+            machine.close()
+        raise
+    else:
+        return machine
+    if machine is not None:
+        machine.close()
+    return None
+
+
+def _save(machine: QemuMachine, settings: Settings) -> None:
+    # A machine that cannot be saved is still a machine.
+    try:
+        machine.save(_state_key(settings))
+    except (errors.MachineError, errors.HostUnsupported) as error:
+        _log.warning("the booted machine could not be saved, so the next one boots again: %s", error)

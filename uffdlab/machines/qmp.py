@@ -1,0 +1,147 @@
+"""QEMU's monitor, for callers that know nothing of asyncio: a notebook's own event loop is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from uffdlab import errors
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from qemu.qmp import QMPClient
+
+_DEADLINE = 10.0  # seconds
+_CLOSING = 2.0
+
+
+class Monitor:
+    """A QMP session on one socket, opened when first used, with a thread of its own for the event loop.
+
+    Parameters
+    ----------
+    stream : socket
+        Our end; the monitor closes it.
+    lost : callable
+        Called with a reason when the session is broken: returns what the caller gets.
+    late : callable
+        Called with a message when a deadline has passed: returns what the caller gets.
+    """
+
+    def __init__(
+        self,
+        stream: socket.socket,
+        *,
+        lost: Callable[[str], errors.UffdlabError],
+        late: Callable[[str], errors.UffdlabError],
+    ) -> None:
+        self._stream = stream
+        self._explain_lost, self._explain_late = lost, late
+        self._opening = threading.Lock()
+        self._stopping = threading.RLock()
+        self._stopped = 0
+        self._closed = False
+        self._client: QMPClient | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    def execute(self, command: str, arguments: dict[str, Any] | None = None, *, deadline: float = _DEADLINE) -> Any:
+        """Run a QMP command, and return what it returns.
+
+        Raises
+        ------
+        MachineTimeout
+            No answer within `deadline` seconds.
+        MachineError
+            QEMU refused the command, or is gone.
+        """
+        from qemu.qmp import ExecuteError, QMPError  # noqa: PLC0415 - asyncio costs a guest's start 60 ms
+
+        client = self._connected()
+        try:
+            return self._run(client.execute(command, arguments), deadline, command)
+        except ExecuteError as error:
+            raise errors.MachineError(f"QEMU refused {command}: {error}") from error
+        except (QMPError, EOFError, OSError) as error:
+            raise self._explain_lost(f"QEMU's monitor broke at {command}: {error}") from error
+
+    def human(self, line: str, *, deadline: float = _DEADLINE) -> str:
+        """Run a command of the human monitor, and return its output."""
+        return str(self.execute("human-monitor-command", {"command-line": line}, deadline=deadline))
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the guest's CPUs within the block.  Blocks may nest; another thread waits for its turn."""
+        with self._stopping:
+            if self._stopped == 0:
+                self.execute("stop")
+            self._stopped += 1
+            try:
+                yield
+            finally:
+                self._stopped -= 1
+                if self._stopped == 0:
+                    self.execute("cont")
+
+    def close(self) -> None:
+        """End the session and the thread.  Call it when QEMU is gone, or is not needed any more."""
+        with self._opening:
+            self._closed = True
+            loop, thread, client = self._loop, self._thread, self._client
+            self._loop = self._thread = self._client = None
+        if loop is not None and thread is not None:
+            if client is not None:
+                with suppress(Exception):  # how a dead session ends is of no interest
+                    asyncio.run_coroutine_threadsafe(client.disconnect(), loop).result(_CLOSING)
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(_CLOSING)
+            if not thread.is_alive():
+                loop.close()
+        self._stream.close()
+
+    def disown(self) -> None:
+        """In a forked child: let go of the socket, which the parent still uses."""
+        self._closed = True
+        self._stream.close()
+
+    def _connected(self) -> QMPClient:
+        with self._opening:
+            if self._closed:
+                raise self._explain_lost("the monitor was closed")
+            if self._client is None:
+                self._connect()
+            assert self._client is not None
+            return self._client
+
+    def _connect(self) -> None:
+        from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415
+
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="uffdlab-qmp", daemon=True)
+            self._thread.start()
+        client = QMPClient("uffdlab")
+        try:
+            self._run(client.connect(self._stream), _DEADLINE, "the greeting")
+        except (QMPError, EOFError, OSError) as error:
+            raise self._explain_lost(f"QEMU's monitor did not greet: {error}") from error
+        self._client = client
+
+    def _run(self, work: Coroutine[Any, Any, Any], deadline: float, what: str) -> Any:
+        loop = self._loop
+        if loop is None:
+            work.close()
+            raise self._explain_lost("the monitor was closed")
+
+        async def bounded() -> Any:
+            # wait_for cancels the work; a late answer to it is then dropped by qemu.qmp.
+            return await asyncio.wait_for(work, deadline)
+
+        try:
+            return asyncio.run_coroutine_threadsafe(bounded(), loop).result(deadline + _CLOSING)
+        except TimeoutError:
+            raise self._explain_late(f"QEMU did not answer {what} within {deadline:.1f} s") from None

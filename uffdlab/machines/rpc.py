@@ -1,0 +1,319 @@
+"""The host's end of the wire: MessagePack-RPC with an agent that is trusted with nothing.
+
+Request ``[0, id, method, params]``, response ``[1, id, error, result]``, notification ``[2, method, params]``.  A frame
+that is none of these, or too large, ends the connection with a ProtocolError.  Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import select
+import socket
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from uffdlab import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Notified = Callable[[str, list[Any]], None]
+
+MAX_FRAME = 64 << 20  # bytes
+MAX_ITEMS = 1 << 16  # of one array or map: the unpacker makes room for all of them when it sees the header
+_CHUNK = 1 << 18
+_REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
+
+_log = logging.getLogger("uffdlab.machines")
+
+
+def _plain(message: str, _kind: str, _data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.UsageError(message)
+
+
+def _closed(message: str, _kind: str, _data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.LabClosed(message)
+
+
+def _target_lost(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.TargetLost(message, kind=kind, data=data)
+
+
+def _fault_unresolved(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.FaultUnresolved(message, address=_address(data), kind=kind, data=data)
+
+
+def _touch_failed(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.TouchFailed(message, address=_address(data), kind=kind, data=data)
+
+
+# What the agent's kinds of error become here; any other kind is an AgentError.
+ERRORS: dict[str, Callable[[str, str, dict[str, Any]], errors.UffdlabError]] = {
+    "usage": _plain,
+    "closed": _closed,
+    "target-lost": _target_lost,
+    "fault-unresolved": _fault_unresolved,
+    "touch-failed": _touch_failed,
+}
+
+
+def _address(data: dict[str, Any]) -> int:
+    found = data.get("address", 0)
+    return found if isinstance(found, int) else 0
+
+
+class _Malformed(Exception):  # noqa: N818 - never leaves this module
+    pass
+
+
+class Client:
+    """Calls to one agent, from any number of threads, answered by one reader thread.
+
+    Parameters
+    ----------
+    stream : socket
+        The byte stream; the client closes it.
+    lost : callable
+        Called with a reason when the stream has ended, before anybody is told: returns what the callers get.
+    late : callable
+        Called with a message when a deadline has passed: returns what the caller gets.
+    malformed : callable
+        Called with a message when a frame was bad: returns what the callers get.
+    """
+
+    def __init__(
+        self,
+        stream: socket.socket,
+        *,
+        lost: Callable[[str], errors.UffdlabError],
+        late: Callable[[str], errors.UffdlabError],
+        malformed: Callable[[str], errors.UffdlabError],
+    ) -> None:
+        self._stream = stream
+        self._explain_lost, self._explain_late, self._explain_malformed = lost, late, malformed
+        self._sending = threading.Lock()
+        self._lock = threading.Lock()
+        self._next = 0
+        self._pending: dict[int, Future[Any]] = {}
+        self._abandoned: set[int] = set()  # asked, no longer waited for, not answered yet
+        self._failure: errors.UffdlabError | None = None
+        self._subscribers: list[Notified] = []
+        self._hello: Future[dict[str, Any]] = Future()
+        self._reader = threading.Thread(target=self._read, name="uffdlab-agent", daemon=True)
+        self._reader.start()
+
+    # --- what callers use
+
+    def hello(self, deadline: float) -> dict[str, Any]:
+        """Return the first thing the agent said, waiting for it at most `deadline` seconds.
+
+        Raises
+        ------
+        MachineError
+            It said nothing in time, something else, or the stream ended.
+        """
+        return self._wait(self._hello, deadline, "the guest did not come up: its agent said nothing")
+
+    def greeted(self) -> None:
+        """Take the hello as said: a restored agent said it before its state was saved."""
+        self._hello.set_result({})
+
+    def call(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
+        """Ask the agent, and return its answer.
+
+        Raises
+        ------
+        AgentError
+            What the agent refused, by its kind.
+        MachineError
+            No answer within `deadline` seconds, a malformed one, or the machine is gone.
+        UsageError
+            Parameters that do not go over the wire, or a call from a subscriber, which would wait for itself.
+        """
+        if threading.current_thread() is self._reader:
+            raise errors.UsageError(f"{method} was called by a subscriber of notifications, which must not wait")
+        until = time.monotonic() + deadline
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            number = self._next
+            self._next += 1
+            self._pending[number] = future
+        try:
+            self._send([_REQUEST, number, method, params], until, method)
+        except BaseException:
+            with self._lock:
+                self._pending.pop(number, None)
+            raise
+        try:
+            return self._wait(future, until - time.monotonic(), f"{method}: no answer")
+        finally:
+            with self._lock:
+                if self._pending.pop(number, None) is not None:
+                    self._abandoned.add(number)
+
+    def subscribe(self, callback: Notified) -> Callable[[], None]:
+        """Call `callback` with method and parameters of each notification; return what ends that.
+
+        It runs on the reader thread and must not wait; what it raises is logged.
+        """
+        with self._lock:
+            self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                if callback in self._subscribers:
+                    self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    def fail(self, failure: errors.UffdlabError) -> None:
+        """End it all: everybody who waits or will ask gets `failure`, unless there was one before."""
+        with self._lock:
+            if self._failure is None:
+                self._failure = failure
+            failure = self._failure
+            waiting = [*self._pending.values(), self._hello]
+            self._pending.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(failure)
+        with contextlib.suppress(OSError):  # it was closed before
+            self._stream.shutdown(socket.SHUT_RDWR)
+
+    def close(self, failure: errors.UffdlabError) -> None:
+        """Fail, and wait for the reader to end."""
+        self.fail(failure)
+        if threading.current_thread() is not self._reader:
+            self._reader.join(5.0)
+        self._stream.close()
+
+    def disown(self) -> None:
+        """In a forked child: let go of the stream, which the parent still uses."""
+        self._stream.close()
+
+    # --- how it works
+
+    def _wait(self, future: Future[Any], seconds: float, what: str) -> Any:
+        started = time.monotonic()
+        try:
+            return future.result(max(0.0, seconds))
+        except FutureTimeoutError:
+            if future.done():  # the answer was itself a TimeoutError, or came just now
+                return future.result()
+            waited = time.monotonic() - started
+            raise self._explain_late(f"{what} within {max(waited, seconds):.1f} s") from None
+
+    def _send(self, frame: list[Any], until: float, method: str) -> None:
+        try:
+            data = memoryview(msgpack.packb(frame, use_bin_type=True))
+        except (TypeError, ValueError, OverflowError) as error:
+            raise errors.UsageError(f"{method}: the parameters do not go over the wire: {error}") from error
+        if len(data) > MAX_FRAME:
+            raise errors.UsageError(f"{method}: {len(data)} bytes of parameters; at most {MAX_FRAME} go over the wire")
+        if not self._sending.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise self._explain_late(f"{method}: the machine takes no request")
+        try:
+            whole = len(data)
+            while data:
+                try:
+                    data = data[self._stream.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
+                except BlockingIOError:
+                    if not self._writable(until):
+                        failure = self._explain_late(f"{method}: the machine takes no request")
+                        if len(data) != whole:  # half a frame is out, nothing can follow it
+                            self.fail(failure)
+                        raise failure from None
+        except OSError as error:
+            self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
+            raise self._failed() from None
+        finally:
+            self._sending.release()
+
+    def _writable(self, until: float) -> bool:
+        poll = select.poll()
+        poll.register(self._stream, select.POLLOUT)
+        return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
+
+    def _failed(self) -> errors.UffdlabError:
+        with self._lock:
+            assert self._failure is not None
+            return self._failure.with_traceback(None)
+
+    def _read(self) -> None:
+        unpacker = msgpack.Unpacker(
+            raw=False,
+            strict_map_key=False,
+            max_buffer_size=MAX_FRAME,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
+            max_ext_len=0,
+        )
+        try:
+            while data := self._stream.recv(_CHUNK):
+                try:
+                    unpacker.feed(data)
+                    for frame in unpacker:
+                        self._take(frame)
+                except Exception as error:  # noqa: BLE001 - whatever a hostile frame causes, it is a bad frame
+                    reason = str(error) or type(error).__name__
+                    self.fail(self._explain_malformed(f"the agent sent a malformed frame: {reason}"))
+                    return
+            reason = "the agent closed its stream"
+        except OSError as error:
+            reason = f"the stream from the agent broke: {error.strerror}"
+        with self._lock:
+            failed = self._failure is not None
+        if not failed:
+            self.fail(self._explain_lost(reason))
+
+    def _take(self, frame: Any) -> None:
+        match frame:
+            case [int(kind), int(number), error, result] if kind == _RESPONSE:
+                self._answer(number, error, result)
+            case [int(kind), "hello", [dict(facts)]] if kind == _NOTIFICATION and not self._hello.done():
+                self._hello.set_result(facts)
+            case [int(kind), str(method), list(params)] if kind == _NOTIFICATION and self._hello.done():
+                self._notify(method, params)
+            case _:
+                raise _Malformed(f"{str(frame)[:200]} is neither a response nor a notification")
+
+    def _answer(self, number: int, error: Any, result: Any) -> None:
+        with self._lock:
+            future = self._pending.pop(number, None)
+            if future is None:
+                if number not in self._abandoned:
+                    raise _Malformed(f"response {number} answers nothing that was asked")
+                self._abandoned.discard(number)
+                return
+        if error is None:
+            future.set_result(result)
+            return
+        match error:
+            case {"kind": str(kind), "message": str(message)}:
+                data = error.get("data")
+                facts = {str(key): value for key, value in data.items()} if isinstance(data, dict) else {}
+                make = ERRORS.get(kind)
+                future.set_exception(
+                    make(message, kind, facts) if make else errors.AgentError(message, kind=kind, data=facts)
+                )
+            case _:
+                with self._lock:
+                    self._pending[number] = future  # so that it fails with the rest
+                raise _Malformed(f"response {number} has the error {str(error)[:200]}, which is no map of one")
+
+    def _notify(self, method: str, params: list[Any]) -> None:
+        with self._lock:
+            subscribers = list(self._subscribers)
+        for callback in subscribers:
+            try:
+                callback(method, params)
+            except Exception:
+                _log.exception("a subscriber failed on the notification %s", method)

@@ -1,0 +1,171 @@
+"""A booted machine, saved once and restored for every later start.
+
+One file holds it: a header, QEMU's device state, and the pages of RAM that are not zero.  Any difference in what made
+the machine is another key, so another file; a file that does not fit its header is thrown away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+import os
+import struct
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from uffdlab.machines import store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MAGIC = b"uffdlab-state-1\n"
+_SIZES = struct.Struct("<QQ")  # of the header's JSON, of the device state
+_PAGE = 4096
+_BLOCK = 16 * _PAGE  # RAM is kept or left out in blocks of this size
+_KEEP = 12  # states, about 40 MB each
+
+
+class Unusable(Exception):  # noqa: N818 - a reason to boot, not an error of the caller
+    """A saved state that cannot be used."""
+
+
+@dataclass(frozen=True)
+class SavedState:
+    """A saved state in the cache.
+
+    Attributes
+    ----------
+    path : Path
+    facts : dict
+        What was to be remembered with it.
+    """
+
+    path: Path
+    facts: dict[str, Any]
+    _devices: tuple[int, int]
+    _extents: list[tuple[int, int]]
+    _ram_size: int
+    _ram_start: int
+
+    def load(self, ram: int, devices: int) -> None:
+        """Fill two empty files: RAM, and the state of QEMU's devices.
+
+        Raises
+        ------
+        Unusable
+            The state cannot be read.
+        """
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                offset, length = self._devices
+                os.write(devices, os.pread(file.fileno(), length, offset))
+                os.lseek(devices, 0, os.SEEK_SET)
+                at = self._ram_start
+                os.ftruncate(ram, self._ram_size)
+                with mmap.mmap(ram, self._ram_size) as memory, memoryview(memory) as view:
+                    for start, length in self._extents:
+                        with view[start : start + length] as part:
+                            if os.preadv(file.fileno(), [part], at) != length:
+                                raise Unusable(f"{self.path} is shorter than its header says")
+                        at += length
+        except (OSError, ValueError) as error:
+            raise Unusable(f"{self.path}: {error}") from error
+
+
+def key(*parts: object) -> str:
+    """Return the name of a state for all that its machine depends on."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
+
+
+def find(name: str) -> SavedState | None:
+    """Return a state of this key, None if there is no usable one."""
+    path = _path(name)
+    try:
+        with path.open("rb") as file:
+            start = file.read(len(_MAGIC) + _SIZES.size)
+            if not start.startswith(_MAGIC):
+                raise Unusable("it is of another kind")
+            header_size, device_size = _SIZES.unpack_from(start, len(_MAGIC))
+            header = json.loads(file.read(header_size))
+            device = len(start) + header_size
+            ram_start = -(-(device + device_size) // _PAGE) * _PAGE
+            extents = [(int(at), int(length)) for at, length in header["extents"]]
+            if ram_start + sum(length for _at, length in extents) != os.fstat(file.fileno()).st_size:
+                raise Unusable("its size is not what its header says")
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError, struct.error, Unusable):
+        discard(name)
+        return None
+    store.touch(path)
+    return SavedState(path, header["facts"], (device, device_size), extents, int(header["ram_size"]), ram_start)
+
+
+def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> None:
+    """Keep a stopped machine.
+
+    Parameters
+    ----------
+    ram : int
+        Its RAM file.
+    device_state : bytes
+        What QEMU wrote.
+    facts : dict
+        Remembered with it; goes through JSON.
+
+    Raises
+    ------
+    HostUnsupported
+        The cache cannot be written to.
+    """
+    import numpy as np  # noqa: PLC0415 - a restored machine comes up without it
+
+    size = os.fstat(ram).st_size
+    with mmap.mmap(ram, size, prot=mmap.PROT_READ) as memory:
+        extents: list[tuple[int, int]] = []
+        for start, end in _data(ram, size):
+            block = np.frombuffer(memory, dtype=np.uint64, count=(end - start) // 8, offset=start)
+            used = np.flatnonzero(block.reshape(-1, _BLOCK // 8).any(axis=1))
+            del block  # it holds the map open
+            for run in np.split(used, np.flatnonzero(np.diff(used) > 1) + 1):
+                if run.size:
+                    extents.append((start + int(run[0]) * _BLOCK, run.size * _BLOCK))
+        header = json.dumps({"facts": facts, "ram_size": size, "extents": extents}).encode()
+        where = _path(name)
+        with store.publish(where) as file, memoryview(memory) as view:
+            file.write(_MAGIC + _SIZES.pack(len(header), len(device_state)) + header + device_state)
+            file.write(bytes(-file.tell() % _PAGE))
+            for at, length in extents:
+                with view[at : at + length] as part:
+                    file.write(part)
+    store.prune(where.parent, "*.state", _KEEP)
+
+
+def discard(name: str) -> None:
+    """Throw a state away."""
+    with suppress(OSError):
+        _path(name).unlink()
+
+
+def _path(name: str) -> Path:
+    return store.folder("machines") / f"{name}.state"
+
+
+def _data(ram: int, size: int) -> list[tuple[int, int]]:
+    # The parts of a sparse file that may hold something, from block to block.
+    found: list[tuple[int, int]] = []
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(ram, at, os.SEEK_DATA)
+        except OSError:  # ENXIO: none left
+            break
+        at = os.lseek(ram, start, os.SEEK_HOLE)
+        start, end = start // _BLOCK * _BLOCK, min(size, -(-at // _BLOCK) * _BLOCK)
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
