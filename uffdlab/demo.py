@@ -18,7 +18,6 @@ from uffdlab.lab import Lab
 from uffdlab.scenarios import Result, minor_wp
 
 KERNELS = ("debian/bookworm", "6.1-as-posted", "6.1-series", "debian/trixie")
-_ABSENT_AFTER_EINVAL = "refused with EINVAL, nothing mapped"
 WHAT_IT_IS = {
     "debian/bookworm": "Linux 6.1 without the patch",
     "6.1-as-posted": "6.1 with the patch of February 2023",
@@ -30,8 +29,9 @@ WHAT_IT_IS = {
 def must_fail(kernel: str, check_name: str) -> bool:
     """Tell whether a check must fail on this kernel: the flag is unknown there, or posted with its defect.
 
-    Without the flag every CONTINUE with WP comes back EINVAL, so what depends on it cannot hold.  As posted, WP together
-    with DONTWAKE is dropped without a word, for CONTINUE and for COPY, and with it the check of the registration.
+    Without the flag every CONTINUE with WP comes back EINVAL, so what depends on it cannot hold.  As posted, WP
+    together with DONTWAKE is dropped without a word, for CONTINUE and for COPY, and with it the check of the
+    registration.
     """
     if kernel == "6.1-as-posted":
         return check_name.split(": ", 1)[1] in _LOST_AS_POSTED

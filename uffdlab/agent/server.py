@@ -69,10 +69,12 @@ class Server:
         try:
             while True:
                 self._turn()
-        except EOFError:
+        except (EOFError, BrokenPipeError, ConnectionResetError):
             pass
         finally:
-            self._kill_target()
+            if self._target:
+                os.kill(self._target.pid, signal.SIGKILL)
+                _reap(self._target.pid)
 
     @staticmethod
     def _hello() -> dict[str, Any]:
