@@ -65,6 +65,7 @@ _SUFFIXES = (".png", ".svg", ".pdf")
 _MARGIN = 0.16
 _GUTTER = 0.3  # row numbers, at least
 _GAP = 0.3  # between two grids
+_NAME = 2.2  # for a name above a narrow grid, at most
 _SWATCH = 0.22
 _TITLE, _PANEL, _SMALL = 12.0, 10.5, 8.5
 
@@ -292,12 +293,13 @@ def _draw(title: str, panels: Sequence[tuple[str, Snapshot]]) -> Figure:
     side = {8: 0.36, 16: 0.28}.get(grids[0].columns, 0.2 if grids[0].columns > 8 else 0.36)
     legend = _legend(grids)
     gutter = max(_GUTTER, *(_measure(str(g.row_number(g.rows - 1)), _SMALL) + 0.12 for g in grids))
-    widths = [gutter + g.columns * side for g in grids]
+    widths = [gutter + max(g.columns * side, min(_measure(g.name, _PANEL), _NAME) if g.name else 0) for g in grids]
     width = max(2 * _MARGIN + sum(widths) + _GAP * (len(grids) - 1), 4.6)
     inner = width - 2 * _MARGIN
     titles = _wrapped(title, inner, _TITLE)
     names = [
-        _wrapped(g.name, grid_width, _PANEL) if g.name else [] for g, grid_width in zip(grids, widths, strict=True)
+        _wrapped(g.name, grid_width - gutter, _PANEL) if g.name else []
+        for g, grid_width in zip(grids, widths, strict=True)
     ]
     lines = _flow(legend, inner)
 
