@@ -39,7 +39,7 @@ _MOST_CPUS = 64
 _NEEDED_MIB = 160  # what a small guest and QEMU use up, measured
 _EXPLAIN = 1.0  # seconds to wait for the reason when a connection ends
 _RESTORE_DEADLINE = 5.0  # seconds
-_SAVE_DEADLINE = 10.0
+_MIGRATION_DEADLINE = 10.0
 
 _log = logging.getLogger("uffdlab.machines")
 
@@ -155,7 +155,7 @@ class QemuMachine:
                 monitor=monitor_q.fileno(),
                 restore=self.restored,
             )
-            inherited = [self._ram, self._devices, agent_q.fileno(), console_q.fileno(), monitor_q.fileno()]
+            inherited = [self._ram, agent_q.fileno(), console_q.fileno(), monitor_q.fileno()]
             self._process = KeptProcess(arguments, inherited, console, self._console)
         except BaseException:
             os.close(self._ram)
@@ -243,7 +243,10 @@ class QemuMachine:
         """Give a restored machine time, randomness and its hello of old."""
         self._client.greeted()
         self._ignore_shared_memory()
-        self.monitor.execute("migrate-incoming", {"uri": f"fd:{self._devices}"})
+        self.monitor.give_file(self._devices, "devices")
+        self.monitor.execute("migrate-incoming", {"uri": "fd:devices"})
+        self._wait_for_migration("restoring")
+        self.monitor.execute("cont")  # it was saved stopped
         self._client.call(
             "agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE
         )
@@ -261,12 +264,9 @@ class QemuMachine:
         """
         with self.monitor.paused():
             self._ignore_shared_memory()
-            self.monitor.execute("migrate", {"uri": f"fd:{self._devices}"})
-            until = time.monotonic() + _SAVE_DEADLINE
-            while (status := self.monitor.execute("query-migrate")["status"]) != "completed":
-                if status in {"failed", "cancelled"} or time.monotonic() > until:
-                    raise errors.MachineError(f"saving the machine's state came to nothing: {status}")
-                time.sleep(0.002)
+            self.monitor.give_file(self._devices, "devices")
+            self.monitor.execute("migrate", {"uri": "fd:devices"})
+            self._wait_for_migration("saving")
             devices = os.pread(self._devices, os.fstat(self._devices).st_size, 0)
             saved.save(name, ram=self._ram, device_state=devices, facts=self._hello)
 
@@ -274,6 +274,13 @@ class QemuMachine:
         # RAM is in a file of ours, which we copy: QEMU is to save its devices alone.
         capability = {"capability": "x-ignore-shared", "state": True}
         self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
+
+    def _wait_for_migration(self, what: str) -> None:
+        until = time.monotonic() + _MIGRATION_DEADLINE
+        while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
+            if status in {"failed", "cancelled"} or time.monotonic() > until:
+                raise errors.MachineError(f"{what} the state of QEMU's devices came to nothing: {status}")
+            time.sleep(0.001)
 
     # --- how it ends
 

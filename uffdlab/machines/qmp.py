@@ -59,11 +59,30 @@ class Monitor:
         MachineError
             QEMU refused the command, or is gone.
         """
-        from qemu.qmp import ExecuteError, QMPError  # noqa: PLC0415 - asyncio costs a guest's start 60 ms
-
         client = self._connected()
+        return self._guarded(client.execute(command, arguments), deadline, command)
+
+    def give_file(self, descriptor: int, name: str, *, deadline: float = _DEADLINE) -> None:
+        """Hand QEMU a duplicate of a descriptor, which commands then call ``fd:name``.
+
+        Raises
+        ------
+        MachineError
+            QEMU refused it, did not answer, or is gone.
+        """
+        client = self._connected()
+
+        async def give() -> None:
+            client.send_fd_scm(descriptor)
+            await client.execute("getfd", {"fdname": name})
+
+        self._guarded(give(), deadline, "getfd")
+
+    def _guarded(self, work: Coroutine[Any, Any, Any], deadline: float, command: str) -> Any:
+        from qemu.qmp import ExecuteError, QMPError  # noqa: PLC0415
+
         try:
-            return self._run(client.execute(command, arguments), deadline, command)
+            return self._run(work, deadline, command)
         except ExecuteError as error:
             raise errors.MachineError(f"QEMU refused {command}: {error}") from error
         except (QMPError, EOFError, OSError) as error:
@@ -118,7 +137,7 @@ class Monitor:
             return self._client
 
     def _connect(self) -> None:
-        from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415
+        from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415 - asyncio costs a start 60 ms, and QEMU can have them
 
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
