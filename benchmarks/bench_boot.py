@@ -11,7 +11,7 @@ from pathlib import Path
 from harness import Row, median_seconds
 
 from uffdlab import Lab, kernels
-from uffdlab.machines import cpio
+from uffdlab.machines import cpio, qemu
 
 KERNEL = "6.1-series"
 RUNS = 5
@@ -34,8 +34,12 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         initramfs = _poweroff(Path(scratch))
         bare = median_seconds(lambda: _bare_boot(kernel.image, initramfs), runs=RUNS)
-    start = median_seconds(lambda: Lab(KERNEL).close(), runs=RUNS)
-    yield Row("start of a Lab, to its close", start, "s", "bare boot and power-off", bare)
+    cold = median_seconds(lambda: qemu.start(kernel, cold=True).close(), runs=RUNS)
+    restored = median_seconds(lambda: qemu.start(kernel).close(), runs=RUNS)
+    yield Row("boot to hello", cold, "s", "bare boot, then power-off", bare)
+    yield Row("restored to hello", restored, "s", "boot to hello", cold)
+    lab = median_seconds(lambda: Lab(KERNEL).close(), runs=RUNS)
+    yield Row("Lab made and closed", lab, "s", "bare boot, then power-off", bare)
 
 
 def _poweroff(folder: Path) -> Path:
