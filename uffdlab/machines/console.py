@@ -9,9 +9,10 @@ _HEAD = 64 << 10  # bytes kept of the beginning
 _TAIL = 960 << 10  # bytes kept of the end
 # As the kernel says them; a line is enough, the tail shows the rest.
 _PANIC = re.compile(
-    r"Kernel panic - not syncing.*|Oops: .*|BUG: (?!\w+ leak).*|general protection fault.*|watchdog: BUG: .*|Kernel BUG at.*"
+    r"Kernel panic - not syncing.*|Oops: .*|BUG: .*|general protection fault.*|kernel BUG at .*",
+    re.IGNORECASE,
 )
-_UNPRINTABLE = {code: "�" for code in (*range(9), *range(11, 32), *range(127, 160))}
+_UNPRINTABLE = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
 _UNPRINTABLE[ord("\r")] = ""
 
 
@@ -55,5 +56,5 @@ class Console:
     def panic(self) -> str:
         """Return the line in which the kernel panicked, or else first oopsed; empty if it did neither."""
         found = [match.group().strip() for match in _PANIC.finditer(self.text())]
-        panics = [line for line in found if line.startswith("Kernel panic")]
+        panics = [line for line in found if line.lower().startswith("kernel panic")]
         return (panics or found or [""])[0]

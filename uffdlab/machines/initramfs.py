@@ -13,8 +13,8 @@ import marshal
 import os
 import subprocess
 import sys
-from importlib.machinery import EXTENSION_SUFFIXES
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 

@@ -26,7 +26,7 @@ _REGISTERS = re.compile(r"\bCR3=([0-9a-f]+) CR4=([0-9a-f]+)", re.IGNORECASE)
 def below_4g(size: int) -> int:
     """Return how many bytes of a q35 machine's memory lie below 4 GiB; the rest starts at 4 GiB.
 
-    QEMU, hw/i386/pc_q35.c, pc_q35_init: a machine with 2816 MiB or more leaves 2 GiB of holes, a smaller one fits whole.
+    From QEMU's hw/i386/pc_q35.c, pc_q35_init: of 2816 MiB or more, 2 GiB lie below; less fits there whole.
     """
     return 0x8000_0000 if size >= 0xB000_0000 else size
 

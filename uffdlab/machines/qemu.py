@@ -129,9 +129,9 @@ class QemuMachine:
 
     name = "qemu"
 
-    def __init__(self, settings: Settings, state: saved.SavedState | None = None) -> None:
+    def __init__(self, settings: Settings, *, restore: bool = False) -> None:
         self.settings = settings
-        self.restored = state is not None
+        self.restored = restore
         self._owner = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
@@ -143,8 +143,6 @@ class QemuMachine:
         self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
         ends: list[socket.socket] = []
         try:
-            if state is not None:
-                state.load(self._ram, self._devices)
             pairs = [socket.socketpair() for _ in range(3)]
             ends = [end for pair in pairs for end in pair]
             (agent, agent_q), (console, console_q), (monitor, monitor_q) = pairs
@@ -176,7 +174,9 @@ class QemuMachine:
         self.monitor = Monitor(
             monitor, lost=lambda reason: _lost(here, reason), late=lambda reason: _late(here, reason)
         )
-        self._finalizer = weakref.finalize(self, _end, self._process, self._client, self.monitor, (self._ram, self._devices))
+        self._finalizer = weakref.finalize(
+            self, _end, self._process, self._client, self.monitor, (self._ram, self._devices)
+        )
         _LIVING.add(self)
 
     # --- the Machine protocol
@@ -239,18 +239,23 @@ class QemuMachine:
         """Wait until the agent has said hello."""
         self._hello = self._client.hello(deadline)
 
-    def wake(self, hello: dict[str, Any]) -> None:
-        """Give a restored machine time, randomness and its hello of old."""
+    def wake(self, state: saved.SavedState) -> None:
+        """Make of a machine that waits for it what was saved, and give it the time and randomness of its own.
+
+        Raises
+        ------
+        Unusable, MachineError, AgentError
+            It came to nothing; close the machine.
+        """
+        state.load(self._ram, self._devices)  # while QEMU starts
         self._client.greeted()
         self._ignore_shared_memory()
         self.monitor.give_file(self._devices, "devices")
         self.monitor.execute("migrate-incoming", {"uri": "fd:devices"})
         self._wait_for_migration("restoring")
         self.monitor.execute("cont")  # it was saved stopped
-        self._client.call(
-            "agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE
-        )
-        self._hello = hello
+        self._client.call("agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
+        self._hello = state.facts
 
     def save(self, name: str) -> None:
         """Keep the machine as it is now under `name` in the cache; it goes on afterwards.
@@ -299,7 +304,9 @@ class QemuMachine:
         if panic:
             return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=tail)
         how = self._process.how_it_ended()
-        return errors.MachineLost(f"the machine is gone: QEMU {how}" if how else f"the machine is gone: {reason}", console=tail)
+        return errors.MachineLost(
+            f"the machine is gone: QEMU {how}" if how else f"the machine is gone: {reason}", console=tail
+        )
 
     def explain_late(self, reason: str) -> errors.UffdlabError:
         """Return why there was no answer in time."""
@@ -535,8 +542,8 @@ def _restore(settings: Settings) -> QemuMachine | None:
         return None
     machine = None
     try:
-        machine = QemuMachine(settings, state)
-        machine.wake(state.facts)
+        machine = QemuMachine(settings, restore=True)
+        machine.wake(state)
     except (errors.MachineError, errors.AgentError, saved.Unusable) as error:
         _log.info("the saved state %s is of no use, booting instead: %s", name, error)
         saved.discard(name)

@@ -68,7 +68,7 @@ def _address(data: dict[str, Any]) -> int:
     return found if isinstance(found, int) else 0
 
 
-class _Malformed(Exception):  # noqa: N818 - never leaves this module
+class _Malformed(Exception):
     pass
 
 
@@ -118,7 +118,8 @@ class Client:
         MachineError
             It said nothing in time, something else, or the stream ended.
         """
-        return self._wait(self._hello, deadline, "the guest did not come up: its agent said nothing")
+        facts: dict[str, Any] = self._wait(self._hello, deadline, "the guest did not come up: its agent said nothing")
+        return facts
 
     def greeted(self) -> None:
         """Take the hello as said: a restored agent said it before its state was saved."""
@@ -315,5 +316,5 @@ class Client:
         for callback in subscribers:
             try:
                 callback(method, params)
-            except Exception:
+            except Exception:  # noqa: BLE001 - a subscriber's accident is not the reader's
                 _log.exception("a subscriber failed on the notification %s", method)

@@ -27,7 +27,7 @@ _BLOCK = 16 * _PAGE  # RAM is kept or left out in blocks of this size
 _KEEP = 12  # states, about 40 MB each
 
 
-class Unusable(Exception):  # noqa: N818 - a reason to boot, not an error of the caller
+class Unusable(Exception):
     """A saved state that cannot be used."""
 
 
@@ -129,9 +129,8 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
             block = np.frombuffer(memory, dtype=np.uint64, count=(end - start) // 8, offset=start)
             used = np.flatnonzero(block.reshape(-1, _BLOCK // 8).any(axis=1))
             del block  # it holds the map open
-            for run in np.split(used, np.flatnonzero(np.diff(used) > 1) + 1):
-                if run.size:
-                    extents.append((start + int(run[0]) * _BLOCK, run.size * _BLOCK))
+            runs = np.split(used, np.flatnonzero(np.diff(used) > 1) + 1)
+            extents += [(start + int(run[0]) * _BLOCK, run.size * _BLOCK) for run in runs if run.size]
         header = json.dumps({"facts": facts, "ram_size": size, "extents": extents}).encode()
         where = _path(name)
         with store.publish(where) as file, memoryview(memory) as view:
