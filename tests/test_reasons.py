@@ -17,7 +17,7 @@ MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
         (3, MINOR, True, "registered for WP"),
         (0x40, MINOR | WP, True, "0x40 mean nothing to UFFDIO_CONTINUE"),
         (0, None, True, "not registered"),
-        (0, MINOR, True, "unaligned"),
+        (0, MINOR, True, "more than one mapping"),
     ],
 )
 def test_the_reason_for_einval_of_continue(mode, registered, knows, words):
@@ -33,3 +33,8 @@ def test_every_errno_of_every_ioctl_has_words(name, error):
 def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
     text = explain(IOCTLS["UFFDIO_WRITEPROTECT"], errno.EINVAL, 1, registered=MINOR, knows_continue_wp=True)
     assert "registered for WP" in text
+
+
+def test_an_unaligned_range_is_said_to_be_one():
+    text = explain(CONTINUE, errno.EINVAL, 0, registered=None, knows_continue_wp=True, unaligned=True)
+    assert "unaligned" in text

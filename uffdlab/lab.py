@@ -190,6 +190,7 @@ class Lab:
         WitnessError
             If the witness cannot say anything here.
         """
+        self._must_be_open()
         pages = where if isinstance(where, PageRange) else where[:]
         snapshot = self._witness(witness or self.witnesses[0]).read(pages.mapping, pages.first, pages.count)
         self.timeline.add("snapshot", f"{pages} of {pages.mapping.name} by {snapshot.witness}", snapshot.time_ns,
@@ -271,9 +272,12 @@ class Lab:
 
     def call(self, method: str, *params: Any, deadline: float = _CALL_DEADLINE) -> Any:
         """Ask the agent."""
+        self._must_be_open()
+        return self._machine.call(method, *params, deadline=deadline + _ANSWER_GRACE)
+
+    def _must_be_open(self) -> None:
         if self._closed:
             raise LabClosed(f"this lab ({self.kernel}) is closed; make a new one: uffdlab.Lab({self.kernel!r})")
-        return self._machine.call(method, *params, deadline=deadline + _ANSWER_GRACE)
 
     def target_call(self, method: str, *params: Any, deadline: float = _CALL_DEADLINE) -> Any:
         """Ask the target; if it has not answered within `deadline` seconds it is killed and the call fails.

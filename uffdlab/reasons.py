@@ -13,7 +13,13 @@ _FILLS = {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", 
 
 
 def explain(
-    ioctl: uapi.Ioctl, error: int, mode: int, *, registered: uapi.RegisterMode | None, knows_continue_wp: bool | None
+    ioctl: uapi.Ioctl,
+    error: int,
+    mode: int,
+    *,
+    registered: uapi.RegisterMode | None,
+    knows_continue_wp: bool | None,
+    unaligned: bool = False,
 ) -> str:
     """Give the likely reason, and what to do.
 
@@ -29,28 +35,37 @@ def explain(
         What the range is registered for with this userfaultfd; None if for nothing.
     knows_continue_wp : bool or None
         Whether trying has shown that this kernel knows UFFDIO_CONTINUE_MODE_WP; None if that is not known.
+    unaligned : bool
+        Whether the range is empty or does not lie on page boundaries.
     """
     if error == errno.EINVAL:
+        if unaligned:
+            return "the range is empty or unaligned: start and length must be multiples of the page size"
         return _invalid(ioctl, mode, registered, knows_continue_wp)
     known = {
         errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT changes a page that is there",
         errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
         errno.EBUSY: "a page of the range belongs to another userfaultfd, or the kernel is holding it; try again",
+        errno.EFAULT: "the source cannot be read, or the page cannot be had",
+        errno.ENOENT: "no page, or no registration, is there",
         errno.ESRCH: "the process of this userfaultfd has exited",
         errno.EPERM: "the memory may not be written by this process, or userfaultfd needs a privilege it lacks",
         errno.ENOSPC: "no memory or no quota left for the page (hugetlb: no free huge page)",
         errno.ENOMEM: "the guest is out of memory",
         errno.ENOTTY: f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})",
     }
-    if error == errno.EFAULT:
-        if ioctl.name == "UFFDIO_CONTINUE":
-            return "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY"
-        return "the source cannot be read, or the page cannot be had"
-    if error == errno.ENOENT:
-        if ioctl.name in _FILLS:
-            return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
-        return "no page, or no registration, is there"
-    return known.get(error, "the manual page ioctl_userfaultfd(2) names no reason for this errno")
+    return _special(ioctl, error) or known.get(error, "ioctl_userfaultfd(2) names no reason for this errno")
+
+
+def _special(ioctl: uapi.Ioctl, error: int) -> str:
+    # What an errno means to one ioctl and not to the others.
+    if error == errno.EFAULT and ioctl.name == "UFFDIO_CONTINUE":
+        return "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY"
+    if error == errno.ENOENT and ioctl.name in _FILLS:
+        return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
+    if error == errno.ENOENT and ioctl.name == "UFFDIO_WRITEPROTECT":
+        return "the range is not registered for WP; uffd.register(region, …, 'wp')"
+    return ""
 
 
 def _invalid(
@@ -71,4 +86,4 @@ def _invalid(
         return "the range is not registered with this userfaultfd; uffd.register(…) first"
     if wants_wp and not registered & uapi.RegisterMode.WP:
         return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
-    return "the range is empty, unaligned, or spans memory that this ioctl cannot handle"
+    return "the range spans memory that this ioctl cannot handle, or more than one mapping"

@@ -17,6 +17,8 @@ from uffdlab.uapi import ContinueMode, CopyMode, Feature, RegisterMode, Writepro
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
 
+_SMALLEST_PAGE = 4096
+
 #: What a lab turns on where the kernel has it: nothing of it changes what an ioctl does to a page.
 DEFAULT_FEATURES = (
     Feature.PAGEFAULT_FLAG_WP
@@ -123,7 +125,11 @@ class Userfaultfd:
         return result
 
     def unregister(self, where: Mapping | PageRange, *, check: bool = True) -> IoctlResult:
-        """UFFDIO_UNREGISTER: give the faults of a range back to the kernel; wakes what waits there."""
+        """UFFDIO_UNREGISTER: give the faults of a range back to the kernel.
+
+        The kernel wakes what waits there only where the range was registered for MISSING (fs/userfaultfd.c,
+        userfaultfd_unregister()); otherwise follow it with :meth:`wake`.
+        """
         result = self._range_ioctl("UFFDIO_UNREGISTER", where, 0, check)
         if result.ok:
             pages = _pages(where)
@@ -226,6 +232,7 @@ class Userfaultfd:
                     mode,
                     registered=self._registered_for(values),
                     knows_continue_wp=self._lab.capabilities["continue_wp"],
+                    unaligned=_unaligned(values),
                 ),
                 done=result.done,
                 output=result.output or 0,
@@ -327,6 +334,11 @@ def _pages(where: Mapping | PageRange) -> PageRange:
     if isinstance(where, Mapping):
         return where[:]
     raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")
+
+
+def _unaligned(values: dict[str, int]) -> bool:
+    start, length = values.get("start", values.get("dst", 0)), values.get("len")
+    return length is not None and (not length or bool((start | length) % _SMALLEST_PAGE))
 
 
 def _register_mode(modes: tuple[str | RegisterMode, ...]) -> int:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+_KEEP_BYTES = 96 << 20  # for the guest itself
 _HUGEPAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/{}"
 
 
 def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
-    """See to it that `free` huge pages of `page_size` bytes are free; gives {"free", "total"} as they then are.
+    """See to it that `free` huge pages of `page_size` bytes are free; gives {"free", "total"} as they could be.
 
-    Fewer than asked for is no error here: the mapping that needs them says so.
+    Fewer than asked for is no error here: the mapping that needs them says so.  Then the pool stays as it was, and it
+    never takes the memory that the guest needs to live.
     """
 
     def value(name: str) -> Path:
@@ -22,10 +24,26 @@ def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
 
     if not value("nr_hugepages").exists():
         return {"free": 0, "total": 0}
-    missing = free - (count("free_hugepages") - count("resv_hugepages"))
+    def usable() -> int:
+        return count("free_hugepages") - count("resv_hugepages")
+
+    missing = free - usable()
     if missing > 0:
-        value("nr_hugepages").write_text(str(count("nr_hugepages") + missing))
-    return {"free": count("free_hugepages") - count("resv_hugepages"), "total": count("nr_hugepages")}
+        before = count("nr_hugepages")
+        affordable = max(0, (_available_bytes() - _KEEP_BYTES) // page_size)
+        if missing > affordable:
+            return {"free": usable() + affordable, "total": before}
+        value("nr_hugepages").write_text(str(before + missing))
+        if usable() < free:  # memory is too scattered
+            possible = usable()
+            value("nr_hugepages").write_text(str(before))
+            return {"free": possible, "total": before}
+    return {"free": usable(), "total": count("nr_hugepages")}
+
+
+def _available_bytes() -> int:
+    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return int(fields["MemAvailable"].split()[0]) * 1024
 
 
 def panic(how: str) -> None:

@@ -52,6 +52,7 @@ class Target:
         self._feed_changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._beacon = native.map_memory(_BEACON_PLACE, mmap.PAGESIZE, _READ_WRITE, _PRIVATE, -1)
         lib.lab_poke(self._beacon, nonce, len(nonce))
+        native.madvise(self._beacon, mmap.PAGESIZE, mmap.MADV_DONTFORK)  # a child is another target: not by this beacon
         self.methods: dict[str, Callable[..., Any]] = {
             "target.beacon": self._tell_beacon,
             "target.map": self._mappings.make,

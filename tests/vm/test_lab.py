@@ -1,0 +1,260 @@
+"""The lab's promises on a real kernel: tickets, deadlines, errors, and a lab that goes on afterwards."""
+
+import threading
+import time
+
+import pytest
+
+import uffdlab
+from uffdlab.errors import (
+    FaultUnresolved,
+    IoctlError,
+    LabClosed,
+    NoMessage,
+    TargetLost,
+    TouchFailed,
+    UsageError,
+    WitnessError,
+)
+from uffdlab.lab import Lab
+from uffdlab.pte import State
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture
+def registered(lab):
+    region = lab.map(pages=8)
+    region.alias.fill(100)
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor", "wp")
+    yield region, uffd
+    uffd.close()
+    region.unmap()
+
+
+def test_the_example_of_the_design_runs_as_written():
+    lab = uffdlab.Lab("6.1-series")
+    region = lab.map(pages=64, memory="shmem")
+    region.alias.fill()
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor", "wp")
+    before = region.snapshot()
+    uffd.continue_(region[:32], wp=True)
+    uffd.continue_(region[32:48])
+    after = region.snapshot()
+    comparison = uffdlab.compare(before, after)
+    assert "32 pages" in str(comparison)
+    touch = region.write(3)
+    fault = uffd.read_fault()
+    assert (fault.page, fault.write, fault.wp) == (3, True, True)
+    assert touch.state == "waiting"
+    uffd.writeprotect(region[3], wp=False)
+    touch.result()
+    lab.close()
+
+
+def test_a_fault_can_be_held_open(registered):
+    region, uffd = registered
+    touch = region.read(2)
+    fault = uffd.read_fault()
+    assert (fault.page, fault.minor, fault.write) == (2, True, False)
+    assert touch.state == "waiting"
+    with pytest.raises(FaultUnresolved) as caught:
+        touch.result(timeout=0.05)
+    assert caught.value.address == region[2].start
+    assert region.snapshot().lacks(State.PRESENT)[2]
+    uffd.continue_(region[2])
+    assert touch.result() == 102
+    assert touch.waited_ns >= 50_000_000
+
+
+def test_a_waiting_touch_can_be_taken_back(registered):
+    region, uffd = registered
+    touch = region.write(5, 0xBAD)
+    uffd.read_fault()
+    assert touch.withdraw() is True
+    with pytest.raises(TouchFailed, match="withdrawn"):
+        touch.result()
+    uffd.continue_(region[5])
+    assert region.alias.read(5).result() == 105
+
+
+def test_many_touches_wait_at_once(registered):
+    region, uffd = registered
+    touches = [region.read(page) for page in range(8)]
+    assert {uffd.read_fault().page for _ in touches} == set(range(8))
+    assert {touch.state for touch in touches} == {"waiting"}
+    uffd.continue_(region, wp=True)
+    assert [touch.result() for touch in touches] == [100 + page for page in range(8)]
+
+
+def test_dontwake_leaves_the_reader_asleep_until_wake(registered):
+    region, uffd = registered
+    touch = region.read(1)
+    uffd.read_fault()
+    uffd.continue_(region[1], dontwake=True)
+    assert touch.state == "waiting"
+    uffd.wake(region[1])
+    assert touch.result() == 101
+
+
+def test_copy_resolves_a_missing_fault(lab):
+    region = lab.map(pages=2)
+    uffd = lab.userfaultfd()
+    uffd.register(region, "missing", "wp")
+    touch = region.read(1)
+    assert uffd.read_fault().missing
+    uffd.copy(region[1], (0x1234).to_bytes(8, "little"), wp=True)
+    assert touch.result() == 0x1234
+    state = region[1].snapshot()
+    assert state.has(State.UFFD_WP)[0]
+    assert state.lacks(State.WRITABLE)[0]
+    assert region.alias.copy_out(1) == (0x1234).to_bytes(8, "little") + bytes(4088)
+
+
+def test_unregister_lets_the_kernel_resolve_faults_again(registered):
+    region, uffd = registered
+    touch = region.read(4)
+    uffd.read_fault()
+    uffd.unregister(region)
+    uffd.wake(region)  # the kernel wakes by itself only those who wait for a missing page
+    assert touch.result() == 104
+    with pytest.raises(NoMessage):
+        uffd.read_fault(timeout=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "errno_name", "words"),
+    [
+        ({"start": 1}, "EINVAL", "unaligned"),
+        ({"len": 0}, "EINVAL", "empty"),
+        ({"mode": 1 << 9}, "EINVAL", "0x200 mean nothing"),
+    ],
+)
+def test_wrong_words_reach_the_kernel_and_come_back_explained(registered, wrong, errno_name, words):
+    region, uffd = registered
+    values = {"start": region.start, "len": 4096, "mode": 0} | wrong
+    with pytest.raises(IoctlError, match=f"{errno_name}.*{words}"):
+        uffd.ioctl("UFFDIO_CONTINUE", values)
+
+
+def test_errors_leave_the_lab_usable(registered):
+    region, uffd = registered
+    uffd.continue_(region[0])
+    with pytest.raises(IoctlError, match="EEXIST"):
+        uffd.continue_(region[0])
+    empty = region.lab.map(pages=1)
+    uffd.register(empty, "minor")
+    with pytest.raises(IoctlError, match=r"EFAULT.*page cache"):
+        uffd.continue_(empty)
+    with pytest.raises(IoctlError, match=r"ENOENT.*registered for WP"):
+        uffd.writeprotect(empty)
+    assert region.read(0).result() == 100
+    empty.unmap()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"pages": 0}, "at least 1 page"),
+        ({"pages": -1}, "at least 1 page"),
+        ({"size": 4097}, "multiple of the page size, 4096"),
+        ({}, "pages=… or in bytes"),
+        ({"pages": 1, "size": 4096}, "pages=… or in bytes"),
+        ({"pages": 1, "memory": "shmen"}, "'shmem' and 'hugetlb'"),
+        ({"pages": 1, "page_size": 8192}, "pages of 4096 bytes"),
+        ({"pages": 100_000, "memory": "hugetlb"}, "huge pages of 2 MiB were asked for"),
+    ],
+)
+def test_a_mapping_that_cannot_be_says_why(lab, wrong, words):
+    with pytest.raises(UsageError, match=words):
+        lab.map(**wrong)
+
+
+def test_more_pages_than_memory_ends_the_target_not_the_lab(lab):
+    region = lab.map(pages=10**6)
+    with pytest.raises((TouchFailed, TargetLost)):
+        region.alias.fill(deadline=60)
+    lab.restart_target()
+    small = lab.map(pages=1)
+    small.alias.fill(7)
+    assert small.alias.read(0).result() == 7
+
+
+def test_a_lost_target_fails_what_waited_and_a_new_one_works(lab):
+    region = lab.map(pages=2)
+    region.alias.fill()
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor")
+    touch = region.read(0)
+    lab.call("agent.kill_target")
+    with pytest.raises(TargetLost, match="restart_target"):
+        touch.result(timeout=5)
+    with pytest.raises(TargetLost):
+        lab.map(pages=1)
+    lab.restart_target()
+    again = lab.map(pages=4)
+    again.alias.fill()
+    assert again.alias.snapshot().has(State.PRESENT).all()
+
+
+def test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline(lab):
+    """UFFDIO_COPY from a registered page faults itself; nobody resolves it."""
+    region, source = lab.map(pages=1), lab.map(pages=1)
+    uffd = lab.userfaultfd()
+    uffd.register(region, "missing")
+    uffd.register(source, "missing")
+    words = {"dst": region.start, "src": source.start, "len": 4096}
+    started = time.monotonic()
+    with pytest.raises(FaultUnresolved, match="killed"):
+        lab.target_call("ioctl", uffd.number, "UFFDIO_COPY", words, None, deadline=1)
+    assert time.monotonic() - started < 6
+    lab.restart_target()
+    lab.map(pages=1).alias.fill()
+
+
+def test_a_closed_lab_says_so():
+    lab = Lab("6.1-series")
+    region = lab.map(pages=1)
+    uffd = lab.userfaultfd()
+    lab.close()
+    lab.close()
+    for attempt in (lambda: lab.map(pages=1), region.snapshot, lambda: region.read(0), lambda: uffd.wake(region)):
+        with pytest.raises(LabClosed, match=r"Lab\('6\.1-series'\)"):
+            attempt()
+
+
+def test_closing_ends_what_waits():
+    lab = Lab("6.1-series")
+    region = lab.map(pages=1)
+    region.alias.fill()
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor")
+    touch = region.read(0)
+    waiting = threading.Timer(0.3, lab.close)
+    waiting.start()
+    with pytest.raises(uffdlab.UffdlabError):
+        touch.result(timeout=20)
+    waiting.join()
+
+
+def test_a_snapshot_is_of_the_target_asked_for(lab):
+    """After a restart the old page tables are not believed."""
+    region = lab.map(pages=4)
+    region.alias.fill()
+    region.alias.snapshot("physical")
+    witness = lab._witness("physical")
+    lab.restart_target()
+    with pytest.raises(WitnessError, match="physical"):
+        witness.read(region, 0, 4)
+
+
+def test_hugetlb_entries_lie_at_the_pmd(lab):
+    region = lab.map(pages=3, memory="hugetlb")
+    region.alias.fill(5)
+    state = region.alias.snapshot()
+    assert state.levels.tolist() == [2, 2, 2]
+    assert (state.frames() % 512 == 0).all()
+    assert region.alias.read(2).result() == 7
+    region.unmap()
