@@ -26,6 +26,7 @@ RECIPE = 1
 _CONFIG_DEADLINE = 300.0  # s
 _COMPILE_DEADLINE = 2 * 3600.0  # s
 _OBJECT = re.compile(r"  (?:CC|AS) +(?:\[M\] +)?\S")
+_LINK = re.compile(r"  LD +(?:\.tmp_)?vmlinux")
 _PLANNED = re.compile(r"echo '  (?:CC|AS) ")
 _OPTION = re.compile(r"(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set")
 _LEFT_OUT = {"ARCH", "CROSS_COMPILE", "LOCALVERSION", "LLVM", "CC", "LD", "HOSTCC", "LANGUAGE", "V", "W", "C"}
@@ -64,7 +65,10 @@ def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequ
             def count(line: str) -> None:
                 nonlocal compiled
                 compiled += bool(_OBJECT.match(line))
-                progress.at(min(compiled, planned))
+                if _LINK.match(line):
+                    progress.stage("linking")
+                else:
+                    progress.at(min(compiled, planned))
 
             make("vmlinux", on_line=count, deadline=_COMPILE_DEADLINE)
     return (tree.objects / "include" / "config" / "kernel.release").read_text().strip()

@@ -29,7 +29,9 @@ import platformdirs
 from uffdlab.errors import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+
+    from uffdlab.kernels.progress import Progress
 
 _LOCK_POLL = 0.2  # s
 _LOCK_DEADLINE = 2 * 3600.0  # s; longer than any build's own deadlines
@@ -93,11 +95,11 @@ class Cache:
         return self.folder / "logs" / f"{slug(name)}.log"
 
     @contextlib.contextmanager
-    def locked(self, what: str, on_wait: Callable[[str], None] | None = None) -> Iterator[int]:
+    def locked(self, what: str, progress: Progress) -> Iterator[int]:
         """Hold the lock on `what`, and give its file descriptor.
 
         A child that inherits the descriptor shares the lock: it is free only when all who could still write are gone.
-        That is why this is flock(2) itself. `on_wait` is called once, with words, when somebody else holds it.
+        That is why this is flock(2) itself.
 
         Raises
         ------
@@ -106,7 +108,8 @@ class Cache:
         """
         path = self.folder / "locks" / f"{slug(what)}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        until = time.monotonic() + _LOCK_DEADLINE
+        began = time.monotonic()
+        waiting = False
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             while True:
@@ -114,14 +117,16 @@ class Cache:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-                    if time.monotonic() > until:
+                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
+                    waited = time.monotonic() - began
+                    if waited > _LOCK_DEADLINE:
                         raise KernelError(
                             f"{what}: process {holder} has held {path} for two hours: end it, then try again"
                         ) from None
-                    if on_wait is not None:
-                        on_wait(f"waiting for process {holder}, which is at work on {what}")
-                        on_wait = None
+                    if not waiting:
+                        progress.stage(f"waiting for process {holder}, at work on {what}", unit="s")
+                        waiting = True
+                    progress.at(int(waited))
                     time.sleep(_LOCK_POLL)
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

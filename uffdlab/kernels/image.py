@@ -84,11 +84,11 @@ def vmlinux_of(bzimage: bytes) -> bytes | None:
         if payload.startswith(magic):
             try:
                 vmlinux = unpack(payload)
-            except (ValueError, OSError, EOFError, RuntimeError, struct.error, lzma.LZMAError, zlib.error):
+            except _UNPACK_ERRORS:
                 return None
-            except zstandard.ZstdError:
-                return None
-            return vmlinux if has_pvh_note(vmlinux) else None
+            # The kernel's build appends the unpacked size; gzip's own trailer ends with the same.
+            whole = struct.unpack("<I", payload[-4:])[0] == len(vmlinux)
+            return vmlinux if whole and has_pvh_note(vmlinux) else None
     return None
 
 
@@ -131,6 +131,17 @@ def _lz4_legacy(payload: bytes) -> bytes:
     return b"".join(blocks)
 
 
+_UNPACK_ERRORS = (
+    ValueError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    lzma.LZMAError,
+    zstandard.ZstdError,
+    lz4.block.LZ4BlockError,
+)
 _UNPACKERS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x1f\x8b": lambda payload: zlib.decompressobj(31).decompress(payload, _MAX_UNPACKED),
     b"\xfd7zXZ\0": lambda payload: lzma.LZMADecompressor().decompress(payload, _MAX_UNPACKED),

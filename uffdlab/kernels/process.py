@@ -122,6 +122,8 @@ class Child:
                     break
                 self._take(chunk, on_line)
         self._take(b"\n" if self._rest else b"", on_line)
+        if on_tick is not None:
+            on_tick()
         try:
             status = self._process.wait(max(0.0, until - time.monotonic()) + _TICK)
         except subprocess.TimeoutExpired:

@@ -120,8 +120,8 @@ class Supply:
     def _fetch(self, entry: Packaged, progress: Progress, refresh: bool) -> Kernel:
         root = self._cache.apt_root(entry.suites)
         self._make_cache_folder(root)
-        progress.start(entry.name, "not here yet, fetching Debian's package")
-        with self._cache.locked(_apt_lock(entry), progress.stage):
+        progress.start(entry.name, f"{_why(refresh)}, fetching Debian's package")
+        with self._cache.locked(_apt_lock(entry), progress):
             found, fresh = self._resolve(entry, progress, refresh)
             if kernel := self._cache.find(entry.name, key_of(entry, found)):
                 return kernel
@@ -148,16 +148,16 @@ class Supply:
                 missing="a plain path",
             )
         self._make_cache_folder(folder)
-        progress.start(entry.name, f"not here yet, building it from {entry.package}")
-        with self._cache.locked(_apt_lock(entry), progress.stage):
+        progress.start(entry.name, f"{_why(refresh)}, building it from {entry.package}")
+        with self._cache.locked(_apt_lock(entry), progress):
             found, fresh = self._resolve(entry, progress, refresh)
-        with self._cache.locked(f"tree {entry.source.name}", progress.stage) as lock:
+        with self._cache.locked(f"tree {entry.source.name}", progress) as lock:
             if kernel := self._cache.find(entry.name, key_of(entry, found)):
                 return kernel
             tree = Tree(folder, found.debs[0].sha256, (lock,))
             if not tree.unpacked:
                 host.require_space(folder, _SPACE_SOURCE, f"unpacking and building {entry.package}")
-                with self._cache.locked(_apt_lock(entry), progress.stage):
+                with self._cache.locked(_apt_lock(entry), progress):
                     found, debs = self._download(entry, found, fresh, progress)
                     tree = Tree(folder, found.debs[0].sha256, (lock,))
                     try:
@@ -299,6 +299,10 @@ def get(name: str | os.PathLike[str], *, progress: Progress | None = None, refre
     if name not in kernels and Path(name).is_file():
         return given(Path(name))
     return Supply(kernels).get(name, progress=progress, refresh=refresh)
+
+
+def _why(refresh: bool) -> str:
+    return "looking for a newer version" if refresh else "not here yet"
 
 
 def _apt_lock(entry: Entry) -> str:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _UNPACK_DEADLINE = 1800.0  # s
 _PATCH_DEADLINE = 60.0  # s
+_HUNKS_SHOWN = 4000  # characters
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _HEADER = re.compile(r"(?:--- |\+\+\+ |rename from |rename to |copy from |copy to )([^\t\n]+)")
 
@@ -136,7 +137,8 @@ class Tree:
 
     def _patch(self, scratch: Path, patch: Path, kernel: str) -> None:
         # No fuzz: what the lab shows must be the patch as written, not a guess at where it belongs.
-        command = ["patch", "-p1", "--fuzz=0", "--forward", "--batch", "--no-backup-if-mismatch", "--reject-file=-"]
+        rejected = self.folder / "rejected"
+        command = ["patch", "-p1", "--fuzz=0", "--force", "--no-backup-if-mismatch", f"--reject-file={rejected}"]
         with patch.open("rb") as file:
             try:
                 status, said = run(
@@ -144,9 +146,12 @@ class Tree:
                 )
             except ChildTimeout:
                 status, said = 1, f"not finished after {_PATCH_DEADLINE:.0f} s"
+        hunks = rejected.read_text(errors="replace") if rejected.exists() else ""
+        rejected.unlink(missing_ok=True)
         if status:
+            said = f"{said.strip()}\n{hunks[:_HUNKS_SHOWN]}".strip()
             raise PatchError(
-                f"{kernel}: {patch} does not apply to {self.source.name}. patch -p1 --fuzz=0 said:\n{said.strip()}\n"
+                f"{kernel}: {patch} does not apply to {self.source.name}. patch -p1 --fuzz=0 said:\n{said}\n"
                 "Bring the patch up to date with this source, or choose the source it was made for in kernels.toml",
                 kernel=kernel,
                 patch=str(patch),

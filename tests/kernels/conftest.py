@@ -1,0 +1,51 @@
+"""Kernels, cache and archive of a test's own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for tiny_kernel: --import-mode=importlib leaves it out
+
+import tiny_kernel
+
+
+@pytest.fixture(scope="session")
+def debs(tmp_path_factory) -> Path:
+    """The package files, made once."""
+    folder = tmp_path_factory.mktemp("debs")
+    tiny_kernel.source_deb(folder)
+    tiny_kernel.source_deb(
+        folder, "6.1.0-2", {**tiny_kernel.FILES, "fs/third.c": "int third(void)\n{\n\treturn 33;\n}\n"}
+    )
+    tiny_kernel.make_deb(
+        folder,
+        "linux-image-here",
+        "6.12",
+        {"boot/vmlinuz-6.12": tiny_kernel.bzimage(b"?"), "boot/config-6.12": b"CONFIG_A=y\n"},
+    )
+    return folder
+
+
+@pytest.fixture
+def lab(tmp_path, debs, monkeypatch) -> tiny_kernel.Lab:
+    """Kernels, cache and archive in a folder of this test's own."""
+    for variable in ("UFFDLAB_TEST_COUNT", "UFFDLAB_TEST_SLOW"):
+        monkeypatch.delenv(variable, raising=False)
+    for name, text in {
+        "kernels.toml": tiny_kernel.KERNELS_TOML,
+        "two.patch": tiny_kernel.PATCH,
+        "stale.patch": tiny_kernel.STALE_PATCH,
+        "broken.patch": tiny_kernel.BROKEN_PATCH,
+        "full.patch": tiny_kernel.FULL_PATCH,
+        "lab.config": "CONFIG_USERFAULTFD=y\n# CONFIG_NET is not set\n",
+        "unknown.config": "CONFIG_UNKNOWN=y\n",
+    }.items():
+        path = tmp_path / "kernel-patch" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tiny_kernel.Lab(
+        tmp_path, tiny_kernel.FakeArchive(debs, {"linux-source-tiny": "6.1.0-1", "linux-image-here": "6.12"})
+    )

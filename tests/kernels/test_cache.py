@@ -1,0 +1,107 @@
+"""Names, locks and finished kernels in the cache folder."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uffdlab.kernels.cache import Cache, Kernel, discard, slug, write_atomically
+from uffdlab.kernels.progress import Silent
+
+
+@given(st.lists(st.text(min_size=1, max_size=30), unique=True))
+def test_slugs_are_file_names_and_differ(names):
+    slugs = [slug(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    for each in slugs:
+        assert Path(each).name == each
+        assert not each.startswith(".")
+
+
+def test_folder_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "mine"))
+    assert Cache().folder == tmp_path / "mine"
+    monkeypatch.setenv("UFFDLAB_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert Cache().folder == tmp_path / "xdg" / "uffdlab"
+
+
+def publish(cache: Cache, content: bytes, key: str = "ab" * 32, name: str = "a/b") -> Kernel:
+    made = cache.folder / "made"
+    made.mkdir(parents=True)
+    (made / "vmlinux").write_bytes(content)
+    return cache.publish(made, Kernel(name, made / "vmlinux", "6.1", key))
+
+
+def test_published_is_found_and_removed(tmp_path):
+    cache = Cache(tmp_path)
+    assert cache.find("a/b", "ab" * 32) is None
+    kernel = publish(cache, b"one")
+    assert cache.find("a/b", "ab" * 32) == kernel
+    assert cache.find("a/b", "cd" * 32) is None
+    assert cache.find("a", "ab" * 32) is None
+    assert not (tmp_path / "made").exists()
+    other = publish(cache, b"other", name="a/b-c")
+    assert cache.finished("a/b") == [kernel]
+    assert cache.remove("a/b") > 3
+    assert cache.finished("a/b") == []
+    assert cache.finished("a/b-c") == [other]
+
+
+def test_publishing_again_replaces_whole(tmp_path):
+    cache = Cache(tmp_path)
+    first = publish(cache, b"one")
+    first.image.unlink()
+    assert cache.find("a/b", "ab" * 32) is None
+    assert publish(cache, b"two").image.read_bytes() == b"two"
+
+
+def test_folder_without_record_is_not_a_kernel(tmp_path):
+    cache = Cache(tmp_path)
+    kernel = publish(cache, b"one")
+    (kernel.image.parent / "kernel.json").unlink()
+    assert cache.find("a/b", "ab" * 32) is None
+    assert cache.finished("a/b") == []
+
+
+def test_lock_says_who_holds_it_and_children_share_it(tmp_path):
+    cache = Cache(tmp_path)
+    told = []
+
+    class Told(Silent):
+        def stage(self, text, total=0, unit=""):
+            told.append(text)
+            child.stdin.close()  # lets the child end, and with it the lock
+
+    with cache.locked("it", Silent()) as descriptor:
+        child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor])
+    with cache.locked("it", Told()):
+        pass
+    child.wait(20)
+    assert told == [f"waiting for process {os.getpid()}, at work on it"]
+    with cache.locked("it", Silent()), cache.locked("another", Silent()):
+        assert len(told) == 1
+
+
+def test_discard_clears_what_a_killed_discard_left(tmp_path):
+    (tmp_path / ".trash-1-1").mkdir()
+    (tmp_path / "it").mkdir()
+    discard(tmp_path / "it")
+    discard(tmp_path / "it")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "it"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,97 @@
+"""kernels.toml: what is in it, and what is wrong with it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uffdlab.errors import UnknownKernel
+from uffdlab.kernels.catalogue import Built, CatalogueError, Packaged, load
+
+SOURCE = '[source.s]\npackage = "linux-source-6.1"\nsuites = ["bookworm"]\n'
+KERNEL = '[kernel.k]\nabout = "a"\n'
+
+
+def read(folder, text: str):
+    path = folder / "kernels.toml"
+    path.write_text(text)
+    return load(path)
+
+
+def test_the_checkouts_own():
+    kernels = load()
+    names = [entry.name for entry in kernels]
+    assert names[:3] == ["6.1-base", "6.1-as-posted", "6.1-series"]
+    assert {"debian/bookworm", "debian/trixie", "debian/trixie-backports"} <= set(names)
+    assert len(names) == len(set(names)) == len(kernels)
+    built = [entry for entry in kernels if isinstance(entry, Built)]
+    assert len({entry.localversion for entry in built}) == len(built)
+    assert all(patch.suffix == ".patch" for entry in built for patch in entry.patches)
+    assert kernels["6.1-base"].patches == ()
+    assert all(isinstance(kernels[name], Packaged) for name in names if name.startswith("debian/"))
+
+
+def test_patches_in_order_folders_by_name(tmp_path):
+    for name in ("p/0002-b.patch", "p/0001-a.patch", "p/notes.txt", "x.patch", "one.config", "two.config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    kernel = read(
+        tmp_path,
+        SOURCE
+        + 'config = ["one.config"]\n'
+        + KERNEL
+        + 'source = "s"\npatches = ["x.patch", "p"]\nconfig = ["two.config"]\nlocalversion = "-x"\n',
+    )["k"]
+    assert [path.name for path in kernel.patches] == ["x.patch", "0001-a.patch", "0002-b.patch"]
+    assert [path.name for path in kernel.config] == ["one.config", "two.config"]
+    assert (kernel.package, kernel.suites, kernel.localversion) == ("linux-source-6.1", ("bookworm",), "-x")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[kernel", "is no TOML"),
+        ("kernel = 3", "kernel is not a table"),
+        ("[kernels.x]", "unknown kernels"),
+        (KERNEL, "package is missing"),
+        ('[kernel.k]\npackage = "p"\nsuites = ["s"]\n', r'\[kernel."k"\]: about is missing'),
+        (KERNEL + 'package = "p"\nsuites = "s"\n', "suites is not a list"),
+        (KERNEL + 'package = "p"\nsuites = []\n', "at least one"),
+        (KERNEL + 'package = "p q"\nsuites = ["s"]\n', "package 'p q' is not one word"),
+        (KERNEL + 'package = "--purge"\nsuites = ["s"]\n', "not one word"),
+        (KERNEL + 'package = "p"\nsuites = ["s\\nx"]\n', "not a list of words"),
+        (KERNEL + 'package = "p"\nsuites = ["s"]\npatches = ["x"]\n', "unknown patches"),
+        (SOURCE + KERNEL + 'source = "t"\n', r"no \[source.t\]; there are s"),
+        (SOURCE + KERNEL + 'source = "s"\npatches = ["none.patch"]\n', "none.patch is neither a patch nor a folder"),
+        (SOURCE + KERNEL + 'source = "s"\nconfig = ["none.config"]\n', "none.config is not a file"),
+        (SOURCE + KERNEL + 'source = "s"\nlocalversion = "x y"\n', "localversion 'x y'"),
+        ('[kernel."../k"]\nabout = "a"\npackage = "p"\nsuites = ["s"]\n', "a kernel's name is"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, text, says):
+    with pytest.raises(CatalogueError, match=says):
+        read(tmp_path, text)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(CatalogueError, match="No such file"):
+        load(tmp_path / "kernels.toml")
+
+
+@given(st.text())
+def test_unknown_names_are_unknown(name):
+    kernels = load()
+    if name not in kernels:
+        with pytest.raises(UnknownKernel, match=r"6\.1-series"):
+            kernels[name]
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [("6.1-serie", "6.1-series"), ("debian/trixe", "debian/trixie"), ("6.1-asposted", "6.1-as-posted")],
+)
+def test_near_names(typo, meant):
+    with pytest.raises(UnknownKernel, match=f"did you mean .*{meant}") as caught:
+        load()[typo]
+    assert caught.value.near[0] == meant

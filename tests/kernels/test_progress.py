@@ -1,0 +1,97 @@
+"""How far it is, told to a log, a terminal and a notebook."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import IPython.display
+import pytest
+from rich.console import Console
+
+from uffdlab.kernels import progress
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    return now
+
+
+def walk(shown, clock=None):
+    shown.start("6.1-x", "not here yet, building it")
+    shown.stage("fetching", 139_000_000, "bytes")
+    shown.at(70_000_000)
+    shown.stage("compiling", 1000, "objects")
+    for done in range(0, 1001, 10):
+        if clock:
+            clock[0] += 1
+        shown.at(done)
+    shown.finish("ready, 101 s")
+    shown.close()
+    shown.close()
+
+
+def test_lines_at_most_every_ten_seconds(clock):
+    stream = io.StringIO()
+    walk(progress.LineProgress(stream), clock)
+    lines = stream.getvalue().splitlines()
+    assert lines[0] == "6.1-x: not here yet, building it"
+    assert lines[-1] == "6.1-x: ready, 101 s"
+    assert lines[1] == "6.1-x: compiling 90/1000 objects (9 %)"
+    assert len(lines) == 12
+
+
+def test_terminal_shows_a_bar_and_leaves_a_line():
+    stream = io.StringIO()
+    walk(progress.TerminalProgress(Console(file=stream, force_terminal=True, width=100)))
+    shown = stream.getvalue()
+    assert "compiling" in shown
+    assert "1000/1000 objects" in shown
+    assert "6.1-x: ready, 101 s" in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")  # the cursor is back
+
+
+def test_notebook_ends_as_one_line_of_text(monkeypatch, clock):
+    pages = []
+
+    class Handle:
+        def update(self, page):
+            pages.append(page.data)
+
+    def display(page, *, display_id):
+        assert display_id
+        pages.append(page.data)
+        return Handle()
+
+    monkeypatch.setattr(IPython.display, "display", display)
+    walk(progress.NotebookProgress(), clock)
+    assert any('<progress aria-label="compiling" value="500" max="1000"' in page for page in pages)
+    assert any("fetching 0/139 MB (0 %)" in page for page in pages)
+    assert "<progress" not in pages[-1]
+    assert "ready, 101 s" in pages[-1]
+
+
+def test_a_log_gets_lines_and_a_terminal_bars(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert isinstance(progress.automatic(), progress.LineProgress)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert isinstance(progress.automatic(), progress.TerminalProgress)
+
+
+def test_a_notebook_gets_pages(monkeypatch):
+    class Shell:
+        kernel = object()
+
+    monkeypatch.setattr(IPython, "get_ipython", Shell)
+    assert isinstance(progress.automatic(), progress.NotebookProgress)
+
+
+def test_unknown_total_is_not_made_up():
+    stream = io.StringIO()
+    shown = progress.LineProgress(stream)
+    shown.stage("package lists")
+    shown.at(12)
+    assert "/" not in stream.getvalue()
+    assert "%" not in stream.getvalue()
