@@ -102,8 +102,8 @@ def _open_port() -> int:
                 return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
         if time.monotonic() > until:
             raise TimeoutError(
-                f"no virtio port is named {PORT}: the kernel needs VIRTIO_PCI and VIRTIO_CONSOLE built in, or as modules "
-                "in a folder modules beside its image"
+                f"no virtio port is named {PORT}: the kernel needs VIRTIO_PCI and VIRTIO_CONSOLE, built in or "
+                "as modules beside its image"
             )
         time.sleep(0.002)
 

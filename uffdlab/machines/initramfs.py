@@ -86,7 +86,8 @@ def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
     Parameters
     ----------
     extra : mapping, optional
-        More files by their path in the guest, as bytes or as a file of the host to copy; an executable stays one.
+        More files by their path in the guest, as bytes or as a file of the host to copy; programs and
+        executable files are executable there.
 
     Raises
     ------
@@ -176,7 +177,7 @@ def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str,
         entries.update(_libraries(loader, objects, sources))
     for name, content in extra.items():
         if isinstance(content, bytes):
-            entries[name] = cpio.file(content)
+            entries[name] = cpio.file(content, executable=content.startswith((b"#!", b"\x7fELF")))
         else:
             entries[name] = cpio.file(content.read_bytes(), executable=os.access(content, os.X_OK))
     return entries

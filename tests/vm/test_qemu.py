@@ -1,0 +1,434 @@
+"""QEMU machines for real: they come up, they end in every way there is, and nothing of them stays."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from uffdlab import errors, kernels
+from uffdlab.machines import qemu, store
+
+pytestmark = pytest.mark.vm
+
+ALL = ("6.1-base", "6.1-series", "6.1-as-posted", "debian/bookworm", "debian/trixie", "debian/trixie-backports")
+
+# An init that can do a little more for the host than the real one.
+CURIOUS = b"""#!/usr/bin/python3 -ISBXutf8
+import mmap, os, struct, time
+from uffdlab.agent import commands, init
+
+kept = []
+
+def read(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+def pages(pattern, count):
+    # Pages filled with a pattern and their number, and the frames they are in.
+    memory = mmap.mmap(-1, count * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    kept.append(memory)
+    for page in range(count):
+        memory[page * 4096:(page + 1) * 4096] = (pattern + struct.pack("<Q", page)) * (4096 // (len(pattern) + 8))
+    import ctypes
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    with open("/proc/self/pagemap", "rb", buffering=0) as file:
+        file.seek(address // 4096 * 8)
+        words = struct.unpack(f"<{count}Q", file.read(8 * count))
+    return [word & (1 << 55) - 1 for word in words]
+
+def write(path, data):
+    with open(path, "wb", buffering=0) as file:
+        return file.write(data)
+
+commands.METHODS.update({
+    "test.read": read,
+    "test.write": write,
+    "test.list": os.listdir,
+    "test.wall_ns": time.time_ns,
+    "test.random": lambda: os.urandom(16),
+    "test.sleep": time.sleep,
+    "test.pages": pages,
+    "test.exit": lambda: os._exit(3),
+})
+init.main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _emulated(monkeypatch):
+    monkeypatch.setenv("UFFDLAB_ACCEL", "tcg")
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    return kernels.get("6.1-series")
+
+
+def curious(kernel, **options):
+    return qemu.start(kernel, extra={"init": CURIOUS}, **options)
+
+
+def children(pid):
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def pids(machine):
+    keeper = machine._process._keeper.pid
+    return keeper, *children(keeper)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone_within(seconds, processes):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if not any(alive(pid) for pid in processes):
+            return True
+        time.sleep(0.01)
+    return False
+
+
+@pytest.mark.timeout(1800)  # a kernel that is not there yet is built first
+@pytest.mark.parametrize("name", ALL)
+def test_every_kernel_boots_and_is_restored(name):
+    image = kernels.get(name)
+    with qemu.start(image, cold=True) as machine:
+        cold = machine.hello
+        assert not machine.restored
+    assert cold["release"] == image.release
+    assert cold["page_size"] == 4096
+    qemu.start(image).close()
+    started = time.monotonic()
+    with qemu.start(image) as machine:
+        assert machine.restored
+        assert machine.call("agent.ping", "here") == "here"
+        assert machine.hello["release"] == image.release
+    assert time.monotonic() - started < 5  # 0.4 s on an idle machine
+
+
+def test_options_reach_the_guest(kernel):
+    with curious(kernel, cpus=2, memory_mib=512, append="uffdlab.test=yes", cold=True) as machine:
+        assert machine.hello["cpus"] == 2
+        assert b"uffdlab.test=yes" in machine.call("test.read", "/proc/cmdline")
+        total = int(re.search(rb"MemTotal: +(\d+) kB", machine.call("test.read", "/proc/meminfo"))[1])
+        assert 400 << 10 < total <= 512 << 10
+
+
+def test_a_restored_guest_has_the_time_and_randomness_of_its_own(kernel):
+    curious(kernel).close()
+    with curious(kernel) as one, curious(kernel) as two:
+        assert one.restored
+        assert two.restored
+        for machine in (one, two):
+            assert abs(machine.call("test.wall_ns") - time.time_ns()) < 2e9
+        assert one.call("test.random") != two.call("test.random")
+
+
+def test_a_guest_reaches_nothing_of_the_host(kernel):
+    with curious(kernel) as machine:
+        assert set(machine.call("test.list", "/sys/class/net")) <= {"lo"}
+        disks = machine.call("test.list", "/sys/class/block")
+        assert all(name.startswith(("ram", "loop", "zram")) for name in disks)
+        _keeper, emulator = pids(machine)
+        status = Path(f"/proc/{emulator}/status").read_text()
+        assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
+        sockets = [os.readlink(link) for link in Path(f"/proc/{emulator}/fd").iterdir()]
+        assert not any("/9p" in name or name.endswith((".sock", ".img")) for name in sockets)
+
+
+def test_panic(kernel):
+    with qemu.start(kernel) as machine:
+        started = time.monotonic()
+        with pytest.raises(errors.GuestPanic, match="sysrq triggered crash") as caught:
+            machine.call("agent.sysrq", "c", deadline=10)
+        assert time.monotonic() - started < 10
+        assert "Kernel panic" in caught.value.console
+        with pytest.raises(errors.GuestPanic):
+            machine.call("agent.ping", 1)
+
+
+def test_an_agent_that_ends_is_the_end_of_the_machine(kernel):
+    with curious(kernel) as machine, pytest.raises(errors.GuestPanic, match="Attempted to kill init"):
+        machine.call("test.exit", deadline=10)
+
+
+def test_init_says_on_the_console_why_it_gave_up(kernel):
+    script = b"#!/usr/bin/python3 -ISBXutf8\nraise SystemExit('this init gives up')\n"
+    with pytest.raises(errors.MachineLost, match="this init gives up"):
+        qemu.start(kernel, extra={"init": script}, cold=True, deadline=30)
+
+
+def test_hang(kernel):
+    with curious(kernel) as machine:
+        started = time.monotonic()
+        with pytest.raises(errors.MachineTimeout, match=r"test\.sleep: no answer within 1\.0 s"):
+            machine.call("test.sleep", 3, deadline=1)
+        assert time.monotonic() - started < 5
+        assert machine.call("agent.ping", 7, deadline=10) == 7  # the late answer to the other is dropped
+
+
+def test_a_stopped_guest_is_late(kernel):
+    with qemu.start(kernel) as machine:
+        with machine.physical.paused(), pytest.raises(errors.MachineTimeout):
+            machine.call("agent.ping", deadline=0.5)
+        assert machine.call("agent.ping", 2) == 2
+
+
+def test_no_hello_in_time(kernel):
+    script = b"#!/usr/bin/python3 -ISBXutf8\nimport time\nprint('sleeping on', flush=True)\ntime.sleep(1000)\n"
+    with pytest.raises(errors.MachineTimeout, match="did not come up") as caught:
+        qemu.start(kernel, extra={"init": script}, cold=True, deadline=12)
+    assert "sleeping on" in caught.value.console
+
+
+def test_qemu_killed_from_outside(kernel):
+    with curious(kernel) as machine:
+        keeper, emulator = pids(machine)
+        with ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(machine.call, "test.sleep", 60, deadline=60) for _ in range(2)]
+            time.sleep(0.3)
+            killed = time.monotonic()
+            os.kill(emulator, signal.SIGKILL)
+            for future in waiting:
+                with pytest.raises(errors.MachineLost, match="killed by signal 9"):
+                    future.result(10)
+        assert time.monotonic() - killed < 5
+        assert gone_within(1, [keeper])
+        with pytest.raises(errors.MachineLost):
+            machine.physical.root_candidates()
+
+
+def test_keeper_killed_from_outside(kernel):
+    with qemu.start(kernel) as machine:
+        keeper, emulator = pids(machine)
+        os.kill(keeper, signal.SIGKILL)
+        assert gone_within(1, [emulator])
+        with pytest.raises(errors.MachineLost, match="killed with its keeper"):
+            machine.call("agent.ping")
+
+
+OWNER = """
+    import os, sys, threading, time
+    from uffdlab import kernels
+    from uffdlab.machines import qemu
+    made = []
+    thread = threading.Thread(target=lambda: made.append(qemu.start(kernels.get("6.1-series"))))
+    thread.start()
+    thread.join()  # a machine does not depend on the thread that started it
+    machine = made[0]
+    time.sleep(0.2)
+    assert machine.call("agent.ping", 5) == 5
+    keeper = machine._process._keeper.pid
+    with open(f"/proc/{keeper}/task/{keeper}/children") as file:
+        print(keeper, *file.read().split(), flush=True)
+"""
+
+
+@contextlib.contextmanager
+def owner(code):
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(OWNER) + textwrap.dedent(code)],
+        stdout=subprocess.PIPE,
+        stdin=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process, [int(word) for word in process.stdout.readline().split()]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_nothing_outlives_an_owner_that_is_killed():
+    with owner("sys.stdin.read()") as (process, found):
+        assert len(found) == 2
+        assert all(alive(pid) for pid in found)
+        process.kill()
+        assert gone_within(1, found)
+
+
+def test_nothing_outlives_an_owner_that_is_killed_while_a_forked_child_lives():
+    code = """
+        child = os.fork()
+        if child == 0:
+            time.sleep(20)
+            os._exit(0)
+        print(child, flush=True)
+        sys.stdin.read()
+    """
+    with owner(code) as (process, found):
+        child = int(process.stdout.readline())
+        process.kill()
+        try:
+            assert gone_within(1, found)
+            assert alive(child)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_nothing_outlives_an_owner_that_exits_without_closing():
+    with owner("") as (process, found):
+        assert process.wait(10) == 0
+        assert gone_within(1, found)
+
+
+def test_a_forked_child_neither_uses_nor_ends_the_machine():
+    code = """
+        from uffdlab import errors
+        child = os.fork()
+        if child == 0:
+            try:
+                machine.call("agent.ping", 1)
+            except errors.MachineLost:
+                machine.close()
+                del machine, made
+                sys.exit(7)
+        _pid, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), machine.call("agent.ping", 6), flush=True)
+    """
+    with owner(code) as (process, _found):
+        assert process.stdout.readline().split() == ["7", "6"]
+
+
+def test_a_machine_nobody_refers_to_ends(kernel):
+    machine = qemu.start(kernel)
+    found = pids(machine)
+    del machine
+    assert gone_within(1, found)
+
+
+def test_machines_at_the_same_time_share_nothing(kernel):
+    with ThreadPoolExecutor(3) as pool:
+        machines = list(pool.map(lambda _: curious(kernel), range(3)))
+    try:
+        for number, machine in enumerate(machines):
+            machine.call("test.write", "/tmp/mine", bytes([number]))
+        assert [machine.call("test.read", "/tmp/mine") for machine in machines] == [b"\0", b"\1", b"\2"]
+        machines[0].close()
+        assert machines[1].call("agent.ping", 1) == 1
+    finally:
+        for machine in machines:
+            machine.close()
+
+
+def resources():
+    return (
+        len(os.listdir("/proc/self/fd")),
+        threading.active_count(),
+        len([pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]),
+    )
+
+
+def test_twenty_machines_leave_nothing(kernel):
+    def once():
+        with qemu.start(kernel) as machine:
+            machine.physical.root_candidates()
+
+    once()
+    before = resources()
+    for _ in range(20):
+        once()
+    assert resources() == before
+
+
+def test_a_closed_machine(kernel):
+    machine = qemu.start(kernel)
+    physical = machine.physical
+    frame = physical.root_candidates()[0][0] // 4096
+    kept = physical.words(frame)
+    machine.close()
+    machine.close()
+    for use in (lambda: machine.call("agent.ping"), lambda: machine.physical, lambda: physical.words(frame)):
+        with pytest.raises(errors.LabClosed):
+            use()
+    assert kept.any()
+    assert isinstance(machine.console(), str)
+
+
+@pytest.mark.parametrize("memory_mib", [1024, 3072])
+def test_physical_memory_is_the_guests(kernel, memory_mib):
+    pattern = os.urandom(24)
+    with curious(kernel, memory_mib=memory_mib, cold=True) as machine:
+        frames = machine.call("test.pages", pattern, 300)
+        expected = np.frombuffer(
+            b"".join((pattern + page.to_bytes(8, "little")) * 128 for page in range(300)), dtype="<u8"
+        ).reshape(300, 512)
+        assert np.array_equal(machine.physical.words(np.array(frames)), expected)
+        assert machine.physical.read(frames[7] * 4096 + 3, 40) == (pattern + (7).to_bytes(8, "little") + pattern)[3:43]
+        if memory_mib > 2816:
+            assert max(frames) >= (1 << 32) // 4096  # what is above 4 GiB was looked at
+        roots = machine.physical.root_candidates()
+        assert len(roots) == 1
+        assert roots[0][1] == 4
+        assert machine.physical.words(roots[0][0] // 4096)[256:].any()  # the kernel's half
+        with pytest.raises(errors.WitnessError):
+            machine.physical.words(0xFEE00)
+
+
+# --- saved states
+
+
+@pytest.fixture
+def own_states(monkeypatch, tmp_path):
+    # A cache of its own for machines; the kernel is in the other one.
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
+    return lambda: sorted(store.folder("machines").glob("*.state"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbled header", "garbled devices", "other pages"])
+def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
+    qemu.start(kernel).close()
+    (state,) = own_states()
+    data = bytearray(state.read_bytes())
+    match damage:
+        case "cut":
+            del data[-5000:]
+        case "garbled header":
+            data[40:60] = b"x" * 20
+        case "garbled devices":
+            at = data.index(b"QEVM")
+            data[at : at + 2000] = os.urandom(2000)
+        case "other pages":
+            data[-len(data) // 2 :] = os.urandom(1) * (len(data) // 2)
+    state.write_bytes(data)
+    with qemu.start(kernel) as machine:
+        assert not machine.restored
+        assert machine.call("agent.ping", 1) == 1
+    with qemu.start(kernel) as machine:
+        assert machine.restored
+
+
+def test_saving_and_restoring_at_the_same_time(kernel, own_states):
+    with ThreadPoolExecutor(4) as pool:
+        for machine in pool.map(lambda _: qemu.start(kernel), range(4)):
+            assert machine.call("agent.ping", 3) == 3
+            machine.close()
+    assert len(own_states()) == 1
+    assert [path.name for path in own_states()[0].parent.iterdir() if path.suffix != ".state"] == []
+
+
+def test_a_cold_boot_saves_nothing(kernel, own_states):
+    qemu.start(kernel, cold=True).close()
+    assert own_states() == []
+
+
+def test_other_options_are_another_state(kernel, own_states):
+    qemu.start(kernel).close()
+    with qemu.start(kernel, append="uffdlab.other=1") as machine:
+        assert not machine.restored
+    assert len(own_states()) == 2
