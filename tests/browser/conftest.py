@@ -87,7 +87,7 @@ def jupyterlab(tmp_path_factory):
     home = tmp_path_factory.mktemp("jupyter")
     folder, config, runtime, log = home / "notebooks", home / "config", home / "runtime", home / "log"
     # A copy: running a notebook in JupyterLab saves its outputs, and ours is kept without.
-    shutil.copytree(os.environ.get("UFFDLAB_TEST_NOTEBOOKS", ROOT / "notebooks"), folder)
+    shutil.copytree(ROOT / "notebooks", folder)
     settings = config / "labconfig" / "default_setting_overrides.json"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(SETTINGS))
