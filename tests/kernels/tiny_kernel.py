@@ -148,10 +148,12 @@ def bzimage(payload: bytes, *, release: str = "6.1.0-test", protocol: int = 0x20
     return bytes(head) + bytes(0x20) + payload + bytes(64)
 
 
-def make_deb(folder: Path, package: str, version: str, content: dict[str, bytes]) -> Path:
+def make_deb(folder: Path, package: str, version: str, content: dict[str, bytes], *, depends: str = "") -> Path:
     """Pack a Debian package with these files."""
     root = folder / f"{package}-{version}"
     control = f"Package: {package}\nVersion: {version}\nArchitecture: amd64\nMaintainer: test <t@example.org>\n"
+    if depends:
+        control += f"Depends: {depends}\n"
     for name, data in {"DEBIAN/control": f"{control}Description: test\n".encode(), **content}.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -247,7 +247,8 @@ class DebianArchive:
         record = dict(re.findall(r"^([A-Za-z0-9-]+): *(.*)$", said, re.MULTILINE))
         if status or not {"Version", "Size", "SHA256"} <= record.keys():
             raise SourceError(
-                f"{', '.join(suites)}: no package {package}: check the name and the suites in kernel-patch/kernels.toml"
+                f"{', '.join(suites)}: no package {package} (apt-cache show: {said.strip() or 'nothing'}): check the "
+                "name and the suites in kernel-patch/kernels.toml"
             )
         return record
 
@@ -294,7 +295,7 @@ def _configuration(root: Path) -> str:
 
 
 def _environment() -> dict[str, str]:
-    environment = {key: value for key, value in os.environ.items() if key not in {"APT_CONFIG", "LANGUAGE"}}
+    environment = {key: value for key, value in os.environ.items() if key != "LANGUAGE"}
     return {**environment, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
 

@@ -1,0 +1,246 @@
+"""Packages through a private apt root: from a repository in a folder, signed by a key of the test's own."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from tiny_kernel import make_deb
+
+from uffdlab.errors import HostUnsupported, SourceError
+from uffdlab.kernels.apt import DebianArchive, Mirrors, choose_mirrors
+from uffdlab.kernels.progress import Silent
+
+MAIN = "http://mirror.example/debian/"
+OTHERS = """\
+Packages|https://other.example/|bookworm|stable|$(ORIGIN)
+Packages|https://more.example/|bookworm-pgdg|main|more
+Packages|cdrom://here/|bookworm|main|Debian
+Translations|https://no.example/|bookworm|main|Debian
+"""
+SECURITY = "http://mirror.example/debian-security/"
+
+
+@pytest.mark.parametrize(
+    ("targets", "main", "security"),
+    [
+        (
+            f"Packages|{SECURITY}|bookworm-security|main|Debian\nPackages|{MAIN}|bookworm|main|Debian\n",
+            MAIN,
+            SECURITY,
+        ),
+        (f"Packages|{MAIN}|bookworm-updates|main|Debian\n", MAIN, ""),
+        (f"Packages|{SECURITY}|oldstable/updates|main|Debian\nPackages|{MAIN}|stable|main|Debian\n", MAIN, SECURITY),
+        # apt has no lists yet, so it does not know the origin
+        (f"Packages|{MAIN}|bookworm|main|$(ORIGIN)\n", MAIN, ""),
+        (
+            OTHERS + f"Packages|{MAIN}|sid|main|$(ORIGIN)\n",
+            MAIN,
+            "",
+        ),
+    ],
+)
+def test_mirrors_of_a_machine(targets, main, security):
+    assert choose_mirrors(targets) == Mirrors(main, security)
+
+
+@pytest.mark.parametrize("targets", ["", "Packages|http://u.example/ubuntu|noble|main|Ubuntu\n", "garbage\n|||\n"])
+def test_no_debian_mirror(targets):
+    with pytest.raises(HostUnsupported, match="no mirror of Debian") as caught:
+        choose_mirrors(targets)
+    assert caught.value.missing == "a Debian mirror"
+
+
+def test_security_suites_come_from_the_security_mirror(tmp_path):
+    mirrors = Mirrors(MAIN, SECURITY)
+    assert f"{SECURITY} bookworm-security main" in mirrors.line("bookworm-security", tmp_path)
+    assert f"{MAIN} trixie-backports main" in mirrors.line("trixie-backports", tmp_path)
+    assert f"signed-by={tmp_path}" in mirrors.line("trixie", tmp_path)
+    assert Mirrors(MAIN, "").line("bookworm-security", tmp_path) == ""
+
+
+def test_this_machine_without_apt(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostUnsupported, match=r"apt-get.*dpkg-deb.*Debian: apt dpkg"):
+        DebianArchive().resolve("linux-image-x", ("here",), tmp_path / "root", Silent())
+    assert not (tmp_path / "root").exists()
+
+
+def test_no_keyring(tmp_path):
+    with pytest.raises(HostUnsupported, match="install the package debian-archive-keyring"):
+        DebianArchive(keyring=tmp_path / "none").resolve("linux-image-x", ("here",), tmp_path / "root", Silent())
+
+
+class Repository:
+    """A Debian archive in a folder."""
+
+    def __init__(self, folder, home):
+        self.folder = folder
+        self.home = home
+        self.keyring = home / "key.gpg"
+        self.suite = folder / "dists" / "here"
+
+    def gpg(self, *words, **options):
+        return subprocess.run(
+            ["gpg", "--homedir", self.home, "--batch", "--yes", "--passphrase", "", "--quiet", *words],
+            check=True,
+            capture_output=True,
+            timeout=60,
+            **options,
+        )
+
+    def publish(self, debs, *, sign=True):
+        index = ""
+        pool = self.folder / "pool"
+        pool.mkdir(parents=True, exist_ok=True)
+        for deb in debs:
+            shutil.copy(deb, pool)
+            control = subprocess.run(["dpkg-deb", "-f", deb], check=True, capture_output=True, text=True).stdout
+            digest = hashlib.sha256(deb.read_bytes()).hexdigest()
+            index += f"{control}Filename: pool/{deb.name}\nSize: {deb.stat().st_size}\nSHA256: {digest}\n\n"
+        folder = self.suite / "main" / "binary-amd64"
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = ""
+        for name, data in {"Packages": index.encode(), "Packages.gz": gzip.compress(index.encode())}.items():
+            (folder / name).write_bytes(data)
+            lines += f" {hashlib.sha256(data).hexdigest()} {len(data)} main/binary-amd64/{name}\n"
+        release = (
+            "Origin: Debian\nSuite: here\nCodename: here\nDate: Tue, 14 Feb 2023 00:00:00 UTC\n"
+            f"Architectures: amd64\nComponents: main\nSHA256:\n{lines}"
+        )
+        (self.suite / "Release").write_text(release)
+        (self.suite / "InRelease").unlink(missing_ok=True)
+        if sign:
+            self.gpg("--clearsign", "--output", self.suite / "InRelease", self.suite / "Release")
+
+    def archive(self):
+        return DebianArchive(Mirrors(f"file:{self.folder}", ""), self.keyring)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    if shutil.which("gpg") is None:
+        pytest.skip("no gpg to sign a repository with")
+    folder = tmp_path_factory.mktemp("gpg")
+    folder.chmod(0o700)
+    made = Repository(folder, folder)
+    made.gpg("--quick-generate-key", "test <test@example.org>", "ed25519", "sign", "never")
+    made.gpg("--output", made.keyring, "--export")
+    yield folder
+    subprocess.run(["gpgconf", "--homedir", folder, "--kill", "all"], check=False, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path, home):
+    made = Repository(tmp_path / "mirror", home)
+    packages = tmp_path / "packages"
+    packages.mkdir()
+
+    def depending(name, *needs):
+        return make_deb(packages, name, "7.3-1", {"usr/share/x": name.encode()}, depends=", ".join(needs))
+
+    made.debs = [
+        depending("linux-image-cloud-amd64", "linux-image-7.3-cloud-amd64 (= 7.3-1)", "linux-modules-7.3"),
+        depending(
+            "linux-image-7.3-cloud-amd64",
+            "initramfs-tools | dracut",
+            "linux-base (>= 4)",
+            "linux-base-7.3",
+            "linux-binary-7.3 (= 7.3-1)",
+        ),
+        depending("linux-binary-7.3", "linux-image-7.3-cloud-amd64"),
+        depending("linux-base-7.3"),
+        depending("linux-modules-7.3"),
+        make_deb(packages, "linux-image-cloud-amd64", "6.1-1", {"usr/share/x": b"old"}),
+    ]
+    made.publish(made.debs)
+    return made
+
+
+def test_newest_version_and_what_makes_it_up(repository, tmp_path):
+    root = tmp_path / "root"
+    found = repository.archive().resolve("linux-image-cloud-amd64", ("here",), root, Silent())
+    assert found.version == "7.3-1"
+    names = [deb.package for deb in found.debs]
+    assert names == [
+        "linux-image-cloud-amd64",
+        "linux-image-7.3-cloud-amd64",
+        "linux-base-7.3",
+        "linux-binary-7.3",
+    ]
+    paths = repository.archive().download(found, ("here",), root, Silent())
+    assert [path.name.partition("_")[0] for path in paths] == names
+    assert all(path.is_file() for path in paths)
+
+
+def test_the_systems_apt_is_left_alone(repository, tmp_path, monkeypatch):
+    # Hooks, pins and sources of the system must not come in: here they would fail at once.
+    config = tmp_path / "system.conf"
+    config.write_text(
+        'APT::Update::Pre-Invoke { "false"; };\nAPT::Update::Post-Invoke { "false"; };\n'
+        'Acquire::AllowInsecureRepositories "true";\nAPT::Get::AllowUnauthenticated "true";\n'
+    )
+    monkeypatch.setenv("APT_CONFIG", str(config))
+    root = tmp_path / "root"
+    before = {path: path.stat().st_mtime_ns for path in map(Path, ("/var/lib/apt/lists", "/var/cache/apt"))}
+    repository.archive().resolve("linux-image-cloud-amd64", ("here",), root, Silent())
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert {path.name for path in root.iterdir()} <= {"apt.conf", "sources.list", "lists", "cache", "state"}
+
+
+def test_unknown_package(repository, tmp_path):
+    with pytest.raises(SourceError, match="here: no package linux-image-none"):
+        repository.archive().resolve("linux-image-none", ("here",), tmp_path / "root", Silent())
+
+
+def refused(repository, tmp_path, says):
+    with pytest.raises(SourceError, match=says) as caught:
+        repository.archive().resolve("linux-image-cloud-amd64", ("here",), tmp_path / "root", Silent())
+    return str(caught.value)
+
+
+def test_unsigned_suite_is_refused(repository, tmp_path):
+    repository.publish(repository.debs, sign=False)
+    refused(repository, tmp_path, "is not signed")
+
+
+def test_suite_signed_by_another_key_is_refused(repository, tmp_path, home):
+    other = tmp_path / "other"
+    other.mkdir(mode=0o700)
+    stranger = Repository(repository.folder, other)
+    stranger.gpg("--quick-generate-key", "stranger <s@example.org>", "ed25519", "sign", "never")
+    stranger.publish(repository.debs)
+    subprocess.run(["gpgconf", "--homedir", other, "--kill", "all"], check=False, capture_output=True)
+    refused(repository, tmp_path, "signatures couldn't be verified|NO_PUBKEY")
+
+
+def test_index_that_is_not_the_signed_one_is_refused(repository, tmp_path):
+    folder = repository.suite / "main" / "binary-amd64"
+    changed = (folder / "Packages").read_bytes().replace(b"7.3-1", b"7.3-2")
+    (folder / "Packages").write_bytes(changed)
+    (folder / "Packages.gz").write_bytes(gzip.compress(changed))
+    refused(repository, tmp_path, "apt-get update for here")
+
+
+def test_package_that_is_not_the_signed_one_is_refused(repository, tmp_path):
+    root = tmp_path / "root"
+    found = repository.archive().resolve("linux-image-cloud-amd64", ("here",), root, Silent())
+    deb = next((repository.folder / "pool").glob("linux-binary-7.3_*"))
+    data = bytearray(deb.read_bytes())
+    data[-1] ^= 1
+    deb.write_bytes(data)
+    with pytest.raises(SourceError, match=r"linux-binary-7\.3"):
+        repository.archive().download(found, ("here",), root, Silent())
+
+
+def test_mirror_that_is_gone(repository, tmp_path):
+    root = tmp_path / "root"
+    found = repository.archive().resolve("linux-image-cloud-amd64", ("here",), root, Silent())
+    shutil.rmtree(repository.folder)
+    with pytest.raises(SourceError, match=r"apt-get download .*failed"):
+        repository.archive().download(found, ("here",), root, Silent())
+    refused(repository, tmp_path, "Check the network")
