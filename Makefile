@@ -6,32 +6,33 @@ MAKEFLAGS += --no-print-directory
 python := .venv/bin/python
 
 # Each of these installs what is missing and ends at once when nothing is.
-.PHONY: setup setup-test setup-lab
+.PHONY: setup setup-lab setup-test setup-check
 setup:       ; @vm/install-packages demo && vm/make-venv
 setup-lab:   ; @vm/install-packages lab && vm/make-venv
 setup-test:  ; @vm/install-packages test && vm/make-venv dev
 setup-check: ; @vm/install-packages demo && vm/make-venv dev
 
+# Jupyter's own settings stay in the checkout: your ~/.jupyter and ~/.ipython neither change nor get in the way.
+jupyter := $(CURDIR)/build/jupyter
+demo lab: export JUPYTER_CONFIG_DIR := $(jupyter)/config
+demo lab: export JUPYTER_DATA_DIR := $(jupyter)/data
+demo lab: export JUPYTER_RUNTIME_DIR := $(jupyter)/runtime
+demo lab: export JUPYTERLAB_SETTINGS_DIR := $(jupyter)/config/lab/user-settings
+demo lab: export JUPYTERLAB_WORKSPACES_DIR := $(jupyter)/config/lab/workspaces
+demo lab: export IPYTHONDIR := $(jupyter)/ipython
+no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
+
 .PHONY: demo
 demo: setup ## build two kernels, run the notebook, show every page before and after (build/demo/)
 	@$(python) -m uffdlab.demo
-
-# JupyterLab's own settings stay in the checkout: your ~/.jupyter neither changes nor gets in the way.
-jupyter := $(CURDIR)/build/jupyter
-lab: export JUPYTER_CONFIG_DIR := $(jupyter)/config
-lab: export JUPYTER_DATA_DIR := $(jupyter)/data
-lab: export JUPYTER_RUNTIME_DIR := $(jupyter)/runtime
-lab: export JUPYTERLAB_SETTINGS_DIR := $(jupyter)/config/lab/user-settings
-lab: export JUPYTERLAB_WORKSPACES_DIR := $(jupyter)/config/lab/workspaces
-lab: export IPYTHONDIR := $(jupyter)/ipython
-no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
 .PHONY: lab
 lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
 	@mkdir -p "$(jupyter)/config/labconfig"
 	@echo '$(no-news)' >"$(jupyter)/config/labconfig/default_setting_overrides.json"
 	@root=(); [ "$$(id -u)" != 0 ] || root=(--allow-root); \
-	exec $(python) -m jupyter lab "$${root[@]}" $(LABFLAGS) notebooks/minor_wp.ipynb
+	exec $(python) -m jupyter lab "$${root[@]}" --ServerApp.root_dir=notebooks \
+		--LabApp.default_url=/lab/tree/minor_wp.ipynb $(LABFLAGS)
 
 .PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser
 test: setup-test ## every check and test, and how long each part took
