@@ -9,7 +9,7 @@ _HEAD = 64 << 10  # bytes kept of the beginning
 _TAIL = 960 << 10  # bytes kept of the end
 # As the kernel says them; a line is enough, the tail shows the rest.
 _PANIC = re.compile(
-    r"Kernel panic - not syncing.*|Oops: .*|BUG: .*|general protection fault.*|kernel BUG at .*",
+    r"Kernel panic - not syncing.*|\bOops: .*|\bBUG: .*|general protection fault.*|kernel BUG at .*",
     re.IGNORECASE,
 )
 _UNPRINTABLE = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")

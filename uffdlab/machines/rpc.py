@@ -257,12 +257,18 @@ class Client:
             max_map_len=MAX_ITEMS,
             max_ext_len=0,
         )
+        # The unpacker bounds what it has not looked at yet, not what it has made of half a frame.
+        fed = finished = 0
         try:
             while data := self._stream.recv(_CHUNK):
                 try:
+                    fed += len(data)
                     unpacker.feed(data)
                     for frame in unpacker:
+                        finished = unpacker.tell()
                         self._take(frame)
+                    if fed - finished > MAX_FRAME:
+                        raise _Malformed(f"it is larger than {MAX_FRAME >> 20} MiB")
                 except Exception as error:  # noqa: BLE001 - whatever a hostile frame causes, it is a bad frame
                     reason = str(error) or type(error).__name__
                     self.fail(self._explain_malformed(f"the agent sent a malformed frame: {reason}"))

@@ -1,0 +1,53 @@
+"""What is cut off an ELF file is never what a loader reads."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uffdlab.machines import elf
+
+PYTHON = Path(sys.executable).resolve()
+
+
+def test_the_interpreter_asks_for_a_loader_that_exists():
+    assert Path(elf.interpreter(PYTHON.read_bytes())).exists()
+
+
+def test_a_library_has_no_loader():
+    import _cffi_backend
+
+    assert elf.interpreter(Path(_cffi_backend.__file__).read_bytes()) == ""
+
+
+def test_a_program_without_what_no_loader_reads_still_runs(tmp_path):
+    whole = Path("/bin/true").read_bytes()
+    cut = elf.loaded(whole)
+    assert len(cut) < len(whole)
+    program = tmp_path / "true"
+    program.write_bytes(cut)
+    program.chmod(0o755)
+    subprocess.run([program], check=True)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"#!/bin/sh\n", b"\x7fELF\x01\x01" + bytes(100), b"\x7fELF\x02\x01" + b"\xff" * 100]
+)
+def test_what_is_no_elf_file(data):
+    with pytest.raises(elf.NotElf):
+        elf.loaded(data)
+
+
+@given(st.data())
+def test_a_damaged_file_is_refused_or_read_but_never_worse(data):
+    whole = bytearray(Path("/bin/true").read_bytes()[:4096])
+    for _ in range(data.draw(st.integers(1, 8))):
+        whole[data.draw(st.integers(0, 255))] = data.draw(st.integers(0, 255))
+    for look in (elf.loaded, elf.interpreter):
+        try:
+            look(bytes(whole))
+        except (elf.NotElf, UnicodeDecodeError):
+            pass

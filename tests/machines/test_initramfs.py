@@ -1,0 +1,97 @@
+"""The archive holds what the agent needs, is made once, and made again when it must be."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.machines import cpio, initramfs, store
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def unpacked(tmp_path, monkeypatch):
+    seen = {}
+    pack = cpio.pack
+    monkeypatch.setattr(cpio, "pack", lambda entries: seen.update(entries) or pack(entries))
+    initramfs.get({"data/one": b"1", "bin/script": b"#!/bin/sh\n", "true": Path("/bin/true")})
+    return seen
+
+
+def test_what_is_in_it(unpacked):
+    names = set(unpacked)
+    library = initramfs._STDLIB
+    assert {"init", "usr/bin/python3", f"{library}/os.pyc", f"{library}/encodings/utf_8.pyc"} <= names
+    assert {f"{library}/uffdlab/agent/{name}.pyc" for name in ("init", "server", "target", "uffds")} <= names
+    assert any("uffdlab/agent/_native" in name for name in names)
+    assert any("_cffi_backend" in name for name in names)
+    assert any(name.startswith("usr/lib/libc.so") for name in names)
+    assert not any("numpy" in name or name.startswith(f"{library}/uffdlab/machines") for name in names)
+    assert sum(len(entry.data) for entry in unpacked.values()) < 40 << 20
+
+
+def test_extra_files(unpacked):
+    assert unpacked["data/one"] == cpio.file(b"1")
+    assert unpacked["bin/script"] == cpio.file(b"#!/bin/sh\n", executable=True)
+    assert unpacked["true"] == cpio.file(Path("/bin/true").read_bytes(), executable=True)
+
+
+def test_the_bytecode_runs_without_its_sources(unpacked, tmp_path):
+    for name, entry in unpacked.items():
+        if name.startswith(initramfs._STDLIB) and entry.data:
+            path = tmp_path / "lib" / name.removeprefix(initramfs._STDLIB + "/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(entry.data)
+    code = "import sys; sys.path[:] = sys.argv[1:]; import uffdlab.agent.init as i; print(i.__spec__.origin)"
+    done = subprocess.run(
+        [sys.executable, "-ISB", "-c", code, tmp_path / "lib"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == str(tmp_path / "lib/uffdlab/agent/init.pyc")
+
+
+def test_it_is_made_once(monkeypatch):
+    first = initramfs.get()
+    monkeypatch.setattr(initramfs, "_entries", lambda *_: pytest.fail("it was made again"))
+    assert initramfs.get() == first
+    assert first.path.stat().st_mode & 0o077 == 0
+
+
+def test_it_is_made_again_when_a_source_has_changed(tmp_path):
+    source = tmp_path / "file"
+    source.write_bytes(b"one")
+    one = initramfs.get({"file": source})
+    source.write_bytes(b"other")
+    two = initramfs.get({"file": source})
+    assert one.key != two.key
+    source.write_bytes(b"one")
+    os.utime(source, ns=(1, 1))
+    assert initramfs.get({"file": source}) == one
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"key": 3}', b"\xff", b"[]"])
+def test_a_damaged_index_is_made_again(damage):
+    first = initramfs.get()
+    (index,) = store.folder("initramfs").glob("*.json")
+    index.write_bytes(damage)
+    assert initramfs.get() == first
+
+
+def test_a_missing_archive_is_made_again():
+    first = initramfs.get()
+    first.path.unlink()
+    assert initramfs.get() == first
+    assert first.path.exists()
+
+
+def test_an_agent_that_cannot_be_imported(monkeypatch):
+    monkeypatch.setattr(initramfs, "INIT", "uffdlab.agent.no_such_module")
+    with pytest.raises(errors.HostUnsupported, match="no_such_module"):
+        initramfs.get()
+    assert list(store.folder("initramfs").iterdir()) == []

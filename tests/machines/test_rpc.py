@@ -1,0 +1,351 @@
+"""The client against agents that answer, dawdle, die and lie."""
+
+import logging
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import msgpack
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from uffdlab import errors
+from uffdlab.machines import rpc
+
+
+class Agent:
+    """The other end, in the test's hands."""
+
+    def __init__(self):
+        ours, self.stream = socket.socketpair()
+        self.stream.settimeout(5)
+        self._unpacker = msgpack.Unpacker()
+        self.client = rpc.Client(
+            ours, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError
+        )
+
+    def send(self, *frames):
+        for frame in frames:
+            self.stream.sendall(frame if isinstance(frame, bytes) else msgpack.packb(frame))
+
+    def receive(self):
+        while True:
+            for frame in self._unpacker:
+                return frame
+            data = self.stream.recv(1 << 16)
+            assert data
+            self._unpacker.feed(data)
+
+    def hello(self):
+        self.send([2, "hello", [{"release": "6.1"}]])
+        return self.client.hello(5)
+
+    def close(self):
+        self.client.close(errors.LabClosed("closed"))
+        self.stream.close()
+
+
+@pytest.fixture
+def agent():
+    before = threading.active_count()
+    agent = Agent()
+    yield agent
+    agent.close()
+    assert threading.active_count() == before
+
+
+def in_thread(function, *args):
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(function, *args)
+    pool.shutdown(wait=False)
+    return future
+
+
+def test_hello(agent):
+    assert agent.hello() == {"release": "6.1"}
+
+
+def test_no_hello(agent):
+    with pytest.raises(errors.MachineTimeout, match="said nothing"):
+        agent.client.hello(0.05)
+
+
+def test_a_call_and_its_answer(agent):
+    agent.hello()
+    asked = in_thread(agent.client.call, "target.map", ("shmem", 64, b"\0\1", 1.5, None, [1], {"a": 1}), 5)
+    kind, number, method, params = agent.receive()
+    assert (kind, method, params) == (0, "target.map", ["shmem", 64, b"\0\1", 1.5, None, [1], {"a": 1}])
+    agent.send([1, number, None, {"start": 1 << 44, "bytes": b"\xff"}])
+    assert asked.result(5) == {"start": 1 << 44, "bytes": b"\xff"}
+
+
+def test_answers_may_come_in_any_order(agent):
+    agent.hello()
+    asked = [in_thread(agent.client.call, f"m{i}", (), 5) for i in range(8)]
+    for frame in reversed([agent.receive() for _ in asked]):
+        agent.send([1, frame[1], None, frame[2]])
+    assert [future.result(5) for future in asked] == [f"m{i}" for i in range(8)]
+
+
+def test_a_frame_in_pieces(agent):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 5)
+    frame = msgpack.packb([1, agent.receive()[1], None, bytes(300)])
+    for at in range(len(frame)):
+        agent.stream.sendall(frame[at : at + 1])
+    assert asked.result(5) == bytes(300)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("usage", errors.UsageError),
+        ("closed", errors.LabClosed),
+        ("target-lost", errors.TargetLost),
+        ("fault-unresolved", errors.FaultUnresolved),
+        ("touch-failed", errors.TouchFailed),
+        ("KeyError", errors.AgentError),
+    ],
+)
+def test_errors_by_kind(agent, kind, expected):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 5)
+    agent.send([1, agent.receive()[1], {"kind": kind, "message": "no", "data": {"address": 4096}}, None])
+    with pytest.raises(expected, match="no") as caught:
+        asked.result(5)
+    assert type(caught.value) is expected
+    if isinstance(caught.value, errors.AgentError):
+        assert caught.value.kind == kind
+        assert caught.value.data == {"address": 4096}
+    if expected in {errors.FaultUnresolved, errors.TouchFailed}:
+        assert caught.value.address == 4096
+
+
+def test_a_late_answer_is_dropped(agent):
+    agent.hello()
+    with pytest.raises(errors.MachineTimeout, match=r"slow: no answer within 0\.1 s"):
+        agent.client.call("slow", (), 0.1)
+    number = agent.receive()[1]
+    asked = in_thread(agent.client.call, "next", (), 5)
+    second = agent.receive()[1]
+    agent.send([1, number, None, "late"], [1, second, None, "in time"])
+    assert asked.result(5) == "in time"
+
+
+def test_an_agent_that_reads_nothing(agent):
+    agent.hello()
+    started = time.monotonic()
+    with pytest.raises(errors.MachineTimeout, match="takes no request"):
+        agent.client.call("m", (bytes(8 << 20),), 0.3)
+    assert time.monotonic() - started < 3
+    with pytest.raises(errors.MachineTimeout):  # half a request is out: there is no going on
+        agent.client.call("m", (), 5)
+
+
+def test_everybody_hears_of_the_end_at_once(agent):
+    agent.hello()
+    asked = [in_thread(agent.client.call, "m", (), 60) for _ in range(3)]
+    for _ in asked:
+        agent.receive()
+    agent.stream.close()
+    for future in asked:
+        with pytest.raises(errors.MachineLost):
+            future.result(5)
+    with pytest.raises(errors.MachineLost):
+        agent.client.call("m", (), 5)
+
+
+def test_closing_ends_what_waits(agent):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 60)
+    agent.receive()
+    agent.client.close(errors.LabClosed("closed"))
+    with pytest.raises(errors.LabClosed):
+        asked.result(5)
+
+
+def test_parameters_that_do_not_go_over_the_wire(agent):
+    agent.hello()
+    for value in (object(), 1 << 70, {1, 2}):
+        with pytest.raises(errors.UsageError, match="do not go over the wire"):
+            agent.client.call("m", (value,), 5)
+    asked = in_thread(agent.client.call, "m", (), 5)
+    agent.send([1, agent.receive()[1], None, 1])
+    assert asked.result(5) == 1
+
+
+# --- notifications
+
+
+def test_notifications_go_to_every_subscriber_until_it_leaves(agent):
+    agent.hello()
+    one, two, both = [], [], threading.Barrier(2)
+    leave = agent.client.subscribe(lambda method, params: one.append((method, params)))
+    agent.client.subscribe(lambda method, params: (two.append((method, params)), both.wait(5)))
+    agent.send([2, "fault", [1]])
+    both.wait(5)
+    leave()
+    leave()
+    agent.send([2, "fault", [2]])
+    both.wait(5)
+    assert one == [("fault", [1])]
+    assert two == [("fault", [1]), ("fault", [2])]
+
+
+def test_a_subscriber_that_fails_harms_nobody(agent, caplog):
+    agent.hello()
+    heard = threading.Event()
+
+    def fails(_method, _params):
+        raise RuntimeError("oh dear")
+
+    agent.client.subscribe(fails)
+    agent.client.subscribe(lambda *_: heard.set())
+    with caplog.at_level(logging.ERROR):
+        agent.send([2, "fault", []])
+        assert heard.wait(5)
+    assert "oh dear" in caplog.text
+
+
+def test_a_subscriber_that_calls_is_told_not_to(agent):
+    agent.hello()
+    told = []
+
+    def calls(_method, _params):
+        try:
+            agent.client.call("m", (), 5)
+        except errors.UsageError as error:
+            told.append(error)
+
+    agent.client.subscribe(calls)
+    agent.send([2, "fault", []])
+    until = time.monotonic() + 5
+    while not told and time.monotonic() < until:
+        time.sleep(0.01)
+    assert "subscriber" in str(told[0])
+
+
+# --- hostile agents
+
+MALFORMED = {
+    "not an array": 5,
+    "empty": [],
+    "a request": [0, 1, "m", []],
+    "an unknown kind": [3, 1, None, None],
+    "a response to nothing": [1, 99, None, None],
+    "a response with a name": [1, "0", None, None],
+    "a notification without a list": [2, "fault", 5],
+    "a notification without a name": [2, 5, []],
+    "a second hello that is no map": [2, "hello", 5],
+    "a map": {"a": 1},
+    "never used": b"\xc1",
+    "bad UTF-8": b"\xa2\xff\xfe",
+    "an unhashable key": b"\x81\x90\x01",
+    "an extension": msgpack.packb(msgpack.ExtType(7, b"x")),
+    "a huge array": b"\xdd\xff\xff\xff\xff",
+    "a huge map": b"\xdf\xff\xff\xff\xff",
+    "very deep": b"\x91" * 100_000,
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_frame_ends_the_connection(agent, name):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 60)
+    agent.receive()
+    agent.send(MALFORMED[name])
+    with pytest.raises(errors.ProtocolError, match="malformed"):
+        asked.result(5)
+    with pytest.raises(errors.ProtocolError):
+        agent.client.call("m", (), 5)
+
+
+@pytest.mark.parametrize("error", [5, "no", [], {}, {"kind": 1, "message": "x"}, {"kind": "x"}])
+def test_an_error_that_is_no_map_of_one(agent, error):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 60)
+    agent.send([1, agent.receive()[1], error, None])
+    with pytest.raises(errors.ProtocolError):
+        asked.result(5)
+
+
+def test_an_answer_given_twice(agent):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 5)
+    number = agent.receive()[1]
+    agent.send([1, number, None, 1], [1, number, None, 2])
+    assert asked.result(5) == 1
+    until = time.monotonic() + 5
+    with pytest.raises(errors.ProtocolError):
+        while time.monotonic() < until:
+            agent.client.call("m", (), 0.2)
+
+
+def test_something_other_than_hello_first(agent):
+    agent.send([2, "fault", []])
+    with pytest.raises(errors.ProtocolError):
+        agent.client.hello(5)
+
+
+@pytest.mark.parametrize(
+    ("start", "piece"),
+    [
+        (b"\xdc\xff\xff", b"\xc6\x00\x10\x00\x00" + bytes(1 << 20)),  # an array of 65,535 binaries of 1 MiB
+        (b"\xc6\xff\xff\xff\xff", bytes(1 << 20)),  # one binary of 4 GiB
+        (b"\xdb\xff\xff\xff\xff", bytes(1 << 20)),  # one string of 4 GiB
+    ],
+)
+def test_more_than_a_frame_may_have(agent, start, piece):
+    agent.hello()
+    flood = threading.Thread(target=_flood, args=(agent.stream, start, piece))
+    flood.start()
+    with pytest.raises(errors.ProtocolError):
+        agent.client.call("m", (), 30)
+    flood.join(10)
+
+
+def _flood(stream, start, piece):
+    try:
+        stream.sendall(start)
+        for _ in range(70):
+            stream.sendall(piece)
+    except OSError:
+        pass  # it was hung up on
+
+
+JSONISH = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=5)
+    | st.binary(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=40) | JSONISH.map(msgpack.packb), min_size=1, max_size=6))
+@example([msgpack.packb([1, 0, None, None])])
+def test_random_bytes_give_an_answer_or_one_of_our_errors(pieces):
+    agent = Agent()
+    try:
+        agent.hello()
+        asked = in_thread(agent.client.call, "m", (), 0.2)
+        agent.receive()
+        try:
+            for piece in pieces:
+                agent.send(piece)
+            agent.stream.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it hung up
+        try:
+            asked.result(5)
+        except errors.UffdlabError:
+            pass
+        assert not agent.client._reader.is_alive() or agent.client._reader.join(5) is None
+    finally:
+        agent.close()

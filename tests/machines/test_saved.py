@@ -1,0 +1,119 @@
+"""What was saved is what comes back; what does not fit is thrown away."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from uffdlab.machines import saved, store
+
+SIZE = 4 << 20
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
+
+
+def memory(content):
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, SIZE)
+    for at, data in content.items():
+        os.pwrite(descriptor, data, at)
+    return descriptor
+
+
+def whole(descriptor):
+    return os.pread(descriptor, SIZE + 1, 0)
+
+
+def save(content, name="a" * 40):
+    ram = memory(content)
+    try:
+        saved.save(name, ram=ram, device_state=b"QEVM devices", facts={"release": "6.1"})
+        return whole(ram)
+    finally:
+        os.close(ram)
+
+
+def load(state):
+    ram, devices = memory({}), os.memfd_create("test")
+    try:
+        state.load(ram, devices)
+        return whole(ram), os.read(devices, 100)
+    finally:
+        os.close(ram)
+        os.close(devices)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.integers(0, SIZE - 9000), st.binary(min_size=1, max_size=16).map(lambda data: data * 500), max_size=6
+    )
+)
+def test_what_is_saved_comes_back(content):
+    before = save(content)
+    state = saved.find("a" * 40)
+    assert state.facts == {"release": "6.1"}
+    assert load(state) == (before, b"QEVM devices")
+
+
+def test_pages_of_zeros_take_no_room():
+    save({0: bytes(SIZE - 4096), SIZE - 4096: b"x"})
+    assert saved.find("a" * 40).path.stat().st_size < 100_000
+
+
+def test_nothing_there():
+    assert saved.find("b" * 40) is None
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 40, 100, 5000, -1])
+def test_a_cut_file_is_thrown_away(cut):
+    save({8192: b"x" * 9000})
+    path = saved.find("a" * 40).path
+    path.write_bytes(path.read_bytes()[:cut])
+    assert saved.find("a" * 40) is None
+    assert not path.exists()
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 200), st.integers(0, 255))
+def test_a_garbled_header_is_thrown_away_or_fits(at, byte):
+    save({8192: b"x" * 9000})
+    path = store.folder("machines") / ("a" * 40 + ".state")
+    data = bytearray(path.read_bytes())
+    data[at] = byte
+    path.write_bytes(data)
+    state = saved.find("a" * 40)
+    if state is not None:
+        try:
+            load(state)
+        except saved.Unusable:
+            pass
+
+
+def test_a_file_that_shrinks_under_us():
+    save({8192: b"x" * 9000})
+    state = saved.find("a" * 40)
+    os.truncate(state.path, 5000)
+    with pytest.raises(saved.Unusable, match="shorter"):
+        load(state)
+    state.path.unlink()
+    with pytest.raises(saved.Unusable):
+        load(state)
+
+
+def test_keys_differ_in_every_part():
+    keys = {saved.key("a", 1), saved.key("a", 2), saved.key("a1"), saved.key("a", "1"), saved.key()}
+    assert len(keys) == 5
+
+
+def test_old_states_make_room(monkeypatch):
+    monkeypatch.setattr(saved, "_KEEP", 2)
+    for number in range(4):
+        save({0: b"x"}, name=f"{number:040}")
+        os.utime(store.folder("machines") / f"{number:040}.state", ns=(number, number))
+    assert saved.find(f"{3:040}")
+    assert not saved.find(f"{0:040}")
