@@ -88,7 +88,9 @@ class Lab:
         self._capabilities: dict[str, Any] | None = None
         self._nonce = b""
         self._unsubscribe = self._machine.notify_to(self._notified)
+        self._ahead_ns = 0
         try:
+            self._ahead_ns = self._guest_clock()
             self.restart_target()
         except BaseException:
             self.close()
@@ -140,7 +142,7 @@ class Lab:
         region = Region(self, answer["number"], memory, answer["start"], answer["alias"], pages, one)
         with self._lock:
             self._regions[region.number] = region
-        self.timeline.add("map", f"{region!r}, its alias at {region.alias.start:#x}", self._last_time())
+        self.timeline.add("map", f"{region!r}, its alias at {region.alias.start:#x}", self._now())
         return region
 
     def unmap(self, region: Region) -> None:
@@ -225,7 +227,7 @@ class Lab:
             (beacon["address"], self._nonce),
             self._spinning,
             kernel=self.kernel,
-            now=self._last_time,
+            now=self._now,
             tracks_soft_dirty=tracks,
         )
 
@@ -321,10 +323,14 @@ class Lab:
         """Deliver no more messages to a userfaultfd; it calls this when it is closed."""
         self._userfaultfds.pop(number, None)
 
-    def _last_time(self) -> int:
-        """Give the guest's CLOCK_MONOTONIC in ns, as near as the host knows it without asking."""
-        hello = self._machine.hello
-        return int(hello["monotonic_ns"]) + time.monotonic_ns() - int(hello.get("received_ns", time.monotonic_ns()))
+    def _guest_clock(self) -> int:
+        """Give by how many ns the guest's CLOCK_MONOTONIC is ahead of the host's, to about half a round trip."""
+        asked = time.monotonic_ns()
+        guest: int = self.call("agent.clock")
+        return guest - (asked + time.monotonic_ns()) // 2
+
+    def _now(self) -> int:
+        return time.monotonic_ns() + self._ahead_ns
 
     # --- the machine
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,8 @@ def panic(how: str) -> None:
 
 
 METHODS: dict[str, Any] = {
+    "agent.clock": time.monotonic_ns,
     "agent.reserve_hugepages": reserve_hugepages,
+    "agent.swap_on": swap.swap_on,
     "agent.sysrq": panic,
 }
