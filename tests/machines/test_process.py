@@ -65,7 +65,7 @@ def test_a_signal_is_told():
 
 
 def test_kill_leaves_nothing():
-    before = len(os.listdir("/proc/self/fd"))
+    before = len(list(Path("/proc/self/fd").iterdir()))
     process, _log = start("import time; time.sleep(100)")
     keeper = process._keeper.pid
     children = f"/proc/{keeper}/task/{keeper}/children"
@@ -76,7 +76,7 @@ def test_kill_leaves_nothing():
     process.kill()
     assert not alive(child)
     assert not alive(keeper)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_program_that_is_not_there(tmp_path):

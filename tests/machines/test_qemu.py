@@ -40,12 +40,12 @@ def program(tmp_path, monkeypatch):
 
 
 def nothing_left(before):
-    return len(os.listdir("/proc/self/fd")) == before[0] and threading.active_count() == before[1]
+    return len(list(Path("/proc/self/fd").iterdir())) == before[0] and threading.active_count() == before[1]
 
 
 @pytest.fixture
 def before():
-    return len(os.listdir("/proc/self/fd")), threading.active_count()
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
 
 
 def test_no_qemu(kernel, monkeypatch, tmp_path):

@@ -1,5 +1,6 @@
 """The client against agents that answer, dawdle, die and lie."""
 
+import contextlib
 import logging
 import socket
 import threading
@@ -277,10 +278,9 @@ def test_an_answer_given_twice(agent):
     number = agent.receive()[1]
     agent.send([1, number, None, 1], [1, number, None, 2])
     assert asked.result(5) == 1
-    until = time.monotonic() + 5
+    agent.client._reader.join(5)
     with pytest.raises(errors.ProtocolError):
-        while time.monotonic() < until:
-            agent.client.call("m", (), 0.2)
+        agent.client.call("m", (), 0.2)
 
 
 def test_something_other_than_hello_first(agent):
@@ -342,10 +342,8 @@ def test_random_bytes_give_an_answer_or_one_of_our_errors(pieces):
             agent.stream.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # it hung up
-        try:
+        with contextlib.suppress(errors.UffdlabError):
             asked.result(5)
-        except errors.UffdlabError:
-            pass
         assert not agent.client._reader.is_alive() or agent.client._reader.join(5) is None
     finally:
         agent.close()

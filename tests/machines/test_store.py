@@ -34,9 +34,13 @@ def test_a_newer_file_takes_the_place_of_the_old_one(tmp_path):
 
 
 def test_an_error_leaves_nothing(tmp_path):
-    with pytest.raises(RuntimeError), store.publish(tmp_path / "file") as file:
-        file.write(b"half")
-        raise RuntimeError
+    def half():
+        with store.publish(tmp_path / "file") as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        half()
     assert list(tmp_path.iterdir()) == []
 
 

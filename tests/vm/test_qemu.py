@@ -147,7 +147,7 @@ def test_a_guest_reaches_nothing_of_the_host(kernel):
         _keeper, emulator = pids(machine)
         status = Path(f"/proc/{emulator}/status").read_text()
         assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
-        sockets = [os.readlink(link) for link in Path(f"/proc/{emulator}/fd").iterdir()]
+        sockets = [str(link.readlink()) for link in Path(f"/proc/{emulator}/fd").iterdir()]
         assert not any("/9p" in name or name.endswith((".sock", ".img")) for name in sockets)
 
 
@@ -328,7 +328,7 @@ def test_machines_at_the_same_time_share_nothing(kernel):
 
 def resources():
     return (
-        len(os.listdir("/proc/self/fd")),
+        len(list(Path("/proc/self/fd").iterdir())),
         threading.active_count(),
         len([pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]),
     )

@@ -88,11 +88,15 @@ def find(name: str) -> SavedState | None:
             if not start.startswith(_MAGIC):
                 raise Unusable("it is of another kind")
             header_size, device_size = _SIZES.unpack_from(start, len(_MAGIC))
+            whole = os.fstat(file.fileno()).st_size
+            if header_size + device_size > whole:
+                raise Unusable("it is shorter than its header says")
             header = json.loads(file.read(header_size))
+            facts, ram_size = dict(header["facts"]), int(header["ram_size"])
             device = len(start) + header_size
             ram_start = -(-(device + device_size) // _PAGE) * _PAGE
             extents = [(int(at), int(length)) for at, length in header["extents"]]
-            if ram_start + sum(length for _at, length in extents) != os.fstat(file.fileno()).st_size:
+            if ram_start + sum(length for _at, length in extents) != whole:
                 raise Unusable("its size is not what its header says")
     except FileNotFoundError:
         return None
@@ -100,7 +104,7 @@ def find(name: str) -> SavedState | None:
         discard(name)
         return None
     store.touch(path)
-    return SavedState(path, header["facts"], (device, device_size), extents, int(header["ram_size"]), ram_start)
+    return SavedState(path, facts, (device, device_size), extents, ram_size, ram_start)
 
 
 def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> None:
