@@ -139,7 +139,7 @@ class _Make:
         # A call that is not real makes nothing: it is not logged, and may fail.
         command = [
             "make",
-            f"-j{len(os.sched_getaffinity(0))}",
+            f"-j{len(os.sched_getaffinity(0)) + 1}",
             "-C",
             str(self._tree.source),
             f"O={self._tree.objects}",

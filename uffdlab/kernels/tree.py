@@ -18,7 +18,8 @@ from uffdlab.kernels.cache import discard, write_atomically
 from uffdlab.kernels.process import ChildTimeout, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import IO
 
     from uffdlab.kernels.progress import Progress
 
@@ -83,7 +84,7 @@ class Tree:
                     ["tar", "-x", "-f", "-", *_decompressor(tarball), "--strip-components=1", "-C", fresh],
                     deb,
                     stdin=file,
-                    progress=progress,
+                    on_tick=lambda: progress.at(file.tell()),
                 )
             fresh.rename(self.source)
         except BaseException:
@@ -117,17 +118,16 @@ class Tree:
                 wanted = scratch / path if path in touched else self._original(path)
                 self._write(path, wanted if wanted is not None and wanted.is_file() else None)
 
-    def _extract(self, command: list[str | Path], deb: Path, **how: object) -> None:
-        progress = how.get("progress")
-        stdin = how.get("stdin")
+    def _extract(
+        self,
+        command: list[str | Path],
+        deb: Path,
+        *,
+        stdin: IO[bytes] | None = None,
+        on_tick: Callable[[], None] | None = None,
+    ) -> None:
         try:
-            status, said = run(
-                command,
-                deadline=_UNPACK_DEADLINE,
-                inherit=self._inherit,
-                stdin=stdin,  # type: ignore[arg-type]
-                on_tick=(lambda: progress.at(stdin.tell())) if progress else None,  # type: ignore[attr-defined]
-            )
+            status, said = run(command, deadline=_UNPACK_DEADLINE, inherit=self._inherit, stdin=stdin, on_tick=on_tick)
         except ChildTimeout:
             status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
         if "No space left on device" in said:

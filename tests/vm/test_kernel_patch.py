@@ -1,0 +1,44 @@
+"""The patches are what a maintainer can take, and the kernels made of them are there and say who they are."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from uffdlab.kernels import Supply, catalogue, get
+from uffdlab.kernels.cache import Cache
+
+pytestmark = pytest.mark.vm
+
+KERNELS = [entry.name for entry in catalogue.load()]
+BUILT = [entry for entry in catalogue.load() if isinstance(entry, catalogue.Built)]
+PATCHES = sorted({patch for entry in BUILT for patch in entry.patches})
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@pytest.mark.timeout(1800)
+def test_kernel_is_had_as_a_fast_booting_vmlinux(name):
+    kernel = get(name)
+    assert kernel.image.name == "vmlinux"
+    assert kernel.release
+    assert "CONFIG_USERFAULTFD=y\n" in kernel.config.read_text()
+    assert Supply().find(name) == kernel
+
+
+@pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.name)
+def test_uname_tells_the_variant(entry):
+    assert get(entry.name).release.endswith(entry.localversion)
+
+
+@pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: f"{patch.parent.name}/{patch.name}")
+def test_checkpatch(patch):
+    get("6.1-series")
+    script = next(Cache().tree("linux-6.1").glob("source-*/scripts/checkpatch.pl"))
+    command = ["perl", script, "--no-tree", "--strict", "--terse", "--show-types", "--ignore", "SPACING", patch]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    # SPACING: the flags in include/uapi/linux/userfaultfd.h are all written (1<<n).
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")  # --terse: nothing to say
+    text = patch.read_text()
+    assert text.startswith("From 0000000000000000000000000000000000000000 ")
+    assert "\nSigned-off-by: " in text
