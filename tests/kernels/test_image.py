@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import lzma
 import struct
+from pathlib import Path
 
 import lz4.block
 import pytest
@@ -114,6 +115,22 @@ def test_from_packages(tmp_path, split):
     assert made.image.read_bytes() == VMLINUX
     assert made.release == "7.3.4"
     assert made.config.read_text() == "CONFIG_A=y\n"
+
+
+@pytest.mark.parametrize("root", ["lib", "usr/lib"])
+def test_virtio_modules_come_along(tmp_path, root):
+    drivers = f"{root}/modules/6.1/kernel/drivers"
+    names = [
+        "virtio/virtio_pci.ko",
+        "virtio/virtio_balloon.ko",
+        "char/virtio_console.ko",
+        "char/hw_random/virtio-rng.ko.xz",
+    ]
+    files = {f"{drivers}/{name}": name.encode() for name in names}
+    image = {"boot/vmlinuz-6.1": bzimage(gzip.compress(VMLINUX))}
+    made = from_debs(tmp_path, make_deb(tmp_path, "linux-image-6.1", "1", image | files))
+    modules = {path.name: path.read_bytes() for path in (made.image.parent / "modules").iterdir()}
+    assert modules == {Path(name).name: name.encode() for name in names if "balloon" not in name}
 
 
 def test_packages_without_a_kernel(tmp_path):

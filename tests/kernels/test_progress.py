@@ -57,12 +57,14 @@ def test_notebook_ends_as_one_line_of_text(monkeypatch, clock):
     pages = []
 
     class Handle:
-        def update(self, page):
-            pages.append(page.data)
+        def update(self, page, *, raw):
+            assert raw
+            pages.append(page["text/html"])
 
-    def display(page, *, display_id):
+    def display(page, *, raw, display_id):
+        assert raw
         assert display_id
-        pages.append(page.data)
+        pages.append(page["text/html"])
         return Handle()
 
     monkeypatch.setattr(IPython.display, "display", display)

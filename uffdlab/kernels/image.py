@@ -30,13 +30,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Part of the key of a packaged kernel: raise it when the same packages come to give another image.
-RECIPE = 1
+RECIPE = 2
 
 _MACHINE_X86_64 = 62
 _PT_NOTE = 4
 _XEN_PHYS32_ENTRY = 18
 _MAX_UNPACKED = 1 << 30  # bytes
 _UNPACK_DEADLINE = 300.0  # s
+# The way to the agent's port, and the random numbers without which its Python does not start.
+_MODULES = {"virtio", "virtio_ring", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_console"}
+_MODULES |= {"virtio_rng"}
 _LZ4_BLOCK = 8 << 20  # bytes, of the legacy frame format
 
 
@@ -155,6 +158,8 @@ _UNPACKERS: dict[bytes, Callable[[bytes], bytes]] = {
 def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
     """Take the image out of Debian's kernel packages and put it into `out`, with its config if there is one.
 
+    Its virtio modules go into ``modules`` beside it.
+
     The result has neither name nor key yet.
 
     Raises
@@ -188,7 +193,16 @@ def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
         image.write_bytes(bzimage if vmlinux is None else vmlinux)
         if config is not None:
             shutil.copy(config, out / "config")
+        _take_modules(scratch, out / "modules")
         return Kernel("", image, found.release, "", out / "config" if config else None)
+
+
+def _take_modules(scratch: Path, out: Path) -> None:
+    # bookworm's kernel has virtio as modules only; uffdlab.machines.modules takes them from here to the initramfs.
+    for path in sorted(scratch.glob("**/lib/modules/*/kernel/drivers/**/*.ko*")):
+        if path.name.partition(".ko")[0].replace("-", "_") in _MODULES:
+            out.mkdir(exist_ok=True)
+            shutil.copy(path, out)
 
 
 def _one_of(folder: Path, *patterns: str) -> Path | None:

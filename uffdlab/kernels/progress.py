@@ -174,7 +174,8 @@ class NotebookProgress:
         from IPython.display import display  # noqa: PLC0415 - only there in a notebook
 
         self._kernel = kernel
-        self._handle = display(self._page(text, ""), display_id=True)  # type: ignore[no-untyped-call]
+        page = self._page(text, "")
+        self._handle = display(page, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
         """Begin a part."""
@@ -205,13 +206,13 @@ class NotebookProgress:
 
     def _update(self, text: str, bar: str) -> None:
         if self._handle is not None:
-            self._handle.update(self._page(text, bar))
+            self._handle.update(self._page(text, bar), raw=True)
 
-    def _page(self, text: str, bar: str) -> Any:
-        from IPython.display import HTML  # noqa: PLC0415 - only there in a notebook
-
-        page = f"<div>{bar}<b>{html.escape(self._kernel)}</b>: {html.escape(text)}</div>"
-        return HTML(page)  # type: ignore[no-untyped-call]
+    def _page(self, text: str, bar: str) -> dict[str, str]:
+        return {
+            "text/html": f"<div>{bar}<b>{html.escape(self._kernel)}</b>: {html.escape(text)}</div>",
+            "text/plain": f"{self._kernel}: {text}",
+        }
 
 
 class _Part:
