@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+
 _KEEP_BYTES = 96 << 20  # for the guest itself
 _HUGEPAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/{}"
 
@@ -56,6 +57,5 @@ def panic(how: str) -> None:
 METHODS: dict[str, Any] = {
     "agent.clock": time.monotonic_ns,
     "agent.reserve_hugepages": reserve_hugepages,
-    "agent.swap_on": swap.swap_on,
     "agent.sysrq": panic,
 }
