@@ -38,8 +38,10 @@ _XEN_PHYS32_ENTRY = 18
 _MAX_UNPACKED = 1 << 30  # bytes
 _UNPACK_DEADLINE = 300.0  # s
 # The way to the agent's port, and the random numbers without which its Python does not start.
-_MODULES = {"virtio", "virtio_ring", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev", "virtio_console"}
-_MODULES |= {"virtio_rng"}
+_MODULES = {
+    *("virtio", "virtio_ring", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev"),
+    *("virtio_console", "virtio_rng"),
+}
 _LZ4_BLOCK = 8 << 20  # bytes, of the legacy frame format
 
 
