@@ -325,7 +325,7 @@ class Lab:
         self._userfaultfds.pop(number, None)
 
     def _guest_clock(self) -> int:
-        """Give by how many ns the guest's CLOCK_MONOTONIC is ahead of the host's, to about half the quickest round trip."""
+        """Give by how many ns the guest's CLOCK_MONOTONIC is ahead of ours, to half the quickest round trip."""
         best, ahead = 1 << 62, 0
         for _ in range(_CLOCK_LOOKS):
             asked = time.monotonic_ns()
