@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ class Timeline:
     def __init__(self) -> None:
         self._entries: list[Entry] = []
         self._lock = threading.Lock()
+        self._listeners: list[Callable[[Entry], None]] = []
 
     def add(self, kind: str, text: str, started_ns: int, ended_ns: int | None = None, what: Any = None) -> Entry:
         """Put one entry at the end."""
@@ -48,7 +49,28 @@ class Timeline:
             end = started_ns if ended_ns is None else ended_ns
             entry = Entry(len(self._entries), kind, text, started_ns, end, what)
             self._entries.append(entry)
+            listeners = tuple(self._listeners)
+        for listener in listeners:
+            listener(entry)
         return entry
+
+    def listen(self, listener: Callable[[Entry], None]) -> Callable[[], None]:
+        """Have `listener` called with each new entry, on whatever thread adds it; it must not wait.
+
+        Returns
+        -------
+        callable
+            Ends the listening; may be called twice.
+        """
+        with self._lock:
+            self._listeners.append(listener)
+
+        def end() -> None:
+            with self._lock:
+                if listener in self._listeners:
+                    self._listeners.remove(listener)
+
+        return end
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 from playwright.sync_api import sync_playwright
@@ -141,3 +142,43 @@ def page(chromium):
     yield page
     page.screenshot(path=ROOT / "build" / "browser" / "last.png")  # tells why, after a failure
     context.close()
+
+
+@pytest.fixture
+def run_cells(jupyterlab, page):
+    """Give a function that opens a new notebook with these cells in JupyterLab, and runs them all."""
+
+    def run(name, *cells, deadline=60.0):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        (jupyterlab.folder / f"{name}.ipynb").write_text(nbformat.writes(notebook))
+        page.goto(jupyterlab.address(f"{name}.ipynb"))
+        page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+        page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        prompts = """count => [...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')]
+            .slice(0, count).every(prompt => /[0-9]/.test(prompt.innerText))"""
+        page.wait_for_function(prompts, arg=len(cells), timeout=deadline * 1000)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """Give a function that checks an element of a page by axe-core and gives what is wrong with it."""
+    folder = ROOT / "tests" / "widgets-js"
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.exists():
+        subprocess.run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"],
+                       cwd=folder, check=True, timeout=300, capture_output=True)  # fmt: skip
+
+    def check(page, selector):
+        page.evaluate(script.read_text())
+        found = page.evaluate("selector => axe.run(selector, { resultTypes: ['violations'] })", selector)
+        return [
+            f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes'][:3]]}"
+            for each in found["violations"]
+        ]
+
+    return check

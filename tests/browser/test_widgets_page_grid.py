@@ -1,0 +1,157 @@
+"""PageGrid in JupyterLab, by mouse and by keyboard; and as a file of its own, without a kernel."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+
+SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
+
+MAKE = """
+import numpy as np
+from uffdlab.snapshot import Snapshot
+from uffdlab.widgets import PageGrid
+
+def snap(*runs):
+    words = np.concatenate([np.full(n, w, np.uint64) for w, n in runs])
+    words = np.where(words > 0, words + (np.arange(words.size, dtype=np.uint64) + np.uint64(0x100)) * 4096, words)
+    return Snapshot(region="region-1", start=0x10_0000_0000, page_size=4096, witness="physical", kernel="6.1-series",
+                    words=words, levels=np.ones(words.size, np.uint8))
+
+ABSENT, WP, WRITABLE = 0, 0x8000000000000465, 0x8000000000000867
+before, after = snap((ABSENT, 64)), snap((WP, 32), (WRITABLE, 16), (ABSENT, 16))
+"""
+PRINT = "print('selection', grid.selection, 'cursor', grid.cursor)"
+
+
+def run_again(page, cell):
+    # Run one cell of the notebook again, as a user would: click into it and press Ctrl+Enter.
+    page.locator(".jp-CodeCell").nth(cell).locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+
+
+def theme(page, name):
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    labels = page.locator(".lm-Menu-itemLabel")
+    labels.get_by_text("Theme", exact=True).hover()
+    labels.get_by_text(name, exact=True).click()
+    page.locator(f"body[data-jp-theme-name='{name}']").wait_for(state="attached", timeout=20_000)
+
+
+def shots(page, where, stem):
+    for name, short in (("JupyterLab Dark", "dark"), ("JupyterLab Light", "light")):
+        theme(page, name)
+        where.scroll_into_view_if_needed()
+        where.screenshot(path=SHOTS / f"{stem}-{short}.png")
+    page.add_style_tag(content=".jp-OutputArea { filter: grayscale(1) }")
+    where.screenshot(path=SHOTS / f"{stem}-grey.png")
+
+
+def test_in_jupyterlab(run_cells, page, axe):
+    show = "grid = PageGrid(after, before)\ngrid"
+    run_cells("page_grid", MAKE, show, PRINT, "grid.show(snap((WRITABLE, 32), (ABSENT, 32)), before)", "grid")
+    grid = page.locator(".jp-CodeCell").nth(1).locator(".uffdlab-page-grid")
+    later = page.get_by_role("grid", name=re.compile("^after")).first
+    expect(later.get_by_label("page 3: present, writable")).to_be_visible()
+    expect(grid.get_by_role("status")).to_have_text(re.compile("present, writable, not uffd-wp"))
+
+    # By mouse: drag from page 8 to page 11; hovering shows the entry, asked of Python.
+    later.get_by_label("page 8: ").hover()
+    page.mouse.down()
+    later.get_by_label("page 11: ").hover()
+    page.mouse.up()
+    expect(grid.get_by_text("selected: pages 8–11")).to_be_visible()
+    expect(grid.get_by_role("row", name="1 writable 1 writes are allowed")).to_be_visible()
+    expect(grid.get_by_text("page frame 0x10b")).to_be_visible()
+    run_again(page, 2)
+    expect(page.get_by_text("selection [8, 4] cursor")).to_be_visible()
+    # The other view of the same widget has it too.
+    other = page.locator(".jp-CodeCell").nth(4)
+    expect(other.get_by_text("selected: pages 8–11")).to_be_visible()
+
+    # By keyboard: down, right, then three more with shift.
+    later.get_by_label("page 0: ").focus()
+    for key in ("ArrowDown", "ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    expect(later.get_by_label("page 12: ")).to_be_focused()
+    run_again(page, 2)
+    expect(page.get_by_text("selection [9, 4] cursor 12")).to_be_visible()
+
+    assert axe(page, ".uffdlab-page-grid") == []
+    for mode in ("only what changed", "flicker", "after alone", "side by side"):
+        grid.get_by_role("radio", name=mode).check()
+        expect(grid.get_by_role("radio", name=mode)).to_be_focused()
+    grid.get_by_role("radio", name="only what changed").check()
+    expect(grid.get_by_label("page 40: absent, unchanged")).to_be_visible()
+    grid.get_by_role("radio", name="side by side").check()
+    shots(page, grid, "page-grid")
+
+    # The tab is reloaded in the middle: the kernel still has the widget, and running its cell shows it again.
+    page.keyboard.press("Control+s")
+    page.reload()
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+    run_again(page, 4)
+    expect(page.locator(".jp-CodeCell").nth(4).get_by_text("selected: pages 9–12")).to_be_visible(timeout=30_000)
+    assert page.thrown == []
+
+
+def test_a_million_pages(run_cells, page, axe):
+    cells = [
+        "many = snap((WP, 300_000), (WRITABLE, 300_000), (ABSENT, (1 << 20) - 600_000))",
+        "grid = PageGrid(many)\ngrid",
+        PRINT,
+        "grid.show(snap((WRITABLE, 10), (WP, 299_990), (WRITABLE, 300_000), (ABSENT, (1 << 20) - 600_000)))",
+    ]
+    run_cells("million", MAKE, *cells)
+    grid = page.locator(".uffdlab-page-grid")
+    cell = grid.get_by_role("gridcell")
+    expect(cell).to_have_attribute(
+        "aria-label", "pages 0–1,023: 1,014 present, not writable, uffd-wp; 10 present, writable"
+    )
+    assert axe(page, ".uffdlab-page-grid") == []
+    cell.focus()
+    for _ in range(10):
+        page.keyboard.press("+")
+    expect(grid.get_by_text("a cell is one page")).to_be_visible()
+    expect(cell).to_have_attribute("aria-label", "page 0: present, writable")
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    expect(cell).to_have_attribute("aria-label", "page 10: present, not writable, uffd-wp")
+    expect(grid.get_by_role("row", name="10 uffd-wp 1 protected by userfaultfd")).to_be_visible()
+    page.keyboard.press("Shift+ArrowDown")
+    run_again(page, 3)
+    expect(page.get_by_text("selection [10, 65] cursor 74")).to_be_visible()
+    grid.get_by_role("button", name="show all pages").click()
+    expect(grid.get_by_text("a cell is 1,024 pages")).to_be_visible()
+    grid.locator("canvas").screenshot(path=SHOTS / "page-grid-million.png")
+    assert page.thrown == []
+
+
+def test_an_error_in_the_page_reaches_the_notebook(run_cells, page):
+    cells = ["grid = PageGrid(after)\ngrid", "grid._kinds = [{}]", "print('told', grid.errors)"]
+    run_cells("broken", MAKE, *cells)
+    expect(page.get_by_role("alert").get_by_text("An error in this widget's JavaScript")).to_be_visible()
+    run_again(page, 3)
+    expect(page.get_by_text(re.compile(r"told \['.*TypeError|told \[.Cannot read"))).to_be_visible()
+
+
+def test_alone_as_a_file(page, tmp_path, axe):
+    space = {}
+    exec(MAKE, space)
+    path = tmp_path / "grid.html"
+    space["PageGrid"](space["after"], space["before"]).to_html(path)
+    page.goto(path.as_uri())
+    later = page.get_by_role("grid", name=re.compile("^after"))
+    later.get_by_label("page 33: ").hover()
+    expect(page.get_by_text("Address 0x1000021000, page frame 0x121.")).to_be_visible()
+    expect(page.get_by_role("row", name="51–12 frame 0x121 4 KiB page at frame 0x121")).to_be_visible()
+    later.get_by_label("page 33: ").click()
+    expect(page.get_by_text("selected: page 33")).to_be_visible()
+    assert axe(page, "body") == []
+    # At 200 % zoom, that is on half the width, nothing is cut off: the page itself need not be scrolled sideways.
+    page.set_viewport_size({"width": 640, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.thrown == []

@@ -1,0 +1,66 @@
+import { describe, expect, it } from "vitest";
+import { columnsFor, moved } from "../../uffdlab/widgets/cells.js";
+import { hatchCss, shade } from "../../uffdlab/widgets/looks.js";
+import { COLUMNS, View, widest } from "../../uffdlab/widgets/map.js";
+
+const key = (name, ctrlKey = false) => ({ key: name, ctrlKey });
+
+describe("cells", () => {
+  it("has as many columns as the figures have", () => {
+    expect([5, 64, 65, 256, 257, 2048].map(columnsFor)).toEqual([5, 8, 16, 16, 32, 32]);
+  });
+  it("moves by arrow keys and stays inside", () => {
+    expect(moved(0, key("ArrowLeft"), 64, 8)).toBe(0);
+    expect(moved(7, key("ArrowRight"), 64, 8)).toBe(8);
+    expect(moved(3, key("ArrowUp"), 64, 8)).toBe(3);
+    expect(moved(60, key("ArrowDown"), 64, 8)).toBe(60);
+    expect(moved(19, key("Home"), 64, 8)).toBe(16);
+    expect(moved(19, key("End"), 64, 8)).toBe(23);
+    expect(moved(19, key("Home", true), 64, 8)).toBe(0);
+    expect(moved(19, key("End", true), 64, 8)).toBe(63);
+    expect(moved(19, key("x"), 64, 8)).toBe(null);
+  });
+});
+
+describe("the map's view", () => {
+  it("shows all pages first, in powers of two", () => {
+    expect(widest(1 << 20)).toBe(1024);
+    expect(widest(2049)).toBe(2);
+  });
+  it("zooms down to one page and back to all", () => {
+    const view = new View(1 << 20);
+    view.zoom(4096, 700000);
+    expect(view.per).toBe(1);
+    const row = Math.floor(700000 / COLUMNS);
+    expect(row).toBeGreaterThanOrEqual(view.top);
+    expect(row).toBeLessThan(view.top + 24);
+    view.zoom(1 / 4096);
+    expect([view.per, view.top]).toEqual([1024, 0]);
+  });
+  it("keeps the cursor in sight and inside", () => {
+    const view = new View(1 << 20);
+    view.zoom(1024, 0);
+    view.move(1 << 21);
+    expect(view.cursor).toBe((1 << 20) - 1);
+    expect(view.rows - view.top).toBe(24);
+    view.move(-(1 << 21));
+    expect([view.cursor, view.top]).toEqual([0, 0]);
+  });
+  it("knows the last cell's end", () => {
+    const view = new View(3000);
+    expect(view.cell(2999)).toEqual([2998, 3000]);
+  });
+});
+
+describe("looks", () => {
+  it("has a hatch for every notation of the palette", () => {
+    for (const hatch of ["////", "\\\\\\\\", "xxxx", "----", "...."]) {
+      expect(hatchCss({ colour: "#E69F00", hatch })).toContain("gradient");
+    }
+    expect(hatchCss({ colour: "#E69F00", hatch: "" })).toBe("");
+  });
+  it("draws hatches darker on light and lighter on dark", () => {
+    expect(shade("#FFFFFF")).toBe("rgb(158,158,158)");
+    expect(shade("#101010")).toBe("rgb(32,32,32)");
+  });
+});

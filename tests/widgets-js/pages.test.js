@@ -1,0 +1,59 @@
+import { describe, expect, it } from "vitest";
+import { addressOf, between, codesOf, patch, rangeName, summary, tally } from "../../uffdlab/widgets/pages.js";
+
+const KINDS = [{ words: "absent" }, { words: "present, writable" }, { words: "present, writable" }];
+
+describe("codesOf", () => {
+  it("reads one byte a page", () => {
+    expect([...codesOf(new DataView(new Uint8Array([0, 2, 1]).buffer), 3)]).toEqual([0, 2, 1]);
+  });
+  it("reads two bytes a page, little-endian", () => {
+    expect([...codesOf(new DataView(new Uint8Array([0, 1, 1, 0]).buffer), 2)]).toEqual([256, 1]);
+  });
+  it("reads two bytes a page at an odd offset", () => {
+    const bytes = new Uint8Array([9, 0, 1, 1, 0]);
+    expect([...codesOf(new DataView(bytes.buffer, 1), 2)]).toEqual([256, 1]);
+  });
+  it("gives null where nothing came", () => {
+    expect(codesOf(new DataView(new ArrayBuffer(0)), 3)).toBe(null);
+    expect(codesOf(undefined, 3)).toBe(null);
+  });
+});
+
+describe("patch", () => {
+  it("writes over its own pages only", () => {
+    const view = new DataView(new Uint8Array([0, 0, 0, 0]).buffer);
+    patch(view, 4, 1, new DataView(new Uint8Array([1, 2]).buffer));
+    expect([...codesOf(view, 4)]).toEqual([0, 1, 2, 0]);
+  });
+  it("counts in pages where a page has two bytes", () => {
+    const view = new DataView(new Uint8Array(8).buffer);
+    patch(view, 4, 2, new DataView(new Uint8Array([0, 1]).buffer));
+    expect([...codesOf(view, 4)]).toEqual([0, 0, 256, 0]);
+  });
+});
+
+describe("summary", () => {
+  const codes = new Uint8Array([0, 1, 2, 1]);
+  it("counts", () => expect([...tally(codes, 1, 4, 3)]).toEqual([0, 2, 1]));
+  it("says one state plainly", () => {
+    expect(summary(codes, KINDS, 1, 4, 100)).toBe("pages 101–103: present, writable");
+  });
+  it("puts the most frequent first and merges kinds that look alike", () => {
+    expect(summary(codes, KINDS, 0, 4, 0)).toBe("pages 0–3: 3 present, writable; 1 absent");
+  });
+});
+
+describe("ranges and addresses", () => {
+  it("names them", () => {
+    expect(rangeName(3, 1)).toBe("page 3");
+    expect(rangeName(1024, 1024)).toBe("pages 1,024–2,047");
+  });
+  it("does not mind the order", () => {
+    expect(between(5, 3)).toEqual([3, 3]);
+    expect(between(3, 5)).toEqual([3, 3]);
+  });
+  it("is exact beyond 2^53", () => {
+    expect(addressOf("0xffff800000000000", 4096, 3)).toBe("0xffff800000003000");
+  });
+});

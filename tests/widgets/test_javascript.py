@@ -1,0 +1,17 @@
+"""The widgets' JavaScript, one module at a time, by vitest (tests/widgets-js)."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).resolve().parent.parent / "widgets-js"
+
+
+@pytest.mark.timeout(400)
+def test_javascript():
+    if not (FOLDER / "node_modules" / "vitest").exists():
+        install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
+        subprocess.run(install, cwd=FOLDER, check=True, timeout=300)
+    ran = subprocess.run(["npx", "vitest", "run"], cwd=FOLDER, capture_output=True, text=True, timeout=90, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr

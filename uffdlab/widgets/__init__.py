@@ -1,0 +1,5 @@
+"""The widgets: what a lab knows, to look at and to act on in a notebook.  Each works alone."""
+
+from uffdlab.widgets.page_grid import PageGrid
+
+__all__ = ["PageGrid"]

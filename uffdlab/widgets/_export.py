@@ -1,0 +1,136 @@
+"""A widget as one HTML file that needs no kernel: its own JavaScript, its data, and the entries it would ask for."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from uffdlab import figures, pte
+from uffdlab.widgets._source import javascript
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    from uffdlab.snapshot import Snapshot
+
+_Text = TypeVar("_Text", str, bytes)
+_MOST_LAYOUTS = 4096
+_FRAME = 0x5A5A5  # put where a frame number goes, to find it again in the words
+
+
+def entry(snapshot: Snapshot, page: int) -> dict[str, Any]:
+    """Give one page's entry as the grid shows it."""
+    index = page - snapshot.first
+    table = figures.entry(snapshot, page)
+    address = snapshot.start + index * snapshot.page_size
+    frame = int(snapshot.frames()[index]) if len(snapshot) <= 4096 else int(snapshot[index].frames()[0])
+    return {
+        "title": table.title,
+        "says": table.note,
+        "facts": f"Address {address:#x}, " + (f"page frame {frame:#x}." if frame >= 0 else "no page frame known."),
+        "rows": [list(row) for row in table.rows],
+    }
+
+
+def page(
+    title: str, module: str, style: str, state: dict[str, Any], data: dict[str, bytes], snapshots: dict[str, Any]
+) -> str:
+    """Give the whole HTML page."""
+    details = {name: _details(each) for name, each in snapshots.items() if each is not None}
+    packed = {
+        "state": state,
+        "bytes": {name: _squeezed(each) for name, each in data.items()},
+        "details": details,
+    }
+    # "</" may not occur inside of a script element.
+    embedded = json.dumps(packed, ensure_ascii=False).replace("</", "<\\/")
+    script = module.replace("export default", "const widget =") + "\n" + javascript("alone.js")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title>\n<style>\n:root {{ color-scheme: light dark; }}\n{style}</style></head>\n"
+        f'<body><main id="widget"><h1 class="uffdlab-hidden">{html.escape(title)}</h1>'
+        "<noscript>This page needs JavaScript.</noscript></main>\n"
+        f'<script type="application/json" id="data">{embedded}</script>\n'
+        f'<script type="module">\n{script}</script></body></html>\n'
+    )
+
+
+def deliver(content: _Text, path: str | os.PathLike[str] | None) -> _Text:
+    """Give `content`, and write it to `path` if given."""
+    if path is not None:
+        Path(path).write_bytes(content.encode() if isinstance(content, str) else content)
+    return content
+
+
+def _squeezed(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
+
+
+def _details(snapshot: Snapshot) -> dict[str, Any]:
+    # Every word, and a table of bits for each that differs in more than its frame number.
+    words = snapshot.words.astype("<u8")
+    low, width, masked = _without_frames(snapshot)
+    different, of_word = np.unique(masked, return_inverse=True)
+    keys, which = np.unique(of_word.reshape(-1) * 8 + snapshot.levels, return_inverse=True)
+    layouts = [
+        _layout(snapshot, int(different[key >> 3]), key & 7, low.get(key & 7, 0), width)
+        for key in keys[:_MOST_LAYOUTS].tolist()
+    ]
+    return {
+        "words": _squeezed(words.tobytes()),
+        "layouts": layouts,
+        "which": _squeezed(which.reshape(-1).astype("<u2" if len(keys) <= 1 << 16 else "<u4").tobytes()),
+        "wide": len(keys) > 1 << 16,
+        "title": f"{snapshot.region}, page {{page}}{f' on {snapshot.kernel}' if snapshot.kernel else ''}, "
+        f"seen by {snapshot.witness}: {{word}}",
+        "first": snapshot.first,
+        "start": hex(snapshot.start),
+        "page_size": snapshot.page_size,
+    }
+
+
+def _without_frames(snapshot: Snapshot) -> tuple[dict[int, int], int, NDArray[np.uint64]]:
+    # For each level the lowest bit of the frame field, its upper end, and the words with a mark in place of the frame.
+    words, masked = snapshot.words, snapshot.words.copy()
+    if snapshot.form == "pagemap":
+        mapped = (words >> np.uint64(63) & np.uint64(1) != 0) & (words & np.uint64((1 << 55) - 1) != 0)
+        masked[mapped] = words[mapped] & ~np.uint64((1 << 55) - 1) | np.uint64(_FRAME)
+        return dict.fromkeys(range(6), 0), 55, masked
+    top = 52 if snapshot.form == "x86-64" else 48
+    lows = {}
+    for level in np.unique(snapshot.levels).tolist():
+        low = 12 + 9 * max(0, level - 1)
+        lows[level] = low
+        mapped = (words & np.uint64(1) != 0) & (snapshot.levels == level) & snapshot.has(pte.State.PRESENT)
+        field = np.uint64((1 << top) - (1 << low))
+        masked[mapped] = words[mapped] & ~field | np.uint64(_FRAME << low) & field
+    return lows, top, masked
+
+
+def _layout(snapshot: Snapshot, word: int, level: int, low: int, top: int) -> dict[str, Any]:
+    shift = 0 if snapshot.form == "pagemap" else low - 12
+    marked = word >> low & (1 << top - low) - 1 == _FRAME
+    rows = []
+    for bit in pte.explain(snapshot.form, word, level):
+        name = str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}"
+        value, meaning = str(bit.value) if bit.width <= 5 else f"{bit.value:#x}", bit.meaning
+        if marked and bit.name == "frame":
+            value, meaning = "{value}", meaning.replace(f"{_FRAME << shift:#x}", "{frame}")
+        rows.append([name, bit.name, value, meaning])
+    return {
+        "rows": rows,
+        "low": low,
+        "top": top,
+        "shift": shift,
+        "framed": marked,
+        "level": pte.LEVEL_NAMES[level],
+    }

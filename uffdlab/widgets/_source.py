@@ -1,0 +1,43 @@
+"""The widgets' JavaScript and CSS, read from the files beside them.
+
+A widget's page gets one module, but its code lies in several small ES modules that vitest can import one by one.  Here
+they are put together: dependencies first, ``import`` lines left out, ``export`` struck from what is not the last file.
+Only the plain form ``import { a, b } from "./file.js";`` is used in them, on one line.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+\.js)";\n', re.MULTILINE)
+
+
+@functools.cache
+def javascript(name: str) -> str:
+    """Give the module `name` (``page_grid.js``) with everything that it imports, as one ES module."""
+    order: list[str] = []
+    _visit(name, order)
+    parts = []
+    for each in order:
+        text = _IMPORT.sub("", (HERE / each).read_text(encoding="utf-8"))
+        if each != name:
+            text = re.sub(r"^export ", "", text, flags=re.MULTILINE)
+        parts.append(text.strip())
+    return "\n\n".join(parts) + "\n"
+
+
+@functools.cache
+def css(*names: str) -> str:
+    """Give the style sheets `names`, one after the other."""
+    return "\n".join((HERE / name).read_text(encoding="utf-8").strip() for name in names) + "\n"
+
+
+def _visit(name: str, order: list[str]) -> None:
+    if name in order:
+        return
+    for needed in _IMPORT.findall((HERE / name).read_text(encoding="utf-8")):
+        _visit(needed, order)
+    order.append(name)

@@ -1,0 +1,72 @@
+// A page without a kernel: a model that holds the embedded data and answers what a widget would ask of Python.
+
+async function unpacked(text) {
+  const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new DataView(await new Response(stream).arrayBuffer());
+}
+
+class Alone {
+  constructor(state) {
+    this.state = state;
+    this.listeners = new Map();
+    this.details = {};
+  }
+
+  get(name) {
+    return this.state[name];
+  }
+
+  set(name, value) {
+    this.state[name] = value;
+    this.tell(`change:${name}`);
+  }
+
+  save_changes() {}
+
+  on(event, action) {
+    if (!this.listeners.has(event)) this.listeners.set(event, new Set());
+    this.listeners.get(event).add(action);
+  }
+
+  off(event, action) {
+    if (this.listeners.has(event)) this.listeners.get(event).delete(action);
+  }
+
+  tell(event, ...given) {
+    for (const action of [...(this.listeners.get(event) || [])]) action(...given);
+  }
+
+  send(message) {
+    const details = this.details[message.which];
+    if (message.ask !== "entry" || !details) return;
+    const index = message.page - details.first;
+    const word = details.words.getBigUint64(8 * index, true);
+    const layout = details.layouts[details.wide ? details.which.getUint32(4 * index, true) : details.which.getUint16(2 * index, true)];
+    const hex = `0x${word.toString(16).padStart(16, "0")}`;
+    const address = BigInt(details.start) + BigInt(details.page_size) * BigInt(index);
+    const codes = this.state[message.which === "before" ? "_before" : "_codes"];
+    const kind = codes.byteLength > this.state._meta.count ? codes.getUint16(2 * index, true) : codes.getUint8(index);
+    const entry = { title: details.title.replace("{page}", message.page).replace("{word}", hex), rows: [], facts: `Address 0x${address.toString(16)}.` };
+    entry.says = this.state._kinds[kind].says;
+    if (layout) {
+      const value = (word >> BigInt(layout.low)) & ((1n << BigInt(layout.top - layout.low)) - 1n);
+      const frame = `0x${(value << BigInt(layout.shift)).toString(16)}`;
+      if (layout.level) entry.title += ` in a ${layout.level}`;
+      if (layout.framed) entry.facts = `Address 0x${address.toString(16)}, page frame ${frame}.`;
+      const filled = (text) => text.replace("{value}", `0x${value.toString(16)}`).replace("{frame}", frame);
+      entry.rows = layout.rows.map((row) => row.map(filled));
+    }
+    this.tell("msg:custom", { id: message.id, entry });
+  }
+}
+
+const given = JSON.parse(document.getElementById("data").textContent);
+const model = new Alone(given.state);
+for (const [name, text] of Object.entries(given.bytes)) model.state[name] = await unpacked(text);
+for (const [name, each] of Object.entries(given.details)) {
+  model.details[name] = { ...each, words: await unpacked(each.words), which: await unpacked(each.which) };
+}
+if (widget.initialize) widget.initialize({ model });
+widget.render({ model, el: document.getElementById("widget") });
+document.documentElement.dataset.ready = "yes";

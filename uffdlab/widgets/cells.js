@@ -1,0 +1,157 @@
+import { make } from "./elements.js";
+import { paint } from "./looks.js";
+import { between } from "./pages.js";
+
+// A pane of up to about 2,000 pages, an element each: an ARIA grid with one cell in the tab order.
+
+export function columnsFor(count) {
+  const columns = count <= 64 ? 8 : count <= 256 ? 16 : 32;
+  return Math.min(columns, count);
+}
+
+// Where an arrow key leads; null for a key that moves nothing.
+export function moved(index, event, count, columns) {
+  const last = count - 1;
+  const row = Math.floor(index / columns) * columns;
+  switch (event.key) {
+    case "ArrowLeft":
+      return Math.max(0, index - 1);
+    case "ArrowRight":
+      return Math.min(last, index + 1);
+    case "ArrowUp":
+      return index - columns >= 0 ? index - columns : index;
+    case "ArrowDown":
+      return index + columns <= last ? index + columns : index;
+    case "Home":
+      return event.ctrlKey ? 0 : row;
+    case "End":
+      return event.ctrlKey ? last : Math.min(last, row + columns - 1);
+    case "PageUp":
+      return Math.max(index % columns, index - 8 * columns);
+    case "PageDown":
+      return Math.min(last, index + 8 * columns);
+    default:
+      return null;
+  }
+}
+
+export class Cells {
+  // host: { first, count, pageSize, start, kinds, select(range), focus(page), hover(page, pane), anchor }
+  constructor(host, name, listen) {
+    this.host = host;
+    this.name = name;
+    this.columns = columnsFor(host.count);
+    this.cells = [];
+    this.cursor = 0;
+    this.element = make("div", { class: "uffdlab-cells", role: "grid", "aria-multiselectable": "true" });
+    this.element.style.setProperty("--columns", this.columns);
+    this.build();
+    listen.on(this.element, "keydown", (event) => this.key(event));
+    listen.on(this.element, "pointerdown", (event) => this.down(event));
+    listen.on(this.element, "pointermove", (event) => this.over(event));
+    listen.on(this.element, "pointerup", () => (this.dragging = false));
+    listen.on(this.element, "pointercancel", () => (this.dragging = false));
+    listen.on(this.element, "focusin", (event) => this.focused(event));
+  }
+
+  build() {
+    const { count, first } = this.host;
+    for (let from = 0; from < count; from += this.columns) {
+      const row = make("div", { role: "row", class: "uffdlab-row" });
+      row.append(make("span", { role: "rowheader", class: "uffdlab-number" }, String(first + from)));
+      for (let index = from; index < Math.min(count, from + this.columns); index += 1) {
+        const cell = make("div", { role: "gridcell", class: "uffdlab-cell", tabindex: index ? -1 : 0 });
+        cell.dataset.index = index;
+        this.cells.push(cell);
+        row.append(cell);
+      }
+      this.element.append(row);
+    }
+  }
+
+  draw(codes, faded) {
+    const { kinds, first, start, pageSize } = this.host;
+    this.element.setAttribute("aria-label", this.name);
+    this.cells.forEach((cell, index) => {
+      const kind = kinds[codes[index]];
+      const mark = `${codes[index]} ${faded && faded[index] ? 1 : 0}`;
+      if (cell.dataset.mark === mark && cell.look === kind) return;
+      cell.dataset.mark = mark;
+      cell.look = kind;
+      paint(cell, kind);
+      // A huge page spans the cells it covers: one letter, no borders within.
+      const inside = kind.span > 1 && (BigInt(start) / BigInt(pageSize) + BigInt(index)) % BigInt(kind.span) !== 0n;
+      cell.classList.toggle("uffdlab-joined", inside && index > 0 && codes[index - 1] === codes[index]);
+      cell.classList.toggle("uffdlab-faded", Boolean(faded && faded[index]));
+      cell.textContent = inside && index % this.columns && codes[index - 1] === codes[index] ? "" : kind.letter;
+      cell.setAttribute("aria-label", `page ${first + index}: ${kind.words}${faded && faded[index] ? ", unchanged" : ""}`);
+    });
+  }
+
+  select([from, count] = [0, 0]) {
+    const low = from - this.host.first;
+    this.cells.forEach((cell, index) => {
+      cell.setAttribute("aria-selected", count > 0 && index >= low && index < low + count ? "true" : "false");
+    });
+  }
+
+  place(index) {
+    if (index < 0 || index >= this.cells.length) return;
+    this.cells[this.cursor].tabIndex = -1;
+    this.cursor = index;
+    this.cells[index].tabIndex = 0;
+  }
+
+  key(event) {
+    const { host } = this;
+    const page = this.cursor + host.first;
+    if (event.key === " " || event.key === "Enter") {
+      if (!event.shiftKey || host.anchor === null) host.anchor = page;
+      host.select(between(host.anchor, page));
+    } else if (event.key === "Escape") {
+      host.anchor = null;
+      host.select([]);
+    } else if (event.key === "a" && event.ctrlKey) {
+      host.select([host.first, host.count]);
+    } else {
+      const next = moved(this.cursor, event, host.count, this.columns);
+      if (next === null) return;
+      if (event.shiftKey) {
+        if (host.anchor === null) host.anchor = page;
+        host.select(between(host.anchor, next + host.first));
+      } else host.anchor = null;
+      this.cells[next].focus();
+    }
+    event.preventDefault();
+    event.stopPropagation();
+  }
+
+  focused(event) {
+    const index = this.indexOf(event.target);
+    if (index === null) return;
+    this.place(index);
+    this.host.focus(index + this.host.first, this);
+  }
+
+  down(event) {
+    const index = this.indexOf(event.target);
+    if (index === null || event.button) return;
+    const page = index + this.host.first;
+    if (!event.shiftKey || this.host.anchor === null) this.host.anchor = page;
+    this.dragging = true;
+    this.host.select(between(this.host.anchor, page));
+  }
+
+  over(event) {
+    const index = this.indexOf(document.elementFromPoint(event.clientX, event.clientY) || event.target);
+    if (index === null) return;
+    if (this.dragging && !event.buttons) this.dragging = false;
+    if (this.dragging) this.host.select(between(this.host.anchor, index + this.host.first));
+    this.host.hover(index + this.host.first, this);
+  }
+
+  indexOf(target) {
+    const cell = target.closest ? target.closest(".uffdlab-cell") : null;
+    return cell && this.element.contains(cell) ? Number(cell.dataset.index) : null;
+  }
+}

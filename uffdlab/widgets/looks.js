@@ -1,0 +1,87 @@
+// How a kind of page is drawn: colour, hatch and letter, as CSS and on a canvas.  Hatches are in matplotlib's notation.
+
+export function shade(colour) {
+  const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  const factor = parts[0] + parts[1] + parts[2] > 200 ? 0.62 : 2;
+  return `rgb(${parts.map((part) => Math.min(255, Math.round(part * factor))).join(",")})`;
+}
+
+export function hatchCss(look) {
+  const line = shade(look.colour);
+  const stripes = (angle) => `repeating-linear-gradient(${angle}, ${line} 0 1px, transparent 1px 6px)`;
+  switch (look.hatch[0]) {
+    case "/":
+      return stripes("-45deg");
+    case "\\":
+      return stripes("45deg");
+    case "x":
+      return `${stripes("-45deg")}, ${stripes("45deg")}`;
+    case "-":
+      return stripes("0deg");
+    case ".":
+      return `radial-gradient(${line} 1px, transparent 1.4px) 0 0 / 6px 6px`;
+    default:
+      return "";
+  }
+}
+
+export function paint(element, look) {
+  const hatch = hatchCss(look);
+  element.style.background = hatch ? `${hatch}, ${look.colour}` : look.colour;
+  element.style.backgroundColor = look.colour;
+  element.style.color = look.ink;
+  element.style.textShadow = hatch
+    ? [[-1, 0], [1, 0], [0, -1], [0, 1], [-1, -1], [1, 1]].map(([x, y]) => `${x}px ${y}px 1px ${look.colour}`).join(",")
+    : "none";
+}
+
+// One cell as a picture of its own, to be stamped onto a canvas.
+export function tile(look, size, scale) {
+  const canvas = document.createElement("canvas");
+  const pixels = Math.max(1, Math.round(size * scale));
+  canvas.width = pixels;
+  canvas.height = pixels;
+  const brush = canvas.getContext("2d");
+  brush.scale(scale, scale);
+  brush.fillStyle = look.colour;
+  brush.fillRect(0, 0, size, size);
+  brush.strokeStyle = shade(look.colour);
+  brush.lineWidth = 0.8;
+  strokeHatch(brush, look.hatch[0], size);
+  if (size >= 9) {
+    brush.font = `bold ${size * (look.letter.length > 1 ? 0.5 : 0.66)}px sans-serif`;
+    brush.textAlign = "center";
+    brush.textBaseline = "middle";
+    if (look.hatch) {
+      brush.strokeStyle = look.colour;
+      brush.lineWidth = 3;
+      brush.strokeText(look.letter, size / 2, size / 2 + 0.5);
+    }
+    brush.fillStyle = look.ink;
+    brush.fillText(look.letter, size / 2, size / 2 + 0.5);
+  }
+  return canvas;
+}
+
+function strokeHatch(brush, hatch, size) {
+  brush.beginPath();
+  for (let at = -size; at < 2 * size; at += 4) {
+    if (hatch === "/" || hatch === "x") {
+      brush.moveTo(at, size);
+      brush.lineTo(at + size, 0);
+    }
+    if (hatch === "\\" || hatch === "x") {
+      brush.moveTo(at, 0);
+      brush.lineTo(at + size, size);
+    }
+    if (hatch === "-" && at >= 0 && at < size) {
+      brush.moveTo(0, at + 2);
+      brush.lineTo(size, at + 2);
+    }
+  }
+  brush.stroke();
+  if (hatch === ".") {
+    brush.fillStyle = brush.strokeStyle;
+    for (let x = 2; x < size; x += 4) for (let y = 2; y < size; y += 4) brush.fillRect(x, y, 1, 1);
+  }
+}

@@ -1,0 +1,250 @@
+import { Cells } from "./cells.js";
+import { make, freshId } from "./elements.js";
+import { Entry } from "./entry.js";
+import { guarded, listening } from "./guard.js";
+import { paint } from "./looks.js";
+import { PageMap, View } from "./map.js";
+import { codesOf, number, patch, rangeName, summary } from "./pages.js";
+
+const MOST_CELLS = 2048;
+const FLICKER_MS = 900;
+const MODES = [
+  ["side", "side by side"],
+  ["flicker", "flicker"],
+  ["changed", "only what changed"],
+  ["after", "after alone"],
+];
+
+// A changed range arrives as a message and is written into the model's own bytes, once for all views.
+function initialize({ model }) {
+  const apply = (message, buffers) => {
+    if (message.patch === undefined) return;
+    patch(model.get("_codes"), model.get("_meta").count, message.patch, buffers[0]);
+  };
+  model.on("msg:custom", apply);
+  return () => model.off("msg:custom", apply);
+}
+
+class PageGrid {
+  constructor(model, el) {
+    this.model = model;
+    this.el = el;
+    this.listen = listening(model, el);
+    this.anchor = null;
+    this.root = make("div", { class: "uffdlab uffdlab-page-grid", "data-lm-suppress-shortcuts": "true" });
+    el.append(this.root);
+    this.inner = null;
+    this.build();
+    const { listen } = this;
+    listen.model("change:_meta", () => this.build());
+    listen.model("change:mode", () => this.build());
+    listen.model("change:_codes", () => this.draw());
+    listen.model("change:_before", () => this.build());
+    listen.model("change:_kinds", () => this.draw());
+    listen.model("change:selection", () => this.selected());
+    listen.model("change:cursor", () => this.cursor());
+    listen.model("change:_said", () => (this.said.textContent = model.get("_said")));
+    listen.model("msg:custom", (message) => {
+      if (message.patch !== undefined) this.draw();
+    });
+    listen.also(() => this.inner.end());
+    listen.also(() => clearInterval(this.flicker));
+  }
+
+  get kinds() {
+    return this.model.get("_kinds");
+  }
+
+  get mixed() {
+    return this.model.get("_meta").mixed;
+  }
+
+  build() {
+    if (this.inner) this.inner.end();
+    clearInterval(this.flicker);
+    this.inner = listening(this.model, this.el);
+    const { model } = this;
+    const meta = model.get("_meta");
+    Object.assign(this, { first: meta.first, count: meta.count, pageSize: meta.page_size, start: meta.start });
+    this.mode = this.codes("_before") ? model.get("mode") : "after";
+    this.entry = new Entry(model, this.inner);
+    this.said = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_said"));
+    this.legend = make("ul", { class: "uffdlab-legend", "aria-label": "legend" });
+    this.choice = make("p", { class: "uffdlab-choice" });
+    this.view = this.count > MOST_CELLS ? new View(this.count) : null;
+    const names = this.mode === "side" ? ["before", "after"] : [this.mode === "flicker" ? "after" : ""];
+    this.panes = names.map((name) => this.pane(name || "after", name ? `${name}: ${meta.title}` : meta.title));
+    const panes = make("div", { class: "uffdlab-panes" });
+    this.panes.forEach((pane, at) => {
+      pane.heading = make("p", { class: "uffdlab-name", "aria-hidden": "true" }, names[at]);
+      panes.append(make("div", { class: "uffdlab-pane" }, pane.heading, pane.element));
+    });
+    const parts = [make("p", { class: "uffdlab-title" }, meta.title)];
+    if (this.codes("_before")) parts.push(this.modes());
+    if (this.view) parts.push(this.zooms());
+    parts.push(panes, this.choice, this.legend, this.entry.element, this.said);
+    this.root.replaceChildren(...parts);
+    if (this.mode === "flicker") this.startFlicker();
+    this.panes.forEach((pane) => pane.resize && pane.resize());
+    this.draw();
+    this.selected();
+    this.cursor();
+  }
+
+  pane(which, name) {
+    const pane = this.view ? new PageMap(this, name, this.inner, this.view) : new Cells(this, name, this.inner);
+    pane.which = which;
+    return pane;
+  }
+
+  modes() {
+    const group = make("fieldset", { class: "uffdlab-modes" }, make("legend", {}, "show"));
+    const name = freshId("mode");
+    for (const [value, label] of MODES) {
+      const input = make("input", { type: "radio", name, value, checked: this.model.get("mode") === value });
+      this.inner.on(input, "change", () => {
+        this.model.set("mode", value);
+        this.model.save_changes();
+        this.root.querySelector(`input[value="${value}"]`).focus();
+      });
+      group.append(make("label", {}, input, ` ${label}`));
+    }
+    return group;
+  }
+
+  zooms() {
+    const level = make("span", { class: "uffdlab-level" });
+    const bar = make("div", { class: "uffdlab-zoom", role: "group", "aria-label": "zoom" });
+    for (const [label, words, action] of [
+      ["+", "zoom in", () => this.view.zoom(2)],
+      ["−", "zoom out", () => this.view.zoom(0.5)],
+      ["all", "show all pages", () => this.view.zoom(1 / this.view.widest)],
+    ]) {
+      const button = make("button", { type: "button", "aria-label": words, title: words }, label);
+      this.inner.on(button, "click", action);
+      bar.append(button);
+    }
+    const tell = () => {
+      const { per } = this.view;
+      level.textContent = per === 1 ? "a cell is one page" : `a cell is ${number(per)} pages`;
+    };
+    tell();
+    this.view.watchers.add(tell);
+    bar.append(level, make("span", { class: "uffdlab-hint" }, "wheel or + − zooms, shift-wheel or arrows move"));
+    return bar;
+  }
+
+  startFlicker() {
+    const [pane] = this.panes;
+    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const turn = () => {
+      pane.which = pane.which === "after" ? "before" : "after";
+      pane.heading.textContent = pane.which;
+      pane.draw(this.codes(pane.which === "after" ? "_codes" : "_before"));
+    };
+    const button = make("button", { type: "button", "aria-pressed": String(!still) }, still ? "flicker" : "hold still");
+    const safe = guarded(this.model, this.el, turn);
+    const run = () => (this.flicker = setInterval(safe, FLICKER_MS));
+    this.inner.on(button, "click", () => {
+      const running = button.getAttribute("aria-pressed") === "true";
+      button.setAttribute("aria-pressed", String(!running));
+      button.textContent = running ? "flicker" : "hold still";
+      if (running) clearInterval(this.flicker);
+      else run();
+    });
+    this.root.querySelector(".uffdlab-modes").after(button);
+    if (!still) run();
+  }
+
+  codes(trait) {
+    return codesOf(this.model.get(trait), this.model.get("_meta").count);
+  }
+
+  draw() {
+    const after = this.codes("_codes");
+    const before = this.codes("_before");
+    if (!after || after.length !== this.count) return;
+    let faded = null;
+    if (this.mode === "changed") {
+      faded = new Uint8Array(this.count);
+      for (let at = 0; at < this.count; at += 1) faded[at] = before[at] === after[at] ? 1 : 0;
+    }
+    for (const pane of this.panes) pane.draw(pane.which === "before" ? before : after, faded);
+    this.drawLegend(after, before);
+    this.entry.forget();
+  }
+
+  drawLegend(after, before) {
+    const counts = [before, after].map((codes) => {
+      const found = new Map();
+      if (!codes) return found;
+      const plain = new Uint32Array(this.kinds.length);
+      for (let at = 0; at < codes.length; at += 1) plain[codes[at]] += 1;
+      plain.forEach((count, kind) => {
+        if (!count) return;
+        const { letter } = this.kinds[kind];
+        found.set(letter, (found.get(letter) || 0) + count);
+      });
+      return found;
+    });
+    const looks = new Map(this.kinds.map((kind) => [kind.letter, kind]));
+    const items = [...looks.values()].filter((look) => counts.some((found) => found.has(look.letter)));
+    this.legend.replaceChildren(
+      ...items.map((look) => {
+        const swatch = make("span", { class: "uffdlab-swatch", "aria-hidden": "true" }, look.letter);
+        paint(swatch, look);
+        const shown = counts.map((found) => number(found.get(look.letter) || 0));
+        return make("li", {}, swatch, ` ${look.words}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
+      }),
+    );
+  }
+
+  select(range) {
+    this.model.set("selection", range);
+    this.model.save_changes();
+    this.selected();
+  }
+
+  selected() {
+    const range = this.model.get("selection");
+    for (const pane of this.panes) pane.select(range);
+    this.choice.textContent = range.length
+      ? `selected: ${rangeName(range[0], range[1])}`
+      : "click, drag, or press space to select pages";
+  }
+
+  focus(page, pane) {
+    if (this.model.get("cursor") !== page) {
+      this.model.set("cursor", page);
+      this.model.save_changes();
+    }
+    this.hover(page, pane);
+  }
+
+  hover(page, pane) {
+    const codes = this.codes(pane.which === "before" ? "_before" : "_codes");
+    if (this.view && this.view.per > 1) {
+      const [from, to] = this.view.cell(page - this.first);
+      this.entry.say(`${pane.which}: ${summary(codes, this.kinds, from, to, this.first)}`);
+      return;
+    }
+    this.entry.ask(page, pane.which, this.kinds[codes[page - this.first]]);
+  }
+
+  cursor() {
+    const index = this.model.get("cursor") - this.first;
+    for (const pane of this.panes) if (index >= 0 && index < this.count) pane.place(index);
+  }
+}
+
+function render({ model, el }) {
+  let grid = null;
+  guarded(model, el, () => {
+    grid = new PageGrid(model, el);
+    // For benchmarks and tests: how often the map was painted, and its view.
+    el.uffdlab = grid;
+  })();
+  return () => grid && grid.listen.end();
+}
+
+export default { initialize, render };

@@ -1,0 +1,286 @@
+"""PageGrid: the pages of a snapshot as cells to point at, select and compare."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import traitlets
+
+from uffdlab import figures
+from uffdlab.errors import UsageError
+from uffdlab.widgets import _export
+from uffdlab.widgets._base import LabWidget
+from uffdlab.widgets._kinds import MIXED_DATA, Kinds
+from uffdlab.widgets._loop import soon
+from uffdlab.widgets._source import css, javascript
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    from uffdlab.region import Mapping, PageRange
+    from uffdlab.snapshot import Snapshot
+
+_MODES = ("side", "flicker", "changed", "after")
+_SAID_CHANGES = 4
+_SEEN = ("ioctl", "touch", "snapshot")
+
+
+class PageGrid(LabWidget):
+    """The pages of one snapshot, or of two: before and after.
+
+    Up to 2,048 pages are cells with a letter, a colour and a hatch; more are a map that zooms from all pages down to
+    one.  A page costs one byte on the wire (two where there are more than 256 kinds of entry), a changed range only its
+    own pages.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        What to show; of two, the later one.
+    before : Snapshot, optional
+        The earlier one, of the same pages.
+    mode : str
+        With two: ``"side"`` (side by side), ``"flicker"``, ``"changed"`` (only what changed), ``"after"``.
+
+    Attributes
+    ----------
+    selection : tuple of int
+        Trait.  First page and number of pages, or empty.
+    cursor : int
+        Trait.  The page with the keyboard's focus.
+
+    Raises
+    ------
+    UsageError
+        If there are no pages, or the two are not of the same pages.
+    """
+
+    _esm = javascript("page_grid.js")
+    _css = css("page_grid.css")
+    _keywords = ("snapshot", "before", "mode")
+
+    mode = traitlets.Enum(_MODES, "side").tag(sync=True)
+    selection = traitlets.List(traitlets.Int(), maxlen=2).tag(sync=True)
+    cursor = traitlets.Int(0).tag(sync=True)
+    _meta = traitlets.Dict().tag(sync=True)
+    _kinds: traitlets.List[dict[str, Any]] = traitlets.List(traitlets.Dict()).tag(sync=True)
+    _codes = traitlets.Bytes().tag(sync=True)
+    _before = traitlets.Bytes().tag(sync=True)
+    _said = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, snapshot: Snapshot, before: Snapshot | None = None, **keywords: Any) -> None:
+        if not len(snapshot):
+            raise UsageError("there are no pages to show; take a snapshot of at least one page")
+        self._seen = Kinds()
+        self._numbers: NDArray[np.uint32] = np.zeros(0, np.uint32)
+        self._source: Mapping | PageRange | None = None
+        self._refreshing = self._due = False
+        self._snapshot, self._earlier = snapshot, before
+        super().__init__(**keywords)
+        self.cursor = snapshot.first
+        self.show(snapshot, before)
+
+    @traitlets.validate("selection")
+    def _selection_within(self, proposal: dict[str, Any]) -> list[int]:
+        chosen = list(proposal["value"])
+        if chosen:
+            pages = self._snapshot.pages
+            if len(chosen) != 2 or chosen[1] < 1 or chosen[0] not in pages or chosen[0] + chosen[1] - 1 not in pages:
+                raise traitlets.TraitError(
+                    f"selection={chosen} is no range of these pages; it is [first, count] within "
+                    f"{pages.start} to {pages.stop - 1}, or []"
+                )
+        return chosen
+
+    # --- what is shown
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """What is shown; of two, the later one."""
+        return self._snapshot
+
+    @property
+    def before(self) -> Snapshot | None:
+        """The earlier snapshot of two."""
+        return self._earlier
+
+    @property
+    def pages(self) -> slice:
+        """The selected pages, all if none are: ``region[grid.pages]``."""
+        first, count = self.selection or (self._snapshot.first, len(self._snapshot))
+        return slice(first, first + count)
+
+    def show(self, snapshot: Snapshot, before: Snapshot | None = None) -> None:
+        """Show another snapshot; only what differs is sent.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+        before : Snapshot, optional
+            The earlier one of two.  If not given only `snapshot` is shown.
+        """
+        if not len(snapshot):
+            raise UsageError("there are no pages to show; take a snapshot of at least one page")
+        if before is not None:
+            _ = snapshot - before  # refuses other pages
+        numbers, earlier = self._seen.codes(snapshot), None if before is None else self._seen.codes(before)
+        old = self._snapshot, self._numbers
+        same_pages = old[1].size == numbers.size and old[0].pages == snapshot.pages and old[0].start == snapshot.start
+        self._snapshot, self._earlier, self._numbers = snapshot, before, numbers
+        if not same_pages and self.selection:
+            self.selection = []
+        # The kinds first, so that the page knows what a new code means.
+        packed = self._seen.pack(numbers)
+        width = len(packed) // numbers.size
+        with self.hold_sync():
+            self._kinds = list(self._seen.table)
+            self._meta = self._facts()
+            self._before = b"" if earlier is None else self._seen.pack(earlier)
+            if same_pages and len(self._codes) == len(packed):
+                self._said = self._what_changed(old[0])
+            else:
+                self._codes = packed
+        if self._codes != packed:
+            self._send_changes(old[1], packed, width)
+
+    def _send_changes(self, old: NDArray[np.uint32], packed: bytes, width: int) -> None:
+        # The page writes the piece into its own copy; here the trait changes without being sent whole.
+        changed = np.flatnonzero(old != self._numbers)
+        low, high = int(changed[0]), int(changed[-1]) + 1
+        self._trait_values["_codes"] = packed
+        self.send({"patch": low}, [packed[low * width : high * width]])
+
+    def _facts(self) -> dict[str, Any]:
+        one = self._snapshot
+        where = f"{f' on {one.kernel}' if one.kernel else ''}, seen by {one.witness}"
+        pages = "1 page" if len(one) == 1 else f"{len(one):,} pages"
+        return {
+            "title": f"{one.region}: {pages} of {_size(one.page_size)}{where}",
+            "region": one.region,
+            "first": one.first,
+            "count": len(one),
+            "page_size": one.page_size,
+            "start": hex(one.start),
+            "mixed": MIXED_DATA,
+        }
+
+    def _what_changed(self, old: Snapshot) -> str:
+        changes = [str(change) for change in (self._snapshot - old).changes()]
+        more = [f"and {len(changes) - _SAID_CHANGES} more kinds of change"] if len(changes) > _SAID_CHANGES else []
+        return "; ".join([*changes[:_SAID_CHANGES], *more]) or "no change"
+
+    # --- live
+
+    def follow(self, region: Mapping | PageRange) -> Self:
+        """Show `region` as it is now, and again after every ioctl, touch and snapshot of its lab.
+
+        The grid then shows what the last change did, unless it compares two snapshots already.
+        """
+        lab = (region.mapping if hasattr(region, "mapping") else region).lab
+        self.unfollow()
+        self._source = region
+        self._releases = (lab.timeline.listen(self._happened),)
+        self.refresh()
+        return self
+
+    def unfollow(self) -> None:
+        """Follow nothing any more."""
+        for release in self._releases:
+            release()
+        self._releases, self._source = (), None
+
+    def _happened(self, entry: Any) -> None:
+        # On any thread.  A snapshot of our own is not news.
+        if entry.kind in _SEEN and not self._refreshing:
+            self._due = True
+            soon(self._catch_up)
+
+    def _catch_up(self) -> None:
+        # Many things may have happened since; one look is enough.
+        if self._due:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Take a snapshot of the region that is followed and show it."""
+        source = self._source
+        if source is None:
+            return
+        self._due, self._refreshing = False, True
+        try:
+            taken = source.snapshot()
+        except Exception as error:  # noqa: BLE001 - the lab may be gone in any way; say so and stop
+            self.unfollow()
+            self._said = f"this grid follows no longer: {error}"
+            self.send({"gone": str(error)})
+            return
+        finally:
+            self._refreshing = False
+        before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
+        self.show(taken, before)
+
+    # --- what the page asks
+
+    def _asked(self, content: dict[str, Any]) -> None:
+        if content.get("ask") != "entry":
+            return
+        of = self._earlier if content.get("which") == "before" and self._earlier is not None else self._snapshot
+        page = int(content["page"])
+        if page in of.pages:
+            self.send({"id": content["id"], "entry": _export.entry(of, page)})
+
+    # --- without a live kernel
+
+    def picture(self) -> figures.Picture:
+        """Draw what is shown as a figure with alt text."""
+        if self._earlier is None:
+            return figures.grid(self._snapshot)
+        return figures.compare(self._earlier, self._snapshot)
+
+    def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give the picture as SVG text, and write it to `path` if given."""
+        return _export.deliver(self.picture().svg(), path)
+
+    def to_png(self, path: str | os.PathLike[str] | None = None) -> bytes:
+        """Give the picture as PNG, and write it to `path` if given."""
+        return _export.deliver(self.picture().png(), path)
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give a table, one line a page; with two snapshots each line begins with ``before`` or ``after``."""
+        if self._earlier is None:
+            return self._snapshot.to_csv(path)
+        head, *after = self._snapshot.to_csv().splitlines()
+        lines = [f"when,{head}", *(f"before,{line}" for line in self._earlier.to_csv().splitlines()[1:])]
+        return _export.deliver("\n".join([*lines, *(f"after,{line}" for line in after)]) + "\n", path)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give one self-contained HTML page that hovers, selects and zooms without a kernel."""
+        state = {name: getattr(self, name) for name in ("mode", "selection", "cursor", "_meta", "_kinds", "_said")}
+        data = {"_codes": self._codes, "_before": self._before}
+        text = _export.page(
+            self._facts()["title"],
+            javascript("page_grid.js"),
+            css("page_grid.css"),
+            state,
+            data,
+            {"after": self._snapshot, "before": self._earlier},
+        )
+        return _export.deliver(text, path)
+
+    def fallback(self) -> dict[str, str]:
+        """Give the picture, with its alt text, and what changed."""
+        data, _ = self.picture()._repr_mimebundle_()
+        return data
+
+    def __repr__(self) -> str:
+        return f"<PageGrid of {self._snapshot!r}>"
+
+
+def _size(size: int) -> str:
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB")):
+        if size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size >> 10} KiB"
+
+

@@ -1,0 +1,53 @@
+// The pages' codes as they come over the wire: one byte a page, or two, little-endian.
+
+export function codesOf(view, count) {
+  if (!view || !view.byteLength) return null;
+  if (view.byteLength === count) return new Uint8Array(view.buffer, view.byteOffset, count);
+  if (view.byteOffset % 2 === 0) return new Uint16Array(view.buffer, view.byteOffset, count);
+  return new Uint16Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+}
+
+// Write changed codes, from page index `first` on, over those that are there.
+export function patch(view, count, first, piece) {
+  const width = view.byteLength / count;
+  const target = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
+  target.set(new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength), first * width);
+}
+
+// How many pages of each kind there are from index `from` up to `to`.
+export function tally(codes, from, to, kinds) {
+  const counts = new Uint32Array(kinds);
+  for (let at = from; at < to; at += 1) counts[codes[at]] += 1;
+  return counts;
+}
+
+export function number(value) {
+  return String(value).replace(/\B(?=(\d{3})+$)/g, ",");
+}
+
+export function rangeName(first, count) {
+  return count === 1 ? `page ${number(first)}` : `pages ${number(first)}–${number(first + count - 1)}`;
+}
+
+// What a range is, in words, the most frequent kind first: "pages 0–7: 6 present, writable; 2 absent".
+export function summary(codes, kinds, from, to, first) {
+  const counts = tally(codes, from, to, kinds.length);
+  const merged = new Map();
+  counts.forEach((count, kind) => {
+    if (count) merged.set(kinds[kind].words, (merged.get(kinds[kind].words) || 0) + count);
+  });
+  const said = [...merged].sort((one, other) => other[1] - one[1]);
+  const name = rangeName(first + from, to - from);
+  if (said.length === 1) return `${name}: ${said[0][0]}`;
+  return `${name}: ${said.map(([words, count]) => `${number(count)} ${words}`).join("; ")}`;
+}
+
+// The range from one page to another, whichever is lower: [first, count].
+export function between(one, other) {
+  return [Math.min(one, other), Math.abs(one - other) + 1];
+}
+
+// An address as hexadecimal; beyond 2^53 numbers are not exact, so the start comes as text.
+export function addressOf(start, pageSize, index) {
+  return `0x${(BigInt(start) + BigInt(pageSize) * BigInt(index)).toString(16)}`;
+}
