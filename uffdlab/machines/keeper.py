@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import sys
@@ -30,6 +31,7 @@ def _command(argv: list[str], keeper: int) -> None:
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core of QEMU would hold the guest's memory
     try:
         os.execv(argv[0], argv)  # noqa: S606 - that is what a keeper does
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -109,7 +110,10 @@ class KeptProcess:
         if self._status is None:
             words = "was killed with its keeper"
         elif os.WIFSIGNALED(self._status):
-            words = f"was killed by signal {os.WTERMSIG(self._status)}"
+            number = os.WTERMSIG(self._status)
+            words = f"was killed by signal {number}"
+            if number in {signal.SIGKILL, signal.SIGBUS}:
+                words += ", by somebody or because the host ran out of memory"
         else:
             words = f"ended with status {os.WEXITSTATUS(self._status)}"
         return f"{words}: {complaints}" if complaints else words
