@@ -550,6 +550,15 @@ _BITS = {
         State.EXCLUSIVE: 56,
         State.SOFT_DIRTY: 55,
     },
+    "pagemap-scan": {
+        State.PRESENT: 3,
+        State.SWAPPED: 4,
+        State.FILE: 2,
+        State.GUARD: 8,
+        State.HUGE: 6,
+        State.SPECIAL: 5,
+        State.SOFT_DIRTY: 7,
+    },
 }
 _ALWAYS = (State.PRESENT, State.WRITABLE, State.UFFD_WP, State.DIRTY, State.ACCESSED, State.SOFT_DIRTY)
 

@@ -7,18 +7,18 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Self
 
 from uffdlab import kernels
-from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError, WitnessError
+from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError
+from uffdlab.looking import Looking
 from uffdlab.machines import qemu
 from uffdlab.region import Mapping, PageRange, Region
 from uffdlab.timeline import Timeline
 from uffdlab.touch import Touch
 from uffdlab.uapi import Feature
 from uffdlab.userfaultfd import Userfaultfd
-from uffdlab.witnesses import PagemapWitness, PhysicalWitness, Witness
+from uffdlab.walk import Walks
 
 if TYPE_CHECKING:
     from uffdlab.cross_examination import CrossExamination
@@ -85,9 +85,10 @@ class Lab:
         self._regions: dict[int, Region] = {}
         self._userfaultfds: dict[int, Userfaultfd] = {}
         self._touches: dict[int, Touch] = {}
-        self._witnesses_made: dict[str, Witness] = {}
+        self._looking = Looking(
+            self.target_call, lambda: self._machine.physical, self._now, kernel=self.kernel, machine=self._machine.name
+        )
         self._capabilities: dict[str, Any] | None = None
-        self._nonce = b""
         self._unsubscribe = self._machine.notify_to(self._notified)
         self._ahead_ns = 0
         try:
@@ -102,8 +103,9 @@ class Lab:
     def restart_target(self) -> None:
         """Start a new target process.  The old one is ended, with its regions, userfaultfds and touches."""
         self._forget_target("the target process was replaced by a new one")
-        self._nonce = os.urandom(_NONCE_BYTES)
-        self.call("agent.spawn", self._nonce, _BASE)
+        nonce = os.urandom(_NONCE_BYTES)
+        self.call("agent.spawn", nonce, _BASE)
+        self._looking.new_target(nonce)
 
     def map(
         self, pages: int | None = None, *, memory: str = "shmem", page_size: int | None = None, size: int | None = None
@@ -151,6 +153,7 @@ class Lab:
         self.target_call("unmap", region.number)
         with self._lock:
             self._regions.pop(region.number, None)
+        self._looking.gone([region], "it was unmapped")
 
     def userfaultfd(self, features: Feature | None = None) -> Userfaultfd:
         """Open a userfaultfd in the target.
@@ -183,19 +186,22 @@ class Lab:
     @property
     def witnesses(self) -> tuple[str, ...]:
         """The witnesses that this lab has, the best one first."""
-        return ("physical", "pagemap") if self._machine.physical is not None else ("pagemap",)
+        return self._looking.names
 
     def snapshot(self, where: Mapping | PageRange, witness: str | None = None) -> Snapshot:
-        """Ask a witness for the state of each page of `where`; the best there is if none is named.
+        """Ask a witness for the state of each page of `where`.
+
+        If none is named, the best one that can answer; why a better one could not is on the timeline.
 
         Raises
         ------
         WitnessError
             If the witness cannot say anything here.
         """
-        self._must_be_open()
         pages = where if isinstance(where, PageRange) else where[:]
-        snapshot = self._witness(witness or self.witnesses[0]).read(pages.mapping, pages.first, pages.count)
+        snapshot, failed = self._looking.read(pages, witness)
+        for error in failed:
+            self.timeline.add("witness", str(error), self._now(), None, error)
         self.timeline.add("snapshot", f"{pages} of {pages.mapping.name} by {snapshot.witness}", snapshot.time_ns,
                           None, snapshot)  # fmt: skip
         return snapshot
@@ -206,44 +212,17 @@ class Lab:
 
         return CrossExamination([self.snapshot(where, name) for name in self.witnesses])
 
-    def _witness(self, name: str) -> Witness:
-        if name not in ("physical", "pagemap"):
-            raise UsageError(f"there is no witness {name!r}; this lab has {', '.join(self.witnesses)}")
-        if name not in self._witnesses_made:
-            self._witnesses_made[name] = self._make_witness(name)
-        return self._witnesses_made[name]
+    def walk(self, *addresses: int) -> Walks:
+        """Walk the page tables to one address of the target, or to several, side by side.
 
-    def _make_witness(self, name: str) -> Witness:
-        beacon = self.target_call("beacon")
-        tracks = bool(beacon["tracks_soft_dirty"])
-        if name == "pagemap":
-            return PagemapWitness(self._read_pagemap, kernel=self.kernel, tracks_soft_dirty=tracks)
-        if self._machine.physical is None:
-            raise WitnessError(
-                f"the host cannot see the memory of this {self._machine.name} machine; ask the witness 'pagemap'",
-                witness=name,
-            )
-        return PhysicalWitness(
-            self._machine.physical,
-            (beacon["address"], self._nonce),
-            self._spinning,
-            kernel=self.kernel,
-            now=self._now,
-            tracks_soft_dirty=tracks,
-        )
-
-    def _read_pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
-        answer: dict[str, Any] = self.target_call("pagemap", start, pages, page_size, deadline=60.0)
-        return answer
-
-    @contextlib.contextmanager
-    def _spinning(self, seconds: float) -> Iterator[None]:
-        """Keep the target in user mode, so that its page-table root is in a CPU's CR3."""
-        self.target_call("spin", int(seconds * 1e9))
-        try:
-            yield
-        finally:
-            self.target_call("spin_stop")
+        Raises
+        ------
+        WitnessError
+            If the host cannot see the guest's memory.
+        """
+        with self._lock:
+            regions = list(self._regions.values())
+        return self._looking.walk(addresses, regions)
 
     def locate(self, address: int) -> tuple[str, int | None]:
         """Give the name of the region at `address` and the page within it; ("", None) if there is none."""
@@ -314,9 +293,10 @@ class Lab:
     def _forget_target(self, why: str) -> None:
         with self._lock:
             touches, self._touches = list(self._touches.values()), {}
+            regions = list(self._regions.values())
             self._regions.clear()
+        self._looking.gone(regions, why)
         self._userfaultfds = {}
-        self._witnesses_made = {}
         for touch in touches:
             touch.fail(TargetLost(f"{touch.what}: {why}; lab.restart_target() starts a new one"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from uffdlab.touch import Touch
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
     from uffdlab.snapshot import Snapshot
+    from uffdlab.walk import Walks
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Mapping:
         Parameters
         ----------
         witness : str, optional
-            ``physical`` or ``pagemap``; the best one there is if not given.
+            One of :data:`uffdlab.witnesses.NAMES`; the best one there is if not given.
 
         Raises
         ------
@@ -119,6 +121,16 @@ class Mapping:
             If the witness that was asked for cannot say anything here.
         """
         return self.lab.snapshot(self[:], witness)
+
+    def walk(self, page: int) -> Walks:
+        """Walk the page tables to one page; of a region with an alias, also to the same page there.
+
+        Raises
+        ------
+        WitnessError
+            If the host cannot see the guest's memory.
+        """
+        return self.lab.walk(self[page].start)
 
     def read(self, page: int, offset: int = 0) -> Touch:
         """Read the 64-bit word at byte `offset` of `page`, on a thread of its own in the guest."""
@@ -191,6 +203,13 @@ class Region(Mapping):
         self.number = number
         self.memory = memory
         self.alias = Mapping(lab, f"region-{number}'s alias", alias, pages, page_size)
+
+    def walk(self, page: int) -> Walks:
+        """Walk the page tables to one page, and where there is an alias to the same page there, side by side."""
+        ends = [self[page].start]
+        with suppress(UsageError):  # memory without a file has no alias
+            ends.append(self.alias[page].start)
+        return self.lab.walk(*ends)
 
     def unmap(self) -> None:
         """Unmap the region and its alias."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Count", "Difference", "Group", "Snapshot", "page_ranges"]
 
-_FORMS = ("x86-64", "arm64", "pagemap")
+_FORMS = ("x86-64", "arm64", "pagemap", "pagemap-scan")
 _SHOWN_RANGES = 8
 
 
@@ -78,7 +78,7 @@ class Snapshot:
     page_size : int
         Size of a page in bytes.
     witness : str
-        ``pagemap``, ``kernel`` or ``physical``.
+        ``pagemap``, ``scan``, ``kernel`` or ``physical``.
     words : ndarray of uint64, shape (n,)
         Raw words, one a page, as the witness read them.
     levels : ndarray of uint8, shape (n,)
@@ -90,9 +90,11 @@ class Snapshot:
     first : int
         Number, in the region, of the first page here.
     form : str
-        What the words are: ``x86-64`` or ``arm64`` entries, or ``pagemap`` words.
+        What the words are: ``x86-64`` or ``arm64`` entries, ``pagemap`` words, or categories of ``pagemap-scan``.
     vma_soft_dirty, hugetlb, tracks_soft_dirty : bool
         See :func:`uffdlab.pte.decode_pagemap`.
+    answered : int
+        See :func:`uffdlab.pte.decode_scan`.
 
     Raises
     ------
@@ -113,6 +115,7 @@ class Snapshot:
     vma_soft_dirty: bool = False
     hugetlb: bool = False
     tracks_soft_dirty: bool = True
+    answered: int = 0
 
     def __post_init__(self) -> None:
         words = _frozen(self.words, np.uint64, "words")
@@ -139,6 +142,13 @@ class Snapshot:
                 self.words,
                 vma_soft_dirty=self.vma_soft_dirty,
                 hugetlb=self.hugetlb,
+                tracks_soft_dirty=self.tracks_soft_dirty,
+            )
+        elif self.form == "pagemap-scan":
+            states, known = pte.decode_scan(
+                self.words,
+                answered=self.answered,
+                vma_soft_dirty=self.vma_soft_dirty,
                 tracks_soft_dirty=self.tracks_soft_dirty,
             )
         elif self.form == "arm64":
@@ -219,6 +229,8 @@ class Snapshot:
         """Give the page frame number (4 KiB units) behind each page, -1 where none is mapped or it is not known."""
         if self.form == "pagemap":
             return pte.frames_pagemap(self.words)
+        if self.form == "pagemap-scan":
+            return np.full(len(self), -1, dtype=np.int64)
         frames_of = pte.frames_arm64 if self.form == "arm64" else pte.frames_x86
         frames = frames_of(self.words, self.levels)
         inside = np.where(self.has(State.HUGE), (np.int64(1) << 9 * (self.levels.astype(np.int64) - 1)) - 1, 0)
@@ -294,6 +306,7 @@ class Snapshot:
             "vma_soft_dirty": self.vma_soft_dirty,
             "hugetlb": self.hugetlb,
             "tracks_soft_dirty": self.tracks_soft_dirty,
+            "answered": self.answered,
             "bits": {pte.state_name(state): int(state) for state in State},
             "words": [f"{word:#018x}" for word in self.words.tolist()],
             "levels": self.levels.tolist(),

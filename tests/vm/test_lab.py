@@ -244,7 +244,7 @@ def test_a_snapshot_is_of_the_target_asked_for(lab):
     region = lab.map(pages=4)
     region.alias.fill()
     region.alias.snapshot("physical")
-    witness = lab._witness("physical")
+    witness = lab._looking.witness("physical")
     lab.restart_target()
     with pytest.raises(WitnessError, match="physical"):
         witness.read(region, 0, 4)

@@ -14,11 +14,10 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from uffdlab import uapi
-from uffdlab.agent import native, probe, uffds
+from uffdlab.agent import native, probe, uffds, witness_methods
 from uffdlab.agent.mappings import Mappings
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import REQUEST, Channel, Refusal
@@ -54,7 +53,6 @@ class Target:
         lib.lab_poke(self._beacon, nonce, len(nonce))
         native.madvise(self._beacon, mmap.PAGESIZE, mmap.MADV_DONTFORK)  # a child is another target: not by this beacon
         self.methods: dict[str, Callable[..., Any]] = {
-            "target.beacon": self._tell_beacon,
             "target.map": self._mappings.make,
             "target.unmap": self._mappings.remove,
             "target.probe": probe.all_of_it,
@@ -65,9 +63,9 @@ class Target:
             "target.touch_waits": self._touches.waiting,
             "target.withdraw": self._touches.withdraw,
             "target.sync": self._feed_once,
-            "target.pagemap": self._pagemap,
             "target.spin": lambda nanoseconds: lib.lab_spin_start(nanoseconds),
             "target.spin_stop": lambda: lib.lab_spin_stop(),
+            **witness_methods.of(self._beacon),
         }
 
     # --- userfaultfd
@@ -98,23 +96,6 @@ class Target:
         finally:
             native.unmap_memory(memory, length)
 
-    # --- what pagemap says
-
-    def _tell_beacon(self) -> dict[str, Any]:
-        # Every new mapping is soft-dirty as a whole, so a kernel that tracks soft-dirty says so of the beacon (bit 55).
-        word = int.from_bytes(_pagemap_words(self._beacon, 1, mmap.PAGESIZE), "little")
-        return {"address": self._beacon, "pid": os.getpid(), "tracks_soft_dirty": bool(word >> 55 & 1)}
-
-    def _pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
-        words = _pagemap_words(start, pages, page_size)
-        flags = _vm_flags(start)
-        return {
-            "words": words,
-            "vma_soft_dirty": "sd" in flags,
-            "hugetlb": "ht" in flags,
-            "time_ns": time.monotonic_ns(),
-        }
-
     # --- the feed
 
     def feed(self) -> None:
@@ -136,44 +117,6 @@ class Target:
                     self._channel.notify("message", number, message, time.monotonic_ns())
             for number, result in self._touches.ended():
                 self._channel.notify("touch", number, result)
-
-
-def _pagemap_words(start: int, pages: int, page_size: int) -> bytes:
-    """Read /proc/self/pagemap: for each page of `page_size` bytes the word of its first 4 KiB."""
-    step = page_size // mmap.PAGESIZE
-    fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if step == 1:
-            return _pread_all(fd, pages * 8, start // mmap.PAGESIZE * 8)
-        first = start // mmap.PAGESIZE * 8
-        return b"".join(_pread_all(fd, 8, first + page * step * 8) for page in range(pages))
-    finally:
-        os.close(fd)
-
-
-def _pread_all(fd: int, size: int, offset: int) -> bytes:
-    parts = []
-    while size:
-        part = os.pread(fd, size, offset)
-        if not part:
-            raise Refusal("usage", f"/proc/self/pagemap ends before offset {offset}: no such address")
-        parts.append(part)
-        size -= len(part)
-        offset += len(part)
-    return b"".join(parts)
-
-
-def _vm_flags(address: int) -> list[str]:
-    """Give the VmFlags words of the mapping at `address` as /proc/self/smaps has them; none if nothing is mapped."""
-    inside = False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        head = line.split(maxsplit=1)[0]
-        if "-" in head and not head.endswith(":"):
-            low, high = (int(part, 16) for part in head.split("-"))
-            inside = low <= address < high
-        elif inside and head == "VmFlags:":
-            return line.split()[1:]
-    return []
 
 
 def serve(stream: socket.socket, nonce: bytes, base: int) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from uffdlab.errors import WitnessError
 from uffdlab.snapshot import Snapshot
+from uffdlab.witnesses.answers import ask, blob, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -43,17 +44,11 @@ class PagemapWitness:
     def read(self, region: Mapped, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.Witness`."""
         start = region.start + first * region.page_size
-        reply = self._read_pagemap(start, count, region.page_size)
-        # The answer comes from the guest: believe its shape only after looking.
-        try:
-            raw = bytes(reply["words"])
-            vma_soft_dirty, hugetlb = bool(reply["vma_soft_dirty"]), bool(reply["hugetlb"])
-            time_ns = int(reply["time_ns"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise WitnessError(
-                f"pagemap of {region.name}: the agent's answer has no usable {error}; is it of another version?",
-                witness=self.name,
-            ) from error
+        reply = ask(self.name, region, lambda: self._read_pagemap(start, count, region.page_size))
+        raw = blob(self.name, region, reply, "words")
+        vma_soft_dirty, hugetlb, time_ns = (
+            whole_number(self.name, region, reply, name) for name in ("vma_soft_dirty", "hugetlb", "time_ns")
+        )
         if len(raw) != 8 * count:
             raise WitnessError(
                 f"pagemap of {region.name}: asked for {count} pages from {start:#x}, got {len(raw)} bytes where "
@@ -71,7 +66,7 @@ class PagemapWitness:
             kernel=self._kernel,
             first=first,
             form="pagemap",
-            vma_soft_dirty=vma_soft_dirty,
-            hugetlb=hugetlb,
+            vma_soft_dirty=bool(vma_soft_dirty),
+            hugetlb=bool(hugetlb),
             tracks_soft_dirty=self._tracks_soft_dirty,
         )

@@ -2,65 +2,26 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from uffdlab.errors import UsageError, WitnessError
 from uffdlab.snapshot import Snapshot
+from uffdlab.witnesses.roots import RootFinder
+from uffdlab.witnesses.tables import Memory, Step, Tables, points_to_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
-
-    from numpy.typing import NDArray
 
     from uffdlab.witnesses import Mapped
-
-    Words: TypeAlias = NDArray[np.uint64]
-    Kick: TypeAlias = Callable[[float], AbstractContextManager[object]]
+    from uffdlab.witnesses.roots import Kick
+    from uffdlab.witnesses.tables import Reading, Root
 
 __all__ = ["Memory", "PhysicalWitness"]
 
-_PRESENT = np.uint64(1 << 0)
-_PSE = np.uint64(1 << 7)
-_FRAME = np.uint64(0x000FFFFFFFFFF000)
 _BOTTOMS = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}  # page size → level of its entries
-_PIECE = 64  # page tables compared at once: 256 KiB, which stays in the processor's cache
 _MOST_READS = 3
-_BEACON_LOOKS = 3
-
-
-class Memory(Protocol):
-    """Guest-physical memory as the witness needs it: a :class:`uffdlab.machines.PhysicalMemory` is one."""
-
-    def words(self, frame: int | NDArray[np.int64]) -> Words:
-        """Read 4 KiB frames as uint64[..., 512], a copy for an array of frames; WitnessError for one outside RAM."""
-        ...  # pragma: no cover
-
-    def root_candidates(self) -> list[tuple[int, int]]:
-        """Give (physical address of the top table, levels) of each virtual processor now."""
-        ...  # pragma: no cover
-
-    def paused(self) -> AbstractContextManager[object]:
-        """Stop the guest's processors for the time of a with block."""
-        ...  # pragma: no cover
-
-
-class _Root(NamedTuple):
-    frame: int
-    levels: int
-
-
-class _Walk(NamedTuple):
-    """A finished walk: the result, and what it takes to see whether it still holds."""
-
-    words: Words
-    levels: NDArray[np.uint8]
-    parents: Words
-    frames: NDArray[np.int64]
-    tables: Words
 
 
 class PhysicalWitness:
@@ -101,18 +62,11 @@ class PhysicalWitness:
         patience: float = 5.0,
         tracks_soft_dirty: bool = True,
     ) -> None:
-        address, nonce = beacon
-        if len(nonce) < 8 or (address & 0xFFF) + len(nonce) > 4096:
-            raise UsageError("a beacon is at least 8 bytes within one 4 KiB page")
         self._memory = memory
-        self._address = address
-        self._nonce = nonce
-        self._kick = kick
+        self._finder = RootFinder(memory, beacon, kick, patience)
         self._kernel = kernel
         self._now = now
-        self._patience = patience
         self._tracks_soft_dirty = tracks_soft_dirty
-        self._root: _Root | None = None
 
     def read(self, region: Mapped, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.Witness`.
@@ -125,21 +79,18 @@ class PhysicalWitness:
             raise UsageError(
                 f"{region.name} has pages of {region.page_size} bytes; x86-64 knows 4 KiB, 2 MiB and 1 GiB"
             )
-        root = self._verified_root()
+        root = self._finder.root()
         # The addresses came from the guest.
         if start < 0 or start % region.page_size or (start + count * region.page_size) >> (11 + 9 * root.levels):
             raise self._error(f"{region.name} at {start:#x} with {count} pages does not lie in user space")
         if count:
-            words, levels = self._stable(root, start, count, bottom)
+            reading = self._stable(Tables(self._memory, root), start, count, bottom)
+            words, levels = reading.words, reading.levels
         else:
             words, levels = np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint8)
-        if not self._beacon_under(root):
-            raise self._error(
-                f"while {region.name} was read the target's page tables went away; the target has ended, or the guest "
-                "was rebooted"
-            )
+        self._verify_still(root, region.name)
         if bottom > 1:
-            split = np.flatnonzero(_points_to_tables(words, levels, bottom))
+            split = np.flatnonzero(points_to_tables(words, levels, bottom))
             if split.size:
                 raise self._error(
                     f"page {first + int(split[0])} of {region.name} should be one entry of {region.page_size} bytes, "
@@ -158,129 +109,39 @@ class PhysicalWitness:
             tracks_soft_dirty=self._tracks_soft_dirty,
         )
 
-    # --- whose tables
+    def path(self, address: int) -> list[Step]:
+        """Give every entry on the way from the target's top table to `address`; the last is where the walk ends.
 
-    def _verified_root(self) -> _Root:
-        if self._root is not None:
-            # The kernel may be moving the beacon's page just now: look more than once before doubting the root.
-            for _ in range(_BEACON_LOOKS):
-                if self._beacon_under(self._root):
-                    return self._root
-                time.sleep(0.001)
-            self._root = None
-        self._root = self._find_root()
-        return self._root
+        Raises
+        ------
+        WitnessError
+            The address is not of user space, or the target's tables went away meanwhile.
+        """
+        root = self._finder.root()
+        if not 0 <= address < 1 << (11 + 9 * root.levels):
+            raise self._error(f"{address:#x} is no address of user space with {root.levels} levels of page tables")
+        tables = Tables(self._memory, root)
+        steps = tables.path(address)
+        if tables.path(address) != steps:
+            with self._memory.paused():
+                steps = tables.path(address)
+        self._verify_still(root, f"{address:#x}")
+        return steps
 
-    def _find_root(self) -> _Root:
-        deadline = time.monotonic() + self._patience
-        pause = 0.001
-        seen: set[tuple[int, int]] = set()
-        with self._kick(self._patience):
-            while True:
-                for address, levels in self._memory.root_candidates():
-                    seen.add((address, levels))
-                    root = _Root(address >> 12, levels)
-                    if levels in (4, 5) and self._beacon_under(root):
-                        return root
-                if time.monotonic() > deadline:
-                    break
-                time.sleep(pause)
-                pause = min(2 * pause, 0.05)
-        modes = {levels for _, levels in seen} - {4, 5}
-        if modes:
-            raise self._error(f"a processor uses a paging mode of {min(modes)} levels; only 4 and 5 are known here")
-        raise self._error(
-            f"none of the {len(seen)} page tables seen in {self._patience:g} s maps the target's beacon at "
-            f"{self._address:#x}; the target may have ended, or it gets no processor time (take a snapshot with "
-            "witness='pagemap' instead)"
-        )
-
-    def _beacon_under(self, root: _Root) -> bool:
-        # Any error on the way, such as a frame outside RAM, only means that this is not the target's table.
-        frame = root.frame
-        try:
-            for level in range(root.levels, 0, -1):
-                shift = 3 + 9 * level
-                word = int(self._memory.words(frame)[self._address >> shift & 511])
-                if not word & 1:
-                    return False
-                frame = (word & int(_FRAME)) >> 12
-                if level in (2, 3) and word & int(_PSE):
-                    below = (1 << shift - 12) - 1
-                    frame = frame & ~below | self._address >> 12 & below
-                    break
-            offset = self._address & 0xFFF
-            content = np.ascontiguousarray(self._memory.words(frame)).tobytes()
-        except WitnessError:
-            return False
-        return content[offset : offset + len(self._nonce)] == self._nonce
-
-    # --- what they say
-
-    def _stable(self, root: _Root, start: int, count: int, bottom: int) -> tuple[Words, NDArray[np.uint8]]:
+    def _stable(self, tables: Tables, start: int, count: int, bottom: int) -> Reading:
         for _ in range(_MOST_READS - 1):
-            walk = self._walk(root, start, count, bottom)
-            if self._still_holds(walk, root, start, count, bottom):
-                return walk.words, walk.levels
+            reading = tables.read(start, count, bottom)
+            if tables.still_holds(reading, start, count, bottom):
+                return reading
         with self._memory.paused():
-            walk = self._walk(root, start, count, bottom)
-        return walk.words, walk.levels
+            return tables.read(start, count, bottom)
 
-    def _walk(self, root: _Root, start: int, count: int, bottom: int) -> _Walk:
-        parents, parent_levels = self._parents(root, start, count, bottom)
-        is_table = _points_to_tables(parents, parent_levels, bottom + 1)
-        frames = _frames(parents[is_table])
-        tables = self._tables(frames)
-        if is_table.all():
-            blocks, levels = tables, np.full(tables.size, bottom, dtype=np.uint8)
-        else:
-            blocks = np.repeat(parents, 512).reshape(-1, 512)
-            blocks[is_table] = tables
-            levels = np.repeat(np.where(is_table, np.uint8(bottom), parent_levels), 512)
-        low = start >> 3 + 9 * bottom & 511
-        words = blocks.reshape(-1)[low : low + count]
-        return _Walk(words, levels[low : low + count], parents, frames, tables)
-
-    def _parents(self, root: _Root, start: int, count: int, bottom: int) -> tuple[Words, NDArray[np.uint8]]:
-        # The entries one level above the bottom that cover the range.  An entry that is no table stands, with its own
-        # level, for all that lies below it.
-        last = start + (count << 3 + 9 * bottom) - 1
-        words = np.array([root.frame << 12 | 1], dtype=np.uint64)
-        levels = np.array([root.levels + 1], dtype=np.uint8)
-        for level in range(root.levels, bottom, -1):
-            is_table = _points_to_tables(words, levels, level + 1)
-            blocks = np.repeat(words, 512).reshape(-1, 512)
-            blocks[is_table] = self._tables(_frames(words[is_table]))
-            below = np.repeat(np.where(is_table, np.uint8(level), levels), 512)
-            shift = 3 + 9 * level
-            low = start >> shift & 511
-            size = (last >> shift) - (start >> shift) + 1
-            words, levels = blocks.reshape(-1)[low : low + size], below[low : low + size]
-        return words, levels
-
-    def _tables(self, frames: NDArray[np.int64]) -> Words:
-        return self._memory.words(frames) if frames.size else np.empty((0, 512), dtype=np.uint64)
-
-    def _still_holds(self, walk: _Walk, root: _Root, start: int, count: int, bottom: int) -> bool:
-        parents, _ = self._parents(root, start, count, bottom)
-        if not np.array_equal(parents, walk.parents):
-            return False
-        return all(
-            np.array_equal(self._memory.words(walk.frames[low : low + _PIECE]), walk.tables[low : low + _PIECE])
-            for low in range(0, walk.frames.size, _PIECE)
-        )
+    def _verify_still(self, root: Root, what: str) -> None:
+        if not self._finder.holds(root):
+            raise self._error(
+                f"while {what} was read the target's page tables went away; the target has ended, or the guest "
+                "was rebooted"
+            )
 
     def _error(self, message: str) -> WitnessError:
         return WitnessError(f"physical: {message}", witness=self.name)
-
-
-def _points_to_tables(words: Words, levels: NDArray[np.uint8], level: int) -> NDArray[np.bool_]:
-    # Entries of exactly this level that are present and no huge leaf (which there is at PMD and PUD only).
-    tables: NDArray[np.bool_] = (levels == level) & (words & _PRESENT != 0)
-    if level in (2, 3):
-        tables &= words & _PSE == 0
-    return tables
-
-
-def _frames(words: Words) -> NDArray[np.int64]:
-    return ((words & _FRAME) >> np.uint64(12)).astype(np.int64)

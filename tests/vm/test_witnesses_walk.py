@@ -1,0 +1,122 @@
+"""Every witness of every kernel, and the way from the top page table to a page."""
+
+import pytest
+
+from uffdlab.errors import WitnessError
+from uffdlab.pte import State
+
+pytestmark = pytest.mark.vm
+
+WITH_SCAN = ("debian/trixie", "debian/trixie-backports")
+
+
+def prepared(lab, memory="shmem", pages=16):
+    region = lab.map(pages=pages, memory=memory)
+    region.alias.fill()
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor", "wp")
+    uffd.continue_(region[:4])
+    uffd.writeprotect(region[2:6])
+    return region, uffd
+
+
+@pytest.mark.parametrize("memory", ["shmem", "hugetlb"])
+def test_walk_ends_at_the_page_s_frame_from_both_sides(any_lab, memory):
+    region, uffd = prepared(any_lab, memory)
+    walks = region.walk(3)
+    here, alias = walks
+    assert walks.same_frame
+    assert here.frame == int(region.snapshot("physical").frames()[3])
+    assert here.leaf.name == ("PTE" if memory == "shmem" else "PMD")
+    assert State.UFFD_WP in here.states
+    assert State.UFFD_WP not in alias.states
+    assert here.what == f"page 3 of {region.name}"
+    assert "alias" in alias.what
+    marker = region.walk(5)[0]
+    assert State.MARKER | State.UFFD_WP in marker.states
+    assert not region.walk(5).same_frame
+    uffd.close()
+    region.unmap()
+
+
+def test_witnesses_are_those_the_kernel_has(any_lab):
+    assert ("scan" in any_lab.witnesses) is (any_lab.kernel in WITH_SCAN)
+    assert {"physical", "pagemap"} <= set(any_lab.witnesses)
+    region = any_lab.map(pages=1)
+    for name in {"kernel", "scan"} - set(any_lab.witnesses):
+        with pytest.raises(WitnessError, match=f"{name}: this kernel has no") as caught:
+            region.snapshot(name)
+        assert caught.value.witness == name
+    region.unmap()
+
+
+def test_soft_dirty_is_known_once_it_was_cleared(lab):
+    region, uffd = prepared(lab)
+    assert not region.snapshot("pagemap").knows(State.SOFT_DIRTY).any()
+    lab.target_call("clear_soft_dirty")
+    after = region.snapshot("pagemap")
+    assert after.knows(State.SOFT_DIRTY).all()
+    assert not after.has(State.SOFT_DIRTY)[:4].any()
+    region.write(0).result()
+    for name in lab.witnesses:
+        assert region.snapshot(name).has(State.SOFT_DIRTY).tolist() == [True] + [False] * 15, name
+    # Every page asked for is soft-dirty, and the mapping is not.
+    assert region[0].snapshot("pagemap").has(State.SOFT_DIRTY).all()
+    new = lab.map(pages=1)  # a new mapping is again
+    new.alias.fill()
+    new.read(0).result()
+    assert not new.snapshot("pagemap").knows(State.SOFT_DIRTY).any()
+    assert not lab.cross_examine(region).disagreements
+    assert not lab.cross_examine(new).disagreements
+    uffd.close()
+    region.unmap()
+    new.unmap()
+
+
+def test_a_region_that_is_gone_is_not_looked_at(lab):
+    region = lab.map(pages=2)
+    alias = region.alias
+    region.unmap()
+    other = lab.map(pages=2)
+    for mapping in (region, alias):
+        for name in (None, *lab.witnesses):
+            with pytest.raises(WitnessError, match="unmapped"):
+                mapping.snapshot(name)
+    lab.restart_target()
+    for name in (None, *lab.witnesses):
+        with pytest.raises(WitnessError, match="replaced by a new one"):
+            other.snapshot(name)
+
+
+def test_a_mapping_that_went_away_behind_the_lab_s_back(lab):
+    region = lab.map(pages=4)
+    region.alias.fill()
+    lab.target_call("unmap", region.number)
+    with pytest.raises(WitnessError, match=r"pagemap.*not all mapped") as caught:
+        region.snapshot("pagemap")
+    assert caught.value.witness == "pagemap"
+
+
+def test_a_target_that_died(lab):
+    region = lab.map(pages=4)
+    lab.call("agent.kill_target")
+    for name in (None, *lab._looking._made, "pagemap", "physical"):
+        with pytest.raises(WitnessError):
+            region.snapshot(name)
+    lab.restart_target()
+
+
+def test_the_next_best_witness_answers_where_none_was_asked_for(lab, monkeypatch):
+    region, uffd = prepared(lab)
+    witness = lab._looking.witness("physical")
+
+    def fail(*_):
+        raise WitnessError("physical: the RAM file was cut short", witness="physical")
+
+    monkeypatch.setattr(witness, "read", fail)
+    assert region.snapshot().witness in ("kernel", "pagemap")
+    assert any("cut short" in str(event) for event in lab.timeline)
+    with pytest.raises(WitnessError, match="cut short"):
+        region.snapshot("physical")
+    uffd.close()
+    region.unmap()

@@ -1,0 +1,97 @@
+import struct
+
+import numpy as np
+import pytest
+
+from uffdlab.errors import WitnessError
+from uffdlab.pte import Category, State, decode_scan, explain_scan
+from uffdlab.witnesses import ScanWitness
+
+OLD, NEW = 0xFF, 0x3FF & ~Category.WRITTEN
+START = 0x7F00_0000_0000
+PAGE = 4096
+
+
+class Region:
+    name, start, pages, page_size = "region", START, 64, PAGE
+
+
+def answer(*runs, sd=False):
+    words = [word for low, high, said in runs for word in (START + low * PAGE, START + high * PAGE, said)]
+    return {"runs": struct.pack(f"<{len(words)}Q", *words), "vma_soft_dirty": sd, "time_ns": 5}
+
+
+def read(reply, count, answered=OLD):
+    return ScanWitness(lambda *_: reply, answered).read(Region, 0, count)
+
+
+def test_runs_become_a_word_a_page():
+    present = Category.PRESENT | Category.FILE
+    found = read(answer((0, 2, present), (2, 3, 0), (3, 5, present | Category.WRITTEN)), 5)
+    assert found.words.tolist() == [present, present, 0, present | 2, present | 2]
+    assert found.has(State.PRESENT).tolist() == [True, True, False, True, True]
+    assert found.has(State.UFFD_WP).tolist() == [True, True, False, False, False]
+    assert found.knows(State.UFFD_WP).all()
+    assert not found.knows(State.WRITABLE).any()
+    assert (found.frames() == -1).all()
+
+
+def test_from_7_3_on_only_written_says_something_of_uffd_wp():
+    words = [Category.PRESENT, Category.PRESENT | Category.WRITTEN, 0, Category.PRESENT | Category.WPALLOWED]
+    states, known = decode_scan(words, answered=NEW, vma_soft_dirty=False)
+    assert (known & State.UFFD_WP != 0).tolist() == [False, True, True, True]
+    assert (states & State.UFFD_WP != 0).tolist() == [False, False, False, True]
+
+
+def test_a_marker_is_not_told_from_a_swap_entry_but_a_guard_is():
+    states, known = decode_scan([16, Category.SWAPPED | Category.GUARD], answered=NEW, vma_soft_dirty=True)
+    assert not known[0] & (State.SWAPPED | State.MARKER)
+    assert known[0] & State.GUARD
+    assert states[1] == State.MARKER | State.GUARD
+    assert known[1] & State.SWAPPED
+    _, older = decode_scan([Category.SWAPPED], answered=OLD, vma_soft_dirty=True)
+    assert not older[0] & State.GUARD
+
+
+def test_huge_is_of_the_mapping_where_nothing_is_mapped():
+    states, known = decode_scan([Category.HUGE, Category.HUGE | Category.PRESENT], answered=OLD, vma_soft_dirty=True)
+    assert not states[0]
+    assert not known[0] & State.HUGE
+    assert states[1] & known[1] & State.HUGE
+
+
+@pytest.mark.parametrize(("sd", "tracks", "told"), [(False, True, True), (True, True, False), (False, False, False)])
+def test_soft_dirty_is_known_only_where_the_mapping_is_not(sd, tracks, told):
+    _, known = decode_scan([Category.PRESENT], answered=OLD, vma_soft_dirty=sd, tracks_soft_dirty=tracks)
+    assert bool(known[0] & State.SOFT_DIRTY) is told
+
+
+def test_no_bit_is_set_that_is_not_known():
+    words = np.arange(1 << 10, dtype=np.uint64)
+    for answered in (OLD, NEW):
+        states, known = decode_scan(words, answered=answered, vma_soft_dirty=False)
+        assert not (states & ~known).any()
+
+
+@pytest.mark.parametrize("word", [0, 0x3FF, 1 << 63 | 5])
+def test_the_bits_put_together_are_the_word(word):
+    assert sum(each.value << each.number for each in explain_scan(word)) == word
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        (answer((0, 1, 8)), "not all mapped"),
+        (answer((0, 1, 8), (2, 3, 8)), "not all mapped"),
+        (answer((1, 3, 8)), "not all mapped"),
+        (answer(), "not all mapped"),
+        (answer((0, 3, 8), (3, 3, 0)), "not of pages"),
+        ({**answer((0, 3, 8)), "runs": b"1234"}, "no runs of 24 bytes"),
+        ({"runs": 5, "vma_soft_dirty": False, "time_ns": 0}, "no usable 'runs'"),
+        ({"runs": answer((0, 3, 8))["runs"]}, "no usable"),
+    ],
+)
+def test_an_answer_of_the_wrong_shape_is_an_error(reply, message):
+    with pytest.raises(WitnessError, match=message) as caught:
+        read(reply, 3)
+    assert caught.value.witness == "scan"

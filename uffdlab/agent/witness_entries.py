@@ -1,0 +1,83 @@
+"""The target's page-table entries as the kernel's PTE reader gives them (kernel-patch/6.1/pte-reader)."""
+
+from __future__ import annotations
+
+import os
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+from uffdlab.agent import native
+from uffdlab.agent.native import ffi
+from uffdlab.agent.rpc import Refusal
+
+_DEVICE = Path("/dev/pte_reader")
+# include/uapi/linux/pte_reader.h
+_READ = 0x4028BB00  # _IOW(0xBB, 0x00, struct pte_reader_request)
+_REQUEST = struct.Struct("=iIQQQQ")  # pid, flags, start, count, stride, entries
+_ENTRY = 16  # bytes of struct pte_reader_entry: entry, level, reserved
+_MOST = 1 << 20  # PTE_READER_MAX_COUNT
+_MOST_PAGES = 3 << 20  # 48 MiB
+
+
+class Entries:
+    """Bulk reads of raw entries.
+
+    Parameters
+    ----------
+    beacon : int
+        A page that is mapped, to try the device on.
+    """
+
+    def __init__(self, beacon: int) -> None:
+        #: ``why_not``: empty where the device answers, else the reason.
+        self.facts = {"why_not": _try(beacon)}
+
+    def read(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
+        """Read the entry of each page.
+
+        Returns
+        -------
+        dict
+            ``entries``: 16 bytes a page: the entry (64 bits), the level (32 bits; 0 where nothing is mapped), zero.
+            ``time_ns``.
+        """
+        if self.facts["why_not"]:
+            raise Refusal("no-witness", self.facts["why_not"])
+        if not 0 < pages <= _MOST_PAGES:
+            raise Refusal("usage", f"{pages} pages cannot be read with one call; 1 to {_MOST_PAGES} can")
+        try:
+            entries = _read(start, pages, page_size)
+        except OSError as error:
+            raise Refusal("reader-failed", f"PTE_READER_READ of {pages} pages at {start:#x}: {error}") from error
+        return {"entries": entries, "time_ns": time.monotonic_ns()}
+
+
+def _try(beacon: int) -> str:
+    if not _DEVICE.exists():
+        return f"this kernel has no {_DEVICE}: it was built without the PTE reader of kernel-patch"
+    try:
+        level = struct.unpack_from("=QI", _read(beacon, 1, os.sysconf("SC_PAGE_SIZE")))[1]
+    except OSError as error:
+        return f"{_DEVICE} does not answer: {error}"
+    return "" if level == 1 else f"{_DEVICE} says that a mapped page is at level {level}: it is of another version"
+
+
+def _read(start: int, pages: int, stride: int) -> bytes:
+    size = min(pages, _MOST)
+    buffer = ffi.new("char[]", size * _ENTRY)
+    place = int(ffi.cast("uintptr_t", buffer))
+    parts = []
+    fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        for first in range(0, pages, size):
+            count = min(size, pages - first)
+            request = ffi.new("char[]", _REQUEST.pack(os.getpid(), 0, start + first * stride, count, stride, place))
+            error, _, _ = native.ioctl(fd, _READ, request)
+            if error:
+                raise OSError(error, os.strerror(error))
+            parts.append(bytes(ffi.buffer(buffer, count * _ENTRY)))
+    finally:
+        os.close(fd)
+    return b"".join(parts)

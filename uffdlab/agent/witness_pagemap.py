@@ -1,0 +1,62 @@
+"""The words of /proc/PID/pagemap."""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+from uffdlab.agent import native
+from uffdlab.agent.rpc import Refusal
+
+_TOP_BIT_SET = bytes(range(0x80, 0x100))
+_MOST_PAGES = 1 << 22  # 32 MiB of words
+
+
+def words_of(start: int, pages: int, page_size: int, process: str = "self") -> bytes:
+    """Read for each page of `page_size` bytes the word of its first 4 KiB, little-endian."""
+    step = page_size // mmap.PAGESIZE
+    first = start // mmap.PAGESIZE * 8
+    # Opened anew: after a fork, a descriptor from before would still be of the parent.
+    fd = os.open(f"/proc/{process}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if step == 1:
+            return _pread_all(fd, pages * 8, first)
+        return b"".join(_pread_all(fd, 8, first + page * step * 8) for page in range(pages))
+    finally:
+        os.close(fd)
+
+
+def all_soft_dirty(words: bytes) -> bool:
+    """Tell whether every one of the words has the soft-dirty bit, 55."""
+    return not words[6::8].translate(None, _TOP_BIT_SET)  # what is left lacks it
+
+
+def check_mapped(start: int, pages: int, page_size: int) -> None:
+    """Refuse a range that is not mapped throughout: pagemap calls such pages absent and says no more.
+
+    Raises
+    ------
+    Refusal
+        Of kind ``unmapped``.
+    """
+    if not 0 < pages <= _MOST_PAGES:
+        raise Refusal("usage", f"{pages} pages cannot be looked at with one call; 1 to {_MOST_PAGES} can")
+    try:
+        # It changes nothing, but looks at every mapping of the range.
+        native.madvise(start, pages * page_size, mmap.MADV_NORMAL)
+    except OSError as error:
+        raise Refusal(
+            "unmapped", f"{pages} pages at {start:#x} are not all mapped in the target ({error.strerror})"
+        ) from error
+
+
+def _pread_all(fd: int, size: int, offset: int) -> bytes:
+    parts = []
+    while size:
+        part = os.pread(fd, size, offset)
+        if not part:
+            raise Refusal("usage", f"/proc/self/pagemap ends before offset {offset}: no such address")
+        parts.append(part)
+        size -= len(part)
+        offset += len(part)
+    return b"".join(parts) if len(parts) != 1 else parts[0]

@@ -1,0 +1,231 @@
+"""Looking: a lab's witnesses, made when first asked, and which of them to ask."""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from uffdlab.errors import TargetLost, UsageError, WitnessError
+from uffdlab.walk import Walk, Walks
+from uffdlab.witnesses import NAMES, KernelWitness, PagemapWitness, PhysicalWitness, ScanWitness, Witness
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uffdlab.machines import PhysicalMemory
+    from uffdlab.region import Mapping, PageRange, Region
+    from uffdlab.snapshot import Snapshot
+
+    Ask = Callable[..., Any]
+
+_BULK_DEADLINE = 60.0  # seconds
+
+
+class Looking:
+    """The witnesses of one lab.
+
+    Parameters
+    ----------
+    ask : callable
+        ``ask(method, *params, deadline=…)``: a call to the target.
+    physical : callable
+        Gives the guest's memory, None where the host cannot see it.
+    now : callable
+        Gives the guest's CLOCK_MONOTONIC in ns.
+    kernel : str
+        Name of the kernel.
+    machine : str
+        What sort of machine it is.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        physical: Callable[[], PhysicalMemory | None],
+        now: Callable[[], int],
+        *,
+        kernel: str,
+        machine: str,
+    ) -> None:
+        self._ask = ask
+        self._physical = physical
+        self._now = now
+        self._kernel = kernel
+        self._machine = machine
+        self._nonce = b""
+        self._facts: dict[str, Any] | None = None
+        self._made: dict[str, Witness] = {}
+        self._gone: weakref.WeakKeyDictionary[Mapping, str] = weakref.WeakKeyDictionary()
+
+    # --- what there is to look at
+
+    def new_target(self, nonce: bytes) -> None:
+        """Forget what was known of the last target; the new one has `nonce` in its beacon."""
+        self._nonce = nonce
+        self._facts = None
+        self._made = {}
+
+    def gone(self, regions: Iterable[Region], why: str) -> None:
+        """Say nothing of these regions and their aliases any more: others may be at the same addresses."""
+        for region in regions:
+            for mapping in _both(region):
+                self._gone.setdefault(mapping, why)
+
+    # --- who can tell
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The witnesses there are here and now, the best one first."""
+        return tuple(name for name in NAMES if not self._why_not(name))
+
+    def _why_not(self, name: str) -> str:
+        facts = self.facts
+        if name == "physical" and self._physical() is None:
+            return f"the host cannot see the memory of this {self._machine} machine"
+        if name == "kernel":
+            return str(facts["entries"]["why_not"])
+        if name == "scan" and not facts["scan"]["answered"]:
+            return "this kernel has no PAGEMAP_SCAN; it came with 6.7"
+        return ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the target says of its beacon, and of what the kernel can tell."""
+        if self._facts is None:
+            self._facts = dict(self._ask("beacon"))
+        return self._facts
+
+    def witness(self, name: str) -> Witness:
+        """Give a witness by its name.
+
+        Raises
+        ------
+        UsageError
+            There is no witness of that name.
+        WitnessError
+            It cannot say anything here.
+        """
+        if name not in NAMES:
+            raise UsageError(f"there is no witness {name!r}; there is {', '.join(NAMES)}")
+        if name not in self._made:
+            try:
+                why_not = self._why_not(name)
+            except TargetLost as error:
+                raise WitnessError(
+                    f"{name}: there is no target to look at; lab.restart_target() starts one", witness=name
+                ) from error
+            if why_not:
+                raise WitnessError(f"{name}: {why_not}; this lab has {', '.join(self.names)}", witness=name)
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def _make(self, name: str) -> Witness:
+        common: dict[str, Any] = {
+            "kernel": self._kernel,
+            "tracks_soft_dirty": bool(self.facts["tracks_soft_dirty"]),
+        }
+        if name == "pagemap":
+            return PagemapWitness(self._bulk("pagemap"), **common)
+        if name == "scan":
+            return ScanWitness(self._bulk("scan"), int(self.facts["scan"]["answered"]), **common)
+        if name == "kernel":
+            return KernelWitness(self._bulk("entries"), **common)
+        return self._make_physical(common)
+
+    def _make_physical(self, common: dict[str, Any]) -> PhysicalWitness:
+        memory = self._physical()
+        assert memory is not None
+        return PhysicalWitness(memory, (self.facts["address"], self._nonce), self._spinning, now=self._now, **common)
+
+    def walk(self, addresses: Iterable[int], regions: Iterable[Region]) -> Walks:
+        """Walk to some addresses, which may lie in some regions or their aliases."""
+        witness = self.witness("physical")
+        assert isinstance(witness, PhysicalWitness)
+        tracks = bool(self.facts["tracks_soft_dirty"])
+        mappings = [mapping for region in regions for mapping in _both(region)]
+
+        def what(address: int) -> str:
+            found = ((mapping, mapping.page_of(address)) for mapping in mappings)
+            return next((f"page {page} of {mapping.name}" for mapping, page in found if page is not None), "")
+
+        return Walks(
+            Walk(each, witness.path(each), what=what(each), kernel=self._kernel, tracks_soft_dirty=tracks)
+            for each in addresses
+        )
+
+    def _bulk(self, method: str) -> Callable[[int, int, int], dict[str, Any]]:
+        def read(start: int, pages: int, page_size: int) -> dict[str, Any]:
+            answer: dict[str, Any] = self._ask(method, start, pages, page_size, deadline=_BULK_DEADLINE)
+            return answer
+
+        return read
+
+    @contextlib.contextmanager
+    def _spinning(self, seconds: float) -> Iterator[None]:
+        """Keep the target in user mode, so that its page-table root is in a CPU's CR3."""
+        try:
+            self._ask("spin", int(seconds * 1e9))
+        except TargetLost as error:
+            raise WitnessError(
+                "physical: the target has ended, and its page tables with it; lab.restart_target() starts a new one",
+                witness="physical",
+            ) from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(TargetLost):
+                self._ask("spin_stop")
+
+    # --- asking
+
+    def check_mapped(self, mapping: Mapping, witness: str) -> None:
+        """See to it that a mapping is still there.
+
+        Raises
+        ------
+        WitnessError
+            It was unmapped, or its target has ended.
+        """
+        why = self._gone.get(mapping)
+        if why:
+            raise WitnessError(f"{witness} of {mapping.name}: {why}", witness=witness)
+
+    def read(self, where: PageRange, name: str | None = None) -> tuple[Snapshot, list[WitnessError]]:
+        """Ask one witness, or where none is named the best one that can answer.
+
+        Returns
+        -------
+        snapshot : Snapshot
+        failed : list of WitnessError
+            Why better witnesses did not answer.
+
+        Raises
+        ------
+        WitnessError
+            The named one, or none at all, can say anything.
+        """
+        self.check_mapped(where.mapping, name or NAMES[0])
+        if name is not None:
+            return self.witness(name).read(where.mapping, where.first, where.count), []
+        failed: list[WitnessError] = []
+        for candidate in NAMES:
+            try:
+                if self._why_not(candidate):
+                    continue
+                return self.witness(candidate).read(where.mapping, where.first, where.count), failed
+            except WitnessError as error:
+                failed.append(error)
+            except TargetLost as error:
+                failed.append(WitnessError(f"{candidate} of {where.mapping.name}: {error}", witness=candidate))
+        for other in failed[1:]:
+            failed[0].add_note(f"and {other}")
+        raise failed[0]
+
+
+def _both(region: Region) -> list[Mapping]:
+    try:
+        return [region, region.alias]
+    except UsageError:  # memory without a file has no alias
+        return [region]

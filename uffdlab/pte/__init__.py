@@ -1,0 +1,59 @@
+"""Words to states: x86-64 and arm64 page-table entries, pagemap words and PAGEMAP_SCAN categories.
+
+Every decoder takes whole arrays and answers with two: *states* (which bits are set) and *known* (which bits the word
+tells at all).  A state that is not known is never shown as false.
+
+What "known" means for an entry that maps nothing
+-------------------------------------------------
+A state is a property of the page-table entry (of the page behind it for EXCLUSIVE and FILE).  An empty entry has none
+of them, and that is known: an absent page *is* not writable.  A swap entry keeps soft-dirty and uffd-wp, is known not
+to be writable, and says nothing of dirty and accessed.  pagemap never tells writable, dirty, accessed or huge, not
+even of an absent page.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from uffdlab.pte.arm64 import decode_arm64, explain_arm64, frames_arm64
+from uffdlab.pte.pagemap import decode_pagemap, explain_pagemap, frames_pagemap
+from uffdlab.pte.scan import Category, decode_scan, explain_scan
+from uffdlab.pte.states import ALL, LEVEL_NAMES, MAPPING, Bit, State, describe, state_name
+from uffdlab.pte.x86 import decode_x86, explain_x86, frames_x86
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = [
+    "ALL",
+    "LEVEL_NAMES",
+    "MAPPING",
+    "Bit",
+    "Category",
+    "State",
+    "decode_arm64",
+    "decode_pagemap",
+    "decode_scan",
+    "decode_x86",
+    "describe",
+    "explain",
+    "explain_arm64",
+    "explain_pagemap",
+    "explain_scan",
+    "explain_x86",
+    "frames_arm64",
+    "frames_pagemap",
+    "frames_x86",
+    "state_name",
+]
+
+
+def explain(form: str, word: int, level: int = 1) -> list[Bit]:
+    """Take a word apart by the name of its format: ``x86-64``, ``arm64``, ``pagemap`` or ``pagemap-scan``."""
+    explainers: dict[str, Callable[[], list[Bit]]] = {
+        "x86-64": lambda: explain_x86(word, level),
+        "arm64": lambda: explain_arm64(word, level),
+        "pagemap": lambda: explain_pagemap(word),
+        "pagemap-scan": lambda: explain_scan(word),
+    }
+    return explainers[form]()

@@ -1,0 +1,145 @@
+"""arm64 page-table entries: 4 KiB granule, Linux 6.10 and later.
+
+Sources: arch/arm64/include/asm/pgtable-prot.h, pgtable-hwdef.h and pgtable.h of Linux 6.12 and 7.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from uffdlab.pte.states import ALL, KINDS, OF_A_SWAP_ENTRY, OF_THE_ENTRY, Bit, State
+from uffdlab.pte.swap import arrays, bit, classify, kind_meaning, marker_meaning, set_where, split
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Words: TypeAlias = NDArray[np.uint64]
+    Levels: TypeAlias = NDArray[np.uint8]
+    Flags: TypeAlias = NDArray[np.uint32]
+
+# arch/arm64/include/asm/pgtable-hwdef.h, pgtable-prot.h
+_ARM_VALID = 0
+_ARM_TABLE = 1  # clear in a valid entry above the PTE level: a block, that is a huge page
+_ARM_USER = 6
+_ARM_RDONLY = 7
+_ARM_AF = 10
+_ARM_PRESENT_INVALID = 11  # PTE_NG where bit 0 is clear (6.10)
+_ARM_WRITE = 51  # DBM
+_ARM_UXN = 54
+_ARM_DIRTY = 55
+_ARM_SPECIAL = 56
+_ARM_UFFD_WP = 58  # commit 5b32510af77b (6.10)
+_ARM_FRAME = 0x0000FFFFFFFFF000  # 4 KiB granule, 48-bit physical addresses
+# arch/arm64/include/asm/pgtable.h, "Encode and decode a swap entry"
+_ARM_SWP_UFFD_WP = 3
+_ARM_SWP_TYPE = 6
+_ARM_SWP_OFFSET = 12
+
+
+def decode_arm64(words: ArrayLike, levels: ArrayLike) -> tuple[Flags, Flags]:
+    """Decode arm64 page-table entries (4 KiB granule, Linux 6.10 and later).
+
+    Parameters and results as of :func:`decode_x86`.  arm64 has no soft-dirty bit: it is unknown where a page is mapped.
+    WRITABLE is the kernel's pte_write() (bit 51); the processor's read-only bit is part of DIRTY.
+    """
+    words, levels = arrays(words, levels)
+    valid = bit(words, _ARM_VALID)
+    present = valid | bit(words, _ARM_PRESENT_INVALID)
+    write = bit(words, _ARM_WRITE)
+    states = np.zeros(words.shape, dtype=np.uint32)
+    known = np.full(words.shape, np.uint32(OF_THE_ENTRY & ~State.SOFT_DIRTY), dtype=np.uint32)
+    protnone = present & ~valid & ~bit(words, _ARM_USER) & bit(words, _ARM_UXN)
+    for where, state in (
+        (present, State.PRESENT),
+        (present & write, State.WRITABLE),
+        (present & bit(words, _ARM_UFFD_WP), State.UFFD_WP),
+        (present & (bit(words, _ARM_DIRTY) | (write & ~bit(words, _ARM_RDONLY))), State.DIRTY),
+        (present & bit(words, _ARM_AF), State.ACCESSED),
+        (present & (levels > 1) & ~bit(words, _ARM_TABLE), State.HUGE),
+        (present & bit(words, _ARM_SPECIAL), State.SPECIAL),
+        (protnone, State.PROTNONE),
+    ):
+        set_where(states, where, state)
+    none = words == 0
+    known[none] = np.uint32(ALL)
+    swap = np.flatnonzero(~present & ~none)
+    if swap.size:
+        entries = words[swap]
+        swap_states, swap_known = classify(*_arm_swap(entries))
+        set_where(swap_states, bit(entries, _ARM_SWP_UFFD_WP), State.UFFD_WP)
+        marker = (swap_states & np.uint32(State.MARKER)) != 0
+        states[swap] = swap_states
+        known[swap] = np.where(
+            marker, np.uint32(ALL), swap_known | np.uint32(OF_A_SWAP_ENTRY & ~KINDS & ~State.SOFT_DIRTY)
+        )
+    unread = levels == 0
+    states[unread] = 0
+    known[unread] = 0
+    return states, known
+
+
+def _arm_swap(entries: Words) -> tuple[Words, Words]:
+    kinds = (entries >> np.uint64(_ARM_SWP_TYPE)) & np.uint64(31)
+    return kinds, (entries >> np.uint64(_ARM_SWP_OFFSET)) & np.uint64((1 << 50) - 1)
+
+
+def frames_arm64(words: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
+    """Give the page frame number (4 KiB units) each arm64 leaf points to, -1 where nothing is mapped."""
+    words, levels = arrays(words, levels)
+    present = (bit(words, _ARM_VALID) | bit(words, _ARM_PRESENT_INVALID)) & (levels > 0)
+    return np.where(present, ((words & np.uint64(_ARM_FRAME)) >> np.uint64(12)).astype(np.int64), -1)
+
+
+def explain_arm64(word: int, level: int = 1) -> list[Bit]:
+    """Take an arm64 entry apart, highest bit first; the bits of the list put together are the word."""
+    word = int(word)
+    if word == 0:
+        return [Bit(0, "entry", word, "empty: nothing is mapped", 64)]
+    if not word & (1 << _ARM_VALID | 1 << _ARM_PRESENT_INVALID):
+        kinds, offsets = _arm_swap(np.array([word], dtype=np.uint64))
+        kind, offset = int(kinds[0]), int(offsets[0])
+        return split(
+            word,
+            [
+                (62, 2, "62–63", "not used"),
+                (12, 50, "offset", marker_meaning(kind, offset) or f"offset {offset}"),
+                (11, 1, "present-invalid", "clear in a swap entry"),
+                (6, 5, "type", kind_meaning(kind, offset)),
+                (4, 2, "4–5", "not used"),
+                (3, 1, "uffd-wp", "write-protected by userfaultfd"),
+                (2, 1, "exclusive", "anonymous page of this process only"),
+                (0, 2, "valid", "not valid"),
+            ],
+        )
+    frame = int(frames_arm64([word], [max(level, 1)])[0])
+    return split(
+        word,
+        [
+            (59, 5, "59–63", "for software and protection keys"),
+            (58, 1, "uffd-wp", "protected by userfaultfd"),
+            (57, 1, "57", "device map on some kernels"),
+            (56, 1, "special", "no page of its own: zero page or device memory"),
+            (55, 1, "dirty", "written (set by software)"),
+            (54, 1, "UXN", "user space may not fetch instructions"),
+            (53, 1, "PXN", "the kernel may not fetch instructions"),
+            (52, 1, "contiguous", "one of a run that shares a TLB entry"),
+            (51, 1, "writable", "writes are allowed (DBM)"),
+            (48, 3, "48–50", "reserved, guarded page (50)"),
+            (12, 36, "frame", f"page at frame {frame:#x}"),
+            (
+                11,
+                1,
+                "nG" if word & 1 else "present-invalid",
+                "not global" if word & 1 else "present for the kernel only",
+            ),
+            (10, 1, "accessed", "read or written"),
+            (8, 2, "shareable", "shareability"),
+            (7, 1, "read-only", "the processor refuses writes: clean, or not writable"),
+            (6, 1, "user", "user space may use it"),
+            (2, 4, "memory type", "index into MAIR, non-secure"),
+            (1, 1, "page" if level <= 1 else "table", "clear above the PTE level: a huge page"),
+            (0, 1, "valid", "valid for the processor"),
+        ],
+    )

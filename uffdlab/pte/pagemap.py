@@ -1,0 +1,123 @@
+"""Words of /proc/PID/pagemap.
+
+Source: fs/proc/task_mmu.c of Linux 6.1, 6.12 and 7.3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from uffdlab.pte.states import ALL, KINDS, OF_THE_PAGE, Bit, State
+from uffdlab.pte.swap import bit, classify, kind_meaning, marker_meaning, set_where, split
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    Words: TypeAlias = NDArray[np.uint64]
+    Levels: TypeAlias = NDArray[np.uint8]
+    Flags: TypeAlias = NDArray[np.uint32]
+
+_OF_PAGEMAP = State.PRESENT | State.UFFD_WP | OF_THE_PAGE | KINDS
+# fs/proc/task_mmu.c, PM_*
+_PM_SOFT_DIRTY = 55
+_PM_EXCLUSIVE = 56
+_PM_UFFD_WP = 57  # commit fb8e37f35a2f (5.13)
+_PM_GUARD = 58  # 6.15
+_PM_FILE = 61
+_PM_SWAP = 62
+_PM_PRESENT = 63
+_PM_FRAME = (1 << 55) - 1
+
+
+def decode_pagemap(
+    words: ArrayLike, *, vma_soft_dirty: bool, hugetlb: bool, tracks_soft_dirty: bool = True
+) -> tuple[Flags, Flags]:
+    """Decode words of /proc/PID/pagemap.
+
+    Parameters
+    ----------
+    words : array_like of uint64, shape (n,)
+    vma_soft_dirty : bool
+        The mapping has "sd" among its VmFlags (smaps).  pagemap then sets soft-dirty for every page of it, whatever the
+        entry says, so the entry's own bit is not known.
+    hugetlb : bool
+        The mapping is of hugetlbfs ("ht").  For these pagemap never looks at the entry's soft-dirty bit, and for one
+        that is not present it tells uffd-wp and nothing else (pagemap_hugetlb_range()).
+    tracks_soft_dirty : bool
+        False for a kernel without CONFIG_MEM_SOFT_DIRTY.
+
+    Returns
+    -------
+    states, known : ndarray of uint32, shape (n,)
+        Bits of :class:`State`.  WRITABLE, DIRTY, ACCESSED, HUGE, PROTNONE and SPECIAL are never known.  What kind
+        of entry a swapped one is, only with CAP_SYS_ADMIN: without it pagemap leaves type and offset zero.
+    """
+    words = np.ascontiguousarray(words, dtype=np.uint64)
+    states = np.zeros(words.shape, dtype=np.uint32)
+    known = np.full(words.shape, np.uint32(_OF_PAGEMAP), dtype=np.uint32)
+    present = bit(words, _PM_PRESENT)
+    for number, state in (
+        (_PM_PRESENT, State.PRESENT),
+        (_PM_UFFD_WP, State.UFFD_WP),
+        (_PM_EXCLUSIVE, State.EXCLUSIVE),
+        (_PM_FILE, State.FILE),
+        (_PM_GUARD, State.MARKER | State.GUARD),
+    ):
+        set_where(states, bit(words, number), state)
+    if tracks_soft_dirty and not vma_soft_dirty and not hugetlb:
+        set_where(states, bit(words, _PM_SOFT_DIRTY), State.SOFT_DIRTY)
+        known |= np.uint32(State.SOFT_DIRTY)
+    if hugetlb:
+        known[~present] = np.uint32(State.PRESENT | State.UFFD_WP)
+        states &= known
+    swap = np.flatnonzero(~present & bit(words, _PM_SWAP))
+    if swap.size:
+        frames = words[swap] & np.uint64(_PM_FRAME)
+        kind_states, kind_known = classify(frames & np.uint64(31), frames >> np.uint64(5))
+        kind_states[frames == 0] = 0
+        kind_known[frames == 0] = 0
+        guard = (states[swap] & np.uint32(State.GUARD)) != 0
+        kind_known[guard] |= np.uint32(State.GUARD | State.MARKER)
+        states[swap] |= kind_states
+        # Of the page behind an entry that is not present, what is told depends on the kernel's age: take nothing.
+        marker = (states[swap] & np.uint32(State.MARKER)) != 0
+        of_the_page = np.where(marker, np.uint32(OF_THE_PAGE), np.uint32(0))
+        known[swap] = known[swap] & np.uint32(~(KINDS | OF_THE_PAGE) & ALL) | kind_known | of_the_page
+        states[swap] &= known[swap]
+    return states, known
+
+
+def frames_pagemap(words: ArrayLike) -> NDArray[np.int64]:
+    """Give the page frame number of each pagemap word, -1 where none is mapped or the reader may not see it."""
+    words = np.asarray(words, dtype=np.uint64)
+    frames = (words & np.uint64(_PM_FRAME)).astype(np.int64)
+    return np.where(bit(words, _PM_PRESENT) & (frames > 0), frames, -1)
+
+
+def explain_pagemap(word: int) -> list[Bit]:
+    """Take a pagemap word apart, highest bit first; the bits of the list put together are the word."""
+    word = int(word)
+    fields = [
+        (63, 1, "present", "mapped"),
+        (62, 1, "swap", "a swap entry, migration entry or marker"),
+        (61, 1, "file", "a page of a file or of shared memory"),
+        (59, 2, "59–60", "zero"),
+        (58, 1, "guard", "guard region (6.15+)"),
+        (57, 1, "uffd-wp", "protected by userfaultfd"),
+        (56, 1, "exclusive", "mapped once only"),
+        (55, 1, "soft-dirty", "written since clear_refs, or the whole mapping is new"),
+    ]
+    frame = word & _PM_FRAME
+    if word >> _PM_PRESENT & 1 or not word >> _PM_SWAP & 1:
+        meaning = f"frame {frame:#x}" if frame else "none, or the reader lacks CAP_SYS_ADMIN"
+        fields.append((0, 55, "frame", meaning))
+    else:
+        kind, offset = frame & 31, frame >> 5
+        hidden = "" if frame else "not shown without CAP_SYS_ADMIN"
+        fields += [
+            (5, 50, "offset", hidden or marker_meaning(kind, offset) or f"offset {offset}"),
+            (0, 5, "type", hidden or kind_meaning(kind, offset)),
+        ]
+    return split(word, fields)

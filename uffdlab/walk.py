@@ -1,0 +1,179 @@
+"""Walk: the way from the top page table to one page, entry by entry; and two of them side by side."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from uffdlab import pte
+from uffdlab.pte import State
+from uffdlab.witnesses.tables import Step
+
+__all__ = ["Entry", "Walk", "Walks"]
+
+
+class Entry(NamedTuple):
+    """One entry on the way, with what it means."""
+
+    level: int
+    """5 = PGD (4 with four levels), 4 = P4D, 3 = PUD, 2 = PMD, 1 = PTE."""
+    name: str
+    table: int
+    """Page frame of the table that it is in."""
+    slot: int
+    word: int
+    meaning: str
+
+
+class Walk:
+    """The way from the top page table to the page at one address.
+
+    Attributes
+    ----------
+    address : int
+        The address in the target.
+    what : str
+        What is there, in words: ``page 3 of region-1``.
+    entries : list of Entry
+        From the top down; the last one is where the walk ends.
+    levels : int
+        4 or 5.
+    states, known : State
+        What the last entry says.
+    frame : int or None
+        Page frame (4 KiB units) of the page at `address`; None where none is mapped.
+    kernel : str
+        Name of the kernel.
+    """
+
+    def __init__(
+        self, address: int, steps: Sequence[Step], *, what: str = "", kernel: str = "", tracks_soft_dirty: bool = True
+    ) -> None:
+        last = steps[-1]
+        states, known = pte.decode_x86([last.word], [last.level], tracks_soft_dirty=tracks_soft_dirty)
+        frame = int(pte.frames_x86([last.word], [last.level])[0])
+        if frame >= 0:
+            frame += address >> 12 & (1 << 9 * (last.level - 1)) - 1
+        self.address = address
+        self.what = what
+        self.kernel = kernel
+        self.levels = steps[0].level
+        self.states = State(int(states[0]))
+        self.known = State(int(known[0]))
+        self.frame = frame if frame >= 0 else None
+        self.entries = [
+            Entry(s.level, self._name(s.level), s.table, s.slot, s.word, self._meaning(s, last=s is last))
+            for s in steps
+        ]
+
+    @property
+    def leaf(self) -> Entry:
+        """The entry where the walk ends."""
+        return self.entries[-1]
+
+    @property
+    def text(self) -> str:
+        """What the last entry says, in words."""
+        return pte.describe(self.states, self.known)
+
+    def bits(self) -> list[pte.Bit]:
+        """Take the last entry apart, bit by bit, highest first."""
+        return pte.explain_x86(self.leaf.word, self.leaf.level)
+
+    def _name(self, level: int) -> str:
+        return "PGD" if level == self.levels else pte.LEVEL_NAMES[level]
+
+    def _meaning(self, step: Step, *, last: bool) -> str:
+        if last:
+            above = step.level > 1
+            none = not self.states & (State.PRESENT | State.SWAPPED | State.MARKER) and not step.word
+            if above and none:
+                return f"empty: no {pte.LEVEL_NAMES[step.level - 1]} table, nothing is mapped here"
+            return self.text if self.frame is None else f"{self.text}; page frame {self.frame:#x}"
+        words = [f"{pte.LEVEL_NAMES[step.level - 1]} table at frame {(step.word & 0x000FFFFFFFFFF000) >> 12:#x}"]
+        words += [] if step.word & 1 << 1 else ["not writable below"]
+        words += [] if step.word & 1 << 2 else ["not for user space"]
+        words += ["no instructions below"] if step.word >> 63 else []
+        return ", ".join(words)
+
+    # --- for the eye
+
+    @property
+    def title(self) -> str:
+        """The address and what is there."""
+        what = f" ({self.what})" if self.what else ""
+        kernel = f" on {self.kernel}" if self.kernel else ""
+        return f"{self.address:#x}{what}{kernel}, {self.levels} levels"
+
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Give for each entry its level, its place (frame of the table and index), the raw entry and its meaning."""
+        return [(e.name, f"{e.table:#x}[{e.slot}]", f"{e.word:#018x}", e.meaning) for e in self.entries]
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, *_aligned([_HEADS, *self.rows()])])
+
+    def __repr__(self) -> str:
+        return f"<Walk to {self.title}: {self.text}>"
+
+    def _repr_html_(self) -> str:
+        return Walks([self])._repr_html_()
+
+
+_HEADS = ("level", "table[index]", "entry", "means")
+
+
+class Walks(list[Walk]):
+    """Walks side by side: the same page seen from two mappings."""
+
+    @property
+    def same_frame(self) -> bool:
+        """All of them end at the same page frame, so it is one page."""
+        return len({walk.frame for walk in self}) == 1 and self[0].frame is not None
+
+    @property
+    def text(self) -> str:
+        """What is to be seen, in a sentence."""
+        if len(self) < 2:
+            return ""
+        frames = ["none" if walk.frame is None else f"{walk.frame:#x}" for walk in self]
+        if self.same_frame:
+            return f"The same page: all end at page frame {frames[0]}."
+        mapped = {walk.frame for walk in self if walk.frame is not None}
+        if len(mapped) == 1:
+            return f"Mapped in one of them only, at page frame {next(iter(mapped)):#x}."
+        return f"Not the same page: page frames {', '.join(frames)}." if mapped else "Mapped in none of them."
+
+    def __str__(self) -> str:
+        return "\n\n".join([*(str(walk) for walk in self), *([self.text] if self.text else [])])
+
+    def _repr_html_(self) -> str:
+        names = list(dict.fromkeys(name for walk in self for name in (entry.name for entry in walk.entries)))
+        order = {name: number for number, name in enumerate(("PGD", "P4D", "PUD", "PMD", "PTE"))}
+        names.sort(key=lambda name: order[name])
+        head = '<th scope="col">level</th>' + "".join(
+            f'<th scope="col" style="text-align:left">{html.escape(walk.title)}</th>' for walk in self
+        )
+        body = ""
+        for name in names:
+            cells = ""
+            for walk in self:
+                found = [row for row in walk.rows() if row[0] == name]
+                place, word, meaning = found[0][1:] if found else ("", "", "")
+                cells += (
+                    f'<td style="text-align:left"><small>{place}</small><br><code>{word}</code><br>'
+                    f"{html.escape(meaning)}</td>"
+                    if found
+                    else "<td></td>"
+                )
+            body += f'<tr><th scope="row">{name}</th>{cells}</tr>'
+        caption = '<caption style="text-align:left">Page tables, from the top to the page</caption>'
+        note = f"<p>{html.escape(self.text)}</p>" if self.text else ""
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+
+
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = np.array([[len(cell) for cell in row] for row in rows]).max(axis=0).tolist()
+    return ["  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip() for row in rows]

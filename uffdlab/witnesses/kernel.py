@@ -1,0 +1,82 @@
+"""KernelWitness: raw page-table entries as the kernel's own PTE reader gives them (kernel-patch)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from uffdlab.errors import WitnessError
+from uffdlab.snapshot import Snapshot
+from uffdlab.witnesses.answers import ask, blob, whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from uffdlab.witnesses import Mapped
+
+    ReadEntries: TypeAlias = Callable[[int, int, int], Mapping[str, Any]]
+
+__all__ = ["KernelWitness"]
+
+# include/uapi/linux/pte_reader.h, struct pte_reader_entry
+_ENTRY = np.dtype([("entry", "<u8"), ("level", "<u4"), ("reserved", "<u4")])
+_LEVELS = 5
+
+
+class KernelWitness:
+    """Reads page-table entries through the agent and the kernel's PTE reader.
+
+    Parameters
+    ----------
+    read_entries : callable
+        ``read_entries(start, pages, page_size)`` → map with ``entries`` (bytes, a struct pte_reader_entry a page) and
+        ``time_ns``.
+    kernel : str
+        Name of the kernel, for the snapshot.
+    form : str
+        ``x86-64`` or ``arm64``.
+    tracks_soft_dirty : bool
+        False for a kernel without CONFIG_MEM_SOFT_DIRTY.
+    """
+
+    name = "kernel"
+
+    def __init__(
+        self, read_entries: ReadEntries, *, kernel: str = "", form: str = "x86-64", tracks_soft_dirty: bool = True
+    ) -> None:
+        self._read_entries = read_entries
+        self._kernel = kernel
+        self._form = form
+        self._tracks_soft_dirty = tracks_soft_dirty
+
+    def read(self, region: Mapped, first: int, count: int) -> Snapshot:
+        """Take a snapshot; see :class:`uffdlab.witnesses.Witness`."""
+        start = region.start + first * region.page_size
+        reply = ask(self.name, region, lambda: self._read_entries(start, count, region.page_size))
+        raw = blob(self.name, region, reply, "entries")
+        if len(raw) != _ENTRY.itemsize * count:
+            raise self._error(region, f"got {len(raw)} bytes for {count} pages; {_ENTRY.itemsize * count} were due")
+        entries = np.frombuffer(raw, dtype=_ENTRY)
+        levels = entries["level"]
+        if count and (levels.max() > _LEVELS or entries["reserved"].any()):
+            raise self._error(region, "an answer that is none of the PTE reader's; is it of another version?")
+        if (levels == 0).any():
+            page = first + int(np.flatnonzero(levels == 0)[0])
+            raise self._error(region, f"page {page} is not mapped in the target")
+        return Snapshot(
+            region=region.name,
+            start=start,
+            page_size=region.page_size,
+            witness=self.name,
+            words=entries["entry"].astype(np.uint64),
+            levels=levels.astype(np.uint8),
+            time_ns=whole_number(self.name, region, reply, "time_ns"),
+            kernel=self._kernel,
+            first=first,
+            form=self._form,
+            tracks_soft_dirty=self._tracks_soft_dirty,
+        )
+
+    def _error(self, region: Mapped, message: str) -> WitnessError:
+        return WitnessError(f"kernel of {region.name}: {message}", witness=self.name)

@@ -1,0 +1,117 @@
+"""RootFinder: whose page tables are the target's, told by content alone.
+
+The target keeps random bytes, the beacon, at a known address.  A top table is believed to be the target's only while a
+walk from it to that address ends at a page that holds the beacon.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+
+from uffdlab.errors import UsageError, WitnessError
+from uffdlab.witnesses.tables import Root, Tables
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from uffdlab.witnesses.tables import Memory
+
+    Kick: TypeAlias = Callable[[float], AbstractContextManager[object]]
+
+_BEACON_LOOKS = 3
+_PSE = 1 << 7
+_FRAME = 0x000FFFFFFFFFF000
+
+
+class RootFinder:
+    """Finds the top page table of the target.
+
+    Parameters
+    ----------
+    memory : Memory
+        The guest's RAM.
+    beacon : (int, bytes)
+        An address in the target and the random bytes the target keeps there, within one 4 KiB page.
+    kick : callable
+        ``kick(seconds)`` → context manager; within it the target keeps a processor busy in user mode.
+    patience : float
+        Seconds to look for the target before giving up.
+    """
+
+    def __init__(self, memory: Memory, beacon: tuple[int, bytes], kick: Kick, patience: float) -> None:
+        address, nonce = beacon
+        if len(nonce) < 8 or (address & 0xFFF) + len(nonce) > 4096:
+            raise UsageError("a beacon is at least 8 bytes within one 4 KiB page")
+        self._memory = memory
+        self._address = address
+        self._nonce = nonce
+        self._kick = kick
+        self._patience = patience
+        self._root: Root | None = None
+
+    def root(self) -> Root:
+        """Give the target's root, verified now.
+
+        Raises
+        ------
+        WitnessError
+            There is none, or the processors use a paging mode that is not known here.
+        """
+        if self._root is not None:
+            # The kernel may be moving the beacon's page just now: look more than once before doubting the root.
+            for _ in range(_BEACON_LOOKS):
+                if self.holds(self._root):
+                    return self._root
+                time.sleep(0.001)
+            self._root = None
+        self._root = self._find()
+        return self._root
+
+    def holds(self, root: Root) -> bool:
+        """Tell whether the beacon lies under this root now."""
+        # Any error on the way, such as a frame outside RAM, only means that this is not the target's table.
+        try:
+            steps = Tables(self._memory, root).path(self._address)
+            level, word = steps[-1].level, steps[-1].word
+            if not word & 1 or (level > 1 and not (level <= 3 and word & _PSE)):
+                return False
+            below = (1 << 9 * (level - 1)) - 1
+            frame = (word & _FRAME) >> 12
+            frame = frame & ~below | self._address >> 12 & below
+            content = np.ascontiguousarray(self._memory.words(frame)).tobytes()
+        except WitnessError:
+            return False
+        offset = self._address & 0xFFF
+        return content[offset : offset + len(self._nonce)] == self._nonce
+
+    def _find(self) -> Root:
+        deadline = time.monotonic() + self._patience
+        pause = 0.001
+        seen: set[tuple[int, int]] = set()
+        with self._kick(self._patience):
+            while True:
+                for address, levels in self._memory.root_candidates():
+                    seen.add((address, levels))
+                    root = Root(address >> 12, levels)
+                    if levels in (4, 5) and self.holds(root):
+                        return root
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(pause)
+                pause = min(2 * pause, 0.05)
+        modes = {levels for _, levels in seen} - {4, 5}
+        if modes:
+            raise _error(f"a processor uses a paging mode of {min(modes)} levels; only 4 and 5 are known here")
+        raise _error(
+            f"none of the {len(seen)} page tables seen in {self._patience:g} s maps the target's beacon at "
+            f"{self._address:#x}; the target may have ended, or it gets no processor time (take a snapshot with "
+            "witness='pagemap' instead)"
+        )
+
+
+def _error(message: str) -> WitnessError:
+    return WitnessError(f"physical: {message}", witness="physical")

@@ -1,0 +1,86 @@
+"""ScanWitness: what the kernel says through the PAGEMAP_SCAN ioctl (6.7+)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from uffdlab.errors import WitnessError
+from uffdlab.snapshot import Snapshot
+from uffdlab.witnesses.answers import ask, blob, whole_number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
+
+    from uffdlab.witnesses import Mapped
+
+    ReadScan: TypeAlias = Callable[[int, int, int], Mapping[str, Any]]
+
+__all__ = ["ScanWitness"]
+
+
+class ScanWitness:
+    """Reads PAGEMAP_SCAN's categories through the agent.
+
+    Parameters
+    ----------
+    read_scan : callable
+        ``read_scan(start, pages, page_size)`` → map with ``runs`` (bytes; start, end and categories of each run of
+        pages as little-endian words), ``vma_soft_dirty`` (bool) and ``time_ns``.
+    answered : int
+        The categories whose absence means something.
+    kernel : str
+        Name of the kernel, for the snapshot.
+    tracks_soft_dirty : bool
+        False for a kernel without CONFIG_MEM_SOFT_DIRTY.
+    """
+
+    name = "scan"
+
+    def __init__(
+        self, read_scan: ReadScan, answered: int, *, kernel: str = "", tracks_soft_dirty: bool = True
+    ) -> None:
+        self._read_scan = read_scan
+        self._answered = answered
+        self._kernel = kernel
+        self._tracks_soft_dirty = tracks_soft_dirty
+
+    def read(self, region: Mapped, first: int, count: int) -> Snapshot:
+        """Take a snapshot; see :class:`uffdlab.witnesses.Witness`."""
+        start = region.start + first * region.page_size
+        reply = ask(self.name, region, lambda: self._read_scan(start, count, region.page_size))
+        return Snapshot(
+            region=region.name,
+            start=start,
+            page_size=region.page_size,
+            witness=self.name,
+            words=self._spread(blob(self.name, region, reply, "runs"), region, start, count),
+            levels=np.zeros(count, dtype=np.uint8),
+            time_ns=whole_number(self.name, region, reply, "time_ns"),
+            kernel=self._kernel,
+            first=first,
+            form="pagemap-scan",
+            vma_soft_dirty=bool(whole_number(self.name, region, reply, "vma_soft_dirty")),
+            tracks_soft_dirty=self._tracks_soft_dirty,
+            answered=self._answered,
+        )
+
+    def _spread(self, raw: bytes, region: Mapped, start: int, count: int) -> NDArray[np.uint64]:
+        # Runs of pages to a word a page.  Every page has to be in one, and in one only.
+        if len(raw) % 24:
+            raise self._error(region, f"got {len(raw)} bytes, which are no runs of 24 bytes")
+        runs = np.frombuffer(raw, dtype="<u8").reshape(-1, 3)
+        edges = np.concatenate([runs[:, 0], [np.uint64(start + count * region.page_size)]])
+        whole = bool(count) and edges[0] == start and np.array_equal(edges[1:], runs[:, 1])
+        if count and not whole:
+            raise self._error(region, f"{count} pages from {start:#x} are not all mapped in the target")
+        pages, rest = np.divmod(np.diff(edges), np.uint64(region.page_size))
+        if rest.any() or (np.diff(edges).astype(np.int64) <= 0).any() or int(pages.sum()) != count:
+            raise self._error(region, f"its runs are not of pages of {region.page_size} bytes")
+        return np.repeat(runs[:, 2], pages.astype(np.int64)).astype(np.uint64, copy=False)
+
+    def _error(self, region: Mapped, message: str) -> WitnessError:
+        return WitnessError(f"scan of {region.name}: {message}", witness=self.name)
