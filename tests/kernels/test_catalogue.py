@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from uffdlab.errors import UnknownKernel
-from uffdlab.kernels.catalogue import Built, CatalogueError, Packaged, load
+from uffdlab.kernels.catalogue import Built, CatalogueError, Packaged, default_file, load
 
 SOURCE = '[source.s]\npackage = "linux-source-6.1"\nsuites = ["bookworm"]\n'
 KERNEL = '[kernel.k]\nabout = "a"\n'
@@ -95,3 +98,16 @@ def test_near_names(typo, meant):
     with pytest.raises(UnknownKernel, match=f"did you mean .*{meant}") as caught:
         load()[typo]
     assert caught.value.near[0] == meant
+
+
+def test_the_readmes_examples(tmp_path):
+    folder = default_file().parent
+    shutil.copytree(folder, tmp_path / "kernel-patch")
+    (tmp_path / "kernel-patch" / "6.1" / "mine").mkdir()
+    (tmp_path / "kernel-patch" / "6.1" / "mine" / "0001-x.patch").write_text("")
+    (tmp_path / "kernel-patch" / "config" / "mine.config").write_text("")
+    examples = re.findall(r"```toml\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert len(examples) == 3
+    path = tmp_path / "kernel-patch" / "kernels.toml"
+    path.write_text("\n".join([path.read_text(), *examples]))
+    assert {"6.1-mine", "debian/sid"} <= {entry.name for entry in load(path)}
