@@ -73,7 +73,7 @@ def test_touches_name_page_and_region(region):
     kind, address, what, rest = region.lab.asked[0]
     assert (kind, address) == ("write", 0x10_0000_0000 + 3 * PAGE + 8)
     assert what == "write to page 3 of region-1"
-    assert rest == {"length": 8, "value": 0x55}
+    assert rest == {"length": 8, "value": 0x55, "by": None}
 
 
 @pytest.mark.parametrize("offset", [-8, 4, PAGE - 7, PAGE])

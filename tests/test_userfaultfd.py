@@ -47,6 +47,10 @@ class ScriptedLab:
         self.closed.append(-number)
 
     @staticmethod
+    def page_size_at(_address):
+        return PAGE
+
+    @staticmethod
     def locate(address):
         page = (address - START) // PAGE
         return ("region-1", page) if 0 <= page < 64 else ("", None)

@@ -10,6 +10,8 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from uffdlab import kernels
+from uffdlab.agent.memory import MEMORY, Memory
+from uffdlab.deed import Deed, probe
 from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError
 from uffdlab.looking import Looking
 from uffdlab.machines import qemu
@@ -21,11 +23,11 @@ from uffdlab.userfaultfd import Userfaultfd
 from uffdlab.walk import Walks
 
 if TYPE_CHECKING:
+    from uffdlab.child import Child
     from uffdlab.cross_examination import CrossExamination
     from uffdlab.machines import Machine
     from uffdlab.snapshot import Snapshot
 
-_PAGE_SIZES = {"shmem": 4096, "hugetlb": 2 << 20}
 _BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
 _NONCE_BYTES = 32
 _CALL_DEADLINE = 10.0  # seconds
@@ -110,16 +112,16 @@ class Lab:
     def map(
         self, pages: int | None = None, *, memory: str = "shmem", page_size: int | None = None, size: int | None = None
     ) -> Region:
-        """Map new memory in the target, as a region and its alias.
+        """Map new memory in the target, as a region and, where its pages have a file, its alias.
 
         Parameters
         ----------
         pages : int
             How many pages.
         memory : str
-            ``"shmem"`` (a memfd, shared) or ``"hugetlb"`` (a memfd of 2 MiB pages, shared).
+            A key of :data:`uffdlab.agent.memory.MEMORY`: ``"shmem"`` (a memfd, shared), ``"anon"``, ``"hugetlb"``, …
         page_size : int, optional
-            Bytes of a page: 4096 for shmem, 2 MiB for hugetlb.
+            Bytes of a page, where you want to be sure of it: 2 MiB or 1 GiB for hugetlb, 4096 for all others.
         size : int, optional
             The size in bytes, in place of `pages`.
 
@@ -127,25 +129,32 @@ class Lab:
         ------
         UsageError
             If that is no possible mapping, or the guest has not enough huge pages.
+        AgentError
+            If this kernel has no such memory.
         """
-        if memory not in _PAGE_SIZES:
-            raise UsageError(f"there is no memory {memory!r}; there is {' and '.join(map(repr, _PAGE_SIZES))}")
-        if page_size not in (None, _PAGE_SIZES[memory]):
-            raise UsageError(f"{memory} has pages of {_PAGE_SIZES[memory]} bytes here, not of {page_size}")
-        one = _PAGE_SIZES[memory]
+        kind = _memory(memory)
+        one = kind.page_size
+        if page_size not in (None, one):
+            raise UsageError(f"{memory} has pages of {one} bytes here, not of {page_size}")
         pages = _page_count(pages, size, one)
-        if memory == "hugetlb":
-            free = self.call("agent.reserve_hugepages", one, pages)["free"]
-            if free < pages:
+        if pages * one % kind.unit:
+            raise UsageError(f"{memory} is made of huge pages: ask for a multiple of {kind.unit // one} pages")
+        if kind.hugetlb:
+            # A private mapping reserves its own pages, beside those of the file that its alias maps.
+            wanted = pages if kind.shared else 2 * pages
+            free = self.call("agent.reserve_hugepages", one, wanted, deadline=60.0)["free"]
+            if free < wanted:
+                size_words = "1 GiB" if one > 2 << 20 else "2 MiB"
                 raise UsageError(
-                    f"{pages} huge pages of 2 MiB were asked for, the guest has {free} free; ask for fewer, unmap "
-                    "other regions, or start the lab with more memory: Lab(…, memory_mib=…)"
+                    f"{wanted} huge pages of {size_words} were asked for, the guest has {free} free; ask for fewer, "
+                    "unmap other regions, or start the lab with more memory: Lab(…, memory_mib=…)"
                 )
         answer = self.target_call("map", memory, pages, one)
         region = Region(self, answer["number"], memory, answer["start"], answer["alias"], pages, one)
         with self._lock:
             self._regions[region.number] = region
-        self.timeline.add("map", f"{region!r}, its alias at {region.alias.start:#x}", self._now())
+        alias = f", its alias at {region.alias.start:#x}" if region.has_alias else ""
+        self.timeline.add("map", f"{region!r}{alias}", self._now())
         return region
 
     def unmap(self, region: Region) -> None:
@@ -172,6 +181,12 @@ class Lab:
         uffd = Userfaultfd(self, features)
         self._userfaultfds[uffd.number] = uffd
         return uffd
+
+    def fork(self) -> Child:
+        """Fork the target: a child with the same memory, which can touch it and be looked at."""
+        from uffdlab.child import Child  # noqa: PLC0415 - only those who fork need it
+
+        return Child(self)
 
     @property
     def capabilities(self) -> dict[str, Any]:
@@ -206,11 +221,28 @@ class Lab:
                           None, snapshot)  # fmt: skip
         return snapshot
 
-    def cross_examine(self, where: Mapping | PageRange) -> CrossExamination:
-        """Ask every witness for the same pages and hold their words against each other."""
+    def cross_examine(self, where: Mapping | PageRange, *, by_deed: bool = False) -> CrossExamination:
+        """Ask every witness for the same pages and hold their words against each other.
+
+        Parameters
+        ----------
+        where : Mapping or PageRange
+        by_deed : bool
+            Also write to each page, as :meth:`probe` does, and hold what happens against what was said.  A write that
+            goes through leaves the page dirty.
+        """
         from uffdlab.cross_examination import CrossExamination  # noqa: PLC0415 - it needs a lab's snapshots, not Lab
 
-        return CrossExamination([self.snapshot(where, name) for name in self.witnesses])
+        pages = where if isinstance(where, PageRange) else where[:]
+        snapshots = [self.snapshot(pages, name) for name in self.witnesses]
+        numbers = range(pages.first, pages.first + pages.count) if by_deed else ()
+        return CrossExamination(snapshots, [self.probe(pages.mapping[page]) for page in numbers])
+
+    def probe(self, page: PageRange) -> Deed:
+        """Write to one page without changing its content, and tell whether that trapped; see :class:`Deed`."""
+        with self._lock:
+            userfaultfds = list(self._userfaultfds.values())
+        return probe(page, userfaultfds)
 
     def walk(self, *addresses: int) -> Walks:
         """Walk the page tables to one address of the target, or to several, side by side.
@@ -224,6 +256,17 @@ class Lab:
             regions = list(self._regions.values())
         return self._looking.walk(addresses, regions)
 
+    def read_pagemap(self, start: int, pages: int, page_size: int, child: int = 0) -> dict[str, Any]:
+        """Read the pagemap words of the target, or of a child of it; witnesses call this."""
+        answer: dict[str, Any] = self.target_call("pagemap", start, pages, page_size, child, deadline=60.0)
+        return answer
+
+    def page_size_at(self, address: int) -> int:
+        """Give the page size of the region at `address`, 4096 if there is none."""
+        with self._lock:
+            regions = list(self._regions.values())
+        return next((each.page_size for each in regions if each.page_of(address) is not None), 4096)
+
     def locate(self, address: int) -> tuple[str, int | None]:
         """Give the name of the region at `address` and the page within it; ("", None) if there is none."""
         with self._lock:
@@ -236,14 +279,27 @@ class Lab:
 
     # --- touching
 
-    def touch(self, kind: str, address: int, what: str, *, length: int, stride: int = 8, value: int = 0) -> Touch:
-        """Start one access on a thread of its own in the target; regions offer it as read, write, fill, copy_out."""
+    def touch(
+        self,
+        kind: str,
+        address: int,
+        what: str,
+        *,
+        length: int,
+        stride: int = 8,
+        value: int = 0,
+        more: dict[str, Any] | None = None,
+        by: Child | None = None,
+    ) -> Touch:
+        """Start one access on a thread of its own in the target, or in a child; regions offer it as methods."""
+        if by is not None and not by.pid:
+            raise UsageError("this child has ended; lab.fork() makes a new one")
         number = next(self._numbers)
         touch = Touch(self, number, kind, address, what)
         with self._lock:
             self._touches[number] = touch
         try:
-            self.target_call("touch", number, kind, address, length, stride, value)
+            self.target_call("touch", number, kind, address, length, stride, value, more, by.pid if by else 0)
         except BaseException:
             with self._lock:
                 self._touches.pop(number, None)
@@ -276,10 +332,10 @@ class Lab:
     def _notified(self, method: str, params: list[Any]) -> None:
         # On the machine's reader thread: nothing here may wait.
         if method == "message":
-            number, data, time_ns = params
+            number, data, time_ns, adopted = params
             uffd = self._userfaultfds.get(number)
             if uffd is not None:
-                uffd.deliver(data, time_ns)
+                uffd.deliver(data, time_ns, adopted)
         elif method == "touch":
             number, end = params
             with self._lock:
@@ -299,6 +355,10 @@ class Lab:
         self._userfaultfds = {}
         for touch in touches:
             touch.fail(TargetLost(f"{touch.what}: {why}; lab.restart_target() starts a new one"))
+
+    def adopt_userfaultfd(self, uffd: Userfaultfd) -> None:
+        """Deliver messages to a userfaultfd that a FORK event has brought."""
+        self._userfaultfds[uffd.number] = uffd
 
     def forget_userfaultfd(self, number: int) -> None:
         """Deliver no more messages to a userfaultfd; it calls this when it is closed."""
@@ -349,6 +409,12 @@ class Lab:
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"Linux {self.release} in {self._machine.name}"
         return f"<Lab {self.kernel}: {state}>"
+
+
+def _memory(name: str) -> Memory:
+    if name not in MEMORY:
+        raise UsageError(f"there is no memory {name!r}; there is {', '.join(map(repr, MEMORY))}")
+    return MEMORY[name]
 
 
 def _page_count(pages: int | None, size: int | None, page_size: int) -> int:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from uffdlab import uapi
+
+if TYPE_CHECKING:
+    from uffdlab.userfaultfd import Userfaultfd
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,11 @@ class Fault:
         return bool(self.flags & uapi.FaultFlag.MINOR)
 
     @property
+    def rwp(self) -> bool:
+        """The page is there but read-write-protected by userfaultfd (Linux 7.3)."""
+        return bool(self.flags & uapi.FaultFlag.RWP)
+
+    @property
     def missing(self) -> bool:
         """No page is there: neither WP nor MINOR (nor RWP) is set."""
         return not self.flags & (uapi.FaultFlag.WP | uapi.FaultFlag.MINOR | uapi.FaultFlag.RWP)
@@ -58,7 +67,7 @@ class Fault:
         where = f"page={self.page}" if self.page is not None else f"address={self.address:#x}"
         words = [where, "write" if self.write else "read"]
         words += [name for name in ("wp", "minor", "missing") if getattr(self, name)]
-        rest = int(self.flags) & ~0b111
+        rest = int(self.flags) & ~0b111  # RWP is named by its flag
         if rest:
             words.append(uapi.flag_names(rest, uapi.FaultFlag))
         return f"Fault({', '.join(words)})"
@@ -85,3 +94,68 @@ class Message:
     def __repr__(self) -> str:
         name = {int(event): event.name for event in uapi.Event}.get(self.event, f"event {self.event:#x}")
         return f"Message({name}, {', '.join(hex(word) for word in self.words)})"
+
+
+@dataclass(frozen=True, repr=False)
+class Fork(Message):
+    """UFFD_EVENT_FORK: the target has forked.
+
+    Attributes
+    ----------
+    userfaultfd : Userfaultfd
+        The child's own: registered as this one was, for the child's page tables.
+    """
+
+    userfaultfd: Userfaultfd
+
+    def __repr__(self) -> str:
+        return f"Fork({self.userfaultfd!r})"
+
+
+@dataclass(frozen=True, repr=False)
+class Remap(Message):
+    """UFFD_EVENT_REMAP: mremap has moved registered memory.
+
+    Attributes
+    ----------
+    start, to : int
+        The address before and after.
+    length : int
+        In bytes.
+    """
+
+    start: int
+    to: int
+    length: int
+
+    def __repr__(self) -> str:
+        return f"Remap({self.length:#x} bytes from {self.start:#x} to {self.to:#x})"
+
+
+@dataclass(frozen=True, repr=False)
+class Remove(Message):
+    """UFFD_EVENT_REMOVE: pages are gone by MADV_DONTNEED, MADV_FREE or MADV_REMOVE; the mapping stays.
+
+    Attributes
+    ----------
+    start, end : int
+        Addresses; `end` is the first one behind.
+    region : str
+        Name of the region, empty if none.
+    first, count : int
+        In pages of the region.
+    """
+
+    start: int
+    end: int
+    region: str
+    first: int
+    count: int
+
+    def __repr__(self) -> str:
+        where = f"pages {self.first}–{self.first + self.count - 1} of {self.region}" if self.region else ""
+        return f"{type(self).__name__}({where or f'{self.start:#x}–{self.end:#x}'})"
+
+
+class Unmap(Remove):
+    """UFFD_EVENT_UNMAP: munmap, or mremap over it, has taken registered memory away; attributes as of Remove."""

@@ -7,17 +7,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from uffdlab.accesses import Accesses
+from uffdlab.agent.memory import MEMORY
 from uffdlab.errors import UsageError
-from uffdlab.touch import Touch
+from uffdlab.mapping_calls import CallResult, MappingCalls, move_mapping
 
 if TYPE_CHECKING:
+    from uffdlab.deed import Deed
     from uffdlab.lab import Lab
     from uffdlab.snapshot import Snapshot
     from uffdlab.walk import Walks
 
 
 @dataclass(frozen=True)
-class PageRange:
+class PageRange(Accesses, MappingCalls):
     """Some neighbouring pages of a region: ``region[3]``, ``region[8:16]``.
 
     Attributes
@@ -46,12 +49,19 @@ class PageRange:
         """See :meth:`Mapping.snapshot`."""
         return self.mapping.lab.snapshot(self, witness)
 
+    @property
+    def _place(self) -> tuple[Lab, str, int, int, int]:
+        return self.mapping.lab, self.mapping.name, self.start, self.count, self.mapping.page_size
+
+    def _words(self, page: int) -> str:
+        return f"page {self.first + page % self.count} of {self.mapping.name}"
+
     def __str__(self) -> str:
         last = self.first + self.count - 1
         return f"page {self.first}" if self.count == 1 else f"pages {self.first}–{last}"
 
 
-class Mapping:
+class Mapping(Accesses, MappingCalls):
     """One mapping of the target, as pages.
 
     Attributes
@@ -122,6 +132,10 @@ class Mapping:
         """
         return self.lab.snapshot(self[:], witness)
 
+    def probe(self, page: int) -> Deed:
+        """Find out by a write that changes no content whether `page` can be written; see :class:`Deed`."""
+        return self.lab.probe(self[page])
+
     def walk(self, page: int) -> Walks:
         """Walk the page tables to one page; of a region with an alias, also to the same page there.
 
@@ -132,55 +146,12 @@ class Mapping:
         """
         return self.lab.walk(self[page].start)
 
-    def read(self, page: int, offset: int = 0) -> Touch:
-        """Read the 64-bit word at byte `offset` of `page`, on a thread of its own in the guest."""
-        return self._touch("read", page, offset, 0)
+    @property
+    def _place(self) -> tuple[Lab, str, int, int, int]:
+        return self.lab, self.name, self.start, self.pages, self.page_size
 
-    def write(self, page: int, value: int = 0x55, offset: int = 0) -> Touch:
-        """Write the 64-bit word `value` at byte `offset` of `page`, on a thread of its own in the guest."""
-        return self._touch("write", page, offset, value)
-
-    def copy_out(self, page: int, deadline: float = 10.0) -> bytes:
-        """Give the whole content of `page`; this reads it, so it may fault.
-
-        Raises
-        ------
-        FaultUnresolved
-            If the read still waits for its page fault at `deadline` (seconds); it is withdrawn then.
-        """
-        where = self[page]
-        touch = self.lab.touch("copy_out", where.start, f"reading {where} of {self.name}", length=where.length)
-        try:
-            data: bytes = touch.result(deadline)
-        finally:
-            if touch.state == "waiting":
-                touch.withdraw()
-        return data
-
-    def fill(self, value: int = 1, deadline: float = 60.0) -> None:
-        """Write a word into every page: `value` into page 0, `value` + 1 into page 1, and so on.
-
-        Raises
-        ------
-        TouchFailed
-            If the guest has not enough memory for the pages (SIGBUS).
-        FaultUnresolved
-            If it meets a page fault that nobody resolves before `deadline` (seconds); it is withdrawn then.
-        """
-        what = f"filling {self.pages} pages of {self.name}"
-        touch = self.lab.touch("fill", self.start, what, length=self.length, stride=self.page_size, value=value)
-        try:
-            touch.result(deadline)
-        finally:
-            if touch.state == "waiting":
-                touch.withdraw()
-
-    def _touch(self, kind: str, page: int, offset: int, value: int) -> Touch:
-        where = self[page]
-        if not 0 <= offset <= where.length - 8 or offset % 8:
-            raise UsageError(f"offset {offset} is no aligned 64-bit word within a page of {where.length} bytes")
-        what = f"{kind} {'to' if kind == 'write' else 'of'} {where} of {self.name}"
-        return self.lab.touch(kind, where.start + offset, what, length=8, value=value % (1 << 64))
+    def _words(self, page: int) -> str:
+        return f"{self[page]} of {self.name}"
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.pages} pages of {self.page_size} bytes at {self.start:#x}>"
@@ -192,17 +163,35 @@ class Region(Mapping):
     Attributes
     ----------
     memory : str
-        ``shmem`` or ``hugetlb``.
-    alias : Mapping
-        A second mapping of the same file pages, never registered: through it pages get into the page cache without
-        being mapped in the region.
+        A key of :data:`uffdlab.agent.memory.MEMORY`, ``shmem`` or ``hugetlb`` for example.
+    has_alias : bool
+        Whether there is an alias.
     """
 
     def __init__(self, lab: Lab, number: int, memory: str, start: int, alias: int, pages: int, page_size: int) -> None:
         super().__init__(lab, f"region-{number}", start, pages, page_size)
         self.number = number
         self.memory = memory
-        self.alias = Mapping(lab, f"region-{number}'s alias", alias, pages, page_size)
+        self.has_alias = MEMORY[memory].has_alias
+        self._alias = Mapping(lab, f"region-{number}'s alias", alias, pages, page_size)
+
+    @property
+    def alias(self) -> Mapping:
+        """A second mapping of the same file pages, never registered.
+
+        Through it pages get into the page cache without being mapped in the region.
+
+        Raises
+        ------
+        UsageError
+            If this memory has no file: nothing else can map its pages.
+        """
+        if not self.has_alias:
+            raise UsageError(
+                f"{self.name} is {self.memory} memory, {MEMORY[self.memory].about}: no second mapping of its pages can "
+                "be had; memory that is shared or has a file has an alias"
+            )
+        return self._alias
 
     def walk(self, page: int) -> Walks:
         """Walk the page tables to one page, and where there is an alias to the same page there, side by side."""
@@ -214,3 +203,14 @@ class Region(Mapping):
     def unmap(self) -> None:
         """Unmap the region and its alias."""
         self.lab.unmap(self)
+
+    def mremap(self) -> CallResult:
+        """mremap(2): move the whole region to another address, where nothing is; :attr:`start` is the new one then."""
+        place = int(self.lab.target_call("free_place", self.length))
+        result = move_mapping(self, place)
+        self.start = result.value
+        self.lab.target_call("moved", self.number, self.start)
+        return result
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, {self.memory}: {MEMORY[self.memory].about}>"

@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from uffdlab.errors import FaultUnresolved, TouchFailed
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
+
+_GIVE_A_WORD = ("read", "modify", "sweep", "syscall")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an access ended.  A signal is one way to end.
+
+    Attributes
+    ----------
+    state : str
+        ``done``, ``signal`` or ``withdrawn``.
+    value : int
+        What was read; for a sweep the sum of it.
+    data : bytes
+        What ``copy_out`` has read.
+    signal : str
+        ``SIGBUS`` or ``SIGSEGV``; empty if there was none.
+    signal_code : int
+        Its si_code: BUS_ADRERR is 2, BUS_MCEERR_AR (poison) is 4.
+    signal_address : int
+        Where.
+    returned : int
+        What a system call returned, -errno if it failed; 0 for any other access.
+    took_ns : int
+        How long it took in the guest, in ns.
+    """
+
+    state: str
+    value: int
+    data: bytes
+    signal: str
+    signal_code: int
+    signal_address: int
+    returned: int
+    took_ns: int
+
+    @property
+    def ok(self) -> bool:
+        """The access was made."""
+        return self.state == "done" and self.returned >= 0
 
 
 class Touch:
@@ -21,7 +65,7 @@ class Touch:
     Attributes
     ----------
     kind : str
-        ``read``, ``write``, ``fill`` or ``copy_out``.
+        ``read``, ``write``, ``modify``, ``fill``, ``sweep``, ``copy_out`` or ``syscall``.
     address : int
         Where it reads or writes, in the target.
     what : str
@@ -57,14 +101,38 @@ class Touch:
         Returns
         -------
         int, bytes or None
-            ``read``: the 64-bit word it read.  ``copy_out``: the bytes.  ``write`` and ``fill``: None.
+            ``read``: the 64-bit word it read.  ``modify``: the word before.  ``sweep``: the sum of the words.
+            ``copy_out``: the bytes.  ``syscall``: the word the kernel has brought.  ``write`` and ``fill``: None.
 
         Raises
         ------
         FaultUnresolved
             When it still waits after `timeout`; has the address.
         TouchFailed
-            When it ended in SIGBUS or SIGSEGV, was withdrawn, or its userfaultfd was closed under it.
+            When it ended in SIGBUS or SIGSEGV, its system call in an errno, or it was withdrawn.
+            :meth:`outcome` tells the same without an exception.
+        TargetLost
+            When the target died.
+        """
+        end = self.outcome(timeout)
+        if end.state == "signal":
+            raise TouchFailed(f"{self.what} ended in {end.signal} at {end.signal_address:#x}", address=self.address)
+        if end.state == "withdrawn":
+            raise TouchFailed(f"{self.what} was withdrawn; the access was not made", address=self.address)
+        if end.returned < 0:
+            name = errno.errorcode.get(-end.returned, str(-end.returned))
+            raise TouchFailed(f"{self.what} → {name}: {os.strerror(-end.returned)}", address=self.address)
+        if self.kind == "copy_out":
+            return end.data
+        return end.value if self.kind in _GIVE_A_WORD else None
+
+    def outcome(self, timeout: float = 10.0) -> Outcome:
+        """Wait for the access to end and tell how: a signal, an errno and a withdrawal are results here.
+
+        Raises
+        ------
+        FaultUnresolved
+            When it still waits after `timeout` (seconds); has the address.
         TargetLost
             When the target died.
         """
@@ -77,14 +145,37 @@ class Touch:
                 "touch.withdraw() takes the access back.",
                 address=self.address,
             ) from None
-        if end["state"] == "signal":
-            name = signal.Signals(end["signal"]).name
-            raise TouchFailed(f"{self.what} ended in {name} at {end['signal_address']:#x}", address=self.address)
-        if end["state"] == "withdrawn":
-            raise TouchFailed(f"{self.what} was withdrawn; the access was not made", address=self.address)
-        if self.kind == "copy_out":
-            return end["bytes"]
-        return end["value"] if self.kind == "read" else None
+        signalled = end["state"] == "signal"
+        return Outcome(
+            state=end["state"],
+            value=end["value"],
+            data=end.get("bytes", b""),
+            signal=signal.Signals(end["signal"]).name if signalled else "",
+            signal_code=end.get("signal_code", 0),
+            signal_address=end["signal_address"],
+            returned=end.get("returned", 0),
+            took_ns=end["ended_ns"] - end["started_ns"],
+        )
+
+    def outcome_or_withdraw(self, deadline: float) -> Outcome:
+        """Give :meth:`outcome`; withdraw it and raise FaultUnresolved if it still waits at `deadline` (seconds)."""
+        try:
+            return self.outcome(deadline)
+        finally:
+            if not self._end.done():
+                self.withdraw()
+
+    def result_or_withdraw(self, deadline: float) -> Any:
+        """Give :meth:`result`; withdraw it and raise FaultUnresolved if it still waits at `deadline` (seconds)."""
+        self.outcome_or_withdraw(deadline)
+        return self.result(0)
+
+    @property
+    def progress(self) -> int:
+        """How many accesses of a sweep or fill have been made so far."""
+        if self._end.done():
+            return 0 if self._end.exception() else int(self._end.result().get("progress", 0))
+        return int(self._lab.target_call("touch_progress", self._number))
 
     def withdraw(self, timeout: float = 5.0) -> bool:
         """Take a waiting access back, as if it had not been made.

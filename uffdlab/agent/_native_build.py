@@ -1,4 +1,4 @@
-"""Builds ``_native`` with cffi in API mode from two plain files, native.h and native.c.  abi3."""
+"""Builds ``_native`` with cffi in API mode from plain files: native.h and the .c files beside it.  abi3."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ ffibuilder.cdef((_HERE / "native.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "uffdlab.agent._native",
     '#include <stdint.h>\n#include "native.h"\n',
-    sources=["uffdlab/agent/native.c"],
-    depends=["uffdlab/agent/native.h"],
+    sources=[f"uffdlab/agent/{name}.c" for name in ("native", "native_touches", "native_handlers")],
+    depends=["uffdlab/agent/native.h", "uffdlab/agent/native_threads.h"],
     include_dirs=["uffdlab/agent"],
     py_limited_api=True,
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread"],

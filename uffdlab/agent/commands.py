@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from uffdlab.agent import swap
 
 _KEEP_BYTES = 96 << 20  # for the guest itself
 _HUGEPAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/{}"
@@ -57,5 +58,6 @@ def panic(how: str) -> None:
 METHODS: dict[str, Any] = {
     "agent.clock": time.monotonic_ns,
     "agent.reserve_hugepages": reserve_hugepages,
+    "agent.swap_on": swap.swap_on,
     "agent.sysrq": panic,
 }

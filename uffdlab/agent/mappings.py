@@ -4,27 +4,74 @@ from __future__ import annotations
 
 import mmap
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from uffdlab.agent import native
+from uffdlab.agent import backing, native
+from uffdlab.agent.memory import MEMORY, Memory
 from uffdlab.agent.rpc import Refusal
 
-_READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
+READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 ALIAS_DISTANCE = 0x10_0000_0000  # an alias lies 64 GiB above its region where that place is free
 _GIB = 1 << 30
+_MADV_NOHUGEPAGE, _MADV_HUGEPAGE = 15, 14
 
 
 @dataclass(frozen=True)
 class Mapping:
-    """One mapping of file pages, and its alias."""
+    """One mapping, and its alias (0 where it has none)."""
 
-    memory: str
+    memory: Memory
     start: int
     alias: int
     length: int  # bytes
-    page_size: int
     fd: int
+
+    def close(self) -> None:
+        """Unmap it and its alias and close its file."""
+        native.unmap_memory(self.start, self.length)
+        if self.alias:
+            native.unmap_memory(self.alias, self.length)
+        if self.fd >= 0:
+            os.close(self.fd)
+
+
+def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
+    """Map `length` bytes at `place` if that is free, and its alias above it.
+
+    Raises
+    ------
+    OSError
+        The kernel refused; nothing is left.
+    """
+    fd = backing.open_file(memory, name, length)
+    flags = mmap.MAP_SHARED if memory.shared else mmap.MAP_PRIVATE
+    start = alias = 0
+    try:
+        start = native.map_memory(place, length, READ_WRITE, flags | (mmap.MAP_ANONYMOUS if fd < 0 else 0), fd)
+        if memory.thp or memory == MEMORY["anon"]:  # where huge pages are on for all, small ones must be asked for
+            _advise_size(start, length, _MADV_HUGEPAGE if memory.thp else _MADV_NOHUGEPAGE)
+        if memory.thp and start % memory.unit:
+            raise Refusal("map-failed", f"the kernel put the mapping at {start:#x}, where no huge page can lie")
+        if fd >= 0:
+            alias = native.map_memory(start + ALIAS_DISTANCE, length, READ_WRITE, mmap.MAP_SHARED, fd)
+        elif memory.shared:
+            alias = native.duplicate_mapping(start, length, start + ALIAS_DISTANCE)
+    except (OSError, Refusal):
+        if start:
+            native.unmap_memory(start, length)
+        if fd >= 0:
+            os.close(fd)
+        raise
+    return Mapping(memory, start, alias, length, fd)
+
+
+def _advise_size(start: int, length: int, advice: int) -> None:
+    try:
+        native.madvise(start, length, advice)
+    except OSError as error:
+        if advice == _MADV_HUGEPAGE:  # EINVAL: a kernel without transparent huge pages; all its pages are small
+            raise Refusal("map-failed", "this kernel has no transparent huge pages", errno=error.errno) from error
 
 
 class Mappings:
@@ -42,35 +89,38 @@ class Mappings:
         self._by_number: dict[int, Mapping] = {}
 
     def make(self, memory: str, pages: int, page_size: int) -> dict[str, Any]:
-        """Map `pages` pages of a new memfd twice: as the region and as its alias."""
+        """Map `pages` pages as a region and, where there is a file, its alias (else 0)."""
+        if memory not in MEMORY:
+            raise Refusal("usage", f"memory {memory!r} is not known here; there is {', '.join(MEMORY)}")
         length = pages * page_size
-        flags = os.MFD_CLOEXEC
-        if memory == "hugetlb":
-            flags |= os.MFD_HUGETLB | (page_size.bit_length() - 1) << os.MFD_HUGE_SHIFT
-        elif memory != "shmem":
-            raise Refusal("usage", f"memory {memory!r} is not known here; shmem and hugetlb are")
-        fd = native.memfd(f"region-{self._next_number}", flags)
-        start = 0
-        try:
-            os.ftruncate(fd, length)
-            start = native.map_memory(self._next_place, length, _READ_WRITE, mmap.MAP_SHARED, fd)
-            alias = native.map_memory(start + ALIAS_DISTANCE, length, _READ_WRITE, mmap.MAP_SHARED, fd)
-        except OSError as error:
-            if start:
-                native.unmap_memory(start, length)
-            os.close(fd)
-            raise Refusal("map-failed", str(error), errno=error.errno) from error
-        self._next_place = (start + length + 2 * _GIB - 1) // _GIB * _GIB
         number = self._next_number
+        try:
+            mapping = make(MEMORY[memory], self._next_place, length, f"region-{number}")
+        except OSError as error:
+            raise Refusal("map-failed", str(error), errno=error.errno) from error
+        self._next_place = (mapping.start + length + 2 * _GIB - 1) // _GIB * _GIB
         self._next_number += 1
-        self._by_number[number] = Mapping(memory, start, alias, length, page_size, fd)
-        return {"number": number, "start": start, "alias": alias}
+        self._by_number[number] = mapping
+        return {"number": number, "start": mapping.start, "alias": mapping.alias}
+
+    def free_place(self, length: int) -> int:
+        """Give an address where nothing is mapped, for mremap, and keep it for that."""
+        place = self._next_place
+        self._next_place = (place + length + 2 * _GIB - 1) // _GIB * _GIB
+        return place
+
+    def moved(self, number: int, start: int) -> None:
+        """Take note that mremap has moved a whole region."""
+        self._by_number[number] = replace(self._find(number), start=start)
 
     def remove(self, number: int) -> None:
         """Unmap a region and its alias and close its file."""
-        mapping = self._by_number.pop(number, None)
+        mapping = self._find(number)
+        del self._by_number[number]
+        mapping.close()
+
+    def _find(self, number: int) -> Mapping:
+        mapping = self._by_number.get(number)
         if mapping is None:
             raise Refusal("usage", f"there is no mapping {number}; it was unmapped before")
-        native.unmap_memory(mapping.start, mapping.length)
-        native.unmap_memory(mapping.alias, mapping.length)
-        os.close(mapping.fd)
+        return mapping

@@ -7,7 +7,19 @@ from typing import Any, NoReturn
 
 from uffdlab.agent._native import ffi, lib
 
-__all__ = ["ffi", "ioctl", "lib", "madvise", "map_memory", "memfd", "unmap_memory", "userfaultfd"]
+__all__ = [
+    "detached_tmpfs",
+    "duplicate_mapping",
+    "ffi",
+    "ioctl",
+    "lib",
+    "madvise",
+    "map_memory",
+    "memfd",
+    "swap_on",
+    "unmap_memory",
+    "userfaultfd",
+]
 
 
 def _raise(error: int, what: str) -> NoReturn:
@@ -37,6 +49,14 @@ def memfd(name: str, flags: int) -> int:
     return fd
 
 
+def detached_tmpfs(huge: str) -> int:
+    """Make a tmpfs that is mounted nowhere; gives a descriptor of its root.  `huge` is its mount option."""
+    fd: int = lib.lab_detached_tmpfs(huge.encode())
+    if fd < 0:
+        _raise(fd, f"a tmpfs with huge={huge}")
+    return fd
+
+
 def map_memory(hint: int, length: int, protection: int, flags: int, fd: int) -> int:
     """mmap(2) from offset 0; gives the address, never a view of the memory."""
     address = ffi.new("uint64_t *")
@@ -44,6 +64,15 @@ def map_memory(hint: int, length: int, protection: int, flags: int, fd: int) -> 
     if error:
         _raise(error, f"mmap of {length} bytes")
     return int(address[0])
+
+
+def duplicate_mapping(address: int, length: int, place: int) -> int:
+    """Map the pages of a shared mapping once more, at `place`."""
+    duplicate = ffi.new("uint64_t *")
+    error = lib.lab_duplicate(address, length, place, duplicate)
+    if error:
+        _raise(error, f"a second mapping of {address:#x}")
+    return int(duplicate[0])
 
 
 def unmap_memory(address: int, length: int) -> None:
@@ -58,3 +87,10 @@ def madvise(address: int, length: int, advice: int) -> None:
     error = lib.lab_madvise(address, length, advice)
     if error:
         _raise(error, f"madvise({address:#x}, {length}, {advice})")
+
+
+def swap_on(disk: bytes) -> None:
+    """swapon(2)."""
+    error = lib.lab_swap_on(disk)
+    if error:
+        _raise(error, f"swapon({os.fsdecode(disk)})")

@@ -7,17 +7,19 @@ thread.  No Python thread ever touches registered memory.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from uffdlab import uapi
-from uffdlab.agent import native, probe, uffds, witness_methods
+from uffdlab.agent import handlers, native, probe, uffds, witness_methods
+from uffdlab.agent.children import Children
 from uffdlab.agent.mappings import Mappings
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import REQUEST, Channel, Refusal
@@ -46,7 +48,9 @@ class Target:
         self._channel = channel
         self._mappings = Mappings(base)
         self._touches = Touches()
+        self._children = Children(self._touches.done_fd)
         self._uffds = uffds.Userfaultfds()
+        self._handlers: dict[int, handlers.Handler] = {}  # by number of the userfaultfd
         self._feed_lock = threading.Lock()  # one reader of messages and endings at a time, so that order is kept
         self._feed_changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._beacon = native.map_memory(_BEACON_PLACE, mmap.PAGESIZE, _READ_WRITE, _PRIVATE, -1)
@@ -55,17 +59,26 @@ class Target:
         self.methods: dict[str, Callable[..., Any]] = {
             "target.map": self._mappings.make,
             "target.unmap": self._mappings.remove,
+            "target.free_place": self._mappings.free_place,
+            "target.moved": self._mappings.moved,
             "target.probe": probe.all_of_it,
             "target.uffd_open": self._uffd_open,
             "target.uffd_close": self._uffd_close,
             "target.ioctl": self._ioctl,
-            "target.touch": self._touches.start,
+            "target.batch": self._batch,
+            "target.touch": self._touch,
             "target.touch_waits": self._touches.waiting,
+            "target.touch_progress": self._touches.progress,
             "target.withdraw": self._touches.withdraw,
+            "target.fork": self._children.fork,
+            "target.end_child": self._end_child,
+            "target.handle": self._handle,
+            "target.handler_counts": lambda number: self._handler(number).counts(),
+            "target.handler_stop": self._handler_stop,
             "target.sync": self._feed_once,
             "target.spin": lambda nanoseconds: lib.lab_spin_start(nanoseconds),
             "target.spin_stop": lambda: lib.lab_spin_stop(),
-            **witness_methods.of(self._beacon),
+            **witness_methods.of(self._beacon, lambda child: self._children.find(child).pid),
         }
 
     # --- userfaultfd
@@ -76,6 +89,8 @@ class Target:
         return answer
 
     def _uffd_close(self, number: int) -> None:
+        if number in self._handlers:
+            self._handler_stop(number)
         with self._feed_lock:
             self._uffds.close(number)
         os.eventfd_write(self._feed_changed, 1)
@@ -86,15 +101,65 @@ class Target:
         ioctl = uapi.IOCTLS[name]
         if source is None:
             return uffds.call(fd, ioctl, values)
-        if not 0 < len(source) <= _MAX_SOURCE:
-            raise Refusal("usage", f"{name} can copy 1 to {_MAX_SOURCE} bytes here, not {len(source)}")
-        length = -(-len(source) // mmap.PAGESIZE) * mmap.PAGESIZE
-        memory = native.map_memory(0, length, _READ_WRITE, _PRIVATE, -1)
-        try:
-            lib.lab_poke(memory, ffi.from_buffer(source), len(source))
+        with _own_memory(source, name) as memory:
             return uffds.call(fd, ioctl, {**values, "src": memory})
-        finally:
-            native.unmap_memory(memory, length)
+
+    def _batch(
+        self, number: int, name: str, values: dict[str, int], step: int, count: int, source: bytes | None
+    ) -> dict[str, Any]:
+        """Do one ioctl a page; every page of a UFFDIO_COPY gets `source`."""
+        fd = self._uffds.fd(number)
+        ioctl = uapi.IOCTLS[name]
+        if source is None:
+            return uffds.batch(fd, ioctl, values, step, count)
+        with _own_memory(source, name) as memory:
+            return uffds.batch(fd, ioctl, {**values, "src": memory}, step, count)
+
+    # --- native handlers
+
+    def _handle(self, number: int, policies: dict[str, str], page_size: int, content: bytes) -> None:
+        """Let a native loop serve a userfaultfd in place of the feed."""
+        fd = self._uffds.fd(number)
+        if number in self._handlers:
+            raise Refusal("usage", "a handler serves this userfaultfd already; stop it first")
+        handlers.check(policies)
+        with self._feed_lock:
+            self._handlers[number] = handlers.Handler(fd, policies, page_size, content)
+        os.eventfd_write(self._feed_changed, 1)
+
+    def _handler(self, number: int) -> handlers.Handler:
+        if number not in self._handlers:
+            raise Refusal("usage", "this handler was stopped")
+        return self._handlers[number]
+
+    def _handler_stop(self, number: int) -> dict[str, Any]:
+        handler = self._handler(number)
+        handler.halt()
+        self._feed_once()  # what it has forwarded is told before its pipe goes
+        with self._feed_lock:
+            del self._handlers[number]
+            counts = handler.close()
+        os.eventfd_write(self._feed_changed, 1)
+        return counts
+
+    # --- touches by children
+
+    def _touch(
+        self,
+        number: int,
+        kind: str,
+        address: int,
+        length: int,
+        stride: int,
+        value: int,
+        more: dict[str, Any] | None = None,
+        child: int = 0,
+    ) -> dict[str, Any]:
+        who = self._children.find(child) if child else None
+        return self._touches.start(number, kind, address, length, stride, value, more, who)
+
+    def _end_child(self, pid: int) -> None:
+        self._touches.lost(self._children.end(pid))
 
     # --- the feed
 
@@ -102,21 +167,50 @@ class Target:
         """Tell what the userfaultfds say and which touches ended, as it happens, for ever."""
         while True:
             poll = select.poll()
-            for fd in (self._feed_changed, self._touches.done_fd, *list(self._uffds.fds.values())):
+            for fd in (self._feed_changed, self._touches.done_fd, *self._message_fds()):
                 poll.register(fd, select.POLLIN)
             for fd, _ in poll.poll():
                 if fd == self._feed_changed:
                     os.eventfd_read(fd)
             self._feed_once()
 
+    def _message_fds(self) -> list[int]:
+        with self._feed_lock:
+            served = {number: handler.messages_fd for number, handler in self._handlers.items()}
+            return list({**self._uffds.fds, **served}.values())
+
+    def _adopted(self, message: bytes) -> int:
+        """Give the number of the userfaultfd that a FORK event has brought, 0 for any other message."""
+        raw = uapi.decode_message(message)
+        if raw.event != uapi.Event.FORK:
+            return 0
+        number = self._uffds.adopt(raw.words[0])
+        os.eventfd_write(self._feed_changed, 1)
+        return number
+
     def _feed_once(self) -> None:
         # Also called as target.sync: what happened before that call is told before it returns.
         with self._feed_lock:
             for number in list(self._uffds.fds):
-                for message in self._uffds.read(number):
-                    self._channel.notify("message", number, message, time.monotonic_ns())
+                handler = self._handlers.get(number)
+                for message in handler.read() if handler else self._uffds.read(number):
+                    self._channel.notify("message", number, message, time.monotonic_ns(), self._adopted(message))
             for number, result in self._touches.ended():
                 self._channel.notify("touch", number, result)
+
+
+@contextlib.contextmanager
+def _own_memory(source: bytes, name: str) -> Iterator[int]:
+    """Put bytes into memory of our own for the time of a with block; gives its address."""
+    if not 0 < len(source) <= _MAX_SOURCE:
+        raise Refusal("usage", f"{name} can copy 1 to {_MAX_SOURCE} bytes here, not {len(source)}")
+    length = -(-len(source) // mmap.PAGESIZE) * mmap.PAGESIZE
+    memory = native.map_memory(0, length, _READ_WRITE, _PRIVATE, -1)
+    try:
+        lib.lab_poke(memory, ffi.from_buffer(source), len(source))
+        yield memory
+    finally:
+        native.unmap_memory(memory, length)
 
 
 def serve(stream: socket.socket, nonce: bytes, base: int) -> None:

@@ -1,4 +1,4 @@
-"""Touches: accesses to memory that may fault, each on a native thread of its own, each a ticket."""
+"""Touches: accesses to memory that may fault, each on a native thread or in a forked child, each a ticket."""
 
 from __future__ import annotations
 
@@ -8,14 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from uffdlab.agent.children import Child
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
+from uffdlab.agent.syscalls import Call, prepare
 
 _KINDS = {
     "read": lib.LAB_TOUCH_READ,
     "write": lib.LAB_TOUCH_WRITE,
+    "modify": lib.LAB_TOUCH_MODIFY,
     "fill": lib.LAB_TOUCH_FILL,
+    "sweep": lib.LAB_TOUCH_SWEEP,
     "copy_out": lib.LAB_TOUCH_COPY_OUT,
+    "syscall": lib.LAB_TOUCH_SYSCALL,
 }
 _STATES = {
     lib.LAB_TOUCH_DONE: "done",
@@ -27,9 +32,25 @@ _SETTLE = 0.1  # seconds until a touch either ended or sleeps
 
 
 @dataclass
-class _Ticket:
-    native: Any  # struct lab_touch *, kept alive here
+class Ticket:
+    """One touch on its way.
+
+    Attributes
+    ----------
+    native : cdata
+        struct lab_touch *, kept alive here.
+    buffer : cdata
+        Where COPY_OUT puts its bytes, or NULL.
+    call : Call or None
+        What a system call needs kept.
+    child : Child or None
+        The forked child that makes it; None for a thread of the target.
+    """
+
+    native: Any
     buffer: Any
+    call: Call | None = None
+    child: Child | None = None
 
 
 class Touches:
@@ -37,41 +58,90 @@ class Touches:
 
     def __init__(self) -> None:
         self.done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._tickets: dict[int, _Ticket] = {}
+        self._tickets: dict[int, Ticket] = {}
 
-    def start(self, number: int, kind: str, address: int, length: int, stride: int, value: int) -> dict[str, Any]:
+    def start(
+        self,
+        number: int,
+        kind: str,
+        address: int,
+        length: int,
+        stride: int,
+        value: int,
+        more: dict[str, Any] | None = None,
+        child: Child | None = None,
+    ) -> dict[str, Any]:
         """Start a touch; gives its thread id and whether it waits (sleeps in the kernel) now.
 
         The end of every touch is told by :meth:`ended`, also of one that ends at once.
+
+        Parameters
+        ----------
+        more : dict, optional
+            For a sweep: ``each`` (read, write or modify), ``first``, ``jump``.  For a syscall: see
+            :func:`uffdlab.agent.syscalls.prepare`.
+        child : Child, optional
+            Who makes it.
         """
+        more = more or {}
         if kind not in _KINDS:
             raise Refusal("usage", f"a touch cannot be {kind!r}; it can be {', '.join(_KINDS)}")
         if kind == "copy_out" and length > MAX_COPY_OUT:
             raise Refusal("usage", f"{length} bytes are more than can be copied at once ({MAX_COPY_OUT})")
-        touch = ffi.new("struct lab_touch *")
+        if child is not None and kind == "copy_out":
+            raise Refusal("usage", "a child cannot copy pages out; it can read words")
+        touch = child.touch if child is not None else ffi.new("struct lab_touch *")
         buffer = ffi.new("char[]", length) if kind == "copy_out" else ffi.NULL
+        call = prepare(more, value, child) if kind == "syscall" else None
+        if child is not None:
+            child.claim()
         touch.kind, touch.address, touch.length, touch.stride, touch.value = (
             _KINDS[kind], address, length, stride, value,
         )  # fmt: skip
+        touch.each = _KINDS[more.get("each", "read")]
+        touch.first, touch.jump = more.get("first", 0), more.get("jump", 1)
+        if call is not None:
+            touch.number, touch.arguments = call.number, call.arguments
         touch.buffer = buffer
-        touch.done_fd = self.done_fd
-        self._tickets[number] = _Ticket(touch, buffer)
-        error = lib.lab_touch_start(touch)
-        if error:
+        if child is None:
+            touch.done_fd = self.done_fd
+        ticket = Ticket(touch, buffer, call, child)
+        self._tickets[number] = ticket
+        try:
+            _go(ticket)
+        except BaseException:
             del self._tickets[number]
-            raise Refusal("usage", f"no thread for a touch: {os.strerror(-error)}; many are waiting already")
-        return {"waiting": _settle(touch), "thread": touch.thread_id}
+            raise
+        return {"waiting": _settle(ticket), "thread": touch.thread_id}
 
     def waiting(self, number: int) -> bool:
         """Tell whether the touch sleeps in the kernel now."""
         ticket = self._tickets.get(number)
-        return ticket is not None and _settle(ticket.native)
+        return ticket is not None and _settle(ticket)
+
+    def progress(self, number: int) -> int:
+        """Give how many accesses of a sweep or fill have been made; 0 for one that has ended."""
+        ticket = self._tickets.get(number)
+        return 0 if ticket is None else int(ticket.native.progress)
 
     def withdraw(self, number: int) -> None:
         """Ask a waiting touch to come back without its access."""
         ticket = self._tickets.get(number)
-        if ticket is not None:
+        if ticket is None:
+            return
+        if ticket.child is not None:
+            ticket.child.withdraw()
+        else:
             lib.lab_touch_withdraw(ticket.native)
+
+    def lost(self, child: Child) -> None:
+        """Make the touch of a child that has died end as a failure."""
+        for ticket in self._tickets.values():
+            if ticket.child is child and lib.lab_touch_state_of(ticket.native) == lib.LAB_TOUCH_STARTED:
+                ticket.native.signal_number = child.signal
+                ticket.native.ended_ns = max(time.monotonic_ns(), ticket.native.started_ns)
+                ticket.native.state = lib.LAB_TOUCH_SIGNAL
+        os.eventfd_write(self.done_fd, 1)
 
     def ended(self) -> list[tuple[int, dict[str, Any]]]:
         """Give (number, result) of each touch that has ended since the last call."""
@@ -84,37 +154,58 @@ class Touches:
             state = _STATES.get(lib.lab_touch_state_of(ticket.native))
             if state is None:
                 continue
-            lib.lab_touch_join(ticket.native)
+            result = _result(ticket, state)
+            if ticket.child is not None:
+                ticket.child.release()
+            else:
+                lib.lab_touch_join(ticket.native)
             del self._tickets[number]
-            found.append((number, _result(ticket, state)))
+            found.append((number, result))
         return found
 
 
-def _result(ticket: _Ticket, state: str) -> dict[str, Any]:
+def _go(ticket: Ticket) -> None:
+    if ticket.child is not None:
+        ticket.child.go()
+        return
+    error = lib.lab_touch_start(ticket.native)
+    if error:
+        raise Refusal("usage", f"no thread for a touch: {os.strerror(-error)}; many are waiting already")
+
+
+def _result(ticket: Ticket, state: str) -> dict[str, Any]:
     touch = ticket.native
+    signalled = state == "signal"
     result = {
         "state": state,
         "value": touch.value,
         "thread": touch.thread_id,
-        "signal": touch.signal_number if state == "signal" else 0,
-        "signal_code": touch.signal_code if state == "signal" else 0,
-        "signal_address": touch.signal_address if state == "signal" else 0,
+        "signal": touch.signal_number if signalled else 0,
+        "signal_code": touch.signal_code if signalled else 0,
+        "signal_address": touch.signal_address if signalled else 0,
+        "returned": touch.returned if ticket.call is not None else 0,
+        "progress": touch.progress,
         "started_ns": touch.started_ns,
         "ended_ns": touch.ended_ns,
     }
+    if ticket.call is not None:
+        result["value"] = ticket.call.value()
+        ticket.call.close()
     if ticket.buffer:
         result["bytes"] = bytes(ffi.buffer(ticket.buffer))  # our own buffer, never registered memory
     return result
 
 
-def _settle(touch: Any) -> bool:
+def _settle(ticket: Ticket) -> bool:
     # A touch either ends within microseconds or sleeps until somebody resolves its fault.  Long ones (a fill of many
     # pages) do neither for a while; they do not wait.
+    touch = ticket.native
     until = time.monotonic() + _SETTLE
     while time.monotonic() < until:
         if lib.lab_touch_state_of(touch) != lib.LAB_TOUCH_STARTED:
             return False
-        if touch.thread_id and _sleeps(touch.thread_id):
+        # A child sleeps also before it has begun.
+        if touch.thread_id and (ticket.child is None or touch.started_ns) and _sleeps(touch.thread_id):
             # A thread that has just ended its touch may sleep on its way out: look once more at the state.
             return bool(lib.lab_touch_state_of(touch) == lib.LAB_TOUCH_STARTED)
         time.sleep(0.0002)
@@ -123,7 +214,7 @@ def _settle(touch: Any) -> bool:
 
 def _sleeps(thread: int) -> bool:
     try:
-        stat = Path(f"/proc/self/task/{thread}/stat").read_text()
+        stat = Path(f"/proc/{thread}/stat").read_text()  # a thread's number works here as a process's does
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] in "SD"

@@ -1,0 +1,107 @@
+"""Every kind of memory on a real kernel: mapped, faulted, seen in its page tables, swapped out."""
+
+import pytest
+
+from uffdlab.agent.memory import MEMORY
+from uffdlab.errors import UsageError
+from uffdlab.lab import Lab
+from uffdlab.pte import State
+
+pytestmark = pytest.mark.vm
+
+KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
+IN_A_SMALL_GUEST = [name for name in MEMORY if "1g" not in name]
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def lab(request):
+    with Lab(request.param) as lab:
+        yield lab
+
+
+def pages_of(memory):
+    return max(4, MEMORY[memory].unit // MEMORY[memory].page_size)
+
+
+@pytest.mark.parametrize("memory", IN_A_SMALL_GUEST)
+def test_memory_is_what_its_name_says(lab, memory):
+    kind = MEMORY[memory]
+    pages = pages_of(memory)
+    region = lab.map(pages=pages, memory=memory)
+    region.fill(1)
+    state = region.snapshot()
+    assert state.has(State.PRESENT | State.WRITABLE).all()
+    if memory == "shmem-thp" and "6.1" in lab.kernel and set(state.levels) == {1}:
+        pytest.skip("built with CONFIG_BASE_SMALL, 6.1's page cache cannot hold huge pages (MAX_XAS_ORDER is 7)")
+    assert state.levels.tolist() == [2 if kind.thp or kind.hugetlb else 1] * pages
+    if kind.has_alias:
+        assert region.alias.read(2).result() == (3 if kind.shared else 0)
+        region.alias.write(2, 99).result()
+        assert region.read(2).result() == (99 if kind.shared else 3)
+    examined = lab.cross_examine(region)
+    assert not examined.disagreements, str(examined)
+    region.unmap()
+
+
+@pytest.mark.parametrize("memory", IN_A_SMALL_GUEST)
+def test_a_missing_fault_is_resolved_by_copy(lab, memory):
+    region = lab.map(pages=pages_of(memory), memory=memory)
+    with lab.userfaultfd() as uffd:
+        uffd.register(region, "missing", "wp")
+        touch = region.read(3)
+        fault = uffd.read_fault()
+        assert (fault.page, fault.missing, fault.write) == (3, True, False)
+        uffd.copy(region[3], (0xABC).to_bytes(8, "little"), wp=True)
+        assert touch.result() == 0xABC
+        state = region[3].snapshot()
+        assert state.has(State.PRESENT | State.UFFD_WP).all()
+        assert state.lacks(State.WRITABLE).all()
+        write = region.write(3, 5)
+        assert uffd.read_fault().wp
+        uffd.writeprotect(region[3], wp=False)
+        write.result()
+        assert region.read(3).result() == 5
+    region.unmap()
+
+
+@pytest.mark.parametrize("memory", ["anon", "shmem"])
+def test_a_page_that_was_swapped_out_keeps_its_content_and_its_wp_bit(lab, memory):
+    region = lab.map(pages=16, memory=memory)
+    region.fill(7)
+    try:
+        with lab.userfaultfd() as uffd:
+            uffd.register(region, "wp")
+            uffd.writeprotect(region)
+            region.page_out()
+            state = region.snapshot("pagemap")
+            gone = state.lacks(State.PRESENT)
+            assert gone.sum() >= 12, "MADV_PAGEOUT took too few pages"
+            assert state.has(State.UFFD_WP).all()
+            page = int(gone.argmax())
+            assert region.read(page).result() == 7 + page
+            assert region[page].snapshot().has(State.UFFD_WP)[0]
+    except UsageError as error:
+        assert "6.1" not in lab.kernel
+        pytest.skip(f"{lab.kernel}: {error}")
+    finally:
+        region.unmap()
+
+
+def test_giant_pages_where_the_guest_has_memory_for_them():
+    with Lab("6.1-series", memory_mib=5120) as lab:
+        region = lab.map(pages=1, memory="hugetlb-1g")
+        region.alias.write(0, 42).result(60)
+        with lab.userfaultfd() as uffd:
+            uffd.register(region, "minor", "wp")
+            touch = region.read(0)
+            assert uffd.read_fault().minor
+            uffd.continue_(region, wp=True)
+            assert touch.result() == 42
+            state = region.snapshot()
+            assert state.levels.tolist() == [3]
+            assert state.has(State.UFFD_WP)[0]
+
+
+def test_too_many_giant_pages_are_refused(lab):
+    with pytest.raises(UsageError, match="huge pages of 1 GiB were asked for"):
+        lab.map(pages=1, memory="hugetlb-1g")

@@ -1,0 +1,177 @@
+"""What can be done to pages by touching them: each access is a ticket, made in the target, never here."""
+
+from __future__ import annotations
+
+import math
+import random
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from uffdlab.child import Child
+    from uffdlab.lab import Lab
+    from uffdlab.touch import Touch
+
+_MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
+_WORD = 1 << 64
+_ORDERS = ("ascending", "descending", "random")
+
+
+class Accesses:
+    """The accesses that a region, an alias and a range of their pages offer.
+
+    Every one takes ``by``: the forked :class:`~uffdlab.child.Child` that makes it, in place of a thread of the target.
+    """
+
+    @property
+    def _place(self) -> tuple[Lab, str, int, int, int]:
+        # (lab, name of the mapping, address, pages, bytes of a page)
+        raise NotImplementedError
+
+    def read(self, page: int = 0, offset: int = 0, *, by: Child | None = None) -> Touch:
+        """Read the 64-bit word at byte `offset` of `page`, on a thread of its own in the guest."""
+        return self._touch("read", page, offset, 0, by)
+
+    def write(self, page: int = 0, value: int = 0x55, offset: int = 0, *, by: Child | None = None) -> Touch:
+        """Write the 64-bit word `value` at byte `offset` of `page`, on a thread of its own in the guest."""
+        return self._touch("write", page, offset, value, by)
+
+    def modify(self, page: int = 0, add: int = 1, offset: int = 0, *, by: Child | None = None) -> Touch:
+        """Add to the word in one atomic access (read, modify, write); its result is the word before."""
+        return self._touch("modify", page, offset, add, by)
+
+    def kernel_read(self, page: int = 0, *, by: Child | None = None) -> Touch:
+        """Let the kernel read the first word of `page`: write(2) from it to a file.  A fault in kernel mode."""
+        return self._call_on("file_write", page, 0, f"the kernel's read of {self._words(page)}", by)
+
+    def kernel_write(self, page: int = 0, value: int = 0x55, *, by: Child | None = None) -> Touch:
+        """Let the kernel write the first word of `page`: read(2) from a file to it.  A fault in kernel mode."""
+        return self._call_on("file_read", page, value, f"the kernel's write to {self._words(page)}", by)
+
+    def gup_read(self, page: int = 0) -> Touch:
+        """Read the first word of `page` through get_user_pages: process_vm_readv(2)."""
+        return self._call_on("gup_read", page, 0, f"get_user_pages for a read of {self._words(page)}", None)
+
+    def gup_write(self, page: int = 0, value: int = 0x55) -> Touch:
+        """Write the first word of `page` through get_user_pages: process_vm_writev(2)."""
+        return self._call_on("gup_write", page, value, f"get_user_pages for a write to {self._words(page)}", None)
+
+    def populate(self, *, write: bool = False, by: Child | None = None) -> Touch:
+        """Fault every page in with one call: MADV_POPULATE_READ, or MADV_POPULATE_WRITE with `write`."""
+        lab, name, start, pages, page_size = self._place
+        advice = _MADV_POPULATE_WRITE if write else _MADV_POPULATE_READ
+        more = {"call": "madvise", "arguments": [start, pages * page_size, advice]}
+        what = f"MADV_POPULATE_{'WRITE' if write else 'READ'} of {pages} pages of {name}"
+        return lab.touch("syscall", start, what, length=pages * page_size, more=more, by=by)
+
+    def sweep(
+        self,
+        kind: str = "read",
+        *,
+        order: str = "ascending",
+        value: int = 0x55,
+        seed: int = 0,
+        by: Child | None = None,
+    ) -> Touch:
+        """Make one access to each page, one after the other, as one ticket.
+
+        Parameters
+        ----------
+        kind : str
+            ``"read"``, ``"write"`` or ``"modify"``.
+        order : str
+            ``"ascending"``, ``"descending"`` or ``"random"``.
+        value : int
+            What is written, or added.
+        seed : int
+            Which random order.
+
+        Returns
+        -------
+        Touch
+            Its result is the sum of the words (modulo 2⁶⁴), its ``progress`` how many pages it has come to.
+        """
+        lab, name, start, pages, page_size = self._place
+        if kind not in ("read", "write", "modify"):
+            raise UsageError(f"a sweep can read, write or modify, not {kind!r}")
+        first, jump = _order(order, pages, seed)
+        what = f"{kind} of {pages} pages of {name}, {order}"
+        more = {"each": kind, "first": first, "jump": jump}
+        return lab.touch(
+            "sweep", start, what, length=pages * page_size, stride=page_size, value=value % _WORD, more=more, by=by
+        )
+
+    def sweep_threads(self, threads: int, kind: str = "read", *, order: str = "random", seed: int = 0) -> list[Touch]:
+        """Start a sweep on each of several threads at once; see :meth:`sweep`."""
+        if not 1 <= threads <= 256:
+            raise UsageError(f"threads={threads}: 1 to 256 can sweep at once")
+        return [self.sweep(kind, order=order, seed=seed + each) for each in range(threads)]
+
+    def copy_out(self, page: int = 0, deadline: float = 10.0) -> bytes:
+        """Give the whole content of `page`; this reads it, so it may fault.
+
+        Raises
+        ------
+        FaultUnresolved
+            If the read still waits for its page fault at `deadline` (seconds); it is withdrawn then.
+        """
+        lab, _, _, _, page_size = self._place
+        touch = lab.touch("copy_out", self._address(page), f"reading {self._words(page)}", length=page_size)
+        data: bytes = touch.result_or_withdraw(deadline)
+        return data
+
+    def fill(self, value: int = 1, deadline: float = 60.0) -> None:
+        """Write a word into every page: `value` into the first, `value` + 1 into the next, and so on.
+
+        Raises
+        ------
+        TouchFailed
+            If the guest has not enough memory for the pages (SIGBUS).
+        FaultUnresolved
+            If it meets a page fault that nobody resolves before `deadline` (seconds); it is withdrawn then.
+        """
+        lab, name, start, pages, page_size = self._place
+        what = f"filling {pages} pages of {name}"
+        touch = lab.touch("fill", start, what, length=pages * page_size, stride=page_size, value=value)
+        touch.result_or_withdraw(deadline)
+
+    # --- how
+
+    def _address(self, page: int) -> int:
+        _, name, start, pages, page_size = self._place
+        if not -pages <= page < pages:
+            raise UsageError(f"{name} has pages 0 to {pages - 1}; page {page} is not one of them")
+        return start + page % pages * page_size
+
+    def _words(self, page: int) -> str:
+        raise NotImplementedError
+
+    def _touch(self, kind: str, page: int, offset: int, value: int, by: Child | None) -> Touch:
+        lab, _, _, _, page_size = self._place
+        address = self._address(page)
+        if not 0 <= offset <= page_size - 8 or offset % 8:
+            raise UsageError(f"offset {offset} is no aligned 64-bit word within a page of {page_size} bytes")
+        what = f"{kind} {'of' if kind == 'read' else 'to'} {self._words(page)}"
+        return lab.touch(kind, address + offset, what, length=8, value=value % _WORD, by=by)
+
+    def _call_on(self, call: str, page: int, value: int, what: str, by: Child | None) -> Touch:
+        lab = self._place[0]
+        address = self._address(page)
+        more = {"call": call, "address": address}
+        return lab.touch("syscall", address, what, length=8, value=value % _WORD, more=more, by=by)
+
+
+def _order(order: str, pages: int, seed: int) -> tuple[int, int]:
+    # Steps of a size that has no divisor in common with the number of pages come to every page once.
+    if order == "ascending":
+        return 0, 1
+    if order == "descending":
+        return pages - 1, max(pages - 1, 1)
+    if order != "random":
+        raise UsageError(f"order={order!r}; there is {', '.join(_ORDERS)}")
+    chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, not a secret
+    first, jump = chance.randrange(pages), chance.randrange(max(pages // 3, 1), pages + 1)
+    while math.gcd(jump, pages) != 1:
+        jump += 1
+    return first, jump

@@ -1,0 +1,43 @@
+"""The files behind mappings; none for anonymous memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from uffdlab.agent import native
+from uffdlab.agent.memory import Memory
+from uffdlab.agent.rpc import Refusal
+
+
+def open_file(memory: Memory, name: str, length: int) -> int:
+    """Make the file behind a mapping; gives its descriptor, -1 for anonymous memory."""
+    if memory.backing == "anon":
+        return -1
+    if memory.backing == "shmem":
+        fd = native.memfd(name, os.MFD_CLOEXEC)
+    elif memory.backing == "hugetlb":
+        size = memory.page_size.bit_length() - 1
+        fd = native.memfd(name, os.MFD_CLOEXEC | os.MFD_HUGETLB | size << os.MFD_HUGE_SHIFT)
+    else:
+        fd = _tmpfs_file("always" if memory.backing == "tmpfs-huge" else "never")
+    try:
+        os.ftruncate(fd, length)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _tmpfs_file(huge: str) -> int:
+    # A mount of its own that is attached nowhere (fsopen, fsmount: Linux 5.2): it is gone with the last descriptor.
+    try:
+        folder = native.detached_tmpfs(huge)
+    except OSError as error:
+        if error.errno == errno.EINVAL and huge == "always":
+            raise Refusal("map-failed", "this kernel's tmpfs does not know huge=always", errno=error.errno) from error
+        raise
+    try:
+        return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,105 @@
+"""Native handlers: loops in C that resolve a userfaultfd's faults by a fixed policy."""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Any
+
+from uffdlab import uapi
+from uffdlab.agent import native
+from uffdlab.agent.native import ffi, lib
+from uffdlab.agent.rpc import Refusal
+
+POLICIES = {
+    "forward": lib.LAB_FORWARD,
+    "copy": lib.LAB_COPY,
+    "copy_wp": lib.LAB_COPY_WP,
+    "zeropage": lib.LAB_ZEROPAGE,
+    "poison": lib.LAB_POISON,
+    "continue": lib.LAB_CONTINUE,
+    "continue_wp": lib.LAB_CONTINUE_WP,
+    "unprotect": lib.LAB_UNPROTECT,
+}
+FAULTS = ("missing", "minor", "wp", "rwp")
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+
+
+class Handler:
+    """One loop, on a native thread, for one userfaultfd.
+
+    Parameters
+    ----------
+    fd : int
+        The userfaultfd; stop the handler before closing it.
+    policies : dict
+        For each of :data:`FAULTS` a key of :data:`POLICIES`.
+    page_size : int
+    content : bytes
+        What COPY copies, at most a page; zeroes follow.
+
+    Attributes
+    ----------
+    messages_fd : int
+        A pipe with the messages that no policy serves.
+    """
+
+    def __init__(self, fd: int, policies: dict[str, str], page_size: int, content: bytes) -> None:
+        self._length = page_size
+        self._source = native.map_memory(0, page_size, mmap.PROT_READ | mmap.PROT_WRITE, _PRIVATE, -1)
+        lib.lab_poke(self._source, ffi.from_buffer(content[:page_size]), len(content[:page_size]))
+        self.messages_fd, self._forward = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(self._forward, True)
+        self._native = ffi.new("struct lab_handler *")
+        self._native.uffd = fd
+        self._native.forward_fd = self._forward
+        for fault in FAULTS:
+            setattr(self._native, fault, POLICIES[policies.get(fault, "forward")])
+        self._native.page_size = page_size
+        self._native.source = self._source
+        error = lib.lab_handler_start(self._native)
+        if error:
+            self._release()
+            raise Refusal("usage", f"no thread for a handler: {os.strerror(-error)}")
+
+    def counts(self) -> dict[str, Any]:
+        """Give what it has done so far; ``latency[i]`` faults took at most 2^i ns from being read to resolved."""
+        loop = self._native
+        return {
+            "served": dict(zip(FAULTS, list(loop.served), strict=True)),
+            "forwarded": loop.forwarded,
+            "failed": loop.failed,
+            "last_errno": loop.last_error,
+            "running": not loop.ended,
+            "latency": list(loop.latency),
+        }
+
+    def read(self) -> list[bytes]:
+        """Read the messages that no policy served."""
+        try:
+            data = os.read(self.messages_fd, 256 * uapi.MESSAGE_SIZE)
+        except BlockingIOError:
+            return []
+        return [data[at : at + uapi.MESSAGE_SIZE] for at in range(0, len(data), uapi.MESSAGE_SIZE)]
+
+    def halt(self) -> None:
+        """End the loop; what it has forwarded can still be read."""
+        lib.lab_handler_stop(self._native)
+
+    def close(self) -> dict[str, Any]:
+        """Give back what a halted loop used; gives its last counts."""
+        counts = {**self.counts(), "running": False}
+        self._release()
+        return counts
+
+    def _release(self) -> None:
+        os.close(self._forward)
+        os.close(self.messages_fd)
+        native.unmap_memory(self._source, self._length)
+
+
+def check(policies: dict[str, str]) -> None:
+    """Refuse policies that are not known here."""
+    strange = set(policies) - set(FAULTS) | set(policies.values()) - set(POLICIES)
+    if strange:
+        raise Refusal("usage", f"no such fault or policy: {', '.join(sorted(strange))}")

@@ -1,0 +1,72 @@
+"""The kinds of memory that a target can map: one table for host and target alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+PAGE: Final = 4096
+HUGE: Final = 2 << 20
+GIANT: Final = 1 << 30
+
+
+@dataclass(frozen=True)
+class Memory:
+    """One kind of memory.
+
+    Attributes
+    ----------
+    name : str
+        What :meth:`uffdlab.Lab.map` calls it.
+    backing : str
+        ``anon``, ``shmem``, ``tmpfs``, ``tmpfs-huge`` (mounted with huge=always) or ``hugetlb``.
+    shared : bool
+        MAP_SHARED, else MAP_PRIVATE.
+    page_size : int
+        Bytes of one page of a region.
+    unit : int
+        Regions are a multiple of so many bytes.
+    thp : bool
+        Made of transparent huge pages where the kernel can.
+    about : str
+        One line for readers.
+    """
+
+    name: str
+    backing: str
+    shared: bool
+    page_size: int
+    unit: int
+    thp: bool
+    about: str
+
+    @property
+    def has_alias(self) -> bool:
+        """A second mapping of the same pages can be had: all but private anonymous memory."""
+        return self.shared or self.backing != "anon"
+
+    @property
+    def hugetlb(self) -> bool:
+        """It takes pages from the pool of huge pages."""
+        return self.backing == "hugetlb"
+
+
+def _table(*rows: Memory) -> dict[str, Memory]:
+    return {row.name: row for row in rows}
+
+
+MEMORY: Final = _table(
+    Memory("anon", "anon", False, PAGE, PAGE, False, "anonymous, private, 4 KiB pages only"),
+    Memory("anon-shared", "anon", True, PAGE, PAGE, False, "anonymous, shared (shmem without a name)"),
+    Memory("shmem", "shmem", True, PAGE, PAGE, False, "a memfd, shared"),
+    Memory("memfd", "shmem", True, PAGE, PAGE, False, "another name of shmem"),
+    Memory("shmem-private", "shmem", False, PAGE, PAGE, False, "a memfd, private: writes make copies"),
+    Memory("tmpfs", "tmpfs", True, PAGE, PAGE, False, "a file in a tmpfs, shared"),
+    Memory("tmpfs-private", "tmpfs", False, PAGE, PAGE, False, "a file in a tmpfs, private"),
+    Memory("thp", "anon", False, PAGE, HUGE, True, "anonymous, private, transparent huge pages (MADV_HUGEPAGE)"),
+    Memory("shmem-thp", "tmpfs-huge", True, PAGE, HUGE, True, "a file in a tmpfs mounted with huge=always, shared"),
+    Memory("hugetlb", "hugetlb", True, HUGE, HUGE, False, "a memfd of 2 MiB pages, shared"),
+    Memory("hugetlb-private", "hugetlb", False, HUGE, HUGE, False, "a memfd of 2 MiB pages, private"),
+    Memory("hugetlb-1g", "hugetlb", True, GIANT, GIANT, False, "a memfd of 1 GiB pages, shared"),
+    Memory("hugetlb-1g-private", "hugetlb", False, GIANT, GIANT, False, "a memfd of 1 GiB pages, private"),
+)

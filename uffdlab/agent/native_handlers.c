@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Handlers: loops that read a userfaultfd's messages and resolve the faults by
+ * a fixed policy, without the interpreter.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "native.h"
+#include "native_threads.h"
+
+/* linux/userfaultfd.h, see uffdlab/uapi.py */
+#define UFFD(access, nr, words)		((access) << 30 | (unsigned long)(8 * (words)) << 16 | 0xAAUL << 8 | (nr))
+#define LAB_WAKE			UFFD(2UL, 0x02, 2)
+#define LAB_IOCTL(nr, words)		UFFD(3UL, nr, words)
+
+enum { EVENT_PAGEFAULT = 0x12, FAULT_WP = 1 << 1, FAULT_MINOR = 1 << 2, FAULT_RWP = 1 << 3 };
+enum { MODE_WP = 1 << 1 };	/* of COPY and CONTINUE */
+enum { AT_ONCE = 16, TRIES = 1000 };
+
+struct message {
+	uint8_t event;
+	uint8_t unused[7];
+	uint64_t flags, address, thread;
+};
+
+struct lab_handler_inside {
+	pthread_t thread;
+	int stop_fd;
+};
+
+static int resolve(const struct lab_handler *handler, int policy, uint64_t page, int rwp)
+{
+	uint64_t words[5] = { page, handler->page_size };	/* start, len, mode, output */
+	unsigned long request;
+
+	switch (policy) {
+	case LAB_COPY:
+	case LAB_COPY_WP:
+		words[1] = handler->source;
+		words[2] = handler->page_size;
+		words[3] = policy == LAB_COPY_WP ? MODE_WP : 0;
+		request = LAB_IOCTL(0x03, 5);
+		break;
+	case LAB_ZEROPAGE:
+		request = LAB_IOCTL(0x04, 4);
+		break;
+	case LAB_POISON:
+		request = LAB_IOCTL(0x08, 4);
+		break;
+	case LAB_CONTINUE:
+	case LAB_CONTINUE_WP:
+		words[2] = policy == LAB_CONTINUE_WP ? MODE_WP : 0;
+		request = LAB_IOCTL(0x07, 4);
+		break;
+	default:	/* LAB_UNPROTECT */
+		request = rwp ? LAB_IOCTL(0x09, 3) : LAB_IOCTL(0x06, 3);
+		break;
+	}
+	for (int i = 0; i < TRIES; i++) {
+		if (ioctl(handler->uffd, request, words) == 0)
+			return 0;
+		if (errno != EAGAIN)
+			break;
+	}
+	if (errno == EEXIST) {	/* another fault on this page was faster: wake this one too */
+		uint64_t range[2] = { page, handler->page_size };
+
+		return ioctl(handler->uffd, LAB_WAKE, range) ? -errno : 0;
+	}
+	return -errno;
+}
+
+static void forward(struct lab_handler *handler, const struct message *message)
+{
+	if (write(handler->forward_fd, message, sizeof(*message)) == sizeof(*message))
+		handler->forwarded++;
+}
+
+static void serve_fault(struct lab_handler *handler, const struct message *message, int64_t read_ns)
+{
+	const uint64_t page = message->address & ~(handler->page_size - 1);
+	const int kind = message->flags & FAULT_RWP ? 3 : message->flags & FAULT_WP ? 2 : message->flags & FAULT_MINOR ? 1 : 0;
+	const int policies[4] = { handler->missing, handler->minor, handler->wp, handler->rwp };
+	int64_t took;
+	int error;
+
+	if (policies[kind] == LAB_FORWARD) {
+		forward(handler, message);
+		return;
+	}
+	error = resolve(handler, policies[kind], page, kind == 3);
+	if (error) {
+		handler->failed++;
+		handler->last_error = -error;
+		forward(handler, message);
+		return;
+	}
+	took = lab_now_ns() - read_ns;
+	handler->served[kind]++;
+	handler->latency[took > 1 ? 64 - __builtin_clzll(took - 1) : 0]++;
+}
+
+static void *serve_all(void *argument)
+{
+	struct lab_handler *handler = argument;
+	struct pollfd polled[2] = { { .fd = handler->uffd, .events = POLLIN },
+				    { .fd = handler->inside->stop_fd, .events = POLLIN } };
+	struct message messages[AT_ONCE];
+	ssize_t size;
+
+	for (;;) {
+		if (poll(polled, 2, -1) < 0 && errno != EINTR)
+			break;
+		if (polled[1].revents || polled[0].revents & POLLNVAL)
+			break;
+		size = read(handler->uffd, messages, sizeof(messages));
+		if (size < 0 && errno != EAGAIN && errno != EINTR) {
+			handler->last_error = errno;
+			break;
+		}
+		const int64_t read_ns = lab_now_ns();
+
+		for (ssize_t i = 0; i * (ssize_t)sizeof(*messages) < size; i++) {
+			if (messages[i].event == EVENT_PAGEFAULT)
+				serve_fault(handler, &messages[i], read_ns);
+			else
+				forward(handler, &messages[i]);
+		}
+	}
+	__atomic_store_n(&handler->ended, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+int lab_handler_start(struct lab_handler *handler)
+{
+	int error;
+
+	handler->inside = calloc(1, sizeof(*handler->inside));
+	if (!handler->inside)
+		return -ENOMEM;
+	handler->inside->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (handler->inside->stop_fd < 0) {
+		error = -errno;
+		free(handler->inside);
+		return error;
+	}
+	error = lab_start_thread(&handler->inside->thread, serve_all, handler);
+	if (error) {
+		close(handler->inside->stop_fd);
+		free(handler->inside);
+	}
+	return error;
+}
+
+int lab_handler_stop(struct lab_handler *handler)
+{
+	const uint64_t one = 1;
+	int error = 0;
+
+	if (write(handler->inside->stop_fd, &one, sizeof(one)) < 0)
+		error = -errno;
+	else
+		pthread_join(handler->inside->thread, NULL);
+	close(handler->inside->stop_fd);
+	free(handler->inside);
+	handler->inside = NULL;
+	return error;
+}

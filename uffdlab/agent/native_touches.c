@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Touches: accesses to memory that may fault.
+ *
+ * A touch that waits for a page fault waits on a thread of its own, or in a
+ * forked child, so that Python goes on and can resolve it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "native.h"
+#include "native_threads.h"
+
+/* What only the thread looks at. */
+struct lab_inside {
+	pthread_t thread;
+};
+
+/*
+ * A thread in a touch has a pointer to it here; the handler for SIGBUS and
+ * SIGSEGV (the kernel says no) and for SIGUSR1 (we want it back) jumps out of
+ * the access.  A thread that waits for a userfaultfd in user mode sleeps
+ * interruptibly, so the signal reaches it and the fault is taken back.
+ */
+static __thread struct lab_touch *current_touch;
+static __thread sigjmp_buf way_out;
+
+static void leave_touch(int number, siginfo_t *info, void *context)
+{
+	struct lab_touch *touch = current_touch;
+
+	(void)context;
+	if (!touch) {
+		if (number == SIGUSR1)
+			return;
+		signal(number, SIG_DFL);
+		raise(number);
+		return;
+	}
+	if (number == SIGUSR1 && !__atomic_load_n(&touch->withdrawn, __ATOMIC_ACQUIRE))
+		return;
+	touch->signal_number = number;
+	touch->signal_code = info->si_code;
+	touch->signal_address = number == SIGUSR1 ? 0 : (uint64_t)info->si_addr;
+	siglongjmp(way_out, 1);
+}
+
+static void install_handler(void)
+{
+	struct sigaction action = { .sa_sigaction = leave_touch, .sa_flags = SA_SIGINFO | SA_RESTART };
+
+	sigemptyset(&action.sa_mask);
+	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
+	sigaction(SIGUSR1, &action, NULL);
+}
+
+static pthread_once_t handler_installed = PTHREAD_ONCE_INIT;
+
+static uint64_t access_word(int kind, uint64_t address, uint64_t value)
+{
+	volatile uint64_t *word = (volatile uint64_t *)address;
+
+	switch (kind) {
+	case LAB_TOUCH_WRITE:
+		*word = value;
+		return value;
+	case LAB_TOUCH_MODIFY:
+		return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
+	default:
+		return *word;
+	}
+}
+
+static void sweep(struct lab_touch *touch)
+{
+	const uint64_t count = touch->length / touch->stride;
+	uint64_t at = touch->first, sum = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		sum += access_word(touch->each, touch->address + at * touch->stride, touch->value);
+		__atomic_store_n(&touch->progress, i + 1, __ATOMIC_RELAXED);
+		at = (at + touch->jump) % count;
+	}
+	touch->value = sum;
+}
+
+static void access_memory(struct lab_touch *touch)
+{
+	const uint64_t *a = touch->arguments;
+	long returned;
+
+	switch (touch->kind) {
+	case LAB_TOUCH_READ:
+	case LAB_TOUCH_WRITE:
+	case LAB_TOUCH_MODIFY:
+		touch->value = access_word(touch->kind, touch->address, touch->value);
+		break;
+	case LAB_TOUCH_FILL:	/* a mark in every page: value, value + 1, … */
+		for (uint64_t offset = 0; offset < touch->length; offset += touch->stride) {
+			*(volatile uint64_t *)(touch->address + offset) = touch->value++;
+			__atomic_store_n(&touch->progress, touch->progress + 1, __ATOMIC_RELAXED);
+		}
+		break;
+	case LAB_TOUCH_SWEEP:
+		sweep(touch);
+		break;
+	case LAB_TOUCH_COPY_OUT:
+		memcpy(touch->buffer, (const void *)touch->address, touch->length);
+		break;
+	case LAB_TOUCH_SYSCALL:
+		returned = syscall(touch->number, a[0], a[1], a[2], a[3], a[4], a[5]);
+		touch->returned = returned == -1 ? -errno : returned;
+		break;
+	}
+}
+
+static void make_touch(struct lab_touch *touch)
+{
+	volatile int state = LAB_TOUCH_DONE;
+	const uint64_t one = 1;
+
+	__atomic_store_n(&touch->thread_id, (int)syscall(SYS_gettid), __ATOMIC_RELEASE);
+	touch->started_ns = lab_now_ns();
+	if (sigsetjmp(way_out, 1) == 0) {
+		current_touch = touch;
+		if (!__atomic_load_n(&touch->withdrawn, __ATOMIC_ACQUIRE))
+			access_memory(touch);
+		else
+			state = LAB_TOUCH_WITHDRAWN;
+	} else {
+		state = touch->signal_number == SIGUSR1 ? LAB_TOUCH_WITHDRAWN : LAB_TOUCH_SIGNAL;
+	}
+	current_touch = NULL;
+	touch->ended_ns = lab_now_ns();
+	__atomic_store_n(&touch->state, state, __ATOMIC_RELEASE);
+	while (write(touch->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+}
+
+static void *touch_thread(void *argument)
+{
+	make_touch(argument);
+	return NULL;
+}
+
+int lab_touch_start(struct lab_touch *touch)
+{
+	int error;
+
+	pthread_once(&handler_installed, install_handler);
+	touch->inside = calloc(1, sizeof(*touch->inside));
+	if (!touch->inside)
+		return -ENOMEM;
+	touch->state = LAB_TOUCH_STARTED;
+	touch->thread_id = 0;
+	error = lab_start_thread(&touch->inside->thread, touch_thread, touch);
+	if (error)
+		free(touch->inside);
+	return error;
+}
+
+int lab_touch_state_of(struct lab_touch *touch)
+{
+	return __atomic_load_n(&touch->state, __ATOMIC_ACQUIRE);
+}
+
+/* Ask a waiting touch to come back; it ends as WITHDRAWN unless it ended already. */
+int lab_touch_withdraw(struct lab_touch *touch)
+{
+	__atomic_store_n(&touch->withdrawn, 1, __ATOMIC_RELEASE);
+	return -pthread_kill(touch->inside->thread, SIGUSR1);
+}
+
+/* Only after it ended: waits the moment until the thread is gone, and frees what it used. */
+void lab_touch_join(struct lab_touch *touch)
+{
+	pthread_join(touch->inside->thread, NULL);
+	free(touch->inside);
+	touch->inside = NULL;
+}
+
+long lab_syscall_number(const char *name)
+{
+	static const struct {
+		const char *name;
+		long number;
+	} known[] = {
+		{ "madvise", SYS_madvise }, { "mprotect", SYS_mprotect }, { "mremap", SYS_mremap },
+		{ "munmap", SYS_munmap }, { "pread", SYS_pread64 }, { "pwrite", SYS_pwrite64 },
+		{ "process_vm_readv", SYS_process_vm_readv }, { "process_vm_writev", SYS_process_vm_writev },
+		{ "mlock", SYS_mlock }, { "munlock", SYS_munlock },
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (strcmp(known[i].name, name) == 0)
+			return known[i].number;
+	return -1;
+}
+
+/*
+ * Children.  The child runs nothing but this file: its one thread waits for a
+ * byte, makes the touch that lies in memory it shares with the target, and
+ * says so through the target's own eventfd.
+ */
+struct lab_touch *lab_shared_touch(void)
+{
+	void *where = mmap(NULL, sizeof(struct lab_touch), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return where == MAP_FAILED ? NULL : where;
+}
+
+void lab_free_shared_touch(struct lab_touch *touch)
+{
+	munmap(touch, sizeof(*touch));
+}
+
+static void keep_only(int go_fd, int done_fd, int word_fd)
+{
+	/* These three are all the child keeps: no copy of a userfaultfd or of the way to the agent. */
+	const int kept[3] = { fcntl(go_fd, F_DUPFD, 16), fcntl(done_fd, F_DUPFD, 16), fcntl(word_fd, F_DUPFD, 16) };
+
+	for (int i = 0; i < 3; i++)
+		dup2(kept[i], i);
+	syscall(436 /* close_range, Linux 5.9 */, 3, ~0U, 0);
+}
+
+static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int word_fd)
+{
+	char go;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	keep_only(go_fd, done_fd, word_fd);
+	shared->done_fd = 1;
+	for (;;) {
+		ssize_t got = read(0, &go, 1);
+
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got != 1)
+			_exit(0);
+		make_touch(shared);
+	}
+}
+
+int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_ns, int64_t *ended_ns)
+{
+	const int done_fd = shared->done_fd;
+	pid_t pid;
+
+	pthread_once(&handler_installed, install_handler);
+	*started_ns = lab_now_ns();
+	/*
+	 * Not fork(3): that holds the allocator's locks until the FORK event has
+	 * been read, and reading it allocates.
+	 */
+	pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	if (pid == 0)
+		serve_as_child(shared, go_fd, done_fd, word_fd);
+	*ended_ns = lab_now_ns();
+	return pid < 0 ? -errno : pid;
+}
+
+void lab_touch_prepare(struct lab_touch *shared)
+{
+	shared->withdrawn = 0;
+	shared->progress = 0;
+	shared->started_ns = 0;
+	__atomic_store_n(&shared->state, LAB_TOUCH_STARTED, __ATOMIC_RELEASE);
+}
+
+int lab_child_withdraw(int pid, struct lab_touch *shared)
+{
+	__atomic_store_n(&shared->withdrawn, 1, __ATOMIC_RELEASE);
+	return kill(pid, SIGUSR1) ? -errno : 0;
+}

@@ -1,0 +1,58 @@
+"""Swap for the guest, on its RAM disks: what MADV_PAGEOUT needs to have an effect on anonymous and shmem pages."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+from uffdlab.agent import native
+from uffdlab.agent.rpc import Refusal
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_SIGNATURE = b"SWAPSPACE2"
+
+
+def _header(size: int) -> bytes:
+    # union swap_header of linux/swap.h: 1024 bytes for a boot loader, version, last page, bad pages; the signature
+    # ends the page.
+    body = bytes(1024) + (1).to_bytes(4, "little") + (size // _PAGE - 1).to_bytes(4, "little")
+    return body.ljust(_PAGE - len(_SIGNATURE), b"\0") + _SIGNATURE
+
+
+def swap_on() -> int:
+    """Turn swap on, on every RAM disk there is, unless there is some already; gives its size in bytes.
+
+    Raises
+    ------
+    Refusal
+        If this kernel has no RAM disk or no swap.
+    """
+    if not Path("/proc/swaps").exists():
+        raise Refusal("usage", "this kernel has no swap (CONFIG_SWAP)")
+    size = _total()
+    if size:
+        return size
+    disks = sorted(Path("/dev").glob("ram[0-9]*"))
+    if not disks:
+        raise Refusal(
+            "usage",
+            "there is nothing to swap to: this kernel has no RAM disk built in (CONFIG_BLK_DEV_RAM=y); the 6.1 kernels "
+            "of this lab have",
+        )
+    for disk in disks:
+        with disk.open("r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(0)
+            file.write(_header(size))
+        try:
+            native.swap_on(os.fsencode(disk))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise Refusal("usage", f"swapon({disk}): {error.strerror}") from error
+    return _total()
+
+
+def _total() -> int:
+    lines = Path("/proc/swaps").read_text().splitlines()[1:]
+    return sum(int(line.split()[2]) * 1024 for line in lines)

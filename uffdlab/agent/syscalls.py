@@ -1,0 +1,84 @@
+"""System calls on a target's memory, made as touches: the kernel takes the faults, or changes the mapping."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from uffdlab.agent import native
+from uffdlab.agent.children import WORD_FD, Child
+from uffdlab.agent.native import ffi, lib
+from uffdlab.agent.rpc import Refusal
+
+_WORD = 8
+
+
+@dataclass
+class Call:
+    """A call that is ready to be made, and what must live until it has ended.
+
+    Attributes
+    ----------
+    number : int
+        As syscall(2) takes it.
+    arguments : list of int
+        Six words.
+    """
+
+    number: int
+    arguments: list[int]
+    _fd: int = -1
+    _word: Any = None
+    _kept: list[Any] = field(default_factory=list)
+
+    def value(self) -> int:
+        """Give the word that the call has brought from the page, 0 if it brings none."""
+        if self._fd >= 0:
+            return int.from_bytes(os.pread(self._fd, _WORD, 0), "little")
+        return int(self._word[0]) if self._word is not None else 0
+
+    def close(self) -> None:
+        """Give back what was kept."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> Call:
+    """Make the arguments of ``wanted["call"]``.
+
+    ``file_read``, ``file_write``: pread(2) from or pwrite(2) to a file of our own, so that the kernel writes or reads
+    the page at ``address``.  ``gup_read``, ``gup_write``: process_vm_readv/writev(2) on ourselves, which goes through
+    get_user_pages.  Anything else: a system call by name, with ``arguments``.
+    """
+    name = wanted["call"]
+    address = wanted.get("address", 0)
+    if name in ("file_read", "file_write"):
+        fd = native.memfd("touch", os.MFD_CLOEXEC) if child is None else os.dup(child.word_fd)
+        os.pwrite(fd, value.to_bytes(_WORD, "little"), 0)
+        # Reading from the file writes to the page, and the other way round.
+        number = _number("pread" if name == "file_read" else "pwrite")
+        return Call(number, _six(fd if child is None else WORD_FD, address, _WORD, 0), _fd=fd)
+    if name in ("gup_read", "gup_write"):
+        if child is not None:
+            raise Refusal("usage", "a child cannot make this touch; it can read, write and let the kernel do so")
+        word = ffi.new("uint64_t *", value)
+        ours = ffi.new("uint64_t[2]", [int(ffi.cast("uintptr_t", word)), _WORD])  # struct iovec
+        theirs = ffi.new("uint64_t[2]", [address, _WORD])
+        pointers = [int(ffi.cast("uintptr_t", each)) for each in (ours, theirs)]
+        number = _number("process_vm_readv" if name == "gup_read" else "process_vm_writev")
+        arguments = _six(os.getpid(), pointers[0], 1, pointers[1], 1, 0)
+        return Call(number, arguments, _word=word, _kept=[ours, theirs])
+    return Call(_number(name), _six(*wanted.get("arguments", [])))
+
+
+def _number(name: str) -> int:
+    number: int = lib.lab_syscall_number(name.encode())
+    if number < 0:
+        raise Refusal("usage", f"the target cannot make the system call {name!r}")
+    return number
+
+
+def _six(*words: int) -> list[int]:
+    return [word & (1 << 64) - 1 for word in (*words, 0, 0, 0, 0, 0, 0)][:6]
