@@ -33,18 +33,21 @@ class Part:
     minutes: float  # past this the part is stopped and has failed
 
 
+def _module(name: str, *arguments: str) -> list[str]:
+    return [PYTHON, "-m", name, *arguments]
+
+
 def _pytest(part: str, *arguments: str) -> list[str]:
-    return [PYTHON, "-m", "pytest", f"--junitxml={REPORTS / part}.xml", *arguments]
+    return _module("pytest", f"--junitxml={REPORTS / part}.xml", *arguments)
 
 
 PARTS = {
     "check": Part(
-        [[PYTHON, "-m", "ruff", "check"], [PYTHON, "-m", "mypy"], [PYTHON, "-m", "mypy", "tests/run.py", "benchmarks"]],
-        10,
+        [_module("ruff", "check"), *(_module("mypy", *of) for of in ([], ["benchmarks"], ["tests/run.py"]))], 10
     ),
     "unit": Part([_pytest("unit", "-m", "not vm and not browser", "--ignore=tests/vm", "--ignore=tests/browser")], 15),
     # Before the parts that boot kernels, so that no test's deadline has to allow for a build.
-    "kernels": Part([[PYTHON, "-m", "uffdlab", "kernel", "build", "--all"]], 40),
+    "kernels": Part([_module("uffdlab", "kernel", "build", "--all")], 40),
     "vm": Part([_pytest("vm", "tests/vm", "--ignore=tests/vm/test_notebooks.py")], 20),
     "notebook": Part([_pytest("notebook", "tests/vm/test_notebooks.py")], 10),
     "browser": Part([_pytest("browser", "tests/browser")], 10),
