@@ -1,5 +1,6 @@
 """The widgets: what a lab knows, to look at and to act on in a notebook.  Each works alone."""
 
+from uffdlab.widgets.ioctl_panel import IoctlPanel
 from uffdlab.widgets.page_grid import PageGrid
 
-__all__ = ["PageGrid"]
+__all__ = ["IoctlPanel", "PageGrid"]

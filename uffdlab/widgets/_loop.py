@@ -25,3 +25,13 @@ def soon(action: Callable[[], None]) -> None:
     if threading.current_thread() is threading.main_thread():
         while not _waiting.empty():
             _waiting.get()()
+
+
+def later(seconds: float, action: Callable[[], None]) -> None:
+    """Have `action` called on the main thread after some seconds; outside of a notebook kernel, as :func:`soon`."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    loop = getattr(getattr(shell, "kernel", None), "io_loop", None)
+    if loop is None:
+        soon(action)
+    else:
+        loop.add_callback(loop.call_later, seconds, action)

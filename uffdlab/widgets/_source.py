@@ -1,7 +1,7 @@
 """The widgets' JavaScript and CSS, read from the files beside them.
 
 A widget's page gets one module, but its code lies in several small ES modules that vitest can import one by one.  Here
-they are put together: dependencies first, ``import`` lines left out, ``export`` struck from what is not the last file.
+they are put together: dependencies first, ``import`` lines left out, ``export`` struck from all but the default.
 Only the plain form ``import { a, b } from "./file.js";`` is used in them, on one line.
 """
 
@@ -13,6 +13,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+\.js)";\n', re.MULTILINE)
+_EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
 
 
 @functools.cache
@@ -23,9 +24,7 @@ def javascript(name: str) -> str:
     parts = []
     for each in order:
         text = _IMPORT.sub("", (HERE / each).read_text(encoding="utf-8"))
-        if each != name:
-            text = re.sub(r"^export ", "", text, flags=re.MULTILINE)
-        parts.append(text.strip())
+        parts.append(_EXPORT.sub("", text).strip())
     return "\n\n".join(parts) + "\n"
 
 

@@ -1,0 +1,82 @@
+"""The widgets with a real machine behind them: what a student does, by mouse and by keyboard alone."""
+
+import re
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(300)]
+
+SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
+
+LAB = """
+import uffdlab
+from uffdlab.widgets import *
+lab = uffdlab.Lab("6.1-series")
+region = lab.map(pages=64)
+region.alias.fill()
+uffd = lab.userfaultfd()
+uffd.register(region, "minor", "wp")
+grid = PageGrid(region.snapshot()).follow(region)
+"""
+CLOSE = "lab.close(); print('the lab is closed')"
+
+
+def run_again(page, cell):
+    page.locator(".jp-CodeCell").nth(cell).locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+
+
+@pytest.fixture
+def closing(page):
+    # A lab ends with its kernel, but the tests' kernels run until the server ends.
+    yield
+    run_again(page, page.locator(".jp-CodeCell").count() - 1)
+    expect(page.get_by_text("the lab is closed", exact=True)).to_be_visible(timeout=30_000)
+
+
+def test_select_pages_send_an_ioctl_see_the_cells_change(run_cells, page, axe, closing):
+    run_cells("live", LAB, "grid", "panel = IoctlPanel(uffd, region, grid=grid)\npanel", "pass")
+    page.locator(".jp-CodeCell").nth(3).locator(".cm-content").fill(CLOSE)
+    pages = page.get_by_role("grid")
+    output = page.locator(".jp-CodeCell").nth(2)
+    pages.get_by_label("page 8: ").hover()
+    page.mouse.down()
+    pages.get_by_label("page 11: ").hover()
+    page.mouse.up()
+    expect(output.get_by_role("textbox", name="pages")).to_have_value("8-11")
+    output.get_by_role("checkbox", name=re.compile("^WP ")).check()
+    expect(output.get_by_text("uffd.continue_(region[8:12], wp=True)")).to_be_visible()
+    output.get_by_role("button", name="send").click()
+    expect(output.get_by_text(re.compile("done: 16,384 bytes"))).to_be_visible()
+    expect(pages.get_by_label("page 9: present, not writable, uffd-wp")).to_be_visible()
+    expect(pages.get_by_label("page 12: absent")).to_be_visible()
+    output.get_by_role("button", name="send").click()
+    expect(output.get_by_text(re.compile("EEXIST: a page of the range is mapped already"))).to_be_visible()
+    output.get_by_role("combobox", name="ioctl").select_option(label="UFFDIO_REGISTER (Linux 4.3)")
+    expect(output.get_by_role("checkbox")).to_have_count(4)
+    assert axe(page, ".jp-CodeCell:nth-of-type(3) .uffdlab, .uffdlab.widget-vbox") == []
+    output.locator(".uffdlab").first.screenshot(path=SHOTS / "ioctl-panel-light.png")
+    assert page.thrown == []
+
+
+def test_the_same_by_keyboard_alone(run_cells, page, closing):
+    run_cells("keys", LAB, "grid", "panel = IoctlPanel(uffd, region, grid=grid)\npanel", "pass")
+    page.locator(".jp-CodeCell").nth(3).locator(".cm-content").fill(CLOSE)
+    pages = page.get_by_role("grid")
+    output = page.locator(".jp-CodeCell").nth(2)
+    pages.get_by_label("page 0: ").focus()
+    for key in ("ArrowDown", "Space", "Shift+ArrowRight", "Shift+ArrowRight", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    send = output.get_by_role("button", name="send")
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        name = page.evaluate("document.activeElement.closest('label')?.innerText || document.activeElement.title || ''")
+        if name.startswith("WP "):
+            page.keyboard.press("Space")
+        if send.evaluate("button => button === document.activeElement"):
+            break
+    page.keyboard.press("Enter")
+    expect(pages.get_by_label("page 11: present, not writable, uffd-wp")).to_be_visible()
+    assert page.thrown == []

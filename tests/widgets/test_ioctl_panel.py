@@ -1,0 +1,197 @@
+import errno
+import re
+import shutil
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from uffdlab.errors import IoctlError, LabClosed, UsageError
+from uffdlab.ioctls import IoctlResult
+from uffdlab.uapi import IOCTLS, Feature
+from uffdlab.widgets import IoctlPanel, PageGrid, _calls
+
+START = 0x10_0000_0000
+OLD = {"features": Feature(0), "continue_wp": False}
+NEW = {"features": Feature((1 << 19) - 1), "continue_wp": True}
+
+
+class Uffd:
+    """Keeps what it was sent; answers with an error if it has one."""
+
+    def __init__(self):
+        self.sent = []
+        self.error = None
+
+    def ioctl(self, name, values, *, source=None, where="", check=True):
+        self.sent.append((name, values, source))
+        if self.error:
+            raise self.error
+        return IoctlResult(f"{name}({where})", 0, values.get("len", 0), None, values, 1500)
+
+
+@pytest.fixture
+def region():
+    return SimpleNamespace(start=START, pages=64, page_size=4096, lab=SimpleNamespace(capabilities=NEW))
+
+
+@pytest.fixture
+def panel(region):
+    panel = IoctlPanel(Uffd(), region)
+    yield panel
+    panel.close()
+
+
+@pytest.mark.parametrize("name", IOCTLS)
+def test_every_ioctl_can_be_chosen_and_sent(panel, name):
+    panel.ioctl.value = name
+    panel.check(*(str(flag.name) for flag in IOCTLS[name].modes))
+    panel.send_ioctl()
+    ((sent, values, _),) = panel._uffd.sent
+    assert sent == name
+    assert set(values) <= set(IOCTLS[name].fields)
+    if "mode" in IOCTLS[name].fields:
+        assert values["mode"] == sum(int(flag) for flag in IOCTLS[name].modes)
+    assert panel.said.text.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("name", IOCTLS)
+def test_every_mode_says_what_it_does_and_since_when(panel, name):
+    panel.ioctl.value = name
+    texts = [box.description for box in panel.modes.children]
+    assert len(texts) == len(IOCTLS[name].modes)
+    for text in texts:
+        assert re.fullmatch(r"\w+ \(0x\d\): .+ \(Linux \d+\.\d+\)", text)
+
+
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
+def test_the_c_is_c(panel, tmp_path):
+    # Against declarations of the same shape as the kernel's, so that it does not hang on the age of the host's headers.
+    structs, calls = ["struct uffdio_range { unsigned long long start, len; };"], []
+    for name, row in IOCTLS.items():
+        rest = [field for field in row.fields if not ("start" in row.fields and field in ("start", "len"))]
+        flags = [f"#define {name}_MODE_{flag.name} {int(flag)}" for flag in row.modes]
+        inner = ("struct uffdio_range range; " if "start" in row.fields else "") + "".join(
+            f"unsigned long long {field}; " for field in rest
+        )
+        if rest:
+            structs.append(f"struct {name.lower()} {{ {inner}}};")
+        structs += [f"#define {name} {row.request:#x}ul", *flags]
+        panel.ioctl.value = name
+        panel.check(*(str(flag.name) for flag in row.modes))
+        calls.append(f"static void f_{name}(int uffd) {{ {panel.c.text} }}")
+    head = ["#include <err.h>", "#include <sys/ioctl.h>"]
+    source = tmp_path / "calls.c"
+    source.write_text("\n".join([*head, *structs, *calls]))
+    command = ["gcc", "-Wall", "-Werror", "-Wno-unused-function", "-fsyntax-only", str(source)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("ioctl", "modes", "python"),
+    [
+        ("UFFDIO_CONTINUE", ["WP", "DONTWAKE"], "uffd.continue_(region[8:12], dontwake=True, wp=True)"),
+        ("UFFDIO_WRITEPROTECT", [], "uffd.writeprotect(region[8:12], wp=False)"),
+        ("UFFDIO_REGISTER", ["MINOR", "WP"], "uffd.register(region[8:12], 'wp', 'minor')"),
+        ("UFFDIO_WAKE", [], "uffd.wake(region[8:12])"),
+    ],
+)
+def test_the_python_is_the_method(panel, ioctl, modes, python):
+    panel.ioctl.value = ioctl
+    panel.pages.value = "8-11"
+    panel.check(*modes)
+    assert panel.python.text == python
+
+
+def test_bits_without_a_name_can_be_sent(panel):
+    panel.bits.value = "0x100"
+    assert panel.python.text == 'uffd.ioctl("UFFDIO_CONTINUE", {"start": 0x1000000000, "len": 0x40000, "mode": 0x100})'
+    panel.send_ioctl()
+    assert panel._uffd.sent[0][1]["mode"] == 0x100
+
+
+def test_what_this_kernel_lacks_is_marked_and_can_be_sent(region):
+    region.lab.capabilities = OLD
+    panel = IoctlPanel(Uffd(), region)
+    (wp,) = [box for box in panel.modes.children if box.flag.name == "WP"]
+    assert "since" not in wp.description
+    assert "this kernel lacks it" in wp.description
+    assert "this kernel lacks it" in {value: label for label, value in panel.ioctl.options}["UFFDIO_MOVE"]
+    panel.check("WP")
+    panel.send_ioctl()
+    assert panel._uffd.sent[0][1]["mode"] == 2
+
+
+def test_an_errno_is_explained(panel):
+    panel._uffd.error = IoctlError(
+        "UFFDIO_CONTINUE(page 3, WP)", errno.EINVAL, "this kernel does not know it", done=4096
+    )
+    assert panel.send_ioctl() is panel._uffd.error
+    text = "UFFDIO_CONTINUE(page 3, WP) → EINVAL: this kernel does not know it (4,096 bytes were done)"
+    assert panel.said.text == text
+    assert panel.result is panel._uffd.error
+
+
+def test_a_closed_lab_is_said(panel):
+    panel._uffd.error = LabClosed("this lab is closed; make a new one")
+    assert panel.send_ioctl() is None
+    assert panel.said.text == "this lab is closed; make a new one"
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "8-", "11-8", "64", "0-64", "-1"])
+def test_pages_that_cannot_be_read(panel, wrong):
+    panel.pages.value = wrong
+    assert panel.said.text.startswith(f"pages {wrong!r}")
+    assert panel.button.disabled
+    assert panel.send_ioctl() is None
+    assert panel._uffd.sent == []
+    panel.pages.value = "3"
+    assert not panel.button.disabled
+    assert panel.said.text == ""
+
+
+def test_content_of_a_copy(panel):
+    panel.ioctl.value = "UFFDIO_COPY"
+    panel.pages.value = "2"
+    panel.data.value = "hello"
+    panel.send_ioctl()
+    ((_, values, source),) = panel._uffd.sent
+    assert source == b"hello".ljust(4096, b"\0")
+    assert values["dst"] == START + 2 * 4096
+    assert panel.python.text == "uffd.copy(region[2], b'hello')"
+
+
+def test_the_grids_selection_is_the_range(region, snapshot):
+    grid = PageGrid(snapshot((0, 64)))
+    panel = IoctlPanel(Uffd(), region, grid=grid)
+    grid.selection = [8, 4]
+    assert panel.pages.value == "8-11"
+    assert (panel.call.start, panel.call.length) == (START + 8 * 4096, 4 * 4096)
+    panel.close()
+    grid.selection = [1, 1]
+    assert panel.pages.value == "8-11"
+
+
+def test_bad_input(region, panel):
+    with pytest.raises(TypeError, match="did you mean 'ioctl'"):
+        IoctlPanel(Uffd(), region, ioclt="UFFDIO_COPY")
+    with pytest.raises(UsageError, match="UFFDIO_NOTHING"):
+        IoctlPanel(Uffd(), region, ioctl="UFFDIO_NOTHING")
+    with pytest.raises(UsageError, match="no mode 'MINOR'; it has DONTWAKE, WP"):
+        panel.check("MINOR")
+
+
+def test_without_a_kernel_it_shows_the_call(panel):
+    panel.check("WP")
+    panel.send_ioctl()
+    data, _ = panel._repr_mimebundle_()
+    assert "UFFDIO_CONTINUE_MODE_WP" in data["text/html"]
+    assert "done: 262,144 bytes" in data["text/html"]
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_every_ioctl_and_mode_has_an_opinion_on_every_kernel():
+    for name, row in IOCTLS.items():
+        for flag in (None, *row.modes):
+            assert not _calls.lacking(name, flag, NEW)

@@ -1,0 +1,69 @@
+"""What all of the widgets made of ipywidgets' controls share, and the two small parts that ipywidgets lacks."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets  # type: ignore[import-untyped]
+import traitlets
+
+from uffdlab.widgets._base import LabWidget, check_keywords
+from uffdlab.widgets._source import css, javascript
+
+
+class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """Controls one below the other; checks keywords, lets go of what it listens to, has a static form."""
+
+    _keywords: tuple[str, ...] = ()
+    _releases: tuple[Callable[[], None], ...] = ()
+
+    def __init__(self, children: list[ipywidgets.Widget], **keywords: Any) -> None:
+        check_keywords(type(self).__name__, keywords, self._keywords)
+        super().__init__(children, **keywords)
+        self.add_class("uffdlab")
+
+    def close(self) -> None:
+        """Take it away, with everything in it and every listener it has."""
+        for release in self._releases:
+            release()
+        self._releases = ()
+        for child in self.children:
+            child.close()
+        super().close()
+
+    def to_html(self) -> str:
+        """Give what it says as plain HTML, for pages without a live kernel."""
+        return ""
+
+    def _repr_mimebundle_(self, **keywords: Any) -> Any:
+        bundle = super()._repr_mimebundle_(**keywords)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**(data or {}), "text/html": self.to_html()}, metadata
+
+
+class CodeBox(LabWidget):
+    """Some text to copy."""
+
+    _esm = javascript("code_box.js")
+    _css = css("page_grid.css")
+    _keywords = ("text", "label")
+
+    text = traitlets.Unicode().tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+
+
+class Said(LabWidget):
+    """A line that a screen reader reads out when it changes."""
+
+    _esm = javascript("said.js")
+    _css = css("page_grid.css")
+    _keywords = ("text",)
+
+    text = traitlets.Unicode().tag(sync=True)
+
+
+def preformatted(caption: str, text: str) -> str:
+    """Give text as it is, under a caption, as HTML."""
+    return f"<p>{html.escape(caption)}</p><pre>{html.escape(text)}</pre>"

@@ -1,0 +1,232 @@
+"""IoctlPanel: choose an ioctl, its pages and its mode bits, see it as C and as Python, send it."""
+
+from __future__ import annotations
+
+import enum
+import html
+import re
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets  # type: ignore[import-untyped]
+import traitlets
+
+from uffdlab.errors import IoctlError, UffdlabError, UsageError
+from uffdlab.uapi import IOCTLS
+from uffdlab.widgets import _calls
+from uffdlab.widgets._box import CodeBox, LabBox, Said, preformatted
+
+if TYPE_CHECKING:
+    from uffdlab.region import Region
+    from uffdlab.userfaultfd import IoctlResult, Userfaultfd
+    from uffdlab.widgets.page_grid import PageGrid
+
+_WIDE: Any = {"description_width": "initial"}
+
+
+class IoctlPanel(LabBox):
+    """A form for every ioctl of a userfaultfd, made from :data:`uffdlab.uapi.IOCTLS`.
+
+    Parameters
+    ----------
+    uffd : Userfaultfd
+        Where the ioctls are sent.
+    region : Region
+        Whose pages the range is of.
+    grid : PageGrid, optional
+        Its selection is the range.
+    ioctl : str
+        The ioctl that is chosen first.
+
+    Attributes
+    ----------
+    result : IoctlResult, IoctlError or None
+        Trait.  What the last call came back with.
+    """
+
+    _keywords = ("uffd", "region", "grid", "ioctl")
+
+    result = traitlets.Any(allow_none=True)
+
+    def __init__(
+        self,
+        uffd: Userfaultfd,
+        region: Region,
+        *,
+        grid: PageGrid | None = None,
+        ioctl: str = "UFFDIO_CONTINUE",
+        **keywords: Any,
+    ) -> None:
+        if ioctl not in IOCTLS:
+            raise UsageError(f"{ioctl!r} is no ioctl of a userfaultfd; there are {', '.join(IOCTLS)}")
+        self._uffd, self._region, self._grid = uffd, region, grid
+        self._capabilities = region.lab.capabilities
+        self.ioctl = ipywidgets.Dropdown(
+            options=[(self._named(name), name) for name in IOCTLS], value=ioctl, description="ioctl", style=_WIDE
+        )
+        self.pages = ipywidgets.Text(
+            value=f"0-{region.pages - 1}", description="pages", placeholder="0-31", continuous_update=False, style=_WIDE
+        )
+        self.modes = ipywidgets.VBox()
+        self.more = ipywidgets.VBox()
+        self.bits = ipywidgets.Text(value="0x0", description="further mode bits", style=_WIDE)
+        self.data = ipywidgets.Text(value="", description="content to copy", style=_WIDE)
+        self.button = ipywidgets.Button(description="send", button_style="primary", tooltip="send this ioctl")
+        self.c = CodeBox(label="as C")
+        self.python = CodeBox(label="as Python")
+        self.said = Said()
+        code = ipywidgets.HBox([self.c, self.python], layout={"flex_flow": "row wrap"})
+        rows = [self.ioctl, self.pages, self.modes, self.more, self.button, self.said, code]
+        super().__init__(rows, **keywords)
+        self.ioctl.observe(self._chosen, "value")
+        for each in (self.pages, self.bits, self.data):
+            each.observe(self._changed, "value")
+        self.button.on_click(lambda _button: self.send_ioctl())
+        if grid is not None:
+            grid.observe(self._selected, "selection")
+            self._releases = (lambda: grid.unobserve(self._selected, "selection"),)
+        self._chosen()
+        self._selected()
+
+    # --- the form
+
+    def _named(self, name: str) -> str:
+        lacks = ", this kernel lacks it" if _calls.lacking(name, None, self._capabilities) else ""
+        return f"{name} (Linux {_calls.since(name)}{lacks})"
+
+    def _chosen(self, _change: object = None) -> None:
+        name = self.ioctl.value
+        boxes = [self._checkbox(name, flag) for flag in _calls.flag_list(name)]
+        words = [
+            ipywidgets.Text(value="0x0", description=word, style=_WIDE)
+            for word in _calls.other_words(name)
+            if not (name == "UFFDIO_COPY" and word == "src")
+        ]
+        for each in (*boxes, *words):
+            each.observe(self._changed, "value")
+        old = (*self.modes.children, *(each for each in self.more.children if each not in (self.bits, self.data)))
+        self.modes.children = boxes
+        has_mode = "mode" in IOCTLS[name].fields
+        self.more.children = [
+            *words,
+            *([self.data] if name == "UFFDIO_COPY" else []),
+            *([self.bits] if has_mode else []),
+        ]
+        self.pages.disabled = "len" not in IOCTLS[name].fields
+        for each in old:
+            each.close()
+        self._changed()
+
+    def _checkbox(self, name: str, flag: enum.IntFlag) -> ipywidgets.Checkbox:
+        lacks = "; this kernel lacks it" if _calls.lacking(name, flag, self._capabilities) else ""
+        text = f"{flag.name} ({int(flag):#x}): {_calls.does(name, flag)} (Linux {_calls.since(name, flag)}{lacks})"
+        box = ipywidgets.Checkbox(description=text, indent=False, layout={"width": "auto"})
+        box.flag = flag
+        return box
+
+    def _selected(self, _change: object = None) -> None:
+        if self._grid is not None and self._grid.selection:
+            first, count = self._grid.selection
+            self.pages.value = str(first) if count == 1 else f"{first}-{first + count - 1}"
+
+    def _changed(self, _change: object = None) -> None:
+        try:
+            call = self.call
+        except UsageError as error:
+            self.said.text = str(error)
+            self.button.disabled = True
+            return
+        if self.button.disabled:
+            self.said.text, self.button.disabled = "", False
+        self.c.text = call.c()
+        self.python.text = call.python(self.data.value.encode())
+
+    def check(self, *names: str) -> None:
+        """Tick the boxes of these mode bits, ``"WP"``, ``"DONTWAKE"``, and no others.
+
+        Raises
+        ------
+        UsageError
+            If the chosen ioctl has no such mode.
+        """
+        boxes = {str(box.flag.name): box for box in self.modes.children}
+        strange = [name for name in names if name not in boxes]
+        if strange:
+            raise UsageError(f"{self.ioctl.value} has no mode {strange[0]!r}; it has {', '.join(boxes) or 'none'}")
+        for name, box in boxes.items():
+            box.value = name in names
+
+    # --- the call
+
+    @property
+    def call(self) -> _calls.Call:
+        """What the form says.
+
+        Raises
+        ------
+        UsageError
+            If a field holds what cannot be read.
+        """
+        first, count = _range(self.pages.value, self._region.pages)
+        size = self._region.page_size
+        mode = sum(int(box.flag) for box in self.modes.children if box.value) | _number("mode", self.bits.value)
+        others = {
+            each.description: _number(each.description, each.value)
+            for each in self.more.children
+            if each not in (self.bits, self.data)
+        }
+        start = self._region.start + first * size
+        return _calls.Call(self.ioctl.value, start, count * size, first, count, mode, others)
+
+    def send_ioctl(self) -> IoctlResult | IoctlError | None:
+        """Send what the form says.
+
+        Returns
+        -------
+        IoctlResult, IoctlError or None
+            The error has the errno explained; None if it could not be sent, `said` tells why.
+        """
+        outcome: IoctlResult | IoctlError | None = None
+        try:
+            call = self.call
+            source = None
+            if call.ioctl == "UFFDIO_COPY":
+                source = self.data.value.encode()[: call.length].ljust(call.length, b"\0")
+            outcome = self._uffd.ioctl(call.ioctl, call.values, source=source, where=call.where)
+            took = f"{outcome.took_ns / 1000:,.1f} µs"
+            self.said.text = f"{outcome.call} → done: {outcome.done:,} bytes in {took}"
+        except IoctlError as error:
+            outcome = error
+            done = f" ({error.done:,} bytes were done)" if error.done else ""
+            self.said.text = f"{error}{done}"
+        except UffdlabError as error:
+            self.said.text = str(error)
+        self.result = outcome
+        return outcome
+
+    def to_html(self) -> str:
+        """Give the call as C and as Python, and what came back."""
+        came = f"<p>{html.escape(self.said.text)}</p>" if self.said.text else ""
+        head = f"<p>{html.escape(self.ioctl.value)}, {html.escape(self.call.where)}</p>"
+        return f"{head}{preformatted('as C', self.c.text)}{preformatted('as Python', self.python.text)}{came}"
+
+
+def _range(text: str, pages: int) -> tuple[int, int]:
+    found = re.fullmatch(r"\s*(\d+)\s*(?:[-–]\s*(\d+))?\s*", text)
+    if not found:
+        raise UsageError(f"pages {text!r} cannot be read; write one page as 3, several as 8-11")
+    first, last = int(found[1]), int(found[2] or found[1])
+    if last < first:
+        raise UsageError(f"pages {text!r}: the last page is before the first")
+    if last >= pages:
+        raise UsageError(f"pages {text!r}: the region has pages 0 to {pages - 1}")
+    return first, last - first + 1
+
+
+def _number(name: str, text: str) -> int:
+    try:
+        value = int(text or "0", 0)
+    except ValueError:
+        raise UsageError(f"{name} {text!r} is no number; write it as 0x3 or 3") from None
+    if not 0 <= value < 1 << 64:
+        raise UsageError(f"{name} {text!r} does not fit into 64 bits")
+    return value

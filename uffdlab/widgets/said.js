@@ -1,0 +1,14 @@
+import { make } from "./elements.js";
+import { guarded, listening } from "./guard.js";
+
+function render({ model, el }) {
+  const listen = listening(model, el);
+  guarded(model, el, () => {
+    const line = make("div", { class: "uffdlab uffdlab-said", role: "status", "aria-live": "polite" }, model.get("text"));
+    listen.model("change:text", () => (line.textContent = model.get("text")));
+    el.append(line);
+  })();
+  return () => listen.end();
+}
+
+export default { render };
