@@ -272,3 +272,32 @@ def test_a_million_pages_without_a_warning():
         assert snapshot.counts()[State.UFFD_WP].yes == 1 << 20
         assert snapshot.unknown == State.EXCLUSIVE | State.FILE
     assert snapshot.unknown & ALL == snapshot.unknown
+
+
+def test_a_data_frame_has_na_where_a_bit_is_not_known():
+    pandas = pytest.importorskip("pandas")
+    words = np.array([1 << 63 | 1 << 57 | 0x42, 0], dtype=np.uint64)
+    one = Snapshot("r", 0x5000, 4096, "pagemap", words, np.zeros(2, np.uint8), first=5, form="pagemap")
+    table = one.to_pandas()
+    assert table.index.tolist() == [5, 6]
+    assert table["uffd-wp"].tolist() == [True, False]
+    assert table["writable"].isna().all()
+    assert table["level"].isna().all()
+    assert table["frame"][5] == 0x42
+    assert table["frame"][6] is pandas.NA
+    assert list(table)[:4] == ["address", "word", "level", "frame"]
+
+
+def test_without_pandas_it_says_what_to_do(monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    one = Snapshot("r", 0, 4096, "physical", np.zeros(1, np.uint64), np.ones(1, np.uint8))
+    with pytest.raises(UsageError, match="pip install pandas"):
+        one.to_pandas()
+
+
+def test_filter_gives_runs_of_pages():
+    words = np.array([0, 0x867, 0x867, 0, 0x867], dtype=np.uint64)
+    runs = Snapshot("r", 0, 4096, "physical", words, np.ones(5, np.uint8)).filter(State.PRESENT | State.WRITABLE)
+    assert [(run.first, len(run)) for run in runs] == [(1, 2), (4, 1)]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Iterable, Iterator
 
+    import pandas as pd
     from numpy.typing import NDArray
 
 __all__ = ["Change", "Count", "Difference", "Group", "Snapshot", "page_ranges"]
@@ -352,6 +353,39 @@ class Snapshot:
             writer.writerow([page, f"{address:#x}", f"{word:#018x}", level or "?", "" if frame < 0 else frame, *bits])
         return _deliver(out.getvalue(), path)
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Give a table as a pandas DataFrame, one row a page: the columns of :meth:`to_csv`, with the page as index.
+
+        A bit is True, False, or pandas.NA where it is not known.
+
+        Raises
+        ------
+        UsageError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd  # noqa: PLC0415 - only who asks for it needs it
+        except ImportError as error:
+            raise UsageError("to_pandas() needs pandas: pip install pandas; to_csv() does without") from error
+        frames = self.frames()
+        columns: dict[str, Any] = {
+            "address": self.addresses,
+            "word": self.words,
+            "level": pd.array(self.levels.astype(np.int64), dtype="Int64"),
+            "frame": pd.array(frames, dtype="Int64"),
+        }
+        columns["level"][self.levels == 0] = pd.NA
+        columns["frame"][frames < 0] = pd.NA
+        for state in State:
+            column = pd.array(self.has(state), dtype="boolean")
+            column[~self.knows(state)] = pd.NA
+            columns[pte.state_name(state)] = column
+        return pd.DataFrame(columns, index=pd.RangeIndex(self.first, self.first + len(self), name="page"))
+
+    def filter(self, state: State) -> list[Snapshot]:
+        """Give the runs of neighbouring pages on which all bits of `state` are set and known."""
+        return [self[low:high] for low, high in _runs(self.has(state).astype(np.uint32)) if self.has(state)[low]]
+
 
 class Change(NamedTuple):
     """Pages that changed in the same way.
@@ -491,7 +525,7 @@ def page_ranges(pages: Iterable[int]) -> str:
 
 def html_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
     """Write a table with a caption and row and column headers; everything is escaped."""
-    head = "".join(f'<th scope="col">{html.escape(text)}</th>' for text in heads)
+    head = "".join(f'<th scope="col" style="text-align:left">{html.escape(text)}</th>' for text in heads)
     body = ""
     for first, *rest in rows:
         cells = "".join(f'<td style="text-align:left">{html.escape(text)}</td>' for text in rest)
