@@ -80,3 +80,27 @@ def test_the_same_by_keyboard_alone(run_cells, page, closing):
     page.keyboard.press("Enter")
     expect(pages.get_by_label("page 11: present, not writable, uffd-wp")).to_be_visible()
     assert page.thrown == []
+
+
+def test_hold_a_fault_see_it_resolve_it(run_cells, page, axe, closing):
+    cells = ["touch = region.write(3)\nimport time; time.sleep(0.3)", "log = FaultLog(uffd, lab)\nlog"]
+    run_cells("log", LAB, "grid", *cells, "pass")
+    page.locator(".jp-CodeCell").nth(4).locator(".cm-content").fill(CLOSE)
+    log = page.locator(".uffdlab-fault-log")
+    expect(log.get_by_role("radio", name=re.compile(r"write to page 3 of region-1 \(minor, write\)"))).to_be_checked()
+    expect(log.get_by_role("row", name=re.compile(r"Fault\(page=3, write, minor\)"))).to_be_visible()
+    assert axe(page, ".uffdlab-fault-log") == []
+    log.screenshot(path=SHOTS / "fault-log-light.png")
+    # By keyboard: from the touch to the button.
+    log.get_by_role("radio").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(log.get_by_role("button", name="continue WP")).to_be_focused()
+    page.keyboard.press("Enter")
+    # Mapped, but protected: the same write waits again, now for another reason.
+    expect(page.get_by_role("grid").get_by_label("page 3: present, not writable, uffd-wp")).to_be_visible()
+    expect(log.get_by_role("radio", name=re.compile(r"\(wp, write\)"))).to_be_checked()
+    log.get_by_role("button", name="unprotect").click()
+    expect(log.get_by_text("No touch waits.")).to_be_visible()
+    expect(page.get_by_role("grid").get_by_label("page 3: present, writable")).to_be_visible()
+    assert page.thrown == []

@@ -1,6 +1,7 @@
 """The widgets: what a lab knows, to look at and to act on in a notebook.  Each works alone."""
 
+from uffdlab.widgets.fault_log import FaultLog
 from uffdlab.widgets.ioctl_panel import IoctlPanel
 from uffdlab.widgets.page_grid import PageGrid
 
-__all__ = ["IoctlPanel", "PageGrid"]
+__all__ = ["FaultLog", "IoctlPanel", "PageGrid"]

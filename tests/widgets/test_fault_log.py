@@ -1,0 +1,170 @@
+import errno
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from uffdlab.errors import IoctlError, LabClosed, UsageError
+from uffdlab.messages import Fault, Message
+from uffdlab.timeline import Timeline
+from uffdlab.uapi import Event, FaultFlag
+from uffdlab.widgets import FaultLog
+
+START = 0x10_0000_0000
+
+
+class Touch:
+    def __init__(self, page, state="waiting"):
+        self.address, self.what, self._state = START + page * 4096 + 8, f"write to page {page} of region-1", state
+
+    @property
+    def state(self):
+        if isinstance(self._state, Exception):
+            raise self._state
+        return self._state
+
+
+class Lab:
+    def __init__(self):
+        self.timeline = Timeline()
+        self._touches = {}
+        self._regions = {1: SimpleNamespace(page_of=lambda address: (address - START) // 4096, page_size=4096)}
+        self.sent = []
+        self.error = None
+
+    def locate(self, address):
+        return "region-1", (address - START) // 4096
+
+    def ioctl(self, name, values, *, source=None, where="", check=True):
+        self.sent.append((name, values, source))
+        if self.error:
+            raise self.error
+        return SimpleNamespace(call=f"{name}({where})")
+
+    def fault(self, page, flags=FaultFlag.WRITE | FaultFlag.MINOR, at=1000):
+        fault = Fault(page, "region-1", START + page * 4096, flags, 0, at)
+        self.timeline.add("message", repr(fault), at, None, fault)
+
+
+@pytest.fixture
+def lab():
+    return Lab()
+
+
+@pytest.fixture
+def log(lab):
+    log = FaultLog(lab, lab)
+    yield log
+    log.close()
+
+
+def test_messages_and_touches_arrive(lab, log):
+    lab._touches[7] = Touch(3)
+    lab.fault(3, at=1000)
+    lab.fault(4, FaultFlag.WP | FaultFlag.WRITE, at=3500)
+    removed = Message(Event.REMOVE, (0, 4096), 4000)
+    lab.timeline.add("message", repr(removed), 4000, None, removed)
+    assert log._rows == [
+        ["3.0", "Message(REMOVE, 0x0, 0x1000)"],
+        ["2.5", "Fault(page=4, write, wp)"],
+        ["0.0", "Fault(page=3, write, minor)"],
+    ]
+    assert log._counts == {"minor, write": 1, "wp, write": 1, "REMOVE": 1}
+    (waiting,) = log._waiting
+    assert (waiting["id"], waiting["where"], waiting["kind"]) == (7, "page 3 of region-1", "minor, write")
+    assert 0 <= waiting["age"] < 60
+    lab._touches.clear()
+    lab.timeline.add("touch", "write to page 3: done", 5000)
+    assert log._waiting == []
+
+
+def test_what_was_before_is_there(lab):
+    lab.fault(3)
+    assert FaultLog(lab, lab).total == 1
+
+
+def test_ten_thousand_a_second_are_counted_and_sampled(lab, log):
+    def flood():
+        for number in range(10_000):
+            lab.fault(number % 64, at=number)
+
+    thread = threading.Thread(target=flood)
+    start = time.monotonic()
+    thread.start()
+    thread.join()
+    took = time.monotonic() - start
+    lab.fault(1, at=10_000)
+    log.refresh()
+    assert log.total == 10_001
+    assert len(log._rows) == 50
+    assert len(log._kept) <= 200
+    assert len(log._faults) <= 201
+    assert took < 5
+
+
+@pytest.mark.parametrize(
+    ("action", "name", "mode"),
+    [
+        ("continue", "UFFDIO_CONTINUE", 0),
+        ("continue WP", "UFFDIO_CONTINUE", 2),
+        ("copy", "UFFDIO_COPY", 0),
+        ("zeropage", "UFFDIO_ZEROPAGE", 0),
+        ("unprotect", "UFFDIO_WRITEPROTECT", 0),
+        ("poison", "UFFDIO_POISON", 0),
+        ("wake", "UFFDIO_WAKE", None),
+    ],
+)
+def test_resolves(lab, log, action, name, mode):
+    lab._touches[7], lab._touches[8] = Touch(3), Touch(5)
+    log._message(log, {"resolve": action, "touch": 8, "data": "hi"}, [])
+    ((sent, values, source),) = lab.sent
+    assert sent == name
+    assert values.get("mode") == mode
+    assert values.get("start", values.get("dst")) == START + 5 * 4096
+    assert values["len"] == 4096
+    assert source == (b"hi".ljust(4096, b"\0") if action == "copy" else None)
+    assert log._said == f"{name}(page 5) → done"
+
+
+def test_what_fails_is_said(lab, log):
+    lab._touches[7] = Touch(3)
+    lab.error = IoctlError("UFFDIO_CONTINUE(page 3)", errno.EFAULT, "there is no page in the page cache")
+    assert log.resolve("continue") is lab.error
+    assert log._said == "UFFDIO_CONTINUE(page 3) → EFAULT: there is no page in the page cache"
+    lab.error = LabClosed("this lab is closed")
+    assert log.resolve("continue") is None
+    assert log._said == "this lab is closed"
+    lab._touches.clear()
+    assert log.resolve("continue") is None
+    assert log._said == "nothing waits any more"
+    with pytest.raises(UsageError, match="no way 'mend'"):
+        log.resolve("mend")
+
+
+def test_a_lab_that_is_gone_is_said(lab, log):
+    lab._touches[7] = Touch(3, LabClosed("this lab is closed"))
+    log.refresh()
+    assert log._waiting == []
+    assert log._said == "this lab is closed"
+
+
+def test_closing_leaves_no_listener(lab):
+    log = FaultLog(lab, lab)
+    assert len(lab.timeline._listeners) == 1
+    log.close()
+    assert lab.timeline._listeners == []
+
+
+def test_unknown_keyword(lab):
+    with pytest.raises(TypeError, match="no keyword 'layoutt'; did you mean 'layout'"):
+        FaultLog(lab, lab, layoutt={})
+
+
+def test_static_forms(lab, log, tmp_path):
+    lab.fault(3, at=1000)
+    data, _ = log._repr_mimebundle_()
+    assert "Fault(page=3, write, minor)" in data["text/html"]
+    assert "1 messages: 1 minor, write" in data["text/html"]
+    log.to_csv(tmp_path / "log.csv")
+    assert (tmp_path / "log.csv").read_text() == 'time_ns,message\n1000,"Fault(page=3, write, minor)"\n'

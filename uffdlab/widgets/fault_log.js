@@ -1,0 +1,99 @@
+import { make, freshId } from "./elements.js";
+import { guarded, listening } from "./guard.js";
+import { number } from "./pages.js";
+
+const TICK_MS = 500;
+
+export function seconds(age) {
+  return age < 60 ? `${age.toFixed(1)} s` : `${Math.floor(age / 60)} min ${Math.floor(age % 60)} s`;
+}
+
+export function counted(counts) {
+  const all = Object.values(counts).reduce((sum, each) => sum + each, 0);
+  const parts = Object.entries(counts).map(([kind, count]) => `${number(count)} ${kind}`);
+  return all ? `${number(all)} messages: ${parts.join(", ")}` : "no messages yet";
+}
+
+class FaultLog {
+  constructor(model, el, listen) {
+    this.model = model;
+    this.listen = listen;
+    this.chosen = null;
+    this.name = freshId("touch");
+    this.waiting = make("div", { role: "group", "aria-label": "touches that wait", class: "uffdlab-waiting" });
+    this.counts = make("p", { class: "uffdlab-facts" });
+    this.rows = make("tbody");
+    this.said = make("div", { role: "status", class: "uffdlab-said" });
+    const field = freshId("content");
+    this.data = make("input", { type: "text", id: field, size: 12 });
+    this.buttons = make("div", { class: "uffdlab-zoom", role: "group", "aria-label": "resolve" });
+    for (const action of model.get("_actions")) {
+      const button = make("button", { type: "button" }, action);
+      listen.on(button, "click", () => model.send({ resolve: action, touch: this.chosen, data: this.data.value }));
+      this.buttons.append(button);
+    }
+    this.buttons.append(make("label", { for: field }, "content of a copy: "), this.data);
+    const heads = make("tr", {}, make("th", { scope: "col" }, "at, µs"), make("th", { scope: "col" }, "message"));
+    const log = make("table", {}, make("caption", {}, "messages, newest first"), make("thead", {}, heads), this.rows);
+    const scroller = make("div", { class: "uffdlab-scroll", tabindex: 0, role: "group", "aria-label": "messages" }, log);
+    this.element = make("div", { class: "uffdlab uffdlab-fault-log", "data-lm-suppress-shortcuts": "true" });
+    this.element.append(
+      make("p", { class: "uffdlab-title" }, "Faults"), this.waiting, this.buttons, this.said, this.counts, scroller,
+    );
+    listen.on(this.waiting, "change", (event) => (this.chosen = Number(event.target.value)));
+    listen.model("change:_waiting", () => this.drawWaiting());
+    listen.model("change:_rows", () => this.drawRows());
+    listen.model("change:_counts", () => this.drawRows());
+    listen.model("change:_said", () => (this.said.textContent = model.get("_said")));
+    listen.model("msg:custom", (message) => {
+      if (message.failed) this.said.textContent = message.failed;
+    });
+    const timer = setInterval(guarded(model, el, () => this.tick()), TICK_MS);
+    listen.also(() => clearInterval(timer));
+    this.said.textContent = model.get("_said");
+    this.drawWaiting();
+    this.drawRows();
+  }
+
+  drawWaiting() {
+    const waiting = this.model.get("_waiting");
+    this.came = performance.now();
+    if (!waiting.some((each) => each.id === this.chosen)) this.chosen = waiting.length ? waiting[0].id : null;
+    const focused = this.waiting.contains(document.activeElement);
+    this.ages = [];
+    const lines = waiting.map((each) => {
+      const input = make("input", { type: "radio", name: this.name, value: each.id, checked: each.id === this.chosen });
+      const age = make("span", {}, seconds(each.age));
+      this.ages.push([age, each.age]);
+      return make("label", {}, input, ` ${each.what} (${each.kind}) waits for `, age);
+    });
+    this.waiting.replaceChildren(...(lines.length ? lines : [make("p", {}, "No touch waits.")]));
+    for (const button of this.buttons.querySelectorAll("button")) button.disabled = !lines.length;
+    if (focused) {
+      const again = this.waiting.querySelector("input:checked");
+      if (again) again.focus();
+    }
+  }
+
+  tick() {
+    const past = (performance.now() - this.came) / 1000;
+    for (const [element, age] of this.ages) element.textContent = seconds(age + past);
+  }
+
+  drawRows() {
+    this.counts.textContent = counted(this.model.get("_counts"));
+    this.rows.replaceChildren(
+      ...this.model.get("_rows").map(([at, text]) =>
+        make("tr", {}, make("th", { scope: "row" }, at), make("td", {}, text)),
+      ),
+    );
+  }
+}
+
+function render({ model, el }) {
+  const listen = listening(model, el);
+  guarded(model, el, () => el.append(new FaultLog(model, el, listen).element))();
+  return () => listen.end();
+}
+
+export default { render };

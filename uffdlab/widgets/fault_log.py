@@ -1,0 +1,240 @@
+"""FaultLog: a userfaultfd's messages as they come, the touches that wait, and what resolves them."""
+
+from __future__ import annotations
+
+import collections
+import csv
+import io
+import time
+from typing import TYPE_CHECKING, Any
+
+import traitlets
+
+from uffdlab import uapi
+from uffdlab.errors import IoctlError, UffdlabError, UsageError
+from uffdlab.messages import Fault
+from uffdlab.snapshot import html_table
+from uffdlab.widgets import _export
+from uffdlab.widgets._base import LabWidget
+from uffdlab.widgets._loop import later, soon
+from uffdlab.widgets._source import css, javascript
+
+if TYPE_CHECKING:
+    import os
+
+    from uffdlab.timeline import Entry
+    from uffdlab.touch import Touch
+    from uffdlab.userfaultfd import IoctlResult, Userfaultfd
+
+_KEPT = 200  # messages
+_SHOWN = 50
+_MOST_WAITING = 20
+_PAUSE = 0.2  # s between two updates of the page
+_ACTIONS = {
+    "continue": ("UFFDIO_CONTINUE", 0),
+    "continue WP": ("UFFDIO_CONTINUE", int(uapi.ContinueMode.WP)),
+    "copy": ("UFFDIO_COPY", 0),
+    "zeropage": ("UFFDIO_ZEROPAGE", 0),
+    "unprotect": ("UFFDIO_WRITEPROTECT", 0),
+    "poison": ("UFFDIO_POISON", 0),
+    "wake": ("UFFDIO_WAKE", 0),
+}
+
+
+class FaultLog(LabWidget):
+    """Messages, waiting touches, and buttons to resolve them.
+
+    However many messages come, all are counted, and the page gets the newest of them a few times a second.
+
+    Parameters
+    ----------
+    uffd : Userfaultfd
+        Whose faults are resolved; messages of the whole lab are shown.
+    lab : Lab
+        The lab it belongs to.
+
+    Attributes
+    ----------
+    total : int
+        Messages so far.
+    """
+
+    _esm = javascript("fault_log.js")
+    _css = css("page_grid.css")
+    _keywords = ("uffd", "lab")
+
+    _rows: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
+    _counts: traitlets.Dict[str, int] = traitlets.Dict().tag(sync=True)
+    _waiting: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    _actions = traitlets.List(list(_ACTIONS)).tag(sync=True)
+    _said = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, uffd: Userfaultfd, lab: Any, **keywords: Any) -> None:
+        self._uffd, self._lab = uffd, lab
+        self._kept: collections.deque[tuple[int, str]] = collections.deque(maxlen=_KEPT)
+        self._tally: collections.Counter[str] = collections.Counter()
+        self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
+        self._due = False
+        self._zero: int | None = None
+        super().__init__(**keywords)
+        for entry in lab.timeline:
+            self._take(entry)
+        self._releases = (lab.timeline.listen(self._happened),)
+        self.refresh()
+
+    @property
+    def total(self) -> int:
+        """Messages so far."""
+        return self._tally.total()
+
+    # --- what comes
+
+    def _happened(self, entry: Entry) -> None:
+        # On any thread, perhaps ten thousand times a second.
+        if self._take(entry) and not self._due:
+            self._due = True
+            soon(self._soon)
+
+    def _soon(self) -> None:
+        later(_PAUSE, self.refresh)
+
+    def _take(self, entry: Entry) -> bool:
+        if self._zero is None:
+            self._zero = entry.started_ns
+        if entry.kind == "message":
+            self._kept.append((entry.started_ns, entry.text))
+            if isinstance(entry.what, Fault):
+                fault = entry.what
+                self._tally[_kind(fault)] += 1
+                if len(self._faults) > _KEPT:
+                    self._faults.pop(next(iter(self._faults)))
+                self._faults[fault.address & ~0xFFF] = fault, time.monotonic()
+            else:
+                self._tally[entry.text.split(",")[0].removeprefix("Message(").rstrip(")")] += 1
+        return entry.kind in ("message", "touch")
+
+    def refresh(self) -> None:
+        """Bring the page up to date."""
+        self._due = False
+        newest = list(self._kept)[-_SHOWN:]
+        waiting, more = self._look()
+        with self.hold_sync():
+            self._rows = [[f"{(when - (self._zero or 0)) / 1000:,.1f}", text] for when, text in reversed(newest)]
+            self._counts = dict(self._tally)
+            self._waiting = waiting
+        if more and not self._due and self.comm is not None:
+            self._due = True
+            later(_PAUSE, self.refresh)
+
+    def _look(self) -> tuple[list[dict[str, Any]], bool]:
+        # The touches that wait, and whether some are between starting and waiting.
+        found, more = [], False
+        for number, touch in self._open_touches():
+            try:
+                state = touch.state
+            except UffdlabError as error:
+                self._said = str(error)
+                return [], False
+            more = more or state == "running"
+            if state == "waiting":
+                found.append(self._described(number, touch))
+        return found, more
+
+    def _open_touches(self) -> list[tuple[int, Touch]]:
+        return list(self._lab._touches.items())[:_MOST_WAITING]  # noqa: SLF001 - a lab has no public list of them
+
+    def _described(self, number: int, touch: Touch) -> dict[str, Any]:
+        region, page = self._lab.locate(touch.address)
+        fault, seen = self._faults.get(touch.address & ~0xFFF, (None, time.monotonic()))
+        kind = _kind(fault) if fault else "no message yet"
+        where = f"page {page} of {region}" if page is not None else f"address {touch.address:#x}"
+        return {
+            "id": number,
+            "what": touch.what,
+            "where": where,
+            "kind": kind,
+            "address": hex(touch.address),
+            "age": round(time.monotonic() - seen, 3),
+        }
+
+    # --- what is done
+
+    def resolve(self, action: str, touch: int | None = None, data: bytes = b"") -> IoctlResult | IoctlError | None:
+        """Resolve what a touch waits for.
+
+        Parameters
+        ----------
+        action : str
+            ``"continue"``, ``"continue WP"``, ``"copy"``, ``"zeropage"``, ``"unprotect"``, ``"poison"``, ``"wake"``.
+        touch : int, optional
+            The number of the touch, as the page has it; the one that waits longest if not given.
+        data : bytes
+            For ``"copy"``: the content; what is missing is zeroes.
+
+        Returns
+        -------
+        IoctlResult, IoctlError or None
+            What the ioctl came back with; None if nothing waits.
+        """
+        if action not in _ACTIONS:
+            raise UsageError(f"there is no way {action!r} to resolve a fault; there are {', '.join(_ACTIONS)}")
+        touches = dict(self._open_touches())
+        waits = touches.get(touch) if touch is not None else next(iter(touches.values()), None)
+        if waits is None:
+            self._said = "nothing waits any more"
+            self.refresh()
+            return None
+        name, mode = _ACTIONS[action]
+        size = self._page_size(waits.address)
+        start = waits.address - waits.address % size
+        words = {"start": start, "dst": start, "len": size, "mode": mode}
+        values = {word: value for word, value in words.items() if word in uapi.IOCTLS[name].fields}
+        source = data[:size].ljust(size, b"\0") if name == "UFFDIO_COPY" else None
+        _, page = self._lab.locate(waits.address)
+        outcome: IoctlResult | IoctlError | None = None
+        try:
+            outcome = self._uffd.ioctl(name, values, source=source, where="" if page is None else f"page {page}")
+            self._said = f"{outcome.call} → done"
+        except IoctlError as error:
+            outcome, self._said = error, str(error)
+        except UffdlabError as error:
+            self._said = str(error)
+        later(_PAUSE, self.refresh)
+        return outcome
+
+    def _page_size(self, address: int) -> int:
+        for region in list(self._lab._regions.values()):  # noqa: SLF001 - a lab has no public list of them
+            if region.page_of(address) is not None:
+                return int(region.page_size)
+        return 4096
+
+    def _asked(self, content: dict[str, Any]) -> None:
+        if "resolve" in content:
+            self.resolve(content["resolve"], content.get("touch"), str(content.get("data", "")).encode())
+        elif content.get("ask") == "look":
+            self.refresh()
+
+    # --- without a live kernel
+
+    def to_html(self) -> str:
+        """Give the messages as an HTML table."""
+        counts = ", ".join(f"{count} {kind}" for kind, count in self._tally.items())
+        rows = [(f"{(when - (self._zero or 0)) / 1000:,.1f}", text) for when, text in self._kept]
+        note = f"{self.total} messages: {counts}" if counts else "no messages"
+        return html_table("Messages", ("at, µs", "message"), rows[-_SHOWN:], note)
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give the messages that are kept, one line each: the guest's time in ns, the message."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerows([("time_ns", "message"), *self._kept])
+        return _export.deliver(out.getvalue(), path)
+
+    def fallback(self) -> dict[str, str]:
+        """Give the messages as a table."""
+        return {"text/html": self.to_html()}
+
+
+def _kind(fault: Fault) -> str:
+    words = [name for name in ("minor", "wp", "missing") if getattr(fault, name)] or ["other"]
+    return f"{words[0]}, {'write' if fault.write else 'read'}"
