@@ -1,0 +1,94 @@
+"""Probing pages by a write that changes no content."""
+
+from dataclasses import replace
+
+import pytest
+
+from uffdlab.cross_examination import CrossExamination
+from uffdlab.errors import NoMessage
+from uffdlab.pte import State
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture
+def four(lab):
+    """Pages 0 and 1 mapped, 2 and 3 mapped and write-protected, the rest only in the page cache."""
+    region = lab.map(pages=6)
+    region.alias.fill(100)
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor", "wp")
+    uffd.continue_(region[:2])
+    uffd.continue_(region[2:4], wp=True)
+    yield region, uffd
+    uffd.close()
+    region.unmap()
+
+
+def test_a_write_that_trapped_is_withdrawn_and_leaves_no_message(four):
+    region, uffd = four
+    before = region.snapshot()
+    for page in (2, 5):
+        deed = region.probe(page)
+        assert deed.trapped
+        assert not deed.difference
+    assert region.probe(2).fault.wp
+    assert region.probe(5).fault.minor
+    with pytest.raises(NoMessage):
+        uffd.read_fault(timeout=0.05)
+    assert not region.snapshot() - before
+    assert region.alias.read(2).result() == 102
+
+
+def test_a_write_that_went_through_says_what_it_changed(four):
+    region, _ = four
+    region.lab.target_call("clear_soft_dirty")
+    deed = region.probe(1)
+    assert deed.went_through
+    assert deed.before.lacks(State.SOFT_DIRTY)[0]
+    assert deed.after.has(State.SOFT_DIRTY | State.DIRTY)[0]
+    assert not deed.copied
+    assert region.alias.read(1).result() == 101
+
+
+def test_a_copy_on_write_is_seen(lab):
+    region = lab.map(pages=2, memory="shmem-private")
+    region.alias.fill(7)
+    region.read(0).result()
+    deed = region.probe(0)
+    assert deed.went_through
+    assert deed.copied
+    assert "another page frame" in str(deed)
+    region.unmap()
+
+
+def test_what_the_kernel_refuses_is_no_trap(lab):
+    region = lab.map(pages=2, memory="anon")
+    region.fill()
+    region.mprotect("r")
+    deed = region.probe(0)
+    assert deed.refused == "SIGSEGV"
+    assert not deed.trapped
+    assert not lab.cross_examine(region, by_deed=True).disagreements
+    region.unmap()
+
+
+def test_a_write_while_another_fault_waits(four):
+    region, uffd = four
+    touch = region.read(4)
+    assert region.probe(3).trapped
+    fault = uffd.read_fault()
+    assert fault.page == 4
+    uffd.continue_(region[4])
+    assert touch.result() == 104
+
+
+def test_a_decoder_that_lies_about_writable_is_convicted(four):
+    region, _ = four
+    honest = region.snapshot("physical")
+    deeds = [region.probe(page) for page in range(6)]
+    assert CrossExamination([honest], deeds).agree
+    words = honest.words.copy()
+    words[2] = words[2] ^ 1 << 10 | 2
+    found = CrossExamination([replace(honest, words=words)], deeds).disagreements
+    assert [(each.page, each.bit) for each in found] == [(2, State.WRITABLE)]
