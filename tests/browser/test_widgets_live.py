@@ -104,3 +104,28 @@ def test_hold_a_fault_see_it_resolve_it(run_cells, page, axe, closing):
     expect(log.get_by_text("No touch waits.")).to_be_visible()
     expect(page.get_by_role("grid").get_by_label("page 3: present, writable")).to_be_visible()
     assert page.thrown == []
+
+
+def test_step_through_the_timeline(run_cells, page, axe, closing):
+    cells = ["view = TimelineView(lab.timeline, grid)\nview", "uffd.continue_(region[:4], wp=True, dontwake=True)"]
+    run_cells("timeline", LAB, "grid", *cells, "uffd.wake(region[:4])", "pass")
+    page.locator(".jp-CodeCell").nth(5).locator(".cm-content").fill(CLOSE)
+    view, pages = page.locator(".uffdlab-timeline"), page.get_by_role("grid")
+    continued = view.get_by_role("option", name=re.compile(r"UFFDIO_CONTINUE.*DONTWAKE: woken later"))
+    expect(continued).to_be_visible()
+    expect(pages.get_by_label("page 3: present, not writable, uffd-wp")).to_be_visible()
+    page.wait_for_timeout(1000)  # the last refresh of the grid is an entry too
+    assert axe(page, ".uffdlab-timeline") == []
+    view.screenshot(path=SHOTS / "timeline-light.png")
+    # By keyboard: back to the beginning, then on until the pages are there.
+    view.get_by_role("listbox").focus()
+    page.keyboard.press("Home")
+    for _ in range(12):
+        page.keyboard.press("ArrowRight")
+        if continued.get_attribute("aria-selected") == "true":
+            break
+    expect(view.get_by_role("status")).to_contain_text("UFFDIO_CONTINUE")
+    expect(pages.get_by_label("page 3: absent")).to_be_visible()
+    view.get_by_role("button", name="newest entry").click()
+    expect(pages.get_by_label("page 3: present, not writable, uffd-wp")).to_be_visible()
+    assert page.thrown == []

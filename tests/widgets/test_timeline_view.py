@@ -1,0 +1,124 @@
+import csv
+import io
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from uffdlab.ioctls import IoctlResult
+from uffdlab.timeline import Timeline
+from uffdlab.widgets import PageGrid, TimelineView
+
+ABSENT, WP = 0, 0x8000000000000465
+START = 0x10_0000_0000
+
+
+def ioctl(timeline, name, mode, page, pages, at, errno=0):
+    values = {"start": START + page * 4096, "len": pages * 4096, "mode": mode}
+    result = IoctlResult(f"{name}(pages)", errno, 0, None, {}, 1000, name, values)
+    timeline.add("ioctl", f"{name} → {'ok' if not errno else 'EINVAL'}", at, at + 1000, result)
+
+
+@pytest.fixture
+def timeline(snapshot):
+    timeline = Timeline()
+    for kind, at, what in (
+        ("map", 0, None),
+        ("snapshot", 1000, snapshot((ABSENT, 8))),
+    ):
+        timeline.add(kind, kind, at, None, what)
+    ioctl(timeline, "UFFDIO_CONTINUE", 3, 0, 4, 2000)  # 2: WP|DONTWAKE
+    timeline.add("snapshot", "snapshot", 4000, None, snapshot((WP, 4), (ABSENT, 4)))
+    ioctl(timeline, "UFFDIO_WAKE", 0, 6, 2, 5000)  # 4: of other pages
+    ioctl(timeline, "UFFDIO_WAKE", 0, 2, 2, 6000)  # 5: of some of them
+    return timeline
+
+
+@pytest.fixture
+def view(timeline):
+    view = TimelineView(timeline)
+    yield view
+    view.close()
+
+
+def test_entries_in_lanes_with_times_and_changes(view):
+    assert [event["lane"] for event in view._events] == ["other", "snapshot", "ioctl", "snapshot", "ioctl", "ioctl"]
+    assert (view._events[2]["at"], view._events[2]["took"]) == (2.0, 1.0)
+    assert view._events[1]["change"] == "first look"
+    assert view._events[3]["change"].startswith("4 pages (0–3): absent → present, not writable, uffd-wp")
+    assert view.position == 5
+
+
+def test_a_dontwake_gap_lasts_until_its_pages_are_woken(view):
+    assert [event["gap"] for event in view._events] == [None, None, 5, None, None, None]
+
+
+def test_a_dontwake_that_failed_is_no_gap_and_one_that_nobody_wakes_is_open(timeline):
+    ioctl(timeline, "UFFDIO_CONTINUE", 1, 0, 4, 7000, errno=22)
+    ioctl(timeline, "UFFDIO_WRITEPROTECT", 2, 0, 4, 8000)
+    ioctl(timeline, "UFFDIO_WRITEPROTECT", 1, 0, 4, 9000)  # protecting wakes nobody
+    assert [event["gap"] for event in TimelineView(timeline)._events[-3:]] == [None, -1, None]
+
+
+def test_the_grid_follows_the_steps(timeline, snapshot):
+    grid = PageGrid(snapshot((ABSENT, 8)))
+    view = TimelineView(timeline, grid)
+    assert grid.snapshot is timeline[3].what
+    view.step(-3)
+    assert view.position == 2
+    assert grid.snapshot is timeline[1].what
+    view.step(100)
+    assert view.position == 5
+    assert grid.snapshot is timeline[3].what
+    view.step(-100)
+    assert view.position == 0
+
+
+def test_what_happens_next_is_shown(timeline, view):
+    view.step(-2)
+    timeline.add("touch", "read of page 3: done", 9000)
+    assert view.position == 6
+    assert view._events[-1]["lane"] == "touch"
+
+
+def test_only_the_newest_are_sent(timeline):
+    for number in range(2000):
+        timeline.add("message", "m", number)
+    view = TimelineView(timeline)
+    assert len(view._events) == 500
+    assert view._events[-1]["n"] == view.position == 2005
+    view.step(-10_000)
+    assert view.position == view._events[0]["n"]
+
+
+def test_an_empty_timeline():
+    view = TimelineView(Timeline())
+    assert (view.position, view._events) == (-1, [])
+    view.step(1)
+    assert view.position == -1
+    ET.fromstring(view.to_svg())
+
+
+def test_closing_leaves_no_listener(timeline):
+    view = TimelineView(timeline)
+    assert len(timeline._listeners) == 1
+    view.close()
+    assert timeline._listeners == []
+
+
+def test_unknown_keyword(timeline):
+    with pytest.raises(TypeError, match="did you mean 'grid'"):
+        TimelineView(timeline, gird=None)
+
+
+def test_static_forms(view, tmp_path):
+    picture = ET.fromstring(view.to_svg(tmp_path / "a.svg"))
+    titles = [each.text for each in picture.iter("{http://www.w3.org/2000/svg}title")]
+    assert "2.0 µs: UFFDIO_CONTINUE → ok" in titles
+    assert "asleep: DONTWAKE" in titles
+    assert "UFFDIO_CONTINUE → ok" in picture.get("aria-label")
+    rows = list(csv.DictReader(io.StringIO(view.to_csv(tmp_path / "a.csv"))))
+    assert rows[2]["woken_by"] == "5"
+    assert len(rows) == 6
+    data, _ = view._repr_mimebundle_()
+    assert "<svg" in data["text/html"]
+    assert "<table" in data["text/html"]
