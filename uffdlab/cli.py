@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from uffdlab import kernels
+from uffdlab.capabilities import FORMS as CAPABILITY_FORMS
 from uffdlab.errors import KernelError, MachineError, UffdlabError, UnknownKernel
 from uffdlab.reports import FORMS
 from uffdlab.scenarios import SCENARIOS
@@ -58,6 +59,21 @@ def run(scenario: str, kernel: tuple[str, ...], form: str, output: Path | None) 
     else:
         click.echo(text)
     sys.exit(0 if good else 1)
+
+
+@main.command("capabilities")
+@click.argument("kernel", nargs=-1, required=True)
+@click.option("--form", type=click.Choice(list(CAPABILITY_FORMS)), default="text", show_default=True)
+def capabilities(kernel: tuple[str, ...], form: str) -> None:
+    """Show what each KERNEL can do with a userfaultfd, side by side, found by trying."""
+    from uffdlab.lab import Lab  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
+
+    found = []
+    with _kernel_errors():
+        for name in kernel:
+            with Lab(name) as lab:
+                found.append(lab.capabilities)
+    click.echo(CAPABILITY_FORMS[form](found))
 
 
 @main.group()

@@ -277,6 +277,9 @@ class IoctlCalls:
         page_size = self._lab.page_size_at(start)
         length = values.get("len", 0)
         unaligned = "len" in ioctl.fields and bool(start % page_size or length % page_size or not length)
+        tried = self._lab.capabilities.get("modes", {}).get(ioctl.name)
+        if error in (_errno.EINVAL, _errno.ENOTTY) and tried is not None and 0 not in tried.values():
+            return f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})"
         return reasons.explain(
             ioctl,
             error,

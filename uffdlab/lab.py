@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from uffdlab import kernels
 from uffdlab.agent.memory import MEMORY, Memory
+from uffdlab.capabilities import Capabilities
 from uffdlab.deed import Deed, probe
 from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError
 from uffdlab.looking import Looking
@@ -90,7 +91,7 @@ class Lab:
         self._looking = Looking(
             self.target_call, lambda: self._machine.physical, self._now, kernel=self.kernel, machine=self._machine.name
         )
-        self._capabilities: dict[str, Any] | None = None
+        self._capabilities: Capabilities | None = None
         self._unsubscribe = self._machine.notify_to(self._notified)
         self._ahead_ns = 0
         try:
@@ -189,12 +190,11 @@ class Lab:
         return Child(self)
 
     @property
-    def capabilities(self) -> dict[str, Any]:
-        """What this kernel can do, found by trying: ``features`` (Feature) and ``continue_wp`` (bool or None)."""
+    def capabilities(self) -> Capabilities:
+        """What this kernel can do, found by trying; shown as a table with the version each came in."""
         if self._capabilities is None:
-            answer = self.target_call("probe")
-            self._capabilities = {**answer, "features": Feature(answer["features"])}
-        return dict(self._capabilities)
+            self._capabilities = Capabilities(self.kernel, self.target_call("probe", deadline=60.0))
+        return self._capabilities
 
     # --- looking
 

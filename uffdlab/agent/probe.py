@@ -1,50 +1,167 @@
-"""What this kernel can do, found by trying it on a scratch page."""
+"""What this kernel can do, found by trying it on scratch memory."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from uffdlab import uapi
-from uffdlab.agent import native, uffds
+from uffdlab.agent import commands, mappings, uffds
+from uffdlab.agent.memory import MEMORY, Memory
+from uffdlab.agent.native import lib
+from uffdlab.agent.rpc import Refusal
 
 _PAGE = mmap.PAGESIZE
+_PAGES = 2
+_PLACE = 0xC_0000_0000  # huge pages can lie there, and no region does
+_NOT_PROBED = {"memfd", "tmpfs", "tmpfs-private", "hugetlb-1g", "hugetlb-1g-private"}  # as shmem and hugetlb are
+_MODES = uapi.RegisterMode
+_NR_HUGEPAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
+# Those that change what an ioctl does without being asked for there, and those for whose messages munmap would wait.
+_UNWANTED = (
+    uapi.Feature.SIGBUS
+    | uapi.Feature.WP_ASYNC
+    | uapi.Feature.RWP_ASYNC
+    | uapi.Feature.EVENT_FORK
+    | uapi.Feature.EVENT_REMAP
+    | uapi.Feature.EVENT_REMOVE
+    | uapi.Feature.EVENT_UNMAP
+)
 
 
-def continue_wp() -> bool | None:
-    """Try UFFDIO_CONTINUE with MODE_WP on a scratch shmem page; no feature bit tells of it.
+@dataclass(frozen=True)
+class _Try:
+    # One ioctl with one mode: on which memory, registered how, and whether the page must be there before.
+    ioctl: str
+    mode: int
+    memory: str
+    register: uapi.RegisterMode
+    present: bool = False
 
-    None where the kernel has no minor faults or no write protection on shmem at all.
-    """
-    needed = uapi.Feature.MINOR_SHMEM | uapi.Feature.WP_HUGETLBFS_SHMEM | uapi.Feature.PAGEFAULT_FLAG_WP
-    file = native.memfd("probe", os.MFD_CLOEXEC)
-    start = 0
-    fd = -1
+
+def _tries() -> Iterator[_Try]:
+    missing, wp, minor, rwp = _MODES.MISSING, _MODES.WP, _MODES.MINOR, _MODES.RWP
+    for name, memory, register, present in (
+        ("UFFDIO_COPY", "anon", missing | wp, False),
+        ("UFFDIO_ZEROPAGE", "anon", missing, False),
+        ("UFFDIO_MOVE", "anon", missing, False),
+        ("UFFDIO_WRITEPROTECT", "anon", wp, True),
+        ("UFFDIO_CONTINUE", "shmem", minor | wp, False),
+        ("UFFDIO_POISON", "anon", missing, False),
+        ("UFFDIO_RWPROTECT", "anon", rwp, True),
+    ):
+        for mode in (0, *(int(bit) for bit in uapi.IOCTLS[name].modes)):
+            yield _Try(name, mode, memory, register, present)
+
+
+@contextlib.contextmanager
+def _scratch(memory: Memory) -> Iterator[mappings.Mapping]:
+    mapping = mappings.make(memory, _PLACE, _PAGES * max(memory.page_size, memory.unit), "probe")
     try:
-        os.ftruncate(file, _PAGE)
-        os.pwrite(file, b"\1", 0)  # the page is in the page cache now, and mapped nowhere
-        start = native.map_memory(0, _PAGE, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, file)
-        fd, _ = uffds.open_userfaultfd()
-        if uffds.call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": uapi.UFFD_API, "features": needed})["errno"]:
-            return None
-        page = {"start": start, "len": _PAGE}
-        mode = uapi.RegisterMode.MINOR | uapi.RegisterMode.WP
-        if uffds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], {**page, "mode": mode})["errno"]:
-            return None
-        answer = uffds.call(fd, uapi.IOCTLS["UFFDIO_CONTINUE"], {**page, "mode": uapi.ContinueMode.WP})
-        if answer["errno"] not in (0, errno.EINVAL):
-            raise OSError(answer["errno"], "the probe of UFFDIO_CONTINUE_MODE_WP came back with an unexpected errno")
-        return bool(answer["errno"] == 0)
+        yield mapping
     finally:
-        if fd >= 0:
-            os.close(fd)
-        if start:
-            native.unmap_memory(start, _PAGE)
-        os.close(file)
+        mapping.close()
+
+
+@contextlib.contextmanager
+def _userfaultfd(features: int) -> Iterator[int]:
+    fd, _ = uffds.open_userfaultfd()
+    try:
+        answer = uffds.call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": uapi.UFFD_API, "features": features})
+        if answer["errno"]:
+            raise OSError(answer["errno"], "UFFDIO_API refused features that it has offered")
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _attempt(one: _Try, features: int) -> int:
+    """Give the errno of one ioctl on fresh memory, 0 if it worked."""
+    with _userfaultfd(features) as fd, _scratch(MEMORY[one.memory]) as memory, _scratch(MEMORY["anon"]) as other:
+        lib.lab_poke(other.start, b"\1", 1)
+        if one.present:
+            lib.lab_poke(memory.start, b"\1", 1)
+        elif one.ioctl == "UFFDIO_CONTINUE":
+            lib.lab_poke(memory.alias, b"\1", 1)  # the page is in the page cache now, and not mapped
+        page = {"start": memory.start, "len": _PAGE}
+        registered = uffds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], {**page, "mode": one.register})
+        if registered["errno"]:
+            return int(registered["errno"])
+        words = {**page, "dst": memory.start, "src": other.start, "mode": one.mode}
+        ioctl = uapi.IOCTLS[one.ioctl]
+        answer = uffds.call(fd, ioctl, {name: words[name] for name in ioctl.fields if name in words})
+        return int(answer["errno"])
+
+
+def _modes(features: int) -> dict[str, dict[int, int]]:
+    found: dict[str, dict[int, int]] = {}
+    for one in _tries():
+        found.setdefault(one.ioctl, {})[one.mode] = _attempt(one, features)
+    return found
+
+
+def _set_mode(features: int) -> int:
+    with _userfaultfd(features) as fd:
+        words = {"enable": int(uapi.Feature.RWP_ASYNC), "disable": 0}
+        return int(uffds.call(fd, uapi.IOCTLS["UFFDIO_SET_MODE"], words)["errno"])
+
+
+def _memory(memory: Memory, features: int) -> dict[str, Any]:
+    """Give the errno of mapping it, and for each mode of UFFDIO_REGISTER its errno and the ioctls it offers."""
+    try:
+        with _scratch(memory) as mapping:
+            return {"errno": 0, "register": {int(mode): _register(mapping, mode, features) for mode in _MODES}}
+    except OSError as error:
+        return {"errno": error.errno or errno.EINVAL, "register": {}}
+    except Refusal as refusal:
+        return {"errno": refusal.data.get("errno", errno.EINVAL), "register": {}}
+
+
+def _register(mapping: mappings.Mapping, mode: uapi.RegisterMode, features: int) -> dict[str, int]:
+    with _userfaultfd(features) as fd:
+        words = {"start": mapping.start, "len": mapping.length, "mode": int(mode)}
+        answer = uffds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], words)
+        return {"errno": answer["errno"], "ioctls": 0 if answer["errno"] else answer["words"]["ioctls"]}
+
+
+@contextlib.contextmanager
+def _huge_pages() -> Iterator[None]:
+    # The private mapping needs its own pages beside those of its alias.
+    before = _NR_HUGEPAGES.read_text() if _NR_HUGEPAGES.exists() else ""
+    with contextlib.suppress(OSError):
+        commands.reserve_hugepages(2 << 20, 2 * _PAGES)
+    try:
+        yield
+    finally:
+        if before:
+            with contextlib.suppress(OSError):
+                _NR_HUGEPAGES.write_text(before)
 
 
 def all_of_it() -> dict[str, Any]:
-    """Give the features this kernel offers and what trying has shown."""
-    return {"features": uffds.offered_features(), "continue_wp": continue_wp()}
+    """Give what trying has shown.
+
+    ``features``: what UFFDIO_API offers.  ``ways``: for each way to open one its errno.  ``modes``: for each ioctl and
+    mode word the errno it came back with.  ``memory``: see :func:`_memory`.  ``continue_wp``: whether UFFDIO_CONTINUE
+    knows MODE_WP, None where it cannot be tried: no feature bit tells of it.
+    """
+    offered = uffds.offered_features()
+    features = offered & ~int(_UNWANTED)
+    modes = _modes(features)
+    modes["UFFDIO_SET_MODE"] = {0: _set_mode(features)}
+    plain, wp = (modes["UFFDIO_CONTINUE"][mode] for mode in (0, int(uapi.ContinueMode.WP)))
+    with _huge_pages():
+        memory = {name: _memory(kind, features) for name, kind in MEMORY.items() if name not in _NOT_PROBED}
+    return {
+        "features": offered,
+        "ways": uffds.ways(),
+        "modes": modes,
+        "memory": memory,
+        "continue_wp": None if plain else wp == 0,
+    }

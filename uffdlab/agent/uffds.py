@@ -49,6 +49,18 @@ def open_userfaultfd() -> tuple[int, str]:
     raise Refusal("no-userfaultfd", "no way to open a userfaultfd worked: " + "; ".join(tried) + setting)
 
 
+def ways() -> dict[str, int]:
+    """Try every way to open one; gives each way's errno, 0 where it worked."""
+    found = {}
+    for way, attempt in _WAYS:
+        try:
+            os.close(attempt())
+            found[way] = 0
+        except OSError as error:
+            found[way] = error.errno or errno.EINVAL
+    return found
+
+
 def call(fd: int, ioctl: uapi.Ioctl, values: dict[str, int]) -> dict[str, Any]:
     """Do one ioctl; gives its errno, its words as the kernel left them and its times."""
     argument = ffi.new("char[]", ioctl.pack(values))
