@@ -3,6 +3,7 @@
 from uffdlab.widgets.fault_log import FaultLog
 from uffdlab.widgets.ioctl_panel import IoctlPanel
 from uffdlab.widgets.page_grid import PageGrid
+from uffdlab.widgets.pte_inspector import PteInspector
 from uffdlab.widgets.timeline_view import TimelineView
 
-__all__ = ["FaultLog", "IoctlPanel", "PageGrid", "TimelineView"]
+__all__ = ["FaultLog", "IoctlPanel", "PageGrid", "PteInspector", "TimelineView"]

@@ -1,0 +1,41 @@
+"""An entry as a row of its bits, in HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from uffdlab.pte import Bit
+
+_SET = "background:#0072B2;color:#FFFFFF;font-weight:700"
+_CLEAR = "background:#F1F1F1;color:#000000"
+_CELL = "border:1px solid #7a7a7a;padding:2px 5px;text-align:center;white-space:nowrap"
+
+
+def bitfield(caption: str, bits: Sequence[Bit]) -> str:
+    """Give a table with a column a field, highest bit first: numbers, name, value; what each means as its title."""
+    numbers = names = values = ""
+    for bit in bits:
+        number = str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}"
+        value = str(bit.value) if bit.width <= 5 else f"{bit.value:#x}"
+        numbers += f'<th scope="col" style="{_CELL}">{number}</th>'
+        names += f'<td style="{_CELL}" title="{html.escape(bit.meaning)}">{html.escape(bit.name)}</td>'
+        values += f'<td style="{_CELL};{_SET if bit.value else _CLEAR}">{value}</td>'
+    rows = "".join(
+        f'<tr><th scope="row" style="text-align:left">{name}</th>{cells}</tr>'
+        for name, cells in (("bit", numbers), ("name", names), ("value", values))
+    )
+    head = f'<caption style="text-align:left">{html.escape(caption)}</caption>'
+    label = html.escape(caption)
+    return (
+        f'<div style="overflow-x:auto" tabindex="0" role="group" aria-label="{label}">'
+        f'<table style="border-collapse:collapse">{head}{rows}</table></div>'
+    )
+
+
+def meanings(bits: Sequence[Bit]) -> str:
+    """Give what each field that is set means, as a list."""
+    items = "".join(
+        f"<li>{html.escape(bit.name)}: {html.escape(bit.meaning)}</li>" for bit in bits if bit.value and bit.name
+    )
+    return f"<ul>{items}</ul>" if items else ""
