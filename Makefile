@@ -24,7 +24,7 @@ no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 
 .PHONY: demo
 demo: setup ## build two kernels, run the notebook, show every page before and after (build/demo/)
-	@$(python) -m uffdlab.demo
+	@mkdir -p "$(jupyter)" && $(python) -m uffdlab.demo
 
 .PHONY: lab
 lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
