@@ -68,11 +68,10 @@ class Deed:
     def contradicts(self, seen: Snapshot) -> State:
         """Give the bits of `seen`, taken of this page before, that cannot be true after what happened.
 
-        Present, writable and not PROT_NONE means that the processor lets the write through; write-protected by
-        userfaultfd and not writable means that it may not go through.
+        Present, writable and not PROT_NONE means that the processor lets the write through, whatever userfaultfd
+        thinks; write-protected by userfaultfd and not writable means that it may not go through.
         """
-        open_door = State.PRESENT | State.WRITABLE
-        if seen.has(open_door)[0] and seen.lacks(State.PROTNONE | State.UFFD_WP)[0] and not self.went_through:
+        if seen.has(State.PRESENT | State.WRITABLE)[0] and seen.lacks(State.PROTNONE)[0] and not self.went_through:
             return State.WRITABLE
         closed = seen.has(State.PRESENT | State.UFFD_WP)[0] and seen.lacks(State.WRITABLE)[0]
         still = self.after.has(State.UFFD_WP)[0] and self.after.lacks(State.WRITABLE)[0]

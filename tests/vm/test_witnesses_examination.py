@@ -1,0 +1,98 @@
+"""Every witness against the others: over memory types, modes and scenarios, and with lies put in on purpose."""
+
+import numpy as np
+import pytest
+
+from uffdlab import examination
+from uffdlab.cross_examination import CrossExamination
+from uffdlab.pte import State, pagemap, x86
+from uffdlab.scenarios import minor_wp
+
+pytestmark = pytest.mark.vm
+
+
+def test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught(any_lab):
+    cases = list(examination.examine(any_lab))
+    assert examination.table(cases).count(f"| {any_lab.kernel} |") == len(examination.MEMORIES)
+    assert len(cases) == len(examination.MEMORIES) * len(examination.MODES)
+    assert not [each for case in cases for each in case.disagreements]
+    made = [case for case in cases if not case.refused]
+    assert len(made) >= len(cases) // 2
+    for case in made:
+        assert case.lies > 0, case
+        assert case.caught == case.lies, case
+
+
+def test_witnesses_agree_on_every_snapshot_of_the_scenario(any_lab):
+    """The scenario looks by the best witness; here every page it looks at is asked of all of them."""
+    seen = []
+    look = any_lab.snapshot
+
+    def all_witnesses(where, witness=None):
+        if witness is None:
+            seen.append(CrossExamination([look(where, name) for name in any_lab.witnesses]))
+        return look(where, witness)
+
+    any_lab.snapshot = all_witnesses
+    try:
+        minor_wp(any_lab)
+    finally:
+        del any_lab.snapshot
+    assert len(seen) > 4
+    assert not [str(each) for examined in seen for each in examined.disagreements]
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong"),
+    [
+        (x86, "_X86_UFFD_WP", 9),
+        (x86, "_X86_PRESENT", 1),
+        (pagemap, "_PM_UFFD_WP", 56),
+        (pagemap, "_PM_PRESENT", 62),
+    ],
+)
+def test_a_mutated_decoder_is_caught(lab, monkeypatch, module, name, wrong):
+    region = lab.map(pages=8)
+    region.alias.fill()
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor", "wp")
+    uffd.continue_(region[:3])
+    uffd.continue_(region[3:5], wp=True)
+    uffd.writeprotect(region[6])
+    honest = [region.snapshot("physical"), region.snapshot("pagemap")]
+    assert CrossExamination(honest).agree
+    monkeypatch.setattr(module, name, wrong)
+    monkeypatch.setattr(x86, "_X86_LOW", x86._x86_low_table())
+    mutated = [region.snapshot("physical"), region.snapshot("pagemap")]
+    found = CrossExamination(mutated).disagreements
+    assert found
+    assert all(each.first_word or each.second_word for each in found)  # both raw words are there to judge by
+    uffd.close()
+    region.unmap()
+
+
+def test_a_decoder_that_finds_writable_in_another_bit_is_convicted_by_deed(lab, monkeypatch):
+    region = lab.map(pages=4)
+    region.alias.fill()
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor", "wp")
+    uffd.continue_(region, wp=True)
+    monkeypatch.setattr(x86, "_X86_RW", 2)  # the user bit
+    monkeypatch.setattr(x86, "_X86_LOW", x86._x86_low_table())
+    examined = lab.cross_examine(region, by_deed=True)
+    accused = {(each.page, each.bit, each.second) for each in examined.disagreements if each.first == "physical"}
+    assert accused == {(page, State.WRITABLE, "deed") for page in range(4)}
+    uffd.close()
+    region.unmap()
+
+
+def test_all_the_bits_of_64_pages_agree_while_the_guest_is_busy(lab):
+    region = lab.map(pages=64)
+    region.alias.fill()
+    uffd = lab.userfaultfd()
+    uffd.register(region, "minor", "wp")
+    uffd.continue_(region, wp=True)
+    snapshots = [region.snapshot("physical") for _ in range(20)]
+    assert all(np.array_equal(each.words, snapshots[0].words) for each in snapshots)
+    uffd.close()
+    region.unmap()
