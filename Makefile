@@ -45,7 +45,7 @@ check: setup-check ## ruff and mypy
 	@$(python) tests/run.py check
 
 .PHONY: bench
-bench: setup ## measure against peers, write build/bench/results.json
+bench: setup-test ## measure against peers, write build/bench/results.json
 	@$(python) benchmarks/run.py
 
 .PHONY: clean distclean

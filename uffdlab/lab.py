@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from uffdlab.cross_examination import CrossExamination
     from uffdlab.machines import Machine
     from uffdlab.snapshot import Snapshot
+    from uffdlab.widgets.bench import Bench
 
 _BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
 _NONCE_BYTES = 32
@@ -377,6 +378,12 @@ class Lab:
 
     def _now(self) -> int:
         return time.monotonic_ns() + self._ahead_ns
+
+    def bench(self, **keywords: Any) -> Bench:
+        """Lay all of the widgets out as one workbench in a notebook; keywords as of :class:`uffdlab.widgets.Bench`."""
+        from uffdlab.widgets.bench import Bench  # noqa: PLC0415 - scripts need no widgets
+
+        return Bench(self, **keywords)
 
     # --- the machine
 

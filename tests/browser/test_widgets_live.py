@@ -129,3 +129,69 @@ def test_step_through_the_timeline(run_cells, page, axe, closing):
     view.get_by_role("button", name="newest entry").click()
     expect(pages.get_by_label("page 3: present, not writable, uffd-wp")).to_be_visible()
     assert page.thrown == []
+
+
+def test_an_entry_and_the_way_to_it(run_cells, page, axe, closing):
+    cells = ["inspector = PteInspector(region, grid=grid, page=2)\ninspector", "uffd.continue_(region[:4], wp=True)"]
+    run_cells("inspector", LAB, "grid", *cells, "pass")
+    page.locator(".jp-CodeCell").nth(4).locator(".cm-content").fill(CLOSE)
+    output = page.locator(".jp-CodeCell").nth(2)
+    expect(output.get_by_text("The same page: all end at page frame")).to_be_visible()
+    page.get_by_role("grid").get_by_label("page 3: ").focus()
+    expect(output.get_by_role("table", name=re.compile("^page 3 of region-1: PTE 0x"))).to_be_visible()
+    expect(output.get_by_role("rowheader", name="PGD")).to_be_visible()
+    assert axe(page, ".uffdlab.widget-vbox") == []
+    output.locator(".uffdlab").first.screenshot(path=SHOTS / "pte-inspector-light.png")
+    page.get_by_role("grid").get_by_label("page 20: ").focus()
+    expect(output.get_by_text("Mapped in one of them only")).to_be_visible()
+    assert page.thrown == []
+
+
+def test_pick_a_kernel_boot_it_compare_it(run_cells, page, axe):
+    cells = [
+        "from uffdlab.widgets import *\npicker = KernelPicker('6.1-base')\npicker",
+        "pass",
+        "pass",
+    ]
+    run_cells("picker", *cells)
+    page.get_by_role("button", name="boot").click()
+    expect(page.get_by_text(re.compile("6.1-base runs: Linux 6.1"))).to_be_visible(timeout=60_000)
+    second, third = (page.locator(".jp-CodeCell").nth(number).locator(".cm-content") for number in (1, 2))
+    second.fill("panel = LabPanel(picker.lab)\npanel")
+    run_again(page, 1)
+    expect(page.get_by_role("row", name="UFFDIO_CONTINUE_MODE_WP no")).to_be_visible()
+    third.fill(
+        "region = picker.lab.map(pages=16)\none = region.snapshot()\nregion.write(3).result()\n"
+        "grids = CompareGrids({'untouched': one, 'touched': region.snapshot()})\ngrids"
+    )
+    run_again(page, 2)
+    expect(page.get_by_label("page 3: present, writable")).to_be_visible()
+    expect(page.get_by_label("page 4: absent, unchanged")).to_be_visible()
+    assert axe(page, ".uffdlab.widget-vbox") == []
+    page.locator(".uffdlab.widget-vbox").nth(1).screenshot(path=SHOTS / "lab-panel-light.png")
+    page.locator(".uffdlab.widget-vbox").last.screenshot(path=SHOTS / "compare-grids-light.png")
+    page.get_by_role("button", name="close").click()
+    expect(page.get_by_text("this lab is closed; boot starts a new one", exact=True)).to_be_visible()
+    assert page.thrown == []
+
+
+def test_the_bench(run_cells, page, axe, closing):
+    run_cells("bench", "import uffdlab\nlab = uffdlab.Lab('6.1-series')\nlab.bench()", "pass")
+    page.locator(".jp-CodeCell").nth(1).locator(".cm-content").fill(CLOSE)
+    output = page.locator(".jp-CodeCell").first
+    output.get_by_role("checkbox", name=re.compile("^MINOR ")).check()
+    output.get_by_role("button", name="send").click()
+    expect(output.get_by_text(re.compile("MINOR.*→ done"))).to_be_visible()
+    output.get_by_label("page 3: ").focus()
+    output.get_by_role("button", name="read the page").click()
+    output.get_by_role("tab", name="faults").click()
+    expect(output.get_by_role("radio", name=re.compile(r"page 3 of region-1 \(minor, read\)"))).to_be_checked()
+    output.get_by_role("button", name="continue", exact=True).click()
+    expect(output.get_by_text("No touch waits.")).to_be_visible()
+    expect(output.get_by_label("page 3: present, writable")).to_be_visible()
+    assert axe(page, ".uffdlab.widget-vbox") == []
+    for name in ("timeline", "page tables", "lab"):
+        output.get_by_role("tab", name=name).click()
+        page.wait_for_timeout(500)
+        output.screenshot(path=SHOTS / f"bench-{name.replace(' ', '-')}.png")
+    assert page.thrown == []

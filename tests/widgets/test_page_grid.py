@@ -124,6 +124,11 @@ def test_a_huge_page_spans_its_width(snapshot):
     assert PageGrid(snapshot((WP, 4)))._kinds[0]["span"] == 1
 
 
+def test_where_the_walk_to_an_absent_page_ends_is_no_change(snapshot):
+    grid = PageGrid(snapshot((ABSENT, 4)), snapshot((ABSENT, 4), level=2))
+    assert grid._codes == grid._before
+
+
 def test_the_page_asks_for_an_entry(snapshot, sent):
     grid = PageGrid(snapshot((WP, 8), first=16), snapshot((ABSENT, 8), first=16))
     sent.clear()

@@ -1,9 +1,23 @@
 """The widgets: what a lab knows, to look at and to act on in a notebook.  Each works alone."""
 
+from uffdlab.widgets.bench import Bench
+from uffdlab.widgets.compare_grids import CompareGrids
 from uffdlab.widgets.fault_log import FaultLog
 from uffdlab.widgets.ioctl_panel import IoctlPanel
+from uffdlab.widgets.kernel_picker import KernelPicker
+from uffdlab.widgets.lab_panel import LabPanel
 from uffdlab.widgets.page_grid import PageGrid
 from uffdlab.widgets.pte_inspector import PteInspector
 from uffdlab.widgets.timeline_view import TimelineView
 
-__all__ = ["FaultLog", "IoctlPanel", "PageGrid", "PteInspector", "TimelineView"]
+__all__ = [
+    "Bench",
+    "CompareGrids",
+    "FaultLog",
+    "IoctlPanel",
+    "KernelPicker",
+    "LabPanel",
+    "PageGrid",
+    "PteInspector",
+    "TimelineView",
+]

@@ -9,7 +9,7 @@ from uffdlab.pte import Bit
 
 _SET = "background:#0072B2;color:#FFFFFF;font-weight:700"
 _CLEAR = "background:#F1F1F1;color:#000000"
-_CELL = "border:1px solid #7a7a7a;padding:2px 5px;text-align:center;white-space:nowrap"
+_CELL = "border:1px solid #7a7a7a;padding:1px 3px;text-align:center;white-space:nowrap;font-size:0.82em"
 
 
 def bitfield(caption: str, bits: Sequence[Bit]) -> str:

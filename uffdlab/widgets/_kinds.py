@@ -36,10 +36,12 @@ class Kinds:
 
     def codes(self, snapshot: Snapshot) -> NDArray[np.uint32]:
         """Number each page's kind; uint32, shape (n,)."""
+        # The level matters to a huge page's width; where an absent page's walk ends is no difference between pages.
+        levels = np.where(snapshot.states & np.uint32(State.HUGE), snapshot.levels, np.uint8(0)).astype(np.uint64)
         keys = (
             snapshot.states.astype(np.uint64)
             | snapshot.known.astype(np.uint64) << _WIDTH
-            | snapshot.levels.astype(np.uint64) << np.uint64(2 * len(State))
+            | levels << np.uint64(2 * len(State))
         )
         # Neighbours are mostly alike: sort the first of each run, not every page.
         starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if keys.size else np.arange(0)

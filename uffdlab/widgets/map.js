@@ -1,6 +1,6 @@
 import { make } from "./elements.js";
 import { tile } from "./looks.js";
-import { between, rangeName, summary, tally } from "./pages.js";
+import { between, summary, tally } from "./pages.js";
 
 // A pane of more pages than can be elements: a canvas whose cells stand for 2^n pages each, from all of them down to one.
 // For assistive technology there is one real cell, that of the cursor, which says what its range holds.
@@ -8,6 +8,7 @@ import { between, rangeName, summary, tally } from "./pages.js";
 export const COLUMNS = 64;
 const ROWS = 24;
 const TILES = 256;
+const KEPT = 20000;
 
 // The fewest pages a cell must stand for, so that all fit.
 export function widest(count) {
@@ -72,6 +73,7 @@ export class PageMap {
     this.view = view;
     this.side = 12;
     this.tiles = new Map();
+    this.seen = new Map();
     this.frames = 0;
     this.pending = 0;
     this.canvas = make("canvas", { class: "uffdlab-canvas", "aria-hidden": "true" });
@@ -116,6 +118,7 @@ export class PageMap {
   draw(codes, faded) {
     this.codes = codes;
     this.faded = faded;
+    this.seen.clear();
     this.soon();
   }
 
@@ -177,20 +180,11 @@ export class PageMap {
   }
 
   paintCell(from, to, x, y) {
-    const { brush, side, codes, host } = this;
+    const { brush, side, host } = this;
     const size = side - 1;
-    let kind = codes[from];
-    for (let at = from + 1; at < to; at += 1) {
-      if (codes[at] !== kind) {
-        kind = -1;
-        break;
-      }
-    }
-    if (kind >= 0) {
-      brush.drawImage(this.stamp(kind), x, y, size, size);
-    } else {
-      this.paintMixed(tally(codes, from, to, host.kinds.length), to - from, x, y, size);
-    }
+    const held = this.held(from, to);
+    if (typeof held === "number") brush.drawImage(this.stamp(held), x, y, size, size);
+    else this.paintMixed(held, to - from, x, y, size);
     if (this.faded && this.unchanged(from, to)) {
       brush.fillStyle = "rgba(255,255,255,0.75)";
       brush.fillRect(x, y, size, size);
@@ -201,6 +195,22 @@ export class PageMap {
       brush.lineWidth = 2;
       brush.strokeRect(x + 1, y + 1, size - 2, size - 2);
     }
+  }
+
+  // What a cell holds: the one kind of all its pages, or how many there are of each; kept until the pages change.
+  held(from, to) {
+    const { codes, seen, view, host } = this;
+    const key = from * 2 * view.widest + view.per;
+    let held = seen.get(key);
+    if (held === undefined) {
+      const kind = codes[from];
+      let at = from + 1;
+      while (at < to && codes[at] === kind) at += 1;
+      held = at === to ? kind : tally(codes, from, to, host.kinds.length);
+      if (seen.size > KEPT) seen.clear();
+      seen.set(key, held);
+    }
+    return held;
   }
 
   // Pages in several states: a stripe for each, as wide as its share.
@@ -319,10 +329,5 @@ export class PageMap {
     }
     event.preventDefault();
     event.stopPropagation();
-  }
-
-  rangeText() {
-    const [from, to] = this.view.cell(this.view.cursor);
-    return rangeName(from + this.host.first, to - from);
   }
 }

@@ -80,7 +80,8 @@ class PteInspector(LabBox):
             leaf = walk.leaf
             parts += [bitfield(f"{walk.what or hex(walk.address)}: {leaf.name} {leaf.word:#018x}", walk.bits())]
             parts += [meanings(walk.bits())]
-        return "".join(parts) + walks._repr_html_()
+        around = '<div style="overflow-x:auto;line-height:1.5" tabindex="0" role="group" aria-label="page tables">'
+        return f"{''.join(parts)}{around}{walks._repr_html_()}</div>"
 
     def _asked_of_a_witness(self) -> str:
         # Where the host cannot see the guest's memory there are no tables to walk.

@@ -1,0 +1,133 @@
+"""A grid of 1,048,576 pages in Chromium, rendered in software: first paint, frames in pan and zoom, a change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from harness import Row, median_seconds
+from playwright.sync_api import sync_playwright
+
+from uffdlab.snapshot import Snapshot
+from uffdlab.widgets import PageGrid
+from uffdlab.widgets._source import css, javascript
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+PAGES = 1 << 20
+CHANGED = 512
+SECONDS = 3
+
+# A model with the traits as they come over the wire: the codes are bytes already, nothing is unpacked.
+MODEL = """([state, data]) => {
+  const bytes = Uint8Array.from(atob(data), char => char.charCodeAt(0));
+  const heard = new Map();
+  window.model = {
+    state: { ...state, _codes: new DataView(bytes.buffer), _before: new DataView(new ArrayBuffer(0)) },
+    get(name) { return this.state[name]; },
+    set(name, value) { this.state[name] = value; },
+    save_changes() {}, send() {},
+    on(event, action) { heard.set(event, [...(heard.get(event) || []), action]); },
+    off() {},
+    tell(event, ...given) { for (const action of heard.get(event) || []) action(...given); },
+  };
+  widget.initialize({ model });
+}"""
+PAINTED = "new Promise(done => requestAnimationFrame(() => setTimeout(() => done(performance.now()), 0)))"
+FIRST_PAINT = """async () => {
+  const el = document.body.appendChild(document.createElement('div'));
+  const start = performance.now();
+  widget.render({ model, el });
+  window.grid = el.uffdlab;
+  const painted = await %s;
+  if (!grid.panes[0].frames) throw new Error('nothing was painted');
+  return painted - start;
+}""" % PAINTED  # noqa: UP031 - braces belong to the JavaScript
+BARE_PAINT = """async () => {
+  const canvas = document.body.appendChild(document.createElement('canvas'));
+  canvas.width = canvas.height = 1024;
+  const codes = grid.codes('_codes'), start = performance.now();
+  const picture = new ImageData(1024, 1024), pixels = new Uint32Array(picture.data.buffer);
+  const colours = [0xfff1f1f1, 0xff009fe6, 0xffb27200, 0xffe6ccd8];
+  for (let at = 0; at < codes.length; at += 1) pixels[at] = colours[codes[at] & 3];
+  canvas.getContext('2d').putImageData(picture, 0, 0);
+  const took = await %s - start;
+  canvas.remove();
+  return took;
+}""" % PAINTED  # noqa: UP031
+# In every frame the view is panned or zoomed, through all levels and back, and the map is painted anew.
+FRAMES = """seconds => new Promise(done => {
+  const pane = grid.panes[0], { view } = grid, painted = pane.frames, start = performance.now();
+  let count = 0;
+  const next = () => {
+    count += 1;
+    if (count %% 8 === 0) view.zoom(count %% 176 < 88 ? 2 : 0.5, (count * 7919) %% view.count);
+    else view.pan(count %% 16 < 8 ? 0.5 : -0.5);
+    if (performance.now() - start < seconds * 1000) requestAnimationFrame(next);
+    else done((pane.frames - painted) / (performance.now() - start) * 1000);
+  };
+  requestAnimationFrame(next);
+})""".replace("%%", "%")
+EMPTY_FRAMES = """seconds => new Promise(done => {
+  let count = 0;
+  const start = performance.now();
+  const next = () => {
+    count += 1;
+    if (performance.now() - start < seconds * 1000) requestAnimationFrame(next);
+    else done(count / (performance.now() - start) * 1000);
+  };
+  requestAnimationFrame(next);
+})"""
+CHANGE = """async changed => {
+  grid.view.zoom(1 / grid.view.widest);
+  await %s;
+  const start = performance.now();
+  model.tell('msg:custom', { patch: 4096 }, [new DataView(new Uint8Array(changed).fill(1).buffer)]);
+  return await %s - start;
+}""" % (PAINTED, PAINTED)  # noqa: UP031
+
+
+def rows() -> Iterator[Row]:
+    """The peers: the same pages as the pixels of one bare image; the frames of a page that draws nothing."""
+    import base64  # noqa: PLC0415
+
+    one, other = _snapshot(0), _snapshot(CHANGED)
+    grid = PageGrid(one)
+    state = {name: getattr(grid, name) for name in ("mode", "selection", "cursor", "_meta", "_kinds", "_said")}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_content(f"<style>{css('page_grid.css')}</style><body></body>")
+        module = javascript("page_grid.js").replace("export default", "globalThis.widget =")
+        page.add_script_tag(content=f"(() => {{ {module} }})()")
+        page.evaluate(MODEL, [state, base64.b64encode(grid._codes).decode()])  # noqa: SLF001 - what goes over the wire
+        empty = float(page.evaluate(EMPTY_FRAMES, SECONDS))
+        first = float(page.evaluate(FIRST_PAINT))
+        bare = float(page.evaluate(BARE_PAINT))
+        yield Row("grid_1m_first_paint", first, "ms", "a bare image of as many pixels", bare)
+        yield Row("grid_1m_frames", float(page.evaluate(FRAMES, SECONDS)), "1/s", "a page that draws nothing", empty)
+        yield Row("grid_1m_change", float(page.evaluate(CHANGE, CHANGED)), "ms", "first paint of all", first)
+        browser.close()
+    sent: list[int] = []
+    grid.send = lambda _content, buffers=(): sent.append(sum(map(len, buffers)))
+    both = [one, other]
+    seconds = median_seconds(partial(_turn, grid, both), runs=5)
+    whole = median_seconds(partial(PageGrid, one), runs=3)
+    yield Row("grid_1m_show", seconds * 1e3, "ms", "a new grid of all", whole * 1e3)
+    yield Row("grid_1m_change_sent", float(sent[-1]), "B", "all pages", float(len(grid._codes)))  # noqa: SLF001
+
+
+def _turn(grid: PageGrid, both: list[Snapshot]) -> None:
+    both.reverse()
+    grid.show(both[0])
+
+
+def _snapshot(changed: int) -> Snapshot:
+    # Runs of 64 pages in one of three states, the first `changed` pages in one of them.
+    kinds: Any = np.array([0, 0x8000000000000465, 0x8000000000000867], dtype=np.uint64)
+    words = np.repeat(np.random.default_rng(1).choice(kinds, PAGES // 64), 64)
+    words[4096 : 4096 + changed] = kinds[1]
+    levels = np.ones(PAGES, dtype=np.uint8)
+    return Snapshot(region="region-1", start=0, page_size=4096, witness="physical", words=words, levels=levels)

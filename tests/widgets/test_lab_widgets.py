@@ -1,0 +1,150 @@
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from uffdlab.errors import LabClosed, UnknownKernel, UsageError
+from uffdlab.uapi import Feature
+from uffdlab.widgets import CompareGrids, KernelPicker, LabPanel, _loop, kernel_picker
+
+ABSENT, WP, WRITABLE = 0, 0x8000000000000465, 0x8000000000000867
+
+
+class Lab:
+    def __init__(self, kernel="6.1-series"):
+        self.kernel, self.release, self.console = kernel, "6.1.0", "\n".join(f"line <{n}>" for n in range(40))
+        self.witnesses = ("physical", "pagemap")
+        self.closed, self.targets = False, 0
+
+    def call(self, method):
+        if self.closed:
+            raise LabClosed("this lab is closed")
+
+    @property
+    def capabilities(self):
+        return {"features": Feature.MISSING_SHMEM | Feature.MINOR_SHMEM, "continue_wp": True}
+
+    def restart_target(self):
+        if self.closed:
+            raise LabClosed("this lab is closed")
+        self.targets += 1
+
+    def close(self):
+        self.closed = True
+
+
+@pytest.fixture
+def booting(monkeypatch):
+    # Booting without a machine: what is asked for, and a gate to hold it.
+    space = SimpleNamespace(asked=[], labs=[], gate=threading.Event(), error=None)
+    space.gate.set()
+
+    def get(name, *, progress):
+        space.asked.append(name)
+        progress.start(name, "not here yet")
+        progress.stage("compiling", 200, "objects")
+        for done in range(201):
+            progress.at(done)
+        space.gate.wait(10)
+        if space.error:
+            raise space.error
+
+    def lab(name):
+        space.labs.append(Lab(name))
+        return space.labs[-1]
+
+    monkeypatch.setattr(kernel_picker.supply, "get", get)
+    monkeypatch.setattr(kernel_picker, "Lab", lab)
+    return space
+
+
+def finish(thread):
+    thread.join(10)
+    assert not thread.is_alive()
+    _loop.soon(lambda: None)  # what the thread left for the main thread
+
+
+def test_boots_on_a_thread_and_tells(booting):
+    picker = KernelPicker("debian/trixie")
+    assert "6.1-as-posted" in picker.kernel.options
+    booting.gate.clear()
+    thread = picker.boot()
+    assert picker.boot() is thread
+    assert picker.button.disabled
+    assert picker.lab is None
+    booting.gate.set()
+    finish(thread)
+    assert booting.asked == ["debian/trixie"]
+    assert picker.lab is booting.labs[0]
+    assert picker.said.text == "debian/trixie runs: Linux 6.1.0"
+    assert not picker.button.disabled
+    picker.close()
+
+
+def test_a_boot_that_fails_is_told(booting):
+    booting.error = UnknownKernel("there is no kernel 'x'")
+    picker = KernelPicker("x")
+    finish(picker.boot())
+    assert (picker.lab, picker.said.text) == (None, "there is no kernel 'x'")
+    assert not picker.button.disabled
+
+
+def test_a_lab_that_comes_after_closing_is_closed(booting):
+    picker = KernelPicker()
+    booting.gate.clear()
+    thread = picker.boot()
+    picker.close()
+    booting.gate.set()
+    finish(thread)
+    assert booting.labs[0].closed
+
+
+def test_the_panel_shows_the_lab_and_starts_anew(booting):
+    lab = Lab()
+    panel = LabPanel(lab)
+    text = panel.facts.value
+    assert "MISSING_SHMEM, MINOR_SHMEM" in text
+    assert "line &lt;39&gt;" in text
+    assert "line &lt;3&gt;" not in text
+    panel.target.click()
+    assert lab.targets == 1
+    assert "new target process" in panel.said.text
+    panel.end.click()
+    assert lab.closed
+    assert "this lab is closed — boot starts a new lab" in panel.facts.value
+    panel.target.click()
+    assert panel.said.text == "this lab is closed — boot starts a new lab"
+    finish(panel.picker.boot())
+    assert panel.lab is booting.labs[0]
+    assert "MISSING_SHMEM" in panel.facts.value
+    panel.close()
+
+
+def test_kernels_next_to_each_other(snapshot):
+    grids = CompareGrids(
+        {
+            "6.1-series": snapshot((WP, 4), (ABSENT, 4)),
+            "as posted": snapshot((WRITABLE, 4), (ABSENT, 4)),
+            "trixie": snapshot((WP, 4), (ABSENT, 4)),
+        }
+    )
+    assert len(grids.differences["as posted"]) == 4
+    assert not grids.differences["trixie"]
+    html = grids.to_html()
+    assert "as posted against 6.1-series: 4 pages (0–3)" in html
+    assert "trixie against 6.1-series: the same on 8 pages" in html
+    assert html.count("<img alt=") == 3
+    assert [grid.mode for grid in grids.grids] == ["side", "changed", "changed"]
+    grids.grids[0].cursor = 5
+    assert [grid.cursor for grid in grids.grids] == [5, 5, 5]
+    grids.close()
+
+
+def test_bad_input(snapshot, booting):
+    with pytest.raises(UsageError, match="at least two"):
+        CompareGrids({"one": snapshot((WP, 4))})
+    with pytest.raises(UsageError, match="different pages"):
+        CompareGrids({"one": snapshot((WP, 4)), "two": snapshot((WP, 5))})
+    for make in (lambda: KernelPicker(kernle="x"), lambda: LabPanel(Lab(), la=1)):
+        with pytest.raises(TypeError, match="did you mean"):
+            make()

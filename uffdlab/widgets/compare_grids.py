@@ -1,0 +1,82 @@
+"""CompareGrids: the same pages on several kernels next to each other, differences from the first marked."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets  # type: ignore[import-untyped]
+
+from uffdlab import figures
+from uffdlab.errors import UsageError
+from uffdlab.snapshot import Difference
+from uffdlab.widgets._box import LabBox
+from uffdlab.widgets.page_grid import PageGrid
+
+if TYPE_CHECKING:
+    from uffdlab.snapshot import Snapshot
+
+
+class CompareGrids(LabBox):
+    """One grid a snapshot; in all but the first the pages that are as in the first are faded.
+
+    Parameters
+    ----------
+    snapshots : mapping of str to Snapshot
+        By name, of the same pages; the first is what the others are compared with.
+
+    Attributes
+    ----------
+    differences : dict of str to Difference
+        For each of the others, what differs from the first.
+
+    Raises
+    ------
+    UsageError
+        If there are fewer than two, or they are not of the same pages.
+    """
+
+    _keywords = ("snapshots",)
+    grids: Sequence[PageGrid] = ()
+
+    def __init__(self, snapshots: Mapping[str, Snapshot], **keywords: Any) -> None:
+        if len(snapshots) < 2:
+            raise UsageError("there is nothing to compare; give at least two snapshots, as {name: snapshot}")
+        (self._first, one), *others = snapshots.items()
+        self._snapshots = dict(snapshots)
+        self.differences: dict[str, Difference] = {name: other - one for name, other in others}
+        grids = [PageGrid(one)]
+        grids += [PageGrid(other, one, mode="changed") for _, other in others]
+        self.grids = grids
+        panes = [
+            ipywidgets.VBox([ipywidgets.HTML(f"<p><b>{html.escape(name)}</b></p>"), grid])
+            for name, grid in zip(snapshots, grids, strict=True)
+        ]
+        side_by_side = ipywidgets.HBox(panes, layout={"flex_flow": "row wrap"})
+        super().__init__([ipywidgets.HTML(self._told()), side_by_side], **keywords)
+        # The cursor is the same in all of them.
+        for grid in grids[1:]:
+            ipywidgets.link((grids[0], "cursor"), (grid, "cursor"))
+
+    def _told(self) -> str:
+        items = ""
+        for name, difference in self.differences.items():
+            lines = [str(change) for change in difference.changes()]
+            told = "; ".join(lines) if lines else f"the same on {len(difference.before)} pages"
+            items += f"<li>{html.escape(f'{name} against {self._first}: {told}')}</li>"
+        return f"<ul>{items}</ul>"
+
+    def to_html(self) -> str:
+        """Give the differences, and a picture of each snapshot with its alt text."""
+        pictures = "".join(
+            f"<p>{html.escape(name)}</p>{figures.grid(snapshot)._repr_html_()}"
+            for name, snapshot in self._snapshots.items()
+        )
+        return self._told() + pictures
+
+    def close(self) -> None:
+        """Take all of it away."""
+        for grid in self.grids:
+            grid.close()
+        super().close()

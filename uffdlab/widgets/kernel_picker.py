@@ -1,0 +1,136 @@
+"""KernelPicker: choose a kernel and boot a lab on it, with progress."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets  # type: ignore[import-untyped]
+import traitlets
+
+from uffdlab.kernels import catalogue, supply
+from uffdlab.lab import Lab
+from uffdlab.widgets._box import LabBox, Said
+from uffdlab.widgets._loop import soon
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_STEPS = 0.005  # of a part; smaller ones are not shown
+
+
+class KernelPicker(LabBox):
+    """A list of the kernels there are, and a button that boots a lab on the chosen one.
+
+    Fetching, building and booting happen on a thread of their own; the notebook goes on meanwhile.
+
+    Parameters
+    ----------
+    kernel : str
+        The kernel that is chosen first.
+
+    Attributes
+    ----------
+    lab : Lab or None
+        Trait.  The lab that was booted last; the one before it is left to you to close.
+    """
+
+    _keywords = ("kernel",)
+
+    lab = traitlets.Any(allow_none=True)
+
+    def __init__(self, kernel: str = "6.1-series", **keywords: Any) -> None:
+        names = [entry.name for entry in catalogue.load()]
+        if kernel not in names:
+            names.append(kernel)
+        style = {"description_width": "initial"}
+        self.kernel = ipywidgets.Dropdown(options=names, value=kernel, description="kernel", style=style)
+        self.button = ipywidgets.Button(description="boot", button_style="primary", tooltip="boot a lab on this kernel")
+        self.bar = ipywidgets.FloatProgress(value=0, min=0, max=1, layout={"visibility": "hidden"})
+        self.said = Said()
+        self._open, self._thread = True, threading.Thread()
+        super().__init__([ipywidgets.HBox([self.kernel, self.button, self.bar]), self.said], **keywords)
+        self.button.on_click(lambda _button: self.boot())
+
+    def boot(self) -> threading.Thread:
+        """Boot a lab on the chosen kernel; `lab` is set when it is there.
+
+        Returns
+        -------
+        Thread
+            That of the boot, this one's or one that runs already.
+        """
+        if not self._thread.is_alive():
+            name = str(self.kernel.value)
+            self.button.disabled = True
+            self.bar.value, self.bar.layout.visibility = 0, "visible"
+            self.said.text = f"{name} boots …"
+            self._thread = threading.Thread(target=self._boot, args=(name,), name=f"boot {name}", daemon=True)
+            self._thread.start()
+        return self._thread
+
+    def _boot(self, name: str) -> None:
+        try:
+            supply.get(name, progress=_Shown(self._told))
+            lab = Lab(name)
+        except Exception as error:  # noqa: BLE001 - it is told where the user looks
+            message = str(error)
+            soon(lambda: self._ended(None, message))
+            return
+        soon(lambda: self._ended(lab, f"{name} runs: Linux {lab.release}"))
+
+    def _told(self, text: str, share: float) -> None:
+        def show() -> None:
+            if self._open:
+                self.said.text, self.bar.value = text, share
+
+        soon(show)
+
+    def _ended(self, lab: Lab | None, text: str) -> None:
+        if not self._open:
+            if lab is not None:
+                lab.close()
+            return
+        self.said.text = text
+        self.button.disabled, self.bar.layout.visibility = False, "hidden"
+        if lab is not None:
+            self.lab = lab
+
+    def close(self) -> None:
+        """Take it away; a lab that still boots is closed when it is there."""
+        self._open = False
+        super().close()
+
+    def to_html(self) -> str:
+        """Say which kernel is chosen."""
+        return f"<p>{self.kernel.value}: {self.said.text or 'not booted'}</p>"
+
+
+class _Shown:
+    """A Progress (uffdlab.kernels) that tells a text and the share of the part that is done."""
+
+    def __init__(self, told: Callable[[str, float], None]) -> None:
+        self._told, self._text, self._total, self._last = told, "", 0, 0.0
+
+    def start(self, kernel: str, text: str) -> None:
+        """Begin."""
+        self._told(f"{kernel}: {text}", 0.0)
+
+    def stage(self, text: str, total: int = 0, unit: str = "") -> None:
+        """Begin a part."""
+        self._text, self._total, self._last = f"{text} ({unit})" if unit else text, total, 0.0
+        self._told(self._text, 0.0)
+
+    def at(self, done: int) -> None:
+        """So much of the part is done."""
+        share = min(1.0, done / self._total) if self._total else 0.0
+        if share - self._last >= _STEPS:
+            self._last = share
+            self._told(self._text, share)
+
+    def finish(self, text: str) -> None:
+        """All is done."""
+        self._told(text, 1.0)
+
+    def close(self) -> None:
+        """Nothing is open."""
