@@ -69,3 +69,18 @@ def test_an_oops_without_a_panic():
 
 def test_no_panic():
     assert console(b"all is well\nDEBUG: fine\n").panic() == ""
+
+
+def test_the_crash_is_shown_from_shortly_before_its_first_line():
+    made = console(
+        b"".join(b"before %d\n" % number for number in range(50))
+        + b"[    1.2] Oops: 0002 [#1] SMP\n"
+        + b"".join(b"trace %d\n\n" % number for number in range(60))
+        + b"[    1.4] Kernel panic - not syncing: Fatal exception\n"
+    )
+    lines = made.crash().splitlines()
+    assert lines[0] == "before 40"
+    assert lines[10] == "[    1.2] Oops: 0002 [#1] SMP"
+    assert lines[-1] == "[    1.4] Kernel panic - not syncing: Fatal exception"
+    assert len(made.crash(10).splitlines()) == 10
+    assert console(b"fine\n").crash() == "fine"

@@ -53,6 +53,17 @@ class Console:
         kept = [line for line in self.text()[-(lines * 400) :].splitlines() if line.strip()]
         return "\n".join(kept[-lines:])
 
+    def crash(self, lines: int = 80) -> str:
+        """Return what was said from ten lines before the kernel's first complaint on, at most so many lines."""
+        text = self.text()
+        first = _PANIC.search(text)
+        if first is None:
+            return self.tail()
+        before = [line for line in text[: first.start()].split("\n")[:-1] if line.strip()]
+        start = text.rfind("\n", 0, first.start()) + 1
+        after = [line for line in text[start:].splitlines() if line.strip()]
+        return "\n".join([*before[-10:], *after][:lines])
+
     def panic(self) -> str:
         """Return the line in which the kernel panicked, or else first oopsed; empty if it did neither."""
         found = [match.group().strip() for match in _PANIC.finditer(self.text())]
