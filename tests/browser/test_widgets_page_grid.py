@@ -130,6 +130,22 @@ def test_a_million_pages(run_cells, page, axe):
     assert page.thrown == []
 
 
+def test_a_region_that_is_gone_is_said(run_cells, page):
+    gone = """
+from uffdlab.errors import LabClosed
+from uffdlab.timeline import Timeline
+class Gone:
+    timeline = Timeline()
+    lab = property(lambda self: self)
+    def snapshot(self):
+        raise LabClosed("this lab is closed; make a new one")
+"""
+    run_cells("gone", MAKE + gone, "grid = PageGrid(after)\ngrid", "grid.follow(Gone())\npass")
+    told = "This grid follows no longer: this lab is closed; make a new one"
+    expect(page.locator(".uffdlab-choice")).to_have_text(told)
+    assert page.thrown == []
+
+
 def test_an_error_in_the_page_reaches_the_notebook(run_cells, page):
     cells = ["grid = PageGrid(after)\ngrid", "grid._kinds = [{}]", "print('told', grid.errors)"]
     run_cells("broken", MAKE, *cells)
