@@ -214,6 +214,7 @@ class Lab:
         WitnessError
             If the witness cannot say anything here.
         """
+        self._must_be_open()
         pages = where if isinstance(where, PageRange) else where[:]
         snapshot, failed = self._looking.read(pages, witness)
         for error in failed:
