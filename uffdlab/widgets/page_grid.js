@@ -46,6 +46,7 @@ class PageGrid {
     listen.model("change:_said", () => (this.said.textContent = model.get("_said")));
     listen.model("msg:custom", (message) => {
       if (message.patch !== undefined) this.draw();
+      if (message.gone) this.choice.textContent = `This grid follows no longer: ${message.gone}`;
     });
     listen.also(() => this.inner.end());
     listen.also(() => clearInterval(this.flicker));
