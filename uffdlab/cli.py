@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from uffdlab import kernels
+from uffdlab import kernels, workbench
 from uffdlab.capabilities import FORMS as CAPABILITY_FORMS
 from uffdlab.errors import KernelError, MachineError, UffdlabError, UnknownKernel
 from uffdlab.reports import FORMS
@@ -128,10 +128,19 @@ def kernel_log(name: str) -> None:
 @kernel.command("remove")
 @click.argument("name", nargs=-1, required=True)
 def kernel_remove(name: tuple[str, ...]) -> None:
-    """Remove kernels from the cache."""
+    """Remove kernels from the cache, and those that `kernel add` and `kernel am` made from the list too."""
+    from uffdlab.kernels.user import UserKernels  # noqa: PLC0415 - so that `uffdlab --help` is fast
+
     for each in name:
         with _kernel_errors():
-            click.echo(f"{each}: {kernels.Supply().remove(each)} removed from the cache")
+            supply = kernels.Supply()
+            entry = " and the list" if UserKernels().remove(each) else ""
+            freed = supply.remove(each)
+            click.echo(f"{each}: {freed} bytes removed from the cache{entry}")
+
+
+kernel.add_command(workbench.am)
+kernel.add_command(workbench.add)
 
 
 @contextlib.contextmanager

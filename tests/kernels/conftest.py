@@ -12,6 +12,13 @@ sys.path.insert(0, str(Path(__file__).parent))  # for tiny_kernel: --import-mode
 import tiny_kernel
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_kernels_of_this_user(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UFFDLAB_KERNELS", str(tmp_path_factory.mktemp("kernels")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def debs(tmp_path_factory) -> Path:
     """The package files, made once."""

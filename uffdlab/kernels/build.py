@@ -29,6 +29,11 @@ _OBJECT = re.compile(r"  (?:CC|AS) +(?:\[M\] +)?\S")
 _LINK = re.compile(r"  LD +(?:\.tmp_)?vmlinux")
 _PLANNED = re.compile(r"echo '  (?:CC|AS) ")
 _OPTION = re.compile(r"(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set")
+# What the agent, its channel and the lab's subject need.
+_NEEDED = re.compile(
+    r"CONFIG_(USERFAULTFD|VIRTIO|VIRTIO_(PCI|MENU|CONSOLE)|PCI|64BIT|MMU|BLK_DEV_INITRD|BINFMT_(ELF|SCRIPT)|TTY|"
+    r"SERIAL_8250(_CONSOLE)?|PROC_FS|SYSFS|TMPFS|SHMEM|PVH)"
+)
 _LEFT_OUT = {"ARCH", "CROSS_COMPILE", "LOCALVERSION", "LLVM", "CC", "LD", "HOSTCC", "LANGUAGE", "V", "W", "C"}
 _ERROR = re.compile(r": (?:fatal )?error: |\*\*\* |undefined reference to |No space left on device|: not found$")
 
@@ -110,6 +115,11 @@ def dropped_options(asked: str, config: str) -> list[str]:
         for name, value in wanted.items()
         if have.get(name, "n") != value
     ]
+
+
+def turned_off(fragment: str) -> list[str]:
+    """Give the options that a config fragment turns off and the lab cannot do without."""
+    return [name for name, value in _options(fragment).items() if value == "n" and _NEEDED.fullmatch(name)]
 
 
 def first_errors(lines: Sequence[str], limit: int = 5) -> str:

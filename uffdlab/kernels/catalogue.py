@@ -1,13 +1,16 @@
-"""Which kernels there are: kernel-patch/kernels.toml, read and checked."""
+"""Which kernels there are: kernel-patch/kernels.toml and the user's own kernels.toml, read and checked."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import platformdirs
 
 from uffdlab.errors import KernelError, UnknownKernel
 
@@ -35,7 +38,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Built:
-    """A kernel to be compiled: a source, patches on it (files in order), config fragments, and its localversion."""
+    """A kernel to be compiled: a source, patches on it (files in order), config fragments, and its localversion.
+
+    `on` is the kernel whose source, patches and config it starts from, or empty.
+    """
 
     name: str
     about: str
@@ -43,6 +49,7 @@ class Built:
     patches: tuple[Path, ...]
     config: tuple[Path, ...]
     localversion: str
+    on: str = ""
 
     @property
     def package(self) -> str:
@@ -114,15 +121,38 @@ def default_file() -> Path:
     return path
 
 
-def load(path: Path | None = None) -> Catalogue:
-    """Read a kernels.toml, by default this checkout's.
+def user_folder() -> Path:
+    """Find the folder of the user's own kernels.toml: ``$UFFDLAB_KERNELS``, or else the user's config folder."""
+    chosen = os.environ.get("UFFDLAB_KERNELS")
+    return (Path(chosen).expanduser() if chosen else platformdirs.user_config_path("uffdlab")).absolute()
+
+
+def load(path: Path | None = None, user: Path | None = None) -> Catalogue:
+    """Read a kernels.toml, and behind it the user's own.
+
+    Parameters
+    ----------
+    path : Path, optional
+        By default this checkout's with the user's; if given, alone.
+    user : Path, optional
+        A file whose kernels come after those of `path` and may stand on them; it need not be there.
 
     Raises
     ------
     CatalogueError
         It cannot be read, or something in it is missing, unknown, or of the wrong kind.
     """
-    path = path or default_file()
+    if path is None:
+        user = user or user_folder() / "kernels.toml"
+    sources: dict[str, Source] = {}
+    entries: dict[str, Entry] = {}
+    _read(path or default_file(), sources, entries)
+    if user is not None and user.exists():
+        _read(user, sources, entries)
+    return Catalogue(entries)
+
+
+def _read(path: Path, sources: dict[str, Source], entries: dict[str, Entry]) -> None:
     try:
         data = tomllib.loads(path.read_text())
     except OSError as error:
@@ -130,10 +160,15 @@ def load(path: Path | None = None) -> Catalogue:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path} is no TOML: {error}") from error
     top = _Table(str(path), data)
-    sources = {name: _source(name, table, path.parent) for name, table in top.tables("source")}
-    entries = {name: _entry(name, table, path.parent, sources) for name, table in top.tables("kernel")}
+    for name, table in top.tables("source"):
+        if name in sources:
+            raise table.wrong("another kernels.toml has a source of this name")
+        sources[name] = _source(name, table, path.parent)
+    for name, table in top.tables("kernel"):
+        if name in entries:
+            raise table.wrong("another kernels.toml has a kernel of this name: choose another")
+        entries[name] = _entry(name, table, path.parent, sources, entries)
     top.done()
-    return Catalogue(entries)
 
 
 def _source(name: str, table: _Table, folder: Path) -> Source:
@@ -144,30 +179,49 @@ def _source(name: str, table: _Table, folder: Path) -> Source:
     return source
 
 
-def _entry(name: str, table: _Table, folder: Path, sources: dict[str, Source]) -> Entry:
+def _entry(name: str, table: _Table, folder: Path, sources: dict[str, Source], entries: dict[str, Entry]) -> Entry:
     if not _NAME.fullmatch(name):
         raise table.wrong("a kernel's name is words of letters, digits and . + ~ _ - with / between")
     about = table.text("about")
     entry: Entry
-    if "source" in table:
+    if "on" in table:
+        below = entries.get(on := table.text("on"))
+        if not isinstance(below, Built):
+            raise table.wrong(
+                f"on {on!r}, which is " + ("no kernel listed before it" if below is None else "not built from a source")
+            )
+        entry = Built(
+            name=name,
+            about=about,
+            source=below.source,
+            patches=below.patches + _patches(table, folder),
+            config=below.config + _files(table, "config", folder),
+            localversion=_localversion(table),
+            on=on,
+        )
+    elif "source" in table:
         source = table.text("source")
         if source not in sources:
             raise table.wrong(f"no [source.{source}]; there are {', '.join(sources) or 'none'}")
-        localversion = table.text("localversion", "")
-        if not _LOCALVERSION.fullmatch(localversion):
-            raise table.wrong(f"localversion {localversion!r} is not a - and small letters, digits, dots")
         entry = Built(
             name=name,
             about=about,
             source=sources[source],
             patches=_patches(table, folder),
             config=sources[source].config + _files(table, "config", folder),
-            localversion=localversion,
+            localversion=_localversion(table),
         )
     else:
         entry = Packaged(name, about, table.word("package"), table.words("suites"))
     table.done()
     return entry
+
+
+def _localversion(table: _Table) -> str:
+    localversion = table.text("localversion", "")
+    if not _LOCALVERSION.fullmatch(localversion):
+        raise table.wrong(f"localversion {localversion!r} is not a - and small letters, digits, dots")
+    return localversion
 
 
 def _files(table: _Table, key: str, folder: Path) -> tuple[Path, ...]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import BuildError, HostUnsupported, KernelError, SourceError, UnknownKernel
@@ -22,7 +22,7 @@ from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from uffdlab.kernels.progress import Progress
 
@@ -115,6 +115,41 @@ class Supply:
         """Remove the kernel, older builds of it too, from the cache; give the bytes freed. Sources stay."""
         return self._cache.remove(self._kernels[name].name)
 
+    def read(
+        self, name: str, paths: Iterable[PurePosixPath], *, progress: Progress | None = None
+    ) -> dict[PurePosixPath, bytes | None]:
+        """Give files of the source that a kernel is built from, its patches on it; None for one that is not there.
+
+        Parameters
+        ----------
+        name : str
+            A kernel that is built here. Its source is fetched if it is not in the cache.
+
+        Raises
+        ------
+        KernelError
+            The kernel has no source here.
+        UnknownKernel, SourceError, PatchError, HostUnsupported
+            The source cannot be had; nothing half-done is left.
+        """
+        entry = self._kernels[name]
+        if not isinstance(entry, Built):
+            raise KernelError(
+                f"{name} comes as a package, so there is no source to patch: choose one that is built, "
+                f"{', '.join(each.name for each in self._kernels if isinstance(each, Built))}",
+                kernel=name,
+            )
+        progress = progress or automatic()
+        try:
+            progress.start(name, f"reading its source, {entry.package}")
+            with self._disk_errors(name), self._source(entry, progress, refresh=False) as (found, fresh, lock):
+                tree, _ = self._unpacked(entry, found, fresh, lock, progress)
+                files = tree.read(entry.patches, name, paths)
+            progress.finish("read")
+            return files
+        finally:
+            progress.close()
+
     # --- the two ways
 
     def _fetch(self, entry: Packaged, progress: Progress, refresh: bool) -> Kernel:
@@ -140,6 +175,20 @@ class Supply:
 
     def _build(self, entry: Built, progress: Progress, refresh: bool) -> Kernel:
         host.require_build_tools()
+        progress.start(entry.name, f"{_why(refresh)}, building it from {entry.package}")
+        with self._source(entry, progress, refresh) as (known, fresh, lock):
+            if kernel := self._cache.find(entry.name, key_of(entry, known)):
+                return kernel
+            tree, found = self._unpacked(entry, known, fresh, lock, progress)
+            host.require_space(tree.folder, _SPACE_BUILD, f"building {entry.name}")
+            tree.switch_to(entry.patches, entry.name)
+            log = self._cache.log(entry.name)
+            release = build.build(entry, tree, log, progress, (lock,))
+            return self._publish_build(entry, tree, key_of(entry, found), release, log)
+
+    @contextlib.contextmanager
+    def _source(self, entry: Built, progress: Progress, refresh: bool) -> Iterator[tuple[Resolved, bool, int]]:
+        # The lock on the entry's source tree; which version it is, and whether the archive was asked just now.
         folder = self._cache.tree(entry.source.name)
         if any(letter.isspace() or letter == ":" for letter in str(folder)):
             raise HostUnsupported(
@@ -148,27 +197,27 @@ class Supply:
                 missing="a plain path",
             )
         self._make_cache_folder(folder)
-        progress.start(entry.name, f"{_why(refresh)}, building it from {entry.package}")
         with self._cache.locked(_apt_lock(entry), progress):
             found, fresh = self._resolve(entry, progress, refresh)
         with self._cache.locked(f"tree {entry.source.name}", progress) as lock:
-            if kernel := self._cache.find(entry.name, key_of(entry, found)):
-                return kernel
+            yield found, fresh, lock
+
+    def _unpacked(
+        self, entry: Built, found: Resolved, fresh: bool, lock: int, progress: Progress
+    ) -> tuple[Tree, Resolved]:
+        folder = self._cache.tree(entry.source.name)
+        tree = Tree(folder, found.debs[0].sha256, (lock,))
+        if tree.unpacked:
+            return tree, found
+        host.require_space(folder, _SPACE_SOURCE, f"unpacking and building {entry.package}")
+        with self._cache.locked(_apt_lock(entry), progress):
+            found, debs = self._download(entry, found, fresh, progress)
             tree = Tree(folder, found.debs[0].sha256, (lock,))
-            if not tree.unpacked:
-                host.require_space(folder, _SPACE_SOURCE, f"unpacking and building {entry.package}")
-                with self._cache.locked(_apt_lock(entry), progress):
-                    found, debs = self._download(entry, found, fresh, progress)
-                    tree = Tree(folder, found.debs[0].sha256, (lock,))
-                    try:
-                        tree.unpack(debs[0], progress)
-                    finally:
-                        discard(debs[0].parent)
-            host.require_space(folder, _SPACE_BUILD, f"building {entry.name}")
-            tree.switch_to(entry.patches, entry.name)
-            log = self._cache.log(entry.name)
-            release = build.build(entry, tree, log, progress, (lock,))
-            return self._publish_build(entry, tree, key_of(entry, found), release, log)
+            try:
+                tree.unpack(debs[0], progress)
+            finally:
+                discard(debs[0].parent)
+        return tree, found
 
     def _publish_build(self, entry: Built, tree: Tree, key: str, release: str, log: Path) -> Kernel:
         out = tree.folder / "out"

@@ -18,7 +18,7 @@ from uffdlab.kernels.cache import discard, write_atomically
 from uffdlab.kernels.process import ChildTimeout, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import IO
 
     from uffdlab.kernels.progress import Progress
@@ -102,21 +102,45 @@ class Tree:
         """
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="patching-") as scratch_name:
             scratch = Path(scratch_name)
-            touched: set[PurePosixPath] = set()
-            for patch in patches:
-                paths = touched_paths(patch, kernel)
-                for path in paths - touched:
-                    original = self._original(path)
-                    if original is not None:
-                        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copy2(original, scratch / path)
-                touched |= paths
-                self._patch(scratch, patch, kernel)
+            touched = self._patched(scratch, patches, kernel)
             for path in touched - set(self._recorded()):
                 self._record(path)
             for path in self._recorded():
                 wanted = scratch / path if path in touched else self._original(path)
                 self._write(path, wanted if wanted is not None and wanted.is_file() else None)
+
+    def read(
+        self, patches: Sequence[Path], kernel: str, paths: Iterable[PurePosixPath]
+    ) -> dict[PurePosixPath, bytes | None]:
+        """Give files as they are with `patches` on the pristine source, None for one that is not there.
+
+        Raises
+        ------
+        PatchError
+            A patch does not apply.
+        """
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="patching-") as scratch_name:
+            scratch = Path(scratch_name)
+            touched = self._patched(scratch, patches, kernel)
+            found: dict[PurePosixPath, bytes | None] = {}
+            for path in paths:
+                file = scratch / path if path in touched else self._original(path)
+                found[path] = file.read_bytes() if file is not None and file.is_file() else None
+            return found
+
+    def _patched(self, scratch: Path, patches: Sequence[Path], kernel: str) -> set[PurePosixPath]:
+        # Put every file that the patches touch into `scratch`, patched, and give their paths.
+        touched: set[PurePosixPath] = set()
+        for patch in patches:
+            paths = touched_paths(patch, kernel)
+            for path in paths - touched:
+                original = self._original(path)
+                if original is not None:
+                    (scratch / path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(original, scratch / path)
+            touched |= paths
+            self._patch(scratch, patch, kernel)
+        return touched
 
     def _extract(
         self,

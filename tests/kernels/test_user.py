@@ -1,0 +1,202 @@
+"""Kernels that the user adds: what is kept, what is refused, and that nothing of the user's is touched."""
+
+from __future__ import annotations
+
+import pytest
+import tiny_kernel
+
+from uffdlab.errors import KernelError, PatchError, UnknownKernel, UsageError
+from uffdlab.kernels.catalogue import CatalogueError, load
+from uffdlab.kernels.supply import Supply
+from uffdlab.kernels.user import UserKernels
+
+# As an archive shows it: quoted, without white space.
+QUOTED = """\
+Re: [PATCH] mm: minor faults at twice the mode
+
+> diff --git a/mm/minor.c b/mm/minor.c
+> --- a/mm/minor.c
+> +++ b/mm/minor.c
+> @@ -12,4 +12,6 @@
+> int minor(void)
+> {
+> - return MODE;
+> + if (MODE)
+> + return 2 * MODE;
+> + return 0;
+> }
+"""
+MISFIT = (
+    QUOTED
+    + """\
+> diff --git a/mm/gone.c b/mm/gone.c
+> --- a/mm/gone.c
+> +++ b/mm/gone.c
+> @@ -1,1 +1,1 @@
+> -int gone;
+> +int here;
+"""
+)
+
+
+@pytest.fixture
+def user(lab, tmp_path) -> UserKernels:
+    return UserKernels(tmp_path / "user", lab.toml, lambda kernels: Supply(kernels, lab.cache, lab.archive))
+
+
+@pytest.fixture
+def file(tmp_path):
+    def write(name: str, text: str):
+        path = tmp_path / "mine" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def kept(user: UserKernels) -> list[str]:
+    return sorted(
+        str(path.relative_to(user.folder))
+        for path in user.folder.rglob("*")
+        if path.is_file() and path.name != ".lock" and path.read_bytes()
+    )
+
+
+def test_a_patch_becomes_a_kernel_that_builds(user, lab, file):
+    patch = file("two.patch", tiny_kernel.PATCH)
+    user.add("mine/Two", [patch], "tiny-base", file("f.config", "CONFIG_MORE=y\n"))
+    patch.unlink()  # it was copied
+    kernel = Supply(user.load(), lab.cache, lab.archive).get("mine/Two")
+    assert kernel.release == "6.1.0-mine-two"
+    assert (
+        lab.tree
+        / f"source-{lab.archive.resolve('linux-source-tiny', (), lab.folder, None).debs[0].sha256[:16]}"
+        / "include"
+        / "mode.h"
+    ).read_text() == "#define MODE 2\n"
+    assert "CONFIG_MORE=y" in kernel.config.read_text()
+    assert user.load()["mine/Two"].on == "tiny-base"
+
+
+def test_on_a_kernel_of_the_users(user, file):
+    user.add("one", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
+    user.am(file("mail", QUOTED), "one", "two")
+    with pytest.raises(KernelError, match="two stand on it"):
+        user.remove("one")
+    assert [path.name[:4] for path in user.load()["two"].patches] == ["0001", "0001"]
+    assert (user.remove("two"), user.remove("one"), user.remove("one")) == (True, True, False)
+    assert kept(user) == []
+
+
+def test_am_fits_a_quoted_mail(user, lab, file):
+    mail = file("mail", QUOTED)
+    [made] = user.am(mail, "tiny-base", "from-mail")
+    assert [str(report).split()[2:4] for report in made.reports] == [["6", "placed"]]
+    assert b"+\tif (MODE)\n+\t\treturn 2 * MODE;\n+\treturn 0;\n }" in made.text
+    assert mail.read_text() == QUOTED
+    assert user.load()["from-mail"].about == "tiny-base with mm: minor faults at twice the mode"
+    assert Supply(user.load(), lab.cache, lab.archive).get("from-mail").release == "6.1.0-from-mail"
+    assert lab.leftovers() == []
+
+
+def test_am_takes_what_applies_as_it_is(user, file):
+    [made] = user.am(file("mail", tiny_kernel.PATCH), "tiny-base", "new")
+    assert made.reports == ()
+    assert made.text.endswith(tiny_kernel.PATCH[tiny_kernel.PATCH.index("\n---") :].encode())
+
+
+def test_am_of_a_series(user, file):
+    second = tiny_kernel.PATCH.replace("MODE 2", "MODE 3").replace("MODE 1", "MODE 2")
+    start = "From a@example.org Tue Feb 14 22:38:39 2023\n"
+    box = "".join(
+        f"{start}{text.replace('[PATCH] mode', f'[PATCH {number}/2] mode')}\n"
+        for number, text in ((2, second), (1, tiny_kernel.PATCH))
+    )
+    user.am(file("mbox", box), "tiny-base", "new")
+    assert [path.name for path in user.load()["new"].patches] == ["0001-mode-two.patch", "0002-mode-two.patch"]
+
+
+def test_am_adds_and_deletes_files(user, lab, file):
+    mail = (
+        "> --- /dev/null\n> +++ b/mm/new.c\n> @@ -0,0 +1,4 @@\n> +int fresh(void)\n> +{\n> + return 4;\n> +}\n"
+        "> --- a/mm/other.c\n> +++ /dev/null\n> @@ -1,4 +0,0 @@\n> -int other(void)\n> -{\n> - return 2;\n> -}\n"
+    )
+    user.am(file("mail", mail), "tiny-base", "new")
+    supply = Supply(user.load(), lab.cache, lab.archive)
+    assert list(supply.read("new", user.load()["new"].patches[:0])) == []
+    assert supply.get("new").release == "6.1.0-new"
+    source = next(lab.tree.glob("source-*"))
+    assert (source / "mm/new.c").read_text() == "int fresh(void)\n{\n\treturn 4;\n}\n"
+    assert not (source / "mm/other.c").exists()
+
+
+def test_unplaced_hunks_stop_it_unless_told(user, file):
+    with pytest.raises(PatchError, match=r"mail line +\d+ +unplaced +mm/gone.c: the tree has no mm/gone.c\n1 of 2"):
+        user.am(file("mail", MISFIT), "tiny-base", "new")
+    assert kept(user) == []
+    [made] = user.am(file("mail", MISFIT), "tiny-base", "new", allow_unplaced=True)
+    assert made.unplaced == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("Looks good to me.\n", "holds no patch"),
+        (QUOTED.replace("mm/minor.c", "mm/gone.c"), "no hunk of .* has a place in this tree"),
+        (QUOTED.replace("MODE", "x->y[3]").replace("minor", "q"), "no hunk of"),
+        (QUOTED.replace("b/mm/minor.c", "b/../../minor.c"), "not a path inside the tree"),
+        (QUOTED.replace("b/mm/minor.c", "b//etc/passwd"), "not a path inside the tree"),
+    ],
+)
+def test_bad_mails(user, file, text, says):
+    with pytest.raises(PatchError, match=says):
+        user.am(file("mail", text), "tiny-base", "new")
+    assert kept(user) == []
+
+
+def test_bad_patches_leave_nothing(user, file):
+    user.add("good", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
+    before = {name: (user.folder / name).read_bytes() for name in kept(user)}
+    for patches, on, config, error in (
+        ([file("stale.patch", tiny_kernel.STALE_PATCH)], "tiny-base", None, PatchError),
+        ([file("no.patch", "no patch\n")], "tiny-base", None, PatchError),
+        ([file("out.patch", "--- a/x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n")], "tiny-base", None, PatchError),
+        ([file("two.patch", tiny_kernel.PATCH)], "good", None, PatchError),
+        ([file("two.patch", tiny_kernel.PATCH)], "none", None, UnknownKernel),
+        ([file("two.patch", tiny_kernel.PATCH)], "packaged/here", None, CatalogueError),
+        ([], "tiny-base", file("u.config", "# CONFIG_USERFAULTFD is not set\n"), KernelError),
+        ([], "tiny-base", file("v.config", "CONFIG_X=y\nCONFIG_VIRTIO_PCI=n\n"), KernelError),
+        ([], "tiny-base", None, UsageError),
+    ):
+        with pytest.raises(error):
+            user.add("bad", patches, on, config)
+        assert {name: (user.folder / name).read_bytes() for name in kept(user)} == before
+    for name in ("good", "tiny-base"):
+        with pytest.raises(KernelError, match="already"):
+            user.add(name, [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
+    with pytest.raises(KernelError, match="a kernel's name is"):
+        user.add("../bad", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
+    assert {name: (user.folder / name).read_bytes() for name in kept(user)} == before
+
+
+def test_what_the_user_wrote_stays(user, file):
+    user.folder.mkdir()
+    text = '# mine\n[kernel.own]\nabout = "by hand"\non = "tiny-two"\n\n[kernel."new.er"]\nabout = "b"\non = "own"\n'
+    user.file.write_text(text)
+    user.add("new", [file("m.patch", tiny_kernel.BROKEN_PATCH)], "own")
+    assert user.file.read_text().startswith(text)
+    assert user.remove("new")
+    assert user.file.read_text().strip() == text.strip()
+    assert [entry.name for entry in load(user.file.parent.parent / "kernel-patch" / "kernels.toml", user.file)][
+        -2:
+    ] == [
+        "own",
+        "new.er",
+    ]
+
+
+def test_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("UFFDLAB_KERNELS", str(tmp_path / "here"))
+    assert UserKernels().folder == tmp_path / "here"
+    assert not (tmp_path / "here").exists()

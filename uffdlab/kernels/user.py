@@ -1,0 +1,233 @@
+"""The user's own kernels: entries in the kernels.toml of the user's folder, their patches copied beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import KernelError, PatchError, UnknownKernel, UsageError
+from uffdlab.kernels import catalogue
+from uffdlab.kernels.am import Fitted, patches_of
+from uffdlab.kernels.build import turned_off
+from uffdlab.kernels.cache import discard, slug, write_atomically
+from uffdlab.kernels.catalogue import Built
+from uffdlab.kernels.supply import Supply
+from uffdlab.kernels.tree import touched_paths
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from uffdlab.kernels.catalogue import Catalogue
+
+    MakeSupply = Callable[[Catalogue], Supply]
+
+
+class UserKernels:
+    """The kernels that the user added.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where they are; by default ``$UFFDLAB_KERNELS``, or else the user's config folder.
+    project : Path, optional
+        The kernels.toml on whose kernels they may stand; by default this checkout's.
+    supply : callable, optional
+        Makes a Supply of a Catalogue.
+    """
+
+    def __init__(
+        self, folder: Path | None = None, project: Path | None = None, supply: MakeSupply | None = None
+    ) -> None:
+        self.folder = folder or catalogue.user_folder()
+        self.file = self.folder / "kernels.toml"
+        self._project = project or catalogue.default_file()
+        self._supply = supply or Supply
+
+    def load(self) -> Catalogue:
+        """Read the project's kernels and these."""
+        return catalogue.load(self._project, self.file)
+
+    def add(self, name: str, patches: Sequence[Path], on: str, config: Path | None = None, about: str = "") -> None:
+        """Add a kernel: that of another, with patches on it.
+
+        Parameters
+        ----------
+        patches : sequence of Path
+            Files, in order. They are copied.
+        config : Path, optional
+            A fragment of a .config; copied too.
+
+        Raises
+        ------
+        UsageError
+            There is nothing to add.
+        UnknownKernel, PatchError, KernelError
+            It cannot be built so; nothing is kept.
+        """
+        if not patches and config is None:
+            raise UsageError(f"{name}: give a patch or a config fragment, else it is {on} itself")
+        if config is not None and (lost := turned_off(_text(config, name))):
+            raise KernelError(
+                f"{name}: {config} turns off {', '.join(lost)}, which the lab cannot do without: take the line out",
+                kernel=name,
+            )
+        for patch in patches:
+            _text(patch, name)
+            touched_paths(patch, name)
+        numbered = {
+            f"{n:04}-{re.sub(r'^[0-9]{4}-', '', path.name)}".removesuffix(".patch") + ".patch": path.read_bytes()
+            for n, path in enumerate(patches, 1)
+        }
+        about = about or f"{on} with {', '.join(path.name for path in patches) or config}"
+        self._add(name, numbered, on, about, config)
+
+    def am(self, mail: Path, on: str, name: str, *, allow_unplaced: bool = False) -> list[Fitted]:
+        """Add a kernel: that of another, with the patches that a mail holds; give what became of them.
+
+        Raises
+        ------
+        UnknownKernel, PatchError, KernelError
+            The mail has no patch for this kernel, or a hunk has no place and `allow_unplaced` is not set; nothing is
+            kept.
+        """
+        kernels = self.load()
+        self._free(name, kernels)
+        try:
+            data = mail.read_bytes()
+        except OSError as error:
+            raise PatchError(
+                f"{mail}: {error.strerror}: give the file of a mail or an mbox", patch=str(mail)
+            ) from error
+        supply = self._supply(kernels)
+        made = patches_of(data, str(mail), lambda paths: supply.read(on, paths))
+        unplaced = sum(patch.unplaced for patch in made)
+        if unplaced and not allow_unplaced:
+            lines = [str(report) for patch in made for report in patch.reports]
+            raise PatchError(
+                "\n".join(lines)
+                + f"\n{unplaced} of {len(lines)} hunks of {mail} have no place in {on}; {name} was not added. "
+                "Choose the kernel it was made for with --on, or leave these hunks out with --allow-unplaced",
+                kernel=name,
+                patch=str(mail),
+            )
+        title = made[0].title or mail.name
+        about = f"{on} with {title}" + (f" and {len(made) - 1} more" if len(made) > 1 else "")
+        self._add(name, {patch.name: patch.text for patch in made}, on, about, None)
+        return made
+
+    def remove(self, name: str) -> bool:
+        """Take a kernel that the user added out again, with its patches; False if there is none of this name.
+
+        Raises
+        ------
+        KernelError
+            Another kernel stands on it.
+        """
+        with self._locked():
+            text = self._read()
+            section = _section(text, name)
+            if section is None:
+                return False
+            above = [entry.name for entry in self.load() if isinstance(entry, Built) and entry.on == name]
+            if above:
+                raise KernelError(f"{name}: {', '.join(above)} stand on it: remove these first", kernel=name)
+            write_atomically(self.file, (text[: section[0]] + text[section[1] :]).encode())
+            discard(self._patches(name))
+        return True
+
+    def has(self, name: str) -> bool:
+        """Tell whether the user added a kernel of this name."""
+        return _section(self._read(), name) is not None
+
+    def _add(self, name: str, patches: dict[str, bytes], on: str, about: str, config: Path | None) -> None:
+        with self._locked():
+            kernels = self.load()
+            self._free(name, kernels)
+            kernels[on]
+            before = self._read() if self.file.exists() else None
+            folder = self._patches(name)
+            entry = {"about": about, "on": on}
+            lines = [f"{key} = {_quoted(value)}" for key, value in entry.items()]
+            where = folder.relative_to(self.folder)
+            if patches:
+                lines.append(f"patches = [{_quoted(str(where))}]")
+            if config is not None:
+                lines.append(f"config = [{_quoted(str(where / 'fragment.config'))}]")
+            words = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+            lines.append(f"localversion = {_quoted('-' + words)}")
+            table = f"[kernel.{_quoted(name)}]\n" + "\n".join(lines) + "\n"
+            try:
+                discard(folder)
+                with tempfile.TemporaryDirectory(dir=self.folder, prefix=".adding-") as scratch:
+                    made = Path(scratch, "made")
+                    made.mkdir()
+                    for file_name, text in patches.items():
+                        (made / file_name).write_bytes(text)
+                    if config is not None:
+                        shutil.copyfile(config, made / "fragment.config")
+                    folder.parent.mkdir(exist_ok=True)
+                    made.rename(folder)
+                write_atomically(self.file, ((before.rstrip() + "\n\n") if before else "").encode() + table.encode())
+                self._supply(self.load()).read(name, ())  # the patches apply
+            except BaseException:
+                if before is None:
+                    self.file.unlink(missing_ok=True)
+                else:
+                    write_atomically(self.file, before.encode())
+                discard(folder)
+                raise
+
+    def _free(self, name: str, kernels: Catalogue) -> None:
+        if name in kernels:
+            raise KernelError(
+                f"there is a kernel {name} already: choose another name"
+                + (f", or `uffdlab kernel remove {name}` first" if self.has(name) else ""),
+                kernel=name,
+            )
+
+    def _patches(self, name: str) -> Path:
+        return self.folder / "patches" / slug(name)
+
+    def _read(self) -> str:
+        try:
+            return self.file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / ".lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except PermissionError as error:
+            raise KernelError(
+                f"{error.filename} cannot be written ({error.strerror}): point UFFDLAB_KERNELS at a folder of yours"
+            ) from error
+
+
+def _text(path: Path, kernel: str) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError as error:
+        raise UnknownKernel(f"{kernel}: {path}: {error.strerror}: give a file", kernel=kernel) from error
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text)  # a JSON string is a TOML basic string
+
+
+def _section(text: str, name: str) -> tuple[int, int] | None:
+    # Where an entry is in the file: from its header to the next one.
+    head = re.search(rf'^\[kernel\.(?:"{re.escape(name)}"|{re.escape(name)})\]', text, re.MULTILINE)
+    if head is None:
+        return None
+    after = re.search(r"^\[", text[head.end() :], re.MULTILINE)
+    return head.start(), head.end() + after.start() if after else len(text)

@@ -1,0 +1,67 @@
+"""The commands with which one's own patch becomes a kernel under test."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from uffdlab.errors import UffdlabError, UnknownKernel, UsageError
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_FAILED = 125  # as for every kernel that cannot be had
+
+
+@click.command("am")
+@click.argument("mail", type=_FILE)
+@click.option("--on", required=True, help="The kernel to put it on, one that is built here.")
+@click.option("--as", "name", required=True, help="The new kernel's name.")
+@click.option("--allow-unplaced", is_flag=True, help="Go on without the hunks that have no place.")
+def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
+    """Make a kernel of the patches in MAIL: a mail, an mbox, or a page copied from an archive.
+
+    They are tried as they are. Where they are quoted, have lost their white space, or were made for another tree, each
+    hunk is fitted by what it says; the list tells which were placed, which guessed, and which have no place.
+    """
+    from uffdlab.kernels.user import UserKernels  # noqa: PLC0415 - so that `uffdlab --help` is fast
+
+    try:
+        made = UserKernels().am(mail, on, name, allow_unplaced=allow_unplaced)
+    except UffdlabError as error:
+        _fail(error)
+    for patch in made:
+        click.echo(f"{patch.name}: " + ("fitted" if patch.reports else "applies as it is"))
+        for report in patch.reports:
+            click.echo(f"  {report}")
+    count = {
+        verdict: sum(report.placement.verdict == verdict for patch in made for report in patch.reports)
+        for verdict in ("placed", "guessed", "unplaced")
+    }
+    if any(count.values()):
+        click.echo(", ".join(f"{number} {verdict}" for verdict, number in count.items()))
+    click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")
+
+
+@click.command("add")
+@click.argument("name")
+@click.option("--patch", "patches", type=_FILE, multiple=True, help="A patch; several apply in this order.")
+@click.option("--on", required=True, help="The kernel to put the patches on, one that is built here.")
+@click.option("--config", type=_FILE, help="A .config fragment, applied after the lab's own.")
+@click.option("--about", default="", help="A line for `uffdlab kernel list`.")
+def add(name: str, patches: tuple[Path, ...], on: str, config: Path | None, about: str) -> None:
+    """Add kernel NAME: another one with patches, or with a config fragment. The files are copied."""
+    from uffdlab.kernels.user import UserKernels  # noqa: PLC0415 - so that `uffdlab --help` is fast
+
+    try:
+        UserKernels().add(name, patches, on, config, about)
+    except UffdlabError as error:
+        _fail(error)
+    click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")
+
+
+def _fail(error: UffdlabError) -> None:
+    if isinstance(error, UnknownKernel | UsageError):
+        raise click.UsageError(str(error)) from error
+    click.echo(str(error), err=True)
+    sys.exit(_FAILED)
