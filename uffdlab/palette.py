@@ -45,7 +45,7 @@ LOOKS = {
         Look("U?", "present, uffd-wp, writable unknown", "#E69F00", _BLACK, "////"),
         Look("Z", "zero page or device memory, not writable", "#CFE8D5", _BLACK, "----"),
         Look("N", "present without access (PROT_NONE)", "#BBBBBB", _BLACK, "\\\\\\\\"),
-        Look("R", "present without access, uffd bit (RWP)", "#E69F00", _BLACK, "\\\\\\\\"),
+        Look("R", "present without access, uffd bit (RWP, or PROT_NONE and uffd-wp)", "#E69F00", _BLACK, "\\\\\\\\"),
         Look("M", "absent, marker remembers uffd-wp", "#DFA9C6", _BLACK, "////"),
         Look("S", "swapped", "#3DB68F", _BLACK),
         Look("SU", "swapped, uffd-wp", "#3DB68F", _BLACK, "////"),
