@@ -50,7 +50,7 @@ PARTS = {
     "kernels": Part([_module("uffdlab", "kernel", "build", "--all")], 40),
     "vm": Part([_pytest("vm", "tests/vm", "--ignore=tests/vm/test_notebooks.py")], 20),
     "notebook": Part([_pytest("notebook", "tests/vm/test_notebooks.py")], 10),
-    "browser": Part([_pytest("browser", "tests/browser")], 10),
+    "browser": Part([_pytest("browser", "tests/browser")], 25),
 }
 
 
