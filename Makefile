@@ -4,6 +4,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 python := .venv/bin/python
+export MPLCONFIGDIR := $(CURDIR)/build/matplotlib
 
 # Each of these installs what is missing and ends at once when nothing is.
 .PHONY: setup setup-lab setup-test setup-check

@@ -140,6 +140,8 @@ def main(names: list[str]) -> int:
         print(f"tests/run.py: no such part: {' '.join(unknown)}; there are: {' '.join(PARTS)}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
+    # A shell that starts this in the background has it ignored, and so would the tests of Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     REPORTS.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
     try:

@@ -71,6 +71,14 @@ def test_root_installs_just_what_is_missing(machine):
     assert install.endswith(" two")
 
 
+def test_a_tool_that_came_another_way_is_not_installed_again(machine):
+    machine.debian()
+    machine.program("one", "exit 0")
+    machine.program("cc", "exit 0")
+    assert machine.run("install-packages", "test").returncode == 0
+    assert machine.noted() == []
+
+
 def test_several_uses_name_each_package_once(machine):
     machine.debian()
     assert machine.run("install-packages", "test", "lab").returncode == 0

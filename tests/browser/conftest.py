@@ -123,11 +123,12 @@ def jupyterlab(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def chromium():
+def chromium(tmp_path_factory):
     if not Path(CHROMIUM).exists():
         pytest.fail(f"no {CHROMIUM}: run `make test-browser`, which installs it")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
+        home = {"XDG_CONFIG_HOME": str(tmp_path_factory.mktemp("chromium"))}  # it writes there whatever its profile
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS, env=os.environ | home)
         yield browser
         browser.close()
 
