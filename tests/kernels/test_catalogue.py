@@ -31,7 +31,7 @@ def test_the_checkouts_own():
     built = [entry for entry in kernels if isinstance(entry, Built)]
     assert len({entry.localversion for entry in built}) == len(built)
     assert all(patch.suffix == ".patch" for entry in built for patch in entry.patches)
-    assert kernels["6.1-base"].patches == ()
+    assert all("pte-reader" in str(patch) for patch in kernels["6.1-base"].patches)
     assert all(isinstance(kernels[name], Packaged) for name in names if name.startswith("debian/"))
 
 
