@@ -1,4 +1,4 @@
-"""Runs the parts of `make test` and says how long each took:  python tests/run.py [PART…]   (all, when none is named).
+"""Runs the parts of `make test` and says how long each took:  python tests/run.py [PART…]   (all but long, unless named).
 
 A part that fails does not stop the ones after it. Ends with 0 when all passed, with 1 otherwise.
 """
@@ -48,10 +48,13 @@ PARTS = {
     "unit": Part([_pytest("unit", "-m", "not vm and not browser", "--ignore=tests/vm", "--ignore=tests/browser")], 15),
     # Before the parts that boot kernels, so that no test's deadline has to allow for a build.
     "kernels": Part([_module("uffdlab", "kernel", "build", "--all")], 40),
-    "vm": Part([_pytest("vm", "tests/vm", "--ignore=tests/vm/test_notebooks.py")], 20),
+    "vm": Part([_pytest("vm", "-m", "not long", "tests/vm", "--ignore=tests/vm/test_notebooks.py")], 20),
     "notebook": Part([_pytest("notebook", "tests/vm/test_notebooks.py")], 10),
-    "browser": Part([_pytest("browser", "tests/browser")], 25),
+    "browser": Part([_pytest("browser", "-m", "not long", "tests/browser")], 15),
+    # Every memory type on every kernel, every widget against a real VM: only when it is named.
+    "long": Part([_pytest("long", "-m", "long", "tests/vm", "tests/browser")], 60),
 }
+USUAL = [name for name in PARTS if name != "long"]
 
 
 @dataclass
@@ -145,7 +148,7 @@ def main(names: list[str]) -> int:
     REPORTS.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}
     try:
-        for name in names or PARTS:
+        for name in names or USUAL:
             outcomes[name] = _run_part(name)
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -7,7 +7,7 @@ from playwright.sync_api import expect
 
 import uffdlab.widgets
 
-pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(300), pytest.mark.long]
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "build" / "browser" / "gallery"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(300), pytest.mark.long]
 
 SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
 

@@ -11,7 +11,7 @@ from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS, Feature, RegisterMode
 from uffdlab.userfaultfd import DEFAULT_FEATURES
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
 ALL = ("anon", "anon-shared", "shmem", "shmem-private", "tmpfs", "hugetlb", "hugetlb-private")

@@ -8,7 +8,7 @@ from uffdlab.cross_examination import CrossExamination
 from uffdlab.pte import State, pagemap, x86
 from uffdlab.scenarios import minor_wp
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 
 def test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught(any_lab):

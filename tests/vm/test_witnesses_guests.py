@@ -7,7 +7,7 @@ from uffdlab.lab import Lab
 from uffdlab.machines import initramfs, modules, qemu
 from uffdlab.pte import State
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 DEBIAN = "debian/bookworm"  # its configuration has page-table isolation
 

@@ -7,7 +7,7 @@ from uffdlab.palette import look_of
 from uffdlab.pte import State
 from uffdlab.uapi import Feature
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 
 def letters(snapshot):
