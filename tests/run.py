@@ -1,4 +1,4 @@
-"""Runs the parts of `make test` and says how long each took:  python tests/run.py [PART…]   (all but long, unless named).
+"""Runs the parts of `make test` and says how long each took:  python tests/run.py [PART…]   (all but `long` if none).
 
 A part that fails does not stop the ones after it. Ends with 0 when all passed, with 1 otherwise.
 """
