@@ -66,6 +66,13 @@ def test_what_hangs_is_stopped_with_its_children(runner, tmp_path, monkeypatch):
         assert not psutil.pid_exists(child)
 
 
+def test_kernels_are_built_before_a_part_that_boots_them(runner):
+    assert runner._in_order(["browser"]) == ["kernels", "browser"]
+    assert runner._in_order(["check", "unit"]) == ["check", "unit"]
+    assert runner._in_order(runner.USUAL) == runner.USUAL
+    assert runner.BOOTING <= set(runner.PARTS)
+
+
 def test_an_unknown_part_is_bad_usage(runner, capsys):
     assert runner.main(["nonsense"]) == 2
     assert "there are: check unit kernels vm notebook browser" in capsys.readouterr().err
