@@ -139,7 +139,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _in_order(names: list[str]) -> list[str]:
-    # A part that boots kernels has them built first, also when it is named alone; that takes a second if they are there.
+    # A part that boots kernels has them built first, also when it is named alone; a second if they are there.
     return ["kernels", *names] if BOOTING & set(names) and "kernels" not in names else names
 
 
