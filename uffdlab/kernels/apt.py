@@ -148,7 +148,7 @@ class DebianArchive:
         """
         host.require_apt()
         self._set_up(root, suites)
-        progress.stage(f"package lists of {', '.join(suites)}")
+        progress.stage(f"package lists of {', '.join(suites)}", unit="bytes")
         lists = root / "lists"
         status, said = self._apt(
             root, ["apt-get", "-q", "update"], _UPDATE_DEADLINE, on_tick=lambda: progress.at(_bytes_in(lists))
