@@ -36,7 +36,11 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
     started = time.monotonic()
     document = nbformat.read(path, as_version=4)
     client = NotebookClient(
-        document, timeout=_CELL_DEADLINE, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}}
+        document,
+        timeout=_CELL_DEADLINE,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR"],  # not that it listens on the loopback device
     )
     failure: CellExecutionError | None = None
     try:
