@@ -318,8 +318,8 @@ def test_machines_at_the_same_time_share_nothing(kernel):
         machines = list(pool.map(lambda _: curious(kernel), range(3)))
     try:
         for number, machine in enumerate(machines):
-            machine.call("test.write", "/tmp/mine", bytes([number]))
-        assert [machine.call("test.read", "/tmp/mine") for machine in machines] == [b"\0", b"\1", b"\2"]
+            machine.call("test.write", "/mine", bytes([number]))
+        assert [machine.call("test.read", "/mine") for machine in machines] == [b"\0", b"\1", b"\2"]
         machines[0].close()
         assert machines[1].call("agent.ping", 1) == 1
     finally:
