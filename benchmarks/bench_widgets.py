@@ -36,7 +36,8 @@ MODEL = """([state, data]) => {
   widget.initialize({ model });
 }"""
 PAINTED = "new Promise(done => requestAnimationFrame(() => setTimeout(() => done(performance.now()), 0)))"
-FIRST_PAINT = """async () => {
+FIRST_PAINT = (
+    """async () => {
   const el = document.body.appendChild(document.createElement('div'));
   const start = performance.now();
   widget.render({ model, el });
@@ -44,8 +45,11 @@ FIRST_PAINT = """async () => {
   const painted = await %s;
   if (!grid.panes[0].frames) throw new Error('nothing was painted');
   return painted - start;
-}""" % PAINTED  # noqa: UP031 - braces belong to the JavaScript
-BARE_PAINT = """async () => {
+}"""
+    % PAINTED
+)  # noqa: UP031 - braces belong to the JavaScript
+BARE_PAINT = (
+    """async () => {
   const canvas = document.body.appendChild(document.createElement('canvas'));
   canvas.width = canvas.height = 1024;
   const codes = grid.codes('_codes'), start = performance.now();
@@ -56,7 +60,9 @@ BARE_PAINT = """async () => {
   const took = await %s - start;
   canvas.remove();
   return took;
-}""" % PAINTED  # noqa: UP031
+}"""
+    % PAINTED
+)  # noqa: UP031
 # In every frame the view is panned or zoomed, through all levels and back, and the map is painted anew.
 FRAMES = """seconds => new Promise(done => {
   const pane = grid.panes[0], { view } = grid, painted = pane.frames, start = performance.now();

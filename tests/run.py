@@ -43,7 +43,12 @@ def _pytest(part: str, *arguments: str) -> list[str]:
 
 PARTS = {
     "check": Part(
-        [_module("ruff", "check"), *(_module("mypy", *of) for of in ([], ["benchmarks"], ["tests/run.py"]))], 10
+        [
+            _module("ruff", "check"),
+            _module("ruff", "format", "--check"),
+            *(_module("mypy", *of) for of in ([], ["benchmarks"], ["tests/run.py"])),
+        ],
+        10,
     ),
     "unit": Part([_pytest("unit", "-m", "not vm and not browser", "--ignore=tests/vm", "--ignore=tests/browser")], 15),
     # Before the parts that boot kernels, so that no test's deadline has to allow for a build.

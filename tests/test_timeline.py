@@ -28,9 +28,7 @@ def test_an_empty_timeline_can_be_shown():
 
 def test_numbers_stay_in_order_when_threads_add():
     timeline = Timeline()
-    threads = [
-        threading.Thread(target=lambda: [timeline.add("message", "m", 1) for _ in range(200)]) for _ in range(8)
-    ]
+    threads = [threading.Thread(target=lambda: [timeline.add("message", "m", 1) for _ in range(200)]) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:

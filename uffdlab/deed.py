@@ -143,4 +143,3 @@ def _trapped(touch: Touch, faults: list[Fault]) -> bool:
         if state == "waiting" and (faults or time.monotonic() > until):
             return True
         time.sleep(_PAUSE)
-

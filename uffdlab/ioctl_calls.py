@@ -155,9 +155,7 @@ class IoctlCalls:
         bits = (int(RwprotectMode.RWP) if rwp else 0) | (int(RwprotectMode.DONTWAKE) if dontwake else 0) | mode
         return self._range_ioctl("UFFDIO_RWPROTECT", where, bits, check)
 
-    def set_mode(
-        self, enable: Feature = _NOTHING, disable: Feature = _NOTHING, *, check: bool = True
-    ) -> IoctlResult:
+    def set_mode(self, enable: Feature = _NOTHING, disable: Feature = _NOTHING, *, check: bool = True) -> IoctlResult:
         """UFFDIO_SET_MODE: turn features that can be changed later on and off; RWP_ASYNC is one (Linux 7.3)."""
         return self.ioctl("UFFDIO_SET_MODE", {"enable": int(enable), "disable": int(disable)}, check=check)
 
@@ -310,6 +308,8 @@ def _pages(where: Mapping | PageRange) -> PageRange:
     if isinstance(where, Mapping):
         return where[:]
     raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")
+
+
 def _register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
     names = {str(flag.name).lower(): flag for flag in RegisterMode}
     total = 0

@@ -68,9 +68,7 @@ def _special(ioctl: uapi.Ioctl, error: int) -> str:
     return ""
 
 
-def _invalid(
-    ioctl: uapi.Ioctl, mode: int, registered: uapi.RegisterMode | None, knows_continue_wp: bool | None
-) -> str:
+def _invalid(ioctl: uapi.Ioctl, mode: int, registered: uapi.RegisterMode | None, knows_continue_wp: bool | None) -> str:
     unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
     wants_wp = "WP" in ioctl.modes.__members__ and bool(mode & ioctl.modes["WP"])
     if unknown:

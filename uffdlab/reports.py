@@ -45,9 +45,7 @@ def to_text(result: Result) -> str:
     ]  # fmt: skip
     good = sum(check.ok for check in result.checks)
     lines.append(f"  {good} of {len(result.checks)} checks hold")
-    lines += [
-        f"  ✗ {check.name}: expected «{check.expected}», observed «{check.observed}»" for check in result.failed
-    ]
+    lines += [f"  ✗ {check.name}: expected «{check.expected}», observed «{check.observed}»" for check in result.failed]
     return "\n".join(lines)
 
 

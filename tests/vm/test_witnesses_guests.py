@@ -71,5 +71,3 @@ def test_two_labs_are_not_mistaken_for_each_other():
         assert here.start == there.start
         assert here.alias.snapshot("physical").has(State.PRESENT).all()
         assert not there.alias.snapshot("physical").has(State.PRESENT).any()
-
-

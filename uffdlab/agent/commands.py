@@ -27,6 +27,7 @@ def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
 
     if not value("nr_hugepages").exists():
         return {"free": 0, "total": 0}
+
     def usable() -> int:
         return count("free_hugepages") - count("resv_hugepages")
 

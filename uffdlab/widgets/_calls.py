@@ -139,9 +139,7 @@ class Call:
             rest = self.mode & ~sum(int(flag) for flag in row.modes)
             lines.append(f".mode = {' | '.join([*flags, *([hex(rest)] if rest else [])]) or '0'},")
         body = "\n".join(f"\t{line}" for line in lines)
-        return (
-            f'struct {struct} arg = {{\n{body}\n}};\n\nif (ioctl(uffd, {name}, &arg) == -1)\n\terr(1, "{name}");\n'
-        )
+        return f'struct {struct} arg = {{\n{body}\n}};\n\nif (ioctl(uffd, {name}, &arg) == -1)\n\terr(1, "{name}");\n'
 
     def python(self, data: bytes = b"") -> str:
         """Write the call as Python, with the method for it where there is one that says the same."""

@@ -282,5 +282,3 @@ def _size(size: int) -> str:
         if size % unit == 0:
             return f"{size // unit} {name}"
     return f"{size >> 10} KiB"
-
-

@@ -40,9 +40,7 @@ class ScanWitness:
 
     name = "scan"
 
-    def __init__(
-        self, read_scan: ReadScan, answered: int, *, kernel: str = "", tracks_soft_dirty: bool = True
-    ) -> None:
+    def __init__(self, read_scan: ReadScan, answered: int, *, kernel: str = "", tracks_soft_dirty: bool = True) -> None:
         self._read_scan = read_scan
         self._answered = answered
         self._kernel = kernel
