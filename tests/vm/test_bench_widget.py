@@ -6,7 +6,7 @@ import pytest
 
 import uffdlab
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 
 def until(met, seconds=10.0):

@@ -7,7 +7,7 @@ import pytest
 from uffdlab.errors import IoctlError
 from uffdlab.uapi import Feature
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reference" / "capabilities.md"
 

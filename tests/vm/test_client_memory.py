@@ -7,7 +7,7 @@ from uffdlab.errors import UsageError
 from uffdlab.lab import Lab
 from uffdlab.pte import State
 
-pytestmark = pytest.mark.vm
+pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
 IN_A_SMALL_GUEST = [name for name in MEMORY if "1g" not in name]
