@@ -122,7 +122,7 @@ def probe(where: PageRange, userfaultfds: Iterable[Userfaultfd]) -> Deed:
 
     with ExitStack() as listening:
         for uffd in userfaultfds:
-            listening.callback(uffd._inbox.take_with(ours))  # noqa: SLF001 - both are the lab's own parts
+            listening.callback(uffd.intercept(ours))
         begun = True
         touch = lab.touch("modify", where.start, f"probe of {where} of {where.mapping.name}", length=8, value=0)
         trapped = _trapped(touch, faults)

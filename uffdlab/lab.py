@@ -166,6 +166,12 @@ class Lab:
             self._regions.pop(region.number, None)
         self._looking.gone([region], "it was unmapped")
 
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The regions that are mapped now, the oldest first."""
+        with self._lock:
+            return tuple(self._regions.values())
+
     def userfaultfd(self, features: Feature | None = None) -> Userfaultfd:
         """Open a userfaultfd in the target.
 
@@ -254,9 +260,7 @@ class Lab:
         WitnessError
             If the host cannot see the guest's memory.
         """
-        with self._lock:
-            regions = list(self._regions.values())
-        return self._looking.walk(addresses, regions)
+        return self._looking.walk(addresses, list(self.regions))
 
     def read_pagemap(self, start: int, pages: int, page_size: int, child: int = 0) -> dict[str, Any]:
         """Read the pagemap words of the target, or of a child of it; witnesses call this."""
@@ -265,21 +269,23 @@ class Lab:
 
     def page_size_at(self, address: int) -> int:
         """Give the page size of the region at `address`, 4096 if there is none."""
-        with self._lock:
-            regions = list(self._regions.values())
-        return next((each.page_size for each in regions if each.page_of(address) is not None), 4096)
+        return next((each.page_size for each in self.regions if each.page_of(address) is not None), 4096)
 
     def locate(self, address: int) -> tuple[str, int | None]:
         """Give the name of the region at `address` and the page within it; ("", None) if there is none."""
-        with self._lock:
-            regions = list(self._regions.values())
-        for region in regions:
+        for region in self.regions:
             page = region.page_of(address)
             if page is not None:
                 return region.name, page
         return "", None
 
     # --- touching
+
+    @property
+    def touches(self) -> tuple[Touch, ...]:
+        """The touches that have not ended, the oldest first; most of them wait for a page fault to be resolved."""
+        with self._lock:
+            return tuple(self._touches.values())
 
     def touch(
         self,

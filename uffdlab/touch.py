@@ -64,6 +64,8 @@ class Touch:
 
     Attributes
     ----------
+    number : int
+        Which one of this lab.
     kind : str
         ``read``, ``write``, ``modify``, ``fill``, ``sweep``, ``copy_out`` or ``syscall``.
     address : int
@@ -74,7 +76,7 @@ class Touch:
 
     def __init__(self, lab: Lab, number: int, kind: str, address: int, what: str) -> None:
         self._lab = lab
-        self._number = number
+        self.number = number
         self.kind = kind
         self.address = address
         self.what = what
@@ -88,7 +90,7 @@ class Touch:
                 return "failed"
             state = str(self._end.result()["state"])
             return "failed" if state == "signal" else state
-        return "waiting" if self._lab.target_call("touch_waits", self._number) else "running"
+        return "waiting" if self._lab.target_call("touch_waits", self.number) else "running"
 
     def result(self, timeout: float = 10.0) -> Any:
         """Wait for the access to end and give what it read.
@@ -175,7 +177,7 @@ class Touch:
         """How many accesses of a sweep or fill have been made so far."""
         if self._end.done():
             return 0 if self._end.exception() else int(self._end.result().get("progress", 0))
-        return int(self._lab.target_call("touch_progress", self._number))
+        return int(self._lab.target_call("touch_progress", self.number))
 
     def withdraw(self, timeout: float = 5.0) -> bool:
         """Take a waiting access back, as if it had not been made.
@@ -185,7 +187,7 @@ class Touch:
         bool
             True if it was withdrawn, False if it had ended before.
         """
-        self._lab.target_call("withdraw", self._number)
+        self._lab.target_call("withdraw", self.number)
         try:
             return bool(self._end.result(timeout)["state"] == "withdrawn")
         except FutureTimeout:

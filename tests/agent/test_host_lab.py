@@ -52,6 +52,43 @@ def test_memory_that_is_not_there_is_named(host_lab):
         host_lab.map(pages=1, memory="thp")
 
 
+def test_the_lab_lists_its_regions_and_the_touches_that_have_not_ended(host_lab, region, uffd):
+    assert region in host_lab.regions
+    first, second = region.read(2), region.write(5)
+    assert host_lab.touches == (first, second)
+    assert first.number < second.number
+    uffd.copy(region[2])
+    first.result()
+    assert host_lab.touches == (second,)
+    second.withdraw()
+    assert host_lab.touches == ()
+
+
+def test_what_is_intercepted_is_kept_from_the_others(region, uffd):
+    taken = []
+
+    def odd(message):
+        mine = message.page % 2 == 1
+        if mine:
+            taken.append(message.page)
+        return mine
+
+    before = region.read(1)
+    while not uffd._inbox:
+        time.sleep(0.01)
+    stop = uffd.intercept(odd)
+    touches = [before, region.read(2), region.read(3)]
+    assert uffd.read_fault().page == 2
+    while len(taken) < 2:
+        time.sleep(0.01)
+    stop()
+    touches.append(region.read(5))
+    assert uffd.read_fault().page == 5
+    assert taken == [1, 3]
+    uffd.copy(region)
+    assert [touch.result() for touch in touches] == [0] * 4
+
+
 def test_every_kind_of_touch_gives_its_word(region):
     region.write(2, 40)
     assert region.modify(2, add=2).result() == 40

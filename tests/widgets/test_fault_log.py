@@ -15,7 +15,8 @@ START = 0x10_0000_0000
 
 
 class Touch:
-    def __init__(self, page, state="waiting"):
+    def __init__(self, page, state="waiting", number=7):
+        self.number = number
         self.address, self.what, self._state = START + page * 4096 + 8, f"write to page {page} of region-1", state
 
     @property
@@ -28,13 +29,15 @@ class Touch:
 class Lab:
     def __init__(self):
         self.timeline = Timeline()
-        self._touches = {}
-        self._regions = {1: SimpleNamespace(page_of=lambda address: (address - START) // 4096, page_size=4096)}
+        self.touches = ()
         self.sent = []
         self.error = None
 
     def locate(self, address):
         return "region-1", (address - START) // 4096
+
+    def page_size_at(self, _address):
+        return 4096
 
     def ioctl(self, name, values, *, source=None, where="", check=True):
         self.sent.append((name, values, source))
@@ -60,7 +63,7 @@ def log(lab):
 
 
 def test_messages_and_touches_arrive(lab, log):
-    lab._touches[7] = Touch(3)
+    lab.touches = (Touch(3),)
     lab.fault(3, at=1000)
     lab.fault(4, FaultFlag.WP | FaultFlag.WRITE, at=3500)
     removed = Message(Event.REMOVE, (0, 4096), 4000)
@@ -74,7 +77,7 @@ def test_messages_and_touches_arrive(lab, log):
     (waiting,) = log._waiting
     assert (waiting["id"], waiting["where"], waiting["kind"]) == (7, "page 3 of region-1", "minor, write")
     assert 0 <= waiting["age"] < 60
-    lab._touches.clear()
+    lab.touches = ()
     lab.timeline.add("touch", "write to page 3: done", 5000)
     assert log._waiting == []
 
@@ -116,7 +119,7 @@ def test_ten_thousand_a_second_are_counted_and_sampled(lab, log):
     ],
 )
 def test_resolves(lab, log, action, name, mode):
-    lab._touches[7], lab._touches[8] = Touch(3), Touch(5)
+    lab.touches = (Touch(3), Touch(5, number=8))
     log._message(log, {"resolve": action, "touch": 8, "data": "hi"}, [])
     ((sent, values, source),) = lab.sent
     assert sent == name
@@ -128,14 +131,14 @@ def test_resolves(lab, log, action, name, mode):
 
 
 def test_what_fails_is_said(lab, log):
-    lab._touches[7] = Touch(3)
+    lab.touches = (Touch(3),)
     lab.error = IoctlError("UFFDIO_CONTINUE(page 3)", errno.EFAULT, "there is no page in the page cache")
     assert log.resolve("continue") is lab.error
     assert log._said == "UFFDIO_CONTINUE(page 3) → EFAULT: there is no page in the page cache"
     lab.error = LabClosed("this lab is closed")
     assert log.resolve("continue") is None
     assert log._said == "this lab is closed"
-    lab._touches.clear()
+    lab.touches = ()
     assert log.resolve("continue") is None
     assert log._said == "nothing waits any more"
     with pytest.raises(UsageError, match="no way 'mend'"):
@@ -143,7 +146,7 @@ def test_what_fails_is_said(lab, log):
 
 
 def test_a_lab_that_is_gone_is_said(lab, log):
-    lab._touches[7] = Touch(3, LabClosed("this lab is closed"))
+    lab.touches = (Touch(3, LabClosed("this lab is closed")),)
     log.refresh()
     assert log._waiting == []
     assert log._said == "this lab is closed"

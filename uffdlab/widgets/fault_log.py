@@ -129,7 +129,7 @@ class FaultLog(LabWidget):
     def _look(self) -> tuple[list[dict[str, Any]], bool]:
         # The touches that wait, and whether some are between starting and waiting.
         found, more = [], False
-        for number, touch in self._open_touches():
+        for touch in self._open_touches():
             try:
                 state = touch.state
             except UffdlabError as error:
@@ -137,19 +137,20 @@ class FaultLog(LabWidget):
                 return [], False
             more = more or state == "running"
             if state == "waiting":
-                found.append(self._described(number, touch))
+                found.append(self._described(touch))
         return found, more
 
-    def _open_touches(self) -> list[tuple[int, Touch]]:
-        return list(self._lab._touches.items())[:_MOST_WAITING]  # noqa: SLF001 - a lab has no public list of them
+    def _open_touches(self) -> tuple[Touch, ...]:
+        touches: tuple[Touch, ...] = self._lab.touches
+        return touches[:_MOST_WAITING]
 
-    def _described(self, number: int, touch: Touch) -> dict[str, Any]:
+    def _described(self, touch: Touch) -> dict[str, Any]:
         region, page = self._lab.locate(touch.address)
         fault, seen = self._faults.get(touch.address & ~0xFFF, (None, time.monotonic()))
         kind = _kind(fault) if fault else "no message yet"
         where = f"page {page} of {region}" if page is not None else f"address {touch.address:#x}"
         return {
-            "id": number,
+            "id": touch.number,
             "what": touch.what,
             "where": where,
             "kind": kind,
@@ -178,14 +179,14 @@ class FaultLog(LabWidget):
         """
         if action not in _ACTIONS:
             raise UsageError(f"there is no way {action!r} to resolve a fault; there are {', '.join(_ACTIONS)}")
-        touches = dict(self._open_touches())
+        touches = {each.number: each for each in self._open_touches()}
         waits = touches.get(touch) if touch is not None else next(iter(touches.values()), None)
         if waits is None:
             self._said = "nothing waits any more"
             self.refresh()
             return None
         name, mode = _ACTIONS[action]
-        size = self._page_size(waits.address)
+        size = self._lab.page_size_at(waits.address)
         start = waits.address - waits.address % size
         words = {"start": start, "dst": start, "len": size, "mode": mode}
         values = {word: value for word, value in words.items() if word in uapi.IOCTLS[name].fields}
@@ -201,12 +202,6 @@ class FaultLog(LabWidget):
             self._said = str(error)
         later(_PAUSE, self.refresh)
         return outcome
-
-    def _page_size(self, address: int) -> int:
-        for region in list(self._lab._regions.values()):  # noqa: SLF001 - a lab has no public list of them
-            if region.page_of(address) is not None:
-                return int(region.page_size)
-        return 4096
 
     def _asked(self, content: dict[str, Any]) -> None:
         if "resolve" in content:
