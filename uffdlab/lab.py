@@ -16,6 +16,7 @@ from uffdlab.deed import Deed, probe
 from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError
 from uffdlab.looking import Looking
 from uffdlab.machines import qemu
+from uffdlab.machines.rpc import LOST
 from uffdlab.region import Mapping, PageRange, Region
 from uffdlab.timeline import Timeline
 from uffdlab.touch import Touch
@@ -110,6 +111,8 @@ class Lab:
         nonce = os.urandom(_NONCE_BYTES)
         self.call("agent.spawn", nonce, _BASE)
         self._looking.new_target(nonce)
+        if len(self.timeline):
+            self.timeline.add("target", "a new target process", self._now())
 
     def map(
         self, pages: int | None = None, *, memory: str = "shmem", page_size: int | None = None, size: int | None = None
@@ -165,6 +168,7 @@ class Lab:
         with self._lock:
             self._regions.pop(region.number, None)
         self._looking.gone([region], "it was unmapped")
+        self.timeline.add("unmap", f"{region.name} was unmapped", self._now(), None, region)
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -323,7 +327,10 @@ class Lab:
 
     def _must_be_open(self) -> None:
         if self._closed:
-            raise LabClosed(f"this lab ({self.kernel}) is closed; make a new one: uffdlab.Lab({self.kernel!r})")
+            raise self._closed_error()
+
+    def _closed_error(self) -> LabClosed:
+        return LabClosed(f"this lab ({self.kernel}) is closed; make a new one: uffdlab.Lab({self.kernel!r})")
 
     def target_call(self, method: str, *params: Any, deadline: float = _CALL_DEADLINE) -> Any:
         """Ask the target; if it has not answered within `deadline` seconds it is killed and the call fails.
@@ -352,7 +359,14 @@ class Lab:
                 touch.finish(end)
                 self.timeline.add("touch", f"{touch.what}: {end['state']}", end["started_ns"], end["ended_ns"], touch)
         elif method == "target-lost":
-            self._forget_target(str(params[1]))
+            why = str(params[1])
+            self._forget_target(why)
+            self.timeline.add("target", f"the target is lost: {why}", self._now(), None, TargetLost(why))
+        elif method == LOST:
+            # Its first line: the console's tail is in the error.
+            (error,) = params
+            why, _, _ = str(error).partition("\n")
+            self.timeline.add("lab", f"the machine is lost: {why}", self._now(), None, error)
 
     def _forget_target(self, why: str) -> None:
         with self._lock:
@@ -413,6 +427,7 @@ class Lab:
         with contextlib.suppress(MachineError):
             self._machine.close()
         self._forget_target("the lab was closed")
+        self.timeline.add("lab", "the lab was closed", self._now(), None, self._closed_error())
 
     def __enter__(self) -> Self:
         return self

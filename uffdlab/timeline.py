@@ -18,13 +18,14 @@ class Entry:
     number : int
         Its place in the timeline, from 0.
     kind : str
-        ``map``, ``ioctl``, ``message``, ``touch``, ``touch-end``, ``snapshot`` or ``target``.
+        ``map``, ``unmap``, ``ioctl``, ``message``, ``touch``, ``snapshot``, ``witness``, ``target`` (its start, fork or
+        end) or ``lab`` (its end).
     text : str
         What happened, in one line.
     started_ns, ended_ns : int
         The guest's CLOCK_MONOTONIC, in ns; the same where it took no time.
     what : object
-        The object itself: the result, the message, the touch, the snapshot.
+        The object itself: the result, the message, the touch, the snapshot; of what has ended the error.
     """
 
     number: int

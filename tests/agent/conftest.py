@@ -51,3 +51,10 @@ def host_lab():
         except AgentError as error:
             pytest.skip(f"no userfaultfd on this host: {error}")
         yield lab
+
+
+@pytest.fixture
+def mortal_lab():
+    """One of the test's own, which it may end in any way."""
+    with Lab("this host", machine=HostMachine()) as lab:
+        yield lab

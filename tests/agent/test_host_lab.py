@@ -1,12 +1,22 @@
 """Touches, calls, children, handlers and messages, with the agent on this host's own kernel."""
 
+import queue
 import threading
 import time
 
 import pytest
 
 from uffdlab.agent.memory import MEMORY
-from uffdlab.errors import AgentError, FaultUnresolved, IoctlError, NoMessage, TouchFailed, UsageError
+from uffdlab.errors import (
+    AgentError,
+    FaultUnresolved,
+    IoctlError,
+    LabClosed,
+    MachineLost,
+    NoMessage,
+    TouchFailed,
+    UsageError,
+)
 from uffdlab.messages import Fault, Fork, Remap, Remove, Unmap
 from uffdlab.uapi import Feature
 
@@ -328,3 +338,23 @@ def test_closing_under_a_handler_ends_it(host_lab, region):
     with pytest.raises(UsageError, match="was stopped"):
         handler.stop()
     assert host_lab.target_call("touch_waits", 10**9) is False
+
+
+def test_what_ends_is_on_the_timeline(mortal_lab):
+    region = mortal_lab.map(pages=4)
+    mortal_lab.unmap(region)
+    assert (mortal_lab.timeline[-1].kind, mortal_lab.timeline[-1].what) == ("unmap", region)
+    mortal_lab.restart_target()
+    assert mortal_lab.timeline[-1].text == "a new target process"
+    heard = queue.Queue()
+    mortal_lab.timeline.listen(heard.put)
+    mortal_lab.map(pages=4)
+    assert heard.get(timeout=5).kind == "map"
+    mortal_lab._machine._agent.kill()
+    entry = heard.get(timeout=10)
+    assert (entry.kind, type(entry.what)) == ("lab", MachineLost)
+    mortal_lab.close()
+    entry = heard.get(timeout=5)
+    assert (entry.kind, type(entry.what), entry.text) == ("lab", LabClosed, "the lab was closed")
+    mortal_lab.close()
+    assert heard.empty()

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import queue
 import socket
 import threading
 import time
@@ -347,3 +348,31 @@ def test_random_bytes_give_an_answer_or_one_of_our_errors(pieces):
         assert not agent.client._reader.is_alive() or agent.client._reader.join(5) is None
     finally:
         agent.close()
+
+
+def test_subscribers_hear_of_the_end_once(agent):
+    heard = queue.Queue()
+    agent.client.subscribe(lambda *what: heard.put(what))
+    agent.hello()
+    agent.stream.close()
+    method, (error,) = heard.get(timeout=5)
+    assert method == rpc.LOST
+    assert isinstance(error, errors.MachineLost)
+    agent.client.fail(errors.MachineLost("again"))
+    agent.close()
+    assert heard.empty()
+
+
+def test_who_closes_it_is_not_told(agent):
+    heard = []
+    agent.client.subscribe(lambda *what: heard.append(what))
+    agent.hello()
+    agent.close()
+    assert heard == []
+
+
+def test_an_agent_cannot_say_that_it_is_lost(agent):
+    agent.hello()
+    agent.send([2, rpc.LOST, ["not an error"]])
+    with pytest.raises(errors.ProtocolError, match="neither a response nor a notification"):
+        agent.client.call("x", (), 5)

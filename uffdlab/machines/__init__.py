@@ -48,7 +48,8 @@ class Machine(Protocol):
     def notify_to(self, callback: Callable[[str, list[Any]], None]) -> Callable[[], None]:
         """Call `callback` with method and parameters of each notification; return what ends that.
 
-        It runs on the machine's reader thread and must not wait.
+        It runs on the machine's reader thread and must not wait.  The last one is ``"machine-lost"`` with the error
+        that every call gets from then on, unless the machine was closed.
         """
         ...
 

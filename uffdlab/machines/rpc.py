@@ -29,6 +29,7 @@ MAX_FRAME = 64 << 20  # bytes
 MAX_ITEMS = 1 << 16  # of one array or map: the unpacker makes room for all of them when it sees the header
 _CHUNK = 1 << 18
 _REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
+LOST = "machine-lost"  # a notification of the client's own, with the error; the agent has none of this name
 
 _log = logging.getLogger("uffdlab.machines")
 
@@ -163,7 +164,8 @@ class Client:
     def subscribe(self, callback: Notified) -> Callable[[], None]:
         """Call `callback` with method and parameters of each notification; return what ends that.
 
-        It runs on the reader thread and must not wait; what it raises is logged.
+        It runs on the reader thread and must not wait; what it raises is logged.  The last one is :data:`LOST` with the
+        error, unless the machine was closed.
         """
         with self._lock:
             self._subscribers.append(callback)
@@ -178,6 +180,7 @@ class Client:
     def fail(self, failure: errors.UffdlabError) -> None:
         """End it all: everybody who waits or will ask gets `failure`, unless there was one before."""
         with self._lock:
+            news = self._failure is None
             if self._failure is None:
                 self._failure = failure
             failure = self._failure
@@ -188,6 +191,9 @@ class Client:
                 future.set_exception(failure)
         with contextlib.suppress(OSError):  # it was closed before
             self._stream.shutdown(socket.SHUT_RDWR)
+        # Who closed it knows; of any other end the subscribers hear as of anything else.
+        if news and not isinstance(failure, errors.LabClosed):
+            self._notify(LOST, [failure])
 
     def close(self, failure: errors.UffdlabError) -> None:
         """Fail, and wait for the reader to end."""
@@ -287,10 +293,13 @@ class Client:
                 self._answer(number, error, result)
             case [int(kind), "hello", [dict(facts)]] if kind == _NOTIFICATION and not self._hello.done():
                 self._hello.set_result(facts)
-            case [int(kind), str(method), list(params)] if kind == _NOTIFICATION and self._hello.done():
+            case [int(kind), str(method), list(params)] if self._is_news(kind, method):
                 self._notify(method, params)
             case _:
                 raise _Malformed(f"{str(frame)[:200]} is neither a response nor a notification")
+
+    def _is_news(self, kind: int, method: str) -> bool:
+        return kind == _NOTIFICATION and method != LOST and self._hello.done()
 
     def _answer(self, number: int, error: Any, result: Any) -> None:
         with self._lock:
