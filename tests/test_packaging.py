@@ -90,6 +90,7 @@ PUBLIC_NAMES = [
     "LabClosed",
     "MachineError",
     "PageRange",
+    "ProgramError",
     "Region",
     "Snapshot",
     "State",

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from uffdlab import kernels, workbench
+from uffdlab import guest_commands, kernels, workbench
 from uffdlab.capabilities import FORMS as CAPABILITY_FORMS
 from uffdlab.errors import KernelError, MachineError, UffdlabError, UnknownKernel
 from uffdlab.reports import FORMS
@@ -139,6 +139,7 @@ def kernel_remove(name: tuple[str, ...]) -> None:
             click.echo(f"{each}: {freed} bytes removed from the cache{entry}")
 
 
+main.add_command(guest_commands.execute)
 kernel.add_command(workbench.am)
 kernel.add_command(workbench.add)
 

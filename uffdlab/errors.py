@@ -154,6 +154,22 @@ class AgentError(UffdlabError):
         self.data = data or {}
 
 
+class ProgramError(AgentError):
+    """A program could not be started in the guest, or did not end by itself.
+
+    `kind` is ``no-program``, ``not-executable``, ``program-late`` (it missed its deadline), ``program-output`` (it
+    wrote too much) or ``program-killed``.
+
+    Attributes
+    ----------
+    stdout, stderr : bytes
+        What it had written by then.
+    """
+
+    stdout = b""
+    stderr = b""
+
+
 # --- the target
 
 

@@ -17,6 +17,8 @@ from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError
 from uffdlab.looking import Looking
 from uffdlab.machines import qemu
 from uffdlab.machines.rpc import LOST
+from uffdlab.programs import DEADLINE as _PROGRAM_DEADLINE
+from uffdlab.programs import MOST_OUTPUT, Programs
 from uffdlab.region import Mapping, PageRange, Region
 from uffdlab.timeline import Timeline
 from uffdlab.touch import Touch
@@ -25,9 +27,12 @@ from uffdlab.userfaultfd import Userfaultfd
 from uffdlab.walk import Walks
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from uffdlab.child import Child
     from uffdlab.cross_examination import CrossExamination
     from uffdlab.machines import Machine
+    from uffdlab.programs import Execution
     from uffdlab.snapshot import Snapshot
     from uffdlab.widgets.bench import Bench
 
@@ -84,6 +89,7 @@ class Lab:
         else:
             self.kernel = str(kernel)
             self._machine = machine
+        self._programs = Programs(self._machine)
         self._closed = False
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -317,6 +323,51 @@ class Lab:
                 self._touches.pop(number, None)
             raise
         return touch
+
+    # --- other programs
+
+    def exec(
+        self,
+        command: Sequence[str],
+        *,
+        push: Sequence[str | os.PathLike[str]] = (),
+        deadline: float = _PROGRAM_DEADLINE,
+        on_output: Callable[[str, bytes], None] | None = None,
+        most_output: int = MOST_OUTPUT,
+        env: dict[str, str] | None = None,
+    ) -> Execution:
+        """Run a program in the guest, beside the target, and wait for its end.
+
+        It is found among the pushed files and in the guest's PATH, where busybox has a shell and the common tools.  It
+        runs in a folder of its own, which is gone afterwards, as is what it has left in the background.
+
+        Parameters
+        ----------
+        command : sequence of str
+            The program and its arguments: ``["sh", "-c", "ulimit -a"]``.
+        push : sequence of path, optional
+            Files of the host to put into that folder; an executable brings the libraries that the guest lacks.
+        deadline : float
+            Seconds; past them it is killed.
+        on_output : callable, optional
+            Called with ``"stdout"`` or ``"stderr"`` and the bytes, as they come.
+        most_output : int
+            Bytes that it may write, both streams together.
+        env : dict, optional
+            Environment variables that it has beside the usual ones.
+
+        Raises
+        ------
+        ProgramError
+            It is not there, is no program, missed its deadline or wrote too much.
+        MachineError
+            The guest died of it (:class:`GuestPanic`); has the console's last lines.
+        """
+        self._must_be_open()
+        started = self._now()
+        done = self._programs.run(command, push, deadline, on_output, most_output, env)
+        self.timeline.add("exec", f"{' '.join(done.command)}: status {done.status}", started, self._now(), done)
+        return done
 
     # --- the wire
 

@@ -18,8 +18,8 @@ class Entry:
     number : int
         Its place in the timeline, from 0.
     kind : str
-        ``map``, ``unmap``, ``ioctl``, ``message``, ``touch``, ``snapshot``, ``witness``, ``target`` (its start, fork or
-        end) or ``lab`` (its end).
+        ``map``, ``unmap``, ``ioctl``, ``message``, ``touch``, ``snapshot``, ``witness``, ``exec``, ``target`` (its
+        start, fork or end) or ``lab`` (its end).
     text : str
         What happened, in one line.
     started_ns, ended_ns : int

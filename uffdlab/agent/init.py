@@ -56,7 +56,7 @@ def _start() -> None:
     _mount_all()
     _insert_modules()
     port = _open_port()
-    os.environ.update(HOME="/root", PATH="/bin", TERM="dumb")
+    os.environ.update(HOME="/root", PATH="/bin:/sbin:/usr/bin:/usr/sbin", TERM="dumb")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     commands.METHODS["agent.after_restore"] = after_restore
     server.serve(port, port)

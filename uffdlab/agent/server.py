@@ -1,7 +1,8 @@
 """The agent: speaks the protocol, keeps the target, never touches registered memory itself.
 
 It answers ``agent.*`` itself and passes ``target.*`` on to the target, with the host's deadline.  A target that has not
-answered by then is stuck in the kernel; it is killed, and the host gets ``fault-unresolved``.
+answered by then is stuck in the kernel; it is killed, and the host gets ``fault-unresolved``.  Programs for
+``agent.exec`` run beside the target.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import uffdlab.agent.target as target_process
 from uffdlab.agent import commands
+from uffdlab.agent.programs import Programs
 from uffdlab.agent.rpc import NOTIFICATION, REQUEST, Channel, Refusal
 
 PROTOCOL = 1
@@ -55,12 +57,14 @@ class Server:
         self._host = Channel(read_fd, write_fd)
         self._host_fds = {read_fd, write_fd}
         self._target: _Target | None = None
+        self._programs = Programs(self._host)
         self._next = 0
         self._methods: dict[str, Callable[..., Any]] = {
             "agent.ping": lambda value=None: value,
             "agent.spawn": self._spawn,
             "agent.kill_target": self._kill_target,
             **commands.METHODS,
+            **self._programs.methods,
         }
 
     def serve(self) -> None:
@@ -75,6 +79,7 @@ class Server:
             if self._target:
                 os.kill(self._target.pid, signal.SIGKILL)
                 _reap(self._target.pid)
+            self._programs.end_all()
 
     @staticmethod
     def _hello() -> dict[str, Any]:
@@ -97,9 +102,13 @@ class Server:
         poll.register(self._host.fileno(), select.POLLIN)
         if self._target:
             poll.register(self._target.channel.fileno(), select.POLLIN)
+        for fd in self._programs.descriptors():
+            poll.register(fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(self._milliseconds_to_next_deadline())}
         if self._target and self._target.channel.fileno() in ready:
             self._from_target(self._target)
+        self._programs.look(ready)
+        self._programs.enforce_deadlines()
         self._enforce_deadlines()
         if self._host.fileno() in ready:
             for frame in self._host.receive():
@@ -114,6 +123,9 @@ class Server:
         try:
             if method.startswith("target."):
                 self._pass_on(number, method, params)
+                return
+            if method == "agent.exec":
+                self._programs.start(number, *params)
                 return
             handler = self._methods.get(method)
             if handler is None:
@@ -192,9 +204,10 @@ class Server:
             self._target_ended(child, why="the target process was ended on request")
 
     def _milliseconds_to_next_deadline(self) -> int | None:
-        if not self._target or not self._target.waiting:
+        waiting = self._target.waiting.values() if self._target else ()
+        until = min(self._programs.next_deadline(), *(each.until for each in waiting), float("inf"))
+        if until == float("inf"):
             return None
-        until = min(waiting.until for waiting in self._target.waiting.values())
         return max(0, int((until - time.monotonic()) * 1000) + 1)
 
     def _enforce_deadlines(self) -> None:

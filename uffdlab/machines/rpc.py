@@ -54,6 +54,10 @@ def _touch_failed(message: str, kind: str, data: dict[str, Any]) -> errors.Uffdl
     return errors.TouchFailed(message, address=_address(data), kind=kind, data=data)
 
 
+def _program(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.ProgramError(message, kind=kind, data=data)
+
+
 # What the agent's kinds of error become here; any other kind is an AgentError.
 ERRORS: dict[str, Callable[[str, str, dict[str, Any]], errors.UffdlabError]] = {
     "usage": _plain,
@@ -61,6 +65,7 @@ ERRORS: dict[str, Callable[[str, str, dict[str, Any]], errors.UffdlabError]] = {
     "target-lost": _target_lost,
     "fault-unresolved": _fault_unresolved,
     "touch-failed": _touch_failed,
+    **dict.fromkeys(("no-program", "not-executable", "program-late", "program-output", "program-killed"), _program),
 }
 
 

@@ -1,0 +1,183 @@
+"""Programs of the agent, run on this host: their output, their end, and that nothing of them is left."""
+
+import queue
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uffdlab.errors import ProgramError, UsageError
+from uffdlab.programs import Execution, Programs
+
+from .conftest import HostMachine
+
+
+@pytest.fixture(scope="module")
+def machine():
+    machine = HostMachine()
+    yield machine
+    machine.close()
+
+
+@pytest.fixture
+def run(machine):
+    yield Programs(machine).run
+    assert not list(Path("/tmp").glob(f"uffdlab-{machine.hello['pid']}-*"))
+
+
+def gone(pid, seconds=5.0):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_both_streams_and_the_status(run):
+    done = run(["sh", "-c", "echo out; echo err >&2; exit 7"])
+    assert isinstance(done, Execution)
+    assert (done.status, done.stdout, done.stderr, done.text) == (7, b"out\n", b"err\n", "out\n")
+
+
+@pytest.mark.parametrize(("signal", "status"), [("TERM", 143), ("KILL", 137), ("SEGV", 139)])
+def test_the_end_by_a_signal(run, signal, status):
+    assert run(["sh", "-c", f"kill -{signal} $$"]).status == status
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.binary(max_size=300_000))
+def test_pushed_bytes_come_back_as_they_are(machine, tmp_path_factory, data):
+    file = tmp_path_factory.mktemp("push") / "data"
+    file.write_bytes(data)
+    assert Programs(machine).run(["cat", "data"], [file]).stdout == data
+
+
+def test_a_pushed_program_is_found_and_keeps_its_mode(run, tmp_path):
+    script = tmp_path / "hello"
+    script.write_text("#!/bin/sh\nread line && echo never; echo $0 $1 $VALUE; pwd\n")
+    with pytest.raises(ProgramError, match="not executable") as caught:
+        run(["./hello"], [script])
+    assert caught.value.kind == "not-executable"
+    script.chmod(0o755)
+    for name in ("hello", "./hello"):
+        done = run([name, "you"], [script], env={"VALUE": "12"})
+        assert done.text.splitlines()[0].endswith("hello you 12")
+    assert done.text.splitlines()[1].startswith("/tmp/uffdlab-")
+
+
+def test_no_such_program(run):
+    with pytest.raises(ProgramError, match="no program 'no-such-thing'") as caught:
+        run(["no-such-thing"])
+    assert caught.value.kind == "no-program"
+
+
+def test_no_program_at_all(run, tmp_path):
+    text = tmp_path / "text"
+    text.write_text("not a program")
+    text.chmod(0o755)
+    with pytest.raises(ProgramError, match="does not start") as caught:
+        run(["text"], [text])
+    assert caught.value.kind == "not-executable"
+
+
+def test_one_that_never_ends_is_killed_with_its_children(run):
+    with pytest.raises(ProgramError, match=r"it had 0\.5 s") as caught:
+        run(["sh", "-c", "sleep 1000 & echo $! $$; sleep 1000"], deadline=0.5)
+    assert caught.value.kind == "program-late"
+    pids = caught.value.stdout.split()
+    assert len(pids) == 2
+    assert all(gone(int(pid)) for pid in pids)
+
+
+def test_what_it_leaves_in_the_background_is_killed(run):
+    began = time.monotonic()
+    done = run(["sh", "-c", "sleep 1000 & echo $!"])
+    assert time.monotonic() - began < 30
+    assert gone(int(done.stdout))
+
+
+def test_one_that_writes_too_much(run):
+    with pytest.raises(ProgramError, match="100000 bytes") as caught:
+        run(["yes"], most_output=100_000)
+    assert caught.value.kind == "program-output"
+    assert caught.value.stdout == b"y\n" * 50_000
+
+
+def test_output_comes_while_it_runs(run, tmp_path):
+    heard = queue.SimpleQueue()
+    gate = tmp_path / "gate"
+    line = f"echo first; while ! [ -e {gate} ]; do sleep 0.05; done; echo second >&2"
+    thread = threading.Thread(target=run, args=(["sh", "-c", line],), kwargs={"on_output": lambda *it: heard.put(it)})
+    thread.start()
+    assert heard.get(timeout=30) == ("stdout", b"first\n")
+    assert heard.empty()
+    gate.touch()
+    assert heard.get(timeout=30) == ("stderr", b"second\n")
+    thread.join(30)
+
+
+def test_a_listener_that_fails_ends_the_program(run):
+    pids = []
+
+    def fail(_stream, data):
+        pids.append(int(data))
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run(["sh", "-c", "echo $$; sleep 1000"], on_output=fail)
+    assert gone(pids[0])
+
+
+def test_two_at_once_and_other_calls_meanwhile(run, machine):
+    ends = queue.SimpleQueue()
+    line = "for n in 1 2 3 4 5 6 7 8; do echo $0$n; sleep 0.05; done"
+    threads = [threading.Thread(target=lambda n=n: ends.put(run(["sh", "-c", line, n]))) for n in "ab"]
+    for thread in threads:
+        thread.start()
+    assert machine.call("agent.ping", 5) == 5
+    texts = sorted(ends.get(timeout=30).text.split() for _ in threads)
+    assert texts == [[f"{each}{n}" for n in range(1, 9)] for each in "ab"]
+
+
+def test_it_dies_with_the_host():
+    machine = HostMachine()
+    heard = queue.SimpleQueue()
+
+    def run():
+        with pytest.raises(Exception, match="closed"):
+            Programs(machine).run(["sh", "-c", "echo $$; pwd; sleep 1000"], on_output=lambda _s, data: heard.put(data))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    said = heard.get(timeout=30)
+    while said.count(b"\n") < 2:
+        said += heard.get(timeout=30)
+    machine.close()
+    thread.join(30)
+    pid, folder = said.split()
+    assert gone(int(pid))
+    assert not Path(folder.decode()).exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "more", "says"),
+    [
+        ("uname -r", {}, "give a list of words"),
+        ([], {}, "give a list of words"),
+        (["a\0b"], {}, "NUL"),
+        (["true"], {"push": ["/nonexistent"]}, "is not a file here"),
+        (["true"], {"push": ["/etc/hostname", "/proc/sys/kernel/hostname"]}, "two files are called hostname"),
+        (["true"], {"deadline": 0}, "more than 0 seconds"),
+    ],
+)
+def test_bad_usage(run, command, more, says):
+    with pytest.raises(UsageError, match=says):
+        run(command, **more)

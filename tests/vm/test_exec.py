@@ -1,0 +1,90 @@
+"""Programs in real guests: `uffdlab exec` and lab.exec()."""
+
+import queue
+import shutil
+import subprocess
+import threading
+
+import pytest
+from click.testing import CliRunner
+
+from uffdlab.cli import main
+from uffdlab.errors import GuestPanic, ProgramError
+from uffdlab.lab import Lab
+
+pytestmark = pytest.mark.vm
+
+C_PROGRAM = """
+#include <stdio.h>
+#include <math.h>
+int main(int count, char **words) { printf("%.3f %s\\n", cos(count - 1), words[1]); return 3; }
+"""
+
+
+def test_a_shell_and_the_release(lab):
+    assert lab.exec(["uname", "-r"]).text == lab.release + "\n"
+    assert lab.exec(["sh", "-c", "exit 7"]).status == 7
+
+
+@pytest.mark.long
+def test_on_every_kernel(any_lab):
+    assert any_lab.exec(["uname", "-r"]).text == any_lab.release + "\n"
+    assert any_lab.exec(["sh", "-c", "exit 7"]).status == 7
+    assert any_lab.exec(["sh", "-c", "kill -9 $$"]).status == 137
+
+
+def test_beside_the_labs_other_calls(lab):
+    heard, ends = queue.SimpleQueue(), queue.SimpleQueue()
+    line = "echo started; while [ -d . ]; do [ -e /tmp/go ] && exit 4; done"
+    thread = threading.Thread(
+        target=lambda: ends.put(lab.exec(["sh", "-c", line], on_output=lambda _stream, data: heard.put(data)))
+    )
+    thread.start()
+    assert heard.get(timeout=60) == b"started\n"
+    region = lab.map(pages=4)
+    region.alias.fill(7)
+    assert region.snapshot().witness
+    region.unmap()
+    lab.exec(["touch", "/tmp/go"])
+    assert ends.get(timeout=60).status == 4
+    thread.join(60)
+    lab.exec(["rm", "/tmp/go"])
+    assert any(entry.kind == "exec" and "status 4" in entry.text for entry in lab.timeline)
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+def test_a_pushed_program_brings_its_libraries(lab, tmp_path):
+    program = tmp_path / "cosine"
+    subprocess.run(["cc", "-x", "c", "-", "-o", program, "-lm"], input=C_PROGRAM.encode(), check=True)
+    done = lab.exec(["cosine", "0"], push=[program])
+    assert (done.status, done.text) == (3, "0.540 0\n")
+
+
+def test_errors_leave_the_lab_usable(lab):
+    with pytest.raises(ProgramError, match="no program 'no-such-thing' in the guest"):
+        lab.exec(["no-such-thing"])
+    with pytest.raises(ProgramError, match="had not ended by its deadline"):
+        lab.exec(["sleep", "1000"], deadline=0.3)
+    assert lab.exec(["sh", "-c", "ls -d /tmp/uffdlab-*"]).text.count("\n") == 1  # its own
+    assert lab.exec(["ps"]).text.count("sleep") == 0
+
+
+def test_a_program_that_kills_the_kernel():
+    with Lab("6.1-series") as lab, pytest.raises(GuestPanic, match="sysrq triggered crash") as caught:
+        lab.exec(["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60"])
+    assert "Kernel panic" in caught.value.console
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "says"),
+    [
+        (["6.1-series", "--", "sh", "-c", "echo to; exit 7"], 7, "to\n"),
+        (["6.1-series", "--", "no-such-thing"], 127, "no program"),
+        (["6.1-series", "--deadline", "0.3", "--", "sleep", "1000"], 124, "it had 0.3 s"),
+        (["no-such-kernel", "--", "true"], 2, "no kernel is called"),
+        (["6.1-series"], 2, "Missing argument"),
+    ],
+)
+def test_the_command(words, status, says):
+    result = CliRunner().invoke(main, ["exec", *words])
+    assert (result.exit_code, says in result.output) == (status, True), result.output

@@ -1,0 +1,272 @@
+"""Programs that the host has run beside the target: started, listened to, ended, nothing of them left.
+
+Each has a session of its own and /dev/null to read from.  What it writes goes to the host as it comes, in notifications
+``program-output``; the response to ``agent.exec`` is its end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from uffdlab.agent.rpc import Channel, Refusal
+
+_CHUNK = 1 << 16
+_END_DEADLINE = 2.0  # seconds from SIGKILL until a program is given up
+_STDOUT, _STDERR = 1, 2
+
+
+@dataclass
+class _Program:
+    number: int  # of the host's request
+    key: int  # the host's own name for it
+    pid: int
+    ended_fd: int  # readable when it has ended
+    outputs: dict[int, int]  # the read end of a pipe → 1 or 2
+    until: float  # time.monotonic()
+    left: int  # bytes that it may still write
+    refusal: Refusal | None = None  # why it was killed
+
+
+class Programs:
+    """All programs that run for one host.
+
+    Parameters
+    ----------
+    host : Channel
+        Who hears of them.
+    """
+
+    def __init__(self, host: Channel) -> None:
+        self._host = host
+        self._running: dict[int, _Program] = {}
+        self._folders: set[str] = set()
+        self.methods: dict[str, Any] = {
+            "agent.exists": lambda paths: [os.path.exists(path) for path in paths],  # noqa: PTH110 - see agent.init
+            "agent.put": put,
+            "agent.exec_folder": self._folder,
+            "agent.exec_discard": self._discard,
+            "agent.exec_kill": self._kill_one,
+        }
+
+    def start(
+        self,
+        number: int,
+        key: int,
+        argv: list[str],
+        folder: str,
+        seconds: float,
+        most: int,
+        environment: dict[str, str],
+    ) -> None:
+        """Start a program in `folder`; request `number` gets {"status", "signal"} when it has ended.
+
+        Parameters
+        ----------
+        number : int
+            Of the request.
+        key : int
+            Names it in ``program-output`` and ``agent.exec_kill``.
+        argv : list of str
+            The program, looked for in `folder` first and then in PATH, and its arguments.
+        folder : str
+            As ``agent.exec_folder`` gave it.
+        seconds : float
+            Past them it is killed and the request refused with ``program-late``.
+        most : int
+            Bytes that it may write, both streams together; with more it is killed, ``program-output``.
+        environment : dict
+            What it has beside the agent's own.
+
+        Raises
+        ------
+        Refusal
+            ``no-program`` or ``not-executable``.
+        """
+        path = _find(argv[0], folder)
+        around = {
+            "PATH": f"{folder}:{os.environ.get('PATH', os.defpath)}",
+            "LD_LIBRARY_PATH": f"{folder}/.lib:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"),
+        }
+        outer, outputs, theirs = os.getcwd(), {}, []  # noqa: PTH109
+        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+        for stream in (_STDOUT, _STDERR):
+            ours, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+            os.set_blocking(end, True)
+            outputs[ours] = stream
+            theirs.append(end)
+            actions.append((os.POSIX_SPAWN_DUP2, end, stream))
+        try:
+            os.chdir(folder)
+            pid = os.posix_spawn(
+                path,
+                argv,
+                {**os.environ, **around, **environment},
+                file_actions=actions,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ),
+            )
+        except OSError as error:
+            for ours in outputs:
+                os.close(ours)
+            raise Refusal(
+                "not-executable",
+                f"{argv[0]} is there and does not start: {error.strerror}. A script needs a first line #!… that names "
+                "a program of the guest, a program must be one for its processor, with its loader there",
+            ) from error
+        finally:
+            os.chdir(outer)
+            for end in theirs:
+                os.close(end)
+        until = time.monotonic() + seconds
+        self._running[key] = _Program(number, key, pid, os.pidfd_open(pid), outputs, until, most)
+
+    def descriptors(self) -> list[int]:
+        """Give what to poll for reading."""
+        return [fd for program in self._running.values() for fd in (program.ended_fd, *program.outputs)]
+
+    def look(self, ready: set[int]) -> None:
+        """Pass on what programs have written, and which have ended."""
+        for program in list(self._running.values()):
+            for fd in ready & program.outputs.keys():
+                self._pass_on(program, fd)
+            if program.ended_fd in ready:
+                self._ended(program)
+
+    def next_deadline(self) -> float:
+        """Give when the next program is late, time.monotonic()."""
+        return min((program.until for program in self._running.values()), default=float("inf"))
+
+    def enforce_deadlines(self) -> None:
+        """Kill who is late."""
+        now = time.monotonic()
+        for program in [each for each in self._running.values() if each.until <= now]:
+            if program.refusal:
+                program.refusal.args = (f"{program.refusal} and did not end by SIGKILL either: it hangs in the kernel",)
+                self._forget(program)
+                self._host.respond(program.number, program.refusal.as_map(), None)
+            else:
+                self._kill(program, Refusal("program-late", "the program had not ended by its deadline and was killed"))
+
+    def end_all(self) -> None:
+        """Kill them all and remove their folders; the host is gone."""
+        for program in list(self._running.values()):
+            os.killpg(program.pid, signal.SIGKILL)
+            self._forget(program)
+        for folder in list(self._folders):
+            self._discard(folder)
+
+    # --- how it works
+
+    def _folder(self) -> str:
+        number = len(self._folders)
+        while True:
+            path = f"/tmp/uffdlab-{os.getpid()}-{number}"  # noqa: S108 - mkdir takes no name that is there already
+            try:
+                os.mkdir(path, 0o700)  # noqa: PTH102 - see agent.init
+            except FileExistsError:
+                number += 1
+                continue
+            self._folders.add(path)
+            return path
+
+    def _discard(self, folder: str) -> None:
+        if folder not in self._folders:
+            raise Refusal("usage", f"{folder} is no folder of a program")
+        self._folders.discard(folder)
+        for where, folders, files in os.walk(folder, topdown=False):
+            for name in files:
+                os.unlink(f"{where}/{name}")  # noqa: PTH108
+            for name in folders:
+                path = f"{where}/{name}"
+                os.unlink(path) if os.path.islink(path) else os.rmdir(path)  # noqa: PTH106, PTH108, PTH114
+        os.rmdir(folder)  # noqa: PTH106
+
+    def _kill_one(self, key: int) -> None:
+        if key in self._running and not self._running[key].refusal:
+            self._kill(self._running[key], Refusal("program-killed", "the program was killed on request"))
+
+    def _kill(self, program: _Program, why: Refusal) -> None:
+        program.refusal = why
+        program.until = time.monotonic() + _END_DEADLINE
+        os.killpg(program.pid, signal.SIGKILL)
+
+    def _pass_on(self, program: _Program, fd: int) -> bool:
+        # Whether there may be more.
+        try:
+            data = os.read(fd, _CHUNK)
+        except BlockingIOError:
+            return False
+        if not data:
+            os.close(fd)
+            del program.outputs[fd]
+            return False
+        if program.refusal:
+            return True
+        data, rest = data[: program.left], data[program.left :]
+        program.left -= len(data)
+        if data:
+            self._host.notify("program-output", program.key, program.outputs[fd], data)
+        if rest:
+            self._kill(program, Refusal("program-output", "the program wrote more than it may and was killed"))
+        return True
+
+    def _ended(self, program: _Program) -> None:
+        os.killpg(program.pid, signal.SIGKILL)  # what it has left in the background; it is not reaped yet
+        for fd in list(program.outputs):
+            until = time.monotonic() + _END_DEADLINE
+            while self._pass_on(program, fd) and time.monotonic() < until:
+                pass
+        _, status = os.waitpid(program.pid, 0)
+        self._forget(program)
+        if program.refusal:
+            self._host.respond(program.number, program.refusal.as_map(), None)
+            return
+        code = os.waitstatus_to_exitcode(status)
+        end = {"status": code if code >= 0 else 128 - code, "signal": max(0, -code)}
+        self._host.respond(program.number, None, end)
+
+    def _forget(self, program: _Program) -> None:
+        del self._running[program.key]
+        for fd in (program.ended_fd, *program.outputs):
+            os.close(fd)
+        # Those that it left behind are children of the guest's first process now, which this is.
+        until = time.monotonic() + _END_DEADLINE
+        try:
+            while time.monotonic() < until:
+                if os.waitpid(-program.pid, os.WNOHANG) == (0, 0):
+                    time.sleep(0.001)
+        except ChildProcessError:
+            pass
+
+
+def put(path: str, data: bytes, append: bool, executable: bool) -> None:
+    """Write a file, or more of it; its folder is made if it is not there."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+    how = os.O_APPEND if append else os.O_EXCL
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o755 if executable else 0o644)
+    try:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    finally:
+        os.close(descriptor)
+
+
+def _find(name: str, folder: str) -> str:
+    where = [folder] if "/" in name else [folder, *os.environ.get("PATH", os.defpath).split(":")]
+    there = ""
+    for each in where:
+        path = os.path.join(each, name)  # noqa: PTH118
+        if os.path.isfile(path):  # noqa: PTH113
+            if os.access(path, os.X_OK):
+                return path
+            there = there or path
+    if there:
+        raise Refusal("not-executable", f"{there} is there and not executable: chmod +x it before it is pushed")
+    places = "" if "/" in name else f" (looked for among the pushed files and in {':'.join(where[1:])})"
+    raise Refusal("no-program", f"there is no program {name!r} in the guest{places}")

@@ -1,0 +1,300 @@
+"""Programs in the guest: sent over with their libraries, run, listened to."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import queue
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uffdlab.errors import AgentError, LabClosed, MachineError, ProgramError, UsageError
+from uffdlab.machines import elf
+
+if TYPE_CHECKING:
+    from uffdlab.machines import Machine
+
+    OnOutput = Callable[[str, bytes], None]
+
+DEADLINE = 60.0  # seconds
+MOST_OUTPUT = 64 << 20  # bytes
+
+_STREAMS = {1: "stdout", 2: "stderr"}
+_CHUNK = 1 << 18  # of a file on its way: other calls go in between
+_GRACE = 10.0  # seconds more for the agent to tell that the deadline has passed
+_LIBRARY_ROUNDS = 8  # libraries that need libraries that need …
+_GLIBC, _LIST = "ld-linux", {"LD_TRACE_LOADED_OBJECTS": "1"}  # whose loader lists a program's libraries, and how
+_SHELL, _TOOLS = "/bin/sh", "/bin/busybox"
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A program that has run in the guest.
+
+    Attributes
+    ----------
+    command : tuple of str
+    status : int
+        As a shell has it: the exit status, 128 + n if it ended by signal n.
+    stdout, stderr : bytes
+        What it wrote.
+    seconds : float
+        How long it ran, as seen from the host.
+    """
+
+    command: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """Its standard output as text; what is no UTF-8 is replaced."""
+        return self.stdout.decode(errors="replace")
+
+
+class Programs:
+    """What runs programs in one machine's guest.
+
+    Parameters
+    ----------
+    machine : Machine
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self._keys = itertools.count(1)
+        self._tools = threading.Lock()
+
+    def run(
+        self,
+        command: Sequence[str],
+        push: Sequence[str | os.PathLike[str]] = (),
+        deadline: float = DEADLINE,
+        on_output: OnOutput | None = None,
+        most_output: int = MOST_OUTPUT,
+        env: Mapping[str, str] | None = None,
+    ) -> Execution:
+        """Run a program; see :meth:`uffdlab.Lab.exec`."""
+        argv, files = _checked(command, push)
+        if not deadline > 0:
+            raise UsageError(f"deadline={deadline}: a program needs more than 0 seconds")
+        self._have_tools()
+        folder = self._machine.call("agent.exec_folder")
+        try:
+            for file in files:
+                data = file.read_bytes()
+                self._put(f"{folder}/{file.name}", data, executable=os.access(file, os.X_OK))
+                self._put_libraries(folder, file, data)
+            try:
+                return self._run(argv, folder, deadline, on_output, most_output, env)
+            except ProgramError as error:
+                if error.kind == "no-program" and not self._machine.call("agent.exists", [_SHELL])[0]:
+                    error.add_note(_NO_TOOLS)
+                raise
+        finally:
+            with contextlib.suppress(MachineError, LabClosed):  # then the folder is gone too
+                self._machine.call("agent.exec_discard", folder)
+
+    def _run(
+        self,
+        argv: Sequence[str],
+        folder: str,
+        deadline: float = DEADLINE,
+        on_output: OnOutput | None = None,
+        most_output: int = MOST_OUTPUT,
+        env: Mapping[str, str] | None = None,
+    ) -> Execution:
+        key = next(self._keys)
+        ears = _Ears(key, most_output)
+
+        def ask() -> None:
+            limits = deadline, most_output, dict(env or {})
+            try:
+                end = self._machine.call("agent.exec", key, argv, folder, *limits, deadline=deadline + _GRACE)
+                ears.ended(int(end["status"]))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
+                ears.ended(error)
+
+        unsubscribe = self._machine.notify_to(ears.hear)
+        started = time.monotonic()
+        waiter = threading.Thread(target=ask, name="uffdlab-exec", daemon=True)
+        waiter.start()
+        try:
+            end = ears.listen(on_output)
+        except BaseException:  # Ctrl-C, or what on_output raised
+            with contextlib.suppress(MachineError, AgentError, LabClosed):
+                self._machine.call("agent.exec_kill", key)
+            raise
+        finally:
+            unsubscribe()
+        waiter.join()
+        if isinstance(end, ProgramError):
+            raise _explained(end, argv, deadline, most_output, ears)
+        if isinstance(end, BaseException):
+            raise end
+        return Execution(tuple(argv), end, ears.stdout, ears.stderr, time.monotonic() - started)
+
+    def _put(self, path: str, data: bytes, *, executable: bool) -> None:
+        for at in range(0, len(data) or 1, _CHUNK):
+            self._machine.call("agent.put", path, data[at : at + _CHUNK], at > 0, executable)
+
+    def _have_tools(self) -> None:
+        # A guest of ours has nothing but Python: the shell and its tools come when they are first needed.
+        with self._tools:
+            if self._machine.call("agent.exists", [_SHELL])[0]:
+                return
+            tools = shutil.which("busybox")
+            if tools is None:
+                return
+            data = Path(tools).read_bytes()
+            folder = self._machine.call("agent.exec_folder")
+            try:
+                self._put(f"{folder}/busybox", data, executable=True)
+                self._put_libraries(folder, Path(tools), data)
+                for line in _INSTALL:
+                    self._run(["./busybox", *line], folder)
+            finally:
+                self._machine.call("agent.exec_discard", folder)
+
+    def _put_libraries(self, folder: str, file: Path, data: bytes) -> None:
+        # Which ones are missing, the loader in the guest knows; where they are, the loader here.
+        try:
+            loader = elf.interpreter(data)
+        except elf.NotElf:
+            return
+        if not loader:
+            return
+        here: dict[str, Path] | None = None
+        if not self._machine.call("agent.exists", [loader])[0]:
+            self._put(loader, _read(Path(loader), file), executable=True)
+        if _GLIBC not in loader or not os.access(file, os.X_OK):
+            return
+        asked: set[str] = set()
+        for _ in range(_LIBRARY_ROUNDS):
+            listed = self._run([f"./{file.name}"], folder, env=_LIST)
+            missing = {name for name, found in _listed(listed.text).items() if found is None} - asked
+            if not missing:
+                return
+            here = _libraries(file) if here is None else here
+            for name in sorted(missing):
+                path = here.get(name)
+                if path is None:
+                    raise UsageError(
+                        f"{file} needs {name}, which is neither in the guest nor found here; link it statically"
+                    )
+                self._put(f"{folder}/.lib/{name}", path.read_bytes(), executable=False)
+            asked |= missing
+
+
+class _Ears:
+    # What a program writes, from the machine's reader thread to the one that waits for it.
+
+    def __init__(self, key: int, room: int) -> None:
+        self._key = key
+        self._room = room  # an agent that sends more is not believed
+        self._news: queue.SimpleQueue[tuple[str, bytes] | int | BaseException] = queue.SimpleQueue()
+        self._heard: dict[str, list[bytes]] = {stream: [] for stream in _STREAMS.values()}
+
+    def hear(self, method: str, params: list[Any]) -> None:
+        if method != "program-output" or params[0] != self._key:
+            return
+        _, stream, data = params
+        self._room -= len(data)
+        if isinstance(data, bytes) and self._room >= 0:
+            self._news.put((_STREAMS[stream], data))
+
+    def ended(self, how: int | BaseException) -> None:
+        self._news.put(how)
+
+    def listen(self, on_output: OnOutput | None) -> int | BaseException:
+        while isinstance(item := self._news.get(), tuple):
+            stream, data = item
+            self._heard[stream].append(data)
+            if on_output:
+                on_output(stream, data)
+        return item
+
+    @property
+    def stdout(self) -> bytes:
+        return b"".join(self._heard["stdout"])
+
+    @property
+    def stderr(self) -> bytes:
+        return b"".join(self._heard["stderr"])
+
+
+_INSTALL = (
+    ("mkdir", "-p", "/bin", "/sbin", "/usr/bin", "/usr/sbin"),
+    ("cp", "-p", "./busybox", _TOOLS),
+    ("sh", "-c", f"{_TOOLS} --install -s 2>/dev/null"),  # it says which programs are there already
+)
+_NO_TOOLS = (
+    "The guest has no shell and no tools: they come from this host's busybox, which is not installed "
+    "(apt-get install busybox-static)"
+)
+
+
+def _checked(command: Sequence[str], push: Sequence[str | os.PathLike[str]]) -> tuple[list[str], list[Path]]:
+    if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
+        raise UsageError(
+            f"command={command!r}: give a list of words, ['uname', '-r']; a shell's line is ['sh', '-c', line]"
+        )
+    if not command[0] or any("\0" in word for word in command):
+        raise UsageError(f"command={list(command)!r}: the first word is a program, and no word has a NUL in it")
+    files = [Path(file) for file in push]
+    for file in files:
+        if not file.is_file():
+            raise UsageError(f"push: {file} is not a file here")
+    names = [file.name for file in files]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise UsageError(f"push: two files are called {twice[0]}; both go into one folder of the guest")
+    return list(command), files
+
+
+def _explained(
+    error: ProgramError, argv: Sequence[str], deadline: float, most_output: int, ears: _Ears
+) -> ProgramError:
+    words = {
+        "program-late": f"; it had {deadline:g} s: give it more with deadline=… (--deadline)",
+        "program-output": f", {most_output} bytes: write to a file in the guest, or allow more with most_output=…",
+    }
+    made = ProgramError(f"{' '.join(argv)}: {error}{words.get(error.kind, '')}", kind=error.kind, data=error.data)
+    made.stdout, made.stderr = ears.stdout, ears.stderr
+    return made
+
+
+def _read(path: Path, of: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{of} asks for the loader {path}: {error.strerror}; link it statically") from error
+
+
+def _libraries(file: Path) -> dict[str, Path]:
+    try:
+        done = subprocess.run(
+            [file.absolute()], env={**os.environ, **_LIST}, capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise UsageError(f"what {file} needs is not known: {error}") from error
+    return {name: path for name, path in _listed(done.stdout).items() if path is not None}
+
+
+def _listed(text: str) -> dict[str, Path | None]:
+    # "libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x…)" or "libz.so.1 => not found" a line.
+    found: dict[str, Path | None] = {}
+    for line in text.splitlines():
+        name, arrow, rest = line.strip().partition(" => ")
+        if arrow:
+            path = rest.rpartition(" (")[0]
+            found[name] = Path(path) if path.startswith("/") else None
+    return found
