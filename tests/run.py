@@ -50,7 +50,15 @@ PARTS = {
         ],
         10,
     ),
-    "unit": Part([_pytest("unit", "-m", "not vm and not browser", "--ignore=tests/vm", "--ignore=tests/browser")], 15),
+    "unit": Part(
+        [
+            _pytest(
+                *("unit", "-m", "not vm and not browser", "--ignore=tests/vm", "--ignore=tests/browser"),
+                *("--numprocesses=logical", "--dist=worksteal"),
+            )
+        ],
+        15,
+    ),
     # Before the parts that boot kernels, so that no test's deadline has to allow for a build.
     "kernels": Part([_module("uffdlab", "kernel", "build", "--all")], 40),
     "vm": Part([_pytest("vm", "-m", "not long", "tests/vm", "--ignore=tests/vm/test_notebooks.py")], 20),
