@@ -62,13 +62,17 @@ class Supply:
         self._cache = cache or Cache()
         self._archive = archive or DebianArchive()
 
-    def get(self, name: str, *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
+    def get(
+        self, name: str, *, also: Path | None = None, progress: Progress | None = None, refresh: bool = False
+    ) -> Kernel:
         """Give the kernel, fetched or built if it is not in the cache.
 
         Parameters
         ----------
         name : str
             A name in the catalogue.
+        also : Path, optional
+            A config fragment on top of its own: what a machine of another sort asks of it.
         progress : Progress, optional
             Told how far it is; by default a bar. Not used when the kernel is in the cache.
         refresh : bool
@@ -78,8 +82,10 @@ class Supply:
         ------
         UnknownKernel, SourceError, PatchError, BuildError, HostUnsupported
             It cannot be had; nothing half-done is left.
+        KernelError
+            It comes as a package, which has the config that it has.
         """
-        entry = self._kernels[name]
+        entry = self._kernels[name] if also is None else _with(self._built(name, "to configure"), also)
         if not refresh and (kernel := self._cached(entry)):
             return kernel
         host.require_platform()
@@ -132,13 +138,7 @@ class Supply:
         UnknownKernel, SourceError, PatchError, HostUnsupported
             The source cannot be had; nothing half-done is left.
         """
-        entry = self._kernels[name]
-        if not isinstance(entry, Built):
-            raise KernelError(
-                f"{name} comes as a package, so there is no source to patch: choose one that is built, "
-                f"{', '.join(each.name for each in self._kernels if isinstance(each, Built))}",
-                kernel=name,
-            )
+        entry = self._built(name, "to patch")
         progress = progress or automatic()
         try:
             progress.start(name, f"reading its source, {entry.package}")
@@ -149,6 +149,16 @@ class Supply:
             return files
         finally:
             progress.close()
+
+    def _built(self, name: str, purpose: str) -> Built:
+        entry = self._kernels[name]
+        if not isinstance(entry, Built):
+            raise KernelError(
+                f"{name} comes as a package, so there is no source {purpose}: choose one that is built, "
+                f"{', '.join(each.name for each in self._kernels if isinstance(each, Built))}",
+                kernel=name,
+            )
+        return entry
 
     # --- the two ways
 
@@ -206,13 +216,13 @@ class Supply:
         self, entry: Built, found: Resolved, fresh: bool, lock: int, progress: Progress
     ) -> tuple[Tree, Resolved]:
         folder = self._cache.tree(entry.source.name)
-        tree = Tree(folder, found.debs[0].sha256, (lock,))
+        tree = Tree(folder, found.debs[0].sha256, (lock,), objects=entry.objects)
         if tree.unpacked:
             return tree, found
         host.require_space(folder, _SPACE_SOURCE, f"unpacking and building {entry.package}")
         with self._cache.locked(_apt_lock(entry), progress):
             found, debs = self._download(entry, found, fresh, progress)
-            tree = Tree(folder, found.debs[0].sha256, (lock,))
+            tree = Tree(folder, found.debs[0].sha256, (lock,), objects=entry.objects)
             try:
                 tree.unpack(debs[0], progress)
             finally:
@@ -340,14 +350,21 @@ def given(path: Path) -> Kernel:
     return Kernel(name, path.expanduser().absolute(), found.release, hashlib.sha256(data).hexdigest())
 
 
-def get(name: str | os.PathLike[str], *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
-    """Give a kernel by its name or by the path of a bzImage or vmlinux; see :meth:`Supply.get`."""
+def get(
+    name: str | os.PathLike[str], *, also: Path | None = None, progress: Progress | None = None, refresh: bool = False
+) -> Kernel:
+    """Give a kernel by its name or by the path of a bzImage or vmlinux, which is as it is; see :meth:`Supply.get`."""
     if not isinstance(name, str) or name.startswith(("/", "./", "../", "~")):
         return given(Path(name))
     kernels = catalogue.load()
     if name not in kernels and Path(name).is_file():
         return given(Path(name))
-    return Supply(kernels).get(name, progress=progress, refresh=refresh)
+    return Supply(kernels).get(name, also=also, progress=progress, refresh=refresh)
+
+
+def _with(entry: Built, also: Path) -> Built:
+    # Under its own name still, in the cache too, where its key tells it apart.
+    return replace(entry, config=(*entry.config, also), objects=f"objects-{also.stem}")
 
 
 def _why(refresh: bool) -> str:

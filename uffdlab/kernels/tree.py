@@ -41,12 +41,14 @@ class Tree:
         Hash of the source package.
     inherit : sequence of int
         File descriptors that children share, the lock among them.
+    objects : str
+        Name of the folder of compiled objects.
     """
 
-    def __init__(self, folder: Path, identity: str, inherit: Sequence[int] = ()) -> None:
+    def __init__(self, folder: Path, identity: str, inherit: Sequence[int] = (), *, objects: str = "objects") -> None:
         self.folder = folder
         self.source = folder / f"source-{identity[:16]}"
-        self.objects = folder / "objects"
+        self.objects = folder / objects
         # The unpatched form of each file that some patch has touched: a copy under `pristine`, or, where there was
         # none, an empty file under `absent`. A file in neither is as it was unpacked.
         self._pristine = folder / "pristine"
