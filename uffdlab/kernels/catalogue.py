@@ -40,8 +40,8 @@ class Source:
 class Built:
     """A kernel to be compiled: a source, patches on it (files in order), config fragments, and its localversion.
 
-    `on` is the kernel whose source, patches and config it starts from, or empty.  `objects` is the object folder, beside
-    the source, that it is compiled in: kernels that differ by much of their config had better not share one.
+    `on` is the kernel whose source, patches and config it starts from, or empty.  `objects` is the folder, beside
+    its source, that it is compiled in: kernels that differ by much of their config had better not share one.
     """
 
     name: str
