@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from harness import Row, median_seconds
-from host_lab import host_lab
 
 from uffdlab import Lab
 from uffdlab.uapi import ContinueMode
@@ -22,7 +21,7 @@ PEER = Path(__file__).resolve().parent / "peers" / "uffd_loops.c"
 
 def rows() -> Iterator[Row]:
     """Measure ours and the peer in turn, and give the medians."""
-    with tempfile.TemporaryDirectory() as folder, host_lab() as lab:
+    with tempfile.TemporaryDirectory() as folder, Lab(machine="local") as lab:
         program = Path(folder) / "uffd_loops"
         subprocess.run(["cc", "-O2", "-pthread", "-o", program, PEER], check=True)
         yield _against(program, "continue_wp_batch", "batch", lambda: _batch(lab), "the same loop in C")

@@ -9,13 +9,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from uffdlab import kernels
 from uffdlab.agent.memory import MEMORY, Memory
 from uffdlab.capabilities import Capabilities
 from uffdlab.deed import Deed, probe
 from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError
 from uffdlab.looking import Looking
-from uffdlab.machines import qemu
+from uffdlab.machines import choice
 from uffdlab.machines.rpc import LOST
 from uffdlab.programs import DEADLINE as _PROGRAM_DEADLINE
 from uffdlab.programs import MOST_OUTPUT, Programs
@@ -51,14 +50,20 @@ class Lab:
     Parameters
     ----------
     kernel : str or path
-        A name from the catalogue (``"6.1-series"``, ``"debian/trixie"``), or the path of a vmlinux or bzImage.  One
-        that is not there yet is fetched or built first, with a progress bar.
-    memory_mib : int
-        The guest's memory in MiB.
-    cpus : int
-        The guest's CPUs.
-    machine : str or Machine
-        ``"qemu"``, or a machine that runs already; the lab closes it in the end.
+        A name from the catalogue (``"6.1-series"``, the default; ``"debian/trixie"``), or the path of a vmlinux or
+        bzImage.  One that is not there yet is fetched or built first, with a progress bar.
+    memory_mib : int, optional
+        The guest's memory in MiB, 1024 if not given.
+    cpus : int, optional
+        The guest's CPUs, 1 if not given.
+    hugepages : int
+        Pages of 2 MiB that the guest sets aside at boot; without them they are made when they are needed.
+    command_line : str
+        Added to the guest's kernel command line.
+    machine : str or Machine, optional
+        Where the kernel runs: ``"qemu"``, the default, or ``"local"``, which is this host's own kernel (a test can
+        crash it).  Or a machine that runs already; the lab closes it in the end.  If not given, ``$UFFDLAB_MACHINE``
+        chooses.
 
     Raises
     ------
@@ -72,22 +77,21 @@ class Lab:
 
     def __init__(
         self,
-        kernel: str | os.PathLike[str] = "6.1-series",
+        kernel: str | os.PathLike[str] | None = None,
         *,
-        memory_mib: int = 1024,
-        cpus: int = 1,
-        machine: str | Machine = "qemu",
+        memory_mib: int | None = None,
+        cpus: int | None = None,
+        hugepages: int = 0,
+        command_line: str = "",
+        machine: str | Machine | None = None,
     ) -> None:
         self.timeline = Timeline()
         self._machine: Machine
-        if isinstance(machine, str):
-            if machine != "qemu":
-                raise UsageError(f"there is no machine {machine!r}; there is 'qemu'")
-            image = kernels.get(kernel)
-            self.kernel = image.name
-            self._machine = qemu.start(image, cpus=cpus, memory_mib=memory_mib)
+        if machine is None or isinstance(machine, str):
+            options = choice.Options(cpus, memory_mib, hugepages, command_line)
+            self.kernel, self._machine = choice.start(kernel, machine, options)
         else:
-            self.kernel = str(kernel)
+            self.kernel = str(kernel or machine.name)
             self._machine = machine
         self._programs = Programs(self._machine)
         self._closed = False

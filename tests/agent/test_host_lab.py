@@ -1,6 +1,8 @@
 """Touches, calls, children, handlers and messages, with the agent on this host's own kernel."""
 
+import os
 import queue
+import signal
 import threading
 import time
 
@@ -350,7 +352,7 @@ def test_what_ends_is_on_the_timeline(mortal_lab):
     mortal_lab.timeline.listen(heard.put)
     mortal_lab.map(pages=4)
     assert heard.get(timeout=5).kind == "map"
-    mortal_lab._machine._agent.kill()
+    os.kill(mortal_lab._machine.hello["pid"], signal.SIGKILL)
     entry = heard.get(timeout=10)
     assert (entry.kind, type(entry.what)) == ("lab", MachineLost)
     mortal_lab.close()

@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uffdlab.errors import ProgramError, UsageError
+from uffdlab.machines import local
 from uffdlab.programs import Execution, Programs
-
-from .conftest import HostMachine
 
 
 @pytest.fixture(scope="module")
 def machine():
-    machine = HostMachine()
+    machine = local.start()
     yield machine
     machine.close()
 
@@ -148,7 +147,7 @@ def test_two_at_once_and_other_calls_meanwhile(run, machine):
 
 
 def test_it_dies_with_the_host():
-    machine = HostMachine()
+    machine = local.start()
     heard = queue.SimpleQueue()
 
     def run():

@@ -17,7 +17,7 @@ def start(code):
     ours, theirs = socket.socketpair()
     log = Console()
     with theirs:
-        process = KeptProcess([sys.executable, "-ISc", code, str(theirs.fileno())], [theirs.fileno()], ours, log)
+        process = KeptProcess([sys.executable, "-ISc", code, str(theirs.fileno())], [theirs.fileno()], ours, log=log)
     return process, log
 
 
@@ -82,7 +82,7 @@ def test_kill_leaves_nothing():
 def test_a_program_that_is_not_there(tmp_path):
     ours, theirs = socket.socketpair()
     with theirs:
-        process = KeptProcess([str(tmp_path / "none")], [], ours, Console())
+        process = KeptProcess([str(tmp_path / "none")], [], ours, log=Console())
     assert process.ended.wait(10)
     assert "No such file" in process.how_it_ended()
     process.kill()
@@ -93,7 +93,7 @@ import socket, sys, time
 from uffdlab.machines.console import Console
 from uffdlab.machines.process import KeptProcess
 ours, theirs = socket.socketpair()
-process = KeptProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], ours, Console())
+process = KeptProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], ours, log=Console())
 keeper = process._keeper.pid
 while True:
     with open(f"/proc/{keeper}/task/{keeper}/children") as file:
@@ -123,7 +123,17 @@ def test_the_owner_dies_before_the_keeper_looks():
 
     started = time.monotonic()
     with subprocess.Popen(
-        [sys.executable, "-ISB", keeper.__file__, str(other.pid), sys.executable, "-c", "import time; time.sleep(100)"],
+        [
+            sys.executable,
+            "-ISB",
+            keeper.__file__,
+            str(other.pid),
+            "-1",
+            "0",
+            sys.executable,
+            "-c",
+            "import time; time.sleep(100)",
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     ) as process:

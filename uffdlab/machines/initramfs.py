@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import uffdlab
 from uffdlab import errors
 from uffdlab.machines import cpio, elf, store
+from uffdlab.machines.interpreter import module_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -207,8 +208,7 @@ def _run(command: list[str]) -> str:
 
 def _modules() -> list[tuple[str, Path, bool]]:
     # (name, file, whether a package) of each module that the agent loads and the interpreter does not have built in.
-    package = str(Path(uffdlab.__file__).parent.parent)
-    path = "\x1f".join([package, *(entry for entry in sys.path if entry and entry != package)])
+    path = "\x1f".join(module_path())
     listing = _run([sys.executable, "-ISB", "-X", "utf8", "-c", _PROBE, path, INIT, *_CODECS])
     found = []
     for line in listing.splitlines():

@@ -1,11 +1,12 @@
-"""The keeper: a small program between the owner of a machine and QEMU, so that QEMU never outlives its owner.
+"""The keeper: a small program between the owner of a machine and QEMU or ssh, so that these never outlive the owner.
 
-``keeper.py OWNER COMMAND…`` runs the command as its child.  Descriptor 0 is a pipe whose other end the owner alone
-holds.  When that closes, or the process OWNER ends however it ends, the command is killed; when the keeper itself is
+``keeper.py OWNER STDIO GRACE COMMAND…`` runs the command as its child, with the descriptor STDIO as stdin and stdout
+(-1: with /dev/null).  Descriptor 0 is a pipe whose other end the owner alone holds.  When that closes, or the process
+OWNER ends however it ends, the command has GRACE seconds to end as well and is then killed; when the keeper itself is
 killed, the kernel kills the command.  When the command ends, its wait status goes to descriptor 1 as decimal digits.
 
 It runs as ``python -ISB keeper.py`` and imports nothing of uffdlab.  Not a thread of the owner but this process is
-QEMU's parent, since the kernel's parent-death signal is tied to the thread that forked.
+the command's parent, since the kernel's parent-death signal is tied to the thread that forked.
 """
 
 from __future__ import annotations
@@ -22,14 +23,16 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _LIFE, _STATUS = 0, 1
 
 
-def _command(argv: list[str], keeper: int) -> None:
+def _command(argv: list[str], keeper: int, stdio: int) -> None:
     # In the child: become the command.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != keeper:  # it died before the line above
         os._exit(1)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(nothing, 1)
+    if stdio < 0:
+        stdio = os.open(os.devnull, os.O_RDWR)
+    os.dup2(stdio, 0)
+    os.dup2(stdio, 1)
+    os.close(stdio)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core of QEMU would hold the guest's memory
     try:
@@ -39,8 +42,8 @@ def _command(argv: list[str], keeper: int) -> None:
         os._exit(127)
 
 
-def _ended_first(child: int, owner: int) -> bool:
-    # Wait for the first of the two to end, or for the pipe to close.
+def _ended_first(child: int, owner: int, grace: float) -> bool:
+    # Wait for the first of the two to end, or for the pipe to close; then, if need be, a little for the child.
     try:
         ended = os.pidfd_open(child)
         owned = os.pidfd_open(owner)
@@ -53,19 +56,23 @@ def _ended_first(child: int, owner: int) -> bool:
     poll = select.poll()
     for descriptor in (_LIFE, ended, owned):
         poll.register(descriptor, select.POLLIN)
-    return ended in dict(poll.poll())
+    if ended in dict(poll.poll()):
+        return True
+    for descriptor in (_LIFE, owned):
+        poll.unregister(descriptor)
+    return bool(poll.poll(grace * 1000))
 
 
 def main() -> None:
     """Run, watch, kill, report."""
-    owner, command = int(sys.argv[1]), sys.argv[2:]
+    owner, stdio, grace, command = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
     keeper = os.getpid()
     child = os.fork()
     if child == 0:
-        _command(command, keeper)
-    # QEMU's ends of its sockets: if they stayed open here, the owner would not see QEMU end.
+        _command(command, keeper, stdio)
+    # The command's ends of its sockets: if they stayed open here, the owner would not see it end.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    if not _ended_first(child, owner):
+    if not _ended_first(child, owner, grace):
         os.kill(child, signal.SIGKILL)
     _pid, status = os.waitpid(child, 0)
     with contextlib.suppress(OSError):  # nobody may be left to read it

@@ -25,7 +25,7 @@ _REAP = 5.0  # seconds
 
 
 class KeptProcess:
-    """QEMU under its keeper, with one thread that drains the console and stderr.
+    """A program under its keeper, with one thread that drains its console and stderr.
 
     Parameters
     ----------
@@ -33,15 +33,30 @@ class KeptProcess:
         The program, by its path, and its arguments.
     inherit : sequence of int
         Descriptors that the program gets under the same numbers.
-    console : socket
-        Our end of the guest's console.  It is closed when both are done.
+    console : socket, optional
+        Our end of the guest's console.  It is closed when both are done.  Without one, stderr is the console.
     log : Console
         Where the console goes.
+    stdio : socket, optional
+        What the program gets as its stdin and stdout; /dev/null if none is given.
+    grace : float
+        Seconds that it has to end by itself once it is not wanted any more.
     """
 
-    def __init__(self, command: Sequence[str], inherit: Sequence[int], console: socket.socket, log: Console) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        inherit: Sequence[int] = (),
+        console: socket.socket | None = None,
+        *,
+        log: Console,
+        stdio: socket.socket | None = None,
+        grace: float = 0.0,
+    ) -> None:
         self._console = console
         self._log = log
+        self._grace = grace
+        self.has_console = console is not None
         self._stderr = bytearray()
         self._status: int | None = None
         self._ending = threading.Lock()
@@ -50,21 +65,23 @@ class KeptProcess:
         status_end, status = os.pipe()
         errors_end, complaints = os.pipe()
         ours = (self._life, status_end, errors_end)
+        stdio_number = stdio.fileno() if stdio is not None else -1
+        options = [str(os.getpid()), str(stdio_number), str(grace)]
         try:
             self._keeper = subprocess.Popen(
-                [sys.executable, "-ISB", keeper.__file__, str(os.getpid()), *command],
+                [sys.executable, "-ISB", keeper.__file__, *options, *command],
                 stdin=theirs,
                 stdout=status,
                 stderr=complaints,
-                pass_fds=inherit,
+                pass_fds=[*inherit, *([stdio_number] if stdio is not None else [])],
                 cwd="/",
-                start_new_session=True,  # a Ctrl-C in the terminal is not for QEMU
+                start_new_session=True,  # a Ctrl-C in the terminal is not for it
             )
         except OSError as error:
             for descriptor in ours:
                 os.close(descriptor)
             raise errors.HostUnsupported(
-                f"starting {sys.executable} to keep QEMU failed: {error.strerror}", missing="processes"
+                f"starting {sys.executable} to keep {command[0]} failed: {error.strerror}", missing="processes"
             ) from error
         finally:
             for descriptor in (theirs, status, complaints):
@@ -75,7 +92,7 @@ class KeptProcess:
         self._thread.start()
 
     def _pump(self, status_end: int, errors_end: int) -> None:
-        console = self._console.fileno()
+        console = self._console.fileno() if self._console is not None else errors_end
         reported = bytearray()
         poll = select.poll()
         open_ends = {status_end, errors_end, console}
@@ -88,16 +105,18 @@ class KeptProcess:
                     if not data:
                         poll.unregister(descriptor)
                         open_ends.discard(descriptor)
-                    elif descriptor == console:
+                        continue
+                    if descriptor == console:
                         self._log.feed(data)
-                    elif descriptor == errors_end:
+                    if descriptor == errors_end:
                         self._stderr += data[: max(0, _STDERR_KEPT - len(self._stderr))]
-                    else:
+                    if descriptor == status_end:
                         reported += data
         finally:
             os.close(status_end)
             os.close(errors_end)
-            self._console.close()
+            if self._console is not None:
+                self._console.close()
             with contextlib.suppress(ValueError):
                 self._status = int(reported)
             self.ended.set()
@@ -125,8 +144,8 @@ class KeptProcess:
                 os.close(self._life)
                 self._life = -1
                 try:
-                    self._keeper.wait(_REAP)
-                except subprocess.TimeoutExpired:  # a forked child may hold the pipe; the kernel then kills QEMU
+                    self._keeper.wait(_REAP + self._grace)
+                except subprocess.TimeoutExpired:  # a forked child may hold the pipe; the kernel then kills its child
                     self._keeper.kill()
                     self._keeper.wait()
         if threading.current_thread() is not self._thread:
@@ -138,7 +157,8 @@ class KeptProcess:
             os.close(self._life)
             self._life = -1
         self._keeper.returncode = 0  # not this process's child: no waiting, no warning
-        self._console.close()
+        if self._console is not None:
+            self._console.close()
 
 
 def _read(descriptor: int) -> bytes:

@@ -9,23 +9,23 @@ import secrets
 import shutil
 import socket
 import sys
-import threading
 import time
 import weakref
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING
 
 from uffdlab import errors
 from uffdlab.machines import accel, initramfs, modules, saved
 from uffdlab.machines.console import Console
+from uffdlab.machines.kept import KeptMachine, late, lost
 from uffdlab.machines.process import KeptProcess
 from uffdlab.machines.qmp import Monitor
-from uffdlab.machines.rpc import Client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from uffdlab.kernels import Kernel
     from uffdlab.machines import PhysicalMemory
@@ -37,7 +37,6 @@ PORT = "uffdlab.agent"  # as uffdlab.agent.init looks for it
 _LEAST_MIB, _MOST_MIB = 128, 1 << 20
 _MOST_CPUS = 64
 _NEEDED_MIB = 160  # what a small guest and QEMU use up, measured
-_EXPLAIN = 1.0  # seconds to wait for the reason when a connection ends
 _RESTORE_DEADLINE = 5.0  # seconds
 _MIGRATION_DEADLINE = 10.0
 
@@ -126,69 +125,40 @@ class Settings:
         ]
 
 
-class QemuMachine:
-    """One running guest.  :func:`start` makes them.
-
-    It ends when it is closed, when it is no longer referred to, and when this process ends, however that ends.  In a
-    forked child it is not there.
-    """
+class QemuMachine(KeptMachine):
+    """One running guest.  :func:`start` makes them."""
 
     name = "qemu"
+    _program = "QEMU"
 
     def __init__(self, settings: Settings, *, restore: bool = False) -> None:
         self.settings = settings
         self.restored = restore
-        self._owner = os.getpid()
-        self._closed = False
-        self._closing = threading.Lock()
-        self._console = Console()
-        self._hello: dict[str, Any] = {}
         self._physical: SharedMemory | None = None
-        # These hold what they need of this object by weak reference, so that an abandoned machine is collected.
-        here = weakref.ref(self)
+        console = Console()
         with ExitStack() as undo:
+            below = undo.enter_context(ExitStack())
             self._ram = _ram_file(settings.memory_mib)
-            undo.callback(os.close, self._ram)
+            below.callback(os.close, self._ram)
             # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
             self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
-            undo.callback(os.close, self._devices)
-            pairs = [socket.socketpair() for _ in range(3)]
-            for end in (end for pair in pairs for end in pair):
+            below.callback(os.close, self._devices)
+            ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+            for end in (*ours, *theirs):
                 undo.callback(end.close)
-            (agent, agent_q), (console, console_q), (monitor, monitor_q) = pairs
-            arguments = settings.arguments(
-                ram=self._ram,
-                agent=agent_q.fileno(),
-                console=console_q.fileno(),
-                monitor=monitor_q.fileno(),
-                restore=restore,
-            )
-            inherited = [self._ram, agent_q.fileno(), console_q.fileno(), monitor_q.fileno()]
-            self._process = KeptProcess(arguments, inherited, console, self._console)
-            undo.callback(self._process.kill)
-            self._client = Client(
-                agent,
-                lost=lambda reason: _lost(here, reason),
-                late=lambda reason: _late(here, reason),
-                malformed=lambda reason: errors.ProtocolError(reason, console=_tail(here)),
-            )
-            self.monitor = Monitor(
-                monitor, lost=lambda reason: _lost(here, reason), late=lambda reason: _late(here, reason)
-            )
+            agent, serial, monitor = (end.fileno() for end in theirs)
+            arguments = settings.arguments(ram=self._ram, agent=agent, console=serial, monitor=monitor, restore=restore)
+            process = KeptProcess(arguments, [self._ram, agent, serial, monitor], ours[1], log=console)
+            undo.callback(process.kill)
+            super().__init__(process, ours[0], console, below)
+            here = weakref.ref(self)
+            self.monitor = Monitor(ours[2], lost=partial(lost, here), late=partial(late, here))
+            below.callback(self.monitor.close)
             undo.pop_all()
-        for end in (agent_q, console_q, monitor_q):
+        for end in theirs:
             end.close()
-        self._finalizer = weakref.finalize(
-            self, _end, self._process, self._client, self.monitor, (self._ram, self._devices)
-        )
-        _LIVING.add(self)
 
     # --- the Machine protocol
-
-    @property
-    def hello(self) -> dict[str, Any]:
-        """What the agent said first."""
-        return dict(self._hello)
 
     @property
     def physical(self) -> PhysicalMemory:
@@ -204,44 +174,15 @@ class QemuMachine:
                 )
             return self._physical
 
-    def call(self, method: str, /, *args: Any, deadline: float = 10.0) -> Any:
-        """Ask the agent, and return its answer; see :class:`uffdlab.machines.Machine`."""
-        self._check()
-        return self._client.call(method, args, deadline)
-
-    def notify_to(self, callback: Callable[[str, list[Any]], None]) -> Callable[[], None]:
-        """Call `callback` with method and parameters of each notification; return what ends that."""
-        return self._client.subscribe(callback)
-
-    def console(self) -> str:
-        """Return what the guest's console has said so far."""
-        return self._console.text()
-
     def close(self) -> None:
         """End the machine.  Closing a closed machine does nothing."""
-        if os.getpid() != self._owner:
-            return
+        super().close()
         with self._closing:
-            if self._closed:
-                return
-            self._closed = True
             physical, self._physical = self._physical, None
-        self._finalizer()
         if physical is not None:
             physical.close()
-        _LIVING.discard(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     # --- coming up
-
-    def wait_for_hello(self, deadline: float) -> None:
-        """Wait until the agent has said hello."""
-        self._hello = self._client.hello(deadline)
 
     def wake(self, state: saved.SavedState) -> None:
         """Make of a machine that waits for it what was saved, and give it the time and randomness of its own.
@@ -293,80 +234,18 @@ class QemuMachine:
 
     # --- how it ends
 
-    def _check(self) -> None:
-        if os.getpid() != self._owner:
-            raise errors.MachineLost("this machine belongs to the process that started it; start one of your own here")
-        if self._closed:
-            raise errors.LabClosed("the machine was closed")
-
-    def explain_lost(self, reason: str) -> errors.UffdlabError:
-        """Return why the machine is gone, once that is known."""
-        if self._closed:
-            return errors.LabClosed("the machine was closed")
-        self._process.ended.wait(_EXPLAIN)
-        panic, tail = self._console.panic(), self._console.tail()
-        if panic:
-            return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=self._console.crash())
-        how = self._process.how_it_ended()
-        return errors.MachineLost(
-            f"the machine is gone: QEMU {how}" if how else f"the machine is gone: {reason}", console=tail
-        )
-
-    def explain_late(self, reason: str) -> errors.UffdlabError:
-        """Return why there was no answer in time."""
-        if self._closed:
-            return errors.LabClosed("the machine was closed")
-        panic, tail = self._console.panic(), self._console.tail()
-        if panic:
-            return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=self._console.crash())
-        return errors.MachineTimeout(reason, console=tail)
+    def _crash(self) -> errors.UffdlabError | None:
+        panic = self._console.panic()
+        if not panic:
+            return None
+        return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=self._console.crash())
 
     def disown(self) -> None:
         """In a forked child: let go of everything without ending the parent's machine."""
-        self._finalizer.detach()
-        self._process.disown()
-        self._client.disown()
+        super().disown()
         self.monitor.disown()
         os.close(self._ram)
         os.close(self._devices)
-
-
-_LIVING: weakref.WeakSet[QemuMachine] = weakref.WeakSet()
-
-
-def _disown_all() -> None:
-    for machine in list(_LIVING):
-        with suppress(Exception):
-            machine.disown()
-    _LIVING.clear()
-
-
-os.register_at_fork(after_in_child=_disown_all)
-
-
-def _end(process: KeptProcess, client: Client, monitor: Monitor, files: tuple[int, ...]) -> None:
-    # Runs once: on close, on collection, or at the interpreter's exit.
-    client.fail(errors.LabClosed("the machine was closed"))
-    process.kill()
-    client.close(errors.LabClosed("the machine was closed"))
-    monitor.close()
-    for descriptor in files:
-        os.close(descriptor)
-
-
-def _lost(here: weakref.ref[QemuMachine], reason: str) -> errors.UffdlabError:
-    machine = here()
-    return machine.explain_lost(reason) if machine is not None else errors.LabClosed("the machine was closed")
-
-
-def _late(here: weakref.ref[QemuMachine], reason: str) -> errors.UffdlabError:
-    machine = here()
-    return machine.explain_late(reason) if machine is not None else errors.LabClosed("the machine was closed")
-
-
-def _tail(here: weakref.ref[QemuMachine]) -> str:
-    machine = here()
-    return machine._console.tail() if machine is not None else ""  # noqa: SLF001 - a method in all but place
 
 
 def _check(here: weakref.ref[QemuMachine]) -> None:

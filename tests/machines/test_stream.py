@@ -1,0 +1,154 @@
+"""An agent at the other end of a process's stdin and stdout, and every way in which that can go wrong."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.machines import local
+from uffdlab.machines.interpreter import module_path
+from uffdlab.machines.stream import StreamMachine
+
+
+def machine(code):
+    return StreamMachine([sys.executable, "-ISB", "-c", textwrap.dedent(code), *module_path()], "test")
+
+
+# What comes before the agent is on its own; what comes after "from" has taken stdout for itself.
+AGENT = """
+    import sys
+    sys.path[:] = sys.argv[1:]
+    from uffdlab.agent import commands, stdio
+    commands.METHODS["test.print"] = lambda: print("to nobody in particular", flush=True)
+    commands.METHODS["test.input"] = lambda: sys.stdin.read()
+    commands.METHODS["test.dawdle"] = lambda: __import__("time").sleep(60)
+    stdio.main()
+"""
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone_within(seconds, processes):
+    until = time.monotonic() + seconds
+    while any(alive(pid) for pid in processes) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not any(alive(pid) for pid in processes)
+
+
+def resources():
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+
+def test_nothing_but_the_protocol_is_on_the_stream():
+    with machine(AGENT).up() as agent:
+        assert agent.hello["release"] == os.uname().release
+        agent.call("test.print")
+        assert agent.call("test.input") == ""
+        assert agent.call("agent.ping", b"\0\xff") == b"\0\xff"
+        until = time.monotonic() + 5
+        while "nobody" not in agent.console() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert agent.console() == "to nobody in particular\n"
+
+
+def test_closing_ends_agent_and_target_and_leaves_nothing():
+    before = resources()
+    agent = machine(AGENT).up()
+    pids = [agent.hello["pid"], agent.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"], agent._process._keeper.pid]
+    assert all(alive(pid) for pid in pids)
+    agent.close()
+    agent.close()
+    assert not any(alive(pid) for pid in pids)
+    assert resources() == before
+    with pytest.raises(errors.LabClosed):
+        agent.call("agent.ping")
+
+
+def test_an_agent_that_does_not_end_is_killed():
+    agent = machine(AGENT).up()
+    with pytest.raises(errors.MachineTimeout):
+        agent.call("test.dawdle", deadline=0.2)
+    started = time.monotonic()
+    agent.close()
+    assert time.monotonic() - started < 5
+    assert not alive(agent.hello["pid"])
+
+
+OWNER = """
+import sys, time
+from uffdlab.machines import local
+from uffdlab.machines.interpreter import module_path
+machine = local.start()
+target = machine.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"]
+print(machine.hello["pid"], target, machine._process._keeper.pid, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_nothing_outlives_its_owner(how):
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
+        pids = [int(word) for word in owner.stdout.readline().split()]
+        assert len(pids) == 3
+        assert all(alive(pid) for pid in pids)
+        owner.send_signal(how)
+        assert gone_within(4, pids)
+
+
+def test_an_agent_that_is_killed_is_told():
+    with machine(AGENT).up() as agent:
+        os.kill(agent.hello["pid"], signal.SIGKILL)
+        with pytest.raises(errors.MachineLost, match=r"python\S* was killed by signal 9"):
+            agent.call("agent.ping")
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        ("import sys; sys.exit('there is no door here')", errors.MachineLost, "status 1: there is no door here"),
+        ("print('Welcome to example!', flush=True); import time; time.sleep(9)", errors.ProtocolError, "malformed"),
+        ("import time; time.sleep(60)", errors.MachineTimeout, r"said nothing within 0\.[5-9] s"),
+    ],
+)
+def test_what_is_no_agent_is_told_and_ended(code, error, words):
+    before = resources()
+    # A process that says nothing is given little time; the others have the time of an interpreter under load.
+    deadline = 0.5 if error is errors.MachineTimeout else 20
+    with pytest.raises(error, match=words):
+        machine(code).up(deadline)
+    assert resources() == before
+
+
+def test_a_program_that_is_not_there():
+    before = resources()
+    with pytest.raises(errors.HostUnsupported, match="no-such-ssh is not in PATH"):
+        StreamMachine(["no-such-ssh"], "test")
+    assert resources() == before
+
+
+def test_a_forked_child_neither_uses_nor_ends_it():
+    with local.start() as agent:
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                agent.call("agent.ping")
+            except errors.MachineLost:
+                agent.close()
+                status = 7
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        assert agent.call("agent.ping", 6) == 6

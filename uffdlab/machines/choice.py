@@ -1,0 +1,109 @@
+"""Choosing a machine by its name, and what can be asked of each."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from uffdlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from uffdlab.machines import Machine
+
+VARIABLE = "UFFDLAB_MACHINE"  # chooses where a program does not
+DEFAULT_KERNEL = "6.1-series"
+_KINDS = "'qemu', 'local'"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a machine that is made for a lab is to have; None or empty where the caller did not say.
+
+    Attributes
+    ----------
+    cpus : int or None
+        1 if None.
+    memory_mib : int or None
+        1024 if None.
+    hugepages : int
+        Pages of 2 MiB that are set aside at boot.
+    command_line : str
+        Added to the kernel's command line.
+    """
+
+    cpus: int | None = None
+    memory_mib: int | None = None
+    hugepages: int = 0
+    command_line: str = ""
+
+    def given(self) -> list[str]:
+        """Return the names of those that the caller gave."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+
+
+def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: Options) -> tuple[str, Machine]:
+    """Start a machine.
+
+    Parameters
+    ----------
+    kernel : str, path or None
+        What it is to run, None for what there is.
+    machine : str or None
+        Its kind, ``$UFFDLAB_MACHINE`` if None, and ``"qemu"`` if that is empty.
+    options : Options
+
+    Returns
+    -------
+    kernel : str
+        The kernel's name.
+    machine : Machine
+
+    Raises
+    ------
+    UsageError
+        There is no such kind, or it cannot have such a kernel or option.
+    KernelError, MachineError, HostUnsupported
+        It did not come up.
+    """
+    wanted = machine or os.environ.get(VARIABLE) or "qemu"
+    if wanted == "qemu":
+        return _qemu(kernel, options)
+    if wanted == "local":
+        from uffdlab.machines import local  # noqa: PLC0415 - of each kind, only what is used
+
+        _takes_what_is_there(wanted, kernel, options)
+        return _running(local.start())
+    raise UsageError(f"there is no machine {wanted!r}; there is {_KINDS}")
+
+
+def _qemu(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str, Machine]:
+    from uffdlab import kernels  # noqa: PLC0415
+    from uffdlab.machines import qemu  # noqa: PLC0415
+
+    if options.hugepages < 0:
+        raise UsageError(f"hugepages={options.hugepages}: it is a number of pages of 2 MiB")
+    set_aside = f"hugepagesz=2M hugepages={options.hugepages}" if options.hugepages else ""
+    image = kernels.get(kernel or DEFAULT_KERNEL)
+    machine = qemu.start(
+        image,
+        cpus=options.cpus if options.cpus is not None else 1,
+        memory_mib=options.memory_mib if options.memory_mib is not None else 1024,
+        append=f"{set_aside} {options.command_line}".strip(),
+    )
+    return image.name, machine
+
+
+def _takes_what_is_there(machine: str, kernel: Any, options: Options) -> None:
+    if kernel is not None:
+        raise UsageError(
+            f"machine={machine!r} runs a kernel of its own, not {kernel!r}: leave the kernel out, "
+            f"Lab(machine={machine!r}), or leave the machine out to have this kernel in QEMU"
+        )
+    given = options.given()
+    if given:
+        raise UsageError(f"{', '.join(given)}: machine={machine!r} is as it is; these are for a guest in QEMU")
+
+
+def _running(machine: Machine) -> tuple[str, Machine]:
+    return f"Linux {machine.hello['release']}", machine
