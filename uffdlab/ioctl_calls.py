@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno as _errno
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uffdlab import reasons, uapi
 from uffdlab.errors import IoctlError, LabClosed, UsageError
-from uffdlab.ioctls import BatchResult, IoctlResult, in_words
+from uffdlab.ioctls import BatchResult, IoctlResult, PendingIoctl, in_words
 from uffdlab.region import Mapping, PageRange
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
 
@@ -247,10 +248,7 @@ class IoctlCalls:
         check : bool
             Raise :class:`IoctlError` on an errno; otherwise the result has it.
         """
-        ioctl = self._known(name)
-        strange = set(values) - set(ioctl.fields)
-        if strange:
-            raise UsageError(f"{name} has no word {', '.join(sorted(strange))}; it has {', '.join(ioctl.fields)}")
+        ioctl = self._known(name, values)
         answer = self._lab.target_call("ioctl", self._number, name, values, source)
         result = IoctlResult.from_answer(ioctl, values, answer, where, source)
         text = f"{result.call} → {_errno_name(result.errno)}"
@@ -259,12 +257,30 @@ class IoctlCalls:
             raise self._error(ioctl, result)
         return result
 
-    def _known(self, name: str) -> uapi.Ioctl:
+    def start(self, name: str, values: dict[str, int]) -> PendingIoctl:
+        """Do an ioctl on a thread of its own in the target, for one that may wait: UFFDIO_COPY from a page that faults.
+
+        Parameters as for :meth:`ioctl`; the word ``src`` is an address in the target.
+        """
+        ioctl = self._known(name, values)
+        address = values.get("dst", values.get("start", 0))
+        more = {"call": "ioctl", "uffd": self._number, "name": name, "words": values}
+        touch = self._lab.touch("syscall", address, in_words(ioctl, values, ""), length=values.get("len", 0), more=more)
+        return PendingIoctl(touch, ioctl, dict(values))
+
+    def _must_be_open(self) -> None:
         if self._number == 0:
             raise LabClosed("this userfaultfd is closed; lab.userfaultfd() opens a new one")
+
+    def _known(self, name: str, values: Iterable[str] = ()) -> uapi.Ioctl:
+        self._must_be_open()
         if name not in uapi.IOCTLS:
             raise UsageError(f"{name!r} is no ioctl of a userfaultfd; there are {', '.join(uapi.IOCTLS)}")
-        return uapi.IOCTLS[name]
+        ioctl = uapi.IOCTLS[name]
+        strange = set(values) - set(ioctl.fields)
+        if strange:
+            raise UsageError(f"{name} has no word {', '.join(sorted(strange))}; it has {', '.join(ioctl.fields)}")
+        return ioctl
 
     def _error(self, ioctl: uapi.Ioctl, result: IoctlResult) -> IoctlError:
         reason = self._reason(ioctl, result.errno, result.values)

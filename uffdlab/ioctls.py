@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno as _errno
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from uffdlab import uapi
+from uffdlab.errors import TouchFailed
+
+if TYPE_CHECKING:
+    from uffdlab.touch import Touch
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,42 @@ class IoctlResult:
         done = whole if output is None else max(0, output)
         took = answer["ended_ns"] - answer["started_ns"]
         return cls(in_words(ioctl, values, where), error, done, output, words, took, ioctl.name, dict(values), source)
+
+
+class PendingIoctl:
+    """An ioctl on a thread of its own in the target: it may wait, and nothing else waits with it.
+
+    Attributes
+    ----------
+    touch : Touch
+        Its ticket: ``state``, ``withdraw()``.
+    """
+
+    def __init__(self, touch: Touch, ioctl: uapi.Ioctl, values: dict[str, int]) -> None:
+        self.touch = touch
+        self._ioctl = ioctl
+        self._values = values
+
+    def result(self, timeout: float = 10.0) -> IoctlResult:
+        """Wait for it to come back, and give what it came back with; an errno is no error here.
+
+        Raises
+        ------
+        FaultUnresolved
+            When it still waits after `timeout` seconds; it can be asked again.
+        TouchFailed
+            When it was withdrawn.
+        TargetLost
+            When the target died.
+        """
+        end = self.touch.outcome(timeout)
+        if end.state == "withdrawn":
+            raise TouchFailed(f"{self.touch.what} was withdrawn", address=self.touch.address)
+        answer = {"errno": max(0, -end.returned), "words": end.words, "started_ns": 0, "ended_ns": end.took_ns}
+        return IoctlResult.from_answer(self._ioctl, self._values, answer, "", None)
+
+    def __repr__(self) -> str:
+        return f"<PendingIoctl: {self.touch!r}>"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from uffdlab.errors import IoctlError, UsageError
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
+    from uffdlab.touch import Touch
 
 #: Advice of madvise(2) by name (asm-generic/mman-common.h).
 ADVICE: Final = {
@@ -72,12 +73,16 @@ class MappingCalls:
 
     def madvise(self, advice: str | int, *, check: bool = True, deadline: float = 10.0) -> CallResult:
         """madvise(2), with `advice` by name (``"dontneed"``, ``"remove"``, ``"collapse"``, …) or number."""
+        return _result(self.start_madvise(advice), "madvise", check, deadline)
+
+    def start_madvise(self, advice: str | int) -> Touch:
+        """madvise(2) as a ticket, for a call that may wait: until the message of its event is read, for example."""
         _, _, start, pages, page_size = self._place
         if isinstance(advice, str) and advice.lower() not in ADVICE:
             raise UsageError(f"{advice!r} is no advice of madvise(2); there is {', '.join(ADVICE)}")
         number = ADVICE[advice.lower()] if isinstance(advice, str) else advice
         name = f"MADV_{advice.upper()}" if isinstance(advice, str) else str(advice)
-        return self._syscall("madvise", [start, pages * page_size, number], name, check, deadline)
+        return self._start("madvise", [start, pages * page_size, number], name)
 
     def mprotect(self, protection: str, *, check: bool = True) -> CallResult:
         """mprotect(2); `protection` is made of the letters r, w and x, ``""`` for none."""
@@ -109,16 +114,21 @@ class MappingCalls:
         return self.madvise("guard_install", check=check)
 
     def _syscall(self, name: str, arguments: list[int], words: str, check: bool, deadline: float) -> CallResult:
+        return _result(self._start(name, arguments, words), name, check, deadline)
+
+    def _start(self, name: str, arguments: list[int], words: str) -> Touch:
         lab, mapping, start, pages, page_size = self._place
         call = f"{name}({mapping}, {pages} pages{', ' if words else ''}{words})"
         more = {"call": name, "arguments": arguments}
-        touch = lab.touch("syscall", start, call, length=pages * page_size, more=more)
-        outcome = touch.outcome_or_withdraw(deadline)
-        result = CallResult(call, max(0, -outcome.returned), max(-1, outcome.returned), outcome.took_ns)
-        if check and not result.ok:
-            reason = _REASONS.get(result.errno, f"see {name}(2)")
-            raise IoctlError(call, result.errno, reason)
-        return result
+        return lab.touch("syscall", start, call, length=pages * page_size, more=more)
+
+
+def _result(touch: Touch, name: str, check: bool, deadline: float) -> CallResult:
+    outcome = touch.outcome_or_withdraw(deadline)
+    result = CallResult(touch.what, max(0, -outcome.returned), max(-1, outcome.returned), outcome.took_ns)
+    if check and not result.ok:
+        raise IoctlError(touch.what, result.errno, _REASONS.get(result.errno, f"see {name}(2)"))
+    return result
 
 
 def move_mapping(region: MappingCalls, place: int) -> CallResult:

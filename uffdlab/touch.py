@@ -7,7 +7,7 @@ import os
 import signal
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uffdlab.errors import FaultUnresolved, TouchFailed
@@ -40,6 +40,8 @@ class Outcome:
         What a system call returned, -errno if it failed; 0 for any other access.
     took_ns : int
         How long it took in the guest, in ns.
+    words : dict
+        The argument of an ioctl as the kernel left it; empty for any other access.
     """
 
     state: str
@@ -50,6 +52,7 @@ class Outcome:
     signal_address: int
     returned: int
     took_ns: int
+    words: dict[str, int] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -157,6 +160,7 @@ class Touch:
             signal_address=end["signal_address"],
             returned=end.get("returned", 0),
             took_ns=end["ended_ns"] - end["started_ns"],
+            words=end.get("words", {}),
         )
 
     def outcome_or_withdraw(self, deadline: float) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from uffdlab import uapi
@@ -131,6 +132,21 @@ class Userfaultfd(IoctlCalls):
         nobody has read yet are shown to it at once.  Returns what ends that.
         """
         return self._inbox.take_with(taker)
+
+    @contextmanager
+    def unread(self) -> Iterator[None]:
+        """Leave the messages in the kernel for the time of a with block; they come when it ends.
+
+        While an event waits there, the call that has caused it does not come back, and UFFDIO_COPY and its like fail
+        with EAGAIN (fs/userfaultfd.c, mmap_changing).  So start that call on a thread of its own.
+        """
+        self._must_be_open()
+        self._lab.target_call("uffd_unread", self._number, True)
+        try:
+            yield
+        finally:
+            if self._number:
+                self._lab.target_call("uffd_unread", self._number, False)
 
     # --- the handlers
 

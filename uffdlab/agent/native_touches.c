@@ -199,7 +199,7 @@ long lab_syscall_number(const char *name)
 		{ "madvise", SYS_madvise }, { "mprotect", SYS_mprotect }, { "mremap", SYS_mremap },
 		{ "munmap", SYS_munmap }, { "pread", SYS_pread64 }, { "pwrite", SYS_pwrite64 },
 		{ "process_vm_readv", SYS_process_vm_readv }, { "process_vm_writev", SYS_process_vm_writev },
-		{ "mlock", SYS_mlock }, { "munlock", SYS_munlock },
+		{ "mlock", SYS_mlock }, { "munlock", SYS_munlock }, { "ioctl", SYS_ioctl },
 	};
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)

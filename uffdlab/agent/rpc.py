@@ -16,6 +16,7 @@ import msgpack
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 MAX_FRAME = 64 << 20  # bytes; the host refuses more
 _CHUNK = 1 << 16
+_KEEP_BUFFER = 1 << 20  # bytes; a packer that has packed more is let go with its memory
 
 
 class Refusal(Exception):
@@ -44,6 +45,7 @@ class Channel:
         self._read_fd = read_fd
         self._write_fd = write_fd
         self._unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=MAX_FRAME)
+        self._packer = msgpack.Packer(use_bin_type=True)
         self._lock = threading.Lock()
 
     def fileno(self) -> int:
@@ -80,7 +82,13 @@ class Channel:
         self._send([NOTIFICATION, method, list(params)])
 
     def _send(self, frame: list[Any]) -> None:
-        data = memoryview(msgpack.packb(frame, use_bin_type=True))
+        # One packer for all frames: making one costs an emulated CPU more than packing does.
         with self._lock:
-            while data:
-                data = data[os.write(self._write_fd, data) :]
+            data = self._packer.pack(frame)
+            sent = os.write(self._write_fd, data)
+            if sent < len(data):
+                rest = memoryview(data)[sent:]
+                while rest:
+                    rest = rest[os.write(self._write_fd, rest) :]
+            if len(data) > _KEEP_BUFFER:
+                self._packer = msgpack.Packer(use_bin_type=True)

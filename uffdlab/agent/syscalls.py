@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from uffdlab import uapi
 from uffdlab.agent import native
 from uffdlab.agent.children import WORD_FD, Child
 from uffdlab.agent.native import ffi, lib
@@ -30,6 +31,7 @@ class Call:
     arguments: list[int]
     _fd: int = -1
     _word: Any = None
+    _argument: tuple[uapi.Ioctl, Any] | None = None
     _kept: list[Any] = field(default_factory=list)
 
     def value(self) -> int:
@@ -37,6 +39,13 @@ class Call:
         if self._fd >= 0:
             return int.from_bytes(os.pread(self._fd, _WORD, 0), "little")
         return int(self._word[0]) if self._word is not None else 0
+
+    def words(self) -> dict[str, int]:
+        """Give the words of an ioctl's argument as the kernel left them; none for any other call."""
+        if self._argument is None:
+            return {}
+        ioctl, argument = self._argument
+        return ioctl.unpack(bytes(ffi.buffer(argument, ioctl.size)))
 
     def close(self) -> None:
         """Give back what was kept."""
@@ -50,9 +59,15 @@ def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> C
 
     ``file_read``, ``file_write``: pread(2) from or pwrite(2) to a file of our own, so that the kernel writes or reads
     the page at ``address``.  ``gup_read``, ``gup_write``: process_vm_readv/writev(2) on ourselves, which goes through
-    get_user_pages.  Anything else: a system call by name, with ``arguments``.
+    get_user_pages.  ``ioctl``: the one that ``name`` says, on the descriptor ``fd``, with ``words``.  Anything else: a
+    system call by name, with ``arguments``.
     """
     name = wanted["call"]
+    if name == "ioctl":
+        ioctl = uapi.IOCTLS[wanted["name"]]
+        argument = ffi.new("char[]", ioctl.pack(wanted["words"]))
+        arguments = _six(wanted["fd"], ioctl.request, int(ffi.cast("uintptr_t", argument)))
+        return Call(_number(name), arguments, _argument=(ioctl, argument))
     address = wanted.get("address", 0)
     if name in ("file_read", "file_write"):
         fd = native.memfd("touch", os.MFD_CLOEXEC) if child is None else os.dup(child.word_fd)

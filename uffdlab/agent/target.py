@@ -51,6 +51,7 @@ class Target:
         self._children = Children(self._touches.done_fd)
         self._uffds = uffds.Userfaultfds()
         self._handlers: dict[int, handlers.Handler] = {}  # by number of the userfaultfd
+        self._unread: set[int] = set()  # numbers of the userfaultfds that are not to be read
         self._feed_lock = threading.Lock()  # one reader of messages and endings at a time, so that order is kept
         self._feed_changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._beacon = native.map_memory(_BEACON_PLACE, mmap.PAGESIZE, _READ_WRITE, _PRIVATE, -1)
@@ -64,6 +65,7 @@ class Target:
             "target.probe": probe.all_of_it,
             "target.uffd_open": self._uffd_open,
             "target.uffd_close": self._uffd_close,
+            "target.uffd_unread": self._uffd_unread,
             "target.ioctl": self._ioctl,
             "target.batch": self._batch,
             "target.touch": self._touch,
@@ -93,6 +95,16 @@ class Target:
             self._handler_stop(number)
         with self._feed_lock:
             self._uffds.close(number)
+            self._unread.discard(number)
+        os.eventfd_write(self._feed_changed, 1)
+
+    def _uffd_unread(self, number: int, unread: bool) -> None:
+        """Leave what a userfaultfd says unread from now on, or read it again."""
+        self._uffds.fd(number)
+        if number in self._handlers:
+            raise Refusal("usage", "a native handler reads this userfaultfd; stop it first")
+        with self._feed_lock:
+            (self._unread.add if unread else self._unread.discard)(number)
         os.eventfd_write(self._feed_changed, 1)
 
     def _ioctl(self, number: int, name: str, values: dict[str, int], source: bytes | None) -> dict[str, Any]:
@@ -122,6 +134,8 @@ class Target:
         fd = self._uffds.fd(number)
         if number in self._handlers:
             raise Refusal("usage", "a handler serves this userfaultfd already; stop it first")
+        if number in self._unread:
+            raise Refusal("usage", "the messages of this userfaultfd are left unread now; a handler would read them")
         handlers.check(policies)
         with self._feed_lock:
             self._handlers[number] = handlers.Handler(fd, policies, page_size, content)
@@ -156,6 +170,10 @@ class Target:
         child: int = 0,
     ) -> dict[str, Any]:
         who = self._children.find(child) if child else None
+        if more and more.get("call") == "ioctl":
+            if who is not None:
+                raise Refusal("usage", "a child has no userfaultfd to make ioctls on")
+            more = {**more, "fd": self._uffds.fd(more["uffd"])}
         return self._touches.start(number, kind, address, length, stride, value, more, who)
 
     def _end_child(self, pid: int) -> None:
@@ -177,7 +195,7 @@ class Target:
     def _message_fds(self) -> list[int]:
         with self._feed_lock:
             served = {number: handler.messages_fd for number, handler in self._handlers.items()}
-            return list({**self._uffds.fds, **served}.values())
+            return [fd for number, fd in {**self._uffds.fds, **served}.items() if number not in self._unread]
 
     def _adopted(self, message: bytes) -> int:
         """Give the number of the userfaultfd that a FORK event has brought, 0 for any other message."""
@@ -191,7 +209,7 @@ class Target:
     def _feed_once(self) -> None:
         # Also called as target.sync: what happened before that call is told before it returns.
         with self._feed_lock:
-            for number in list(self._uffds.fds):
+            for number in [number for number in self._uffds.fds if number not in self._unread]:
                 handler = self._handlers.get(number)
                 for message in handler.read() if handler else self._uffds.read(number):
                     self._channel.notify("message", number, message, time.monotonic_ns(), self._adopted(message))

@@ -190,6 +190,7 @@ def _result(ticket: Ticket, state: str) -> dict[str, Any]:
     }
     if ticket.call is not None:
         result["value"] = ticket.call.value()
+        result["words"] = ticket.call.words()
         ticket.call.close()
     if ticket.buffer:
         result["bytes"] = bytes(ffi.buffer(ticket.buffer))  # our own buffer, never registered memory
