@@ -11,6 +11,7 @@ from uffdlab.cli import main
 @pytest.fixture
 def command(tmp_path, monkeypatch):
     monkeypatch.setenv("UFFDLAB_KERNELS", str(tmp_path / "kernels"))
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mail").write_text("Looks good to me.\n")
     (tmp_path / "off.config").write_text("# CONFIG_VIRTIO_PCI is not set\n")
     return lambda *words: CliRunner().invoke(
@@ -27,6 +28,10 @@ def command(tmp_path, monkeypatch):
         (("add", "new", "--on", "6.1-base"), 2, "give a patch or a config fragment"),
         (("add", "new", "--on", "6.1-base", "--patch", "@mail"), 125, "has no hunks"),
         (("add", "new", "--on", "6.1-base", "--config", "@off.config"), 125, "turns off CONFIG_VIRTIO_PCI"),
+        (("add", "new"), 2, "give either --on KERNEL or --tree FOLDER"),
+        (("add", "new", "--on", "6.1-base", "--tree", "@"), 2, "give either --on KERNEL or --tree FOLDER"),
+        (("add", "new", "--tree", "@none"), 2, "does not exist"),
+        (("add", "new", "--tree", "@"), 125, "is no source of a kernel with userfaultfd"),
         (("remove", "new"), 2, "no kernel is called 'new'"),
     ],
 )

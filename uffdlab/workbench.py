@@ -10,6 +10,7 @@ import click
 from uffdlab.errors import UffdlabError, UnknownKernel, UsageError
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_TREE = click.Path(exists=True, path_type=Path)
 _FAILED = 125  # as for every kernel that cannot be had
 
 
@@ -46,15 +47,25 @@ def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
 @click.command("add")
 @click.argument("name")
 @click.option("--patch", "patches", type=_FILE, multiple=True, help="A patch; several apply in this order.")
-@click.option("--on", required=True, help="The kernel to put the patches on, one that is built here.")
+@click.option("--on", help="The kernel to put the patches on, one that is built here.")
+@click.option("--tree", type=_TREE, help="Or a kernel source of yours: a folder, in git or clean, or a tarball.")
 @click.option("--config", type=_FILE, help="A .config fragment, applied after the lab's own.")
 @click.option("--about", default="", help="A line for `uffdlab kernel list`.")
-def add(name: str, patches: tuple[Path, ...], on: str, config: Path | None, about: str) -> None:
-    """Add kernel NAME: another one with patches, or with a config fragment. The files are copied."""
+def add(
+    name: str, patches: tuple[Path, ...], on: str | None, tree: Path | None, config: Path | None, about: str
+) -> None:
+    """Add kernel NAME: another one with patches, or with a config fragment, or one made from a source tree of yours.
+
+    Patches and the fragment are copied. The tree is read again whenever the kernel is asked for, so that an edit there
+    is in the next build, and it is never written.
+    """
+    base = on or tree
+    if base is None or (on and tree):
+        raise click.UsageError("give either --on KERNEL or --tree FOLDER")
     from uffdlab.kernels.user import UserKernels  # noqa: PLC0415 - so that `uffdlab --help` is fast
 
     try:
-        UserKernels().add(name, patches, on, config, about)
+        UserKernels().add(name, patches, base, config, about)
     except UffdlabError as error:
         _fail(error)
     click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")

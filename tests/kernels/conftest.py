@@ -47,7 +47,8 @@ def lab(tmp_path, debs, monkeypatch) -> tiny_kernel.Lab:
         "stale.patch": tiny_kernel.STALE_PATCH,
         "broken.patch": tiny_kernel.BROKEN_PATCH,
         "full.patch": tiny_kernel.FULL_PATCH,
-        "lab.config": "CONFIG_USERFAULTFD=y\n# CONFIG_NET is not set\n",
+        "lab.config": f"{tiny_kernel.NEEDED}# CONFIG_NET is not set\n",
+        "trees.config": f"{tiny_kernel.NEEDED}CONFIG_UNKNOWN=y\n",
         "unknown.config": "CONFIG_UNKNOWN=y\n",
     }.items():
         path = tmp_path / "kernel-patch" / name

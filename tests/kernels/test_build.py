@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uffdlab.kernels.build import dropped_options, first_errors
+from uffdlab.kernels.build import NEEDED, dropped_options, first_errors, missing_needed
 
 options = st.dictionaries(
     st.from_regex(r"CONFIG_[A-Z0-9_]{1,8}", fullmatch=True),
@@ -52,3 +52,12 @@ def test_comments_are_no_options_and_the_last_line_counts():
 )
 def test_first_errors(said, shown):
     assert first_errors(said) == shown
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_the_lab_cannot_do_without_is_missed_off_or_absent(name):
+    config = "".join(f"{each}=y\n" for each in NEEDED)
+    assert missing_needed(config) == []
+    assert missing_needed(config.replace(f"{name}=y\n", "")) == [name]
+    assert missing_needed(config.replace(f"{name}=y\n", f"# {name} is not set\n")) == [name]
+    assert missing_needed(config.replace(f"{name}=y\n", f"{name}=m\n")) == [name]

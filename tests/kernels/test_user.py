@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import tiny_kernel
 
 from uffdlab.errors import KernelError, PatchError, UnknownKernel, UsageError
+from uffdlab.kernels import cache
 from uffdlab.kernels.catalogue import CatalogueError, load
 from uffdlab.kernels.supply import Supply
 from uffdlab.kernels.user import UserKernels
@@ -194,6 +197,19 @@ def test_what_the_user_wrote_stays(user, file):
         "own",
         "new.er",
     ]
+
+
+def test_the_wait_for_another_process_has_an_end(user, lab, file):
+    user.folder.mkdir()
+    impatient = UserKernels(user.folder, lab.toml, deadline=0.3)
+    with cache.locked_file(user.folder / ".lock", "the test"):
+        for change in (
+            lambda: impatient.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base"),
+            lambda: impatient.remove("new"),
+        ):
+            with pytest.raises(KernelError, match=rf"process {os.getpid()} has held .*\.lock for 0 s: end it"):
+                change()
+    assert kept(user) == []
 
 
 def test_the_folder(monkeypatch, tmp_path):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from uffdlab.errors import SourceError
+from uffdlab.kernels import build
 from uffdlab.kernels.apt import Deb, Resolved
 from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.catalogue import load
@@ -45,6 +46,18 @@ FILES = {
     "mm/other.c": "int other(void)\n{\n\treturn 2;\n}\n",
     "fs/third.c": "int third(void)\n{\n\treturn 3;\n}\n",
 }
+
+# What makes it look like a kernel's tree
+TREE = {
+    **FILES,
+    "Kconfig": "",
+    "arch/x86/Makefile": "",
+    "mm/userfaultfd.c": "int uffd(void)\n{\n\treturn 4;\n}\n",
+    "scripts/run": "#!/bin/sh\n",
+}
+
+# What the lab cannot do without
+NEEDED = "".join(f"{name}=y\n" for name in build.NEEDED)
 
 PATCH = """\
 From: somebody
@@ -80,6 +93,9 @@ FULL_PATCH = """\
 """
 
 KERNELS_TOML = """\
+[trees]
+config = ["trees.config"]
+
 [source.tiny]
 package = "linux-source-tiny"
 suites = ["here"]
@@ -121,6 +137,18 @@ about = "as packaged"
 package = "linux-image-here"
 suites = ["here"]
 """
+
+
+def write_tree(folder: Path, files: dict[str, str] | None = None) -> Path:
+    """Write the tiny kernel as a tree of the user's."""
+    for name, text in (files or TREE).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (folder / "scripts/run").chmod(0o755)
+    (folder / "link").symlink_to("mm/minor.c")
+    (folder / "pvh.elf").write_bytes(elf())
+    return folder
 
 
 def elf(notes: bytes | None = None, *, release: str = "6.1.0-test", machine: int = 62) -> bytes:
@@ -254,6 +282,6 @@ class Lab:
             found += [
                 str(path.relative_to(self.cache.folder))
                 for path in self.cache.folder.rglob(pattern)
-                if path.name != ".config"
+                if path.name not in {".config", ".gitignore"}
             ]
         return found

@@ -30,9 +30,13 @@ _LINK = re.compile(r"  LD +(?:\.tmp_)?vmlinux")
 _PLANNED = re.compile(r"echo '  (?:CC|AS) ")
 _OPTION = re.compile(r"(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set")
 # What the agent, its channel and the lab's subject need.
-_NEEDED = re.compile(
-    r"CONFIG_(USERFAULTFD|VIRTIO|VIRTIO_(PCI|MENU|CONSOLE)|PCI|64BIT|MMU|BLK_DEV_INITRD|BINFMT_(ELF|SCRIPT)|TTY|"
-    r"SERIAL_8250(_CONSOLE)?|PROC_FS|SYSFS|TMPFS|SHMEM|PVH)"
+NEEDED = tuple(
+    f"CONFIG_{name}"
+    for name in (
+        *("USERFAULTFD", "SHMEM", "TMPFS", "64BIT", "MMU", "PVH", "PCI", "VIRTIO_MENU", "VIRTIO", "VIRTIO_PCI"),
+        *("VIRTIO_CONSOLE", "TTY", "SERIAL_8250", "SERIAL_8250_CONSOLE", "BLK_DEV_INITRD", "BINFMT_ELF"),
+        *("BINFMT_SCRIPT", "PROC_FS", "SYSFS"),
+    )
 )
 _LEFT_OUT = {"ARCH", "CROSS_COMPILE", "LOCALVERSION", "LLVM", "CC", "LD", "HOSTCC", "LANGUAGE", "V", "W", "C"}
 _ERROR = re.compile(r": (?:fatal )?error: |\*\*\* |undefined reference to |No space left on device|: not found$")
@@ -91,7 +95,22 @@ def configure(entry: Built, tree: Tree, make: _Make) -> None:
     seed = tree.objects / "uffdlab.config"
     seed.write_text(asked)
     make(f"KCONFIG_ALLCONFIG={seed}", "allnoconfig")
-    dropped = dropped_options(asked, (tree.objects / ".config").read_text())
+    config = (tree.objects / ".config").read_text()
+    dropped = dropped_options(asked, config)
+    if entry.source.tree is not None:
+        # A tree of any version: what the lab would like to have and this one has not, is left out.
+        own = _options("".join(f.read_text() + "\n" for f in entry.config if f not in entry.source.config))
+        make.note(f"not in this kernel: {', '.join(line for line in dropped if _option(line) not in own) or 'nothing'}")
+        dropped = [line for line in dropped if _option(line) in own]
+    if lost := missing_needed(config):
+        fragments = ", ".join(str(fragment) for fragment in entry.config)
+        raise BuildError(
+            f"{entry.name}: its configuration has no {', '.join(lost)}, which the lab cannot do without: a fragment "
+            f"({fragments}) turns it off, or what it depends on, or this kernel has no such option",
+            kernel=entry.name,
+            log=str(make.log),
+            output="\n".join(lost),
+        )
     if dropped:
         raise BuildError(
             f"{entry.name}: the kernel's own configuration dropped {', '.join(dropped)}, which "
@@ -117,9 +136,15 @@ def dropped_options(asked: str, config: str) -> list[str]:
     ]
 
 
+def missing_needed(config: str) -> list[str]:
+    """Give the options that the lab cannot do without and a finished .config does not have."""
+    have = _options(config)
+    return [name for name in NEEDED if have.get(name) != "y"]
+
+
 def turned_off(fragment: str) -> list[str]:
     """Give the options that a config fragment turns off and the lab cannot do without."""
-    return [name for name, value in _options(fragment).items() if value == "n" and _NEEDED.fullmatch(name)]
+    return [name for name, value in _options(fragment).items() if value == "n" and name in NEEDED]
 
 
 def first_errors(lines: Sequence[str], limit: int = 5) -> str:
@@ -138,6 +163,10 @@ class _Make:
         self._tree = tree
         self._log_file = log_file
         self._inherit = inherit
+
+    def note(self, text: str) -> None:
+        # For the reader of the log.
+        self._log_file.write(f"# {text}\n".encode())
 
     def __call__(
         self,
@@ -210,6 +239,10 @@ def _recoverable(objects: Path, make: _Make) -> Iterator[None]:
     finally:
         if make.clean:
             marker.unlink()
+
+
+def _option(line: str) -> str:
+    return next(iter(_options(line)))
 
 
 def _options(text: str) -> dict[str, str]:

@@ -5,7 +5,8 @@
     <cache>/images/<name>-<key>/   a finished kernel: its image, config, build log and kernel.json
     <cache>/trees/<source>/        an unpacked source, with the one object folder for all its variants
     <cache>/apt/<suites>/          a private apt root
-    <cache>/resolved/              which version a package name stood for when it was last looked up
+    <cache>/resolved/              which version a package name stood for when it was last looked up, and what was last
+                                   found in each tree of the user's
     <cache>/logs/                  the log of each kernel's last build, failed ones too
     <cache>/locks/
 """
@@ -29,7 +30,7 @@ import platformdirs
 from uffdlab.errors import KernelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from uffdlab.kernels.progress import Progress
 
@@ -108,31 +109,17 @@ class Cache:
         """
         path = self.folder / "locks" / f"{slug(what)}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
         waiting = False
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
-                    waited = time.monotonic() - began
-                    if waited > _LOCK_DEADLINE:
-                        raise KernelError(
-                            f"{what}: process {holder} has held {path} for two hours: end it, then try again"
-                        ) from None
-                    if not waiting:
-                        progress.stage(f"waiting for process {holder}, at work on {what}", unit="s")
-                        waiting = True
-                    progress.at(int(waited))
-                    time.sleep(_LOCK_POLL)
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+
+        def tell(holder: str, waited: float) -> None:
+            nonlocal waiting
+            if not waiting:
+                progress.stage(f"waiting for process {holder}, at work on {what}", unit="s")
+                waiting = True
+            progress.at(int(waited))
+
+        with locked_file(path, what, on_wait=tell) as descriptor:
             yield descriptor
-        finally:
-            os.close(descriptor)  # not LOCK_UN: that would free it for the children too
 
     def find(self, name: str, key: str) -> Kernel | None:
         """Give a finished kernel, or None."""
@@ -189,6 +176,50 @@ class Cache:
 
     def _folder(self, name: str, key: str) -> Path:
         return self.images / f"{slug(name)}-{key[:20]}"
+
+
+@contextlib.contextmanager
+def locked_file(
+    path: Path, what: str, deadline: float = _LOCK_DEADLINE, on_wait: Callable[[str, float], None] | None = None
+) -> Iterator[int]:
+    """Hold flock(2) on the file `path`, and give its descriptor; see :meth:`Cache.locked`.
+
+    Parameters
+    ----------
+    what : str
+        What it guards, for the message.
+    deadline : float
+        In seconds.
+    on_wait : callable, optional
+        Told the process that holds it, and for how many seconds that has been waited for.
+
+    Raises
+    ------
+    KernelError
+        Somebody else held it until the deadline.
+    """
+    began = time.monotonic()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
+                waited = time.monotonic() - began
+                if waited > deadline:
+                    raise KernelError(
+                        f"{what}: process {holder} has held {path} for {deadline:.0f} s: end it, then try again"
+                    ) from None
+                if on_wait is not None:
+                    on_wait(holder, waited)
+                time.sleep(min(_LOCK_POLL, deadline))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)  # not LOCK_UN: that would free it for the children too
 
 
 def slug(text: str) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,12 +29,16 @@ class CatalogueError(KernelError):
 
 @dataclass(frozen=True)
 class Source:
-    """A kernel's source: a Debian source package in a suite, and the config that all its variants share."""
+    """A kernel's source: a Debian source package in a suite, and the config that all its variants share.
+
+    `tree` is a tree of the user's instead, a folder or a tarball; there is no package then.
+    """
 
     name: str
     package: str
     suites: tuple[str, ...]
     config: tuple[Path, ...]
+    tree: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -146,15 +151,22 @@ def load(path: Path | None = None, user: Path | None = None) -> Catalogue:
     """
     if path is None:
         user = user or user_folder() / "kernels.toml"
-    sources: dict[str, Source] = {}
-    entries: dict[str, Entry] = {}
-    _read(path or default_file(), sources, entries)
+    found = _Found()
+    _read(path or default_file(), found)
     if user is not None and user.exists():
-        _read(user, sources, entries)
-    return Catalogue(entries)
+        _read(user, found)
+    return Catalogue(found.entries)
 
 
-def _read(path: Path, sources: dict[str, Source], entries: dict[str, Entry]) -> None:
+@dataclass
+class _Found:
+    # What was read so far. `trees`: the config for trees of the user's.
+    sources: dict[str, Source] = field(default_factory=dict)
+    entries: dict[str, Entry] = field(default_factory=dict)
+    trees: tuple[Path, ...] = ()
+
+
+def _read(path: Path, found: _Found) -> None:
     try:
         data = tomllib.loads(path.read_text())
     except OSError as error:
@@ -162,14 +174,18 @@ def _read(path: Path, sources: dict[str, Source], entries: dict[str, Entry]) -> 
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CatalogueError(f"{path} is no TOML: {error}") from error
     top = _Table(str(path), data)
+    if "trees" in top:
+        table = top.table("trees")
+        found.trees = _files(table, "config", path.parent)
+        table.done()
     for name, table in top.tables("source"):
-        if name in sources:
+        if name in found.sources:
             raise table.wrong("another kernels.toml has a source of this name")
-        sources[name] = _source(name, table, path.parent)
+        found.sources[name] = _source(name, table, path.parent)
     for name, table in top.tables("kernel"):
-        if name in entries:
+        if name in found.entries:
             raise table.wrong("another kernels.toml has a kernel of this name: choose another")
-        entries[name] = _entry(name, table, path.parent, sources, entries)
+        found.entries[name] = _entry(name, table, path.parent, found)
     top.done()
 
 
@@ -181,13 +197,20 @@ def _source(name: str, table: _Table, folder: Path) -> Source:
     return source
 
 
-def _entry(name: str, table: _Table, folder: Path, sources: dict[str, Source], entries: dict[str, Entry]) -> Entry:
+def _tree(path: Path, config: tuple[Path, ...]) -> Source:
+    # Named by its path: all kernels of one tree share the copy of it, and the object folder.
+    short = re.sub(r"[^A-Za-z0-9.+_-]", "_", path.name)[:40]
+    name = f"tree-{short}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
+    return Source(name, path.name, (), config, path)
+
+
+def _entry(name: str, table: _Table, folder: Path, found: _Found) -> Entry:
     if not _NAME.fullmatch(name):
         raise table.wrong("a kernel's name is words of letters, digits and . + ~ _ - with / between")
     about = table.text("about")
     entry: Entry
     if "on" in table:
-        below = entries.get(on := table.text("on"))
+        below = found.entries.get(on := table.text("on"))
         if not isinstance(below, Built):
             raise table.wrong(
                 f"on {on!r}, which is " + ("no kernel listed before it" if below is None else "not built from a source")
@@ -201,16 +224,19 @@ def _entry(name: str, table: _Table, folder: Path, sources: dict[str, Source], e
             localversion=_localversion(table),
             on=on,
         )
-    elif "source" in table:
-        source = table.text("source")
-        if source not in sources:
-            raise table.wrong(f"no [source.{source}]; there are {', '.join(sources) or 'none'}")
+    elif "source" in table or "tree" in table:
+        if "tree" in table:
+            source = _tree(folder / table.text("tree"), found.trees)
+        elif (text := table.text("source")) in found.sources:
+            source = found.sources[text]
+        else:
+            raise table.wrong(f"no [source.{text}]; there are {', '.join(found.sources) or 'none'}")
         entry = Built(
             name=name,
             about=about,
-            source=sources[source],
+            source=source,
             patches=_patches(table, folder),
-            config=sources[source].config + _files(table, "config", folder),
+            config=source.config + _files(table, "config", folder),
             localversion=_localversion(table),
         )
     else:
@@ -258,6 +284,12 @@ class _Table:
 
     def wrong(self, why: str) -> CatalogueError:
         return CatalogueError(f"{self._where}: {why}")
+
+    def table(self, key: str) -> _Table:
+        value = self._left.pop(key)
+        if not isinstance(value, dict):
+            raise self.wrong(f"{key} is not a table")
+        return _Table(f"{self._where}: [{key}]", value)
 
     def tables(self, key: str) -> list[tuple[str, _Table]]:
         value = self._left.pop(key, {})

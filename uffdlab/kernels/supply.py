@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import BuildError, HostUnsupported, KernelError, SourceError, UnknownKernel
-from uffdlab.kernels import build, catalogue, host, image
+from uffdlab.kernels import build, catalogue, host, image, local
 from uffdlab.kernels.apt import Archive, Deb, DebianArchive, Resolved
 from uffdlab.kernels.cache import Cache, Kernel, discard, write_atomically
-from uffdlab.kernels.catalogue import Built, Catalogue, Entry, Packaged
+from uffdlab.kernels.catalogue import Built, Catalogue, Entry, Packaged, Source
 from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.tree import Tree
 
@@ -108,7 +108,13 @@ class Supply:
 
     def available(self) -> list[Listed]:
         """List the catalogue, and what of it is in the cache."""
-        return [Listed(entry.name, entry.about, self._cached(entry)) for entry in self._kernels]
+        listed = []
+        for entry in self._kernels:
+            kernel = None
+            with contextlib.suppress(SourceError):  # the user's tree is gone
+                kernel = self._cached(entry)
+            listed.append(Listed(entry.name, entry.about, kernel))
+        return listed
 
     def log(self, name: str) -> Path | None:
         """Give the log of the kernel's last build, a failed one too; None if there is none."""
@@ -118,8 +124,20 @@ class Supply:
         return next((kernel.log for kernel in self._cache.finished(name) if kernel.log), None)
 
     def remove(self, name: str) -> int:
-        """Remove the kernel, older builds of it too, from the cache; give the bytes freed. Sources stay."""
+        """Remove the kernel, older builds of it too, from the cache; give the bytes freed. Packaged sources stay."""
         return self._cache.remove(self._kernels[name].name)
+
+    def forget_tree(self, source: Source, progress: Progress | None = None) -> None:
+        """Remove the copy of a user's tree and its objects, unless a kernel of the catalogue is made from it."""
+        if source.tree is None or any(isinstance(each, Built) and each.source == source for each in self._kernels):
+            return
+        progress = progress or automatic()
+        try:
+            with self._cache.locked(f"tree {source.name}", progress):
+                discard(self._cache.tree(source.name))
+                self._tree_memo(source).unlink(missing_ok=True)
+        finally:
+            progress.close()
 
     def read(
         self, name: str, paths: Iterable[PurePosixPath], *, progress: Progress | None = None
@@ -207,6 +225,11 @@ class Supply:
                 missing="a plain path",
             )
         self._make_cache_folder(folder)
+        if entry.source.tree is not None:
+            with self._cache.locked(f"tree {entry.source.name}", progress) as lock:
+                progress.stage(f"looking at {entry.source.tree}")
+                yield self._look(entry.source).resolved(entry.source.tree), True, lock
+            return
         with self._cache.locked(_apt_lock(entry), progress):
             found, fresh = self._resolve(entry, progress, refresh)
         with self._cache.locked(f"tree {entry.source.name}", progress) as lock:
@@ -216,10 +239,15 @@ class Supply:
         self, entry: Built, found: Resolved, fresh: bool, lock: int, progress: Progress
     ) -> tuple[Tree, Resolved]:
         folder = self._cache.tree(entry.source.name)
+        if entry.source.tree is not None and entry.source.tree.is_dir():
+            return self._copied(entry.source, Tree(folder, "copy", (lock,), objects=entry.objects), progress)
         tree = Tree(folder, found.debs[0].sha256, (lock,), objects=entry.objects)
         if tree.unpacked:
             return tree, found
         host.require_space(folder, _SPACE_SOURCE, f"unpacking and building {entry.package}")
+        if (tarball := entry.source.tree) is not None:
+            tree.unpack_tarball(tarball, lambda fresh: local.require_kernel(fresh, tarball), progress)
+            return tree, found
         with self._cache.locked(_apt_lock(entry), progress):
             found, debs = self._download(entry, found, fresh, progress)
             tree = Tree(folder, found.debs[0].sha256, (lock,), objects=entry.objects)
@@ -228,6 +256,21 @@ class Supply:
             finally:
                 discard(debs[0].parent)
         return tree, found
+
+    def _copied(self, source: Source, tree: Tree, progress: Progress) -> tuple[Tree, Resolved]:
+        assert source.tree is not None
+        if not tree.unpacked:
+            host.require_space(tree.folder, _SPACE_SOURCE, f"copying and building {source.tree}")
+        seen = self._look(source)
+        local.copy(source.tree, seen, tree, progress)
+        return tree, seen.resolved(source.tree)
+
+    def _look(self, source: Source) -> local.Found:
+        assert source.tree is not None
+        return local.look(source.tree, self._tree_memo(source))
+
+    def _tree_memo(self, source: Source) -> Path:
+        return self._cache.folder / "resolved" / f"{source.name}.json"
 
     def _publish_build(self, entry: Built, tree: Tree, key: str, release: str, log: Path) -> Kernel:
         out = tree.folder / "out"
@@ -261,6 +304,8 @@ class Supply:
         return self._cache.folder / "resolved" / f"{entry.package}-{name}.json"
 
     def _remembered(self, entry: Entry) -> Resolved | None:
+        if isinstance(entry, Built) and entry.source.tree is not None:
+            return self._look(entry.source).resolved(entry.source.tree)
         try:
             memo = json.loads(self._memo(entry).read_text())
         except FileNotFoundError:

@@ -6,6 +6,7 @@ Every step is a rename, so a kill at any moment leaves a tree from which the nex
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 
 _UNPACK_DEADLINE = 1800.0  # s
 _PATCH_DEADLINE = 60.0  # s
+# xz in several threads, where the archive was packed in several blocks
+_COMPRESSED = {
+    b"\xfd7zXZ": "--use-compress-program=xz -T0",
+    b"\x1f\x8b": "--gzip",
+    b"BZh": "--bzip2",
+    b"\x28\xb5\x2f\xfd": "--zstd",
+}
 _HUNKS_SHOWN = 4000  # characters
 _HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
 _HEADER = re.compile(r"(?:--- |\+\+\+ |rename from |rename to |copy from |copy to )([^\t\n]+)")
@@ -71,28 +79,92 @@ class Tree:
             The disk is full.
         """
         discard(self.folder)
-        fresh = self.folder / "unpacking"
-        fresh.mkdir(parents=True)
         package = self.folder / "package"
+        package.mkdir(parents=True)
         try:
             self._extract(["dpkg-deb", "-x", deb, package], deb)
             tarball = next(package.glob("usr/src/*.tar.*"), None)
             if tarball is None:
                 raise SourceError(f"{deb.name} holds no usr/src/*.tar.*: is it a linux-source package?")
-            progress.stage("unpacking the source", tarball.stat().st_size, "bytes")
-            with tarball.open("rb") as file:
-                # The child shares the file's offset, so this says how far tar is.
-                self._extract(
-                    ["tar", "-x", "-f", "-", *_decompressor(tarball), "--strip-components=1", "-C", fresh],
-                    deb,
-                    stdin=file,
-                    on_tick=lambda: progress.at(file.tell()),
-                )
-            fresh.rename(self.source)
+            self._unpack(tarball, deb, progress)
         except BaseException:
             discard(self.folder)
             raise
         discard(package)
+
+    def unpack_tarball(self, tarball: Path, check: Callable[[Path], None], progress: Progress) -> None:
+        """Unpack a tarball of the user's; whatever was in the folder before is removed.
+
+        Parameters
+        ----------
+        check : callable
+            Refuses what was unpacked, by an exception.
+
+        Raises
+        ------
+        SourceError
+            It cannot be unpacked.
+        HostUnsupported
+            The disk is full.
+        """
+        discard(self.folder)
+        try:
+            self._unpack(tarball, tarball, progress, check)
+        except BaseException:
+            discard(self.folder)
+            raise
+
+    def _unpack(
+        self, tarball: Path, given: Path, progress: Progress, check: Callable[[Path], None] = lambda _: None
+    ) -> None:
+        fresh = self.folder / "unpacking"
+        fresh.mkdir(parents=True)
+        progress.stage("unpacking the source", tarball.stat().st_size, "bytes")
+        with tarball.open("rb") as file:
+            # The child shares the file's offset, so this says how far tar is.
+            self._extract(
+                ["tar", "-x", "-f", "-", *_decompressor(file), "--strip-components=1", "-C", fresh],
+                given,
+                stdin=file,
+                on_tick=lambda: progress.at(file.tell()),
+            )
+        check(fresh)
+        fresh.rename(self.source)
+
+    def put(self, path: PurePosixPath, data: bytes | None, kind: str = "-") -> None:
+        """Make this the unpatched form of a file.
+
+        Parameters
+        ----------
+        data : bytes or None
+            Its content; None for no file.
+        kind : str
+            ``-`` a file, ``x`` one that can be executed, ``l`` a link to what `data` names.
+        """
+        pristine, absent = self._pristine / path, self._absent / path
+        if data is None and (pristine.exists() or absent.exists()):
+            write_atomically(absent, b"")
+            pristine.unlink(missing_ok=True)
+        elif data is None:
+            (self.source / path).unlink(missing_ok=True)
+            for folder in (self.source / path).parents:
+                if folder == self.source or not folder.is_dir() or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+        elif kind == "l":
+            target = self.source / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.unlink(missing_ok=True)
+            target.symlink_to(data.decode())
+        else:
+            target = pristine if pristine.exists() or absent.exists() else self.source / path
+            if target.is_symlink():
+                target.unlink()
+            if not target.is_file() or target.read_bytes() != data:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(data)  # a caller that is killed here will put it again
+            target.chmod(0o755 if kind == "x" else 0o644)
+            absent.unlink(missing_ok=True)
 
     def switch_to(self, patches: Sequence[Path], kernel: str) -> None:
         """Make the tree hold the pristine source with `patches` on it, in order.
@@ -261,6 +333,10 @@ def _names(patch: Path) -> Iterator[str]:
                 yield name
 
 
-def _decompressor(tarball: Path) -> list[str]:
-    # Several threads, where the archive was packed in several blocks.
-    return ["--use-compress-program=xz -T0"] if tarball.suffix == ".xz" else ["--auto-compress"]
+def _decompressor(tarball: IO[bytes]) -> list[str]:
+    # By its first bytes: tar cannot look into a pipe twice.
+    magic = os.pread(tarball.fileno(), 6, 0)
+    for start, option in _COMPRESSED.items():
+        if magic.startswith(start):
+            return [option]
+    return []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import re
 import shutil
@@ -15,7 +14,7 @@ from uffdlab.errors import KernelError, PatchError, UnknownKernel, UsageError
 from uffdlab.kernels import catalogue
 from uffdlab.kernels.am import Fitted, patches_of
 from uffdlab.kernels.build import turned_off
-from uffdlab.kernels.cache import discard, slug, write_atomically
+from uffdlab.kernels.cache import discard, locked_file, slug, write_atomically
 from uffdlab.kernels.catalogue import Built
 from uffdlab.kernels.supply import Supply
 from uffdlab.kernels.tree import touched_paths
@@ -26,6 +25,10 @@ if TYPE_CHECKING:
     from uffdlab.kernels.catalogue import Catalogue
 
     MakeSupply = Callable[[Catalogue], Supply]
+
+
+# Adding one may fetch a source and wait for a build of another.
+_LOCK_DEADLINE = 2 * 3600.0  # s
 
 
 class UserKernels:
@@ -39,11 +42,18 @@ class UserKernels:
         The kernels.toml on whose kernels they may stand; by default this checkout's.
     supply : callable, optional
         Makes a Supply of a Catalogue.
+    deadline : float
+        How long to wait for another process that changes them, in seconds.
     """
 
     def __init__(
-        self, folder: Path | None = None, project: Path | None = None, supply: MakeSupply | None = None
+        self,
+        folder: Path | None = None,
+        project: Path | None = None,
+        supply: MakeSupply | None = None,
+        deadline: float = _LOCK_DEADLINE,
     ) -> None:
+        self._deadline = deadline
         self.folder = folder or catalogue.user_folder()
         self.file = self.folder / "kernels.toml"
         self._project = project or catalogue.default_file()
@@ -53,13 +63,23 @@ class UserKernels:
         """Read the project's kernels and these."""
         return catalogue.load(self._project, self.file)
 
-    def add(self, name: str, patches: Sequence[Path], on: str, config: Path | None = None, about: str = "") -> None:
-        """Add a kernel: that of another, with patches on it.
+    def add(
+        self,
+        name: str,
+        patches: Sequence[Path] = (),
+        on: str | Path = "",
+        config: Path | None = None,
+        about: str = "",
+    ) -> None:
+        """Add a kernel: that of another, or of a source tree, with patches on it.
 
         Parameters
         ----------
         patches : sequence of Path
             Files, in order. They are copied.
+        on : str or Path
+            The name of another kernel, or the Path of a tree: a folder or a tarball. That is read anew whenever the
+            kernel is asked for, and never written.
         config : Path, optional
             A fragment of a .config; copied too.
 
@@ -67,10 +87,10 @@ class UserKernels:
         ------
         UsageError
             There is nothing to add.
-        UnknownKernel, PatchError, KernelError
+        UnknownKernel, SourceError, PatchError, KernelError
             It cannot be built so; nothing is kept.
         """
-        if not patches and config is None:
+        if not patches and config is None and isinstance(on, str):
             raise UsageError(f"{name}: give a patch or a config fragment, else it is {on} itself")
         if config is not None and (lost := turned_off(_text(config, name))):
             raise KernelError(
@@ -84,7 +104,8 @@ class UserKernels:
             f"{n:04}-{re.sub(r'^[0-9]{4}-', '', path.name)}".removesuffix(".patch") + ".patch": path.read_bytes()
             for n, path in enumerate(patches, 1)
         }
-        about = about or f"{on} with {', '.join(path.name for path in patches) or config}"
+        more = ", ".join(path.name for path in (*patches, *((config,) if config else ())))
+        about = about or (f"{on} with {more}" if more else str(on))
         self._add(name, numbered, on, about, config)
 
     def am(self, mail: Path, on: str, name: str, *, allow_unplaced: bool = False) -> list[Fitted]:
@@ -122,7 +143,9 @@ class UserKernels:
         return made
 
     def remove(self, name: str) -> bool:
-        """Take a kernel that the user added out again, with its patches; False if there is none of this name.
+        """Take a kernel that the user added out again, with its patches and the copy of its tree, if it has one.
+
+        False if there is none of this name. Finished kernels of it stay in the cache.
 
         Raises
         ------
@@ -137,22 +160,27 @@ class UserKernels:
             above = [entry.name for entry in self.load() if isinstance(entry, Built) and entry.on == name]
             if above:
                 raise KernelError(f"{name}: {', '.join(above)} stand on it: remove these first", kernel=name)
+            entry = self.load()[name]
             write_atomically(self.file, (text[: section[0]] + text[section[1] :]).encode())
             discard(self._patches(name))
+            if isinstance(entry, Built):
+                self._supply(self.load()).forget_tree(entry.source)
         return True
 
     def has(self, name: str) -> bool:
         """Tell whether the user added a kernel of this name."""
         return _section(self._read(), name) is not None
 
-    def _add(self, name: str, patches: dict[str, bytes], on: str, about: str, config: Path | None) -> None:
+    def _add(self, name: str, patches: dict[str, bytes], on: str | Path, about: str, config: Path | None) -> None:
         with self._locked():
             kernels = self.load()
             self._free(name, kernels)
-            kernels[on]
+            if isinstance(on, str):
+                kernels[on]
             before = self._read() if self.file.exists() else None
             folder = self._patches(name)
-            entry = {"about": about, "on": on}
+            entry = {"about": about}
+            entry |= {"on": on} if isinstance(on, str) else {"tree": str(on.expanduser().resolve())}
             lines = [f"{key} = {_quoted(value)}" for key, value in entry.items()]
             where = folder.relative_to(self.folder)
             if patches:
@@ -161,6 +189,7 @@ class UserKernels:
                 lines.append(f"config = [{_quoted(str(where / 'fragment.config'))}]")
             words = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
             lines.append(f"localversion = {_quoted('-' + words)}")
+            added = None
             table = f"[kernel.{_quoted(name)}]\n" + "\n".join(lines) + "\n"
             try:
                 discard(folder)
@@ -174,13 +203,16 @@ class UserKernels:
                     folder.parent.mkdir(exist_ok=True)
                     made.rename(folder)
                 write_atomically(self.file, ((before.rstrip() + "\n\n") if before else "").encode() + table.encode())
-                self._supply(self.load()).read(name, ())  # the patches apply
+                added = self.load()
+                self._supply(added).read(name, ())  # the patches apply
             except BaseException:
                 if before is None:
                     self.file.unlink(missing_ok=True)
                 else:
                     write_atomically(self.file, before.encode())
                 discard(folder)
+                if added is not None and isinstance(made_of := added[name], Built):
+                    self._supply(self.load()).forget_tree(made_of.source)
                 raise
 
     def _free(self, name: str, kernels: Catalogue) -> None:
@@ -204,8 +236,7 @@ class UserKernels:
     def _locked(self) -> Iterator[None]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / ".lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+            with locked_file(self.folder / ".lock", "the list of your kernels", self._deadline):
                 yield
         except PermissionError as error:
             raise KernelError(
