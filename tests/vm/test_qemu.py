@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from uffdlab import errors, kernels
-from uffdlab.machines import qemu, store
+from uffdlab.machines import clock, qemu, store
 
 pytestmark = pytest.mark.vm
 
@@ -150,6 +150,20 @@ def test_a_guest_reaches_nothing_of_the_host(kernel):
         assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
         sockets = [str(link.readlink()) for link in Path(f"/proc/{emulator}/fd").iterdir()]
         assert not any("/9p" in name or name.endswith((".sock", ".img")) for name in sockets)
+
+
+def test_the_guests_clock_runs_as_fast_as_ours(kernel):
+    for cold in (True, False):
+        with qemu.start(kernel, cold=cold) as machine:
+            assert clock.rate(lambda guest=machine: guest.call("agent.clock")) == pytest.approx(1, abs=clock.TOLERANCE)
+
+
+@pytest.mark.long
+def test_a_guest_whose_clock_runs_away_is_neither_used_nor_saved(kernel, own_states, monkeypatch):
+    monkeypatch.setattr(clock, "counter_mhz", lambda: 100)  # what a guest on a busy host may believe
+    with pytest.raises(errors.MachineError, match=r"clock runs \d+\.?\d* times as fast as the host's, after each of 3"):
+        qemu.start(kernel)
+    assert own_states() == []
 
 
 def test_panic(kernel):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab import errors
-from uffdlab.machines import accel, initramfs, modules, saved
+from uffdlab.machines import accel, clock, initramfs, modules, saved
 from uffdlab.machines.console import Console
 from uffdlab.machines.kept import KeptMachine, late, lost
 from uffdlab.machines.process import KeptProcess
@@ -39,6 +39,7 @@ _MOST_CPUS = 64
 _NEEDED_MIB = 160  # what a small guest and QEMU use up, measured
 _RESTORE_DEADLINE = 5.0  # seconds
 _MIGRATION_DEADLINE = 10.0
+_BOOTS = 3  # until the guest's clock runs as it should
 
 _log = logging.getLogger("uffdlab.machines")
 
@@ -94,8 +95,14 @@ class Settings:
 
     @property
     def command_line(self) -> str:
-        """The kernel's command line."""
+        """The kernel's command line, but for what is measured anew at each boot."""
         return f"{_COMMAND_LINE} {self.append}".strip()
+
+    @property
+    def boot_line(self) -> str:
+        """The kernel's command line."""
+        mhz = clock.counter_mhz() if self.accelerator == "tcg" else None  # KVM tells its guests
+        return f"tsc_early_khz={mhz}000 {self.command_line}" if mhz else self.command_line
 
     def arguments(self, *, ram: int, agent: int, console: int, monitor: int, restore: bool) -> list[str]:
         """Return QEMU's command for these descriptors.
@@ -115,7 +122,8 @@ class Settings:
             *("-machine", "q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet=off"),
             *("-accel", accelerator, "-cpu", self.cpu, "-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
             *("-object", f"memory-backend-file,id=ram,size={self.memory_mib}M,mem-path=/proc/self/fd/{ram},share=on"),
-            *("-kernel", str(self.image), "-initrd", str(self.initramfs.path), "-append", self.command_line),
+            *("-kernel", str(self.image), "-initrd", str(self.initramfs.path)),
+            *("-append", self.command_line if restore else self.boot_line),
             *("-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"),
             *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
             *("-chardev", f"socket,id=agent,fd={agent}"),
@@ -380,13 +388,22 @@ def _validate(kernel: Kernel, cpus: int, memory_mib: int, append: str) -> None:
 
 
 def _boot(settings: Settings, deadline: float) -> QemuMachine:
-    machine = QemuMachine(settings)
-    try:
-        machine.wait_for_hello(deadline)
-    except BaseException:
+    for _ in range(_BOOTS):
+        machine = QemuMachine(settings)
+        try:
+            machine.wait_for_hello(deadline)
+            rate = clock.rate(lambda guest=machine: guest.call("agent.clock"))  # type: ignore[misc]
+        except BaseException:
+            machine.close()
+            raise
+        if abs(rate - 1) <= clock.TOLERANCE:
+            return machine
         machine.close()
-        raise
-    return machine
+        _log.info("the guest's clock runs %.3g times as fast as ours, booting another one", rate)
+    raise errors.MachineError(
+        f"the guest's clock runs {rate:.3g} times as fast as the host's, after each of {_BOOTS} boots: the host is too "
+        "busy for a guest to find out how fast its processor counts; try again when it is less so"
+    )
 
 
 def _state_key(settings: Settings) -> str:
@@ -398,7 +415,7 @@ def _state_key(settings: Settings) -> str:
         settings.initramfs.key,
         (settings.program, program.st_mtime_ns, program.st_size),
         settings.memory_mib,
-        settings.arguments(ram=0, agent=0, console=0, monitor=0, restore=False),
+        settings.arguments(ram=0, agent=0, console=0, monitor=0, restore=True),
         _host_cpu(),
     )
 

@@ -20,7 +20,7 @@ from uffdlab.machines import store
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAGIC = b"uffdlab-state-1\n"
+_MAGIC = b"uffdlab-state-2\n"
 _SIZES = struct.Struct("<QQ")  # of the header's JSON, of the device state
 _PAGE = 4096
 _BLOCK = 16 * _PAGE  # RAM is kept or left out in blocks of this size
@@ -76,7 +76,7 @@ class SavedState:
 
 def key(*parts: object) -> str:
     """Return the name of a state for all that its machine depends on."""
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:40]
+    return hashlib.sha256(repr((_MAGIC, parts)).encode()).hexdigest()[:40]
 
 
 def find(name: str) -> SavedState | None:
