@@ -55,7 +55,7 @@ clean: ## remove what make made in this folder, but for .venv
 	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 	@echo "The kernels stay in $${UFFDLAB_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uffdlab}; delete that folder to have them built anew."
 distclean: clean ## … and .venv too
-	@rm -rf .venv uffdlab/agent/_native.abi3.so
+	@rm -rf .venv uffdlab/agent/_native.abi3.so uffdlab/bulk/_bulk.abi3.so
 
 .PHONY: help
 help: ## this list

@@ -133,7 +133,7 @@ def test_bad_usage(machine, arguments):
 def test_no_suitable_python_is_said(machine):
     for tool in ("sha256sum", "cut", "flock", "false"):
         machine.program(tool, f'exec {shutil.which(tool)} "$@"')
-    for name in ("pyproject.toml", "setup.py", "uffdlab/agent/_native_build.py"):
+    for name in ("pyproject.toml", "setup.py", "uffdlab/agent/_native_build.py", "uffdlab/bulk/_build.py"):
         (machine.checkout / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, machine.checkout / name)
     done = machine.run("make-venv", PYTHON="false")

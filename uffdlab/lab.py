@@ -27,6 +27,7 @@ from uffdlab.walk import Walks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from uffdlab.child import Child
     from uffdlab.cross_examination import CrossExamination
@@ -242,6 +243,19 @@ class Lab:
         self.timeline.add("snapshot", f"{pages} of {pages.mapping.name} by {snapshot.witness}", snapshot.time_ns,
                           None, snapshot)  # fmt: skip
         return snapshot
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Stop the guest's processors within a ``with`` block: all that ``physical`` says there is of one moment.
+
+        Nothing else can be asked of the guest meanwhile.
+
+        Raises
+        ------
+        WitnessError
+            If the host cannot see the guest's memory.
+        """
+        self._must_be_open()
+        return self._looking.paused()
 
     def cross_examine(self, where: Mapping | PageRange, *, by_deed: bool = False) -> CrossExamination:
         """Ask every witness for the same pages and hold their words against each other.

@@ -178,6 +178,17 @@ class Looking:
             with contextlib.suppress(TargetLost):
                 self._ask("spin_stop")
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the guest; the target's page tables are found before, for that takes its help."""
+        witness = self.witness("physical")
+        memory = self._physical()
+        assert isinstance(witness, PhysicalWitness)
+        assert memory is not None
+        witness.find()
+        with memory.paused():
+            yield
+
     # --- asking
 
     def check_mapped(self, mapping: Mapping, witness: str) -> None:

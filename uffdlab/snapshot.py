@@ -7,7 +7,7 @@ import html
 import io
 import itertools
 import json
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -96,6 +96,8 @@ class Snapshot:
         See :func:`uffdlab.pte.decode_pagemap`.
     answered : int
         See :func:`uffdlab.pte.decode_scan`.
+    decoded : (ndarray of uint32, ndarray of uint32), optional
+        States and what is known of them, from a witness that has decoded the words already.
 
     Raises
     ------
@@ -117,8 +119,9 @@ class Snapshot:
     hugetlb: bool = False
     tracks_soft_dirty: bool = True
     answered: int = 0
+    decoded: InitVar[tuple[NDArray[np.uint32], NDArray[np.uint32]] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, decoded: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None) -> None:
         words = _frozen(self.words, np.uint64, "words")
         levels = _frozen(self.levels, np.uint8, "levels")
         if words.ndim != 1 or words.shape != levels.shape:
@@ -135,6 +138,8 @@ class Snapshot:
             raise UsageError(f"form={self.form!r} is not one of {', '.join(_FORMS)}")
         object.__setattr__(self, "words", words)
         object.__setattr__(self, "levels", levels)
+        if decoded is not None:
+            self.__dict__["_decoded"] = tuple(_frozen(each, np.uint32, "states") for each in decoded)
 
     @cached_property
     def _decoded(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
@@ -191,16 +196,15 @@ class Snapshot:
             stop = start + 1
             if not 0 <= start < len(self):
                 raise IndexError(f"this snapshot has pages 0 to {len(self) - 1}; there is no page {index}")
-        part = replace(
+        decoded = (self.states[start:stop], self.known[start:stop]) if "_decoded" in self.__dict__ else None
+        return replace(
             self,
             start=self.start + start * self.page_size,
             first=self.first + start,
             words=self.words[start:stop],
             levels=self.levels[start:stop],
+            decoded=decoded,
         )
-        if "_decoded" in self.__dict__:
-            part.__dict__["_decoded"] = (self.states[start:stop], self.known[start:stop])
-        return part
 
     @property
     def pages(self) -> range:
@@ -321,7 +325,7 @@ class Snapshot:
         try:
             words = np.array([int(word, 16) for word in data["words"]], dtype=np.uint64)
             levels = np.array(data["levels"], dtype=np.uint8)
-            rest = {key: data[key] for key in cls.__dataclass_fields__ if key not in ("words", "levels")}
+            rest = {each.name: data[each.name] for each in fields(cls) if each.name not in ("words", "levels")}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"this is no snapshot's data: {error!r}") from error
         return cls(words=words, levels=levels, **rest)

@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from uffdlab import pte
+from uffdlab.bulk import Step
 from uffdlab.pte import State
-from uffdlab.witnesses.tables import Step
 
 __all__ = ["Entry", "Walk", "Walks"]
 

@@ -123,3 +123,23 @@ def test_after_closing(large):
     kept = large.words(5)
     large.close()
     assert kept[0] == 0x0101010101010101
+
+
+def test_a_file_that_was_cut_short_is_an_error_and_no_sigbus():
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, 4 << 20)
+    short = memory.SharedMemory(descriptor, 4 << 20, Monitor(), lambda: None)
+    assert short.ram()[0].shape == (1024, 512)
+    os.ftruncate(descriptor, 1 << 20)
+    os.close(descriptor)
+    for use in (short.ram, lambda: short.words(1000), lambda: short.read(0, 8)):
+        with pytest.raises(errors.WitnessError, match="physical: the guest's RAM file was cut short from 4 to 1 MiB"):
+            use()
+    short.close()
+    short.close()
+
+
+def test_it_can_be_closed_while_somebody_reads(large):
+    words, _ = large.ram()
+    large.close()
+    assert words[5][0] == 0x0101010101010101

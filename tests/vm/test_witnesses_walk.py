@@ -1,5 +1,6 @@
 """Every witness of every kernel, and the way from the top page table to a page."""
 
+import numpy as np
 import pytest
 
 from uffdlab.errors import WitnessError
@@ -119,4 +120,17 @@ def test_the_next_best_witness_answers_where_none_was_asked_for(lab, monkeypatch
     with pytest.raises(WitnessError, match="cut short"):
         region.snapshot("physical")
     uffd.close()
+    region.unmap()
+
+
+def test_a_paused_guest_is_seen_at_one_moment(lab):
+    region = lab.map(pages=4096, memory="anon")
+    sweep = region.sweep("write")
+    with lab.paused():
+        one, other = (region.snapshot("physical") for _ in range(2))
+        walk = region.walk(0)[0]
+    assert np.array_equal(one.words, other.words)
+    assert walk.leaf.word == int(one.words[0])
+    sweep.result(60)  # and it goes on
+    assert region.snapshot("physical").has(State.PRESENT).all()
     region.unmap()

@@ -1,4 +1,6 @@
 import contextlib
+import itertools
+import threading
 import time
 
 import numpy as np
@@ -22,16 +24,15 @@ class FakeMemory:
     """Guest RAM with page tables in it, as a processor would have them."""
 
     def __init__(self, levels=4, frames=FRAMES):
-        self.ram = np.zeros((frames, 512), dtype=np.uint64)
+        self.cells = np.zeros((frames, 512), dtype=np.uint64)
         self.levels = levels
         self.next = 1
         self.root = self.take()
         self.pauses = 0
-        self.reads = 0
-        self.before_read = lambda: None
+        self.processor = threading.Lock()  # held for each step of the guest
         self.candidates = None
         data = self.take()
-        self.ram[data].view(np.uint8)[BEACON & 0xFFF :][: len(NONCE)] = np.frombuffer(NONCE, dtype=np.uint8)
+        self.cells[data].view(np.uint8)[BEACON & 0xFFF :][: len(NONCE)] = np.frombuffer(NONCE, dtype=np.uint8)
         self.map(BEACON & ~0xFFF, data << 12 | PTE)
 
     def take(self):
@@ -43,22 +44,18 @@ class FakeMemory:
         table = self.root
         for at in range(self.levels, level, -1):
             index = address >> (3 + 9 * at) & 511
-            if not self.ram[table, index] & np.uint64(1):
-                self.ram[table, index] = self.take() << 12 | TABLE
-            table = int(self.ram[table, index]) >> 12 & 0xFF_FFFF_FFFF
+            if not self.cells[table, index] & np.uint64(1):
+                self.cells[table, index] = self.take() << 12 | TABLE
+            table = int(self.cells[table, index]) >> 12 & 0xFF_FFFF_FFFF
         return table, address >> (3 + 9 * level) & 511
 
     def map(self, address, word, level=1):
-        self.ram[self.slot(address, level)] = np.uint64(word)
+        self.cells[self.slot(address, level)] = np.uint64(word)
 
     # what the witness uses
 
-    def words(self, frame):
-        self.reads += 1
-        self.before_read()
-        if np.any(np.asarray(frame) >= len(self.ram)):
-            raise WitnessError("physical: a frame outside RAM", witness="physical")
-        return self.ram[frame]
+    def ram(self):
+        return self.cells, len(self.cells)
 
     def root_candidates(self):
         return self.candidates if self.candidates is not None else [(self.root << 12, self.levels)]
@@ -66,9 +63,28 @@ class FakeMemory:
     @contextlib.contextmanager
     def paused(self):
         self.pauses += 1
-        before, self.before_read = self.before_read, lambda: None
-        yield
-        self.before_read = before
+        with self.processor:
+            yield
+
+    @contextlib.contextmanager
+    def changing(self, *slots):
+        """Let these entries change all the time, but for a pause, on a thread of its own."""
+        over = threading.Event()
+
+        def change():
+            for slot in itertools.cycle(slots):
+                with self.processor:
+                    self.cells[slot] ^= np.uint64(1 << 52)
+                if over.is_set():
+                    break
+
+        guest = threading.Thread(target=change)
+        guest.start()
+        try:
+            yield
+        finally:
+            over.set()
+            guest.join()
 
 
 class Region:
@@ -187,7 +203,7 @@ def test_hostile_tables_end_in_an_error_or_a_snapshot(data):
         index = data.draw(st.integers(0, 511))
         # Likely a pointer back to a table, or outside RAM.
         target = data.draw(st.one_of(st.integers(0, 80), st.integers(0, (1 << 52) - 1)))
-        memory.ram[frame, index] = np.uint64(((target << 12) & ((1 << 64) - 1)) | data.draw(st.integers(0, 4095)))
+        memory.cells[frame, index] = np.uint64(((target << 12) & ((1 << 64) - 1)) | data.draw(st.integers(0, 4095)))
     pages = data.draw(st.integers(1, 3000))
     began = time.monotonic()
     with contextlib.suppress(WitnessError):
@@ -197,15 +213,15 @@ def test_hostile_tables_end_in_an_error_or_a_snapshot(data):
 
 def test_a_cycle_of_tables_is_read_to_the_bottom_and_no_further():
     memory = FakeMemory()
-    memory.ram[memory.root, 2] = memory.root << 12 | TABLE  # a table that points to itself, at every level
+    memory.cells[memory.root, 2] = memory.root << 12 | TABLE  # a table that points to itself, at every level
     snapshot = witness(memory).read(Region(0x100_0000_0000, 600), 0, 600)
     assert len(snapshot) == 600
 
 
 def test_frames_outside_ram_under_the_region_are_an_error():
     memory = FakeMemory()
-    memory.ram[memory.slot(0x10_0000_0000, 2)] = FRAMES << 12 | TABLE
-    with pytest.raises(WitnessError, match="outside RAM"):
+    memory.cells[memory.slot(0x10_0000_0000, 2)] = FRAMES << 12 | TABLE
+    with pytest.raises(WitnessError, match="is not RAM"):
         witness(memory).read(Region(0x10_0000_0000, 8), 0, 8)
 
 
@@ -215,7 +231,7 @@ def test_frames_outside_ram_under_the_region_are_an_error():
 def test_the_root_is_the_candidate_that_holds_the_beacon():
     memory = FakeMemory()
     other = memory.take()
-    memory.ram[other, 3] = 0xFFFF_FFFF_F000 | TABLE
+    memory.cells[other, 3] = 0xFFFF_FFFF_F000 | TABLE
     kicks = []
 
     @contextlib.contextmanager
@@ -256,10 +272,10 @@ def test_an_unknown_paging_mode_is_named():
 def test_a_beacon_in_a_huge_page_is_found():
     memory = FakeMemory()
     data = 1024
-    memory.ram[data + (BEACON >> 12 & 511)].view(np.uint8)[BEACON & 0xFFF :][: len(NONCE)] = np.frombuffer(
+    memory.cells[data + (BEACON >> 12 & 511)].view(np.uint8)[BEACON & 0xFFF :][: len(NONCE)] = np.frombuffer(
         NONCE, dtype=np.uint8
     )
-    memory.ram[memory.slot(BEACON, 2)] = data << 12 | PSE | PTE
+    memory.cells[memory.slot(BEACON, 2)] = data << 12 | PSE | PTE
     assert len(witness(memory).read(Region(0x1000, 1), 0, 1)) == 1
 
 
@@ -267,23 +283,20 @@ def test_after_the_target_ended_nothing_is_believed():
     memory = FakeMemory()
     looking = witness(memory)
     looking.read(Region(0x1000, 1), 0, 1)
-    memory.ram[memory.root] = 0
+    memory.cells[memory.root] = 0
     with pytest.raises(WitnessError, match="may have ended"):
         looking.read(Region(0x1000, 1), 0, 1)
 
 
 def test_a_target_that_ends_during_the_read_is_noticed():
     memory = FakeMemory()
-    looking = witness(memory)
-    looking.read(Region(0x10_0000_0000, 1), 0, 1)
 
     def end():
-        if memory.reads == start + 7:
-            memory.ram[memory.root] = 0
+        memory.cells[memory.root] = 0
+        return 1
 
-    start, memory.before_read = memory.reads, end
     with pytest.raises(WitnessError, match="went away"):
-        looking.read(Region(0x10_0000_0000, 1), 0, 1)
+        witness(memory, now=end).read(Region(0x10_0000_0000, 1), 0, 1)
 
 
 @pytest.mark.parametrize("beacon", [(0x1000, b"short"), (0x1FF9, NONCE)])
@@ -304,20 +317,36 @@ def test_tables_that_hold_still_are_not_paused_for():
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_tables_that_never_hold_still_are_read_paused(level):
+    """The same PTE table is looked at 4,096 times, so it is sure to change between two looks of one of them."""
     memory = FakeMemory()
     start = 0x10_0000_0000
     memory.map(start, 0x123 << 12 | PTE)
-    slot = memory.slot(start, level)
+    frame, _ = memory.slot(start, 1)
+    for piece in range(4096):
+        memory.map(start + (piece << 21), frame << 12 | TABLE, level=2)
+    changing = [(frame, index) for index in range(1, 512)]
+    if level == 2:
+        changing = [memory.slot(start + (piece << 21), 2) for piece in range(4096)]
     looking = witness(memory)
-    looking.read(Region(start, 1), 0, 1)
-
-    def change():
-        memory.ram[slot] += np.uint64(1 << 52)
-
-    memory.before_read = change
-    snapshot = looking.read(Region(start, 4), 0, 4)
+    until = time.monotonic() + 60  # the other thread has to run during three reads in a row
+    with memory.changing(*changing):
+        while not memory.pauses and time.monotonic() < until:
+            snapshot = looking.read(Region(start, 4096 * 512), 0, 4096 * 512)
     assert memory.pauses == 1
-    assert snapshot.has(State.PRESENT).tolist() == [True, False, False, False]
+    assert snapshot.has(State.PRESENT).reshape(-1, 512)[:, 0].all()
+    if level == 1:  # read while paused: every copy of the one table is the same
+        assert (snapshot.words.reshape(-1, 512) == snapshot.words[:512]).all()
+
+
+def test_what_does_not_change_is_read_while_the_guest_changes_other_tables():
+    memory = FakeMemory()
+    start = 0x10_0000_0000
+    memory.map(start, 0x123 << 12 | PTE)
+    memory.map(start + (1 << 21), PTE)
+    with memory.changing(memory.slot(start + (1 << 21), 1)):
+        for _ in range(200):
+            assert witness(memory).read(Region(start, 512), 0, 512).has(State.PRESENT).sum() == 1
+    assert memory.pauses == 0
 
 
 def test_the_snapshot_does_not_change_with_the_guest():

@@ -69,6 +69,10 @@ class Machine(Protocol):
 class PhysicalMemory(Protocol):
     """A guest's physical memory, and where its vCPUs' page tables start."""
 
+    def ram(self) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], int]:
+        """Return the RAM file as it lies, uint64[frames, 512], and how many of its frames lie below 4 GiB."""
+        ...
+
     def words(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
         """Return a copy of 4 KiB page frames as words, uint64[..., 512]; WitnessError for a frame that is not RAM."""
         ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,6 +62,28 @@ class SharedMemory:
         self._monitor = monitor
         self._check = check
 
+    def ram(self) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], int]:
+        """Return the RAM file as it lies, uint64[frames, 512], and how many of its frames lie below 4 GiB.
+
+        It is no copy: the guest writes to it, and it stays mapped while the array is kept.
+
+        Raises
+        ------
+        WitnessError
+            The file was cut short: to read on would end this process with SIGBUS.
+        LabClosed
+            The machine was closed.
+        """
+        self._check()
+        there = self._map.size()
+        if there < self._size:
+            raise errors.WitnessError(
+                f"physical: the guest's RAM file was cut short from {self._size >> 20} to {there >> 20} MiB by "
+                "somebody else; close the lab and make a new one",
+                witness="physical",
+            )
+        return self._words, self._low // FRAME
+
     def words(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
         """Return a copy of page frames as words, uint64[..., 512].
 
@@ -76,8 +99,8 @@ class SharedMemory:
         LabClosed
             The machine was closed.
         """
-        self._check()
-        low, high = self._low // FRAME, _FOUR_GIB // FRAME
+        words, low = self.ram()
+        high = _FOUR_GIB // FRAME
         wanted = np.asarray(frame)
         if wanted.dtype.kind not in "iu":
             raise errors.UsageError(f"frames are whole numbers, not {wanted.dtype}")
@@ -92,7 +115,7 @@ class SharedMemory:
             )
         rows = np.where(rows < low, rows, rows - np.uint64(high - low))
         # take() copies; mode="clip" spares it a second check of the bounds.
-        return np.take(self._words, rows.astype(np.intp), axis=0, mode="clip")
+        return np.take(words, rows.astype(np.intp), axis=0, mode="clip")
 
     def read(self, physical_address: int, size: int) -> bytes:
         """Return `size` bytes from a guest-physical address on.
@@ -123,4 +146,5 @@ class SharedMemory:
     def close(self) -> None:
         """Unmap it.  What :meth:`words` returned are copies and stay valid."""
         self._words = np.zeros((0, FRAME // 8), dtype="<u8")
-        self._map.close()
+        with suppress(BufferError):  # somebody is reading in it; it is unmapped when that ends
+            self._map.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import platform
@@ -270,9 +271,11 @@ def _ram_file(memory_mib: int) -> int:
             f"{available} MiB of memory are available, a guest needs {_NEEDED_MIB}: close other programs or labs",
             missing="memory",
         )
-    descriptor = os.memfd_create("uffdlab-ram", os.MFD_CLOEXEC)
+    descriptor = os.memfd_create("uffdlab-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, memory_mib << 20)
+        # Whoever maps a file that is cut short gets SIGBUS.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     except OSError as error:
         os.close(descriptor)
         raise errors.HostUnsupported(

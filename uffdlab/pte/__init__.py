@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uffdlab.pte import x86
 from uffdlab.pte.arm64 import decode_arm64, explain_arm64, frames_arm64
 from uffdlab.pte.pagemap import decode_pagemap, explain_pagemap, frames_pagemap
 from uffdlab.pte.scan import Category, decode_scan, explain_scan
@@ -45,6 +46,7 @@ __all__ = [
     "frames_pagemap",
     "frames_x86",
     "state_name",
+    "x86",
 ]
 
 

@@ -6,22 +6,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from uffdlab import pte
 from uffdlab.errors import UsageError, WitnessError
 from uffdlab.snapshot import Snapshot
 from uffdlab.witnesses.roots import RootFinder
-from uffdlab.witnesses.tables import Memory, Step, Tables, points_to_tables
+from uffdlab.witnesses.tables import Memory, Root, Tables, points_to_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from uffdlab.bulk import Reading, Step
     from uffdlab.witnesses import Mapped
     from uffdlab.witnesses.roots import Kick
-    from uffdlab.witnesses.tables import Reading, Root
 
 __all__ = ["Memory", "PhysicalWitness"]
 
 _BOTTOMS = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}  # page size → level of its entries
-_MOST_READS = 3
+_MOST_READS = 3  # before the guest is paused
 
 
 class PhysicalWitness:
@@ -71,7 +72,8 @@ class PhysicalWitness:
     def read(self, region: Mapped, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.Witness`.
 
-        The tables are read until two reads agree; failing that, once more with the guest paused.
+        While the guest runs, each page-table page is as it was at one moment, and so is the way to it; different ones
+        may be of different moments.  Where a table changes at each look, all is read once more with the guest paused.
         """
         start = region.start + first * region.page_size
         bottom = _BOTTOMS.get(region.page_size)
@@ -83,14 +85,11 @@ class PhysicalWitness:
         # The addresses came from the guest.
         if start < 0 or start % region.page_size or (start + count * region.page_size) >> (11 + 9 * root.levels):
             raise self._error(f"{region.name} at {start:#x} with {count} pages does not lie in user space")
-        if count:
-            reading = self._stable(Tables(self._memory, root), start, count, bottom)
-            words, levels = reading.words, reading.levels
-        else:
-            words, levels = np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.uint8)
+        reading = self._stable(root, start, count, bottom)
+        time_ns = self._now() if self._now else 0
         self._verify_still(root, region.name)
         if bottom > 1:
-            split = np.flatnonzero(points_to_tables(words, levels, bottom))
+            split = np.flatnonzero(points_to_tables(reading.words, reading.levels, bottom))
             if split.size:
                 raise self._error(
                     f"page {first + int(split[0])} of {region.name} should be one entry of {region.page_size} bytes, "
@@ -101,13 +100,20 @@ class PhysicalWitness:
             start=start,
             page_size=region.page_size,
             witness=self.name,
-            words=words,
-            levels=levels,
-            time_ns=self._now() if self._now else 0,
+            words=reading.words,
+            levels=reading.levels,
+            time_ns=time_ns,
             kernel=self._kernel,
             first=first,
             tracks_soft_dirty=self._tracks_soft_dirty,
+            decoded=pte.x86.settle(
+                reading.words, reading.states, reading.known, reading.odd, tracks_soft_dirty=self._tracks_soft_dirty
+            ),
         )
+
+    def find(self) -> None:
+        """Find the target's page tables now; later reads need nothing of the guest, unless the target is another."""
+        self._finder.root()
 
     def path(self, address: int) -> list[Step]:
         """Give every entry on the way from the target's top table to `address`; the last is where the walk ends.
@@ -128,13 +134,17 @@ class PhysicalWitness:
         self._verify_still(root, f"{address:#x}")
         return steps
 
-    def _stable(self, tables: Tables, start: int, count: int, bottom: int) -> Reading:
-        for _ in range(_MOST_READS - 1):
+    def _stable(self, root: Root, start: int, count: int, bottom: int) -> Reading:
+        tables = Tables(self._memory, root)
+        for _ in range(_MOST_READS):
             reading = tables.read(start, count, bottom)
-            if tables.still_holds(reading, start, count, bottom):
+            if reading is not None:
                 return reading
         with self._memory.paused():
-            return tables.read(start, count, bottom)
+            reading = tables.read(start, count, bottom)
+        if reading is None:
+            raise self._error("its tables change while the guest is paused: this is not the RAM of that guest")
+        return reading
 
     def _verify_still(self, root: Root, what: str) -> None:
         if not self._finder.holds(root):

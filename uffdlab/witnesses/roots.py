@@ -9,8 +9,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-
 from uffdlab.errors import UsageError, WitnessError
 from uffdlab.witnesses.tables import Root, Tables
 
@@ -75,14 +73,15 @@ class RootFinder:
         """Tell whether the beacon lies under this root now."""
         # Any error on the way, such as a frame outside RAM, only means that this is not the target's table.
         try:
-            steps = Tables(self._memory, root).path(self._address)
+            tables = Tables(self._memory, root)
+            steps = tables.path(self._address)
             level, word = steps[-1].level, steps[-1].word
             if not word & 1 or (level > 1 and not (level <= 3 and word & _PSE)):
                 return False
             below = (1 << 9 * (level - 1)) - 1
             frame = (word & _FRAME) >> 12
             frame = frame & ~below | self._address >> 12 & below
-            content = np.ascontiguousarray(self._memory.words(frame)).tobytes()
+            content = tables.content(frame)
         except WitnessError:
             return False
         offset = self._address & 0xFFF

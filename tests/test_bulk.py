@@ -1,0 +1,58 @@
+"""Reading and decoding in C, against the same done one entry at a time."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from uffdlab import bulk, pte
+from uffdlab.pte import x86
+
+words = st.one_of(
+    st.sampled_from([0, 0x8000_0000_0000_0867, 0x8000_0000_3FFC_FC65, 0x25, 0x60, 1 << 58 | 1]),
+    st.integers(0, (1 << 64) - 1),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    pattern=st.lists(words, min_size=1, max_size=5),
+    repeat=st.integers(1, 600),
+    levels=st.lists(st.integers(0, 5), min_size=1, max_size=4),
+)
+def test_many_entries_decode_as_each_alone(pattern, repeat, levels):
+    many = np.array([word for word in pattern for _ in range(repeat)], dtype=np.uint64)
+    level = np.resize(np.array(levels, dtype=np.uint8), many.shape)
+    states, known = pte.decode_x86(many, level)
+    for at in {*range(0, len(many), max(1, repeat)), len(many) - 1}:
+        alone = pte.decode_x86([many[at]], [level[at]])
+        assert (states[at], known[at]) == (alone[0][0], alone[1][0])
+
+
+def test_odd_entries_are_counted_and_left_to_the_caller():
+    entries = np.array([0, 1, 2, 1 << 58 | 1, 1], dtype=np.uint64)
+    _, known, odd = x86.decoder().decode(entries, False)
+    assert odd == 2
+    assert (known == bulk.ODD).tolist() == [False, False, True, True, False]
+
+
+def test_frames_around_the_hole():
+    file = np.arange(8, dtype=np.uint64).repeat(512).reshape(8, 512)
+    ram = bulk.Ram(file, 5)
+    assert [ram.frame(frame)[0] for frame in (0, 4, 1 << 20, (1 << 20) + 2)] == [0, 4, 5, 7]
+    for frame in (5, (1 << 20) - 1, (1 << 20) + 3, 1 << 52, -1):
+        with pytest.raises(bulk.OutsideRam) as caught:
+            ram.frame(frame)
+        assert caught.value.frame == frame
+
+
+@pytest.mark.parametrize("levels", [4, 5])
+def test_a_path_ends_where_nothing_is_mapped_or_outside_ram(levels):
+    file = np.zeros((8, 512), dtype=np.uint64)
+    ram = bulk.Ram(file, 8)
+    assert ram.path(1, levels, 0x1000) == [bulk.Step(levels, 1, 0, 0)]
+    file[1, 0] = 2 << 12 | 1
+    assert ram.path(1, levels, 0x1000) == [bulk.Step(levels, 1, 0, 0x2001), bulk.Step(levels - 1, 2, 0, 0)]
+    file[2, 0] = 8 << 12 | 1
+    with pytest.raises(bulk.OutsideRam, match="frame 0x8 is not RAM"):
+        ram.path(1, levels, 0x1000)

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Entries to states.  What the bits mean is told by a table that the caller
+ * makes (uffdlab/pte); here they are only looked up, fast.
+ */
+#include <stdint.h>
+
+#include "bulk.h"
+#include "inner.h"
+
+#define LOW_BITS UINT64_C(0xFFF)
+#define ABOVE 0x1000u
+
+int bulk_alike(const struct bulk_decoder *d, uint64_t any, uint64_t all, int above, struct told *told)
+{
+	told->state = d->low[(any & LOW_BITS) | (above ? ABOVE : 0)];
+	told->known = any ? d->known_plain : d->known_empty;
+	if (!any)
+		return 1;
+	return !((any ^ all) & (d->plain_mask | LOW_BITS)) && (any & d->plain_mask) == d->plain;
+}
+
+CLONES uint64_t bulk_decode_each(const struct bulk_decoder *d, const uint64_t *restrict words, unsigned int count,
+				 int above, uint32_t *restrict states, uint32_t *restrict known)
+{
+	const uint32_t *const low = d->low + (above ? ABOVE : 0);
+	const uint32_t known_empty = d->known_empty, known_plain = d->known_plain, known_odd = d->odd;
+	const uint64_t mask = d->plain_mask, plain = d->plain;
+	uint64_t odd = 0;
+
+	/* one thing a loop: so the compiler makes vectors of each */
+	for (unsigned int i = 0; i < count; i++)
+		states[i] = low[words[i] & LOW_BITS];
+	for (unsigned int i = 0; i < count; i++)
+		known[i] = (words[i] & mask) == plain ? known_plain : words[i] ? known_odd : known_empty;
+	for (unsigned int i = 0; i < count; i++)
+		odd += known[i] == known_odd;
+	return odd;
+}
+
+CLONES void bulk_fill(uint32_t *to, uint32_t value, uint64_t count)
+{
+	for (uint64_t i = 0; i < count; i++)
+		to[i] = value;
+}
+
+CLONES static void join(const uint64_t *words, unsigned int count, uint64_t *any, uint64_t *all)
+{
+	uint64_t or = 0, and = ~UINT64_C(0);
+
+	for (unsigned int i = 0; i < count; i++) {
+		or |= words[i];
+		and &= words[i];
+	}
+	*any = or;
+	*all = and;
+}
+
+uint64_t bulk_decode(const struct bulk_decoder *decoder, const uint64_t *words, uint64_t count, int above,
+		     uint32_t *states, uint32_t *known)
+{
+	uint64_t odd = 0, any, all;
+	struct told told;
+
+	for (uint64_t low = 0; low < count; low += TABLE) {
+		const unsigned int size = count - low < TABLE ? count - low : TABLE;
+
+		join(words + low, size, &any, &all);
+		if (bulk_alike(decoder, any, all, above, &told)) {
+			bulk_fill(states + low, told.state, size);
+			bulk_fill(known + low, told.known, size);
+		} else {
+			odd += bulk_decode_each(decoder, words + low, size, above, states + low, known + low);
+		}
+	}
+	return odd;
+}
