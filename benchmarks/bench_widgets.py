@@ -42,7 +42,7 @@ FIRST_PAINT = """async () => {
   widget.render({ model, el });
   window.grid = el.uffdlab;
   const painted = await %s;
-  if (!grid.panes[0].frames) throw new Error('nothing was painted');
+  if (!grid.panes[0].painter.frames) throw new Error('nothing was painted');
   return painted - start;
 }""".replace("%s", PAINTED)
 BARE_PAINT = """async () => {
@@ -59,7 +59,7 @@ BARE_PAINT = """async () => {
 }""".replace("%s", PAINTED)
 # In every frame the view is panned or zoomed, through all levels and back, and the map is painted anew.
 FRAMES = """seconds => new Promise(done => {
-  const pane = grid.panes[0], { view } = grid, painted = pane.frames, start = performance.now();
+  const pane = grid.panes[0].painter, { view } = grid, painted = pane.frames, start = performance.now();
   let count = 0;
   const next = () => {
     count += 1;

@@ -11,7 +11,7 @@ import functools
 import html
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-__all__ = ["Comparison", "Picture", "Table", "compare", "entry", "entry_table", "grid"]
+__all__ = ["Comparison", "Picture", "Table", "compare", "entry", "entry_table", "grid", "side_by_side"]
 
 _MOST_CELLS = 2048  # more pages than this share cells
 _CELLS_OF_A_MAP = 1024
@@ -212,6 +212,28 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
     panels = list(zip(names, (before, after), strict=True))
     alt = f"{title}. " + " ".join(f"{name.capitalize()}: {_spoken(snapshot)}." for name, snapshot in panels)
     return Comparison(_draw(title, panels), alt, difference)
+
+
+def side_by_side(snapshots: Mapping[str, Snapshot], *, title: str | None = None) -> Picture:
+    """Draw the same pages on several kernels next to each other.
+
+    Parameters
+    ----------
+    snapshots : mapping of str to Snapshot
+        By the name that stands above each.
+    title : str, optional
+        Names the first one's region if not given.
+
+    Raises
+    ------
+    UsageError
+        If there are none, or one of them has no pages.
+    """
+    if not snapshots:
+        raise UsageError("there is nothing to draw; give at least one snapshot, as {name: snapshot}")
+    title = title or _what(next(iter(snapshots.values())))
+    alt = f"{title}. " + " ".join(f"{name}: {_spoken(snapshot)}." for name, snapshot in snapshots.items())
+    return Picture(_draw(title, list(snapshots.items())), alt)
 
 
 def _what(snapshot: Snapshot) -> str:

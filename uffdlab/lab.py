@@ -86,7 +86,7 @@ class Lab:
         command_line: str = "",
         machine: str | Machine | None = None,
     ) -> None:
-        self.timeline = Timeline()
+        self.timeline = Timeline(self)
         self._machine: Machine
         if machine is None or isinstance(machine, str):
             options = choice.Options(cpus, memory_mib, hugepages, command_line)
@@ -187,6 +187,12 @@ class Lab:
         with self._lock:
             return tuple(self._regions.values())
 
+    @property
+    def userfaultfds(self) -> tuple[Userfaultfd, ...]:
+        """The userfaultfds that are open, the oldest first."""
+        with self._lock:
+            return tuple(self._userfaultfds.values())
+
     def userfaultfd(self, features: Feature | None = None) -> Userfaultfd:
         """Open a userfaultfd in the target.
 
@@ -276,9 +282,7 @@ class Lab:
 
     def probe(self, page: PageRange) -> Deed:
         """Write to one page without changing its content, and tell whether that trapped; see :class:`Deed`."""
-        with self._lock:
-            userfaultfds = list(self._userfaultfds.values())
-        return probe(page, userfaultfds)
+        return probe(page, list(self.userfaultfds))
 
     def walk(self, *addresses: int) -> Walks:
         """Walk the page tables to one address of the target, or to several, side by side.

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import html
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from uffdlab.lab import Lab
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,16 @@ class Entry:
 
 
 class Timeline:
-    """Entries in the order in which the host learned of them; safe from any thread."""
+    """Entries in the order in which the host learned of them; safe from any thread.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    lab : Lab, optional
+        Whose timeline it is.
+    """
+
+    def __init__(self, lab: Lab | None = None) -> None:
+        self._lab = None if lab is None else weakref.ref(lab)
         self._entries: list[Entry] = []
         self._lock = threading.Lock()
         self._listeners: list[Callable[[Entry], None]] = []
@@ -72,6 +83,15 @@ class Timeline:
                     self._listeners.remove(listener)
 
         return end
+
+    @property
+    def lab(self) -> Lab | None:
+        """Whose timeline it is; None if that lab is not there any more."""
+        return None if self._lab is None else self._lab()
+
+    def newest(self, count: int) -> list[Entry]:
+        """Give the last `count` entries, or all if there are fewer, the oldest of them first."""
+        return self._entries[-count:]
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -135,14 +135,16 @@ def test_a_region_that_is_gone_is_said(run_cells, page):
 from uffdlab.errors import LabClosed
 from uffdlab.timeline import Timeline
 class Gone:
-    timeline = Timeline()
+    timeline, regions = Timeline(), ()
     lab = property(lambda self: self)
     def snapshot(self):
         raise LabClosed("this lab is closed; make a new one")
 """
     run_cells("gone", MAKE + gone, "grid = PageGrid(after)\ngrid", "grid.follow(Gone())\npass")
-    told = "This grid follows no longer: this lab is closed; make a new one"
-    expect(page.locator(".uffdlab-choice")).to_have_text(told)
+    bar = page.get_by_role("alert")
+    expect(bar).to_contain_text("No longer live: this lab is closed; make a new one")
+    bar.get_by_role("button", name="start again").click()
+    expect(bar).to_contain_text("this lab is not there any more; make a new one: uffdlab.Lab(…)")
     assert page.thrown == []
 
 

@@ -19,7 +19,7 @@ def until(met, seconds=10.0):
 def test_a_fault_from_beginning_to_end():
     with uffdlab.Lab("6.1-series") as lab:
         bench = lab.bench()
-        _, _, ioctls, log, view, inspector = bench._parts
+        ioctls, log, view, inspector = bench.ioctls, bench.faults, bench.timeline, bench.inspector
         ioctls.check("MINOR", "WP")
         assert ioctls.send_ioctl().ok
         bench.grid.cursor = 3
@@ -27,20 +27,20 @@ def test_a_fault_from_beginning_to_end():
 
         def waits(kind):
             log.refresh()
-            return [each["kind"] for each in log._waiting] == [kind]
+            return [each["kind"] for each in log.waiting] == [kind]
 
         until(lambda: waits("minor, write"))
         assert log.resolve("continue WP").ok
         until(lambda: waits("wp, write"))
         assert bench.grid.snapshot[3].has(uffdlab.State.UFFD_WP).all()
         assert log.resolve("unprotect").ok
-        until(lambda: not log._waiting or log.refresh())
+        until(lambda: not log.waiting or log.refresh())
         bench.grid.refresh()
         assert bench.grid.snapshot[3].has(uffdlab.State.WRITABLE).all()
-        assert "The same page" in inspector.to_html()
+        assert "The same page" in inspector.static()
         view.refresh()
-        assert {"ioctl", "message", "touch", "snapshot"} <= {event["lane"] for event in view._events}
-        assert "UFFDIO_WRITEPROTECT" in bench.to_html()
+        assert {"ioctl", "message", "touch", "snapshot"} <= {event["lane"] for event in view.events}
+        assert "UFFDIO_WRITEPROTECT" in bench.static()
         assert lab.timeline._listeners
         bench.close()
         assert lab.timeline._listeners == []
@@ -52,10 +52,10 @@ def test_a_closed_lab_is_said():
     lab.close()
     bench.touch("read")
     assert "closed" in bench.said.text
-    bench._parts[2].send_ioctl()
-    assert "closed" in bench._parts[2].said.text
+    bench.ioctls.send_ioctl()
+    assert "closed" in bench.ioctls.said.text
     bench.grid.refresh()
-    assert "follows no longer" in bench.grid._said
+    assert "closed" in bench.grid.ended
     bench.panel.refresh()
     assert "boot starts a new lab" in bench.panel.facts.value
     bench.close()

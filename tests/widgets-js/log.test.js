@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { counted, seconds } from "../../uffdlab/widgets/fault_log.js";
-import { duration, gaps, told } from "../../uffdlab/widgets/timeline_view.js";
+import { unpacked } from "../../uffdlab/widgets/columns.js";
+import { counted, microseconds, seconds } from "../../uffdlab/widgets/fault_log.js";
+import { duration, eventsOf, gaps, told } from "../../uffdlab/widgets/timeline_view.js";
 
 describe("the fault log", () => {
   it("tells how long a touch waits", () => {
@@ -8,9 +9,33 @@ describe("the fault log", () => {
     expect(seconds(125)).toBe("2 min 5 s");
   });
   it("counts every message", () => {
-    expect(counted({})).toBe("no messages yet");
-    expect(counted({ "minor, read": 12000, REMOVE: 1 })).toBe("12,001 messages: 12,000 minor, read, 1 REMOVE");
+    expect(counted([], [])).toBe("no messages yet");
+    expect(counted([12000, 1], ["minor, read", "REMOVE"])).toBe("12,001 messages: 12,000 minor, read, 1 REMOVE");
   });
+});
+
+describe("columns", () => {
+  // What uffdlab.widgets._columns packs of the rows (1.5, "é"), (-2.25, "") and (3, "page"); a Python test has the same.
+  const BYTES = "0300000000000000000000000000f83f00000000000002c000000000000008400200000002000000060000000000000" +
+    "0c3a97061676500" + "00";
+  const view = (hex, offset = 0) => {
+    const bytes = hex.match(/../g).map((pair) => parseInt(pair, 16));
+    return new DataView(new Uint8Array([...Array(offset).fill(7), ...bytes]).buffer, offset);
+  };
+  it("come apart as they were packed, wherever they begin", () => {
+    for (const offset of [0, 3]) {
+      const [numbers, texts] = unpacked(view(BYTES, offset), ["f8", "text"]);
+      expect([...numbers]).toEqual([1.5, -2.25, 3]);
+      expect(texts).toEqual(["é", "", "page"]);
+    }
+  });
+  it("are empty where nothing came or no row is", () => {
+    expect(unpacked(null, ["f8", "text"])).toEqual([[], []]);
+    const [numbers, texts] = unpacked(view("00".repeat(8)), ["i4", "text"]);
+    expect([numbers.length, texts]).toEqual([0, []]);
+  });
+  it("become entries of a timeline", () => expect(eventsOf(null, ["touch"])).toEqual([]));
+  it("give times with thousands", () => expect(microseconds(1234567.89)).toBe("1,234,567.9"));
 });
 
 describe("the timeline", () => {

@@ -8,6 +8,7 @@ import pytest
 
 from uffdlab.errors import IoctlError, LabClosed, UsageError
 from uffdlab.ioctls import IoctlResult
+from uffdlab.timeline import Timeline
 from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.widgets import IoctlPanel, PageGrid, _calls
 
@@ -32,7 +33,8 @@ class Uffd:
 
 @pytest.fixture
 def region():
-    return SimpleNamespace(start=START, pages=64, page_size=4096, lab=SimpleNamespace(capabilities=NEW))
+    lab = SimpleNamespace(capabilities=NEW, timeline=Timeline())
+    return SimpleNamespace(start=START, pages=64, page_size=4096, lab=lab)
 
 
 @pytest.fixture

@@ -1,9 +1,14 @@
+import csv
+import io
+import json
+import re
 import threading
 from types import SimpleNamespace
 
 import pytest
 
 from uffdlab.errors import LabClosed, UnknownKernel, UsageError
+from uffdlab.timeline import Timeline
 from uffdlab.uapi import Feature
 from uffdlab.widgets import CompareGrids, KernelPicker, LabPanel, _loop, kernel_picker
 
@@ -15,6 +20,7 @@ class Lab:
         self.kernel, self.release, self.console = kernel, "6.1.0", "\n".join(f"line <{n}>" for n in range(40))
         self.witnesses = ("physical", "pagemap")
         self.closed, self.targets = False, 0
+        self.timeline = Timeline()
 
     def call(self, method):
         if self.closed:
@@ -31,6 +37,11 @@ class Lab:
 
     def close(self):
         self.closed = True
+        self.timeline.add("lab", "the lab was closed", 1, None, LabClosed("this lab is closed"))
+
+
+def embedded(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)[1])
 
 
 @pytest.fixture
@@ -130,11 +141,17 @@ def test_kernels_next_to_each_other(snapshot):
     )
     assert len(grids.differences["as posted"]) == 4
     assert not grids.differences["trixie"]
-    html = grids.to_html()
+    html = grids.static()
     assert "as posted against 6.1-series: 4 pages (0–3)" in html
     assert "trixie against 6.1-series: the same on 8 pages" in html
     assert html.count("<img alt=") == 3
     assert [grid.mode for grid in grids.grids] == ["side", "changed", "changed"]
+    assert [part["title"] for part in embedded(grids.to_html())] == ["6.1-series", "as posted", "trixie"]
+    assert grids.to_svg().startswith("<?xml")
+    assert grids.to_png().startswith(b"\x89PNG")
+    assert "as posted: " in grids.picture().alt
+    rows = list(csv.DictReader(io.StringIO(grids.to_csv())))
+    assert [rows[at]["snapshot"] for at in (0, 8, 23)] == ["6.1-series", "as posted", "trixie"]
     grids.grids[0].cursor = 5
     assert [grid.cursor for grid in grids.grids] == [5, 5, 5]
     grids.close()

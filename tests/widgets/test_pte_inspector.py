@@ -85,7 +85,7 @@ def test_where_no_table_can_be_walked_a_witness_is_asked(region):
     assert "seen by physical" in PteInspector(region).to_html()
     region.error = LabClosed("this lab <is> closed")
     inspector = PteInspector(region)
-    assert inspector.to_html() == "<p>this lab &lt;is&gt; closed</p>"
+    assert inspector.static() == "<p>this lab &lt;is&gt; closed</p>"
 
 
 def test_bad_input(region):

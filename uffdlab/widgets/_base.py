@@ -70,7 +70,11 @@ class LabWidget(anywidget.AnyWidget):
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
+    def catch_up(self) -> None:
+        """Do now what waits for the event loop: whoever prints a page does not come back later."""
+
     def _repr_mimebundle_(self, **keywords: Any) -> Any:
+        self.catch_up()
         bundle = super()._repr_mimebundle_(**keywords)
         if bundle is None:
             return None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ipywidgets  # type: ignore[import-untyped]
 import traitlets
 
+from uffdlab.widgets import _export
 from uffdlab.widgets._base import LabWidget, check_keywords
 from uffdlab.widgets._source import css, javascript
+
+if TYPE_CHECKING:
+    import os
 
 
 class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
@@ -33,14 +37,23 @@ class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             child.close()
         super().close()
 
-    def to_html(self) -> str:
+    def static(self) -> str:
         """Give what it says as plain HTML, for pages without a live kernel."""
         return ""
 
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give one self-contained HTML page with what it says, and write it to `path` if given."""
+        before = f'<div class="uffdlab">{self.static()}</div>'
+        return _export.deliver(_export.page(type(self).__name__, [], css("page_grid.css"), before), path)
+
+    def catch_up(self) -> None:
+        """Do now what waits for the event loop: whoever prints a page does not come back later."""
+
     def _repr_mimebundle_(self, **keywords: Any) -> Any:
+        self.catch_up()
         bundle = super()._repr_mimebundle_(**keywords)
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**(data or {}), "text/html": self.to_html()}, metadata
+        return {**(data or {}), "text/html": self.static()}, metadata
 
 
 class CodeBox(LabWidget):

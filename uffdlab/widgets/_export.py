@@ -6,6 +6,8 @@ import base64
 import gzip
 import html
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,28 +42,75 @@ def entry(snapshot: Snapshot, page: int) -> dict[str, Any]:
     }
 
 
-def page(
-    title: str, module: str, style: str, state: dict[str, Any], data: dict[str, bytes], snapshots: dict[str, Any]
-) -> str:
-    """Give the whole HTML page."""
-    details = {name: _details(each) for name, each in snapshots.items() if each is not None}
-    packed = {
-        "state": state,
-        "bytes": {name: _squeezed(each) for name, each in data.items()},
-        "details": details,
-    }
+@dataclass(frozen=True)
+class Part:
+    """One widget of a page.
+
+    Attributes
+    ----------
+    title : str
+        What stands above it.
+    module : str
+        Its JavaScript.
+    state : dict
+        Its traits that are no bytes.
+    data : dict of str to bytes
+        Those that are.
+    snapshots : dict of str to Snapshot or None
+        What its entries are asked of: ``after``, ``before``.
+    """
+
+    title: str
+    module: str
+    state: dict[str, Any]
+    data: dict[str, bytes]
+    snapshots: dict[str, Snapshot | None] = field(default_factory=dict)
+
+    def embedded(self) -> dict[str, Any]:
+        """Give it as it stands in the page."""
+        return {
+            "title": self.title,
+            "module": self.module,
+            "state": {"ended": "", "_starts": False, **self.state},
+            "bytes": {name: _squeezed(each) for name, each in self.data.items()},
+            "details": {name: _details(each) for name, each in self.snapshots.items() if each is not None},
+        }
+
+
+def page(title: str, parts: Sequence[Part], style: str, before: str = "", after: str = "") -> str:
+    """Give the whole HTML page: some HTML, the widgets, some more."""
     # "</" may not occur inside of a script element.
-    embedded = json.dumps(packed, ensure_ascii=False).replace("</", "<\\/")
-    script = module.replace("export default", "const widget =") + "\n" + javascript("alone.js")
+    embedded = json.dumps([part.embedded() for part in parts], ensure_ascii=False).replace("</", "<\\/")
+    modules = ",\n".join(
+        f'"{name}": (() => {{\n{javascript(name).replace("export default", "return")}\n}})()'
+        for name in dict.fromkeys(part.module for part in parts)
+    )
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{html.escape(title)}</title>\n<style>\n:root {{ color-scheme: light dark; }}\n{style}</style></head>\n"
-        f'<body><main id="widget"><h1 class="uffdlab-hidden">{html.escape(title)}</h1>'
-        "<noscript>This page needs JavaScript.</noscript></main>\n"
+        f'<body><main><h1 class="uffdlab-hidden">{html.escape(title)}</h1>{before}'
+        '<div id="widgets"></div><noscript>This page needs JavaScript.</noscript>'
+        f"{after}</main>\n"
         f'<script type="application/json" id="data">{embedded}</script>\n'
-        f'<script type="module">\n{script}</script></body></html>\n'
+        f'<script type="module">\nconst widgets = {{{modules}}};\n{javascript("alone.js")}</script></body></html>\n'
     )
+
+
+class Pictured:
+    """What can be drawn: as SVG and as PNG."""
+
+    def picture(self) -> figures.Picture:
+        """Draw what is shown as a figure with alt text."""
+        raise NotImplementedError
+
+    def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give the picture as SVG text, and write it to `path` if given."""
+        return deliver(self.picture().svg(), path)
+
+    def to_png(self, path: str | os.PathLike[str] | None = None) -> bytes:
+        """Give the picture as PNG, and write it to `path` if given."""
+        return deliver(self.picture().png(), path)
 
 
 def deliver(content: _Text, path: str | os.PathLike[str] | None) -> _Text:

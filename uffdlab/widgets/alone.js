@@ -1,6 +1,6 @@
 // A page without a kernel: a model that holds the embedded data and answers what a widget would ask of Python.
 
-async function unpacked(text) {
+async function unzipped(text) {
   const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new DataView(await new Response(stream).arrayBuffer());
@@ -61,12 +61,18 @@ class Alone {
   }
 }
 
-const given = JSON.parse(document.getElementById("data").textContent);
-const model = new Alone(given.state);
-for (const [name, text] of Object.entries(given.bytes)) model.state[name] = await unpacked(text);
-for (const [name, each] of Object.entries(given.details)) {
-  model.details[name] = { ...each, words: await unpacked(each.words), which: await unpacked(each.which) };
+const place = document.getElementById("widgets");
+for (const given of JSON.parse(document.getElementById("data").textContent)) {
+  const model = new Alone(given.state);
+  for (const [name, text] of Object.entries(given.bytes)) model.state[name] = await unzipped(text);
+  for (const [name, each] of Object.entries(given.details)) {
+    model.details[name] = { ...each, words: await unzipped(each.words), which: await unzipped(each.which) };
+  }
+  const section = place.appendChild(document.createElement("section"));
+  const heading = section.appendChild(document.createElement("h2"));
+  heading.textContent = given.title;
+  const widget = widgets[given.module];
+  if (widget.initialize) widget.initialize({ model });
+  widget.render({ model, el: section.appendChild(document.createElement("div")) });
 }
-if (widget.initialize) widget.initialize({ model });
-widget.render({ model, el: document.getElementById("widget") });
 document.documentElement.dataset.ready = "yes";

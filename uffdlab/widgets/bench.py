@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets  # type: ignore[import-untyped]
 
 from uffdlab.errors import UffdlabError
+from uffdlab.widgets import _export
 from uffdlab.widgets._box import LabBox, Said
+from uffdlab.widgets._source import css
+from uffdlab.widgets._succession import Follower, counterpart, counterpart_userfaultfd
 from uffdlab.widgets.fault_log import FaultLog
 from uffdlab.widgets.ioctl_panel import IoctlPanel
 from uffdlab.widgets.lab_panel import LabPanel
@@ -18,10 +21,12 @@ from uffdlab.widgets.pte_inspector import PteInspector
 from uffdlab.widgets.timeline_view import TimelineView
 
 if TYPE_CHECKING:
+    import os
+
     from uffdlab.lab import Lab
 
 
-class Bench(LabBox):
+class Bench(Follower, LabBox):
     """A grid of a new region's pages, touches and ioctls on them, faults, timeline, page-table entries.
 
     The region's pages are in the page cache and not mapped, so a touch of one is a minor fault once it is registered.
@@ -40,35 +45,43 @@ class Bench(LabBox):
     region : Region
     uffd : Userfaultfd
     grid : PageGrid
+    ioctls : IoctlPanel
+    faults : FaultLog
+    timeline : TimelineView
+    inspector : PteInspector
+    panel : LabPanel
+        Its parts.
     """
 
     _keywords = ("lab", "pages", "memory")
     _parts: Sequence[ipywidgets.Widget] = ()
 
     def __init__(self, lab: Lab, *, pages: int = 64, memory: str = "shmem", **keywords: Any) -> None:
-        self._lab, self._pages, self._memory = lab, pages, memory
+        self._lab = lab
         super().__init__([], **keywords)
-        self.panel = LabPanel(lab)
-        self.panel.picker.observe(self._booted, "lab")
-        self._compose()
-
-    def _compose(self) -> None:
-        lab = self._lab
-        self.region = lab.map(pages=self._pages, memory=self._memory)
+        self.region = lab.map(pages=pages, memory=memory)
         if self.region.has_alias:
             self.region.alias.fill()
         self.uffd = lab.userfaultfd()
         self.grid = PageGrid(self.region.snapshot()).follow(self.region)
         self.said = Said()
-        ioctls = IoctlPanel(self.uffd, self.region, grid=self.grid, ioctl="UFFDIO_REGISTER")
-        log = FaultLog(self.uffd, lab)
-        view = TimelineView(lab.timeline, self.grid)
-        inspector = PteInspector(self.region, grid=self.grid)
-        self._parts = [self.grid, self.said, ioctls, log, view, inspector]
-        tabs = ipywidgets.Tab([ioctls, log, view, inspector, self.panel])
+        self.ioctls = IoctlPanel(self.uffd, self.region, grid=self.grid, ioctl="UFFDIO_REGISTER")
+        self.faults = FaultLog(self.uffd, lab)
+        self.timeline = TimelineView(lab.timeline, self.grid)
+        self.inspector = PteInspector(self.region, grid=self.grid)
+        self.panel = LabPanel(lab)
+        self._parts = [self.grid, self.said, self.ioctls, self.faults, self.timeline, self.inspector, self.panel]
+        tabs = ipywidgets.Tab(self._parts[2:])
         tabs.titles = ("ioctl", "faults", "timeline", "page tables", "lab")
         self.tabs = tabs
         self.children = [self.grid, ipywidgets.HBox([self._touch("read"), self._touch("write")]), self.said, tabs]
+        self.follow_lab(lab.timeline)
+
+    def _go_over(self, lab: Lab) -> None:
+        # Its parts go over by themselves, to the same region.
+        self._lab = lab
+        self.region, self.uffd = counterpart(self.region, lab), counterpart_userfaultfd(self.uffd, lab)
+        self.said.text = "a new region, nothing of which is registered yet"
 
     def _touch(self, kind: str) -> ipywidgets.Button:
         button = ipywidgets.Button(description=f"{kind} the page", tooltip=f"{kind} the page under the grid's cursor")
@@ -84,24 +97,31 @@ class Bench(LabBox):
         except UffdlabError as error:
             self.said.text = str(error)
 
-    def _booted(self, change: dict[str, Any]) -> None:
-        # The panel has closed the old lab; its parts show nothing that is left.
-        self._end_parts()
-        self._lab = change["new"]
-        self._compose()
-
-    def _end_parts(self) -> None:
+    def close(self) -> None:
+        """Take all of it away; a lab that you gave it stays."""
         for part in self._parts:
             part.close()
         self._parts = ()
-
-    def close(self) -> None:
-        """Take all of it away; the lab stays."""
-        self._end_parts()
+        self.leave_lab()
         super().close()
 
-    def to_html(self) -> str:
+    def catch_up(self) -> None:
+        """Show now what has happened."""
+        for part in self._parts:
+            part.catch_up()
+
+    # --- without a live kernel
+
+    def static(self) -> str:
         """Give each part's own form for pages without a live kernel."""
-        texts = [self.grid.picture()._repr_html_()]
-        texts += [part.to_html() for part in self._parts[2:]]
+        texts = [self.grid.picture()._repr_html_(), self.timeline.fallback()["text/html"]]
+        texts += [part.static() for part in (self.ioctls, self.faults, self.inspector, self.panel)]
         return f"<h2>{html.escape(repr(self._lab))}</h2>" + "".join(texts)
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give one self-contained HTML page: grid and timeline that hover and step without a kernel, then the rest."""
+        rest = "".join(part.static() for part in (self.ioctls, self.faults, self.inspector, self.panel))
+        style = css("page_grid.css", "timeline_view.css")
+        title = repr(self._lab)
+        parts = [self.grid.part(), self.timeline.part()]
+        return _export.deliver(_export.page(title, parts, style, after=f'<div class="uffdlab">{rest}</div>'), path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +13,18 @@ import ipywidgets  # type: ignore[import-untyped]
 from uffdlab import figures
 from uffdlab.errors import UsageError
 from uffdlab.snapshot import Difference
+from uffdlab.widgets import _export
 from uffdlab.widgets._box import LabBox
+from uffdlab.widgets._source import css
 from uffdlab.widgets.page_grid import PageGrid
 
 if TYPE_CHECKING:
+    import os
+
     from uffdlab.snapshot import Snapshot
 
 
-class CompareGrids(LabBox):
+class CompareGrids(_export.Pictured, LabBox):
     """One grid a snapshot; in all but the first the pages that are as in the first are faded.
 
     Parameters
@@ -67,13 +73,35 @@ class CompareGrids(LabBox):
             items += f"<li>{html.escape(f'{name} against {self._first}: {told}')}</li>"
         return f"<ul>{items}</ul>"
 
-    def to_html(self) -> str:
+    # --- without a live kernel
+
+    def picture(self) -> figures.Picture:
+        """Draw the grids side by side as a figure with alt text."""
+        return figures.side_by_side(self._snapshots)
+
+    def static(self) -> str:
         """Give the differences, and a picture of each snapshot with its alt text."""
         pictures = "".join(
             f"<p>{html.escape(name)}</p>{figures.grid(snapshot)._repr_html_()}"
             for name, snapshot in self._snapshots.items()
         )
         return self._told() + pictures
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give one self-contained HTML page with all of the grids, which hover, select and zoom without a kernel."""
+        parts = [grid.part(name) for name, grid in zip(self._snapshots, self.grids, strict=True)]
+        told = f'<div class="uffdlab">{self._told()}</div>'
+        return _export.deliver(_export.page("The same pages compared", parts, css("page_grid.css"), told), path)
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give a table, one line a page of each snapshot, which begins with the snapshot's name."""
+        lines: list[list[str]] = []
+        for name, snapshot in self._snapshots.items():
+            head, *rows = csv.reader(io.StringIO(snapshot.to_csv()))
+            lines += [["snapshot", *head]] * (not lines) + [[name, *row] for row in rows]
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(lines)
+        return _export.deliver(out.getvalue(), path)
 
     def close(self) -> None:
         """Take all of it away."""

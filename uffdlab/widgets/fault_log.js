@@ -1,4 +1,6 @@
+import { unpacked } from "./columns.js";
 import { make, freshId } from "./elements.js";
+import { endBar } from "./ended.js";
 import { guarded, listening } from "./guard.js";
 import { number } from "./pages.js";
 
@@ -8,10 +10,16 @@ export function seconds(age) {
   return age < 60 ? `${age.toFixed(1)} s` : `${Math.floor(age / 60)} min ${Math.floor(age % 60)} s`;
 }
 
-export function counted(counts) {
-  const all = Object.values(counts).reduce((sum, each) => sum + each, 0);
-  const parts = Object.entries(counts).map(([kind, count]) => `${number(count)} ${kind}`);
-  return all ? `${number(all)} messages: ${parts.join(", ")}` : "no messages yet";
+// "1,234.5"
+export function microseconds(time) {
+  const [whole, tenth] = time.toFixed(1).split(".");
+  return `${number(whole)}.${tenth}`;
+}
+
+export function counted(counts, kinds) {
+  const all = counts.reduce((sum, each) => sum + each, 0);
+  const parts = kinds.map((kind, at) => `${number(counts[at])} ${kind}`);
+  return all ? `${number(all)} message${all > 1 ? "s" : ""}: ${parts.join(", ")}` : "no messages yet";
 }
 
 class FaultLog {
@@ -38,7 +46,7 @@ class FaultLog {
     const scroller = make("div", { class: "uffdlab-scroll", tabindex: 0, role: "group", "aria-label": "messages" }, log);
     this.element = make("div", { class: "uffdlab uffdlab-fault-log", "data-lm-suppress-shortcuts": "true" });
     this.element.append(
-      make("p", { class: "uffdlab-title" }, "Faults"), this.waiting, this.buttons, this.said, this.counts, scroller,
+      endBar(model, listen), make("p", { class: "uffdlab-title" }, "Faults"), this.waiting, this.buttons, this.said, this.counts, scroller,
     );
     listen.on(this.waiting, "change", (event) => (this.chosen = Number(event.target.value)));
     listen.model("change:_waiting", () => this.drawWaiting());
@@ -56,7 +64,8 @@ class FaultLog {
   }
 
   drawWaiting() {
-    const waiting = this.model.get("_waiting");
+    const [ids, ages, what, where, kinds] = unpacked(this.model.get("_waiting"), ["f8", "f8", "text", "text", "text"]);
+    const waiting = what.map((_, at) => ({ id: ids[at], age: ages[at], what: what[at], kind: kinds[at], where: where[at] }));
     this.came = performance.now();
     if (!waiting.some((each) => each.id === this.chosen)) this.chosen = waiting.length ? waiting[0].id : null;
     const focused = this.waiting.contains(document.activeElement);
@@ -81,10 +90,11 @@ class FaultLog {
   }
 
   drawRows() {
-    this.counts.textContent = counted(this.model.get("_counts"));
+    this.counts.textContent = counted(...unpacked(this.model.get("_counts"), ["f8", "text"]));
+    const [times, texts] = unpacked(this.model.get("_rows"), ["f8", "text"]);
     this.rows.replaceChildren(
-      ...this.model.get("_rows").map(([at, text]) =>
-        make("tr", {}, make("th", { scope: "row" }, at), make("td", {}, text)),
+      ...texts.map((text, at) =>
+        make("tr", {}, make("th", { scope: "row" }, microseconds(times[at])), make("td", {}, text)),
       ),
     );
   }

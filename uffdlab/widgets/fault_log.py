@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import csv
+import html
 import io
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +16,16 @@ from uffdlab import uapi
 from uffdlab.errors import IoctlError, UffdlabError, UsageError
 from uffdlab.messages import Fault
 from uffdlab.snapshot import html_table
-from uffdlab.widgets import _export
-from uffdlab.widgets._base import LabWidget
+from uffdlab.widgets import _columns, _drawings, _export
+from uffdlab.widgets._live import LiveWidget
 from uffdlab.widgets._loop import later, soon
 from uffdlab.widgets._source import css, javascript
+from uffdlab.widgets._succession import counterpart_userfaultfd
 
 if TYPE_CHECKING:
     import os
 
+    from uffdlab.figures import Picture
     from uffdlab.timeline import Entry
     from uffdlab.touch import Touch
     from uffdlab.userfaultfd import IoctlResult, Userfaultfd
@@ -41,7 +45,7 @@ _ACTIONS = {
 }
 
 
-class FaultLog(LabWidget):
+class FaultLog(_export.Pictured, LiveWidget):
     """Messages, waiting touches, and buttons to resolve them.
 
     However many messages come, all are counted, and the page gets the newest of them a few times a second.
@@ -57,29 +61,61 @@ class FaultLog(LabWidget):
     ----------
     total : int
         Messages so far.
+    counts : dict of str to int
+        The same by kind.
+    shown : list of (float, str)
+        The newest messages, the last one first: when, in µs from the first entry of the timeline, and what.
+    waiting : list of dict
+        The touches that wait: ``id``, ``what``, ``where``, ``kind``, ``address``, ``age`` in s.
     """
 
     _esm = javascript("fault_log.js")
     _css = css("page_grid.css")
     _keywords = ("uffd", "lab")
 
-    _rows: traitlets.List[list[str]] = traitlets.List().tag(sync=True)
-    _counts: traitlets.Dict[str, int] = traitlets.Dict().tag(sync=True)
-    _waiting: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    # Columns: when and what; number and kind; touch, age, what, where and kind.
+    _rows = traitlets.Bytes().tag(sync=True)
+    _counts = traitlets.Bytes().tag(sync=True)
+    _waiting = traitlets.Bytes().tag(sync=True)
     _actions = traitlets.List(list(_ACTIONS)).tag(sync=True)
     _said = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, uffd: Userfaultfd, lab: Any, **keywords: Any) -> None:
         self._uffd, self._lab = uffd, lab
         self._kept: collections.deque[tuple[int, str]] = collections.deque(maxlen=_KEPT)
+        self._points: collections.deque[tuple[int, int, str]] = collections.deque(maxlen=_KEPT)
         self._tally: collections.Counter[str] = collections.Counter()
         self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
-        self._due = False
+        self._due, self._taking, self._last = False, threading.Lock(), -1
         self._zero: int | None = None
+        self.shown: list[tuple[float, str]] = []
+        self.waiting: list[dict[str, Any]] = []
         super().__init__(**keywords)
-        for entry in lab.timeline:
-            self._take(entry)
-        self._releases = (lab.timeline.listen(self._happened),)
+        self._listen()
+
+    def _listen(self) -> None:
+        for release in self._releases:
+            release()
+        timeline = self._lab.timeline
+        with self._taking:
+            # Heard from now on, and read up to here: nothing is missed, nothing is counted twice.
+            self._releases = (timeline.listen(self._happened),)
+            self._kept.clear()
+            self._points.clear()
+            self._tally.clear()
+            self._faults.clear()
+            self._last = -1
+            for entry in timeline:
+                self._take(entry)
+        self.follow_lab(self._lab.timeline)
+        self.refresh()
+
+    def _go_over(self, lab: Any) -> None:
+        self._uffd = counterpart_userfaultfd(self._uffd, lab)
+        self._lab, self._zero = lab, None
+        self._listen()
+
+    def _has_ended(self) -> None:
         self.refresh()
 
     @property
@@ -87,11 +123,18 @@ class FaultLog(LabWidget):
         """Messages so far."""
         return self._tally.total()
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Messages so far, by kind."""
+        return dict(self._tally)
+
     # --- what comes
 
     def _happened(self, entry: Entry) -> None:
         # On any thread, perhaps ten thousand times a second.
-        if self._take(entry) and not self._due:
+        with self._taking:
+            news = entry.number > self._last and self._take(entry)
+        if news and not self._due:
             self._due = True
             soon(self._soon)
 
@@ -99,6 +142,7 @@ class FaultLog(LabWidget):
         later(_PAUSE, self.refresh)
 
     def _take(self, entry: Entry) -> bool:
+        self._last = entry.number
         if self._zero is None:
             self._zero = entry.started_ns
         if entry.kind == "message":
@@ -106,6 +150,7 @@ class FaultLog(LabWidget):
             if isinstance(entry.what, Fault):
                 fault = entry.what
                 self._tally[_kind(fault)] += 1
+                self._points.append((entry.started_ns, fault.page or 0, _kind(fault)))
                 if len(self._faults) > _KEPT:
                     self._faults.pop(next(iter(self._faults)))
                 self._faults[fault.address & ~0xFFF] = fault, time.monotonic()
@@ -113,18 +158,33 @@ class FaultLog(LabWidget):
                 self._tally[entry.text.split(",")[0].removeprefix("Message(").rstrip(")")] += 1
         return entry.kind in ("message", "touch")
 
+    def catch_up(self) -> None:
+        """Show now what has happened."""
+        if self._due:
+            self.refresh()
+
     def refresh(self) -> None:
         """Bring the page up to date."""
         self._due = False
         newest = list(self._kept)[-_SHOWN:]
-        waiting, more = self._look()
+        self.shown = [((when - (self._zero or 0)) / 1000, text) for when, text in reversed(newest)]
+        self.waiting, more = ([], False) if self.ended else self._look()
         with self.hold_sync():
-            self._rows = [[f"{(when - (self._zero or 0)) / 1000:,.1f}", text] for when, text in reversed(newest)]
-            self._counts = dict(self._tally)
-            self._waiting = waiting
+            self._pack()
         if more and not self._due and self.comm is not None:
             self._due = True
             later(_PAUSE, self.refresh)
+
+    def _pack(self) -> None:
+        numbers, texts, packed = _columns.numbers, _columns.texts, _columns.packed
+        when, what = [when for when, _ in self.shown], [what for _, what in self.shown]
+        self._rows = packed(len(what), numbers(when, "f8"), texts(what))
+        counts = self.counts
+        self._counts = packed(len(counts), numbers(counts.values(), "f8"), texts(counts))
+        waiting = self.waiting
+        ids, ages = (numbers((each[key] for each in waiting), "f8") for key in ("id", "age"))
+        said = [texts(each[key] for each in waiting) for key in ("what", "where", "kind")]
+        self._waiting = packed(len(waiting), ids, ages, *said)
 
     def _look(self) -> tuple[list[dict[str, Any]], bool]:
         # The touches that wait, and whether some are between starting and waiting.
@@ -204,6 +264,7 @@ class FaultLog(LabWidget):
         return outcome
 
     def _asked(self, content: dict[str, Any]) -> None:
+        super()._asked(content)
         if "resolve" in content:
             self.resolve(content["resolve"], content.get("touch"), str(content.get("data", "")).encode())
         elif content.get("ask") == "look":
@@ -211,12 +272,26 @@ class FaultLog(LabWidget):
 
     # --- without a live kernel
 
-    def to_html(self) -> str:
+    def picture(self) -> Picture:
+        """Draw the faults that are kept as points, when and on which page, with alt text."""
+        points = [((when - (self._zero or 0)) / 1000, page, kind) for when, page, kind in self._points]
+        return _drawings.faults("Faults", points, self._told())
+
+    def static(self) -> str:
         """Give the messages as an HTML table."""
-        counts = ", ".join(f"{count} {kind}" for kind, count in self._tally.items())
         rows = [(f"{(when - (self._zero or 0)) / 1000:,.1f}", text) for when, text in self._kept]
-        note = f"{self.total} messages: {counts}" if counts else "no messages"
-        return html_table("Messages", ("at, µs", "message"), rows[-_SHOWN:], note)
+        waits = "".join(f"<li>{html.escape(each['what'])} waits ({each['kind']})</li>" for each in self.waiting)
+        table = html_table("Messages", ("at, µs", "message"), rows[-_SHOWN:], self._told())
+        return f"<ul>{waits}</ul>{table}" if waits else table
+
+    def _told(self) -> str:
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items())
+        return f"{self.total:,} message{'s' * (self.total > 1)}: {counts}" if counts else "no messages"
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give one self-contained HTML page with the messages, and write it to `path` if given."""
+        before = f'<div class="uffdlab">{self.static()}</div>'
+        return _export.deliver(_export.page("Faults", [], css("page_grid.css"), before), path)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give the messages that are kept, one line each: the guest's time in ns, the message."""
@@ -227,7 +302,7 @@ class FaultLog(LabWidget):
 
     def fallback(self) -> dict[str, str]:
         """Give the messages as a table."""
-        return {"text/html": self.to_html()}
+        return {"text/html": self.static()}
 
 
 def _kind(fault: Fault) -> str:

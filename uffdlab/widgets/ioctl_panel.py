@@ -13,9 +13,12 @@ import traitlets
 from uffdlab.errors import IoctlError, UffdlabError, UsageError
 from uffdlab.uapi import IOCTLS
 from uffdlab.widgets import _calls
-from uffdlab.widgets._box import CodeBox, LabBox, Said, preformatted
+from uffdlab.widgets._box import CodeBox, Said, preformatted
+from uffdlab.widgets._live import LiveBox
+from uffdlab.widgets._succession import counterpart, counterpart_userfaultfd
 
 if TYPE_CHECKING:
+    from uffdlab.lab import Lab
     from uffdlab.region import Region
     from uffdlab.userfaultfd import IoctlResult, Userfaultfd
     from uffdlab.widgets.page_grid import PageGrid
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
 _WIDE: Any = {"description_width": "initial"}
 
 
-class IoctlPanel(LabBox):
+class IoctlPanel(LiveBox):
     """A form for every ioctl of a userfaultfd, made from :data:`uffdlab.uapi.IOCTLS`.
 
     Parameters
@@ -84,8 +87,21 @@ class IoctlPanel(LabBox):
         if grid is not None:
             grid.observe(self._selected, "selection")
             self._releases = (lambda: grid.unobserve(self._selected, "selection"),)
+        self.follow_lab(region.lab.timeline)
         self._chosen()
         self._selected()
+
+    # --- the lab
+
+    def _looks_at(self) -> tuple[Region, ...]:
+        return (self._region,)
+
+    def _go_over(self, lab: Lab) -> None:
+        self._region = counterpart(self._region, lab)
+        self._uffd = counterpart_userfaultfd(self._uffd, lab)
+        self._capabilities = lab.capabilities
+        self.said.text = f"the range is now of {self._region.name}; nothing of it is registered yet"
+        self._chosen()
 
     # --- the form
 
@@ -203,7 +219,7 @@ class IoctlPanel(LabBox):
         self.result = outcome
         return outcome
 
-    def to_html(self) -> str:
+    def static(self) -> str:
         """Give the call as C and as Python, and what came back."""
         came = f"<p>{html.escape(self.said.text)}</p>" if self.said.text else ""
         head = f"<p>{html.escape(self.ioctl.value)}, {html.escape(self.call.where)}</p>"

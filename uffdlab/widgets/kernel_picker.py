@@ -12,6 +12,7 @@ from uffdlab.kernels import catalogue, supply
 from uffdlab.lab import Lab
 from uffdlab.widgets._box import LabBox, Said
 from uffdlab.widgets._loop import soon
+from uffdlab.widgets._succession import Follower
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _STEPS = 0.005  # of a part; smaller ones are not shown
 
 
-class KernelPicker(LabBox):
+class KernelPicker(Follower, LabBox):
     """A list of the kernels there are, and a button that boots a lab on the chosen one.
 
     Fetching, building and booting happen on a thread of their own; the notebook goes on meanwhile.
@@ -95,13 +96,18 @@ class KernelPicker(LabBox):
         self.button.disabled, self.bar.layout.visibility = False, "hidden"
         if lab is not None:
             self.lab = lab
+            self.follow_lab(lab.timeline)
+
+    def _has_ended(self) -> None:
+        self.said.text = f"{self.ended}; boot starts a new one"
 
     def close(self) -> None:
         """Take it away; a lab that still boots is closed when it is there."""
         self._open = False
+        self.leave_lab()
         super().close()
 
-    def to_html(self) -> str:
+    def static(self) -> str:
         """Say which kernel is chosen."""
         return f"<p>{self.kernel.value}: {self.said.text or 'not booted'}</p>"
 

@@ -10,7 +10,9 @@ import traitlets
 
 from uffdlab.errors import UffdlabError
 from uffdlab.uapi import FEATURES_SINCE, Feature, flag_names
-from uffdlab.widgets._box import LabBox, Said, preformatted
+from uffdlab.widgets._box import Said, preformatted
+from uffdlab.widgets._live import LiveBox
+from uffdlab.widgets._succession import announce
 from uffdlab.widgets.kernel_picker import KernelPicker
 
 if TYPE_CHECKING:
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 _TAIL = 15  # lines
 
 
-class LabPanel(LabBox):
+class LabPanel(LiveBox):
     """One lab: its kernel, capabilities and console; buttons to start anew.
 
     Parameters
@@ -48,6 +50,7 @@ class LabPanel(LabBox):
         super().__init__([self.facts, buttons, self.said, self.picker], **keywords)
         self.lab = lab
         self.picker.observe(self._booted, "lab")
+        self.follow_lab(lab.timeline)
         self.refresh()
 
     @staticmethod
@@ -57,9 +60,17 @@ class LabPanel(LabBox):
         return button
 
     def _booted(self, change: dict[str, Any]) -> None:
-        # The machine of the old one is not needed any more.
-        old, self.lab = self.lab, change["new"]
+        # All widgets of the old one go over, this one among them; its machine is not needed any more.
+        old = self.lab
+        announce(old, change["new"])
         old.close()
+
+    def _go_over(self, lab: Lab) -> None:
+        self.lab = lab
+        self.said.text = "a new lab runs"
+        self.refresh()
+
+    def _has_ended(self) -> None:
         self.refresh()
 
     def restart_target(self) -> None:
@@ -79,9 +90,9 @@ class LabPanel(LabBox):
 
     def refresh(self) -> None:
         """Read the state and the console again."""
-        self.facts.value = self.to_html()
+        self.facts.value = self.static()
 
-    def to_html(self) -> str:
+    def static(self) -> str:
         """Give the facts and the console's last lines as HTML."""
         lab = self.lab
         rows = [("lab", repr(lab))]

@@ -1,10 +1,12 @@
 import { Cells } from "./cells.js";
 import { make, freshId } from "./elements.js";
+import { endBar } from "./ended.js";
 import { Entry } from "./entry.js";
 import { guarded, listening } from "./guard.js";
 import { paint } from "./looks.js";
-import { PageMap, View } from "./map.js";
+import { PageMap } from "./map.js";
 import { codesOf, number, patch, rangeName, summary } from "./pages.js";
+import { View } from "./view.js";
 
 const MOST_CELLS = 2048;
 const FLICKER_MS = 900;
@@ -32,7 +34,7 @@ class PageGrid {
     this.listen = listening(model, el);
     this.anchor = null;
     this.root = make("div", { class: "uffdlab uffdlab-page-grid", "data-lm-suppress-shortcuts": "true" });
-    el.append(this.root);
+    el.append(make("div", { class: "uffdlab" }, endBar(model, this.listen)), this.root);
     this.inner = null;
     this.build();
     const { listen } = this;
@@ -46,7 +48,6 @@ class PageGrid {
     listen.model("change:_said", () => (this.said.textContent = model.get("_said")));
     listen.model("msg:custom", (message) => {
       if (message.patch !== undefined) this.draw();
-      if (message.gone) this.choice.textContent = `This grid follows no longer: ${message.gone}`;
     });
     listen.also(() => this.inner.end());
     listen.also(() => clearInterval(this.flicker));

@@ -9,26 +9,30 @@ import traitlets
 
 from uffdlab import figures
 from uffdlab.errors import UsageError
+from uffdlab.region import PageRange
 from uffdlab.widgets import _export
-from uffdlab.widgets._base import LabWidget
 from uffdlab.widgets._kinds import MIXED_DATA, Kinds
-from uffdlab.widgets._loop import soon
+from uffdlab.widgets._live import LiveWidget
+from uffdlab.widgets._loop import later, soon
 from uffdlab.widgets._source import css, javascript
+from uffdlab.widgets._succession import counterpart
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-    from uffdlab.region import Mapping, PageRange
+    from uffdlab.lab import Lab
+    from uffdlab.region import Mapping, Region
     from uffdlab.snapshot import Snapshot
 
 _MODES = ("side", "flicker", "changed", "after")
 _SAID_CHANGES = 4
-_SEEN = ("ioctl", "touch", "snapshot")
+_SEEN = ("ioctl", "touch")
+_PAUSE = 0.05  # s between what happens and a look at it: much may happen at once
 
 
-class PageGrid(LabWidget):
+class PageGrid(_export.Pictured, LiveWidget):
     """The pages of one snapshot, or of two: before and after.
 
     Up to 2,048 pages are cells with a letter, a colour and a hatch; more are a map that zooms from all pages down to
@@ -76,7 +80,9 @@ class PageGrid(LabWidget):
         self._seen = Kinds()
         self._numbers: NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._source: Mapping | PageRange | None = None
-        self._refreshing = self._due = False
+        self._region: Region | None = None
+        self._refreshing = self._due = self._stale = False
+        self._taken: Snapshot | None = None
         self._snapshot, self._earlier = snapshot, before
         super().__init__(**keywords)
         self.cursor = snapshot.first
@@ -178,51 +184,98 @@ class PageGrid(LabWidget):
 
         The grid then shows what the last change did, unless it compares two snapshots already.
         """
-        lab = (region.mapping if hasattr(region, "mapping") else region).lab
-        self.unfollow()
-        self._source = region
+        lab = _mapping_of(region).lab
+        self._has_ended()
+        self._source, self._region = region, _region_of(region)
         self._releases = (lab.timeline.listen(self._happened),)
+        self.follow_lab(lab.timeline)
         self.refresh()
         return self
 
     def unfollow(self) -> None:
         """Follow nothing any more."""
+        self._has_ended()
+        self.leave_lab()
+        self._source = self._region = None
+
+    def _looks_at(self) -> tuple[Region, ...]:
+        return () if self._region is None else (self._region,)
+
+    def _has_ended(self) -> None:
         for release in self._releases:
             release()
-        self._releases, self._source = (), None
+        self._releases = ()
+
+    def _go_over(self, lab: Lab) -> None:
+        old, region = self._source, self._region
+        if old is None or region is None:
+            return
+        new: Mapping = counterpart(region, lab)
+        if _mapping_of(old) is not region:
+            new = counterpart(region, lab).alias
+        self.follow(new[old.first : old.first + old.count] if isinstance(old, PageRange) else new)
 
     def _happened(self, entry: Any) -> None:
-        # On any thread.  A snapshot of our own is not news.
-        if entry.kind in _SEEN and not self._refreshing:
+        # On any thread.  A snapshot that somebody else has taken is shown, not taken again.
+        if entry.kind == "snapshot":
+            if self._refreshing or not self._is_of_these(entry.what):
+                return
+            self._taken = entry.what
+        elif entry.kind in _SEEN:
+            self._stale = True
+        else:
+            return
+        if not self._due:
             self._due = True
-            soon(self._catch_up)
+            soon(self._soon)
+
+    def _soon(self) -> None:
+        later(_PAUSE, self._catch_up)
 
     def _catch_up(self) -> None:
         # Many things may have happened since; one look is enough.
-        if self._due:
+        self._due = False
+        if not self._releases:
+            return
+        if self._stale:
             self.refresh()
+        elif self._taken is not None:
+            self._show_live(self._taken)
+
+    def catch_up(self) -> None:
+        """Show now what has happened."""
+        if self._due:
+            self._catch_up()
+
+    def _is_of_these(self, taken: Snapshot) -> bool:
+        here = self._snapshot
+        return (taken.region, taken.pages, taken.start) == (here.region, here.pages, here.start)
 
     def refresh(self) -> None:
         """Take a snapshot of the region that is followed and show it."""
         source = self._source
         if source is None:
             return
-        self._due, self._refreshing = False, True
+        self._stale, self._refreshing = False, True
         try:
             taken = source.snapshot()
         except Exception as error:  # noqa: BLE001 - the lab may be gone in any way; say so and stop
-            self.unfollow()
-            self._said = f"this grid follows no longer: {error}"
-            self.send({"gone": str(error)})
+            self._has_ended()
+            self.ended = str(error)
             return
         finally:
             self._refreshing = False
+        self._show_live(taken)
+
+    def _show_live(self, taken: Snapshot) -> None:
+        self._taken = None
         before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
         self.show(taken, before)
 
     # --- what the page asks
 
     def _asked(self, content: dict[str, Any]) -> None:
+        super()._asked(content)
         if content.get("ask") != "entry":
             return
         of = self._earlier if content.get("which") == "before" and self._earlier is not None else self._snapshot
@@ -238,14 +291,6 @@ class PageGrid(LabWidget):
             return figures.grid(self._snapshot)
         return figures.compare(self._earlier, self._snapshot)
 
-    def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give the picture as SVG text, and write it to `path` if given."""
-        return _export.deliver(self.picture().svg(), path)
-
-    def to_png(self, path: str | os.PathLike[str] | None = None) -> bytes:
-        """Give the picture as PNG, and write it to `path` if given."""
-        return _export.deliver(self.picture().png(), path)
-
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give a table, one line a page; with two snapshots each line begins with ``before`` or ``after``."""
         if self._earlier is None:
@@ -256,17 +301,15 @@ class PageGrid(LabWidget):
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give one self-contained HTML page that hovers, selects and zooms without a kernel."""
+        part = self.part()
+        return _export.deliver(_export.page(part.title, [part], css("page_grid.css")), path)
+
+    def part(self, title: str = "") -> _export.Part:
+        """Give it as a part of an HTML page without a kernel, under a title."""
         state = {name: getattr(self, name) for name in ("mode", "selection", "cursor", "_meta", "_kinds", "_said")}
         data = {"_codes": self._codes, "_before": self._before}
-        text = _export.page(
-            self._facts()["title"],
-            javascript("page_grid.js"),
-            css("page_grid.css"),
-            state,
-            data,
-            {"after": self._snapshot, "before": self._earlier},
-        )
-        return _export.deliver(text, path)
+        snapshots = {"after": self._snapshot, "before": self._earlier}
+        return _export.Part(title or self._facts()["title"], "page_grid.js", state, data, snapshots)
 
     def fallback(self) -> dict[str, str]:
         """Give the picture, with its alt text, and what changed."""
@@ -275,6 +318,18 @@ class PageGrid(LabWidget):
 
     def __repr__(self) -> str:
         return f"<PageGrid of {self._snapshot!r}>"
+
+
+def _mapping_of(where: Mapping | PageRange) -> Mapping:
+    return where.mapping if isinstance(where, PageRange) else where
+
+
+def _region_of(where: Mapping | PageRange) -> Region:
+    # That whose alias it may be.
+    mapping = _mapping_of(where)
+    regions: tuple[Region, ...] = mapping.lab.regions
+    found = next((each for each in regions if mapping is each or (each.has_alias and mapping is each.alias)), None)
+    return found or mapping  # type: ignore[return-value]  # it is gone already; then it stands for itself
 
 
 def _size(size: int) -> str:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets  # type: ignore[import-untyped]
 
 from uffdlab import pte
 from uffdlab.errors import UffdlabError, WitnessError
+from uffdlab.widgets import _drawings, _export
 from uffdlab.widgets._bitfield import bitfield, meanings
-from uffdlab.widgets._box import LabBox
+from uffdlab.widgets._live import LiveBox
 from uffdlab.widgets._loop import later, soon
+from uffdlab.widgets._succession import counterpart
 
 if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Sequence
+
+    from uffdlab.figures import Picture
+    from uffdlab.lab import Lab
     from uffdlab.region import Region
     from uffdlab.timeline import Entry
     from uffdlab.widgets.page_grid import PageGrid
@@ -22,7 +31,7 @@ _PAUSE = 0.15  # s
 _NEWS = ("ioctl", "touch")
 
 
-class PteInspector(LabBox):
+class PteInspector(_export.Pictured, LiveBox):
     """The page-table entry of one page, looked at again after every ioctl and touch.
 
     Parameters
@@ -36,21 +45,45 @@ class PteInspector(LabBox):
     """
 
     _keywords = ("region", "grid", "page")
+    _listening: Callable[[], None] | None = None
 
     def __init__(self, region: Region, *, grid: PageGrid | None = None, page: int = 0, **keywords: Any) -> None:
         first = region[page].first  # refuses a page that is not there
         self._region, self._due = region, False
+        self._entry: tuple[str, Sequence[pte.Bit]] = "no entry was seen yet", ()
         style = {"description_width": "initial"}
         self.page = ipywidgets.BoundedIntText(value=first, min=0, max=region.pages - 1, description="page", style=style)
         self.said = ipywidgets.HTML()
         super().__init__([self.page, self.said], **keywords)
         self.page.observe(self.refresh, "value")
-        releases = [region.lab.timeline.listen(self._happened)]
         if grid is not None:
             grid.observe(self._moved, "cursor")
-            releases.append(lambda: grid.unobserve(self._moved, "cursor"))
-        self._releases = tuple(releases)
+            self._releases = (lambda: grid.unobserve(self._moved, "cursor"),)
+        self._listen()
+
+    def _listen(self) -> None:
+        self._has_ended()
+        timeline = self._region.lab.timeline
+        self._listening = timeline.listen(self._happened)
+        self.follow_lab(timeline)
         self.refresh()
+
+    def _looks_at(self) -> tuple[Region, ...]:
+        return (self._region,)
+
+    def _has_ended(self) -> None:
+        if self._listening is not None:
+            self._listening()
+        self._listening = None
+
+    def _go_over(self, lab: Lab) -> None:
+        self._region = counterpart(self._region, lab)
+        self._listen()
+
+    def close(self) -> None:
+        """Take it away, with every listener it has."""
+        self._has_ended()
+        super().close()
 
     def _moved(self, change: dict[str, Any]) -> None:
         if 0 <= change["new"] < self._region.pages:
@@ -60,6 +93,11 @@ class PteInspector(LabBox):
         if entry.kind in _NEWS and not self._due:
             self._due = True
             soon(lambda: later(_PAUSE, self.refresh))
+
+    def catch_up(self) -> None:
+        """Show now what has happened."""
+        if self._due:
+            self.refresh()
 
     def refresh(self, _change: object = None) -> None:
         """Walk to the page anew."""
@@ -78,8 +116,8 @@ class PteInspector(LabBox):
         parts = []
         for walk in walks[:1]:
             leaf = walk.leaf
-            parts += [bitfield(f"{walk.what or hex(walk.address)}: {leaf.name} {leaf.word:#018x}", walk.bits())]
-            parts += [meanings(walk.bits())]
+            self._entry = f"{walk.what or hex(walk.address)}: {leaf.name} {leaf.word:#018x}", walk.bits()
+            parts += [bitfield(*self._entry), meanings(walk.bits())]
         around = '<div style="overflow-x:auto;line-height:1.5" tabindex="0" role="group" aria-label="page tables">'
         return f"{''.join(parts)}{around}{walks._repr_html_()}</div>"
 
@@ -92,8 +130,21 @@ class PteInspector(LabBox):
         word, level = int(one.words[0]), int(one.levels[0])
         bits = pte.explain(one.form, word, level)
         caption = f"page {one.first} of {one.region}, seen by {one.witness}: {word:#018x}"
+        self._entry = caption, bits
         return bitfield(caption, bits) + meanings(bits)
 
-    def to_html(self) -> str:
+    def static(self) -> str:
         """Give the bit field and the walks as HTML."""
         return str(self.said.value)
+
+    def picture(self) -> Picture:
+        """Draw the bit field as a figure with alt text."""
+        return _drawings.bits(*self._entry)
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give one line a field of the entry, the highest first: lowest bit, width, name, value, what it means."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["bit", "width", "name", "value", "means"])
+        writer.writerows([bit.number, bit.width, bit.name, bit.value, bit.meaning] for bit in self._entry[1])
+        return _export.deliver(out.getvalue(), path)

@@ -1,4 +1,6 @@
+import { unpacked } from "./columns.js";
 import { make } from "./elements.js";
+import { endBar } from "./ended.js";
 import { guarded, listening } from "./guard.js";
 
 const PLAY_MS = 900;
@@ -8,6 +10,17 @@ const LETTERS = { touch: "T", message: "M", ioctl: "I", snapshot: "S" };
 export function duration(us) {
   if (us < 1000) return `${us.toFixed(1)} µs`;
   return us < 1e6 ? `${(us / 1000).toFixed(2)} ms` : `${(us / 1e6).toFixed(2)} s`;
+}
+
+const COLUMNS = ["i4", "u1", "f8", "f8", "i4", "text", "text"];
+
+// The entries as they come: gap is who wakes what a DONTWAKE left asleep, -1 for nobody, null where nobody is.
+export function eventsOf(view, lanes) {
+  const [numbers, lane, at, took, gap, text, change] = unpacked(view, COLUMNS);
+  return text.map((_, row) => ({
+    n: numbers[row], lane: lanes[lane[row]] || "other", at: at[row], took: took[row],
+    gap: gap[row] === -2 ? null : gap[row], text: text[row], change: change[row],
+  }));
 }
 
 // The columns in which somebody sleeps because of a DONTWAKE: [from, to) for each such ioctl.
@@ -47,7 +60,7 @@ class TimelineView {
     this.play = make("button", { type: "button", "aria-pressed": "false" }, "play");
     listen.on(this.play, "click", () => this.toggle());
     bar.append(this.play);
-    this.element.append(make("p", { class: "uffdlab-title" }, "Timeline"), bar, this.lanes, this.said);
+    this.element.append(endBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, this.lanes, this.said);
     listen.on(this.lanes, "keydown", (event) => this.key(event));
     listen.on(this.lanes, "click", (event) => {
       const mark = event.target.closest(".uffdlab-event");
@@ -58,10 +71,6 @@ class TimelineView {
     listen.model("change:position", () => this.mark());
     listen.also(() => clearInterval(this.timer));
     this.draw();
-  }
-
-  get events() {
-    return this.model.get("_events");
   }
 
   at() {
@@ -106,6 +115,7 @@ class TimelineView {
   }
 
   draw() {
+    this.events = eventsOf(this.model.get("_events"), Object.keys(this.model.get("_lanes")));
     const names = { ...this.model.get("_lanes"), other: "other" };
     const used = Object.keys(names).filter((lane) => this.events.some((event) => event.lane === lane));
     const rowOf = new Map(used.map((lane, at) => [lane, at + 1]));

@@ -8,23 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from uffdlab.snapshot import Snapshot
-from uffdlab.widgets import _export, _lanes
-from uffdlab.widgets._base import LabWidget
+from uffdlab.snapshot import Snapshot, html_table
+from uffdlab.widgets import _columns, _drawings, _export, _lanes
+from uffdlab.widgets._live import LiveWidget
 from uffdlab.widgets._loop import later, soon
 from uffdlab.widgets._source import css, javascript
 
 if TYPE_CHECKING:
     import os
 
+    from uffdlab.figures import Picture
+    from uffdlab.lab import Lab
     from uffdlab.timeline import Entry, Timeline
     from uffdlab.widgets.page_grid import PageGrid
 
 _SHOWN = 500  # the newest
-_PAUSE = 0.1  # s
+_PRINTED = 60  # of them in a picture
+_PAUSE = 0.2  # s
 
 
-class TimelineView(LabWidget):
+class TimelineView(_export.Pictured, LiveWidget):
     """The entries of a timeline, a column each, in lanes: touches, messages, ioctls, page tables.
 
     Parameters
@@ -38,6 +41,8 @@ class TimelineView(LabWidget):
     ----------
     position : int
         Trait.  Number of the chosen entry; the newest one while things happen.
+    events : list of dict
+        The newest 500 entries: ``n``, ``lane``, ``at`` and ``took`` in µs, ``text``, ``change``, ``gap``.
     """
 
     _esm = javascript("timeline_view.js")
@@ -45,15 +50,27 @@ class TimelineView(LabWidget):
     _keywords = ("timeline", "grid")
 
     position = traitlets.Int(-1).tag(sync=True)
-    _events: traitlets.List[dict[str, Any]] = traitlets.List().tag(sync=True)
+    # Columns: number, lane, at, took, whose turn it is to wake (-1 nobody, -2 no gap), text, change.
+    _events = traitlets.Bytes().tag(sync=True)
     _lanes = traitlets.Dict(_lanes.LANES).tag(sync=True)
 
     def __init__(self, timeline: Timeline, grid: PageGrid | None = None, **keywords: Any) -> None:
         self._timeline, self._grid, self._due = timeline, grid, False
+        self.events: list[dict[str, Any]] = []
         super().__init__(**keywords)
         self.observe(self._stepped, "position")
-        self._releases = (timeline.listen(self._happened),)
+        self._listen()
+
+    def _listen(self) -> None:
+        for release in self._releases:
+            release()
+        self._releases = (self._timeline.listen(self._happened),)
+        self.follow_lab(self._timeline)
         self.refresh()
+
+    def _go_over(self, lab: Lab) -> None:
+        self._timeline = lab.timeline
+        self._listen()
 
     def _happened(self, _entry: Entry) -> None:
         # On any thread, perhaps ten thousand times a second.
@@ -64,27 +81,32 @@ class TimelineView(LabWidget):
     def _soon(self) -> None:
         later(_PAUSE, self.refresh)
 
+    def catch_up(self) -> None:
+        """Show now what has happened."""
+        if self._due:
+            self.refresh()
+
     def refresh(self) -> None:
         """Bring the page up to date and go to the newest entry."""
         self._due = False
-        newest = list(self._timeline)[-_SHOWN:]
+        newest = self._timeline.newest(_SHOWN)
+        self.events = _lanes.events(newest)
         with self.hold_sync():
-            self._events = _lanes.events(newest)
+            self._events = _packed(self.events)
             self.position = newest[-1].number if newest else -1
 
     def step(self, by: int) -> None:
         """Go `by` entries on, or back if negative, as far as there are any."""
-        if len(self._timeline):
-            oldest = max(0, len(self._timeline) - _SHOWN)
-            self.position = min(max(oldest, self.position + by), len(self._timeline) - 1)
+        if self.events:
+            self.position = min(max(self.events[0]["n"], self.position + by), self.events[-1]["n"])
 
     def _stepped(self, _change: object) -> None:
-        # The pages as they were last seen at that entry.
+        # The pages as they were last seen at that entry, as far back as is shown.
         grid = self._grid
-        if grid is None or not 0 <= self.position < len(self._timeline):
+        if grid is None or not self.events:
             return
         here = grid.snapshot
-        for number in range(self.position, -1, -1):
+        for number in range(self.position, self.events[0]["n"] - 1, -1):
             seen = self._timeline[number].what
             if isinstance(seen, Snapshot) and (seen.region, seen.start, len(seen)) == (
                 here.region,
@@ -96,14 +118,19 @@ class TimelineView(LabWidget):
 
     # --- without a live kernel
 
-    def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give the lanes as SVG text, and write it to `path` if given."""
-        return _export.deliver(_lanes.svg("Timeline", self._events), path)
+    def picture(self) -> Picture:
+        """Draw the newest entries as a figure with alt text."""
+        return _drawings.lanes("Timeline", self.events[-_PRINTED:])
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give the lanes and the table as HTML, and write it to `path` if given."""
-        table = self._timeline._repr_html_()  # IPython's protocol
-        return _export.deliver(self.to_svg() + table, path)
+        """Give one self-contained HTML page in which one can step through the entries without a kernel."""
+        style = css("page_grid.css", "timeline_view.css")
+        return _export.deliver(_export.page("Timeline", [self.part()], style), path)
+
+    def part(self) -> _export.Part:
+        """Give it as a part of an HTML page without a kernel."""
+        state = {"position": self.position, "_lanes": dict(self._lanes)}
+        return _export.Part("Timeline", "timeline_view.js", state, {"_events": self._events})
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give one line an entry: number, lane, start and duration in µs, text, change, who wakes its DONTWAKE."""
@@ -116,5 +143,26 @@ class TimelineView(LabWidget):
         return _export.deliver(out.getvalue(), path)
 
     def fallback(self) -> dict[str, str]:
-        """Give the lanes and the table."""
-        return {"text/html": self.to_html()}
+        """Give the lanes as a picture, and the table."""
+        picture = self.picture()
+        rows = [
+            (f"{each['at']:,.1f}", f"{each['took']:,.1f}" if each["took"] else "", each["text"], each["change"])
+            for each in self.events
+        ]
+        table = html_table("Timeline", ("at, µs", "took, µs", "what happened", "what changed"), rows)
+        return {"text/html": picture._repr_html_() + table, "text/plain": picture.alt}
+
+
+def _packed(events: list[dict[str, Any]]) -> bytes:
+    numbers, texts = _columns.numbers, _columns.texts
+    lanes = [*_lanes.LANES]
+    return _columns.packed(
+        len(events),
+        numbers((each["n"] for each in events), "i4"),
+        numbers((lanes.index(each["lane"]) if each["lane"] in lanes else len(lanes) for each in events), "u1"),
+        numbers((each["at"] for each in events), "f8"),
+        numbers((each["took"] for each in events), "f8"),
+        numbers((-2 if each["gap"] is None else each["gap"] for each in events), "i4"),
+        texts(each["text"] for each in events),
+        texts(each["change"] for each in events),
+    )

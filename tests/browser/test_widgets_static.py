@@ -1,0 +1,114 @@
+"""The widgets on a page without a kernel: a notebook that nbconvert made a page of, and each widget as a file."""
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from playwright.sync_api import expect
+
+pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(300), pytest.mark.long]
+
+SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
+LAB = """
+import time, uffdlab
+from uffdlab.widgets import *
+lab = uffdlab.Lab("6.1-series")
+bench = lab.bench(pages=16)
+bench.ioctls.check("MINOR", "WP")
+bench.ioctls.send_ioctl()
+before = bench.region.snapshot()
+bench.uffd.continue_(bench.region[:4], wp=True, dontwake=True)
+bench.touch("write")
+time.sleep(0.5)
+bench.faults.refresh(), bench.timeline.refresh(), bench.inspector.refresh()
+"""
+# What each shows: a piece of its data.
+WIDGETS = {
+    "bench.grid": "pages 0–3: present, not writable, uffd-wp",
+    "bench.ioctls": "UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MINOR",
+    "bench.faults": "Fault(page=0, write, wp)",
+    "bench.timeline": "UFFDIO_CONTINUE(pages 0–3",
+    "bench.inspector": "page 0 of region-1: PTE 0x",
+    "bench.panel": "UFFDIO_CONTINUE_MODE_WP",
+    "KernelPicker()": "6.1-series: not booted",
+    "CompareGrids({'before': before, 'after': bench.region.snapshot()})": "after against before: 4 pages (0–3)",
+    "bench": "Lab 6.1-series: Linux 6.1",
+}
+FILES = """
+for name in ("grid", "faults", "timeline", "inspector"):
+    for form in ("svg", "png", "csv"):
+        getattr(getattr(bench, name), f"to_{form}")(f"{name}.{form}")
+for name in ("grid", "faults", "timeline", "inspector", "ioctls", "panel"):
+    getattr(bench, name).to_html(f"{name}.html")
+bench.to_html("bench.html")
+lab.close()
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("static")
+    cells = [LAB, *WIDGETS, FILES]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = NotebookClient(
+        notebook, timeout=120, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": folder}}
+    )
+    client.execute()
+    text, _ = HTMLExporter().from_notebook_node(notebook)
+    (folder / "notebook.html").write_text(text)
+    return folder
+
+
+def open_file(page, path):
+    # Nothing may be fetched: the page has to hold all that it shows.
+    page.route(re.compile("^https?:"), lambda route: route.abort())
+    page.goto(path.as_uri(), wait_until="domcontentloaded")
+
+
+def test_a_converted_notebook_shows_each_widget_with_its_data(made, page):
+    open_file(page, made / "notebook.html")
+    outputs = page.locator(".jp-Cell-outputWrapper, .jp-OutputArea")
+    expect(outputs.first).to_be_attached()
+    cells = page.locator(".jp-CodeCell")
+    missing = {}
+    for number, (name, said) in enumerate(WIDGETS.items(), start=1):
+        cell = cells.nth(number)
+        shown = cell.locator(".jp-OutputArea").first.evaluate(
+            "area => area.innerText + ' ' + [...area.querySelectorAll('img')].map(each => each.alt).join(' ')"
+        )
+        if said not in " ".join(shown.split()):
+            missing[name] = shown
+        for picture in cell.locator("img").all():
+            assert picture.evaluate("img => img.complete && img.naturalWidth > 0"), name
+    assert missing == {}
+    page.screenshot(path=SHOTS / "static-notebook.png", full_page=True)
+    page.pdf(path=SHOTS / "static-notebook.pdf")
+
+
+def test_every_file_is_what_it_says(made):
+    beginnings = {"svg": b"<?xml", "png": b"\x89PNG", "html": b"<!doctype html>"}
+    for path in made.glob("*.*"):
+        if path.suffix[1:] in beginnings and path.name != "notebook.html":
+            assert path.read_bytes().startswith(beginnings[path.suffix[1:]]), path.name
+    assert "uffd-wp" in (made / "inspector.csv").read_text()
+    assert "Fault(page=0, write, wp)" in (made / "faults.csv").read_text()
+
+
+def test_a_bench_as_a_file_hovers_and_steps(made, page, axe):
+    open_file(page, made / "bench.html")
+    expect(page.locator("html[data-ready=yes]")).to_be_attached()
+    page.get_by_role("grid").get_by_label("page 2: ").hover()
+    expect(page.get_by_text(re.compile(r"Address 0x1000002000, page frame 0x"))).to_be_visible()
+    view = page.locator(".uffdlab-timeline")
+    view.get_by_role("listbox").focus()
+    page.keyboard.press("Home")
+    expect(view.get_by_role("status")).to_contain_text("entry 1 of ")
+    assert axe(page, "body") == []
+    page.screenshot(path=SHOTS / "static-bench.png", full_page=True)
+    # At 200 % zoom, that is on half the width, the page itself need not be scrolled sideways.
+    page.set_viewport_size({"width": 640, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert page.thrown == []

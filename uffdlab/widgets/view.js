@@ -1,0 +1,60 @@
+// What a map shows: how many pages a cell stands for, which row is at the top, where the cursor is.
+
+export const COLUMNS = 64;
+export const ROWS = 24;
+
+// The fewest pages a cell must stand for, so that all fit.
+export function widest(count) {
+  let per = 1;
+  while (Math.ceil(count / per) > COLUMNS * ROWS) per *= 2;
+  return per;
+}
+
+// One view, shared by all panes of a grid: what a cell stands for, the row at the top, where the cursor is.
+export class View {
+  constructor(count) {
+    this.count = count;
+    this.widest = widest(count);
+    this.per = this.widest;
+    this.top = 0;
+    this.cursor = 0;
+    this.watchers = new Set();
+  }
+
+  get rows() {
+    return Math.ceil(this.count / this.per / COLUMNS);
+  }
+
+  changed() {
+    this.top = Math.max(0, Math.min(this.top, this.rows - ROWS));
+    this.cursor = Math.max(0, Math.min(this.cursor, this.count - 1));
+    for (const watcher of this.watchers) watcher();
+  }
+
+  // Zoom by a power of two (above 1: nearer), keeping the page `at` in its row on the screen.
+  zoom(factor, at = this.cursor) {
+    const row = Math.floor(at / this.per / COLUMNS) - this.top;
+    this.per = Math.max(1, Math.min(this.widest, this.per / factor));
+    this.top = Math.floor(at / this.per / COLUMNS) - row;
+    this.changed();
+  }
+
+  pan(rows) {
+    this.top += rows;
+    this.changed();
+  }
+
+  move(pages) {
+    this.cursor = Math.max(0, Math.min(this.count - 1, this.cursor + pages));
+    const row = Math.floor(this.cursor / this.per / COLUMNS);
+    if (row < this.top) this.top = row;
+    if (row >= this.top + ROWS) this.top = row - ROWS + 1;
+    this.changed();
+  }
+
+  // The range of page indices of the cell in which `index` lies: [from, to).
+  cell(index) {
+    const from = Math.floor(index / this.per) * this.per;
+    return [from, Math.min(this.count, from + this.per)];
+  }
+}
