@@ -1,0 +1,261 @@
+# A Vagrant provider that is QEMU alone: no root, no daemon.  The Vagrantfile loads it; `vagrant up --provider uffdlab_qemu`.
+#
+# The guest has a network of its own that leads nowhere: only ssh, from a port on the host's loopback. QEMU runs on after
+# `vagrant up`, as Vagrant's machines do; `vagrant halt` and `vagrant destroy` end it. Takes boxes made for libvirt.
+require "fileutils"
+require "socket"
+require "tmpdir"
+
+module UffdlabQemu
+  PROGRAMS = %w[qemu-system-x86_64 qemu-img].freeze
+
+  class Error < Vagrant::Errors::VagrantError
+    def initialize(message)
+      @text = message
+      super()
+    end
+
+    def error_message
+      @text
+    end
+  end
+
+  class Plugin < Vagrant.plugin("2")
+    name "uffdlab_qemu"
+    provider(:uffdlab_qemu, box_format: "libvirt", parallel: false) { Provider }
+    config(:uffdlab_qemu, :provider) { Config }
+  end
+
+  # kernel: path of a vmlinux or bzImage, nil for the box's own; memory in MiB; accelerator: "tcg" or "kvm".
+  class Config < Vagrant.plugin("2", :config)
+    DEFAULTS = { kernel: nil, command_line: "root=/dev/vda rw console=ttyS0 net.ifnames=0", memory: 1024, cpus: 1,
+                 accelerator: "tcg" }.freeze
+    attr_accessor(*DEFAULTS.keys)
+
+    def initialize
+      DEFAULTS.each_key { |key| instance_variable_set("@#{key}", UNSET_VALUE) }
+    end
+
+    def finalize!
+      DEFAULTS.each do |key, value|
+        instance_variable_set("@#{key}", value) if instance_variable_get("@#{key}") == UNSET_VALUE
+      end
+    end
+
+    def validate(_machine)
+      wrong = []
+      wrong << "kernel: there is no file #{kernel}" if kernel && !File.file?(kernel)
+      wrong << "memory: #{memory} is no number of MiB" unless memory.is_a?(Integer) && memory.positive?
+      wrong << "cpus: #{cpus} is no number of CPUs" unless cpus.is_a?(Integer) && cpus.positive?
+      { "uffdlab_qemu" => wrong }
+    end
+  end
+
+  class Provider < Vagrant.plugin("2", :provider)
+    def self.usable?(raise_error = false)
+      missing = PROGRAMS.reject { |program| Vagrant::Util::Which.which(program) }
+      return true if missing.empty?
+      raise Error, "#{missing.join(" and ")} not in PATH: vm/install-packages vagrant" if raise_error
+
+      false
+    end
+
+    def initialize(machine)
+      @machine = machine
+    end
+
+    def disk = @machine.data_dir.join("disk.qcow2")
+    def console = @machine.data_dir.join("console.log")
+    def messages = @machine.data_dir.join("qemu.log")
+    def pid_file = @machine.data_dir.join("qemu.pid")
+    def port_file = @machine.data_dir.join("ssh.port")
+
+    # The process that runs this machine, if it does: the number alone may be another's by now.
+    def pid
+      number = Integer(File.read(pid_file))
+      number if File.read("/proc/#{number}/cmdline").include?("file=#{disk}")
+    rescue SystemCallError, ArgumentError
+      nil
+    end
+
+    def state
+      id = if pid then :running
+           elsif @machine.id && File.exist?(disk) then :poweroff
+           else Vagrant::MachineState::NOT_CREATED_ID
+           end
+      Vagrant::MachineState.new(id, id.to_s.tr("_", " "), "QEMU without libvirt; `vagrant destroy` removes it.")
+    end
+
+    def ssh_info
+      { host: "127.0.0.1", port: Integer(File.read(port_file)) } if pid
+    end
+
+    def action(name)
+      Actions.public_send(name) if Actions.respond_to?(name)
+    end
+
+    def to_s = "QEMU"
+  end
+
+  module Actions
+    include Vagrant::Action::Builtin
+
+    def self.build
+      Vagrant::Action::Builder.new.tap { |builder| yield builder }
+    end
+
+    def self.up
+      build do |b|
+        b.use HandleBox
+        b.use ConfigValidate
+        b.use Provision
+        b.use SyncedFolders
+        b.use Create
+        b.use Start
+        b.use WaitForCommunicator, [:running]
+      end
+    end
+
+    def self.halt
+      build do |b|
+        b.use GracefulHalt, :poweroff, :running
+        b.use Kill
+      end
+    end
+
+    def self.reload
+      build do |b|
+        b.use ConfigValidate
+        b.use halt
+        b.use up
+      end
+    end
+
+    def self.destroy
+      build do |b|
+        b.use Kill
+        b.use Remove
+        b.use ProvisionerCleanup
+      end
+    end
+
+    def self.provision = build { |b| b.use Provision }
+    def self.ssh = build { |b| b.use SSHExec }
+    def self.ssh_run = build { |b| b.use SSHRun }
+  end
+
+  class Step
+    def initialize(app, _env)
+      @app = app
+    end
+
+    def call(env)
+      run(env[:machine], env[:machine].provider, env[:ui])
+      @app.call(env)
+    end
+  end
+
+  # A disk that keeps what differs from the box's.
+  class Create < Step
+    def run(machine, provider, _ui)
+      return if machine.id && File.exist?(provider.disk)
+
+      made = Vagrant::Util::Subprocess.execute(
+        "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", machine.box.directory.join("box.img").to_s,
+        provider.disk.to_s
+      )
+      raise Error, "qemu-img could not make #{provider.disk}: #{made.stderr}" unless made.exit_code.zero?
+
+      # From here on `vagrant destroy` knows of it, also if this process is killed before QEMU has answered.
+      machine.id = "uffdlab-qemu"
+    end
+  end
+
+  class Start < Step
+    TRIES = 5 # a port that was free may be taken when QEMU asks for it
+    SECONDS = 20
+
+    def run(machine, provider, ui)
+      return if provider.pid
+
+      Provider.usable?(true)
+      TRIES.times do
+        port = free_port
+        why = start(machine, provider, port)
+        if why.nil?
+          ui.info "QEMU runs; ssh is on 127.0.0.1:#{port}"
+          return
+        end
+        next if why.include?("host forwarding rule")
+
+        raise Error, "QEMU did not start: #{why}"
+      end
+      raise Error, "QEMU found no free port for ssh on 127.0.0.1 in #{TRIES} tries"
+    end
+
+    private
+
+    def free_port
+      TCPServer.open("127.0.0.1", 0) { |server| server.addr[1] }
+    end
+
+    # nil, or why it did not start.
+    def start(machine, provider, port)
+      FileUtils.rm_f(provider.pid_file)
+      File.write(provider.port_file, port.to_s)
+      child = File.open(provider.messages, "w", 0o600) do |log|
+        Process.spawn(*command(machine, provider, port), in: File::NULL, out: log, err: log, pgroup: true,
+                      close_others: true, chdir: "/")
+      end
+      ended = Process.detach(child) # Vagrant ends, QEMU runs on
+      (SECONDS * 10).times do
+        return File.read(provider.messages).strip unless ended.alive?
+        return nil if provider.pid
+
+        sleep 0.1
+      end
+      Process.kill(:KILL, child)
+      "it wrote no #{provider.pid_file} in #{SECONDS} s: #{File.read(provider.messages)}"
+    end
+
+    def command(machine, provider, port)
+      config = machine.provider_config
+      kernel = config.kernel || machine.box.directory.join("vmlinuz")
+      initrd = config.kernel ? [] : ["-initrd", machine.box.directory.join("initrd.img")]
+      cpu = config.accelerator == "kvm" ? "host" : "max,la57=off,cx16=off,erms=off,fsrm=off" # as in uffdlab/machines/qemu.py
+      FileUtils.touch(provider.console)
+      FileUtils.chmod(0o600, [provider.console, provider.disk])
+      [
+        "qemu-system-x86_64", "-name", "uffdlab-vagrant", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+        "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        "-machine", "q35", "-accel", config.accelerator == "kvm" ? "kvm" : "tcg,thread=multi", "-cpu", cpu,
+        "-m", "#{config.memory}M", "-smp", config.cpus, "-pidfile", provider.pid_file,
+        "-chardev", "file,id=console,path=#{provider.console}", "-serial", "chardev:console",
+        "-drive", "if=virtio,format=qcow2,file=#{provider.disk}",
+        # restrict: the guest reaches neither the host nor anything beyond it
+        "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:#{port}-:22", "-device", "virtio-net-pci,netdev=net",
+        "-device", "virtio-rng-pci", "-kernel", kernel, *initrd, "-append", config.command_line
+      ].map(&:to_s)
+    end
+  end
+
+  class Kill < Step
+    def run(_machine, provider, _ui)
+      %i[TERM KILL].each do |signal|
+        pid = provider.pid or break
+        Process.kill(signal, pid)
+        100.times { provider.pid ? sleep(0.1) : break }
+      rescue Errno::ESRCH
+        break
+      end
+      FileUtils.rm_f([provider.pid_file, provider.port_file])
+    end
+  end
+
+  class Remove < Step
+    def run(machine, provider, _ui)
+      FileUtils.rm_f([provider.disk, provider.console, provider.messages])
+      machine.id = nil
+    end
+  end
+end
