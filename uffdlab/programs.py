@@ -31,6 +31,7 @@ _CHUNK = 1 << 18  # of a file on its way: other calls go in between
 _GRACE = 10.0  # seconds more for the agent to tell that the deadline has passed
 _LIBRARY_ROUNDS = 8  # libraries that need libraries that need …
 _GLIBC, _LIST = "ld-linux", {"LD_TRACE_LOADED_OBJECTS": "1"}  # whose loader lists a program's libraries, and how
+_UNWINDER = "libgcc_s.so.1"
 _SHELL, _TOOLS = "/bin/sh", "/bin/busybox"
 
 
@@ -178,6 +179,7 @@ class Programs:
             self._put(loader, _read(Path(loader), file), executable=True)
         if _GLIBC not in loader or not os.access(file, os.X_OK):
             return
+        self._put_unwinder(folder, file, data)
         asked: set[str] = set()
         for _ in range(_LIBRARY_ROUNDS):
             listed = self._run([f"./{file.name}"], folder, env=_LIST)
@@ -193,6 +195,17 @@ class Programs:
                     )
                 self._put(f"{folder}/.lib/{name}", path.read_bytes(), executable=False)
             asked |= missing
+
+    def _put_unwinder(self, folder: str, file: Path, data: bytes) -> None:
+        # glibc loads it when a thread is first cancelled, so it is on no list.
+        if not any(word in data for word in (b"pthread_cancel", b"pthread_exit")):
+            return
+        where = f"{folder}/.lib/{_UNWINDER}"
+        if any(self._machine.call("agent.exists", [where, f"/usr/lib/{_UNWINDER}"])):
+            return
+        libc = _libraries(file).get("libc.so.6")
+        if libc is not None and (libc.parent / _UNWINDER).is_file():
+            self._put(where, (libc.parent / _UNWINDER).read_bytes(), executable=False)
 
 
 class _Ears:

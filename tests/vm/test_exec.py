@@ -17,7 +17,18 @@ pytestmark = pytest.mark.vm
 C_PROGRAM = """
 #include <stdio.h>
 #include <math.h>
-int main(int count, char **words) { printf("%.3f %s\\n", cos(count - 1), words[1]); return 3; }
+#include <pthread.h>
+#include <unistd.h>
+static void *wait_long(void *unused) { for (;;) pause(); }
+int main(int count, char **words)
+{
+    pthread_t thread;
+    pthread_create(&thread, NULL, wait_long, NULL);
+    pthread_cancel(thread);
+    pthread_join(thread, NULL);
+    printf("%.3f %s\\n", cos(count - 1), words[1]);
+    return 3;
+}
 """
 
 
