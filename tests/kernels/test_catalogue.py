@@ -111,3 +111,16 @@ def test_the_readmes_examples(tmp_path):
     path = tmp_path / "kernel-patch" / "kernels.toml"
     path.write_text("\n".join([path.read_text(), *examples]))
     assert {"6.1-mine", "debian/sid"} <= {entry.name for entry in load(path)}
+
+
+def test_a_flavour_of_a_kernel_that_is_built(tmp_path):
+    kernels = load(default_file())
+    plain, flavoured = kernels["6.1-series"], kernels["6.1-series+debug"]
+    assert flavoured.config == (*plain.config, default_file().parent / "config" / "debug.config")
+    assert (flavoured.patches, flavoured.localversion) == (plain.patches, "-series-debug")
+    assert flavoured.objects != plain.objects
+    assert "6.1-series+debug" in kernels
+    for name in ("debian/trixie+debug", "6.1-series+fast", "no-such-kernel+debug"):
+        assert name not in kernels
+        with pytest.raises(UnknownKernel, match="no kernel is called"):
+            kernels[name]

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*(/[A-Za-z0-9][A-Za-z0-9.+~_-]*)*")
+_FLAVOUR = re.compile(r"[a-z0-9]+")
 _LOCALVERSION = re.compile(r"(-[a-z0-9][a-z0-9.-]*)?")
 
 
@@ -70,6 +71,14 @@ class Built:
 
 
 @dataclass(frozen=True)
+class Flavour:
+    """A way to build any kernel that is built here, asked for as NAME+FLAVOUR: config fragments behind its own."""
+
+    name: str
+    config: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
 class Packaged:
     """A kernel as Debian packages it."""
 
@@ -85,8 +94,9 @@ Entry = Built | Packaged
 class Catalogue:
     """The kernels by name, in the order of the file."""
 
-    def __init__(self, entries: dict[str, Entry]) -> None:
+    def __init__(self, entries: dict[str, Entry], flavours: dict[str, Flavour] | None = None) -> None:
         self._entries = entries
+        self._flavours = flavours or {}
 
     def __iter__(self) -> Iterator[Entry]:
         return iter(self._entries.values())
@@ -95,11 +105,25 @@ class Catalogue:
         return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or (isinstance(name, str) and self._flavoured(name) is not None)
+
+    def _flavoured(self, name: str) -> Built | None:
+        plain, _, flavour = name.rpartition("+")
+        entry = self._entries.get(plain)
+        if flavour not in self._flavours or not isinstance(entry, Built):
+            return None
+        return replace(
+            entry,
+            name=name,
+            about=f"{entry.about}; {flavour} flavour",
+            config=entry.config + self._flavours[flavour].config,
+            localversion=f"{entry.localversion}-{flavour}",
+            objects=f"objects-{flavour}",
+        )
 
     def __getitem__(self, name: str) -> Entry:
         try:
-            return self._entries[name]
+            return self._entries.get(name) or self._flavoured(name) or self._entries[name]
         except KeyError:
             near = tuple(difflib.get_close_matches(name, self._entries, n=3, cutoff=0.5))
             guess = f"did you mean {' or '.join(near)}? " if near else ""
@@ -155,7 +179,7 @@ def load(path: Path | None = None, user: Path | None = None) -> Catalogue:
     _read(path or default_file(), found)
     if user is not None and user.exists():
         _read(user, found)
-    return Catalogue(found.entries)
+    return Catalogue(found.entries, found.flavours)
 
 
 @dataclass
@@ -163,6 +187,7 @@ class _Found:
     # What was read so far. `trees`: the config for trees of the user's.
     sources: dict[str, Source] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
+    flavours: dict[str, Flavour] = field(default_factory=dict)
     trees: tuple[Path, ...] = ()
 
 
@@ -182,6 +207,10 @@ def _read(path: Path, found: _Found) -> None:
         if name in found.sources:
             raise table.wrong("another kernels.toml has a source of this name")
         found.sources[name] = _source(name, table, path.parent)
+    for name, table in top.tables("flavour"):
+        if name in found.flavours:
+            raise table.wrong("another kernels.toml has a flavour of this name")
+        found.flavours[name] = _flavour(name, table, path.parent)
     for name, table in top.tables("kernel"):
         if name in found.entries:
             raise table.wrong("another kernels.toml has a kernel of this name: choose another")
@@ -202,6 +231,14 @@ def _tree(path: Path, config: tuple[Path, ...]) -> Source:
     short = re.sub(r"[^A-Za-z0-9.+_-]", "_", path.name)[:40]
     name = f"tree-{short}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     return Source(name, path.name, (), config, path)
+
+
+def _flavour(name: str, table: _Table, folder: Path) -> Flavour:
+    if not _FLAVOUR.fullmatch(name):
+        raise table.wrong("a flavour's name is small letters and digits")
+    flavour = Flavour(name, _files(table, "config", folder))
+    table.done()
+    return flavour
 
 
 def _entry(name: str, table: _Table, folder: Path, found: _Found) -> Entry:
