@@ -140,6 +140,7 @@ def kernel_remove(name: tuple[str, ...]) -> None:
 
 
 main.add_command(guest_commands.execute)
+main.add_command(guest_commands.selftest)
 kernel.add_command(workbench.am)
 kernel.add_command(workbench.add)
 

@@ -9,6 +9,8 @@ import click
 
 from uffdlab.errors import ProgramError, UffdlabError, UnknownKernel, UsageError
 from uffdlab.programs import DEADLINE
+from uffdlab.selftest import CPUS, MEMORY_MIB, ktap, plan, run
+from uffdlab.selftest import DEADLINE as SELFTEST_DEADLINE
 
 _NO_KERNEL = 125  # it could not be built or booted
 _FAILED = 1  # the kernel died of it, or the lab cannot say
@@ -66,3 +68,55 @@ def _show(stream: str, data: bytes) -> None:
     out = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
     out.write(data)
     out.flush()
+
+
+@click.command("selftest")
+@click.argument("kernel")
+@click.option(
+    "--tree", help="Take the tests from this source tree, or from the source of this kernel of the catalogue."
+)
+@click.option(
+    "--full", is_flag=True, help="With the sizes of the kernel's run_vmtests.sh; under emulation that takes long."
+)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    default=SELFTEST_DEADLINE,
+    show_default=True,
+    help="Seconds for each program.",
+)
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there too.")
+def selftest(kernel: str, tree: str | None, full: bool, deadline: float, output: Path | None) -> None:
+    """Compile the kernel's own userfaultfd tests and run them in a guest of KERNEL; prints KTAP.
+
+    They are those of KERNEL's own source: vm/userfaultfd, or mm/uffd-unit-tests and mm/uffd-stress. Exit status: 0 all
+    is well, 1 a test failed or the kernel died of one, 2 bad usage, 125 the kernel or its tests could not be built, or
+    it did not boot.
+    """
+    from uffdlab.kernels import selftests  # noqa: PLC0415 - so that `uffdlab --help` is fast
+    from uffdlab.lab import Lab  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
+
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        click.echo(line)
+        lines.append(line)
+
+    try:
+        tests = selftests.of_tree(Path(tree)) if tree and Path(tree).is_dir() else selftests.of_kernel(tree or kernel)
+        lab = Lab(kernel, memory_mib=MEMORY_MIB, cpus=CPUS)
+    except (UnknownKernel, UsageError) as error:
+        raise click.UsageError(str(error)) from error
+    except UffdlabError as error:
+        click.echo(f"{kernel}: {error}", err=True)
+        sys.exit(_NO_KERNEL)
+    good = False
+    with lab:
+        calls = plan(tests, full=full)
+        try:
+            good = ktap(lab, tests, calls, run(lab, tests, calls, deadline=deadline), say)
+        except UffdlabError as error:
+            say(f"Bail out! {kernel}: " + str(error).replace("\n", "\n# "))
+    if output:
+        output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sys.exit(0 if good else _FAILED)

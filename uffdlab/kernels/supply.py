@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 from dataclasses import asdict, dataclass, replace
@@ -167,6 +168,55 @@ class Supply:
             return files
         finally:
             progress.close()
+
+    def source_of(self, name: str, *, progress: Progress | None = None) -> Built:
+        """Give a kernel's entry as if it were to be built: a packaged one has the linux-source package of its series.
+
+        Raises
+        ------
+        UnknownKernel, SourceError, BuildError, HostUnsupported
+            The kernel cannot be had.
+        """
+        entry = self._kernels[name]
+        if isinstance(entry, Built):
+            return entry
+        series = re.match(r"\d+\.\d+", self.get(name, progress=progress).release)
+        if series is None:
+            raise KernelError(
+                f"{name}: its release names no series of kernels, so its source is not known", kernel=name
+            )
+        package = f"linux-source-{series[0]}"
+        built = [each for each in self._kernels if isinstance(each, Built)]
+        known = [each.source for each in built if (each.package, each.suites) == (package, entry.suites)]
+        source = known[0] if known else Source(f"{package}-{entry.suites[0]}", package, entry.suites, ())
+        return Built(name, entry.about, source, (), (), "")
+
+    def source_key(self, entry: Built) -> str | None:
+        """Hash what a kernel's source is made of, as far as is known here: the package and the patches; else None."""
+        found = self._remembered(entry)
+        if found is None:
+            return None
+        parts = [found.debs[0].sha256, *(_digest(patch) for patch in entry.patches)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def copy_source(self, entry: Built, parts: Iterable[str], into: Path, *, progress: Progress | None = None) -> str:
+        """Copy parts of a kernel's source, its patches on it, and give its package with the version.
+
+        Raises
+        ------
+        SourceError, PatchError, HostUnsupported
+            The source cannot be had; nothing half-done is left but in `into`.
+        """
+        progress = progress or automatic()
+        try:
+            progress.start(entry.name, f"reading its source, {entry.package}")
+            with self._disk_errors(entry.name), self._source(entry, progress, refresh=False) as (known, fresh, lock):
+                tree, found = self._unpacked(entry, known, fresh, lock, progress)
+                tree.copy(entry.patches, entry.name, parts, into)
+            progress.finish("read")
+        finally:
+            progress.close()
+        return f"{entry.package} {found.version}"
 
     def _built(self, name: str, purpose: str) -> Built:
         entry = self._kernels[name]

@@ -202,6 +202,32 @@ class Tree:
                 found[path] = file.read_bytes() if file is not None and file.is_file() else None
             return found
 
+    def copy(self, patches: Sequence[Path], kernel: str, parts: Iterable[str], into: Path) -> None:
+        """Copy some files and folders, as they are with `patches` on the pristine source.
+
+        Raises
+        ------
+        PatchError
+            A patch does not apply.
+        """
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix="patching-") as scratch_name:
+            scratch = Path(scratch_name)
+            touched = self._patched(scratch, patches, kernel)
+            for path in self._under(parts) | {path for path in touched if _is_in(path, parts)}:
+                file = scratch / path if path in touched else self._original(path)
+                if file is not None and (file.is_file() or file.is_symlink()):
+                    (into / path).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copy2(file, into / path, follow_symlinks=False)
+
+    def _under(self, parts: Iterable[str]) -> set[PurePosixPath]:
+        found = set()
+        for part in parts:
+            for top in (self.source, self._pristine):
+                whole = top / part
+                files = whole.rglob("*") if whole.is_dir() else [whole]
+                found |= {PurePosixPath(file.relative_to(top)) for file in files if file.is_symlink() or file.is_file()}
+        return found
+
     def _patched(self, scratch: Path, patches: Sequence[Path], kernel: str) -> set[PurePosixPath]:
         # Put every file that the patches touch into `scratch`, patched, and give their paths.
         touched: set[PurePosixPath] = set()
@@ -267,7 +293,7 @@ class Tree:
     def _original(self, path: PurePosixPath) -> Path | None:
         # The unpatched file, None if there was none.
         for candidate in (self._pristine / path, None if (self._absent / path).exists() else self.source / path):
-            if candidate is not None and candidate.is_file():
+            if candidate is not None and (candidate.is_file() or candidate.is_symlink()):
                 return candidate
         return None
 
@@ -314,6 +340,10 @@ def touched_paths(patch: Path, kernel: str = "") -> set[PurePosixPath]:
             patch=str(patch),
         )
     return paths
+
+
+def _is_in(path: PurePosixPath, parts: Iterable[str]) -> bool:
+    return any(path.is_relative_to(part) for part in parts)
 
 
 def _names(patch: Path) -> Iterator[str]:
