@@ -62,9 +62,9 @@ class Lab:
     command_line : str
         Added to the guest's kernel command line.
     machine : str or Machine, optional
-        Where the kernel runs: ``"qemu"``, the default, or ``"local"``, which is this host's own kernel (a test can
-        crash it).  Or a machine that runs already; the lab closes it in the end.  If not given, ``$UFFDLAB_MACHINE``
-        chooses.
+        Where the kernel runs: ``"qemu"``, the default, ``"ssh:user@host"``, or ``"local"``, which is this host's own
+        kernel; these run the kernel that is there, so leave `kernel` out, and a test can crash it.  Or a machine that
+        runs already; the lab closes it in the end.  If not given, ``$UFFDLAB_MACHINE`` chooses.
 
     Raises
     ------

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "UFFDLAB_MACHINE"  # chooses where a program does not
 DEFAULT_KERNEL = "6.1-series"
-_KINDS = "'qemu', 'local'"
+_KINDS = "'qemu', 'local', 'ssh:user@host'"
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
 
         _takes_what_is_there(wanted, kernel, options)
         return _running(local.start())
+    if wanted.startswith("ssh:"):
+        from uffdlab.machines import ssh  # noqa: PLC0415
+
+        _takes_what_is_there(wanted, kernel, options)
+        return _running(ssh.start(wanted.removeprefix("ssh:")))
     raise UsageError(f"there is no machine {wanted!r}; there is {_KINDS}")
 
 

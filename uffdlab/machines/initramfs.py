@@ -11,7 +11,6 @@ import importlib.util
 import json
 import marshal
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import uffdlab
 from uffdlab import errors
 from uffdlab.machines import cpio, elf, store
-from uffdlab.machines.interpreter import module_path
+from uffdlab.machines.interpreter import modules, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,30 +46,6 @@ _EMPTY = f"{_STDLIB}/lib-dynload", "dev", "proc", "sys", "tmp", "run", "etc", "r
 
 # Imported by nobody, but looked up by name when a program first asks for them.
 _CODECS = "encodings.ascii", "encodings.latin_1"
-
-# Prints the modules that importing argv[2:] loads, with where each came from.
-_PROBE = """
-import sys
-path, names = sys.argv[1], sys.argv[2:]
-sys.path[:] = path.split(chr(0x1f))
-sys.dont_write_bytecode = True
-for name in names:
-    __import__(name)
-import os
-for name, module in sorted(sys.modules.items()):
-    spec = getattr(module, "__spec__", None)
-    if spec is None or name == "__main__":
-        continue
-    origin, package = spec.origin, spec.submodule_search_locations is not None
-    if origin in (None, "built-in"):
-        continue
-    if origin == "frozen":
-        # A frozen module needs no file, but for os.pyc: getpath finds the standard library by it.
-        if name != "os":
-            continue
-        origin = os.__file__
-    print(spec.name, origin, int(package), sep=chr(0x1f))
-"""
 
 
 @dataclass(frozen=True)
@@ -173,7 +148,7 @@ def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str,
     binary = python.read_bytes()
     entries[_INTERPRETER] = cpio.file(_trimmed(python, binary), executable=True)
     objects = [python]
-    for name, origin, package in _modules():
+    for name, origin, package in modules(INIT, *_CODECS):
         sources.add(origin)
         base = f"{_STDLIB}/{name.replace('.', '/')}"
         if origin.suffix == ".so":
@@ -190,31 +165,6 @@ def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str,
         else:
             entries[name] = cpio.file(content.read_bytes(), executable=os.access(content, os.X_OK))
     return entries
-
-
-def _run(command: list[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, stdin=subprocess.DEVNULL)
-    except subprocess.CalledProcessError as error:
-        raise errors.HostUnsupported(
-            f"{Path(command[0]).name} ended with status {error.returncode} while the initramfs was made:\n"
-            f"{error.stderr.strip()[-2000:]}\nThe agent must be importable here: install uffdlab with pip",
-            missing="agent",
-        ) from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise errors.HostUnsupported(f"{command[0]} did not run while the initramfs was made: {error}") from error
-    return done.stdout
-
-
-def _modules() -> list[tuple[str, Path, bool]]:
-    # (name, file, whether a package) of each module that the agent loads and the interpreter does not have built in.
-    path = "\x1f".join(module_path())
-    listing = _run([sys.executable, "-ISB", "-X", "utf8", "-c", _PROBE, path, INIT, *_CODECS])
-    found = []
-    for line in listing.splitlines():
-        name, origin, packaged = line.split("\x1f")
-        found.append((name, Path(origin), packaged == "1"))
-    return found
 
 
 def _bytecode(name: str, origin: Path) -> bytes:
@@ -240,7 +190,7 @@ def _libraries(loader: str, objects: list[Path], sources: set[Path]) -> dict[str
     sources.add(real_loader)
     found[loader.lstrip("/")] = cpio.file(elf.loaded(real_loader.read_bytes()), executable=True)
     for thing in objects:
-        for line in _run([loader, "--list", str(thing)]).splitlines():
+        for line in run([loader, "--list", str(thing)]).splitlines():
             name, arrow, rest = line.strip().partition(" => ")
             path = Path(rest.rpartition(" (")[0])
             target = f"{_LIBRARIES}/{name}"

@@ -121,11 +121,15 @@ class KeptProcess:
                 self._status = int(reported)
             self.ended.set()
 
+    def said(self) -> str:
+        """Return what it has written to stderr so far; of a flood, the beginning."""
+        return self._stderr.decode(errors="replace").strip()
+
     def how_it_ended(self) -> str:
         """Return in words how the program ended, with what it said to stderr; empty while it runs."""
         if not self.ended.is_set():
             return ""
-        complaints = self._stderr.decode(errors="replace").strip()
+        complaints = self.said()
         if self._status is None:
             words = "was killed with its keeper"
         elif os.WIFSIGNALED(self._status):

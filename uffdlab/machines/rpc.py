@@ -166,6 +166,10 @@ class Client:
                 if self._pending.pop(number, None) is not None:
                     self._abandoned.add(number)
 
+    def notify(self, method: str, deadline: float, *params: Any) -> None:
+        """Tell the agent something that it does not answer; waits at most `deadline` seconds until it is sent."""
+        self._send([_NOTIFICATION, method, params], time.monotonic() + deadline, method)
+
     def subscribe(self, callback: Notified) -> Callable[[], None]:
         """Call `callback` with method and parameters of each notification; return what ends that.
 

@@ -55,11 +55,12 @@ class StreamMachine(KeptMachine):
             process = KeptProcess([str(Path(found).absolute()), *command[1:]], log=log, stdio=theirs, grace=_GRACE)
             undo.callback(process.kill)
             theirs.close()
-            self._prepare(ours, process)
+            self._process, self._console = process, log
+            self._prepare(ours)
             super().__init__(process, ours, log, ExitStack())
             undo.pop_all()
 
-    def _prepare(self, stream: socket.socket, process: KeptProcess) -> None:
+    def _prepare(self, stream: socket.socket) -> None:
         """Do what must be done on the stream before the protocol begins; what this raises ends the process."""
 
     def up(self, deadline: float = 20.0) -> Self:

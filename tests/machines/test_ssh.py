@@ -1,0 +1,314 @@
+"""A machine at the other end of ssh: a real sshd on loopback, with keys, configuration and port of its own."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.lab import Lab
+from uffdlab.machines import ssh
+
+SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+pytestmark = pytest.mark.skipif(not SSHD, reason="no sshd here: apt-get install openssh-server")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One sshd: where the agent goes."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.port = free_port()
+        self.python = sys.executable
+        for name in ("host_key", "user_key"):
+            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
+        self.authorize(True)
+        self.know((folder / "host_key.pub").read_text())
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        self.python_is(self.python)
+        (folder / "sshd_config").write_text(
+            f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
+            f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
+            f"KbdInteractiveAuthentication no\nPermitRootLogin yes\n"
+            f'ForceCommand PATH={self.bin}:/usr/bin:/bin; export PATH; eval "$SSH_ORIGINAL_COMMAND"\n'
+        )
+        if os.geteuid() == 0:
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd will not start without it
+        self.process = subprocess.Popen(
+            [SSHD, "-D", "-e", "-f", folder / "sshd_config"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        until = time.monotonic() + 20
+        while time.monotonic() < until:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise RuntimeError("sshd did not come up")
+
+    def authorize(self, yes):
+        (self.folder / "authorized_keys").write_text((self.folder / "user_key.pub").read_text() if yes else "")
+
+    def know(self, key):
+        self.known = self.folder / "known_hosts"
+        self.known.write_text(f"far-end {key}" if key else "")
+
+    def python_is(self, program):
+        """Make `program`, or a script, what ``python3`` is there; None for none."""
+        wrapper = self.bin / "python3"
+        wrapper.unlink(missing_ok=True)
+        if program:
+            wrapper.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+            wrapper.chmod(0o755)
+
+    def options(self, port=None):
+        config = self.folder / "config"
+        config.write_text(
+            f"Host far-end\n HostName 127.0.0.1\n Port {port or self.port}\n IdentityFile {self.folder}/user_key\n"
+            f" IdentitiesOnly yes\n IdentityAgent none\n HostKeyAlias far-end\n"
+            f" UserKnownHostsFile {self.known}\n GlobalKnownHostsFile none\n"
+        )
+        return ("-F", str(config))
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(10)
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    server.close()
+
+
+def start(server, **options):
+    return ssh.start("far-end", options=server.options(**options))
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone_within(seconds, *processes):
+    until = time.monotonic() + seconds
+    while any(alive(pid) for pid in processes) and time.monotonic() < until:
+        time.sleep(0.01)
+    return not any(alive(pid) for pid in processes)
+
+
+def resources():
+    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
+
+
+def what_is_there():
+    # Where an agent could leave something.  Others may leave theirs at the same time.
+    folders = ("/tmp", "/var/tmp", "/dev/shm", Path.home())
+    return {path for folder in folders for path in Path(folder).glob("*uffd*")}
+
+
+def test_an_agent_goes_there_answers_and_leaves_nothing(server):
+    before, there = resources(), what_is_there()
+    machine = start(server)
+    agent = machine.hello["pid"]
+    with Lab(machine=machine) as lab:
+        assert lab.release == os.uname().release
+        region = lab.map(pages=4)
+        region.alias.fill(40)
+        assert region.alias.read(2).result() == 42
+        assert lab.exec(["sh", "-c", "exit 7"]).status == 7
+        maps = Path(f"/proc/{agent}/maps").read_text()
+        assert "/memfd:uffdlab" in maps
+        assert "_native" not in maps
+    assert gone_within(5, agent)
+    assert resources() == before
+    assert what_is_there() <= there
+
+
+def test_the_name_of_a_machine_is_what_ssh_takes(server, monkeypatch, tmp_path):
+    folder = tmp_path / "path"
+    folder.mkdir()
+    (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {" ".join(server.options())} "$@"\n')
+    (folder / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    with Lab(machine="ssh:far-end") as lab:
+        assert lab.kernel == f"Linux {os.uname().release}"
+        assert "in ssh" in repr(lab)
+    for wrong in ("ssh:", "ssh:-oProxyCommand=true", "ssh:a b"):
+        with pytest.raises(errors.UsageError, match="no destination for ssh"):
+            Lab(machine=wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("key", r"takes none of your keys.*ssh-copy-id"),
+        ("unknown", "host key is not known here yet"),
+        ("changed", "host key is not the one in known_hosts.*ssh-keygen -R"),
+        ("port", "no ssh server answers"),
+    ],
+)
+def test_ssh_that_does_not_get_there_says_why(server, wrong, words):
+    before = resources()
+    port = free_port() if wrong == "port" else None
+    if wrong == "key":
+        server.authorize(False)
+    elif wrong == "unknown":
+        server.know("")
+    elif wrong == "changed":
+        server.know((server.folder / "user_key.pub").read_text())
+    with pytest.raises(errors.MachineLost, match=f"^ssh far-end: .*{words}"):
+        start(server, port=port)
+    assert resources() == before
+
+
+def other_python(version):
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")) + [
+        Path(each) for each in [shutil.which(f"python{version}")] if each
+    ]
+    return found[0] if found else None
+
+
+@pytest.mark.parametrize(
+    ("version", "words"),
+    [
+        ("3.6", "python3 is older than 3.7; the agent needs Python 3.11"),
+        ("3.9", r"its python3 is 3\.9\.\d+; the agent needs Python 3\.11"),
+        ("3.13", r"its Python 3\.13\.\d+ has no cffi"),
+    ],
+)
+def test_a_python_that_will_not_do(server, version, words):
+    program = other_python(version)
+    if program is None:
+        pytest.skip(f"no Python {version} on this host")
+    before = resources()
+    server.python_is(program)
+    with pytest.raises(errors.MachineError, match=words):
+        start(server)
+    assert resources() == before
+
+
+def test_no_python_there(server):
+    server.python_is(None)
+    (server.folder / "sshd_config").write_text(
+        (server.folder / "sshd_config").read_text().replace(":/usr/bin:/bin", "")
+    )
+    server.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+    with pytest.raises(errors.MachineLost, match="has no python3 in PATH"):
+        start(server)
+
+
+def test_a_shell_that_talks(server):
+    server.python_is(f"/bin/echo Welcome to this machine; exec {server.python}")
+    with pytest.raises(errors.MachineError, match=r"writes to the stream before the agent does: b'Welcome"):
+        start(server)
+
+
+def test_no_userfaultfd_there(server, tmp_path):
+    # As on a kernel without it: the system call and the device's ioctl are refused before the agent starts.
+    (tmp_path / "without.py").write_text(
+        "import ctypes, os, struct, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "rules = [(0x20, 0, 0, 0), (0x15, 3, 0, 323), (0x15, 0, 3, 16), (0x20, 0, 0, 24), (0x15, 0, 1, 0xaa00),\n"
+        "         (0x06, 0, 0, 0x50026), (0x06, 0, 0, 0x7fff0000)]\n"
+        "code = ctypes.create_string_buffer(b''.join(struct.pack('HBBI', *rule) for rule in rules))\n"
+        "program = struct.pack('HxxxxxxQ', len(rules), ctypes.addressof(code))\n"
+        "assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0\n"
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
+    )
+    server.python_is(f"{server.python} {tmp_path}/without.py")
+    with start(server) as machine, Lab(machine=machine) as lab:
+        lab.map(pages=1).alias.fill()
+        with pytest.raises(errors.AgentError, match=r"no way to open a userfaultfd worked.*Function not implemented"):
+            lab.userfaultfd()
+
+
+def test_a_host_that_is_killed_leaves_nothing_there(server):
+    program = (
+        "import sys, time\nfrom uffdlab.machines import ssh\n"
+        f"machine = ssh.start('far-end', options={server.options()!r})\n"
+        "target = machine.call('agent.spawn', b'n' * 32, 0x10_0000_0000)['pid']\n"
+        "print(machine.hello['pid'], target, flush=True)\ntime.sleep(100)\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as host:
+        pids = [int(word) for word in host.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(alive(pid) for pid in pids)
+        host.kill()
+        assert gone_within(10, *pids)
+
+
+class Cable:
+    """A connection to sshd that can be pulled: the bytes stay away, and nobody is told."""
+
+    def __init__(self, port):
+        self._to = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._pulled = threading.Event()
+        self._ends = []
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        try:
+            near, _ = self._listener.accept()
+        except OSError:
+            return
+        far = socket.create_connection(("127.0.0.1", self._to))
+        self._ends = [near, far]
+        for source, sink in ((near, far), (far, near)):
+            threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+
+    def _carry(self, source, sink):
+        try:
+            while data := source.recv(1 << 16):
+                if self._pulled.is_set():
+                    return
+                sink.sendall(data)
+        except OSError:
+            pass
+
+    def pull(self):
+        self._pulled.set()
+
+    def close(self):
+        for end in (self._listener, *self._ends):
+            end.close()
+
+
+def test_a_cable_that_is_pulled(server, monkeypatch):
+    monkeypatch.setattr(ssh, "SILENCE", 4.0)
+    monkeypatch.setattr(ssh, "_HEARTBEAT", 0.5)
+    cable = Cable(server.port)
+    try:
+        machine = ssh.start("far-end", options=(*server.options(cable.port), "-o", "ServerAliveInterval=1"))
+        agent = machine.hello["pid"]
+        target = machine.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"]
+        time.sleep(5)  # a quiet line is not a cut one
+        assert alive(agent)
+        cable.pull()
+        with pytest.raises(errors.MachineTimeout):
+            machine.call("agent.ping", deadline=1)
+        assert gone_within(20, agent, target)  # though no end of file ever came
+        with pytest.raises(errors.MachineLost, match="line was cut"):
+            machine.call("agent.ping", deadline=60)
+        machine.close()
+    finally:
+        cable.close()

@@ -1,0 +1,236 @@
+"""Any Linux that ssh reaches as a machine: the agent is sent over, and nothing of it stays there.
+
+ssh's own configuration, keys and agent are used.  It never asks for a password: a notebook has no place to type one.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import threading
+import time
+import weakref
+import zipfile
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uffdlab import errors
+from uffdlab.machines import remote_start
+from uffdlab.machines.interpreter import modules
+from uffdlab.machines.stream import StreamMachine
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from uffdlab.machines.rpc import Client
+
+LEAST_PYTHON = (3, 11)
+_LEAST = f"Python {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer"
+SILENCE = 45.0  # seconds without a word from here, and the agent takes the line for cut
+
+_HEARTBEAT = 10.0  # seconds
+_EXPLAIN = 2.0  # to wait for ssh's word on why it ended
+_DEADLINE = 30.0  # for the agent's way there
+_MOST_FACTS = 1 << 16  # bytes of a line from the far end
+_NEVER_ASK = (
+    *("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
+    # A cable that was pulled is noticed; nothing is forwarded or left running in the background.
+    *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
+    *("-o", "ClearAllForwardings=yes", "-o", "ControlMaster=no", "-o", "PermitLocalCommand=no"),
+)
+# One line of text, which is a program, and then the program's own input.  -I: nothing of the far end's environment.
+_LOADER = """'import os;exec(os.fdopen(0,"rb",0,closefd=False).readline())'"""
+_OURS = {"uffdlab", "msgpack", "_cffi_backend"}
+
+# What ssh says on stderr, and what to do about it.
+_ADVICE = (
+    (
+        "REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "its host key is not the one in known_hosts. If you know why: ssh-keygen -R, then connect once by hand",
+    ),
+    ("Host key verification failed", "its host key is not known here yet; connect once by hand and compare it"),
+    (
+        "Permission denied (",
+        "it takes none of your keys (ssh-copy-id, ssh-add, ~/.ssh/config add some), and asks for no password here",
+    ),
+    ("Connection refused", "no ssh server answers at that port"),
+    ("Could not resolve hostname", "there is no such host; is it in ~/.ssh/config?"),
+    ("timed out", "nobody answers there"),
+    ("No route to host", "nobody answers there"),
+    ("not responding", "the line was cut, or that machine hangs"),
+    ("annotations is not defined", f"its python3 is older than 3.7; the agent needs {_LEAST}"),
+    ("python3: command not found", f"it has no python3 in PATH; the agent needs {_LEAST}"),
+    ("python3: not found", f"it has no python3 in PATH; the agent needs {_LEAST}"),
+)
+
+
+class SshMachine(StreamMachine):
+    """An agent at the other end of ssh.
+
+    Parameters
+    ----------
+    destination : str
+        As ssh takes it: ``user@host``, or a name of ``~/.ssh/config``.
+    options : sequence of str
+        More options for ssh; they win.
+    become : sequence of str
+        What to put before ``python3`` there: ``("sudo", "-n")``.
+    name : str
+        What sort of machine it is.
+    """
+
+    def __init__(
+        self, destination: str, options: Sequence[str] = (), become: Sequence[str] = (), name: str = "ssh"
+    ) -> None:
+        if not destination or destination.startswith("-") or any(each.isspace() for each in destination):
+            raise errors.UsageError(
+                f"{destination!r} is no destination for ssh, which is user@host or a name of its config"
+            )
+        self._destination = destination
+        command = ["ssh", *options, *_NEVER_ASK, "--", destination, *become, "python3", "-IB", "-c", _LOADER]
+        super().__init__(command, name)
+        over = threading.Event()
+        beat = threading.Thread(
+            target=_beat, args=(weakref.ref(self._client), over), name="uffdlab-heartbeat", daemon=True
+        )
+        beat.start()
+        self._below.callback(beat.join, 5.0)
+        self._below.callback(over.set)
+
+    def _prepare(self, stream: socket.socket) -> None:
+        try:
+            _settle(stream, time.monotonic() + _DEADLINE)
+        except EOFError:
+            self._process.ended.wait(_EXPLAIN)
+            raise self._gone("it ended while the agent was sent") from None
+        except OSError as error:
+            self._process.ended.wait(_EXPLAIN)
+            raise self._gone(str(error.strerror)) from None
+        except _Unfit as error:
+            raise errors.MachineError(f"{self._destination}: {error}", console=self._process.said()) from None
+
+    def _gone(self, reason: str) -> errors.UffdlabError:
+        error = super()._gone(reason)
+        said = self._process.said()
+        advice = next((words for sign, words in _ADVICE if sign in said), "")
+        return errors.MachineLost(f"ssh {self._destination}: {advice}. {error}") if advice else error
+
+
+class _Unfit(Exception):
+    """What is there cannot run the agent."""
+
+
+def start(destination: str, *, options: Sequence[str] = (), deadline: float = 20.0) -> SshMachine:
+    """Send an agent to `destination` and wait until it answers.
+
+    Raises
+    ------
+    UsageError
+        That is no destination.
+    HostUnsupported
+        There is no ssh here.
+    MachineError
+        ssh did not get there, or the agent cannot run there; says why and what to do.
+    """
+    return SshMachine(destination, options).up(deadline)
+
+
+def _settle(stream: socket.socket, until: float) -> None:
+    # Bring the agent there, before the protocol begins.
+    program = Path(remote_start.__file__).read_text(encoding="utf-8")
+    _send(stream, f"exec({program!a})\n".encode(), until)
+    facts = _receive(stream, until)
+    payload = _payload(facts)
+    _send(stream, payload, until)
+    failed = _receive(stream, until).get("failed")
+    if failed:
+        raise _Unfit(
+            f"the agent does not load there: {failed}. Its native part was built here, with "
+            f"{os.confstr('CS_GNU_LIBC_VERSION')}; there it is {facts.get('libc')}"
+        )
+
+
+def _payload(facts: dict[str, Any]) -> bytes:
+    python = tuple(int(each) for each in facts["python"])
+    version = ".".join(map(str, python))
+    if facts["system"] != "Linux":
+        raise _Unfit(f"it runs {facts['system']}, and userfaultfd is Linux's")
+    if python < LEAST_PYTHON:
+        raise _Unfit(f"its python3 is {version}; the agent needs {_LEAST}")
+    if facts["machine"] != os.uname().machine:
+        here = os.uname().machine
+        raise _Unfit(f"its processor is {facts['machine']}; the agent's native part was built here, for {here}")
+    same = facts["abi"] == EXTENSION_SUFFIXES[0]
+    if not same and not facts["cffi"]:
+        raise _Unfit(
+            f"its Python {version} has no cffi, and that of this host is for another Python: "
+            "install python3-cffi-backend there, or cffi with pip"
+        )
+    archive, native = io.BytesIO(), []
+    with zipfile.ZipFile(archive, "w") as file:
+        for name, origin, package in modules("uffdlab.agent.stdio", "msgpack.fallback"):
+            if name.partition(".")[0] not in _OURS:
+                continue
+            data = origin.read_bytes()
+            if origin.suffix == ".py":
+                path = name.replace(".", "/")
+                file.writestr(f"{path}/__init__.py" if package else f"{path}.py", data)
+            elif same or ".abi3." in origin.name:
+                native.append((name, data))
+    header = {
+        "archive": len(archive.getvalue()),
+        "native": [(name, len(data)) for name, data in native],
+        "silence": SILENCE,
+    }
+    return json.dumps(header).encode() + b"\n" + archive.getvalue() + b"".join(data for _name, data in native)
+
+
+def _send(stream: socket.socket, data: bytes, until: float) -> None:
+    stream.settimeout(max(0.01, until - time.monotonic()))
+    try:
+        stream.sendall(data)
+    except BrokenPipeError:
+        raise EOFError from None
+    finally:
+        stream.settimeout(None)
+
+
+def _receive(stream: socket.socket, until: float) -> dict[str, Any]:
+    # One line of JSON, byte by byte: what follows it is not ours.
+    taken = b""
+    try:
+        while not taken.endswith(b"\n"):
+            stream.settimeout(max(0.01, until - time.monotonic()))
+            byte = stream.recv(1)
+            if not byte:
+                raise EOFError
+            taken += byte
+            if len(taken) > _MOST_FACTS:
+                raise ValueError
+        found = json.loads(taken)
+        if not isinstance(found, dict):
+            raise TypeError
+    except (ValueError, TypeError):
+        raise _Unfit(
+            f"something there writes to the stream before the agent does: {taken[:200]!r}. "
+            "A shell's start-up files must print nothing when there is no terminal"
+        ) from None
+    finally:
+        stream.settimeout(None)
+    return found
+
+
+def _beat(here: weakref.ref[Client], over: threading.Event) -> None:
+    # Until the machine is closed, or gone.
+    while not over.wait(_HEARTBEAT):
+        client = here()
+        if client is None:
+            return
+        try:
+            client.notify("alive", _HEARTBEAT)
+        except errors.UffdlabError:
+            return
+        del client
