@@ -1,10 +1,7 @@
-"""Snapshot: the states of a region's pages at one moment, by one witness; and the difference of two."""
+"""Snapshot: the states of a region's pages at one moment, by one witness."""
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 import itertools
 import json
 from dataclasses import InitVar, dataclass, fields, replace
@@ -15,12 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from uffdlab import pte
+from uffdlab.difference import Change, Difference
 from uffdlab.errors import UsageError
+from uffdlab.listing import html_table, page_ranges, pages_in_words
 from uffdlab.pte import ALL, State
+from uffdlab.tabulated import as_csv, as_pandas
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Change", "Count", "Difference", "Group", "Snapshot", "page_ranges"]
 
 _FORMS = ("x86-64", "arm64", "pagemap", "pagemap-scan")
-_SHOWN_RANGES = 8
 
 
 class Count(NamedTuple):
@@ -61,7 +60,7 @@ class Group(NamedTuple):
         return pte.describe(self.states, self.known)
 
     def __str__(self) -> str:
-        return f"{_pages(self.first, self.last)}: {self.text}"
+        return f"{pages_in_words(self.first, self.last)}: {self.text}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -280,7 +279,7 @@ class Snapshot:
         return f"<Snapshot of {self._title()}>"
 
     def _title(self) -> str:
-        pages = _pages(self.first, self.first + len(self) - 1) if len(self) else "no pages"
+        pages = pages_in_words(self.first, self.first + len(self) - 1) if len(self) else "no pages"
         kernel = f"{self.kernel}, " if self.kernel else ""
         return f"{self.region}, {pages} ({kernel}seen by {self.witness})"
 
@@ -339,23 +338,7 @@ class Snapshot:
 
         Columns: page, address, word, level, frame, then a column a bit: 1, 0, or ? where it is not known.
         """
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["page", "address", "word", "level", "frame", *(pte.state_name(state) for state in State)])
-        states, known = self.states.tolist(), self.known.tolist()
-        for index, (page, address, word, level, frame) in enumerate(
-            zip(
-                self.pages,
-                self.addresses.tolist(),
-                self.words.tolist(),
-                self.levels.tolist(),
-                self.frames().tolist(),
-                strict=True,
-            )
-        ):
-            bits = [str(int(bool(states[index] & bit))) if known[index] & bit else "?" for bit in State]
-            writer.writerow([page, f"{address:#x}", f"{word:#018x}", level or "?", "" if frame < 0 else frame, *bits])
-        return _deliver(out.getvalue(), path)
+        return _deliver(as_csv(self), path)
 
     def to_pandas(self) -> pd.DataFrame:
         """Give a table as a pandas DataFrame, one row a page: the columns of :meth:`to_csv`, with the page as index.
@@ -367,182 +350,11 @@ class Snapshot:
         UsageError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd  # noqa: PLC0415 - only who asks for it needs it
-        except ImportError as error:
-            raise UsageError("to_pandas() needs pandas: pip install pandas; to_csv() does without") from error
-        frames = self.frames()
-        columns: dict[str, Any] = {
-            "address": self.addresses,
-            "word": self.words,
-            "level": pd.array(self.levels.astype(np.int64), dtype="Int64"),
-            "frame": pd.array(frames, dtype="Int64"),
-        }
-        columns["level"][self.levels == 0] = pd.NA
-        columns["frame"][frames < 0] = pd.NA
-        for state in State:
-            column = pd.array(self.has(state), dtype="boolean")
-            column[~self.knows(state)] = pd.NA
-            columns[pte.state_name(state)] = column
-        return pd.DataFrame(columns, index=pd.RangeIndex(self.first, self.first + len(self), name="page"))
+        return as_pandas(self)
 
     def filter(self, state: State) -> list[Snapshot]:
         """Give the runs of neighbouring pages on which all bits of `state` are set and known."""
         return [self[low:high] for low, high in _runs(self.has(state).astype(np.uint32)) if self.has(state)[low]]
-
-
-class Change(NamedTuple):
-    """Pages that changed in the same way.
-
-    ``pages`` are their numbers in the region; ``moved`` tells that another page frame is behind them.
-    """
-
-    pages: tuple[int, ...]
-    before: str
-    after: str
-    moved: bool = False
-
-    def __str__(self) -> str:
-        count = "1 page" if len(self.pages) == 1 else f"{len(self.pages)} pages"
-        moved = " (another page frame)" if self.moved else ""
-        return f"{count} ({page_ranges(self.pages)}): {self.before} → {self.after}{moved}"
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Difference:
-    """What changed between two snapshots of the same pages: ``after - before``.
-
-    Only bits that both know are compared.
-
-    Raises
-    ------
-    UsageError
-        If the two are not of the same pages.
-    """
-
-    before: Snapshot
-    after: Snapshot
-
-    def __post_init__(self) -> None:
-        one, other = ((s.region, s.start, s.page_size, s.first, len(s)) for s in (self.before, self.after))
-        if one != other:
-            raise UsageError(
-                f"these two snapshots are of different pages: {self.before!r} starts at {self.before.start:#x}, "
-                f"{self.after!r} at {self.after.start:#x}; take both of the same region or range"
-            )
-
-    @cached_property
-    def bits(self) -> NDArray[np.uint32]:
-        """The bits that changed, of those both know; uint32, shape (n,)."""
-        both = self.before.known & self.after.known
-        return (self.before.states ^ self.after.states) & both
-
-    @cached_property
-    def moved(self) -> NDArray[np.bool_]:
-        """Where a page is mapped before and after, but in another frame; bool, shape (n,)."""
-        before, after = self.before.frames(), self.after.frames()
-        moved: NDArray[np.bool_] = (before >= 0) & (after >= 0) & (before != after)
-        return moved
-
-    @cached_property
-    def changed(self) -> NDArray[np.bool_]:
-        """Where anything changed; bool, shape (n,)."""
-        changed: NDArray[np.bool_] = (self.bits != 0) | self.moved
-        return changed
-
-    def __bool__(self) -> bool:
-        return bool(self.changed.any())
-
-    def __len__(self) -> int:
-        """Give the number of pages that changed."""
-        return int(self.changed.sum())
-
-    def changes(self) -> list[Change]:
-        """Group the pages that changed by how they did, in the order of their first page."""
-        both = self.before.known & self.after.known
-        keys = np.stack(
-            [
-                self.before.states.astype(np.int64),
-                self.before.known.astype(np.int64),
-                self.after.states.astype(np.int64),
-                self.after.known.astype(np.int64),
-                self.moved.astype(np.int64),
-                both.astype(np.int64),
-            ],
-            axis=1,
-        )
-        indices = np.flatnonzero(self.changed)
-        kinds, which = np.unique(keys[indices], axis=0, return_inverse=True)
-        which = which.reshape(-1)
-        found = []
-        for number, (before, before_known, after, after_known, moved, _) in enumerate(kinds.tolist()):
-            pages = tuple((indices[which == number] + self.before.first).tolist())
-            found.append(
-                Change(pages, pte.describe(before, before_known), pte.describe(after, after_known), bool(moved))
-            )
-        return sorted(found)
-
-    def __str__(self) -> str:
-        lines = [str(change) for change in self.changes()]
-        same = len(self.before) - len(self)
-        if not lines:
-            return f"no change on {same} pages"
-        return "\n".join([*lines, *([f"{same} pages unchanged"] if same else [])])
-
-    def __repr__(self) -> str:
-        return f"<Difference of {len(self)} among {len(self.before)} pages of {self.before.region}>"
-
-    def _repr_html_(self) -> str:
-        rows = [
-            (str(len(c.pages)), page_ranges(c.pages), c.before, c.after + (" (another page frame)" if c.moved else ""))
-            for c in self.changes()
-        ]
-        same = len(self.before) - len(self)
-        title = f"{self.before.region}: what changed"
-        return html_table(title, ("pages", "numbers", "before", "after"), rows, f"{same} pages unchanged")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the changes, and both snapshots, as plain data for JSON."""
-        return {
-            "changes": [
-                {"pages": list(c.pages), "before": c.before, "after": c.after, "moved": c.moved} for c in self.changes()
-            ],
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-        }
-
-
-def page_ranges(pages: Iterable[int]) -> str:
-    """Write page numbers as ranges: ``0–31, 40, 48–63``; after the eighth, an ellipsis."""
-    numbers = np.asarray(sorted(pages), dtype=np.int64)
-    if not numbers.size:
-        return ""
-    ends = [*(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), numbers.size]
-    ranges, low = [], 0
-    for end in ends:
-        first, last = int(numbers[low]), int(numbers[end - 1])
-        ranges.append(str(first) if first == last else f"{first}–{last}")
-        low = end
-    shown = ranges[:_SHOWN_RANGES]
-    return ", ".join([*shown, "…"] if len(ranges) > len(shown) else shown)
-
-
-def html_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
-    """Write a table with a caption and row and column headers; everything is escaped."""
-    head = "".join(f'<th scope="col" style="text-align:left">{html.escape(text)}</th>' for text in heads)
-    body = ""
-    for first, *rest in rows:
-        cells = "".join(f'<td style="text-align:left">{html.escape(text)}</td>' for text in rest)
-        body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
-    foot = f"<p>{html.escape(note)}</p>" if note else ""
-    return (
-        f'<table><caption style="text-align:left">{html.escape(title)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{foot}"
-    )
-
-
-def _pages(first: int, last: int) -> str:
-    return f"page {first}" if first == last else f"pages {first}–{last}"
 
 
 def _frozen(array: Any, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:

@@ -14,8 +14,8 @@ import traitlets
 
 from uffdlab import uapi
 from uffdlab.errors import IoctlError, UffdlabError, UsageError
+from uffdlab.listing import html_table
 from uffdlab.messages import Fault
-from uffdlab.snapshot import html_table
 from uffdlab.widgets import _columns, _drawings, _export
 from uffdlab.widgets._live import LiveWidget
 from uffdlab.widgets._loop import later, soon

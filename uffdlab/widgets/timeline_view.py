@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from uffdlab.snapshot import Snapshot, html_table
+from uffdlab.listing import html_table
+from uffdlab.snapshot import Snapshot
 from uffdlab.widgets import _columns, _drawings, _export, _lanes
 from uffdlab.widgets._live import LiveWidget
 from uffdlab.widgets._loop import later, soon

@@ -1,0 +1,205 @@
+"""Picture: a figure with a text that says the same; and the two there are, a grid and a comparison."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+
+from uffdlab import pte
+from uffdlab.errors import UsageError
+from uffdlab.figures.drawing import draw
+from uffdlab.figures.style import DPI, PAPER, RC
+from uffdlab.figures.titles import what, where
+from uffdlab.palette import looks_of
+from uffdlab.snapshot import Difference, Snapshot
+
+if TYPE_CHECKING:
+    import os
+
+_SPOKEN_GROUPS = 12
+_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+class Picture:
+    """A figure with a text that says the same.
+
+    Attributes
+    ----------
+    figure : matplotlib.figure.Figure
+    alt : str
+        What the picture shows, in words, made from the data.
+    """
+
+    def __init__(self, figure: Figure, alt: str) -> None:
+        self.figure = figure
+        self.alt = alt
+
+    def png(self) -> bytes:
+        """Give the picture as PNG with two pixels to a CSS pixel."""
+        return self._written("png")
+
+    def svg(self) -> str:
+        """Give the picture as SVG."""
+        return self._written("svg").decode()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the picture to `path`, as its suffix says: .png, .svg or .pdf."""
+        path = Path(path)
+        if path.suffix.lower() not in _SUFFIXES:
+            raise UsageError(f"a picture is written as {', '.join(_SUFFIXES)}, not {path.suffix or 'without a suffix'}")
+        path.write_bytes(self._written(path.suffix.lower()[1:]))
+        return path
+
+    def _written(self, form: str) -> bytes:
+        # No dates, no versions: the same data give the same bytes.
+        metadata: dict[str, dict[str, str | None]] = {
+            "png": {"Software": None, "Description": self.alt},
+            "svg": {"Date": None, "Creator": None, "Description": self.alt},
+            "pdf": {"CreationDate": None, "Producer": None, "Creator": None, "Subject": self.alt},
+        }
+        out = io.BytesIO()
+        with mpl.rc_context(RC):
+            self.figure.savefig(
+                out,
+                format=form,
+                dpi=2 * DPI,
+                facecolor=PAPER,
+                edgecolor="none",
+                bbox_inches=None,
+                metadata=metadata[form],
+            )
+        return out.getvalue()
+
+    def _repr_html_(self) -> str:
+        return self._img(self.png())
+
+    def _img(self, png: bytes) -> str:
+        width = round(self.figure.get_figwidth() * DPI)
+        data = base64.b64encode(png).decode()
+        return (
+            f'<img alt="{html.escape(self.alt)}" width="{width}" style="max-width:100%;height:auto" '
+            f'src="data:image/png;base64,{data}"/>'
+        )
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
+        # text/html has the alt text; image/png is what a notebook that is not trusted may show.
+        png = self.png()
+        data = {"text/plain": str(self), "text/html": self._page(png), "image/png": base64.b64encode(png).decode()}
+        return data, {"image/png": {"width": round(self.figure.get_figwidth() * DPI), "alt": self.alt}}
+
+    def _page(self, png: bytes) -> str:
+        return self._img(png)
+
+    def __str__(self) -> str:
+        return self.alt
+
+
+class Comparison(Picture):
+    """Two snapshots side by side, and what changed.
+
+    Attributes
+    ----------
+    difference : Difference
+        ``after - before``.
+    """
+
+    def __init__(self, figure: Figure, alt: str, difference: Difference) -> None:
+        super().__init__(figure, alt)
+        self.difference = difference
+
+    def _repr_html_(self) -> str:
+        return self._page(self.png())
+
+    def _page(self, png: bytes) -> str:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in str(self.difference).splitlines())
+        return f"{self._img(png)}<ul>{lines}</ul>"
+
+    def __str__(self) -> str:
+        return str(self.difference)
+
+
+def grid(snapshot: Snapshot, *, title: str | None = None) -> Picture:
+    """Draw a snapshot as a grid of pages.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+        Up to 2,048 pages have a cell each; of more, several share a cell.
+    title : str, optional
+        Names the region, the kernel and the witness if not given.
+
+    Raises
+    ------
+    UsageError
+        If the snapshot has no pages.
+    """
+    title = title or f"{what(snapshot)}{where(snapshot)}"
+    return Picture(draw(title, [("", snapshot)]), f"{title}: {_spoken(snapshot)}.")
+
+
+def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> Comparison:
+    """Draw two snapshots of the same pages side by side.
+
+    Parameters
+    ----------
+    before, after : Snapshot
+    title : str, optional
+        Names the region, the kernel and the witness if not given.
+
+    Raises
+    ------
+    UsageError
+        If they are not of the same pages, or of none.
+    """
+    difference = after - before
+    alike = where(before) == where(after)
+    title = title or what(before) + (where(before) if alike else "")
+    names = (
+        ["before", "after"]
+        if alike
+        else [f"before,{where(before).removeprefix(',')}", f"after,{where(after).removeprefix(',')}"]
+    )
+    panels = list(zip(names, (before, after), strict=True))
+    alt = f"{title}. " + " ".join(f"{name.capitalize()}: {_spoken(snapshot)}." for name, snapshot in panels)
+    return Comparison(draw(title, panels), alt, difference)
+
+
+def side_by_side(snapshots: Mapping[str, Snapshot], *, title: str | None = None) -> Picture:
+    """Draw the same pages on several kernels next to each other.
+
+    Parameters
+    ----------
+    snapshots : mapping of str to Snapshot
+        By the name that stands above each.
+    title : str, optional
+        Names the first one's region if not given.
+
+    Raises
+    ------
+    UsageError
+        If there are none, or one of them has no pages.
+    """
+    if not snapshots:
+        raise UsageError("there is nothing to draw; give at least one snapshot, as {name: snapshot}")
+    title = title or what(next(iter(snapshots.values())))
+    alt = f"{title}. " + " ".join(f"{name}: {_spoken(snapshot)}." for name, snapshot in snapshots.items())
+    return Picture(draw(title, list(snapshots.items())), alt)
+
+
+def _spoken(snapshot: Snapshot) -> str:
+    groups = snapshot.groups(pte.MAPPING)
+    said = [f"{str(group).replace('?', ' unknown')}" for group in groups[:_SPOKEN_GROUPS]]
+    if len(groups) > len(said):
+        said.append(f"and {len(groups) - len(said)} more groups")
+        looks, which = looks_of(snapshot.states, snapshot.known)
+        counts = np.bincount(which, minlength=len(looks)).tolist()
+        said.append("in all " + ", ".join(f"{count} {look.words}" for look, count in zip(looks, counts, strict=True)))
+    return "; ".join(said)

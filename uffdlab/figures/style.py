@@ -1,0 +1,17 @@
+"""How all figures look: colours, sizes, and what matplotlib is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+PAPER, INK, FAINT, LINE = "#FFFFFF", "#1A1A1A", "#595959", "#7A7A7A"
+TITLE, PANEL, SMALL = 12.0, 10.5, 8.5  # points
+DPI = 100  # of the layout; pictures are written at twice that
+POINTS = 72.0  # in an inch
+RC: Any = {
+    "hatch.linewidth": 0.7,
+    "svg.hashsalt": "uffdlab",
+    "svg.fonttype": "path",
+    "pdf.fonttype": 42,
+    "savefig.bbox": None,
+}

@@ -1,0 +1,157 @@
+"""Tables of raw entries and of their bits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from uffdlab import pte
+from uffdlab.errors import UsageError
+from uffdlab.figures.titles import what, where
+from uffdlab.listing import html_table
+from uffdlab.pte import State
+from uffdlab.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_TABLE_ROWS = 16
+
+
+class Table(NamedTuple):
+    """A table as data; shows itself as HTML with header cells, or as text."""
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+    def _repr_html_(self) -> str:
+        return html_table(self.title, self.heads, self.rows, self.note)
+
+    def __str__(self) -> str:
+        columns = list(zip(self.heads, *self.rows, strict=True))
+        widths = [max(map(len, column)) for column in columns]
+        lines = [
+            "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True)).rstrip()
+            for row in (self.heads, *self.rows)
+        ]
+        return "\n".join([self.title, *lines, *([self.note] if self.note else [])])
+
+
+# In which bit of a present page's word each state lies.
+_BITS = {
+    "x86-64": {
+        State.PRESENT: 0,
+        State.WRITABLE: 1,
+        State.UFFD_WP: 10,
+        State.ACCESSED: 5,
+        State.DIRTY: 6,
+        State.SOFT_DIRTY: 11,
+        State.HUGE: 7,
+        State.PROTNONE: 8,
+        State.SPECIAL: 9,
+    },
+    "arm64": {
+        State.PRESENT: 0,
+        State.WRITABLE: 51,
+        State.UFFD_WP: 58,
+        State.ACCESSED: 10,
+        State.DIRTY: 55,
+        State.SPECIAL: 56,
+    },
+    "pagemap": {
+        State.PRESENT: 63,
+        State.SWAPPED: 62,
+        State.FILE: 61,
+        State.GUARD: 58,
+        State.UFFD_WP: 57,
+        State.EXCLUSIVE: 56,
+        State.SOFT_DIRTY: 55,
+    },
+    "pagemap-scan": {
+        State.PRESENT: 3,
+        State.SWAPPED: 4,
+        State.FILE: 2,
+        State.GUARD: 8,
+        State.HUGE: 6,
+        State.SPECIAL: 5,
+        State.SOFT_DIRTY: 7,
+    },
+}
+_ALWAYS = (State.PRESENT, State.WRITABLE, State.UFFD_WP, State.DIRTY, State.ACCESSED, State.SOFT_DIRTY)
+
+
+def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table:
+    """Make a table of raw entries and the bits they hold: 1, 0, or ? where this witness cannot know.
+
+    Parameters
+    ----------
+    snapshot : Snapshot
+    pages : iterable of int, optional
+        Page numbers in the region; the first page of each group (at most 16) if not given.
+
+    Raises
+    ------
+    UsageError
+        If the snapshot does not have one of the pages.
+    """
+    note = ""
+    if pages is None:
+        groups = snapshot.groups()
+        pages = [group.first for group in groups[:_TABLE_ROWS]]
+        if len(groups) > _TABLE_ROWS:
+            note = f"the first pages of {_TABLE_ROWS} groups of {len(groups)}"
+    chosen = [snapshot[_index(snapshot, page)] for page in pages]
+    set_somewhere = State(0)
+    for page in chosen:
+        set_somewhere |= State(int(page.states[0]))
+    bits = [*_ALWAYS, *(state for state in State if state not in _ALWAYS and state in set_somewhere)]
+    number = _BITS[snapshot.form]
+    heads = ["page", "raw word", "level", "frame"]
+    heads += [f"{pte.state_name(bit)} ({number[bit]})" if bit in number else pte.state_name(bit) for bit in bits]
+    rows = []
+    for page in chosen:
+        states, known = int(page.states[0]), int(page.known[0])
+        frame = int(page.frames()[0])
+        rows.append(
+            (
+                str(page.first),
+                f"{int(page.words[0]):#018x}",
+                pte.LEVEL_NAMES[int(page.levels[0])] or "?",
+                f"{frame:#x}" if frame >= 0 else "",
+                *(("1" if states & bit else "0") if known & bit else "?" for bit in bits),
+                pte.describe(states, known),
+            )
+        )
+    return Table(f"{what(snapshot)}{where(snapshot)}", (*heads, "in words"), tuple(rows), note)
+
+
+def entry(snapshot: Snapshot, page: int) -> Table:
+    """Take one page's raw word apart, bit by bit, highest first.
+
+    Raises
+    ------
+    UsageError
+        If the snapshot does not have the page.
+    """
+    one = snapshot[_index(snapshot, page)]
+    word, level = int(one.words[0]), int(one.levels[0])
+    rows = tuple(
+        (
+            str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}",
+            bit.name,
+            str(bit.value) if bit.width <= 5 else f"{bit.value:#x}",
+            bit.meaning,
+        )
+        for bit in pte.explain(one.form, word, level)
+    )
+    at = f" in a {pte.LEVEL_NAMES[level]}" if level else ""
+    title = f"{one.region}, page {page}{where(one)}: {word:#018x}{at}"
+    return Table(title, ("bit", "name", "value", "means"), rows, pte.describe(one.states[0], one.known[0]))
+
+
+def _index(snapshot: Snapshot, page: int) -> int:
+    if page not in snapshot.pages:
+        last = snapshot.first + len(snapshot) - 1
+        raise UsageError(f"this snapshot has pages {snapshot.first} to {last}; there is no page {page}")
+    return page - snapshot.first

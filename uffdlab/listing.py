@@ -1,0 +1,44 @@
+"""Page numbers in words, and tables in HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable
+
+import numpy as np
+
+_SHOWN_RANGES = 8
+
+
+def pages_in_words(first: int, last: int) -> str:
+    """Write a run of pages: ``page 3``, ``pages 3–7``."""
+    return f"page {first}" if first == last else f"pages {first}–{last}"
+
+
+def page_ranges(pages: Iterable[int]) -> str:
+    """Write page numbers as ranges: ``0–31, 40, 48–63``; after the eighth, an ellipsis."""
+    numbers = np.asarray(sorted(pages), dtype=np.int64)
+    if not numbers.size:
+        return ""
+    ends = [*(np.flatnonzero(np.diff(numbers) != 1) + 1).tolist(), numbers.size]
+    ranges, low = [], 0
+    for end in ends:
+        first, last = int(numbers[low]), int(numbers[end - 1])
+        ranges.append(str(first) if first == last else f"{first}–{last}")
+        low = end
+    shown = ranges[:_SHOWN_RANGES]
+    return ", ".join([*shown, "…"] if len(ranges) > len(shown) else shown)
+
+
+def html_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
+    """Write a table with a caption and row and column headers; everything is escaped."""
+    head = "".join(f'<th scope="col" style="text-align:left">{html.escape(text)}</th>' for text in heads)
+    body = ""
+    for first, *rest in rows:
+        cells = "".join(f'<td style="text-align:left">{html.escape(text)}</td>' for text in rest)
+        body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
+    foot = f"<p>{html.escape(note)}</p>" if note else ""
+    return (
+        f'<table><caption style="text-align:left">{html.escape(title)}</caption>'
+        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{foot}"
+    )
