@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import functools
 import html
 import io
 import threading
@@ -149,8 +150,9 @@ class FaultLog(_export.Pictured, LiveWidget):
             self._kept.append((entry.started_ns, entry.text))
             if isinstance(entry.what, Fault):
                 fault = entry.what
-                self._tally[_kind(fault)] += 1
-                self._points.append((entry.started_ns, fault.page or 0, _kind(fault)))
+                kind = _kind(fault)
+                self._tally[kind] += 1
+                self._points.append((entry.started_ns, fault.page or 0, kind))
                 if len(self._faults) > _KEPT:
                     self._faults.pop(next(iter(self._faults)))
                 self._faults[fault.address & ~0xFFF] = fault, time.monotonic()
@@ -306,5 +308,12 @@ class FaultLog(_export.Pictured, LiveWidget):
 
 
 def _kind(fault: Fault) -> str:
+    return _kind_of(int(fault.flags))
+
+
+@functools.cache
+def _kind_of(flags: int) -> str:
+    # Looked up, not made anew for each of ten thousand messages a second.
+    fault = Fault(None, "", 0, uapi.FaultFlag(flags), 0, 0)
     words = [name for name in ("minor", "wp", "missing") if getattr(fault, name)] or ["other"]
     return f"{words[0]}, {'write' if fault.write else 'read'}"
