@@ -35,10 +35,10 @@ lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
 	exec $(python) -m jupyter lab "$${root[@]}" --ServerApp.root_dir=notebooks \
 		--LabApp.default_url=/lab/tree/minor_wp.ipynb $(LABFLAGS)
 
-.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long
+.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-debug
 test: setup-test ## every check and test, and how long each part took
 	@$(python) tests/run.py
-test-check test-unit test-kernels test-vm test-notebook test-browser test-long: setup-test # one part of `make test`
+test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-debug: setup-test # one part of `make test`
 	@$(python) tests/run.py $(@:test-%=%)
 
 .PHONY: check
@@ -63,4 +63,5 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 	@echo "One part of the tests alone: make test-check, test-unit, test-kernels, test-vm, test-notebook, test-browser."
 	@echo "make test-long runs what make test leaves out: every memory type on every kernel, every widget."
+	@echo "make test-debug runs the series' selftests and ten minutes of random calls on a kernel with KASAN and lockdep."
 	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."

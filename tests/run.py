@@ -1,4 +1,4 @@
-"""Runs the parts of `make test` and says how long each took:  python tests/run.py [PART…]   (all but `long` if none).
+"""Runs the parts of `make test` and says how long each took:  python tests/run.py [PART…]   (the usual if none).
 
 A part that fails does not stop the ones after it. Ends with 0 when all passed, with 1 otherwise.
 """
@@ -66,8 +66,12 @@ PARTS = {
     "browser": Part([_pytest("browser", "-m", "not long", "tests/browser")], 15),
     # Every memory type on every kernel, every widget against a real VM: only when it is named.
     "long": Part([_pytest("long", "-m", "long", "tests/vm", "tests/browser")], 60),
+    # A kernel with KASAN and lockdep: an hour to build and to run, so only when it is named.
+    "debug": Part(
+        [_module("uffdlab", "kernel", "build", "6.1-series+debug"), _pytest("debug", "-s", "tests/debug")], 240
+    ),
 }
-USUAL = [name for name in PARTS if name != "long"]
+USUAL = [name for name in PARTS if name not in {"long", "debug"}]
 BOOTING = {"vm", "notebook", "browser", "long"}
 
 

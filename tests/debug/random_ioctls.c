@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * random_ioctls SECONDS SEED: every userfaultfd ioctl with random flags and ranges, from several threads at once, while
+ * others touch the pages and one answers the faults.  What comes back does not matter: the kernel must stay well.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef UFFDIO_CONTINUE_MODE_WP
+#define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
+#endif
+
+enum { PAGES = 16, CALLERS = 2, TOUCHERS = 2, KINDS = 3 };
+
+static struct arena {
+	const char *name;
+	size_t page;
+	char *start;	/* registered */
+	char *alias;	/* the same file pages, not registered; or none */
+	int uffd;
+	char *source;	/* what UFFDIO_COPY takes */
+	unsigned long calls, done, faults, touches, signals;
+} arenas[KINDS] = { { .name = "anon" }, { .name = "shmem" }, { .name = "hugetlb" } };
+
+static volatile int stop;
+static __thread sigjmp_buf trap;
+static __thread unsigned int state;
+
+struct job {
+	struct arena *arena;
+	unsigned int seed;
+};
+
+static unsigned int any(unsigned int below)
+{
+	state = state * 1664525u + 1013904223u;
+	return (state >> 8) % below;
+}
+
+static void trapped(int number)
+{
+	siglongjmp(trap, number);
+}
+
+/* One to four pages; once in a while a range that is none. */
+static struct uffdio_range some_range(struct arena *arena)
+{
+	unsigned int first = any(PAGES), count = 1 + any(4);
+	struct uffdio_range range;
+
+	if (first + count > PAGES)
+		count = PAGES - first;
+	range.start = (unsigned long)arena->start + first * arena->page;
+	range.len = count * arena->page;
+	if (any(64) == 0)
+		range.start += any(2) ? 8 : PAGES * arena->page;
+	if (any(64) == 0)
+		range.len = any(2) ? 0 : range.len + 8;
+	return range;
+}
+
+static int answer(struct arena *arena, struct uffdio_range range)
+{
+	__u64 from = (unsigned long)arena->source;
+	struct uffdio_copy copy = { range.start, from, range.len, any(4), 0 };
+	struct uffdio_zeropage zero = { range, any(2), 0 };
+	struct uffdio_continue cont = { range, any(4), 0 };
+	struct uffdio_writeprotect protect = { range, any(4) };
+
+	switch (any(5)) {
+	case 0:
+		return ioctl(arena->uffd, UFFDIO_COPY, &copy);
+	case 1:
+		return ioctl(arena->uffd, UFFDIO_ZEROPAGE, &zero);
+	case 2:
+		return ioctl(arena->uffd, UFFDIO_CONTINUE, &cont);
+	case 3:
+		return ioctl(arena->uffd, UFFDIO_WRITEPROTECT, &protect);
+	default:
+		return ioctl(arena->uffd, UFFDIO_WAKE, &range);
+	}
+}
+
+static int change(struct arena *arena, struct uffdio_range range)
+{
+	struct uffdio_register reg = { range, any(8), 0 };
+	char *there = (char *)(unsigned long)range.start;
+	pid_t child;
+
+	switch (any(7)) {
+	case 0:
+	case 1:
+		return ioctl(arena->uffd, UFFDIO_REGISTER, &reg);
+	case 2:
+		return ioctl(arena->uffd, UFFDIO_UNREGISTER, &range);
+	case 3:
+		return madvise(there, range.len, MADV_DONTNEED);
+	case 4:
+		if (!arena->alias)
+			return madvise(there, range.len, any(2) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
+		return madvise(arena->alias + (there - arena->start), range.len, MADV_REMOVE);
+	case 5:
+		return mprotect(there, range.len, any(3) ? PROT_READ | PROT_WRITE : PROT_READ);
+	default:
+		if (any(8))
+			return 0;
+		child = fork();
+		if (child == 0)
+			_exit(0);
+		return child < 0 ? -1 : waitpid(child, NULL, 0) < 0;
+	}
+}
+
+static void *caller(void *argument)
+{
+	struct job *job = argument;
+	struct arena *arena = job->arena;
+
+	state = job->seed;
+	while (!stop) {
+		struct uffdio_range range = some_range(arena);
+		int result = any(4) ? answer(arena, range) : change(arena, range);
+
+		__atomic_add_fetch(&arena->calls, 1, __ATOMIC_RELAXED);
+		if (result == 0)
+			__atomic_add_fetch(&arena->done, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void *toucher(void *argument)
+{
+	struct job *job = argument;
+	struct arena *arena = job->arena;
+
+	state = job->seed;
+	while (!stop) {
+		size_t offset = any(PAGES) * arena->page + any(arena->page);
+		volatile char *byte = (arena->alias && any(4) == 0 ? arena->alias : arena->start) + offset;
+
+		__atomic_add_fetch(&arena->touches, 1, __ATOMIC_RELAXED);
+		if (sigsetjmp(trap, 1)) {
+			__atomic_add_fetch(&arena->signals, 1, __ATOMIC_RELAXED);
+			continue;
+		}
+		if (any(2))
+			*byte = 1;
+		else
+			(void)*byte;
+	}
+	return NULL;
+}
+
+/* Whatever the answer was worth, the thread is woken, and faults again if it has to. */
+static void *handler(void *argument)
+{
+	struct job *job = argument;
+	struct arena *arena = job->arena;
+	struct uffd_msg message;
+
+	state = job->seed;
+	while (!stop) {
+		struct pollfd look = { arena->uffd, POLLIN, 0 };
+		struct uffdio_range range = { 0, arena->page };
+
+		if (poll(&look, 1, 50) <= 0 || read(arena->uffd, &message, sizeof(message)) != sizeof(message))
+			continue;
+		if (message.event != UFFD_EVENT_PAGEFAULT)
+			continue;
+		__atomic_add_fetch(&arena->faults, 1, __ATOMIC_RELAXED);
+		range.start = message.arg.pagefault.address & ~(arena->page - 1);
+		answer(arena, range);
+		ioctl(arena->uffd, UFFDIO_WAKE, &range);
+	}
+	return NULL;
+}
+
+static int set_up(struct arena *arena, int kind)
+{
+	struct uffdio_api api = { UFFD_API, 0, 0 };
+	struct uffdio_register reg;
+	size_t size;
+	int fd;
+
+	arena->page = kind == 2 ? 2UL << 20 : 4096;
+	size = PAGES * arena->page;
+	if (kind == 0) {
+		arena->start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	} else {
+		fd = memfd_create(arena->name, kind == 2 ? MFD_HUGETLB : 0);
+		if (fd < 0 || ftruncate(fd, size))
+			return -1;
+		arena->start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		arena->alias = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		if (arena->alias == MAP_FAILED)
+			return -1;
+	}
+	arena->source = mmap(NULL, 4 * arena->page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	arena->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (arena->start == MAP_FAILED || arena->source == MAP_FAILED || arena->uffd < 0)
+		return -1;
+	memset(arena->source, 7, 4 * arena->page);
+	/* The missing, minor and wp features; none of the events, at which callers would wait. */
+	api.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MISSING_SHMEM |
+		       UFFD_FEATURE_MINOR_HUGETLBFS | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+	if (ioctl(arena->uffd, UFFDIO_API, &api))
+		return -1;
+	reg.range.start = (unsigned long)arena->start;
+	reg.range.len = size;
+	reg.mode = kind ? 7 : 3;
+	return ioctl(arena->uffd, UFFDIO_REGISTER, &reg);
+}
+
+int main(int count, char **words)
+{
+	pthread_t threads[KINDS][CALLERS + TOUCHERS + 1];
+	struct job jobs[KINDS][CALLERS + TOUCHERS + 1];
+	struct sigaction action = { .sa_handler = trapped };
+	unsigned int seconds, seed;
+	int kind, each, used = 0;
+
+	if (count != 3)
+		return 2;
+	seconds = atoi(words[1]);
+	seed = strtoul(words[2], NULL, 0);
+	sigaction(SIGBUS, &action, NULL);
+	sigaction(SIGSEGV, &action, NULL);
+	for (kind = 0; kind < KINDS; kind++) {
+		if (set_up(&arenas[kind], kind)) {
+			printf("%s: left out, %s\n", arenas[kind].name, strerror(errno));
+			arenas[kind].uffd = -1;
+			continue;
+		}
+		used++;
+		for (each = 0; each < CALLERS + TOUCHERS + 1; each++) {
+			jobs[kind][each] = (struct job){ &arenas[kind], seed + 7919 * (16 * kind + each) };
+			pthread_create(&threads[kind][each], NULL,
+				       each < CALLERS ? caller : each < CALLERS + TOUCHERS ? toucher : handler,
+				       &jobs[kind][each]);
+		}
+	}
+	sleep(seconds);
+	stop = 1;
+	for (kind = 0; kind < KINDS; kind++)
+		if (arenas[kind].uffd >= 0)
+			close(arenas[kind].uffd);	/* lets go of who still waits */
+	for (kind = 0; kind < KINDS; kind++) {
+		struct arena *arena = &arenas[kind];
+
+		if (arena->uffd < 0)
+			continue;
+		for (each = 0; each < CALLERS + TOUCHERS + 1; each++)
+			pthread_join(threads[kind][each], NULL);
+		printf("%s: %lu calls, %lu did something, %lu faults, %lu touches, %lu of them ended by a signal\n",
+		       arena->name, arena->calls, arena->done, arena->faults, arena->touches, arena->signals);
+	}
+	return used ? 0 : 1;
+}

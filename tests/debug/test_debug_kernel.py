@@ -1,0 +1,116 @@
+"""The series on a kernel that checks itself: nothing that it is made to do may make it complain."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from uffdlab.kernels import selftests
+from uffdlab.lab import Lab
+from uffdlab.random_calls import play_randomly
+from uffdlab.selftest import ktap, plan, run
+
+KERNEL = "6.1-series+debug"
+SECONDS = float(os.environ.get("UFFDLAB_DEBUG_SECONDS", "600"))
+MODEL_SECONDS = SECONDS / 5
+SEED = int(os.environ.get("UFFDLAB_DEBUG_SEED", str(time.time_ns() % 1_000_000)))
+
+# What KASAN, lockdep, the page-table checks and plain assertions say first.
+COMPLAINT = re.compile(
+    r"BUG: |WARNING: |kernel BUG at|KASAN|Oops|general protection fault|inconsistent lock state|suspicious RCU usage|"
+    r"sleeping function called|page_table_check|debug_vm_pgtable: .*(fail|bad)|Bad page|Bad rss|lockdep is turned off|"
+    r"refcount_t: |unable to handle|hung_task|soft lockup|rcu.*stall"
+)
+
+
+def complaints(log):
+    return [line for line in log.splitlines() if COMPLAINT.search(line)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[    1.2] BUG: KASAN: use-after-free in mfill_atomic_pte_copy+0x1/0x2",
+        "[    1.2] WARNING: possible circular locking dependency detected",
+        "[    1.2] BUG: sleeping function called from invalid context at mm/userfaultfd.c:1",
+        "[    1.2] WARNING: CPU: 0 PID: 1 at mm/page_table_check.c:1 page_table_check_set+0x1/0x2",
+        "[    1.2] kernel BUG at mm/hugetlb.c:1!",
+    ],
+)
+def test_a_complaint_is_seen(line):
+    assert complaints(f"[    1.1] all is well\n{line}\n[    1.3] and again") == [line]
+
+
+@pytest.fixture(scope="module")
+def lab():
+    with Lab(KERNEL, memory_mib=2048, cpus=2) as lab:
+        lab.exec(["dmesg", "-n", "8"])  # all of the log on the console from here on
+        yield lab
+
+
+@pytest.fixture
+def silent(lab):
+    yield
+    log = lab.exec(["dmesg"]).text + lab.console
+    assert complaints(log) == []
+    # lockdep goes silent for good at its first complaint, and when it runs out of room.
+    assert re.search(r"debug_locks: +1\b", lab.exec(["cat", "/proc/lockdep_stats"]).text)
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(600)
+def test_the_kernel_checks_itself(lab):
+    config = lab.exec(["zcat", "/proc/config.gz"]).text
+    for option in ("KASAN", "DEBUG_VM", "DEBUG_VM_PGTABLE", "PAGE_TABLE_CHECK", "PROVE_LOCKING", "DEBUG_ATOMIC_SLEEP"):
+        assert f"CONFIG_{option}=y" in config.splitlines()
+    assert complaints(lab.exec(["dmesg"]).text) == []
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(4 * 3600)
+def test_the_selftests_of_the_series(lab, silent):
+    tests = selftests.of_kernel(KERNEL)
+    calls = plan(tests)
+    lines = []
+
+    def say(line):
+        lines.append(line)
+        sys.stdout.write(f"{line}\n")
+
+    good = ktap(lab, tests, calls, run(lab, tests, calls, deadline=1800), say)
+    assert good, "\n".join(lines)
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(SECONDS + 900)
+def test_random_ioctls_from_several_threads(lab, silent, tmp_path):
+    program = tmp_path / "random_ioctls"
+    source = Path(__file__).with_name("random_ioctls.c")
+    subprocess.run(["cc", "-Wall", "-Werror", "-O2", "-pthread", source, "-o", program], check=True)
+    lab.call("agent.reserve_hugepages", 2 << 20, 40)
+    sys.stdout.write(f"UFFDLAB_DEBUG_SEED={SEED}\n")
+    done = lab.exec([program.name, f"{SECONDS:.0f}", str(SEED)], push=[program], deadline=SECONDS + 600)
+    sys.stdout.write(done.text)
+    assert (done.status, done.stderr) == (0, b"")
+    assert [line.partition(":")[0] for line in done.text.splitlines()] == ["anon", "shmem", "hugetlb"]
+    assert all(re.search(r" [1-9]\d* did something, [1-9]", line) for line in done.text.splitlines())
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(MODEL_SECONDS + 600)
+def test_random_calls_against_the_model(lab, silent):
+    count = play_randomly(lab, MODEL_SECONDS, SEED)
+    sys.stdout.write(f"{count.calls} calls on {count.regions} regions in {MODEL_SECONDS:.0f} s, seed {SEED}\n")
+    assert count.calls > 10
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(300)
+def test_a_complaint_of_the_kernel_would_be_found(lab):
+    lab.exec(["sh", "-c", "echo '<4>WARNING: said on purpose' >/dev/kmsg"])
+    assert complaints(lab.exec(["dmesg"]).text) != []
+    assert complaints(lab.console) != []
