@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from uffdlab.kernels.selftests import Selftests
     from uffdlab.lab import Lab
 
-DEADLINE = 600.0  # seconds for one program
+DEADLINE = 1800.0  # seconds for one program; uffd-unit-tests alone takes minutes under emulation
 MEMORY_MIB, CPUS = 1536, 2
 
 _HUGE = 2 << 20
