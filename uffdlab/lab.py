@@ -94,7 +94,7 @@ class Lab:
         else:
             self.kernel = str(kernel or machine.name)
             self._machine = machine
-        self._programs = Programs(self._machine)
+        self._programs = Programs(lambda: self._machine)
         self._closed = False
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()

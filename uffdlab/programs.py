@@ -63,14 +63,15 @@ class Execution:
 
 
 class Programs:
-    """What runs programs in one machine's guest.
+    """What runs programs in a lab's guest.
 
     Parameters
     ----------
-    machine : Machine
+    machine : callable
+        Gives the machine that the lab has now.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Callable[[], Machine]) -> None:
         self._machine = machine
         self._keys = itertools.count(1)
         self._tools = threading.Lock()
@@ -89,7 +90,7 @@ class Programs:
         if not deadline > 0:
             raise UsageError(f"deadline={deadline}: a program needs more than 0 seconds")
         self._have_tools()
-        folder = self._machine.call("agent.exec_folder")
+        folder = self._machine().call("agent.exec_folder")
         try:
             for file in files:
                 data = file.read_bytes()
@@ -98,12 +99,12 @@ class Programs:
             try:
                 return self._run(argv, folder, deadline, on_output, most_output, env)
             except ProgramError as error:
-                if error.kind == "no-program" and not self._machine.call("agent.exists", [_SHELL])[0]:
+                if error.kind == "no-program" and not self._machine().call("agent.exists", [_SHELL])[0]:
                     error.add_note(_NO_TOOLS)
                 raise
         finally:
             with contextlib.suppress(MachineError, LabClosed):  # then the folder is gone too
-                self._machine.call("agent.exec_discard", folder)
+                self._machine().call("agent.exec_discard", folder)
 
     def _run(
         self,
@@ -120,12 +121,12 @@ class Programs:
         def ask() -> None:
             limits = deadline, most_output, dict(env or {})
             try:
-                end = self._machine.call("agent.exec", key, argv, folder, *limits, deadline=deadline + _GRACE)
+                end = self._machine().call("agent.exec", key, argv, folder, *limits, deadline=deadline + _GRACE)
                 ears.ended(int(end["status"]))
             except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
                 ears.ended(error)
 
-        unsubscribe = self._machine.notify_to(ears.hear)
+        unsubscribe = self._machine().notify_to(ears.hear)
         started = time.monotonic()
         waiter = threading.Thread(target=ask, name="uffdlab-exec", daemon=True)
         waiter.start()
@@ -133,7 +134,7 @@ class Programs:
             end = ears.listen(on_output)
         except BaseException:  # Ctrl-C, or what on_output raised
             with contextlib.suppress(MachineError, AgentError, LabClosed):
-                self._machine.call("agent.exec_kill", key)
+                self._machine().call("agent.exec_kill", key)
             raise
         finally:
             unsubscribe()
@@ -146,25 +147,25 @@ class Programs:
 
     def _put(self, path: str, data: bytes, *, executable: bool) -> None:
         for at in range(0, len(data) or 1, _CHUNK):
-            self._machine.call("agent.put", path, data[at : at + _CHUNK], at > 0, executable)
+            self._machine().call("agent.put", path, data[at : at + _CHUNK], at > 0, executable)
 
     def _have_tools(self) -> None:
         # A guest of ours has nothing but Python: the shell and its tools come when they are first needed.
         with self._tools:
-            if self._machine.call("agent.exists", [_SHELL])[0]:
+            if self._machine().call("agent.exists", [_SHELL])[0]:
                 return
             tools = shutil.which("busybox")
             if tools is None:
                 return
             data = Path(tools).read_bytes()
-            folder = self._machine.call("agent.exec_folder")
+            folder = self._machine().call("agent.exec_folder")
             try:
                 self._put(f"{folder}/busybox", data, executable=True)
                 self._put_libraries(folder, Path(tools), data)
                 for line in _INSTALL:
                     self._run(["./busybox", *line], folder)
             finally:
-                self._machine.call("agent.exec_discard", folder)
+                self._machine().call("agent.exec_discard", folder)
 
     def _put_libraries(self, folder: str, file: Path, data: bytes) -> None:
         # Which ones are missing, the loader in the guest knows; where they are, the loader here.
@@ -175,7 +176,7 @@ class Programs:
         if not loader:
             return
         here: dict[str, Path] | None = None
-        if not self._machine.call("agent.exists", [loader])[0]:
+        if not self._machine().call("agent.exists", [loader])[0]:
             self._put(loader, _read(Path(loader), file), executable=True)
         if _GLIBC not in loader or not os.access(file, os.X_OK):
             return
@@ -201,7 +202,7 @@ class Programs:
         if not any(word in data for word in (b"pthread_cancel", b"pthread_exit")):
             return
         where = f"{folder}/.lib/{_UNWINDER}"
-        if any(self._machine.call("agent.exists", [where, f"/usr/lib/{_UNWINDER}"])):
+        if any(self._machine().call("agent.exists", [where, f"/usr/lib/{_UNWINDER}"])):
             return
         libc = _libraries(file).get("libc.so.6")
         if libc is not None and (libc.parent / _UNWINDER).is_file():

@@ -23,7 +23,7 @@ def machine():
 
 @pytest.fixture
 def run(machine):
-    yield Programs(machine).run
+    yield Programs(lambda: machine).run
     assert not list(Path("/tmp").glob(f"uffdlab-{machine.hello['pid']}-*"))
 
 
@@ -56,7 +56,7 @@ def test_the_end_by_a_signal(run, signal, status):
 def test_pushed_bytes_come_back_as_they_are(machine, tmp_path_factory, data):
     file = tmp_path_factory.mktemp("push") / "data"
     file.write_bytes(data)
-    assert Programs(machine).run(["cat", "data"], [file]).stdout == data
+    assert Programs(lambda: machine).run(["cat", "data"], [file]).stdout == data
 
 
 def test_a_pushed_program_is_found_and_keeps_its_mode(run, tmp_path):
@@ -152,7 +152,9 @@ def test_it_dies_with_the_host():
 
     def run():
         with pytest.raises(Exception, match="closed"):
-            Programs(machine).run(["sh", "-c", "echo $$; pwd; sleep 1000"], on_output=lambda _s, data: heard.put(data))
+            Programs(lambda: machine).run(
+                ["sh", "-c", "echo $$; pwd; sleep 1000"], on_output=lambda _s, data: heard.put(data)
+            )
 
     thread = threading.Thread(target=run)
     thread.start()
