@@ -11,16 +11,20 @@ from uffdlab.machines import memory
 
 FOUR_GIB_FRAME = (1 << 32) // 4096
 
-# As `info registers -a` of QEMU 7.2 prints it.
-REGISTERS = """
-CPU#0
+# As `info registers -a` of QEMU 7.2 prints it, but for lines of other registers.
+CPU = """
+CPU#{number}
 RAX=0000000000000000 RBX=ffffffff81a12640
-CR0=80050033 CR2=00007f0b1a2c3000 CR3=0000000001bfa801 CR4=000006f0
+CR0={cr0:08x} CR2=00007f0b1a2c3000 CR3={cr3:016x} CR4={cr4:08x}
 DR0=0000000000000000 DR1=0000000000000000
-
-CPU#1
-CR0=80050033 CR2=0000000000000000 CR3=0000000103f0c000 CR4=00001ef0
+CCS=0000000000000000 CCD=0000000000000000 CCO=LOGICB
+EFER={efer:016x}
+FCW=037f FSW=0000 [ST=0] FTW=00 MXCSR=00001f80
 """
+LONG = {"cr0": 0x80050033, "efer": 0xD01}
+REGISTERS = CPU.format(number=0, cr3=0x1BFA801, cr4=0x6F0, **LONG) + CPU.format(
+    number=1, cr3=0x103F0C000, cr4=0x1EF0, **LONG
+)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +37,21 @@ def test_the_split(size_mib, below_mib):
 def test_registers():
     assert memory.parse_roots(REGISTERS) == [(0x1BFA000, 4), (0x103F0C000, 5)]
     assert memory.parse_roots("") == []
+
+
+@pytest.mark.parametrize(
+    ("cr0", "cr4", "efer", "levels"),
+    [
+        (0x60000010, 0, 0, 0),  # after a reset
+        (0x80000011, 0, 0, 2),
+        (0x80000011, 0x20, 0x800, 3),
+        (0x80050033, 0x6F0, 0xD01, 4),
+        (0x80050033, 0x16F0, 0xD01, 5),
+    ],
+)
+def test_paging_modes(cr0, cr4, efer, levels):
+    registers = CPU.format(number=0, cr0=cr0, cr3=0x5000, cr4=cr4, efer=efer)
+    assert memory.parse_roots(registers) == [(0x5000, levels)]
 
 
 class Monitor:

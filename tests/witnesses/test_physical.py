@@ -269,6 +269,15 @@ def test_an_unknown_paging_mode_is_named():
         witness(memory).read(Region(0x1000, 1), 0, 1)
 
 
+def test_a_processor_that_was_not_started_is_passed_over():
+    memory = FakeMemory()
+    memory.candidates = [(0, 0), (memory.root << 12, 4)]
+    assert len(witness(memory).read(Region(0x1000, 1), 0, 1)) == 1
+    memory.candidates = [(0, 0)]
+    with pytest.raises(WitnessError, match="none of the 0 page tables"):
+        witness(memory).read(Region(0x1000, 1), 0, 1)
+
+
 def test_a_beacon_in_a_huge_page_is_found():
     memory = FakeMemory()
     data = 1024

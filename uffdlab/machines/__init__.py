@@ -82,7 +82,7 @@ class PhysicalMemory(Protocol):
         ...
 
     def root_candidates(self) -> list[tuple[int, int]]:
-        """Return (physical address of the top page table, 4 or 5 levels) of each vCPU now."""
+        """Return (physical address of the top page table, its levels: 0 while paging is off) of each vCPU now."""
         ...
 
     def paused(self) -> AbstractContextManager[None]:

@@ -21,7 +21,12 @@ FRAME = 4096  # bytes
 _FOUR_GIB = 1 << 32
 _LEVEL_5 = 1 << 12  # CR4.LA57, Intel SDM vol. 3, 2.5
 _CR3_FRAME = 0x000F_FFFF_FFFF_F000  # bits 51:12
-_REGISTERS = re.compile(r"\bCR3=([0-9a-f]+) CR4=([0-9a-f]+)", re.IGNORECASE)
+_PAGING = 1 << 31  # CR0.PG
+_PAE = 1 << 5  # CR4.PAE
+_LONG_MODE = 1 << 10  # EFER.LMA
+_REGISTERS = re.compile(
+    r"\bCR0=([0-9a-f]+) CR2=[0-9a-f]+ CR3=([0-9a-f]+) CR4=([0-9a-f]+).*?\bEFER=([0-9a-f]+)", re.IGNORECASE | re.DOTALL
+)
 
 
 def below_4g(size: int) -> int:
@@ -33,10 +38,23 @@ def below_4g(size: int) -> int:
 
 
 def parse_roots(registers: str) -> list[tuple[int, int]]:
-    """Return (physical address of the top page table, 4 or 5 levels) for each vCPU in ``info registers -a``."""
+    """Return (physical address of the top page table, its levels) for each vCPU in ``info registers -a``.
+
+    4 or 5 levels in 64-bit mode, 3 or 2 in 32-bit mode, 0 while paging is off: a processor that was never started.
+    """
     return [
-        (int(cr3, 16) & _CR3_FRAME, 5 if int(cr4, 16) & _LEVEL_5 else 4) for cr3, cr4 in _REGISTERS.findall(registers)
+        (int(cr3, 16) & _CR3_FRAME, _levels(int(cr0, 16), int(cr4, 16), int(efer, 16)))
+        for cr0, cr3, cr4, efer in _REGISTERS.findall(registers)
     ]
+
+
+def _levels(cr0: int, cr4: int, efer: int) -> int:
+    # Intel SDM vol. 3, 4.1.1, "Four Paging Modes"
+    if not cr0 & _PAGING:
+        return 0
+    if not efer & _LONG_MODE:
+        return 3 if cr4 & _PAE else 2
+    return 5 if cr4 & _LEVEL_5 else 4
 
 
 class SharedMemory:
@@ -133,7 +151,7 @@ class SharedMemory:
         return data[start : start + size]
 
     def root_candidates(self) -> list[tuple[int, int]]:
-        """Return (physical address of the top page table, 4 or 5 levels) of each vCPU at this moment."""
+        """Return (physical address of the top page table, its levels) of each vCPU at this moment."""
         self._check()
         with self._monitor.paused():
             return parse_roots(self._monitor.human("info registers -a"))

@@ -262,6 +262,7 @@ def _check(here: weakref.ref[QemuMachine]) -> None:
     if machine is None:
         raise errors.LabClosed("the machine was closed")
     machine._check()  # noqa: SLF001
+    machine._client.check()  # noqa: SLF001 - what a guest that has ended left in its RAM is not what it says
 
 
 def _ram_file(memory_mib: int) -> int:

@@ -170,6 +170,12 @@ class Client:
         """Tell the agent something that it does not answer; waits at most `deadline` seconds until it is sent."""
         self._send([_NOTIFICATION, method, params], time.monotonic() + deadline, method)
 
+    def check(self) -> None:
+        """Raise what callers would get, if the connection has ended."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+
     def subscribe(self, callback: Notified) -> Callable[[], None]:
         """Call `callback` with method and parameters of each notification; return what ends that.
 

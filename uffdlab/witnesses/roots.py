@@ -94,6 +94,8 @@ class RootFinder:
         with self._kick(self._patience):
             while True:
                 for address, levels in self._memory.root_candidates():
+                    if not levels:  # a processor that was not started
+                        continue
                     seen.add((address, levels))
                     root = Root(address >> 12, levels)
                     if levels in (4, 5) and self.holds(root):
