@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from uffdlab.errors import TargetLost, UsageError, WitnessError
+from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError
 from uffdlab.walk import Walk, Walks
 from uffdlab.witnesses import NAMES, KernelWitness, PagemapWitness, PhysicalWitness, ScanWitness, Witness
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     Ask = Callable[..., Any]
 
 _BULK_DEADLINE = 60.0  # seconds
+_SHELVED_FROM = 1 << 14  # pages
 
 
 class Looking:
@@ -57,6 +59,7 @@ class Looking:
         self._nonce = b""
         self._facts: dict[str, Any] | None = None
         self._made: dict[str, Witness] = {}
+        self._shelf = threading.Lock()
         self._gone: weakref.WeakKeyDictionary[Mapping, str] = weakref.WeakKeyDictionary()
 
     # --- what there is to look at
@@ -127,7 +130,7 @@ class Looking:
             "tracks_soft_dirty": bool(self.facts["tracks_soft_dirty"]),
         }
         if name == "pagemap":
-            return PagemapWitness(self._bulk("pagemap"), **common)
+            return PagemapWitness(self._read_pagemap, **common)
         if name == "scan":
             return ScanWitness(self._bulk("scan"), int(self.facts["scan"]["answered"]), **common)
         if name == "kernel":
@@ -161,6 +164,22 @@ class Looking:
             return answer
 
         return read
+
+    def _read_pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
+        over_the_wire = self._bulk("pagemap")
+        if pages < _SHELVED_FROM or self._physical() is None:
+            return over_the_wire(start, pages, page_size)
+        # So many words are left in the target's memory, and read out of the guest's RAM.
+        physical = self.witness("physical")
+        assert isinstance(physical, PhysicalWitness)
+        with self._shelf:
+            answer: dict[str, Any] = self._ask("pagemap", start, pages, page_size, 0, True, deadline=_BULK_DEADLINE)
+            if "at" not in answer:
+                return answer
+            try:
+                return {**answer, "words": physical.content(int(answer["at"]), 8 * pages)}
+            except (WitnessError, TypeError, ValueError):  # swapped out, or nonsense
+                return over_the_wire(start, pages, page_size)
 
     @contextlib.contextmanager
     def _spinning(self, seconds: float) -> Iterator[None]:
@@ -219,13 +238,13 @@ class Looking:
         """
         self.check_mapped(where.mapping, name or NAMES[0])
         if name is not None:
-            return self.witness(name).read(where.mapping, where.first, where.count), []
+            return self._asked(name, where), []
         failed: list[WitnessError] = []
         for candidate in NAMES:
             try:
                 if self._why_not(candidate):
                     continue
-                return self.witness(candidate).read(where.mapping, where.first, where.count), failed
+                return self._asked(candidate, where), failed
             except WitnessError as error:
                 failed.append(error)
             except TargetLost as error:
@@ -233,6 +252,13 @@ class Looking:
         for other in failed[1:]:
             failed[0].add_note(f"and {other}")
         raise failed[0]
+
+    def _asked(self, name: str, where: PageRange) -> Snapshot:
+        try:
+            return self.witness(name).read(where.mapping, where.first, where.count)
+        except MachineError as error:
+            error.add_note(f"{name} of {where.mapping.name} was asked when the machine failed")
+            raise
 
 
 def _both(region: Region) -> list[Mapping]:

@@ -1,8 +1,13 @@
-"""The physical witness in guests that are built otherwise: memory above 4 GiB, page-table isolation."""
+"""The physical witness in guests that are built otherwise: memory above 4 GiB, page-table isolation, five levels."""
+
+import os
+import subprocess
 
 import pytest
 
 from uffdlab import kernels
+from uffdlab.errors import MachineError, UffdlabError, WitnessError
+from uffdlab.kernels import apt, progress
 from uffdlab.lab import Lab
 from uffdlab.machines import initramfs, modules, qemu
 from uffdlab.pte import State
@@ -71,3 +76,84 @@ def test_two_labs_are_not_mistaken_for_each_other():
         assert here.start == there.start
         assert here.alias.snapshot("physical").has(State.PRESENT).all()
         assert not there.alias.snapshot("physical").has(State.PRESENT).any()
+
+
+class FiveLevels(qemu.Settings):
+    """A processor with five levels of page tables."""
+
+    @property
+    def cpu(self):
+        return super().cpu.replace("la57=off", "la57=on")
+
+
+@pytest.fixture(scope="module")
+def packaged_image(tmp_path_factory):
+    """Debian 13's kernel as it is packed: what unpacks a bzImage turns the fifth level on, the PVH entry does not."""
+    root = tmp_path_factory.mktemp("apt")
+    archive, suites = apt.DebianArchive(), ("trixie",)
+    found = archive.resolve("linux-image-cloud-amd64", suites, root, progress.Silent())
+    for deb in archive.download(found, suites, root, progress.Silent()):
+        subprocess.run(["dpkg-deb", "-x", deb, root / "unpacked"], check=True, timeout=120)
+    return next((root / "unpacked" / "boot").glob("vmlinuz-*"))
+
+
+def test_five_levels(packaged_image):
+    usual = settings("debian/trixie")
+    machine = qemu._boot(FiveLevels(**{**vars(usual), "image": packaged_image}), 120)
+    with Lab("debian/trixie", machine=machine) as lab:
+        with lab._looking._spinning(5):
+            assert {levels for _, levels in machine.physical.root_candidates()} == {5}
+        check(lab, levels=5)
+        above = 1 << 55  # no address of user space with four levels
+        assert [entry.name for entry in lab.walk(above)[0].entries] == ["PGD"]
+        assert "no P4D table" in str(lab.walk(above)[0])
+        with pytest.raises(WitnessError, match="no address of user space with 5 levels"):
+            lab.walk(1 << 56)
+
+
+def test_a_processor_that_was_never_started():
+    machine = qemu._boot(settings("6.1-series", cpus=2, append="maxcpus=1"), 60)
+    with Lab("6.1-series", machine=machine) as lab:
+        assert sorted(levels for _, levels in machine.physical.root_candidates()) == [0, 4]
+        check(lab)
+
+
+def test_several_targets_one_after_the_other_and_children():
+    with Lab("6.1-series") as lab:
+        for turn in range(3):
+            region = lab.map(pages=4, memory="anon")
+            region.fill(turn)
+            assert region.snapshot("physical").has(State.PRESENT).all()
+            assert not lab.cross_examine(region).disagreements
+            lab.restart_target()
+
+
+def test_a_target_that_is_stopped_is_read_all_the_same():
+    with Lab("6.1-series") as lab:
+        region = lab.map(pages=4, memory="anon")
+        region.fill()
+        first = region.snapshot("physical")
+        lab.exec(["kill", "-STOP", str(lab._looking.facts["pid"])])
+        assert (region.snapshot("physical").words == first.words).all()
+        lab.exec(["kill", "-CONT", str(lab._looking.facts["pid"])])
+        assert not lab.cross_examine(region).disagreements
+
+
+def test_a_guest_that_reboots_is_an_error_that_names_the_witness():
+    with Lab("6.1-series") as lab:
+        region = lab.map(pages=4, memory="anon")
+        region.snapshot("physical")
+        with pytest.raises(MachineError):
+            lab.exec(["reboot", "-f"], deadline=20)
+        for name in (None, "physical", "pagemap"):
+            with pytest.raises(UffdlabError) as caught:
+                region.snapshot(name)
+            said = [str(caught.value), *getattr(caught.value, "__notes__", [])]
+            assert any((name or "physical") in line for line in said), said
+
+
+def test_the_ram_file_cannot_be_cut_short():
+    with Lab("6.1-series") as lab:
+        with pytest.raises(PermissionError):
+            os.ftruncate(lab._machine._ram, 1 << 20)
+        check(lab)

@@ -134,3 +134,25 @@ def test_a_paused_guest_is_seen_at_one_moment(lab):
     sweep.result(60)  # and it goes on
     assert region.snapshot("physical").has(State.PRESENT).all()
     region.unmap()
+
+
+def test_many_pagemap_words_come_out_of_the_guest_s_ram(lab, monkeypatch):
+    region = lab.map(pages=1 << 15, memory="anon")
+    region[:300].fill()
+    region.sweep("read").result(60)
+    for clear in (False, True):
+        if clear:
+            lab.target_call("clear_soft_dirty")
+            region[:2].fill()
+        assert not lab.cross_examine(region).disagreements
+        found = region.snapshot("pagemap")
+        assert np.array_equal(found.frames(), region.snapshot("physical").frames())
+        assert bool(found.knows(State.SOFT_DIRTY).all()) is clear
+    assert found.has(State.SOFT_DIRTY).sum() == 2
+
+    def refuse(*_):
+        raise WitnessError("physical: not in RAM", witness="physical")
+
+    monkeypatch.setattr(lab._looking.witness("physical"), "content", refuse)
+    assert np.array_equal(region.snapshot("pagemap").words, found.words)
+    region.unmap()

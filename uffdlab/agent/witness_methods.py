@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from uffdlab.agent.witness_entries import Entries
-from uffdlab.agent.witness_pagemap import all_soft_dirty, check_mapped, words_of
+from uffdlab.agent.witness_pagemap import Shelf, all_soft_dirty, check_mapped, words_of
 from uffdlab.agent.witness_scan import Scan
 from uffdlab.agent.witness_soft_dirty import SoftDirty
 
@@ -22,6 +22,7 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
     sd = SoftDirty(beacon)
     scan = Scan(beacon, sd)
     entries = Entries(beacon)
+    shelf = Shelf()
 
     def tell_beacon() -> dict[str, Any]:
         return {
@@ -32,34 +33,29 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
             "entries": entries.facts,
         }
 
-    def pagemap(start: int, pages: int, page_size: int, child: int = 0) -> dict[str, Any]:
+    def pagemap(start: int, pages: int, page_size: int, child: int = 0, shelved: bool = False) -> dict[str, Any]:
         process = str(pid_of(child)) if child else "self"
         if not child:
             check_mapped(start, pages, page_size)
-        words = words_of(start, pages, page_size, process)
-        return {
-            "words": words,
-            "vma_soft_dirty": sd.of_mapping(start, lambda: all_soft_dirty(words), process),
+        facts = {
             # Pages of another size than the smallest are of hugetlbfs: a transparent huge page is 4 KiB pages here.
             "hugetlb": page_size != os.sysconf("SC_PAGE_SIZE"),
-            "time_ns": time.monotonic_ns(),
         }
+        if shelved and not child and not facts["hugetlb"]:
+            at = shelf.put(start, pages)
+            soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(shelf.words(pages)))
+            return {**facts, "at": at, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
+        words = words_of(start, pages, page_size, process)
+        soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(words), process)
+        return {**facts, "words": words, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
 
     def clear_soft_dirty() -> None:
         Path("/proc/self/clear_refs").write_text("4", encoding="ascii")  # proc(5)
-
-    def pread_ns(start: int, pages: int) -> int:
-        """Time the kernel's part of a pagemap read alone, in ns: what a C program in the guest takes for it."""
-        words_of(start, pages, os.sysconf("SC_PAGE_SIZE"))
-        started = time.monotonic_ns()
-        words_of(start, pages, os.sysconf("SC_PAGE_SIZE"))
-        return time.monotonic_ns() - started
 
     return {
         "target.beacon": tell_beacon,
         "target.pagemap": pagemap,
         "target.clear_soft_dirty": clear_soft_dirty,
-        "target.pread_ns": pread_ns,
         "target.scan": scan.read,
         "target.entries": entries.read,
     }

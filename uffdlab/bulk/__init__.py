@@ -130,6 +130,20 @@ class Ram:
             return bytes(self._words[below + frame - _FOUR_GIB_FRAME])
         raise OutsideRam(frame)
 
+    def frames(self, frames: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Copy frames, uint64[n, 512].
+
+        Raises
+        ------
+        OutsideRam
+        """
+        rows = np.where(frames >= _FOUR_GIB_FRAME, frames - _FOUR_GIB_FRAME + self._c.below, frames)
+        high = (frames >= _FOUR_GIB_FRAME) & (frames < _FOUR_GIB_FRAME + self._c.above)
+        outside = ~(((frames >= 0) & (frames < self._c.below)) | high)
+        if outside.any():
+            raise OutsideRam(int(frames[outside][0]))
+        return np.take(self._words, rows, axis=0)
+
     def read(self, root: int, levels: int, start: int, count: int, bottom: int, decoder: Decoder) -> Reading | None:
         """Read the entries of `count` pages at level `bottom`, or None if a table changed while it was read.
 

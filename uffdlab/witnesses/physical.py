@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,16 @@ __all__ = ["Memory", "PhysicalWitness"]
 
 _BOTTOMS = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}  # page size → level of its entries
 _MOST_READS = 3  # before the guest is paused
+
+
+@dataclass
+class _Memory:
+    """Any memory of the target, looked at like a region."""
+
+    start: int
+    pages: int
+    name: str = "the target's memory"
+    page_size: int = 4096
 
 
 class PhysicalWitness:
@@ -110,6 +121,24 @@ class PhysicalWitness:
                 reading.words, reading.states, reading.known, reading.odd, tracks_soft_dirty=self._tracks_soft_dirty
             ),
         )
+
+    def content(self, address: int, size: int) -> memoryview:
+        """Copy memory of the target, which must not change it meanwhile.
+
+        Raises
+        ------
+        WitnessError
+            Some of it is not in RAM.
+        """
+        first, offset = address & ~0xFFF, address & 0xFFF
+        pages = -(-(offset + size) // 4096)
+        frames = self.read(_Memory(first, pages), 0, pages).frames()
+        if (frames < 0).any():
+            raise self._error(f"not all of {pages} pages at {first:#x} are in RAM")
+        root = self._finder.root()
+        words = Tables(self._memory, root).contents(frames)
+        self._verify_still(root, f"memory at {address:#x}")
+        return memoryview(words.tobytes())[offset : offset + size]
 
     def find(self) -> None:
         """Find the target's page tables now; later reads need nothing of the guest, unless the target is another."""

@@ -34,7 +34,7 @@ class Memory(Protocol):
         ...  # pragma: no cover
 
     def root_candidates(self) -> list[tuple[int, int]]:
-        """Give (physical address of the top table, levels) of each virtual processor now."""
+        """Give (physical address of the top table, levels) of each virtual processor now; 0 levels: paging is off."""
         ...  # pragma: no cover
 
     def paused(self) -> AbstractContextManager[object]:
@@ -79,6 +79,13 @@ class Tables:
         """Copy a page; WitnessError if it lies outside of RAM."""
         try:
             return self._ram.frame(frame)
+        except OutsideRam as error:
+            raise self._outside(error) from error
+
+    def contents(self, frames: NDArray[np.int64]) -> Words:
+        """Copy pages, uint64[n, 512]; WitnessError if one lies outside of RAM."""
+        try:
+            return self._ram.frames(frames)
         except OutsideRam as error:
             raise self._outside(error) from error
 
