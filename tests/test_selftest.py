@@ -175,7 +175,10 @@ def test_tests_that_do_not_compile(tree):
     assert (result.exit_code, "FOUR" in result.output) == (125, True), result.output
 
 
-def test_an_unknown_kernel(monkeypatch, tmp_path):
+@pytest.mark.parametrize("words", [["no-such-kernel"], ["6.1-series", "--tree", "no/such/folder"], ["/dev/null"]])
+def test_no_source_for_the_tests(monkeypatch, tmp_path, words):
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
-    result = CliRunner().invoke(main, ["selftest", "no-such-kernel"])
-    assert (result.exit_code, "no kernel is called" in result.output) == (2, True)
+    result = CliRunner().invoke(main, ["selftest", *words])
+    assert result.exit_code == 2
+    assert "no kernel is called" in result.output
+    assert "--tree FOLDER" in result.output

@@ -106,7 +106,9 @@ def selftest(kernel: str, tree: str | None, full: bool, deadline: float, output:
         tests = selftests.of_tree(Path(tree)) if tree and Path(tree).is_dir() else selftests.of_kernel(tree or kernel)
         lab = Lab(kernel, memory_mib=MEMORY_MIB, cpus=CPUS)
     except (UnknownKernel, UsageError) as error:
-        raise click.UsageError(str(error)) from error
+        raise click.UsageError(
+            f"{error}. The tests come from a kernel of the catalogue or from --tree FOLDER"
+        ) from error
     except UffdlabError as error:
         click.echo(f"{kernel}: {error}", err=True)
         sys.exit(_NO_KERNEL)
