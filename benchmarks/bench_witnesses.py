@@ -20,6 +20,7 @@ from uffdlab import Lab
 from uffdlab.region import Region
 
 KERNEL = "6.1-series"
+WITH_SCAN = "debian/trixie"
 MANY = 1 << 20
 FEW = 64
 RUNS = 9
@@ -39,10 +40,14 @@ def rows() -> Iterator[Row]:
         for witness in lab.witnesses:
             value = median_seconds(partial(region[:FEW].snapshot, witness), runs=50, warmup=5)
             yield Row(f"snapshot_64, {witness}", value * 1e3, "ms")
-        # Pages in turn absent and mapped, so that no two neighbours are alike.
-        for first in range(0, MANY, 2 * FEW):
-            region[first : first + FEW].madvise("dontneed")
+        # One page of each page table is absent, so that no table holds entries that are all alike.
+        for page in range(256, MANY, 512):
+            region[page].madvise("dontneed")
         yield from _physical(lab, region, "physical_1m, mixed")
+    with Lab(WITH_SCAN, memory_mib=6144) as lab:
+        region = lab.map(pages=MANY, memory="anon")
+        region.sweep("read").result(120)
+        yield _against_c(lab, region, "scan")
 
 
 def _physical(lab: Lab, region: Region, name: str) -> Iterator[Row]:

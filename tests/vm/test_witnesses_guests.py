@@ -11,6 +11,7 @@ from uffdlab.kernels import apt, progress
 from uffdlab.lab import Lab
 from uffdlab.machines import initramfs, modules, qemu
 from uffdlab.pte import State
+from uffdlab.uapi import Feature
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
@@ -157,3 +158,34 @@ def test_the_ram_file_cannot_be_cut_short():
         with pytest.raises(PermissionError):
             os.ftruncate(lab._machine._ram, 1 << 20)
         check(lab)
+
+
+def test_pages_of_1_gib_are_one_entry_of_the_pud():
+    with Lab("6.1-series", memory_mib=5120) as lab:
+        region = lab.map(pages=1, memory="hugetlb-1g")
+        region.alias.write(0, 7).result(60)
+        assert region.read(0).result(60) == 7
+        found = region.snapshot("physical")
+        assert found.levels.tolist() == [3]
+        assert found.has(State.PRESENT | State.HUGE).all()
+        examined = lab.cross_examine(region)
+        assert not examined.disagreements, str(examined)
+        walks = region.walk(0)
+        assert [entry.name for entry in walks[0].entries] == ["PGD", "PUD"]
+        assert walks.same_frame
+        within = lab.walk(region.start + (5 << 21) + 0x3000)[0]
+        assert within.frame == int(found.frames()[0]) + 5 * 512 + 3
+
+
+def test_a_child_inherits_neither_the_registration_nor_uffd_wp():
+    """Why a page is probed in the target and never in a fork of it."""
+    with Lab("6.1-series") as lab:
+        region = lab.map(pages=2, memory="anon")
+        region.fill()
+        uffd = lab.userfaultfd(Feature(0))
+        uffd.register(region, "wp")
+        uffd.writeprotect(region)
+        with lab.fork() as child:
+            assert child.snapshot(region).lacks(State.UFFD_WP).all()
+            region.write(0, by=child).result(10)
+        assert region.probe(0).trapped
