@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uffdlab import reasons, uapi
-from uffdlab.errors import IoctlError, LabClosed, UsageError
+from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError
 from uffdlab.ioctls import BatchResult, IoctlResult, PendingIoctl, in_words
 from uffdlab.region import Mapping, PageRange
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
@@ -28,6 +28,7 @@ class IoctlCalls:
 
     _lab: Lab
     _number: int
+    _lost: str = ""  # why its target is gone
     _registered: list[tuple[int, int, RegisterMode]]
 
     def register(self, where: Mapping | PageRange, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
@@ -269,6 +270,8 @@ class IoctlCalls:
         return PendingIoctl(touch, ioctl, dict(values))
 
     def _must_be_open(self) -> None:
+        if self._lost:
+            raise TargetLost(f"this userfaultfd is gone: {self._lost}; lab.userfaultfd() opens a new one")
         if self._number == 0:
             raise LabClosed("this userfaultfd is closed; lab.userfaultfd() opens a new one")
 

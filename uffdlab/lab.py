@@ -7,6 +7,8 @@ import itertools
 import os
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from uffdlab.agent.memory import MEMORY, Memory
@@ -15,6 +17,7 @@ from uffdlab.deed import Deed, probe
 from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError
 from uffdlab.looking import Looking
 from uffdlab.machines import choice
+from uffdlab.machines.console import Log
 from uffdlab.machines.rpc import LOST
 from uffdlab.programs import DEADLINE as _PROGRAM_DEADLINE
 from uffdlab.programs import MOST_OUTPUT, Programs
@@ -40,6 +43,8 @@ _BASE = 0x10_0000_0000  # where the target's first region is put: a round addres
 _NONCE_BYTES = 32
 _CALL_DEADLINE = 10.0  # seconds
 _CLOCK_LOOKS = 5
+_REPLACED = "the target process was replaced by a new one"
+_RESET = "the lab was reset"
 _ANSWER_GRACE = 5.0  # seconds more for the agent to tell that a deadline has passed
 
 
@@ -88,12 +93,14 @@ class Lab:
     ) -> None:
         self.timeline = Timeline(self)
         self._machine: Machine
+        self._start: Callable[[], tuple[str, Machine]]
         if machine is None or isinstance(machine, str):
             options = choice.Options(cpus, memory_mib, hugepages, command_line)
-            self.kernel, self._machine = choice.start(kernel, machine, options)
+            self._start = partial(choice.start, kernel, machine, options)
+            self.kernel, self._machine = self._start()
         else:
-            self.kernel = str(kernel or machine.name)
-            self._machine = machine
+            self._start = _not_ours
+            self.kernel, self._machine = str(kernel or machine.name), machine
         self._programs = Programs(lambda: self._machine)
         self._closed = False
         self._numbers = itertools.count(1)
@@ -105,20 +112,25 @@ class Lab:
             self.target_call, lambda: self._machine.physical, self._now, kernel=self.kernel, machine=self._machine.name
         )
         self._capabilities: Capabilities | None = None
-        self._unsubscribe = self._machine.notify_to(self._notified)
         self._ahead_ns = 0
+        self._unsubscribe: Callable[[], None] = lambda: None
         try:
-            self._ahead_ns = self._guest_clock()
-            self.restart_target()
+            self._begin()
         except BaseException:
             self.close()
             raise
+
+    def _begin(self) -> None:
+        # With a machine that has just come up.
+        self._unsubscribe = self._machine.notify_to(self._notified)
+        self._ahead_ns = self._guest_clock()
+        self.restart_target()
 
     # --- the target
 
     def restart_target(self) -> None:
         """Start a new target process.  The old one is ended, with its regions, userfaultfds and touches."""
-        self._forget_target("the target process was replaced by a new one")
+        self._forget_target(_REPLACED)
         nonce = os.urandom(_NONCE_BYTES)
         self.call("agent.spawn", nonce, _BASE)
         self._looking.new_target(nonce)
@@ -447,7 +459,12 @@ class Lab:
             regions = list(self._regions.values())
             self._regions.clear()
         self._looking.gone(regions, why)
-        self._userfaultfds = {}
+        userfaultfds, self._userfaultfds = self._userfaultfds, {}
+        if not self._closed:  # else the lab says so itself
+            for region in regions:
+                region.lose(why)
+            for uffd in userfaultfds.values():
+                uffd.lose(why)
         for touch in touches:
             touch.fail(TargetLost(f"{touch.what}: {why}; lab.restart_target() starts a new one"))
 
@@ -487,9 +504,55 @@ class Lab:
         return str(self._machine.hello["release"])
 
     @property
-    def console(self) -> str:
-        """What the guest has written to its console so far (bounded)."""
-        return str(self._machine.console())
+    def console(self) -> Log:
+        """What the guest has written to its console so far (bounded); it has ``search`` and ``tail``."""
+        return Log(self._machine.console())
+
+    def gdb(self) -> str:
+        """Let gdb attach to the guest's kernel, and return the command that does it, with the kernel's symbols.
+
+        The guest stands still from then on until gdb lets it go on; calls of the lab wait as long.  Only the user who
+        runs the lab can attach.
+
+        Raises
+        ------
+        UsageError
+            This machine is none of QEMU's.
+        MachineError
+            QEMU refused it, or is gone.
+        """
+        self._must_be_open()
+        attach = getattr(self._machine, "gdb", None)
+        if attach is None:
+            raise UsageError(f"gdb attaches to a guest in QEMU; this lab runs in {self._machine.name}")
+        words: str = attach()
+        self.timeline.add("lab", "QEMU's stub for gdb was opened", self._now())
+        return words
+
+    def reset(self) -> None:
+        """Put the lab back to where it began, whatever has become of its kernel; a matter of 0.4 s in QEMU.
+
+        Regions, userfaultfds, touches and children of before are gone, and say so.
+
+        Raises
+        ------
+        UsageError
+            The lab was given its machine, and does not know how to start another one.
+        MachineError
+            The new machine did not come up; try again, or make a new lab.
+        """
+        self._must_be_open()
+        start = self._start
+        if start is _not_ours:
+            start()
+        self._unsubscribe()
+        with contextlib.suppress(MachineError):
+            self._machine.close()
+        self._forget_target(_RESET)
+        self._capabilities = None
+        self.kernel, self._machine = start()
+        self._begin()
+        self.timeline.add("lab", "the lab was reset: a new machine, a new target", self._now())
 
     def close(self) -> None:
         """End the machine.  Closing a closed lab does nothing."""
@@ -511,6 +574,10 @@ class Lab:
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"Linux {self.release} in {self._machine.name}"
         return f"<Lab {self.kernel}: {state}>"
+
+
+def _not_ours() -> tuple[str, Machine]:
+    raise UsageError("this lab was given its machine and cannot start another one: make a new machine, and a new lab")
 
 
 def _memory(name: str) -> Memory:

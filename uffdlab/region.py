@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.accesses import Accesses
 from uffdlab.agent.memory import MEMORY
-from uffdlab.errors import UsageError
+from uffdlab.errors import TargetLost, UsageError
 from uffdlab.mapping_calls import CallResult, MappingCalls, move_mapping
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ class PageRange(Accesses, MappingCalls):
 
     @property
     def _place(self) -> tuple[Lab, str, int, int, int]:
-        return self.mapping.lab, self.mapping.name, self.start, self.count, self.mapping.page_size
+        lab, name, _, _, page_size = self.mapping._place  # noqa: SLF001 - a range is a part of its mapping
+        return lab, name, self.start, self.count, page_size
 
     def _words(self, page: int) -> str:
         return f"page {self.first + page % self.count} of {self.mapping.name}"
@@ -84,6 +85,7 @@ class Mapping(Accesses, MappingCalls):
         self.start = start
         self.pages = pages
         self.page_size = page_size
+        self._lost = ""
 
     @property
     def length(self) -> int:
@@ -146,8 +148,14 @@ class Mapping(Accesses, MappingCalls):
         """
         return self.lab.walk(self[page].start)
 
+    def lose(self, why: str) -> None:
+        """Take it that the target it was in is gone; the lab calls this.  Every access says so from then on."""
+        self._lost = why
+
     @property
     def _place(self) -> tuple[Lab, str, int, int, int]:
+        if self._lost:
+            raise TargetLost(f"{self.name} is gone: {self._lost}; map a new one: lab.map(…)")
         return self.lab, self.name, self.start, self.pages, self.page_size
 
     def _words(self, page: int) -> str:
@@ -200,13 +208,18 @@ class Region(Mapping):
             ends.append(self.alias[page].start)
         return self.lab.walk(*ends)
 
+    def lose(self, why: str) -> None:
+        """See :meth:`Mapping.lose`."""
+        super().lose(why)
+        self._alias.lose(why)
+
     def unmap(self) -> None:
         """Unmap the region and its alias."""
         self.lab.unmap(self)
 
     def mremap(self) -> CallResult:
         """mremap(2): move the whole region to another address, where nothing is; :attr:`start` is the new one then."""
-        place = int(self.lab.target_call("free_place", self.length))
+        place = int(self._place[0].target_call("free_place", self.length))
         result = move_mapping(self, place)
         self.start = result.value
         self.lab.target_call("moved", self.number, self.start)

@@ -215,6 +215,10 @@ class Userfaultfd(IoctlCalls):
             return kind(raw.event, raw.words, time_ns, start, end, region, page or 0, count)
         return Message(raw.event, raw.words, time_ns)
 
+    def lose(self, why: str) -> None:
+        """Take it that the target it was in is gone; the lab calls this.  Every call says so from then on."""
+        self._number, self._lost = 0, why
+
     def close(self) -> None:
         """Close it.  A touch that waits on it goes on, and may read a zero page: resolve faults first."""
         if self._number:

@@ -130,6 +130,7 @@ def test_the_owner_dies_before_the_keeper_looks():
             str(other.pid),
             "-1",
             "0",
+            "/nowhere",
             sys.executable,
             "-c",
             "import time; time.sleep(100)",

@@ -10,7 +10,8 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.kernels import Kernel
-from uffdlab.machines import qemu
+from uffdlab.machines import guest, qemu
+from uffdlab.machines.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +111,7 @@ def test_no_image(tmp_path):
 
 
 def test_no_memory_left(kernel, monkeypatch, before):
-    monkeypatch.setattr(qemu, "_available_mib", lambda: 20)
+    monkeypatch.setattr(guest, "_available_mib", lambda: 20)
     with pytest.raises(errors.HostUnsupported, match="20 MiB of memory are available") as caught:
         qemu.start(kernel)
     assert caught.value.missing == "memory"
@@ -123,12 +124,12 @@ def test_memory_that_the_host_does_not_give(kernel, monkeypatch, before):
 
     monkeypatch.setattr(os, "ftruncate", refuse)
     with pytest.raises(errors.HostUnsupported, match="No space left"):
-        qemu._ram_file(1024)
+        guest._ram_file(1024)
     assert nothing_left(before)
 
 
 def test_the_user_has_the_last_word_on_the_command_line():
     from uffdlab.machines.initramfs import Initramfs
 
-    settings = qemu.Settings("qemu", Path("k"), "", Initramfs(Path("i"), ""), "tcg", 1, 1024, "loglevel=7")
+    settings = Settings("qemu", Path("k"), "", Initramfs(Path("i"), ""), "tcg", 1, 1024, "loglevel=7")
     assert settings.command_line.endswith(" loglevel=7")

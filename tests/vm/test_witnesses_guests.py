@@ -10,6 +10,7 @@ from uffdlab.errors import MachineError, UffdlabError, WitnessError
 from uffdlab.kernels import apt, progress
 from uffdlab.lab import Lab
 from uffdlab.machines import initramfs, modules, qemu
+from uffdlab.machines.settings import Settings
 from uffdlab.pte import State
 from uffdlab.uapi import Feature
 
@@ -40,7 +41,7 @@ def settings(kernel, **keywords):
     image = kernels.get(kernel)
     archive = initramfs.get(modules.beside(image.image))
     values = {"cpus": 1, "memory_mib": 1024, "append": "", **keywords}
-    return qemu.Settings(qemu.find_program(), image.image, image.key, archive, "tcg", **values)
+    return Settings(qemu.find_program(), image.image, image.key, archive, "tcg", **values)
 
 
 def test_page_table_isolation():

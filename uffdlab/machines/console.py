@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import threading
+from typing import Any
+
+from uffdlab import errors
 
 _HEAD = 64 << 10  # bytes kept of the beginning
 _TAIL = 960 << 10  # bytes kept of the end
@@ -14,6 +17,35 @@ _PANIC = re.compile(
 )
 _UNPRINTABLE = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
 _UNPRINTABLE[ord("\r")] = ""
+
+
+class Log(str):
+    """What a console has said until a moment: a string that can be searched and reads well in a notebook."""
+
+    __slots__ = ()
+
+    def search(self, pattern: str) -> Log:
+        """Return the lines in which a regular expression is found, whatever the case.
+
+        Raises
+        ------
+        UsageError
+            It is no regular expression.
+        """
+        try:
+            wanted = re.compile(pattern, re.IGNORECASE)
+        except re.error as error:
+            raise errors.UsageError(f"{pattern!r} is no regular expression: {error}") from error
+        return Log("\n".join(line for line in self.splitlines() if wanted.search(line)))
+
+    def tail(self, lines: int = 30) -> Log:
+        """Return the last lines that are not blank."""
+        kept = [line for line in self.splitlines() if line.strip()]
+        return Log("\n".join(kept[-lines:]))
+
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        # IPython shows it as lines.
+        printer.text(str(self))
 
 
 class Console:

@@ -1,9 +1,10 @@
 """The keeper: a small program between the owner of a machine and QEMU or ssh, so that these never outlive the owner.
 
-``keeper.py OWNER STDIO GRACE COMMAND…`` runs the command as its child, with the descriptor STDIO as stdin and stdout
-(-1: with /dev/null).  Descriptor 0 is a pipe whose other end the owner alone holds.  When that closes, or the process
-OWNER ends however it ends, the command has GRACE seconds to end as well and is then killed; when the keeper itself is
-killed, the kernel kills the command.  When the command ends, its wait status goes to descriptor 1 as decimal digits.
+``keeper.py OWNER STDIO GRACE FOLDER COMMAND…`` runs the command as its child, with the descriptor STDIO as stdin and
+stdout (-1: with /dev/null).  Descriptor 0 is a pipe whose other end the owner alone holds.  When that closes, or the
+process OWNER ends however it ends, the command has GRACE seconds to end as well and is then killed; when the keeper
+itself is killed, the kernel kills the command.  When the command ends, FOLDER is removed, if somebody made it, with
+the files in it, and the command's wait status goes to descriptor 1 as decimal digits.
 
 It runs as ``python -ISB keeper.py`` and imports nothing of uffdlab.  Not a thread of the owner but this process is
 the command's parent, since the kernel's parent-death signal is tied to the thread that forked.
@@ -63,9 +64,17 @@ def _ended_first(child: int, owner: int, grace: float) -> bool:
     return bool(poll.poll(grace * 1000))
 
 
+def _remove(folder: str) -> None:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):  # noqa: PTH208 - pathlib takes longer to import than all else here
+            os.unlink(f"{folder}/{name}")  # noqa: PTH108
+        os.rmdir(folder)  # noqa: PTH106
+
+
 def main() -> None:
-    """Run, watch, kill, report."""
-    owner, stdio, grace, command = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
+    """Run, watch, kill, remove, report."""
+    owner, stdio, grace = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+    folder, command = sys.argv[4], sys.argv[5:]
     keeper = os.getpid()
     child = os.fork()
     if child == 0:
@@ -75,6 +84,7 @@ def main() -> None:
     if not _ended_first(child, owner, grace):
         os.kill(child, signal.SIGKILL)
     _pid, status = os.waitpid(child, 0)
+    _remove(folder)
     with contextlib.suppress(OSError):  # nobody may be left to read it
         os.write(_STATUS, b"%d\n" % status)
 

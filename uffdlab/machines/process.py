@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab import errors
@@ -41,6 +44,11 @@ class KeptProcess:
         What the program gets as its stdin and stdout; /dev/null if none is given.
     grace : float
         Seconds that it has to end by itself once it is not wanted any more.
+
+    Attributes
+    ----------
+    folder : Path
+        For files that must have a name: not there until somebody makes it, and removed when the program has ended.
     """
 
     def __init__(
@@ -66,7 +74,8 @@ class KeptProcess:
         errors_end, complaints = os.pipe()
         ours = (self._life, status_end, errors_end)
         stdio_number = stdio.fileno() if stdio is not None else -1
-        options = [str(os.getpid()), str(stdio_number), str(grace)]
+        self.folder = Path(tempfile.gettempdir()).absolute() / f"uffdlab-{secrets.token_hex(8)}"
+        options = [str(os.getpid()), str(stdio_number), str(grace), str(self.folder)]
         try:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-ISB", keeper.__file__, *options, *command],

@@ -1,296 +1,32 @@
-"""QEMU as a machine: no root, no network, nothing on disk, and gone when its owner is."""
+"""Starting guests in QEMU: booted once for each kernel and set of parameters, and restored from then on."""
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import platform
-import secrets
 import shutil
-import socket
 import sys
-import time
-import weakref
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
-from functools import partial
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab import errors
 from uffdlab.machines import accel, clock, initramfs, modules, saved
-from uffdlab.machines.console import Console
-from uffdlab.machines.kept import KeptMachine, late, lost
-from uffdlab.machines.process import KeptProcess
-from uffdlab.machines.qmp import Monitor
+from uffdlab.machines.guest import QemuMachine
+from uffdlab.machines.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from uffdlab.kernels import Kernel
-    from uffdlab.machines import PhysicalMemory
-    from uffdlab.machines.memory import SharedMemory
 
 PROGRAM = "qemu-system-x86_64"
-PORT = "uffdlab.agent"  # as uffdlab.agent.init looks for it
 
 _LEAST_MIB, _MOST_MIB = 128, 1 << 20
 _MOST_CPUS = 64
-_NEEDED_MIB = 160  # what a small guest and QEMU use up, measured
-_RESTORE_DEADLINE = 5.0  # seconds
-_MIGRATION_DEADLINE = 10.0
 _BOOTS = 3  # until the guest's clock runs as it should
 
 _log = logging.getLogger("uffdlab.machines")
-
-# What speeds up a boot under emulation and is of no importance to page faults: mitigations, page-table isolation
-# (with it the page tables of user mode are half hidden), calibration, address randomization, and the self-tests of the
-# crypto code, which cost Debian's kernels almost a second.  random.trust_cpu: without randomness Python does not start.
-# A word without "=" or "." that a kernel does not know would reach init as an argument.
-_COMMAND_LINE = (
-    "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic random.trust_cpu=on "
-    "mitigations=off pti=off tsc=reliable no_timer_check nokaslr cryptomgr.notests LD_LIBRARY_PATH=/usr/lib"
-)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """All that makes one machine's start differ from another's.
-
-    Attributes
-    ----------
-    program : str
-        QEMU, by its path.
-    image : Path
-        The kernel.
-    kernel_key : str
-        Hash of the kernel.
-    initramfs : Initramfs
-    accelerator : str
-        ``"tcg"`` or ``"kvm"``.
-    cpus : int
-    memory_mib : int
-    append : str
-        Added to the kernel's command line.
-    """
-
-    program: str
-    image: Path
-    kernel_key: str
-    initramfs: initramfs.Initramfs
-    accelerator: str
-    cpus: int
-    memory_mib: int
-    append: str
-
-    @property
-    def cpu(self) -> str:
-        """The CPU model: all that the accelerator can do, but four levels of page tables.
-
-        And under emulation no CMPXCHG16B: QEMU 7.2 may leave an operand in the flags after it, and an interrupt that
-        comes then brings the kernel down (one boot of 6.12 in ten, in its allocator).  Nor does the emulated CPU say
-        that ``rep movsb`` is the fast way to copy: it is done byte by byte.
-        """
-        return "host,la57=off" if self.accelerator == "kvm" else "max,la57=off,cx16=off,erms=off,fsrm=off"
-
-    @property
-    def command_line(self) -> str:
-        """The kernel's command line, but for what is measured anew at each boot."""
-        return f"{_COMMAND_LINE} {self.append}".strip()
-
-    @property
-    def boot_line(self) -> str:
-        """The kernel's command line."""
-        mhz = clock.counter_mhz() if self.accelerator == "tcg" else None  # KVM tells its guests
-        return f"tsc_early_khz={mhz}000 {self.command_line}" if mhz else self.command_line
-
-    def arguments(self, *, ram: int, agent: int, console: int, monitor: int, restore: bool) -> list[str]:
-        """Return QEMU's command for these descriptors.
-
-        Parameters
-        ----------
-        ram, agent, console, monitor : int
-            The RAM file, and QEMU's ends of three sockets.
-        restore : bool
-            Whether to wait for a saved state in place of booting.
-        """
-        accelerator = "kvm" if self.accelerator == "kvm" else "tcg,thread=multi,tb-size=128"
-        return [
-            *(self.program, "-name", "uffdlab"),
-            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
-            *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-            *("-machine", "q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet=off"),
-            *("-accel", accelerator, "-cpu", self.cpu, "-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
-            *("-object", f"memory-backend-file,id=ram,size={self.memory_mib}M,mem-path=/proc/self/fd/{ram},share=on"),
-            *("-kernel", str(self.image), "-initrd", str(self.initramfs.path)),
-            *("-append", self.command_line if restore else self.boot_line),
-            *("-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"),
-            *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
-            *("-chardev", f"socket,id=agent,fd={agent}"),
-            *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=agent,name={PORT}"),
-            *("-device", "virtio-rng-pci"),
-            *(("-incoming", "defer") if restore else ()),
-        ]
-
-
-class QemuMachine(KeptMachine):
-    """One running guest.  :func:`start` makes them."""
-
-    name = "qemu"
-    _program = "QEMU"
-
-    def __init__(self, settings: Settings, *, restore: bool = False) -> None:
-        self.settings = settings
-        self.restored = restore
-        self._physical: SharedMemory | None = None
-        console = Console()
-        with ExitStack() as undo:
-            below = undo.enter_context(ExitStack())
-            self._ram = _ram_file(settings.memory_mib)
-            below.callback(os.close, self._ram)
-            # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
-            self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
-            below.callback(os.close, self._devices)
-            ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
-            for end in (*ours, *theirs):
-                undo.callback(end.close)
-            agent, serial, monitor = (end.fileno() for end in theirs)
-            arguments = settings.arguments(ram=self._ram, agent=agent, console=serial, monitor=monitor, restore=restore)
-            process = KeptProcess(arguments, [self._ram, agent, serial, monitor], ours[1], log=console)
-            undo.callback(process.kill)
-            super().__init__(process, ours[0], console, below)
-            here = weakref.ref(self)
-            self.monitor = Monitor(ours[2], lost=partial(lost, here), late=partial(late, here))
-            below.callback(self.monitor.close)
-            undo.pop_all()
-        for end in theirs:
-            end.close()
-
-    # --- the Machine protocol
-
-    @property
-    def physical(self) -> PhysicalMemory:
-        """The guest's RAM."""
-        with self._closing:
-            self._check()
-            if self._physical is None:
-                from uffdlab.machines.memory import SharedMemory  # noqa: PLC0415 - numpy takes 100 ms
-
-                here = weakref.ref(self)
-                self._physical = SharedMemory(
-                    self._ram, self.settings.memory_mib << 20, self.monitor, lambda: _check(here)
-                )
-            return self._physical
-
-    def close(self) -> None:
-        """End the machine.  Closing a closed machine does nothing."""
-        super().close()
-        with self._closing:
-            physical, self._physical = self._physical, None
-        if physical is not None:
-            physical.close()
-
-    # --- coming up
-
-    def wake(self, state: saved.SavedState) -> None:
-        """Make of a machine that waits for it what was saved, and give it the time and randomness of its own.
-
-        Raises
-        ------
-        Unusable, MachineError, AgentError
-            It came to nothing; close the machine.
-        """
-        state.load(self._ram, self._devices)  # while QEMU starts
-        self._client.greeted()
-        self._ignore_shared_memory()
-        self.monitor.give_file(self._devices, "devices")
-        self.monitor.execute("migrate-incoming", {"uri": "fd:devices"})
-        self._wait_for_migration("restoring")
-        self.monitor.execute("cont")  # it was saved stopped
-        self._client.call("agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
-        self._hello = state.facts
-
-    def save(self, name: str) -> None:
-        """Keep the machine as it is now under `name` in the cache; it goes on afterwards.
-
-        Raises
-        ------
-        MachineError
-            QEMU cannot save it.
-        HostUnsupported
-            The cache cannot be written to.
-        """
-        with self.monitor.paused():
-            self._ignore_shared_memory()
-            self.monitor.give_file(self._devices, "devices")
-            self.monitor.execute("migrate", {"uri": "fd:devices"})
-            self._wait_for_migration("saving")
-            devices = os.pread(self._devices, os.fstat(self._devices).st_size, 0)
-            saved.save(name, ram=self._ram, device_state=devices, facts=self._hello)
-
-    def _ignore_shared_memory(self) -> None:
-        # RAM is in a file of ours, which we copy: QEMU is to save its devices alone.
-        capability = {"capability": "x-ignore-shared", "state": True}
-        self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
-
-    def _wait_for_migration(self, what: str) -> None:
-        until = time.monotonic() + _MIGRATION_DEADLINE
-        while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
-            if status in {"failed", "cancelled"} or time.monotonic() > until:
-                raise errors.MachineError(f"{what} the state of QEMU's devices came to nothing: {status}")
-            time.sleep(0.001)
-
-    # --- how it ends
-
-    def _crash(self) -> errors.UffdlabError | None:
-        panic = self._console.panic()
-        if not panic:
-            return None
-        return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=self._console.crash())
-
-    def disown(self) -> None:
-        """In a forked child: let go of everything without ending the parent's machine."""
-        super().disown()
-        self.monitor.disown()
-        os.close(self._ram)
-        os.close(self._devices)
-
-
-def _check(here: weakref.ref[QemuMachine]) -> None:
-    machine = here()
-    if machine is None:
-        raise errors.LabClosed("the machine was closed")
-    machine._check()  # noqa: SLF001
-    machine._client.check()  # noqa: SLF001 - what a guest that has ended left in its RAM is not what it says
-
-
-def _ram_file(memory_mib: int) -> int:
-    available = _available_mib()
-    if available is not None and available < _NEEDED_MIB:
-        raise errors.HostUnsupported(
-            f"{available} MiB of memory are available, a guest needs {_NEEDED_MIB}: close other programs or labs",
-            missing="memory",
-        )
-    descriptor = os.memfd_create("uffdlab-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    try:
-        os.ftruncate(descriptor, memory_mib << 20)
-        # Whoever maps a file that is cut short gets SIGBUS.
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
-    except OSError as error:
-        os.close(descriptor)
-        raise errors.HostUnsupported(
-            f"{memory_mib} MiB for the guest's memory: {error.strerror}. Ask for less: memory_mib=…", missing="memory"
-        ) from error
-    return descriptor
-
-
-def _available_mib() -> int | None:
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) >> 10
-    return None
 
 
 def find_program() -> str:

@@ -1,0 +1,144 @@
+"""A lab and its machine: put back, looked at by gdb, its options, what it said."""
+
+import re
+import shutil
+import stat
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from uffdlab.errors import GuestPanic, LabClosed, MachineError, TargetLost, UsageError, WitnessError
+from uffdlab.lab import Lab
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture
+def own():
+    with Lab("6.1-series") as lab:
+        yield lab
+
+
+def crash(lab):
+    with pytest.raises(GuestPanic):
+        lab.call("agent.sysrq", "c")
+
+
+def mess_up(lab):
+    lab.exec(["sh", "-c", "kill -STOP -1; rm -rf /usr/lib"], deadline=20)
+
+
+@pytest.mark.parametrize("accident", [crash, mess_up])
+def test_reset_puts_a_lab_back(own, accident):
+    region = own.map(pages=4)
+    region.alias.fill(7)
+    uffd = own.userfaultfd()
+    uffd.register(region, "minor")
+    touch = region.read(0)
+    uffd.read_fault()
+    accident(own)
+    own.reset()
+    fresh = own.map(pages=4)
+    fresh.alias.fill(1)
+    assert fresh.alias.read(3).result() == 4
+    with own.userfaultfd() as other:
+        other.register(fresh, "minor", "wp")
+        other.continue_(fresh[0], wp=True)
+        with pytest.raises(TargetLost, match="gone: "):
+            uffd.continue_(fresh[1])  # though both have the same number in their targets
+    assert fresh.snapshot("physical").words[0]
+    with pytest.raises(TargetLost):
+        touch.result(timeout=1)
+    for gone in (lambda: region.read(0), lambda: region[1:3].madvise("dontneed"), region.alias.fill, region.mremap):
+        with pytest.raises(TargetLost, match=r"region-\d+('s alias)? is gone: .*map a new one"):
+            gone()
+    with pytest.raises(WitnessError):
+        region.snapshot()
+    assert own.regions == (fresh,)
+    assert [entry.text for entry in own.timeline if "reset" in entry.text] == [
+        "the lab was reset: a new machine, a new target"
+    ]
+
+
+def test_a_lab_can_be_reset_again_and_not_when_it_is_closed(own):
+    for _ in range(2):
+        own.reset()
+        own.map(pages=1).alias.fill(1)
+    own.close()
+    with pytest.raises(LabClosed):
+        own.reset()
+
+
+def test_what_the_console_said_can_be_searched(own):
+    crash(own)
+    assert "Kernel panic" in own.console
+    assert re.fullmatch(r".*Kernel panic - not syncing: sysrq.*", own.console.search("kernel PANIC - not"))
+    assert own.console.search(r"^nothing like this$") == ""
+    assert len(own.console.tail(3).splitlines()) == 3
+    with pytest.raises(UsageError, match="no regular expression"):
+        own.console.search("(")
+
+
+def test_options_of_the_guest():
+    with Lab("6.1-series", cpus=2, memory_mib=512, hugepages=8, command_line="uffdlab.of=mine") as lab:
+        said = lab.exec(["sh", "-c", "nproc; cat /proc/cmdline /proc/meminfo"]).text
+        assert said.startswith("2\n")
+        assert "uffdlab.of=mine" in said
+        assert re.search(r"^HugePages_Free: +8$", said, re.MULTILINE)
+        assert 400 << 10 < int(re.search(r"^MemTotal: +(\d+) kB", said, re.MULTILINE)[1]) <= 512 << 10
+        region = lab.map(pages=8, memory="hugetlb")
+        region.alias.fill(1)
+
+
+@pytest.mark.skipif(not shutil.which("gdb"), reason="no gdb here: apt-get install gdb")
+def test_gdb_stops_where_a_page_fault_is_handed_to_userspace(own):
+    region = own.map(pages=1)
+    region.alias.fill(5)
+    uffd = own.userfaultfd()
+    uffd.register(region, "minor")
+    words = own.gdb()
+    assert own.gdb() == words
+    stub = Path(re.search(r"target remote ([^']+)'", words)[1])
+    assert stat.S_IMODE(stub.parent.stat().st_mode) == 0o700
+    command = ["gdb", "-nx", "-batch", re.match(r"gdb (\S+) -ex", words)[1]]
+    for line in (f"target remote {stub}", "break handle_userfault", "continue", "backtrace 3", "delete", "detach"):
+        command += ["-ex", line]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as gdb:
+        watch = threading.Timer(120, gdb.kill)
+        watch.start()
+        said = []
+        for line in gdb.stdout:
+            said.append(line)
+            if line.startswith("Breakpoint 1 at"):
+                threading.Thread(target=region.read, args=(0,), daemon=True).start()
+        watch.cancel()
+    text = "".join(said)
+    assert re.search(r"Breakpoint 1, .*handle_userfault", text), text
+    assert re.search(r"^#1 .*", text, re.MULTILINE), text
+    fault = uffd.read_fault(timeout=30)
+    assert fault.minor
+    uffd.continue_(region)
+    assert region.read(0).result() == 5
+    own.close()
+    assert not stub.parent.exists()
+
+
+def test_gdb_is_for_guests_in_qemu():
+    with Lab(machine="local") as lab, pytest.raises(UsageError, match="gdb attaches to a guest in QEMU"):
+        lab.gdb()
+
+
+def test_a_lab_that_was_given_its_machine_cannot_be_reset():
+    from uffdlab.machines import local
+
+    with Lab(machine=local.start()) as lab:
+        with pytest.raises(UsageError, match="was given its machine"):
+            lab.reset()
+        assert lab.call("agent.ping", 3) == 3
+        started = time.monotonic()
+        with pytest.raises((UsageError, MachineError)):
+            lab.call("agent.sysrq", "c")  # it would be this host that crashes
+        assert time.monotonic() - started < 10

@@ -1,0 +1,217 @@
+"""One guest in QEMU: no root, no network, nothing on disk, and gone when its owner is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import socket
+import time
+import weakref
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uffdlab import errors
+from uffdlab.machines import saved
+from uffdlab.machines.console import Console
+from uffdlab.machines.kept import KeptMachine, late, lost
+from uffdlab.machines.process import KeptProcess
+from uffdlab.machines.qmp import Monitor
+
+if TYPE_CHECKING:
+    from uffdlab.machines import PhysicalMemory
+    from uffdlab.machines.memory import SharedMemory
+    from uffdlab.machines.settings import Settings
+
+_NEEDED_MIB = 160  # what a small guest and QEMU use up, measured
+_RESTORE_DEADLINE = 5.0  # seconds
+_MIGRATION_DEADLINE = 10.0
+
+
+class QemuMachine(KeptMachine):
+    """One running guest.  :func:`start` makes them."""
+
+    name = "qemu"
+    _program = "QEMU"
+
+    def __init__(self, settings: Settings, *, restore: bool = False) -> None:
+        self.settings = settings
+        self.restored = restore
+        self._physical: SharedMemory | None = None
+        self._debugged = False
+        console = Console()
+        with ExitStack() as undo:
+            below = undo.enter_context(ExitStack())
+            self._ram = _ram_file(settings.memory_mib)
+            below.callback(os.close, self._ram)
+            # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
+            self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
+            below.callback(os.close, self._devices)
+            ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+            for end in (*ours, *theirs):
+                undo.callback(end.close)
+            agent, serial, monitor = (end.fileno() for end in theirs)
+            arguments = settings.arguments(ram=self._ram, agent=agent, console=serial, monitor=monitor, restore=restore)
+            process = KeptProcess(arguments, [self._ram, agent, serial, monitor], ours[1], log=console)
+            undo.callback(process.kill)
+            super().__init__(process, ours[0], console, below)
+            here = weakref.ref(self)
+            self.monitor = Monitor(ours[2], lost=partial(lost, here), late=partial(late, here))
+            below.callback(self.monitor.close)
+            undo.pop_all()
+        for end in theirs:
+            end.close()
+
+    # --- the Machine protocol
+
+    @property
+    def physical(self) -> PhysicalMemory:
+        """The guest's RAM."""
+        with self._closing:
+            self._check()
+            if self._physical is None:
+                from uffdlab.machines.memory import SharedMemory  # noqa: PLC0415 - numpy takes 100 ms
+
+                here = weakref.ref(self)
+                self._physical = SharedMemory(
+                    self._ram, self.settings.memory_mib << 20, self.monitor, lambda: _check(here)
+                )
+            return self._physical
+
+    def close(self) -> None:
+        """End the machine.  Closing a closed machine does nothing."""
+        super().close()
+        with self._closing:
+            physical, self._physical = self._physical, None
+        if physical is not None:
+            physical.close()
+
+    def gdb(self) -> str:
+        """Open QEMU's stub for gdb, if it is not open yet, and return the commands that attach gdb to it.
+
+        Raises
+        ------
+        MachineError
+            QEMU refused it, or is gone.
+        """
+        with self._closing:
+            self._check()
+            if not self._debugged:
+                self._process.folder.mkdir(mode=0o700)
+                self.monitor.human(f"gdbserver unix:{self._stub},server=on,wait=off")
+                self._debugged = True
+        image = self.settings.image
+        with image.open("rb") as file:
+            symbols = str(image) if file.read(4) == b"\x7fELF" else ""
+        return (
+            f"gdb {symbols} -ex 'target remote {self._stub}'\n".replace("  ", " ")
+            + ("" if symbols else f"# {image.name} is compressed and has no symbols; `file` loads those of a vmlinux\n")
+            + "# The guest stands still until gdb says `continue`, and goes on after `detach`. Addresses are as linked."
+        )
+
+    @property
+    def _stub(self) -> str:
+        return str(self._process.folder / "gdb")
+
+    # --- coming up
+
+    def wake(self, state: saved.SavedState) -> None:
+        """Make of a machine that waits for it what was saved, and give it the time and randomness of its own.
+
+        Raises
+        ------
+        Unusable, MachineError, AgentError
+            It came to nothing; close the machine.
+        """
+        state.load(self._ram, self._devices)  # while QEMU starts
+        self._client.greeted()
+        self._ignore_shared_memory()
+        self.monitor.give_file(self._devices, "devices")
+        self.monitor.execute("migrate-incoming", {"uri": "fd:devices"})
+        self._wait_for_migration("restoring")
+        self.monitor.execute("cont")  # it was saved stopped
+        self._client.call("agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
+        self._hello = state.facts
+
+    def save(self, name: str) -> None:
+        """Keep the machine as it is now under `name` in the cache; it goes on afterwards.
+
+        Raises
+        ------
+        MachineError
+            QEMU cannot save it.
+        HostUnsupported
+            The cache cannot be written to.
+        """
+        with self.monitor.paused():
+            self._ignore_shared_memory()
+            self.monitor.give_file(self._devices, "devices")
+            self.monitor.execute("migrate", {"uri": "fd:devices"})
+            self._wait_for_migration("saving")
+            devices = os.pread(self._devices, os.fstat(self._devices).st_size, 0)
+            saved.save(name, ram=self._ram, device_state=devices, facts=self._hello)
+
+    def _ignore_shared_memory(self) -> None:
+        # RAM is in a file of ours, which we copy: QEMU is to save its devices alone.
+        capability = {"capability": "x-ignore-shared", "state": True}
+        self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
+
+    def _wait_for_migration(self, what: str) -> None:
+        until = time.monotonic() + _MIGRATION_DEADLINE
+        while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
+            if status in {"failed", "cancelled"} or time.monotonic() > until:
+                raise errors.MachineError(f"{what} the state of QEMU's devices came to nothing: {status}")
+            time.sleep(0.001)
+
+    # --- how it ends
+
+    def _crash(self) -> errors.UffdlabError | None:
+        panic = self._console.panic()
+        if not panic:
+            return None
+        return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=self._console.crash())
+
+    def disown(self) -> None:
+        """In a forked child: let go of everything without ending the parent's machine."""
+        super().disown()
+        self.monitor.disown()
+        os.close(self._ram)
+        os.close(self._devices)
+
+
+def _check(here: weakref.ref[QemuMachine]) -> None:
+    machine = here()
+    if machine is None:
+        raise errors.LabClosed("the machine was closed")
+    machine._check()  # noqa: SLF001
+    machine._client.check()  # noqa: SLF001 - what a guest that has ended left in its RAM is not what it says
+
+
+def _ram_file(memory_mib: int) -> int:
+    available = _available_mib()
+    if available is not None and available < _NEEDED_MIB:
+        raise errors.HostUnsupported(
+            f"{available} MiB of memory are available, a guest needs {_NEEDED_MIB}: close other programs or labs",
+            missing="memory",
+        )
+    descriptor = os.memfd_create("uffdlab-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, memory_mib << 20)
+        # Whoever maps a file that is cut short gets SIGBUS.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except OSError as error:
+        os.close(descriptor)
+        raise errors.HostUnsupported(
+            f"{memory_mib} MiB for the guest's memory: {error.strerror}. Ask for less: memory_mib=…", missing="memory"
+        ) from error
+    return descriptor
+
+
+def _available_mib() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) >> 10
+    return None
