@@ -32,6 +32,8 @@ def command(tmp_path, monkeypatch):
         (("add", "new", "--on", "6.1-base", "--tree", "@"), 2, "give either --on KERNEL or --tree FOLDER"),
         (("add", "new", "--tree", "@none"), 2, "does not exist"),
         (("add", "new", "--tree", "@"), 125, "is no source of a kernel with userfaultfd"),
+        (("size", "6.1-base", "debian/trixie"), 125, "debian/trixie comes as a package"),
+        (("size", "6.1-base", "none"), 2, "no kernel is called 'none'"),
         (("remove", "new"), 2, "no kernel is called 'new'"),
     ],
 )

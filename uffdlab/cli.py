@@ -143,6 +143,7 @@ main.add_command(guest_commands.execute)
 main.add_command(guest_commands.selftest)
 kernel.add_command(workbench.am)
 kernel.add_command(workbench.add)
+kernel.add_command(workbench.size)
 
 
 @contextlib.contextmanager

@@ -66,6 +66,9 @@ class Lab:
         Pages of 2 MiB that the guest sets aside at boot; without them they are made when they are needed.
     command_line : str
         Added to the guest's kernel command line.
+    pte_reader : bool
+        Load the PTE reader, so that the *kernel* witness works on a kernel that Debian packages; the module is built
+        against its headers, once.  The project's own kernels have it built in.
     machine : str or Machine, optional
         Where the kernel runs: ``"qemu"``, the default, ``"ssh:user@host"``, or ``"local"``, which is this host's own
         kernel; these run the kernel that is there, so leave `kernel` out, and a test can crash it.  Or a machine that
@@ -89,13 +92,14 @@ class Lab:
         cpus: int | None = None,
         hugepages: int = 0,
         command_line: str = "",
+        pte_reader: bool = False,
         machine: str | Machine | None = None,
     ) -> None:
         self.timeline = Timeline(self)
         self._machine: Machine
         self._start: Callable[[], tuple[str, Machine]]
         if machine is None or isinstance(machine, str):
-            options = choice.Options(cpus, memory_mib, hugepages, command_line)
+            options = choice.Options(cpus, memory_mib, hugepages, command_line, pte_reader)
             self._start = partial(choice.start, kernel, machine, options)
             self.kernel, self._machine = self._start()
         else:

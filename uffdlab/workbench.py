@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from uffdlab.errors import UffdlabError, UnknownKernel, UsageError
+
+if TYPE_CHECKING:
+    from uffdlab.continue_times import Timing
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TREE = click.Path(exists=True, path_type=Path)
@@ -69,6 +74,38 @@ def add(
     except UffdlabError as error:
         _fail(error)
     click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")
+
+
+@click.command("size")
+@click.argument("a")
+@click.argument("b")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--time", "timed", is_flag=True, help="Boot both and time UFFDIO_CONTINUE on them, taking turns.")
+def size(a: str, b: str, as_json: bool, timed: bool) -> None:
+    """Compare the code of kernels A and B, object by object and function by function, the largest difference first.
+
+    Both must be built here. Text is what size(1) counts: code and constants.
+    """
+    from uffdlab.kernels import Supply, sizes  # noqa: PLC0415 - so that `uffdlab --help` is fast
+
+    try:
+        found = sizes.compare(*Supply().sizes(a, b))
+        timings = _times(a, b) if timed else ()
+    except UffdlabError as error:
+        _fail(error)
+    if as_json:
+        times = [{"way": timing.way, "ns_a_page": timing.fastest, "ratio": timing.ratios[1]} for timing in timings]
+        click.echo(json.dumps({**found.as_data(), "times": times}, indent=1))
+        return
+    click.echo(str(found))
+    if timings:
+        click.echo("\n" + "\n".join(map(str, timings)))
+
+
+def _times(a: str, b: str) -> tuple[Timing, ...]:
+    from uffdlab.continue_times import time_continue  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
+
+    return time_continue((a, b))
 
 
 def _fail(error: UffdlabError) -> None:

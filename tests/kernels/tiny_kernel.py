@@ -29,6 +29,7 @@ vmlinux: $(O)/vmlinux
 $(O)/vmlinux: $(objects) FORCE
 	@echo '  LD      vmlinux'
 	cat pvh.elf $(objects) > $@
+	cd $(O) && rm -f vmlinux.a && ar rcsT vmlinux.a $(objects:$(O)/%=%)
 	if [ -n "$$UFFDLAB_TEST_COUNT" ]; then echo linked >> $$UFFDLAB_TEST_COUNT; fi
 $(O)/%.o: %.c include/mode.h
 	@echo '  CC      $*.o'
@@ -218,8 +219,10 @@ class FakeArchive:
     resolved: int = 0
     downloaded: int = 0
 
-    def resolve(self, package, suites, root, progress):
+    def resolve(self, package, suites, root, progress, *, follow=None):
         self.resolved += 1
+        if package not in self.versions:
+            raise SourceError(f"{', '.join(suites)} have no {package}")
         version = self.versions[package]
         deb = self.folder / f"{package}_{version}_amd64.deb"
         size, digest = deb.stat().st_size, hashlib.sha256(deb.read_bytes()).hexdigest()

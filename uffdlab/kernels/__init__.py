@@ -3,6 +3,6 @@
 from uffdlab.kernels.cache import Cache, Kernel
 from uffdlab.kernels.catalogue import Catalogue
 from uffdlab.kernels.progress import Progress
-from uffdlab.kernels.supply import Listed, Supply, get
+from uffdlab.kernels.supply import Listed, Supply, get, pte_reader
 
-__all__ = ["Cache", "Catalogue", "Kernel", "Listed", "Progress", "Supply", "get"]
+__all__ = ["Cache", "Catalogue", "Kernel", "Listed", "Progress", "Supply", "get", "pte_reader"]

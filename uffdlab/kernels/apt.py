@@ -30,7 +30,7 @@ _DOWNLOAD_DEADLINE = 3600.0  # s
 _ASK_DEADLINE = 60.0  # s
 # What a kernel package needs that holds the image or its config. Since 7.1 the image package is a shell: the vmlinuz
 # is in linux-binary-…, its config in linux-base-….
-_FOLLOW = re.compile(r"linux-(image|binary|base|source)-\d")
+KERNEL_PARTS = re.compile(r"linux-(image|binary|base|source)-\d")
 _DEBIAN_SUITE = re.compile(r"(old)*stable|testing|unstable|sid|bullseye|bookworm|trixie|forky|duke")
 
 
@@ -56,8 +56,16 @@ class Resolved:
 class Archive(Protocol):
     """Where packages come from."""
 
-    def resolve(self, package: str, suites: tuple[str, ...], root: Path, progress: Progress) -> Resolved:
-        """Look up the newest version of `package` in `suites`."""
+    def resolve(
+        self,
+        package: str,
+        suites: tuple[str, ...],
+        root: Path,
+        progress: Progress,
+        *,
+        follow: re.Pattern[str] = KERNEL_PARTS,
+    ) -> Resolved:
+        """Look up the newest version of `package` in `suites`, and of what it depends on as far as `follow` matches."""
 
     def download(self, found: Resolved, suites: tuple[str, ...], root: Path, progress: Progress) -> list[Path]:
         """Fetch the package files into `root`, verified."""
@@ -136,8 +144,16 @@ class DebianArchive:
         self._mirrors = mirrors
         self._keyring = keyring
 
-    def resolve(self, package: str, suites: tuple[str, ...], root: Path, progress: Progress) -> Resolved:
-        """Fetch the suites' indexes and look `package` up.
+    def resolve(
+        self,
+        package: str,
+        suites: tuple[str, ...],
+        root: Path,
+        progress: Progress,
+        *,
+        follow: re.Pattern[str] = KERNEL_PARTS,
+    ) -> Resolved:
+        """Fetch the suites' indexes and look `package` up, and what it depends on as far as `follow` matches.
 
         Raises
         ------
@@ -167,7 +183,7 @@ class DebianArchive:
             debs.append(Deb(name, record["Version"], int(record["Size"]), record["SHA256"]))
             for clause in record.get("Depends", "").split(","):
                 needed = clause.partition("|")[0].split()[:1]
-                if needed and _FOLLOW.match(needed[0]) and needed[0] not in {*ask, *(deb.package for deb in debs)}:
+                if needed and follow.match(needed[0]) and needed[0] not in {*ask, *(deb.package for deb in debs)}:
                     ask.append(needed[0])
         return Resolved(package, debs[0].version, tuple(debs))
 

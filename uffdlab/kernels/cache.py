@@ -7,6 +7,7 @@
     <cache>/apt/<suites>/          a private apt root
     <cache>/resolved/              which version a package name stood for when it was last looked up, and what was last
                                    found in each tree of the user's
+    <cache>/modules/               the PTE reader as a module, for packaged kernels
     <cache>/logs/                  the log of each kernel's last build, failed ones too
     <cache>/locks/
 """

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import BuildError, HostUnsupported, KernelError, SourceError, UnknownKernel
-from uffdlab.kernels import build, catalogue, host, image, local
+from uffdlab.kernels import build, catalogue, host, image, local, reader, sizes
 from uffdlab.kernels.apt import Archive, Deb, DebianArchive, Resolved
 from uffdlab.kernels.cache import Cache, Kernel, discard, write_atomically
 from uffdlab.kernels.catalogue import Built, Catalogue, Entry, Packaged, Source
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from uffdlab.kernels.progress import Progress
+    from uffdlab.kernels.sizes import Sizes
 
 # Free disk space asked for, in bytes: measured with linux-source-6.1 (1.5 GB unpacked, 0.3 GB of package, 0.15 GB of
 # objects) and the cloud kernels (0.2 GB at most while unpacking), and rounded up.
@@ -123,6 +124,69 @@ class Supply:
         if failed.is_file():
             return failed
         return next((kernel.log for kernel in self._cache.finished(name) if kernel.log), None)
+
+    def sizes(self, *names: str, progress: Progress | None = None) -> tuple[Sizes, ...]:
+        """Measure the code of kernels that are built here; one is compiled again where its objects are needed.
+
+        Raises
+        ------
+        KernelError
+            One comes as a package, without objects.
+        UnknownKernel, SourceError, PatchError, BuildError, HostUnsupported
+            One cannot be had.
+        """
+        entries = [self._built(name, "to measure the objects of") for name in names]
+        return tuple(self._sizes(entry, progress) for entry in entries)
+
+    def _sizes(self, entry: Built, progress: Progress | None) -> Sizes:
+        name = entry.name
+        kernel = self.get(name)
+        file = kernel.image.parent / sizes.FILE
+        if (known := sizes.load(file, name)) is not None:
+            return known
+        progress = progress or automatic()
+        try:
+            progress.start(name, "was built without measuring it, compiling its objects again")
+            with self._disk_errors(name), self._source(entry, progress, refresh=False) as (remembered, fresh, lock):
+                tree, found = self._unpacked(entry, remembered, fresh, lock, progress)
+                if key_of(entry, found) != kernel.key:
+                    raise KernelError(f"{name}: its source changed just now: try again", kernel=name)
+                tree.switch_to(entry.patches, name)
+                build.build(entry, tree, self._cache.log(name), progress, (lock,))
+                made = sizes.measure(tree.objects, name)
+                write_atomically(file, sizes.dump(made))
+                self._cache.log(name).unlink()
+            progress.finish("measured")
+            return made
+        finally:
+            progress.close()
+
+    def pte_reader(self, name: str, *, progress: Progress | None = None) -> Path | None:
+        """Give the PTE reader as a module for a packaged kernel; None if the kernel has it built in.
+
+        Raises
+        ------
+        KernelError
+            The kernel is built here, without the reader.
+        UnknownKernel, SourceError, BuildError, HostUnsupported
+            It cannot be had.
+        """
+        entry = self._kernels[name]
+        kernel = self.get(name)
+        if isinstance(entry, Packaged):
+            progress = progress or automatic()
+            try:
+                with self._disk_errors(name):
+                    return reader.module_for(kernel, entry, self._cache, self._archive, progress)
+            finally:
+                progress.close()
+        if kernel.config is None or "CONFIG_PTE_READER=y\n" not in kernel.config.read_text():
+            raise KernelError(
+                f"{name} was built without the PTE reader: add kernel-patch/6.1/pte-reader to its patches, or look "
+                "with the physical witness, which needs nothing of the kernel",
+                kernel=name,
+            )
+        return None
 
     def remove(self, name: str) -> int:
         """Remove the kernel, older builds of it too, from the cache; give the bytes freed. Packaged sources stay."""
@@ -337,6 +401,8 @@ class Supply:
                 ) from error
             shutil.copy(tree.objects / ".config", out / "config")
             shutil.copy(log, out / "build.log")
+            with contextlib.suppress(KernelError):  # before 6.1 there is no list of what is linked
+                (out / sizes.FILE).write_bytes(sizes.dump(sizes.measure(tree.objects, entry.name)))
             kernel = self._cache.publish(out, made)
         finally:
             discard(out)
@@ -443,6 +509,23 @@ def given(path: Path) -> Kernel:
     except image.NotAKernel as error:
         raise KernelError(f"{name} is {error}: give the path of a bzImage or a vmlinux", kernel=name) from error
     return Kernel(name, path.expanduser().absolute(), found.release, hashlib.sha256(data).hexdigest())
+
+
+def pte_reader(name: str | os.PathLike[str]) -> Path | None:
+    """Give the PTE reader as a module for a kernel; see :meth:`Supply.pte_reader`.
+
+    Raises
+    ------
+    KernelError
+        The kernel was given by its path, so that there are no headers to build it against.
+    """
+    kernels = catalogue.load()
+    if not isinstance(name, str) or name not in kernels:
+        raise KernelError(
+            f"{name}: the PTE reader is built against the headers of a kernel that Debian packages; this is an image",
+            kernel=str(name),
+        )
+    return Supply(kernels).pte_reader(name)
 
 
 def get(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "UFFDLAB_MACHINE"  # chooses where a program does not
 DEFAULT_KERNEL = "6.1-series"
+_PTE_READER = "modules/90-pte_reader.ko"  # in the guest, where all are loaded by the order of their names
 _KINDS = "'qemu', 'local', 'ssh:user@host'"
 
 
@@ -30,12 +31,15 @@ class Options:
         Pages of 2 MiB that are set aside at boot.
     command_line : str
         Added to the kernel's command line.
+    pte_reader : bool
+        Whether a kernel that has no PTE reader built in gets it as a module.
     """
 
     cpus: int | None = None
     memory_mib: int | None = None
     hugepages: int = 0
     command_line: str = ""
+    pte_reader: bool = False
 
     def given(self) -> list[str]:
         """Return the names of those that the caller gave."""
@@ -90,11 +94,13 @@ def _qemu(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str,
         raise UsageError(f"hugepages={options.hugepages}: it is a number of pages of 2 MiB")
     set_aside = f"hugepagesz=2M hugepages={options.hugepages}" if options.hugepages else ""
     image = kernels.get(kernel or DEFAULT_KERNEL)
+    module = kernels.pte_reader(kernel or DEFAULT_KERNEL) if options.pte_reader else None
     machine = qemu.start(
         image,
         cpus=options.cpus if options.cpus is not None else 1,
         memory_mib=options.memory_mib if options.memory_mib is not None else 1024,
         append=f"{set_aside} {options.command_line}".strip(),
+        extra={_PTE_READER: module} if module is not None else None,
     )
     return image.name, machine
 

@@ -1,0 +1,38 @@
+"""The PTE reader as a module in Debian's own kernels: it loads, and says what the physical witness says."""
+
+from __future__ import annotations
+
+import pytest
+
+from uffdlab import Lab, kernels
+from uffdlab.errors import KernelError
+from uffdlab.pte import State
+
+pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(1800)]
+
+
+@pytest.mark.parametrize("kernel", ["debian/bookworm", "debian/trixie", "debian/trixie-backports"])
+def test_the_kernel_witness_in_a_stock_kernel(kernel):
+    with Lab(kernel) as lab:
+        assert "kernel" not in lab.witnesses
+    with Lab(kernel, pte_reader=True) as lab:
+        assert {"kernel", "physical"} <= set(lab.witnesses)
+        region = lab.map(pages=16)
+        region.alias.fill()
+        uffd = lab.userfaultfd()
+        uffd.register(region, "minor", "wp")
+        uffd.continue_(region[:8])
+        uffd.writeprotect(region[:4])
+        kernel_says, physical_says = (region.snapshot(witness) for witness in ("kernel", "physical"))
+        assert list(kernel_says.words) == list(physical_says.words)
+        assert list(kernel_says.has(State.UFFD_WP)) == [True] * 4 + [False] * 12
+        assert list(kernel_says.has(State.PRESENT)) == [True] * 8 + [False] * 8
+
+
+def test_who_has_it_built_in_gets_no_module():
+    assert kernels.pte_reader("6.1-series") is None
+
+
+def test_an_image_has_no_headers():
+    with pytest.raises(KernelError, match="this is an image"):
+        kernels.pte_reader(kernels.get("debian/trixie").image)
