@@ -59,9 +59,7 @@ def test_builds_and_keeps(lab):
     assert "CONFIG_USERFAULTFD=y" in kernel.config.read_text()
     assert "CC      mm/minor.o" in kernel.log.read_text()
     assert lab.leftovers() == []
-    began = time.perf_counter()
     assert get(lab, "tiny-two") == kernel
-    assert time.perf_counter() - began < 0.1
     assert lab.archive.resolved == lab.archive.downloaded == 1
 
 
