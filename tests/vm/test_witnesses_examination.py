@@ -6,7 +6,7 @@ import pytest
 from uffdlab import examination
 from uffdlab.cross_examination import CrossExamination
 from uffdlab.pte import State, pagemap, x86
-from uffdlab.scenarios import minor_wp
+from uffdlab.scenarios import SCENARIOS
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
@@ -23,8 +23,9 @@ def test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught(any_lab
         assert case.caught == case.lies, case
 
 
-def test_witnesses_agree_on_every_snapshot_of_the_scenario(any_lab):
-    """The scenario looks by the best witness; here every page it looks at is asked of all of them."""
+@pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
+def test_witnesses_agree_on_every_snapshot_of_a_scenario(any_lab, scenario):
+    """A scenario looks by the best witness; here every page it looks at is asked of all of them."""
     seen = []
     look = any_lab.snapshot
 
@@ -35,7 +36,7 @@ def test_witnesses_agree_on_every_snapshot_of_the_scenario(any_lab):
 
     any_lab.snapshot = all_witnesses
     try:
-        minor_wp(any_lab)
+        scenario(any_lab)
     finally:
         del any_lab.snapshot
     assert len(seen) > 4
