@@ -85,8 +85,9 @@ def _show(stream: str, data: bytes) -> None:
     show_default=True,
     help="Seconds for each program.",
 )
+@click.option("--cpus", type=int, default=CPUS, show_default=True, help="The guest's CPUs.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there too.")
-def selftest(kernel: str, tree: str | None, full: bool, deadline: float, output: Path | None) -> None:
+def selftest(kernel: str, tree: str | None, full: bool, deadline: float, cpus: int, output: Path | None) -> None:
     """Compile the kernel's own userfaultfd tests and run them in a guest of KERNEL; prints KTAP.
 
     They are those of KERNEL's own source: vm/userfaultfd, or mm/uffd-unit-tests and mm/uffd-stress. Exit status: 0 all
@@ -104,7 +105,7 @@ def selftest(kernel: str, tree: str | None, full: bool, deadline: float, output:
 
     try:
         tests = selftests.of_tree(Path(tree)) if tree and Path(tree).is_dir() else selftests.of_kernel(tree or kernel)
-        lab = Lab(kernel, memory_mib=MEMORY_MIB, cpus=CPUS)
+        lab = Lab(kernel, memory_mib=MEMORY_MIB, cpus=cpus)
     except (UnknownKernel, UsageError) as error:
         raise click.UsageError(
             f"{error}. The tests come from a kernel of the catalogue or from --tree FOLDER"
