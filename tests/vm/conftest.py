@@ -3,6 +3,7 @@
 import pytest
 
 from uffdlab.lab import Lab
+from uffdlab.userfaultfd import DEFAULT_FEATURES
 
 KERNELS = (
     "6.1-base",
@@ -27,3 +28,45 @@ def lab():
     """A lab on the patched kernel."""
     with Lab("6.1-series") as lab:
         yield lab
+
+
+@pytest.fixture
+def needs(lab):
+    """Skip, naming what is missing, unless this kernel's capabilities have all of these names."""
+
+    def check(*names):
+        lacking = lab.capabilities.missing(*names)
+        if lacking:
+            pytest.skip(f"{lab.kernel} has no {lacking}")
+
+    return check
+
+
+@pytest.fixture
+def features(lab):
+    """Give the usual features that this kernel has, and those that are named."""
+
+    def asked(*more):
+        wanted = DEFAULT_FEATURES & lab.capabilities["features"]
+        for each in more:
+            wanted |= each
+        return wanted
+
+    return asked
+
+
+@pytest.fixture
+def region_of(lab, memory):
+    """Map so many pages of the test's memory; they are unmapped in the end."""
+    made = []
+
+    def make(pages):
+        made.append(lab.map(pages=pages, memory=memory))
+        if memory == "hugetlb-private":  # for the copies that a child makes
+            lab.call("agent.reserve_hugepages", made[-1].page_size, pages)
+        return made[-1]
+
+    yield make
+    for region in made:
+        if region in lab.regions:
+            region.unmap()
