@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
-from uffdlab.errors import NoMessage
+from uffdlab.errors import LabClosed, NoMessage, TargetLost
 from uffdlab.messages import Fault, Message
 
 AnyMessage = Fault | Message
@@ -26,6 +26,13 @@ class Inbox:
         self._waiting: deque[AnyMessage] = deque()
         self._changed = threading.Condition()
         self._takers: list[Taker] = []
+        self._end: Exception | None = None
+
+    def end(self, why: Exception) -> None:
+        """No message will come any more: those who wait, now or later, get `why` once they have read what there is."""
+        with self._changed:
+            self._end = why
+            self._changed.notify_all()
 
     def put(self, message: AnyMessage) -> None:
         """Take a message in: handlers first, then those who wait.  Never waits."""
@@ -42,6 +49,8 @@ class Inbox:
         ------
         NoMessage
             If none came in time; `what` names it.
+        LabClosed, TargetLost
+            If none can come any more.
         """
         until = time.monotonic() + timeout
         with self._changed:
@@ -50,6 +59,8 @@ class Inbox:
                     if isinstance(message, kind):
                         del self._waiting[index]
                         return message
+                if self._end is not None:
+                    raise self._end.with_traceback(None)
                 left = until - time.monotonic()
                 if left <= 0:
                     break
@@ -61,7 +72,7 @@ class Inbox:
 
     def each(self, timeout: float) -> Iterator[AnyMessage]:
         """Give message after message, until none has come for `timeout` seconds."""
-        with contextlib.suppress(NoMessage):
+        with contextlib.suppress(NoMessage, LabClosed, TargetLost):
             while True:
                 yield self.get(object, timeout, "message")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno as _errno
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping as Words
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from uffdlab.lab import Lab
 
 _NOTHING = Feature(0)
+_USER_ADDRESSES = 1 << 47  # of a process, on x86-64 with four levels; arm64 has twice as many
 
 
 class IoctlCalls:
@@ -28,8 +29,8 @@ class IoctlCalls:
 
     _lab: Lab
     _number: int
-    _lost: str = ""  # why its target is gone
     _registered: list[tuple[int, int, RegisterMode]]
+    _ended: LabClosed | TargetLost  # what it says when it is there no more
 
     def register(self, where: Mapping | PageRange, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
         """UFFDIO_REGISTER: take the faults of a range.
@@ -270,19 +271,19 @@ class IoctlCalls:
         return PendingIoctl(touch, ioctl, dict(values))
 
     def _must_be_open(self) -> None:
-        if self._lost:
-            raise TargetLost(f"this userfaultfd is gone: {self._lost}; lab.userfaultfd() opens a new one")
         if self._number == 0:
-            raise LabClosed("this userfaultfd is closed; lab.userfaultfd() opens a new one")
+            raise self._ended.with_traceback(None)
 
-    def _known(self, name: str, values: Iterable[str] = ()) -> uapi.Ioctl:
+    def _known(self, name: str, values: Words[str, int] | None = None) -> uapi.Ioctl:
         self._must_be_open()
         if name not in uapi.IOCTLS:
             raise UsageError(f"{name!r} is no ioctl of a userfaultfd; there are {', '.join(uapi.IOCTLS)}")
         ioctl = uapi.IOCTLS[name]
-        strange = set(values) - set(ioctl.fields)
-        if strange:
-            raise UsageError(f"{name} has no word {', '.join(sorted(strange))}; it has {', '.join(ioctl.fields)}")
+        for word, value in (values or {}).items():
+            if word not in ioctl.fields:
+                raise UsageError(f"{name} has no word {word}; it has {', '.join(ioctl.fields)}")
+            if not isinstance(value, int) or not -(1 << 63) <= value < 1 << 64:
+                raise UsageError(f"{word}={value!r} is no word of {name}: each is a number of 64 bits")
         return ioctl
 
     def _error(self, ioctl: uapi.Ioctl, result: IoctlResult) -> IoctlError:
@@ -293,6 +294,7 @@ class IoctlCalls:
         start = values.get("start", values.get("dst", 0))
         page_size = self._lab.page_size_at(start)
         length = values.get("len", 0)
+        beyond = not 0 <= start < start + length <= _USER_ADDRESSES
         unaligned = "len" in ioctl.fields and bool(start % page_size or length % page_size or not length)
         tried = self._lab.capabilities.get("modes", {}).get(ioctl.name)
         if error in (_errno.EINVAL, _errno.ENOTTY) and tried is not None and 0 not in tried.values():
@@ -304,6 +306,7 @@ class IoctlCalls:
             registered=self._registered_for(values),
             knows_continue_wp=self._lab.capabilities["continue_wp"],
             unaligned=unaligned,
+            beyond="len" in ioctl.fields and beyond,
         )
 
     def _range_ioctl(self, name: str, where: Mapping | PageRange, mode: int, check: bool) -> IoctlResult:
@@ -322,10 +325,10 @@ class IoctlCalls:
 
 
 def _pages(where: Mapping | PageRange) -> PageRange:
-    if isinstance(where, PageRange):
-        return where
-    if isinstance(where, Mapping):
-        return where[:]
+    if isinstance(where, (PageRange, Mapping)):
+        pages = where if isinstance(where, PageRange) else where[:]
+        pages.mapping.must_be_there()
+        return pages
     raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")
 
 

@@ -138,7 +138,9 @@ class BatchResult:
 
 def in_words(ioctl: uapi.Ioctl, values: dict[str, int], where: str) -> str:
     """Give a call in words: ``UFFDIO_CONTINUE(page 3, WP)``."""
-    if "enable" in ioctl.fields:
+    if "api" in ioctl.fields:
+        parts = [f"api {values.get('api', 0):#x}", uapi.flag_names(values.get("features", 0), uapi.Feature)]
+    elif "enable" in ioctl.fields:
         parts = [f"{name} {uapi.flag_names(values.get(name, 0), uapi.Feature)}" for name in ioctl.fields]
     else:
         parts = [where or f"{values.get('start', values.get('dst', 0)):#x}+{values.get('len', 0):#x}"]

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 _BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
 _NONCE_BYTES = 32
+_MOST_LOOKED_AT = 1 << 22  # pages; a snapshot of them takes some 70 MB
+_ADDRESSES = 1 << 47  # bytes of memory that a process can map, on x86-64 with four levels of page tables
 _CALL_DEADLINE = 10.0  # seconds
 _CLOCK_LOOKS = 5
 _REPLACED = "the target process was replaced by a new one"
@@ -256,9 +258,16 @@ class Lab:
         ------
         WitnessError
             If the witness cannot say anything here.
+        UsageError
+            If these are too many pages for one look.
         """
         self._must_be_open()
         pages = where if isinstance(where, PageRange) else where[:]
+        if pages.count > _MOST_LOOKED_AT:
+            raise UsageError(
+                f"{pages.count} pages are more than one look can be at ({_MOST_LOOKED_AT}); look at a part of them, "
+                f"region[:{_MOST_LOOKED_AT}]"
+            )
         snapshot, failed = self._looking.read(pages, witness)
         for error in failed:
             self.timeline.add("witness", str(error), self._now(), None, error)
@@ -462,13 +471,13 @@ class Lab:
             touches, self._touches = list(self._touches.values()), {}
             regions = list(self._regions.values())
             self._regions.clear()
+            userfaultfds, self._userfaultfds = list(self._userfaultfds.values()), {}
         self._looking.gone(regions, why)
-        userfaultfds, self._userfaultfds = self._userfaultfds, {}
         if not self._closed:  # else the lab says so itself
             for region in regions:
                 region.lose(why)
-            for uffd in userfaultfds.values():
-                uffd.lose(why)
+        for uffd in userfaultfds:
+            uffd.lose(self._closed_error() if self._closed else why)
         for touch in touches:
             touch.fail(TargetLost(f"{touch.what}: {why}; lab.restart_target() starts a new one"))
 
@@ -593,10 +602,16 @@ def _memory(name: str) -> Memory:
 def _page_count(pages: int | None, size: int | None, page_size: int) -> int:
     if (pages is None) == (size is None):
         raise UsageError("say how much to map, either in pages=… or in bytes as size=…")
+    for name, given in (("pages", pages), ("size", size)):
+        if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
+            raise UsageError(f"{name}={given!r} is no number")
     if size is not None:
         if size <= 0 or size % page_size:
             raise UsageError(f"size={size} is no positive multiple of the page size, {page_size} bytes")
-        return size // page_size
-    if not isinstance(pages, int) or pages < 1:
+        pages = size // page_size
+    assert pages is not None
+    if pages < 1:
         raise UsageError(f"pages={pages!r}: a region has at least 1 page")
+    if pages * page_size >= _ADDRESSES:
+        raise UsageError(f"{pages} pages of {page_size} bytes are more than a process has addresses for (128 TiB)")
     return pages

@@ -20,6 +20,7 @@ def explain(
     registered: uapi.RegisterMode | None,
     knows_continue_wp: bool | None,
     unaligned: bool = False,
+    beyond: bool = False,
 ) -> str:
     """Give the likely reason, and what to do.
 
@@ -37,10 +38,14 @@ def explain(
         Whether trying has shown that this kernel knows UFFDIO_CONTINUE_MODE_WP; None if that is not known.
     unaligned : bool
         Whether the range is empty or does not lie on page boundaries.
+    beyond : bool
+        Whether the range ends where no process has memory.
     """
     if error == errno.EINVAL:
         if unaligned:
             return "the range is empty or unaligned: start and length must be multiples of the page size"
+        if beyond:
+            return "the range lies, or ends, outside of the addresses that a process can have"
         return _invalid(ioctl, mode, registered, knows_continue_wp)
     known = {
         errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT changes a page that is there",
@@ -69,10 +74,10 @@ def _special(ioctl: uapi.Ioctl, error: int) -> str:
 
 
 def _invalid(ioctl: uapi.Ioctl, mode: int, registered: uapi.RegisterMode | None, knows_continue_wp: bool | None) -> str:
-    unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
     wants_wp = "WP" in ioctl.modes.__members__ and bool(mode & ioctl.modes["WP"])
-    if unknown:
-        return f"the mode bits {unknown:#x} mean nothing to {ioctl.name}"
+    wrong = _wrong_mode(ioctl, mode)
+    if wrong:
+        return wrong
     if ioctl.name == "UFFDIO_CONTINUE" and wants_wp and knows_continue_wp is False:
         return "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
     if ioctl.name == "UFFDIO_REGISTER":
@@ -85,3 +90,19 @@ def _invalid(ioctl: uapi.Ioctl, mode: int, registered: uapi.RegisterMode | None,
     if wants_wp and not registered & uapi.RegisterMode.WP:
         return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
     return "the range spans memory that this ioctl cannot handle, or more than one mapping"
+
+
+def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
+    # What is wrong with the words by themselves, whatever the range.
+    unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
+    if unknown:
+        return f"the mode bits {unknown:#x} mean nothing to {ioctl.name}"
+    if ioctl.name == "UFFDIO_API":
+        return (
+            "it works once for a userfaultfd, with api 0xaa and features that the kernel has; lab.userfaultfd() does it"
+        )
+    if ioctl.name == "UFFDIO_REGISTER" and not mode:
+        return "UFFDIO_REGISTER needs a mode: MISSING, WP, MINOR or RWP"
+    if ioctl.name in ("UFFDIO_WRITEPROTECT", "UFFDIO_RWPROTECT") and mode == sum(int(flag) for flag in ioctl.modes):
+        return "to protect wakes nobody, so the kernel refuses DONTWAKE with it"
+    return ""

@@ -152,10 +152,14 @@ class Mapping(Accesses, MappingCalls):
         """Take it that the target it was in is gone; the lab calls this.  Every access says so from then on."""
         self._lost = why
 
-    @property
-    def _place(self) -> tuple[Lab, str, int, int, int]:
+    def must_be_there(self) -> None:
+        """Raise TargetLost if the target it was in is gone."""
         if self._lost:
             raise TargetLost(f"{self.name} is gone: {self._lost}; map a new one: lab.map(…)")
+
+    @property
+    def _place(self) -> tuple[Lab, str, int, int, int]:
+        self.must_be_there()
         return self.lab, self.name, self.start, self.pages, self.page_size
 
     def _words(self, page: int) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from uffdlab import uapi
-from uffdlab.errors import IoctlError, UsageError
+from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError
 from uffdlab.handlers import NativeHandler, PythonHandler
 from uffdlab.inbox import Inbox
 from uffdlab.ioctl_calls import IoctlCalls
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_FEATURES", "IoctlResult", "Userfaultfd"]
 
+_CLOSED = "this userfaultfd is closed; lab.userfaultfd() opens a new one"
 _Kind = TypeVar("_Kind", Fault, Message, Fork, Remap, Remove, Unmap)
 
 #: What a lab turns on where the kernel has it: nothing of it changes what an ioctl does to a page.
@@ -51,13 +52,14 @@ class Userfaultfd(IoctlCalls):
     def __init__(self, lab: Lab, features: Feature | None) -> None:
         self._lab = lab
         self._inbox = Inbox()
+        self._ended: LabClosed | TargetLost = LabClosed(_CLOSED)
         self._registered: list[tuple[int, int, RegisterMode]] = []
         wanted, required = (DEFAULT_FEATURES, Feature(0)) if features is None else (Feature(0), features)
         answer = lab.target_call("uffd_open", int(wanted), int(required))
         self.offered = Feature(answer["offered"])
         self.way: str = answer["way"]
         if answer["errno"]:
-            lacking = required & ~self.offered
+            lacking = int(required) & ~int(self.offered)  # as numbers: a Flag's ~ forgets bits without a name
             reason = f"this kernel lacks {uapi.flag_names(lacking, Feature)}" if lacking else "see userfaultfd(2)"
             raise IoctlError(f"UFFDIO_API({uapi.flag_names(answer['asked'], Feature)})", answer["errno"], reason)
         self._number: int = answer["number"]
@@ -69,6 +71,7 @@ class Userfaultfd(IoctlCalls):
         self = cls.__new__(cls)
         self._lab = parent._lab
         self._inbox = Inbox()
+        self._ended = LabClosed(_CLOSED)
         self._registered = list(parent._registered)
         self.offered, self.features = parent.offered, parent.features
         self.way = "a FORK event"
@@ -152,6 +155,7 @@ class Userfaultfd(IoctlCalls):
 
     def handle(self, resolve: Callable[[Fault], object]) -> PythonHandler:
         """Call `resolve` with each page fault, one after the other, until it is stopped; see PythonHandler."""
+        self._must_be_open()
         return PythonHandler(self._inbox, resolve)
 
     def handle_natively(
@@ -179,6 +183,7 @@ class Userfaultfd(IoctlCalls):
         content : bytes
             What copy puts into each page, followed by zeroes.
         """
+        self._must_be_open()
         size = page_size or self._page_size()
         policies = {"missing": missing, "minor": minor, "wp": wp, "rwp": rwp}
         return NativeHandler(self._lab, self._number, policies, size, content)
@@ -215,16 +220,23 @@ class Userfaultfd(IoctlCalls):
             return kind(raw.event, raw.words, time_ns, start, end, region, page or 0, count)
         return Message(raw.event, raw.words, time_ns)
 
-    def lose(self, why: str) -> None:
+    def lose(self, why: str | LabClosed) -> None:
         """Take it that the target it was in is gone; the lab calls this.  Every call says so from then on."""
-        self._number, self._lost = 0, why
+        gone = f"this userfaultfd is gone: {why}; lab.userfaultfd() opens a new one"
+        self._end(why if isinstance(why, LabClosed) else TargetLost(gone))
 
     def close(self) -> None:
         """Close it.  A touch that waits on it goes on, and may read a zero page: resolve faults first."""
         if self._number:
-            number, self._number = self._number, 0
+            number = self._number
+            self._end(LabClosed(_CLOSED))
             self._lab.forget_userfaultfd(number)
-            self._lab.target_call("uffd_close", number)
+            with suppress(TargetLost, LabClosed):  # it has gone with its process then
+                self._lab.target_call("uffd_close", number)
+
+    def _end(self, why: LabClosed | TargetLost) -> None:
+        self._number, self._ended = 0, why
+        self._inbox.end(why)
 
     def __enter__(self) -> Self:
         return self

@@ -1,0 +1,247 @@
+"""What a student types wrong: clear words, at once, and a lab that is as usable as before."""
+
+import time
+
+import pytest
+
+from uffdlab.errors import (
+    IoctlError,
+    LabClosed,
+    NoMessage,
+    TargetLost,
+    TouchFailed,
+    UsageError,
+    WitnessError,
+)
+from uffdlab.lab import Lab
+from uffdlab.uapi import UFFD_API, ContinueMode, CopyMode, Feature
+from uffdlab.userfaultfd import Userfaultfd
+
+pytestmark = [pytest.mark.vm, pytest.mark.long]
+
+NOWHERE = 0x7000_0000_0000
+BILLION = 10**9
+
+
+@pytest.fixture
+def registered(lab):
+    """Four pages that are in the page cache, registered for MINOR and WP."""
+    region = lab.map(pages=4)
+    region.alias.fill(1)
+    with lab.userfaultfd() as uffd:
+        uffd.register(region, "minor", "wp")
+        yield region, uffd
+    region.unmap()
+
+
+@pytest.fixture(autouse=True)
+def usable(lab):
+    """After each of them a minor fault is resolved as ever; and nothing took long."""
+    started = time.monotonic()
+    yield
+    assert time.monotonic() - started < 60
+    region = lab.map(pages=1)
+    region.alias.fill(9)
+    with lab.userfaultfd() as uffd:
+        uffd.register(region, "minor")
+        touch = region.read(0)
+        assert uffd.read_fault().minor
+        uffd.continue_(region)
+        assert touch.result() == 9
+    region.unmap()
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("UFFDIO_CONTINUE", {"start": 8, "len": 4096}, "EINVAL: .*unaligned"),
+        ("UFFDIO_CONTINUE", {"start": 0, "len": 100}, "EINVAL: .*unaligned"),
+        ("UFFDIO_CONTINUE", {"start": 0, "len": 0}, "EINVAL: .*empty"),
+        ("UFFDIO_REGISTER", {"start": 8, "len": 4096, "mode": 1}, "EINVAL: .*unaligned"),
+        ("UFFDIO_REGISTER", {"start": 0, "len": 4096, "mode": 0}, "EINVAL: .*needs a mode"),
+        ("UFFDIO_REGISTER", {"start": 0, "len": 4096, "mode": 1 << 20}, "EINVAL: .*0x100000 mean nothing"),
+        ("UFFDIO_REGISTER", {"start": NOWHERE, "len": 4096, "mode": 1}, "EINVAL: .*not mapped"),
+        ("UFFDIO_CONTINUE", {"start": NOWHERE, "len": 4096}, "ENOENT: .*not registered"),
+        ("UFFDIO_COPY", {"dst": NOWHERE, "len": 4096}, "E(NOENT|FAULT): "),
+        ("UFFDIO_COPY", {"dst": 0, "len": 4096, "src": 0}, "E(EXIST|FAULT): "),
+        ("UFFDIO_CONTINUE", {"start": 0, "len": 4096 * BILLION}, "ENOENT: .*spans"),
+        ("UFFDIO_CONTINUE", {"start": 0, "len": (1 << 64) - 4096}, "EINVAL: .*outside of the addresses"),
+        ("UFFDIO_CONTINUE", {"start": -(1 << 40), "len": 4096}, "EINVAL: .*outside of the addresses"),
+        ("UFFDIO_CONTINUE", {"start": 0, "len": 4096 * 6}, "ENOENT: .*spans"),
+        ("UFFDIO_CONTINUE", {"start": 0, "len": 4096, "mode": 1 << 9}, "EINVAL: .*0x200 mean nothing"),
+        ("UFFDIO_WRITEPROTECT", {"start": 0, "len": 4096, "mode": 3}, "EINVAL: .*refuses DONTWAKE"),
+        ("UFFDIO_WRITEPROTECT", {"start": 0, "len": 4096, "mode": 1 << 4}, "EINVAL: .*0x10 mean nothing"),
+        ("UFFDIO_ZEROPAGE", {"start": 0, "len": 4096, "mode": int(CopyMode.WP)}, "EINVAL: .*0x2 mean nothing"),
+        ("UFFDIO_API", {"api": UFFD_API}, "EINVAL: it works once"),
+        ("UFFDIO_API", {"api": UFFD_API, "features": 1}, "EINVAL: it works once"),
+        ("UFFDIO_API", {"api": 7}, "EINVAL: it works once"),
+    ],
+)
+def test_wrong_words_are_refused_by_the_kernel_and_explained(registered, name, values, words):
+    """An address is an offset from the region, unless it is far away."""
+    region, uffd = registered
+    place = next((word for word in ("start", "dst") if word in values), None)
+    if place and 0 <= values[place] < NOWHERE:
+        values = {**values, place: values[place] + region.start}
+    with pytest.raises(IoctlError, match=words):
+        uffd.ioctl(name, values)
+
+
+@pytest.mark.parametrize("call", ["copy", "zeropage", "continue_", "writeprotect"])
+def test_memory_that_is_not_registered(lab, call):
+    region = lab.map(pages=2)
+    with lab.userfaultfd() as uffd, pytest.raises(IoctlError, match=r"ENOENT: .*uffd\.register"):
+        getattr(uffd, call)(region)
+    region.unmap()
+
+
+def test_ranges_that_overlap(lab, registered):
+    region, uffd = registered
+    uffd.continue_(region[:2])
+    with pytest.raises(IoctlError, match=r"EEXIST: .*mapped already"):
+        uffd.continue_(region[1:3])
+    assert uffd.register(region[1:3], "minor", "wp").ok  # once more is no error
+    with lab.userfaultfd() as another, pytest.raises(IoctlError, match=r"EBUSY: .*another userfaultfd"):
+        another.register(region[2:], "minor")
+    with pytest.raises(UsageError, match="cannot be moved"):
+        uffd.move(region[:2], region[1:2])
+    with pytest.raises(IoctlError, match=r"ENOENT: .*not registered"):  # the alias is another mapping
+        uffd.continue_(region.alias[3])
+
+
+def test_a_mode_of_another_ioctl(registered):
+    region, uffd = registered
+    with pytest.raises(IoctlError, match="refuses DONTWAKE"):  # CONTINUE's WP is WRITEPROTECT's DONTWAKE
+        uffd.writeprotect(region[0], mode=int(ContinueMode.WP))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (lambda lab, region, uffd: lab.map(pages=10**15), "more than a process has addresses for"),
+        (lambda lab, region, uffd: lab.map(pages=10**30), "more than a process has addresses for"),
+        (lambda lab, region, uffd: lab.map(pages=1.5), r"pages=1\.5 is no number"),
+        (lambda lab, region, uffd: lab.map(pages=True), "is no number"),
+        (lambda lab, region, uffd: lab.map(size="1 MiB"), "is no number"),
+        (lambda lab, region, uffd: lab.map(pages=1, memory=None), "there is no memory None"),
+        (lambda lab, region, uffd: lab.map(pages=10**6, memory="hugetlb"), "huge pages of 2 MiB were asked for"),
+        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTNUE", {}), "no ioctl of a userfaultfd; there are"),
+        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"dst": 1}), "has no word dst; it has start"),
+        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"start": 1 << 64}), "a number of 64 bits"),
+        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"start": "0"}), "a number of 64 bits"),
+        (lambda lab, region, uffd: uffd.continue_(3), "3 is no pages"),
+        (lambda lab, region, uffd: uffd.copy(region[0], b"x" * 5000), "do not fit"),
+        (lambda lab, region, uffd: uffd.register(region, "mnor"), "no mode of UFFDIO_REGISTER"),
+        (lambda lab, region, uffd: uffd.register(region), "needs a mode"),
+        (lambda lab, region, uffd: uffd.batch("UFFDIO_REGISTER", region), "not done page by page"),
+        (lambda lab, region, uffd: uffd.handle_natively(minor="copy"), "there is forward, continue"),
+        (lambda lab, region, uffd: region.read(BILLION), "has pages 0 to 3"),
+        (lambda lab, region, uffd: region[2:BILLION], "no range of its 4 pages"),
+        (lambda lab, region, uffd: region.read(0, offset=4095), "no aligned 64-bit word"),
+        (lambda lab, region, uffd: region.madvise("dontned"), "no advice of madvise"),
+        (lambda lab, region, uffd: region.mprotect("rwz"), "only r, w and x"),
+        (lambda lab, region, uffd: region.sweep("execute"), "read, write or modify"),
+        (lambda lab, region, uffd: region.sweep(order="backwards"), "there is ascending"),
+        (lambda lab, region, uffd: region.sweep_threads(BILLION), "1 to 256"),
+    ],
+)  # fmt: skip
+def test_what_has_no_meaning_never_reaches_the_kernel(lab, registered, wrong, words):
+    with pytest.raises(UsageError, match=words):
+        wrong(lab, *registered)
+
+
+def test_features_that_no_kernel_has(lab):
+    with pytest.raises(IoctlError, match="this kernel lacks 0x10000000000"):
+        lab.userfaultfd(Feature(1 << 40))
+
+
+def test_a_billion_pages_can_be_mapped_and_not_looked_at(lab):
+    """4 TB of addresses cost nothing; a look at them all would cost the host 16 GB."""
+    region = lab.map(pages=BILLION)
+    for witness in (None, *lab.witnesses):
+        with pytest.raises(UsageError, match=r"1000000000 pages .* part of them"):
+            region.snapshot(witness)
+    assert region.read(BILLION - 1).result() == 0
+    with lab.userfaultfd() as uffd:
+        assert uffd.register(region, "minor", "wp").ok
+        assert len(region[BILLION - 1].snapshot()) == 1
+    region.unmap()
+
+
+def test_touching_what_was_unmapped(lab):
+    region = lab.map(pages=1)
+    region.munmap()
+    with pytest.raises(TouchFailed, match="SIGSEGV"):
+        region.read(0).result()
+    region.unmap()
+    with pytest.raises(UsageError, match="it was unmapped before"):
+        region.unmap()
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda uffd, region: uffd.wake(region),
+        lambda uffd, region: uffd.register(region, "minor"),
+        lambda uffd, region: uffd.batch("UFFDIO_WAKE", region),
+        lambda uffd, region: uffd.start("UFFDIO_WAKE", {"start": region.start, "len": 4096}),
+        lambda uffd, region: uffd.handle(print),
+        lambda uffd, region: uffd.handle_natively(minor="continue"),
+        lambda uffd, region: uffd.unread().__enter__(),
+        lambda uffd, region: uffd.read_fault(timeout=30),
+    ],
+)
+def test_a_closed_userfaultfd_says_so_at_once(lab, registered, attempt):
+    region, _ = registered
+    uffd = lab.userfaultfd()
+    uffd.close()
+    uffd.close()
+    with pytest.raises(LabClosed, match=r"this userfaultfd is closed; lab\.userfaultfd\(\) opens a new one"):
+        attempt(uffd, region)
+    assert list(uffd.messages()) == []
+
+
+def test_closing_is_told_to_who_waits_for_a_message(lab):
+    uffd = lab.userfaultfd()
+    with pytest.raises(NoMessage):
+        uffd.read_fault(timeout=0.05)
+    lab.call("agent.kill_target")
+    with pytest.raises(TargetLost, match=r"lab\.userfaultfd\(\)"):
+        uffd.read_fault(timeout=30)
+    lab.restart_target()
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["dead", "restarted"])
+def test_a_dead_target_says_so_at_once(again):
+    """What belonged to it does not come to belong to the next one, whose addresses and numbers are the same."""
+    with Lab("6.1-series") as lab:
+        region = lab.map(pages=2)
+        uffd = lab.userfaultfd()
+        uffd.register(region, "minor", "wp")
+        lab.call("agent.kill_target")
+        others = []
+        if again:
+            lab.restart_target()
+            others = [lab.map(pages=2), Userfaultfd(lab, None)]
+            assert (others[0].start, others[1].number) == (region.start, 1)
+        for attempt in (
+            lambda: uffd.wake(region),
+            lambda: uffd.batch("UFFDIO_WAKE", region),
+            lambda: uffd.handle_natively(minor="continue"),
+            lambda: region.read(0),
+            lambda: region.alias.write(0),
+            lambda: region[1].madvise("dontneed"),
+            lambda: region.mremap(),
+            *(() if again else (lab.fork, lab.userfaultfd, lambda: lab.map(pages=1))),
+            *((lambda: others[1].register(region, "minor"),) if again else ()),
+        ):
+            with pytest.raises(TargetLost):
+                attempt()
+        with pytest.raises(WitnessError):
+            region.snapshot()
+        uffd.close()
+        if not again:
+            lab.restart_target()
+        fresh = lab.map(pages=1)
+        fresh.alias.fill(3)
+        assert fresh.read(0).result() == 3
