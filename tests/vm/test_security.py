@@ -1,0 +1,107 @@
+"""What a guest can reach of its host, looked at from inside: nothing; and what others on the host find of it."""
+
+import os
+import re
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from uffdlab.machines import store
+
+pytestmark = pytest.mark.vm
+
+OF_THE_KERNEL_ITSELF = {"rootfs", "proc", "sysfs", "devtmpfs", "tmpfs", "debugfs", "hugetlbfs"}
+# include/linux/pci_ids.h, the upper byte of a class: what could carry bytes to a disk, a network or a serial bus.
+STORAGE, NETWORK, SERIAL_BUS = 0x01, 0x02, 0x0C
+
+
+def in_guest(lab, script):
+    return lab.exec(["sh", "-c", script], deadline=60).text
+
+
+def emulator(lab):
+    keeper = lab._machine._process._keeper.pid
+    return int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text())
+
+
+def test_the_guest_has_no_network(lab):
+    assert in_guest(lab, "ls /sys/class/net").split() in ([], ["lo"])
+    # Where QEMU's own network would have the host.
+    program = "import errno, socket, sys; s = socket.socket(); s.settimeout(5); "
+    program += "print(errno.errorcode[s.connect_ex((sys.argv[1], 80))])"
+    done = lab.exec(["/usr/bin/python3", "-ISB", "-c", program, "10.0.2.2"])
+    assert done.text == "ENETUNREACH\n" or b"EAFNOSUPPORT" in done.stderr or b"not supported" in done.stderr
+
+
+def test_the_guest_has_no_device_of_the_hosts(lab):
+    classes = [int(word, 16) >> 16 for word in in_guest(lab, "cat /sys/bus/pci/devices/*/class").split()]
+    assert classes
+    assert not {STORAGE, NETWORK, SERIAL_BUS} & set(classes)
+    kinds = {line.split()[2] for line in in_guest(lab, "cat /proc/mounts").splitlines()}
+    assert kinds <= OF_THE_KERNEL_ITSELF
+    assert all(name.startswith(("ram", "loop", "zram")) for name in in_guest(lab, "ls /sys/class/block").split())
+
+
+def test_what_the_guest_writes_stays_in_its_own_memory(lab):
+    def files():
+        return {
+            path: (path.stat().st_size, path.stat().st_mtime_ns)
+            for name in ("initramfs", "images")
+            for path in store.folder(name).rglob("*")
+            if path.is_file()
+        }
+
+    image = lab._machine.settings.image
+    before, content = files()[image], image.read_bytes()
+    in_guest(lab, "for f in /init /usr/bin/python3 /mine; do echo spoilt >$f 2>/dev/null; done; echo b >/tmp/x; sync")
+    assert in_guest(lab, "cat /mine") == "spoilt\n"
+    assert files()[image] == before
+    assert image.read_bytes() == content
+    lab.reset()
+    assert in_guest(lab, "ls / | grep -c mine") == "0\n"
+
+
+def test_the_emulator_is_in_its_sandbox(lab):
+    status = Path(f"/proc/{emulator(lab)}/status").read_text()
+    assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
+
+
+def test_nothing_of_a_running_guest_has_a_name(lab):
+    found = {link: str(link.readlink()) for link in Path(f"/proc/{emulator(lab)}/fd").iterdir()}
+    named = {line.split()[6]: line.split()[7] for line in Path("/proc/net/unix").read_text().splitlines()[1:]
+             if len(line.split()) > 7}  # fmt: skip
+    for link, target in found.items():
+        if target.startswith("socket:["):
+            assert target[8:-1] not in named
+        elif target.startswith("/memfd:"):
+            assert target.endswith(" (deleted)")
+        elif target.startswith("/") and not target.startswith("/dev/"):
+            flags = int(re.search(r"flags:\t(\d+)", Path(str(link).replace("/fd/", "/fdinfo/")).read_text())[1], 8)
+            assert flags & os.O_ACCMODE == os.O_RDONLY, target
+    assert any(target.startswith("/memfd:uffdlab-ram") for target in found.values())
+
+
+def test_saved_machines_are_for_their_owner_alone(lab):
+    assert lab.release
+    folder = store.folder("machines")
+    states = list(folder.glob("*.state"))
+    assert states
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in states)
+
+
+RESTORER = """
+from uffdlab import Lab
+with Lab("6.1-series") as lab:
+    region = lab.map(pages=2)
+    region.alias.fill(5)
+    print(region.alias.read(1).result(), lab._machine.restored)
+"""
+
+
+def test_two_processes_restore_at_once(lab):
+    assert lab.release  # so that there is a state
+    both = [subprocess.Popen([sys.executable, "-c", RESTORER], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate(timeout=200)[0] for process in both] == ["6 True\n"] * 2
