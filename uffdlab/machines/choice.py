@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,8 @@ from uffdlab.errors import UsageError
 
 if TYPE_CHECKING:
     from uffdlab.machines import Machine
+
+_log = logging.getLogger("uffdlab.machines")
 
 VARIABLE = "UFFDLAB_MACHINE"  # chooses where a program does not
 DEFAULT_KERNEL = "6.1-series"
@@ -117,4 +120,9 @@ def _takes_what_is_there(machine: str, kernel: Any, options: Options) -> None:
 
 
 def _running(machine: Machine) -> tuple[str, Machine]:
+    _log.warning(
+        "tests run on a machine's own kernel now (%s): one that goes wrong can crash it. Pages are seen by pagemap and "
+        "PAGEMAP_SCAN; raw entries only where the PTE reader of kernel-patch is loaded, and none from outside",
+        machine.hello["release"],
+    )
     return f"Linux {machine.hello['release']}", machine
