@@ -173,3 +173,36 @@ def test_alone_as_a_file(page, tmp_path, axe):
     page.set_viewport_size({"width": 640, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.thrown == []
+
+
+# What VS Code gives a notebook's page; its own window is not to be had here.
+VSCODE = {
+    "light": ("#3b3b3b", "#ffffff", "#e5e5e5", "light"),
+    "dark": ("#cccccc", "#1f1f1f", "#2b2b2b", "dark"),
+    "contrast": ("#ffffff", "#000000", "#6fc3df", "dark"),
+}
+
+
+def test_with_the_colours_of_vs_code(page, tmp_path, axe):
+    space = {}
+    exec(MAKE, space)
+    path = tmp_path / "grid.html"
+    space["PageGrid"](space["after"], space["before"]).to_html(path)
+    page.goto(path.as_uri())
+    for name, (ink, paper, line, scheme) in VSCODE.items():
+        page.evaluate(
+            """([ink, paper, line, scheme]) => {
+            const { style } = document.documentElement;
+            style.setProperty("--vscode-editor-foreground", ink);
+            style.setProperty("--vscode-editor-background", paper);
+            style.setProperty("--vscode-panel-border", line);
+            style.colorScheme = scheme;
+            document.body.style.background = paper;
+        }""",
+            [ink, paper, line, scheme],
+        )
+        background = page.locator(".uffdlab-page-grid").evaluate("each => getComputedStyle(each).backgroundColor")
+        assert background == "rgb({}, {}, {})".format(*bytes.fromhex(paper[1:]))
+        assert axe(page, "#widgets") == []
+        page.screenshot(path=SHOTS / f"page-grid-vscode-{name}.png")
+    assert page.thrown == []

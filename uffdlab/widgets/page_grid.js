@@ -34,7 +34,8 @@ class PageGrid {
     this.listen = listening(model, el);
     this.anchor = null;
     this.root = make("div", { class: "uffdlab uffdlab-page-grid", "data-lm-suppress-shortcuts": "true" });
-    el.append(make("div", { class: "uffdlab" }, endBar(model, this.listen)), this.root);
+    el.append(this.root);
+    this.bar = endBar(model, this.listen);
     this.inner = null;
     this.build();
     const { listen } = this;
@@ -81,7 +82,7 @@ class PageGrid {
       pane.heading = make("p", { class: "uffdlab-name", "aria-hidden": "true" }, names[at]);
       panes.append(make("div", { class: "uffdlab-pane" }, pane.heading, pane.element));
     });
-    const parts = [make("p", { class: "uffdlab-title" }, meta.title)];
+    const parts = [this.bar, make("p", { class: "uffdlab-title" }, meta.title)];
     if (this.codes("_before")) parts.push(this.modes());
     if (this.view) parts.push(this.zooms());
     parts.push(panes, this.choice, this.legend, this.entry.element, this.said);

@@ -145,7 +145,7 @@ class PageGrid(_export.Pictured, LiveWidget):
             self._meta = self._facts()
             self._before = b"" if earlier is None else self._seen.pack(earlier)
             if same_pages and len(self._codes) == len(packed):
-                self._said = self._what_changed(old[0])
+                self._said = self._what_changed(*old)
             else:
                 self._codes = packed
         if self._codes != packed:
@@ -172,8 +172,13 @@ class PageGrid(_export.Pictured, LiveWidget):
             "mixed": MIXED_DATA,
         }
 
-    def _what_changed(self, old: Snapshot) -> str:
-        changes = [str(change) for change in (self._snapshot - old).changes()]
+    def _what_changed(self, old: Snapshot, numbers: NDArray[np.uint32]) -> str:
+        # Of a million pages mostly few change: only what lies between the first and the last of them is compared.
+        changed = np.flatnonzero(numbers != self._numbers)
+        if not changed.size:
+            return "no change"
+        within = slice(int(changed[0]), int(changed[-1]) + 1)
+        changes = [str(change) for change in (self._snapshot[within] - old[within]).changes()]
         more = [f"and {len(changes) - _SAID_CHANGES} more kinds of change"] if len(changes) > _SAID_CHANGES else []
         return "; ".join([*changes[:_SAID_CHANGES], *more]) or "no change"
 
