@@ -73,14 +73,14 @@ def test_a_crash_is_said_unasked_and_started_again(run_cells, page, axe):
     bars.first.get_by_role("button", name="start again").click()
     expect(output.locator(".uffdlab-ended:not(:empty)")).to_have_count(0, timeout=90_000)
     until(page, lambda: len(set(machines()) - others) == 1, 10, "one machine runs")
-    # All of them look at the new lab: an ioctl that fails there is in its timeline, a touch changes the grid.
-    run_again(page, 2, "grid._source.write(5).result()\ngrid._source.lab is view._timeline.lab is log._lab")
+    # All of them look at the new machine: a touch there is in the timeline and changes the grid.
+    run_again(page, 2, "grid._source.write(5).result()\ngrid._source.lab is view._timeline.lab is log._lab is lab")
     expect(page.locator(".jp-CodeCell").nth(2).get_by_text("True", exact=True)).to_be_visible(timeout=20_000)
     expect(output.get_by_label("page 5: present, writable")).to_be_visible()
     expect(output.get_by_role("option", name=re.compile("write to page 5"))).to_be_visible()
-    # The lab that was started from a widget ends with the widgets.
-    run_again(page, 3, "for each in (grid, log, view): each.close()\nlen(lab.timeline._listeners)")
-    expect(page.locator(".jp-CodeCell").nth(3).get_by_text("0", exact=True)).to_be_visible(timeout=20_000)
+    # Closed widgets leave no listener, and the lab leaves no machine.
+    run_again(page, 3, "for each in (grid, log, view): each.close()\nlab.close(); print(lab.timeline._listeners)")
+    expect(page.locator(".jp-CodeCell").nth(3).get_by_text("[]", exact=True)).to_be_visible(timeout=20_000)
     until(page, lambda: not set(machines()) - others, 20, "no machine is left")
     assert page.thrown == []
 

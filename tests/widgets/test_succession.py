@@ -40,7 +40,7 @@ class Lab:
         self.timeline = Timeline(self)
         self.capabilities = {"features": Feature(0), "continue_wp": True}
         self.regions, self.userfaultfds, self.touches = (), (), ()
-        self.error = None
+        self.error, self.resets = None, 0
         Lab.made = (*Lab.made, self)
 
     def call(self, method, *_):
@@ -55,6 +55,11 @@ class Lab:
     def userfaultfd(self):
         self.userfaultfds += (SimpleNamespaceWithHash(),)
         return self.userfaultfds[-1]
+
+    def reset(self):
+        self.error, self.regions, self.userfaultfds = None, (), ()
+        self.resets += 1
+        self.timeline.add("lab", "the lab was reset", 2)
 
     def restart_target(self):
         self.regions = self.userfaultfds = ()
@@ -118,7 +123,7 @@ def test_one_that_is_made_after_the_end_says_so_too(lab):
 
 
 def test_started_again_by_one_all_go_over_to_the_same_region(lab, widgets):
-    lab.end(MachineLost("gone"))
+    lab.end(LabClosed("closed"))
     lab.timeline.add("ioctl", "late", 3)
     widgets.log._message(None, {"ask": "start again"}, [])
     finish(widgets.grid.start_again())
@@ -133,8 +138,30 @@ def test_started_again_by_one_all_go_over_to_the_same_region(lab, widgets):
     assert lab.timeline._listeners == []
 
 
-def test_a_lab_that_was_started_here_ends_with_the_last_widget(lab, widgets):
+def test_a_machine_that_crashed_is_put_back_under_the_same_lab(lab, widgets):
     lab.end(MachineLost("gone"))
+    finish(widgets.view.start_again())
+    assert Lab.made == (lab,)
+    assert lab.resets == 1
+    assert {widget.ended for widget in vars(widgets).values()} == {""}
+    assert lab.regions == (widgets.grid._source,)
+
+
+def test_a_reset_from_the_panel_takes_all_along(lab, widgets):
+    widgets.lab_panel.back.click()
+    assert lab.resets == 1
+    assert {widget.ended for widget in vars(widgets).values()} == {""}
+    assert lab.regions == (widgets.grid._source,)
+    assert widgets.panel._region is widgets.grid._source
+
+
+def test_a_reset_by_hand_is_said(lab, widgets):
+    lab.reset()
+    assert {widget.ended for widget in vars(widgets).values()} == {"the lab was reset"}
+
+
+def test_a_lab_that_was_started_here_ends_with_the_last_widget(lab, widgets):
+    lab.end(LabClosed("closed"))
     finish(widgets.grid.start_again())
     _, new = Lab.made
     *most, last = vars(widgets).values()
@@ -175,7 +202,7 @@ def test_an_unmapped_region_is_said_by_those_that_look_at_it(lab, widgets):
 
 
 def test_what_does_not_start_is_said(lab, widgets, monkeypatch):
-    lab.end(MachineLost("gone"))
+    lab.end(LabClosed("closed"))
 
     def fails(_kernel):
         raise KernelError("no compiler", kernel="6.1-series")

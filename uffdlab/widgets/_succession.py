@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from uffdlab.errors import UffdlabError
+from uffdlab.errors import LabClosed, UffdlabError
 from uffdlab.lab import Lab
 from uffdlab.widgets._loop import soon
 
@@ -113,8 +113,8 @@ class Follower(traitlets.HasTraits):
             return
         if isinstance(entry.what, threading.Thread):
             self._starts = True
-        elif entry.kind == "unmap" or (entry.kind == "target" and entry.what is None):
-            self.ended = entry.text if entry.kind == "unmap" else _REPLACED
+        elif entry.what is None or entry.kind == "unmap":
+            self.ended, self._starts = _REPLACED if entry.kind == "target" else entry.text, False
             self._has_ended()
         elif isinstance(entry.what, Successor):
             try:
@@ -191,10 +191,12 @@ def _start(old: Lab) -> None:
 
 
 def _renewed(lab: Lab) -> Lab:
-    # As little as is needed: a new lab, a new target, or only new regions.
-    ended, _ = _end_of(lab.timeline)
-    if ended == "lab":
+    # As little as is needed: a new lab, the same on a new machine, a new target, or only new regions.
+    ended, why = _end_of(lab.timeline)
+    if ended == "lab" and isinstance(why, LabClosed):
         return Lab(lab.kernel)
+    if ended == "lab":
+        lab.reset()
     if ended == "target":
         lab.restart_target()
     return lab

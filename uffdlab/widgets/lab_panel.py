@@ -43,10 +43,11 @@ class LabPanel(LiveBox):
         self.facts = ipywidgets.HTML()
         self.said = Said()
         self.target = self._button("new target", "end the target process and start a new one", self.restart_target)
+        self.back = self._button("reset", "put the lab back to where it began, on a new machine", self.reset)
         self.look = self._button("look again", "read the state and the console again", self.refresh)
         self.end = self._button("close", "end the machine", self.close_lab)
         self.picker = KernelPicker(lab.kernel)
-        buttons = ipywidgets.HBox([self.look, self.target, self.end], layout={"flex_flow": "row wrap"})
+        buttons = ipywidgets.HBox([self.look, self.target, self.back, self.end], layout={"flex_flow": "row wrap"})
         super().__init__([self.facts, buttons, self.said, self.picker], **keywords)
         self.lab = lab
         self.picker.observe(self._booted, "lab")
@@ -67,7 +68,7 @@ class LabPanel(LiveBox):
 
     def _go_over(self, lab: Lab) -> None:
         self.lab = lab
-        self.said.text = "a new lab runs"
+        self.said.text = "a new machine runs"
         self.refresh()
 
     def _has_ended(self) -> None:
@@ -81,6 +82,16 @@ class LabPanel(LiveBox):
         except UffdlabError as error:
             self.said.text = f"{error} — boot starts a new lab"
         self.refresh()
+
+    def reset(self) -> None:
+        """Put the lab back to where it began, whatever has become of it; the widgets of this lab go on with it."""
+        try:
+            self.lab.reset()
+        except UffdlabError as error:
+            self.said.text = f"{error} — boot starts a new lab"
+            self.refresh()
+        else:
+            announce(self.lab, self.lab)
 
     def close_lab(self) -> None:
         """End the machine."""
