@@ -85,32 +85,19 @@ def test_variant_compiles_only_what_differs(lab):
     assert two.image.read_bytes() != base.image.read_bytes()
 
 
-def test_config_on_top_makes_another_kernel_in_objects_of_its_own(lab, tmp_path):
-    plain = get(lab, "tiny-base")
-    more = tmp_path / "more.config"
-    more.write_text("CONFIG_INET=y\n")
-    other = get(lab, "tiny-base", also=more)
-    assert other.name == plain.name
-    assert other.key != plain.key
-    assert "CONFIG_INET=y" in other.config.read_text()
+def test_a_flavour_has_objects_of_its_own(lab):
+    (lab.toml.parent / "more.config").write_text("CONFIG_INET=y\n")
+    with lab.toml.open("a") as file:
+        file.write('\n[flavour.more]\nconfig = ["more.config"]\n')
+    plain, flavoured = get(lab, "tiny-base"), get(lab, "tiny-base+more")
+    assert "CONFIG_INET=y" in flavoured.config.read_text()
     assert "CONFIG_INET" not in plain.config.read_text()
-    assert get(lab, "tiny-base") == plain
-    assert get(lab, "tiny-base", also=more) == other
     # neither has made the other's objects stale
     (lab.toml.parent / "two.patch").write_text(
         "--- a/mm/minor.c\n+++ b/mm/minor.c\n@@ -4 +4 @@\n-\treturn MODE;\n+\treturn MODE + 1;\n"
     )
     assert get(lab, "tiny-two").log.read_text().count("  CC ") == 1
-    assert get(lab, "tiny-two", also=more).log.read_text().count("  CC ") == 1
-    assert lab.supply().remove("tiny-base") > 0
-    assert not plain.image.exists()
-    assert not other.image.exists()
-
-
-def test_a_package_takes_no_config(lab, tmp_path):
-    name = next(entry.name for entry in lab.supply().available() if "here" in entry.name)
-    with pytest.raises(errors.KernelError, match="comes as a package, so there is no source to configure"):
-        get(lab, name, also=tmp_path / "more.config")
+    assert get(lab, "tiny-two+more").log.read_text().count("  CC ") == 1
 
 
 def test_same_inputs_same_bytes_whatever_was_built_before(lab):

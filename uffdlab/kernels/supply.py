@@ -64,17 +64,13 @@ class Supply:
         self._cache = cache or Cache()
         self._archive = archive or DebianArchive()
 
-    def get(
-        self, name: str, *, also: Path | None = None, progress: Progress | None = None, refresh: bool = False
-    ) -> Kernel:
+    def get(self, name: str, *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
         """Give the kernel, fetched or built if it is not in the cache.
 
         Parameters
         ----------
         name : str
             A name in the catalogue.
-        also : Path, optional
-            A config fragment on top of its own: what a machine of another sort asks of it.
         progress : Progress, optional
             Told how far it is; by default a bar. Not used when the kernel is in the cache.
         refresh : bool
@@ -84,10 +80,8 @@ class Supply:
         ------
         UnknownKernel, SourceError, PatchError, BuildError, HostUnsupported
             It cannot be had; nothing half-done is left.
-        KernelError
-            It comes as a package, which has the config that it has.
         """
-        entry = self._kernels[name] if also is None else _with(self._built(name, "to configure"), also)
+        entry = self._kernels[name]
         if not refresh and (kernel := self._cached(entry)):
             return kernel
         host.require_platform()
@@ -528,21 +522,14 @@ def pte_reader(name: str | os.PathLike[str]) -> Path | None:
     return Supply(kernels).pte_reader(name)
 
 
-def get(
-    name: str | os.PathLike[str], *, also: Path | None = None, progress: Progress | None = None, refresh: bool = False
-) -> Kernel:
-    """Give a kernel by its name or by the path of a bzImage or vmlinux, which is as it is; see :meth:`Supply.get`."""
+def get(name: str | os.PathLike[str], *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
+    """Give a kernel by its name or by the path of a bzImage or vmlinux; see :meth:`Supply.get`."""
     if not isinstance(name, str) or name.startswith(("/", "./", "../", "~")):
         return given(Path(name))
     kernels = catalogue.load()
     if name not in kernels and Path(name).is_file():
         return given(Path(name))
-    return Supply(kernels).get(name, also=also, progress=progress, refresh=refresh)
-
-
-def _with(entry: Built, also: Path) -> Built:
-    # Under its own name still, in the cache too, where its key tells it apart.
-    return replace(entry, config=(*entry.config, also), objects=f"objects-{also.stem}")
+    return Supply(kernels).get(name, progress=progress, refresh=refresh)
 
 
 def _why(refresh: bool) -> str:
