@@ -133,9 +133,13 @@ module UffdlabQemu
 
     def self.destroy
       build do |b|
-        b.use Kill
-        b.use Remove
-        b.use ProvisionerCleanup
+        b.use Call, DestroyConfirm do |env, b2|
+          next unless env[:result]
+
+          b2.use Kill
+          b2.use Remove
+          b2.use ProvisionerCleanup
+        end
       end
     end
 
@@ -173,7 +177,8 @@ module UffdlabQemu
 
   class Start < Step
     TRIES = 5 # a port that was free may be taken when QEMU asks for it
-    SECONDS = 20
+    SECONDS = 60
+    LARGEST = 4 << 30 # bytes of any file: what the guest says on its console is not to fill the host's disk
 
     def run(machine, provider, ui)
       return if provider.pid
@@ -205,7 +210,7 @@ module UffdlabQemu
       File.write(provider.port_file, port.to_s)
       child = File.open(provider.messages, "w", 0o600) do |log|
         Process.spawn(*command(machine, provider, port), in: File::NULL, out: log, err: log, pgroup: true,
-                      close_others: true, chdir: "/")
+                      close_others: true, chdir: "/", rlimit_fsize: LARGEST)
       end
       ended = Process.detach(child) # Vagrant ends, QEMU runs on
       (SECONDS * 10).times do
