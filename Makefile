@@ -7,20 +7,21 @@ python := .venv/bin/python
 export MPLCONFIGDIR := $(CURDIR)/build/matplotlib
 
 # Each of these installs what is missing and ends at once when nothing is.
-.PHONY: setup setup-lab setup-test setup-check
+.PHONY: setup setup-lab setup-test setup-check setup-vagrant
 setup:       ; @vm/install-packages demo && vm/make-venv
 setup-lab:   ; @vm/install-packages lab && vm/make-venv
 setup-test:  ; @vm/install-packages test && vm/make-venv dev
 setup-check: ; @vm/install-packages demo && vm/make-venv dev
+setup-vagrant: ; @vm/install-packages demo vagrant && vm/make-venv && vm/libvirt-daemons start
 
 # Jupyter's own settings stay in the checkout: your ~/.jupyter and ~/.ipython neither change nor get in the way.
 jupyter := $(CURDIR)/build/jupyter
-demo lab: export JUPYTER_CONFIG_DIR := $(jupyter)/config
-demo lab: export JUPYTER_DATA_DIR := $(jupyter)/data
-demo lab: export JUPYTER_RUNTIME_DIR := $(jupyter)/runtime
-demo lab: export JUPYTERLAB_SETTINGS_DIR := $(jupyter)/config/lab/user-settings
-demo lab: export JUPYTERLAB_WORKSPACES_DIR := $(jupyter)/config/lab/workspaces
-demo lab: export IPYTHONDIR := $(jupyter)/ipython
+demo lab vagrant: export JUPYTER_CONFIG_DIR := $(jupyter)/config
+demo lab vagrant: export JUPYTER_DATA_DIR := $(jupyter)/data
+demo lab vagrant: export JUPYTER_RUNTIME_DIR := $(jupyter)/runtime
+demo lab vagrant: export JUPYTERLAB_SETTINGS_DIR := $(jupyter)/config/lab/user-settings
+demo lab vagrant: export JUPYTERLAB_WORKSPACES_DIR := $(jupyter)/config/lab/workspaces
+demo lab vagrant: export IPYTHONDIR := $(jupyter)/ipython
 no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
 .PHONY: demo
@@ -35,11 +36,19 @@ lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
 	exec $(python) -m jupyter lab "$${root[@]}" --ServerApp.root_dir=notebooks \
 		--LabApp.default_url=/lab/tree/minor_wp.ipynb $(LABFLAGS)
 
-.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-debug
+.PHONY: vagrant
+vagrant: setup-vagrant ## bring up vm/Vagrantfile with the patched kernel, run the notebook on it (build/vagrant/)
+	@mkdir -p "$(jupyter)" build/vagrant
+	@$(python) -m uffdlab vagrant up
+	@UFFDLAB_MACHINE=vagrant $(python) -m uffdlab.notebook notebooks/minor_wp.ipynb build/vagrant/minor_wp.html
+
+.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-debug test-vagrant
 test: setup-test ## every check and test, and how long each part took
 	@$(python) tests/run.py
 test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-debug: setup-test # one part of `make test`
 	@$(python) tests/run.py $(@:test-%=%)
+test-vagrant: setup-vagrant setup-test
+	@$(python) tests/run.py vagrant
 
 .PHONY: check
 check: setup-check ## ruff and mypy
@@ -62,6 +71,7 @@ help: ## this list
 	@echo "make TARGET, where TARGET is"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
 	@echo "One part of the tests alone: make test-check, test-unit, test-kernels, test-vm, test-notebook, test-browser."
+	@echo "make test-vagrant brings up VMs with Vagrant, under libvirt and without it."
 	@echo "make test-long runs what make test leaves out: every memory type on every kernel, every widget."
 	@echo "make test-debug runs the series' selftests and ten minutes of random calls on a kernel with KASAN and lockdep."
 	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."

@@ -41,6 +41,7 @@ def _pytest(part: str, *arguments: str) -> list[str]:
     return _module("pytest", f"--junitxml={REPORTS / part}.xml", *arguments)
 
 
+_IGNORED = [f"--ignore=tests/{name}" for name in ("vm", "browser", "vagrant")]
 PARTS = {
     "check": Part(
         [
@@ -53,7 +54,7 @@ PARTS = {
     "unit": Part(
         [
             _pytest(
-                *("unit", "-m", "not vm and not browser", "--ignore=tests/vm", "--ignore=tests/browser"),
+                *("unit", "-m", "not vm and not browser and not vagrant", *_IGNORED),
                 *("--numprocesses=logical", "--dist=worksteal"),
             )
         ],
@@ -70,8 +71,10 @@ PARTS = {
     "debug": Part(
         [_module("uffdlab", "kernel", "build", "6.1-series+debug"), _pytest("debug", "-s", "tests/debug")], 240
     ),
+    # A whole Debian from Vagrant, under libvirt and without it: only when it is named.
+    "vagrant": Part([_pytest("vagrant", "tests/vagrant")], 90),
 }
-USUAL = [name for name in PARTS if name not in {"long", "debug"}]
+USUAL = [name for name in PARTS if name not in {"long", "debug", "vagrant"}]
 BOOTING = {"vm", "notebook", "browser", "long"}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from uffdlab import guest_commands, kernels, workbench
+from uffdlab import guest_commands, kernels, vagrant_commands, workbench
 from uffdlab.capabilities import FORMS as CAPABILITY_FORMS
 from uffdlab.errors import KernelError, MachineError, UffdlabError, UnknownKernel
 from uffdlab.reports import FORMS
@@ -141,6 +141,7 @@ def kernel_remove(name: tuple[str, ...]) -> None:
 
 main.add_command(guest_commands.execute)
 main.add_command(guest_commands.selftest)
+main.add_command(vagrant_commands.vagrant)
 kernel.add_command(workbench.am)
 kernel.add_command(workbench.add)
 kernel.add_command(workbench.size)

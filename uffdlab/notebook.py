@@ -1,11 +1,16 @@
-"""Runs a notebook from beginning to end and writes it as an HTML page with all its outputs."""
+"""Runs a notebook from beginning to end and writes it as an HTML page with all its outputs.
+
+``python -m uffdlab.notebook NOTEBOOK PAGE``; ``UFFDLAB_MACHINE`` says where its lab runs.
+"""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -53,3 +58,20 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
         raise UffdlabError(f"a cell of {path} failed; {html} shows all of them\n{failure}") from failure
     cells = sum(cell.cell_type == "code" for cell in document.cells)
     tell(f"The notebook's {cells} code cells ran in {time.monotonic() - started:.0f} s.")
+
+
+@click.command()
+@click.argument("notebook", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.argument("page", type=click.Path(dir_okay=False, path_type=Path))
+def main(notebook: Path, page: Path) -> None:
+    """Run NOTEBOOK and write it, as executed, to PAGE."""
+    try:
+        execute(notebook, page, tell=click.echo)
+    except UffdlabError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    click.echo(f"Written: {page}")
+
+
+if __name__ == "__main__":
+    main()

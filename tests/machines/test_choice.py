@@ -28,6 +28,12 @@ def test_options_of_a_guest_are_for_a_guest(option):
         Lab(machine="local", **option)
 
 
+@pytest.mark.parametrize("option", [{"hugepages": 4}, {"command_line": "quiet"}, {"pte_reader": True}])
+def test_vagrant_boots_all_kernels_alike(option):
+    with pytest.raises(UsageError, match=f"^{next(iter(option))}: machine='vagrant' boots all kernels in the same way"):
+        Lab(machine="vagrant", **option)
+
+
 def test_hugepages_are_counted():
     with pytest.raises(UsageError, match="hugepages=-1"):
         Lab(hugepages=-1)

@@ -68,6 +68,17 @@ def choose(program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None
     return verdict, None
 
 
+def known(program: str) -> str:
+    """Return the accelerator that ``$UFFDLAB_ACCEL`` or the last probe decided on; ``"tcg"`` if there was none.
+
+    For machines that are not probed: QEMU's are.
+    """
+    wanted = os.environ.get(VARIABLE) or "auto"
+    if wanted in {"tcg", "kvm"}:
+        return wanted
+    return _remembered(store.folder("accel") / "verdict.json", program) or "tcg"
+
+
 def _probe(path: Path, program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None]:
     if not os.access(DEVICE, os.R_OK | os.W_OK):
         missing = "cannot be opened by this user" if DEVICE.exists() else "is not there"

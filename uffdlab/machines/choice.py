@@ -17,7 +17,7 @@ _log = logging.getLogger("uffdlab.machines")
 VARIABLE = "UFFDLAB_MACHINE"  # chooses where a program does not
 DEFAULT_KERNEL = "6.1-series"
 _PTE_READER = "modules/90-pte_reader.ko"  # in the guest, where all are loaded by the order of their names
-_KINDS = "'qemu', 'local', 'ssh:user@host'"
+_KINDS = "'qemu', 'local', 'ssh:user@host', 'vagrant'"
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
 
         _takes_what_is_there(wanted, kernel, options)
         return _running(ssh.start(wanted.removeprefix("ssh:")))
+    if wanted == "vagrant":
+        return _vagrant(kernel, options)
     raise UsageError(f"there is no machine {wanted!r}; there is {_KINDS}")
 
 
@@ -106,6 +108,22 @@ def _qemu(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str,
         extra={_PTE_READER: module} if module is not None else None,
     )
     return image.name, machine
+
+
+def _vagrant(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str, Machine]:
+    from uffdlab.machines import vagrant  # noqa: PLC0415
+
+    refused = [name for name in options.given() if name not in {"cpus", "memory_mib"}]
+    if refused:
+        raise UsageError(
+            f"{', '.join(refused)}: machine='vagrant' boots all kernels in the same way, and all that are built here "
+            "have the PTE reader; leave it out"
+        )
+    return vagrant.start(
+        kernel or DEFAULT_KERNEL,
+        cpus=options.cpus if options.cpus is not None else 1,
+        memory_mib=options.memory_mib if options.memory_mib is not None else 1024,
+    )
 
 
 def _takes_what_is_there(machine: str, kernel: Any, options: Options) -> None:

@@ -1,0 +1,304 @@
+"""The VM of a Vagrantfile, with a vagrant and an ssh that only take notes; tests/vagrant has the real ones."""
+
+import json
+import os
+import stat
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.machines import clock, vagrant
+from uffdlab.machines.vagrant import pack_agent
+from uffdlab.machines.vagrant_vm import VagrantVm, Wanted
+
+# Their world is a folder: notes, state, what the guest shows; a file fail-COMMAND makes a command fail.
+VAGRANT = """#!/bin/bash
+cd {world}
+echo "$*" >>notes
+[ ! -e "hang-$1" ] || exec sleep 60
+[ ! -e "fail-$1" ] || {{ printf '\\033[31mno luck\\033[0m\\n'; echo 'with it' >&2; exit 3; }}
+boot() {{ echo running >state; echo "boot-$RANDOM$RANDOM" >boot; cat release-next >release; provision; }}
+provision() {{ sed -n 's/.*"agent_key": "\\(.*\\)".*/\\1/p' "$VAGRANT_DOTFILE_PATH/lab.json" >agents; }}
+case $1 in
+status) echo "1,default,state,$(cat state)" ;;
+up | reload) boot ;;
+provision) provision ;;
+ssh-config) echo 'Host default' ;;
+halt) echo poweroff >state ;;
+destroy) echo not_created >state ;;
+esac
+"""
+SSH = """#!/bin/bash
+cd {world}
+[ "$(cat state)" = running ] || exit 255
+for last in "$@"; do :; done
+case $last in
+*agent.stdio) exec ${{last#sudo -n}} ;;
+*) cat boot release agents ;;
+esac
+"""
+
+
+class World:
+    """A Vagrantfile's folder, a PATH, and what the programs there do."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in ("bin", "vm", "world"):
+            (folder / name).mkdir()
+        (folder / "vm" / "Vagrantfile").touch()
+        self.program("vm/build-box", "#!/bin/bash\n")
+        for name, text in (("vagrant", VAGRANT), ("ssh", SSH)):
+            self.program(f"bin/{name}", text.format(world=folder / "world"))
+        self.put("state", "not_created")
+        self.put("release-next", "6.1.0-series")
+        self.put("agents", "")
+        self.vm = VagrantVm(folder / "vm")
+
+    def program(self, name, text):
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def put(self, name, text=""):
+        (self.folder / "world" / name).write_text(text + "\n")
+
+    def notes(self):
+        """What vagrant was asked to do since the last call, but for the questions."""
+        path = self.folder / "world" / "notes"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.write_text("")
+        return [line for line in lines if line.split()[0] not in {"status", "ssh-config"}]
+
+
+WANTED = Wanted(
+    "/boot/vmlinux", "6.1-series", "a" * 64, "6.1.0-series", 1024, 1, "tcg", None, "/tmp/uffdlab.tar", "0123"
+)
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    for name in ("VAGRANT_DOTFILE_PATH", "UFFDLAB_BOX"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return World(tmp_path)
+
+
+def bring_up(vm, wanted=WANTED):
+    os.close(vm.bring_up(wanted))
+
+
+def test_brought_up_once_and_found_running_after_that(world):
+    bring_up(world.vm)
+    assert world.notes() == ["up --provision"]
+    assert json.loads((world.folder / "vm" / ".vagrant" / "lab.json").read_text())["kernel"] == "/boot/vmlinux"
+    bring_up(VagrantVm(world.folder / "vm"))
+    assert world.notes() == []
+    assert world.vm.kernel_name == "6.1-series"
+
+
+@pytest.mark.parametrize(
+    "change", [{"kernel_key": "b" * 64}, {"memory_mib": 2048}, {"cpus": 2}, {"accelerator": "kvm"}]
+)
+def test_what_a_boot_is_needed_for(world, change):
+    bring_up(world.vm)
+    world.notes()
+    bring_up(world.vm, replace(WANTED, **change))
+    assert world.notes() == ["reload --provision"]
+
+
+def test_another_package_needs_no_boot(world):
+    bring_up(world.vm)
+    world.notes()
+    bring_up(world.vm, replace(WANTED, agent_key="4567"))
+    assert world.notes() == ["provision"]
+
+
+def test_booted_by_somebody_else_is_booted_again(world):
+    bring_up(world.vm)
+    world.notes()
+    world.put("boot", "another")
+    bring_up(world.vm)
+    assert world.notes() == ["reload --provision"]
+
+
+def test_halted_is_started_and_destroyed_is_made_anew(world):
+    bring_up(world.vm)
+    (world.vm.data / "known_hosts").write_text("a key\n")
+    world.vm.halt()
+    assert world.vm.state() == "poweroff"
+    bring_up(world.vm)
+    assert world.notes() == ["up --provision", "halt", "up --provision"]
+    assert (world.vm.data / "known_hosts").exists()
+    world.vm.destroy()
+    world.vm.destroy()
+    assert world.notes() == ["destroy --force"] * 2
+    assert world.vm.kernel_name == ""
+    assert not (world.vm.data / "known_hosts").exists()  # the next one has a key of its own
+
+
+def test_nothing_is_taken_from_an_open_lab(world):
+    labs = [world.vm.bring_up(WANTED) for _ in range(2)]
+    other = replace(WANTED, kernel_name="6.1-base", kernel_key="b" * 64)
+    while labs:
+        for act in (lambda: bring_up(world.vm, other), world.vm.halt, world.vm.destroy):
+            with pytest.raises(errors.MachineError, match=r"runs 6\.1-series for a lab that is open: close that to "):
+                act()
+        os.close(labs.pop())
+    bring_up(world.vm, other)
+    assert world.notes() == ["up --provision", "reload --provision"]
+
+
+def test_a_lab_that_is_killed_lets_go_of_it(world):
+    code = "import os, sys, time; os.close(0); print(flush=True); time.sleep(60)"
+    in_use = world.vm.bring_up(WANTED)
+    owner = subprocess.Popen([sys.executable, "-c", code], pass_fds=[in_use], stdout=subprocess.PIPE)
+    owner.stdout.readline()
+    os.close(in_use)
+    with pytest.raises(errors.MachineError, match="for a lab that is open"):
+        world.vm.halt()
+    owner.kill()
+    owner.communicate()
+    world.vm.halt()
+
+
+def test_the_kernel_that_came_up_must_be_the_one_that_was_asked_for(world):
+    world.put("release-next", "6.1.0-50-cloud-amd64")
+    with pytest.raises(errors.MachineError, match=r"runs Linux 6\.1\.0-50-cloud-amd64, not 6\.1\.0-series"):
+        bring_up(world.vm)
+    world.put("release-next", "6.1.0-series")
+    bring_up(world.vm)
+    assert world.notes() == ["up --provision", "reload --provision"]
+
+
+def test_what_vagrant_said_is_in_the_error(world):
+    world.put("fail-up")
+    with pytest.raises(errors.MachineError, match=r"vagrant up --provision ended with status 3") as caught:
+        bring_up(world.vm)
+    assert str(caught.value).endswith("no luck\nwith it")
+    assert "no luck" in (world.vm.data / "vagrant.log").read_text()
+
+
+def test_a_vagrant_that_hangs_is_ended(world, monkeypatch):
+    monkeypatch.setattr("uffdlab.machines.vagrant_vm._UP", 0.5)
+    world.put("hang-up")
+    with pytest.raises(errors.MachineTimeout, match="vagrant up --provision had not finished after 0 s"):
+        world.vm._vagrant("up", "--provision", deadline=0.4)
+    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if _mentions(path, world.vm.data)]
+
+
+def _mentions(environ, folder):
+    try:
+        return f"VAGRANT_DOTFILE_PATH={folder}".encode() in environ.read_bytes()
+    except OSError:
+        return False
+
+
+def test_a_vm_from_another_box_is_not_used(world):
+    catalog = world.folder / "cache" / "box" / "catalog.json"
+    catalog.parent.mkdir(parents=True)
+    catalog.write_text('{"versions": [{"version": "12.2"}]}')
+    machine = world.vm.data / "machines" / "default" / "uffdlab_qemu"
+    machine.mkdir(parents=True)
+    (machine / "box_meta").write_text('{"name": "uffdlab/bookworm64", "version": "12.1"}')
+    bring_up(world.vm)  # Vagrant keeps box_meta of a VM that was destroyed
+    (machine / "id").write_text("uffdlab-qemu")
+    with pytest.raises(errors.MachineError, match=r"version 12\.1 of the box .* version 12\.2: remove the VM"):
+        bring_up(world.vm)
+    world.vm.destroy()
+
+
+def test_a_box_that_cannot_be_made(world):
+    world.program("vm/build-box", "#!/bin/bash\necho 'box: mke2fs is missing'\nexit 1\n")
+    with pytest.raises(errors.HostUnsupported, match=r"vm/build-box could not make the box:\nbox: mke2fs is missing"):
+        bring_up(world.vm)
+    assert world.notes() == []
+
+
+@pytest.mark.parametrize("program", ["vagrant", "ssh"])
+def test_without_vagrant_or_ssh(world, monkeypatch, program):
+    (world.folder / "bin" / program).unlink()
+    monkeypatch.setenv("PATH", str(world.folder / "bin"))
+    with pytest.raises(errors.HostUnsupported, match=f"{program} is not in PATH; install it: `make vagrant`") as caught:
+        VagrantVm(world.folder / "vm")
+    assert caught.value.missing == program
+
+
+def test_without_a_checkout(tmp_path):
+    with pytest.raises(errors.HostUnsupported, match="it is in the repository, not in the installed package"):
+        VagrantVm(tmp_path)
+
+
+@pytest.fixture
+def here(world, monkeypatch):
+    """A guest that is this host: ssh runs the agent itself, with the Python of the tests."""
+    world.program("bin/python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    monkeypatch.setattr(vagrant, "want", lambda _kernel, **_options: ("6.1-series", WANTED))
+    return world.vm
+
+
+def test_an_agent_is_started_and_closing_it_lets_go_of_the_vm(here):
+    name, machine = vagrant.start("6.1-series", vm=here)
+    assert name == "6.1-series"
+    assert machine.call("agent.ping", 7) == 7
+    assert machine.physical is None
+    child = os.fork()  # has the lock's descriptor too, and must not keep it
+    if child == 0:
+        time.sleep(30)
+        os._exit(0)
+    with pytest.raises(errors.MachineError, match="for a lab that is open"):
+        here.halt()
+    machine.close()
+    machine.close()
+    here.halt()
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+
+
+def test_a_machine_that_is_forgotten_lets_go_of_the_vm(here):
+    _name, machine = vagrant.start("6.1-series", vm=here)
+    del machine
+    here.halt()
+
+
+def test_a_clock_that_runs_wrong_is_said(here, monkeypatch):
+    monkeypatch.setattr(clock, "rate", lambda _ask: 39.2)
+    with pytest.raises(errors.MachineError, match=r"clock runs 39\.2 times as fast as the host's, .* vagrant halt"):
+        vagrant.start("6.1-series", vm=here)
+    here.halt()
+
+
+@pytest.mark.parametrize("name", ["debian/trixie", "6.1-series+debug"])
+def test_a_kernel_that_has_no_drivers_for_it(name):
+    with pytest.raises(errors.KernelError, match=r"cannot be built with the drivers .* choose 6\.1-base, "):
+        vagrant.want(name)
+    with pytest.raises(errors.UnknownKernel, match=r"no kernel is called '6\.1-serie': did you mean 6\.1-series"):
+        vagrant.want("6.1-serie")
+
+
+@pytest.mark.parametrize("options", [{"cpus": 0}, {"memory_mib": 128}])
+def test_too_small_for_a_debian(here, options):
+    with pytest.raises(errors.UsageError, match="a Debian needs a CPU and 256 MiB at least"):
+        vagrant.start("6.1-series", vm=here, **options)
+
+
+def test_notes_are_the_users_alone(world):
+    bring_up(world.vm)
+    assert stat.S_IMODE(world.vm.data.stat().st_mode) == 0o700
+
+
+def test_the_same_package_gives_the_same_archive(world):
+    path, key = pack_agent()
+    assert pack_agent() == (path, key)
+    time.sleep(0.01)
+    os.utime(Path(sys.modules["uffdlab"].__file__))
+    assert pack_agent() == (path, key)
+    listed = subprocess.run(["tar", "-tf", path], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert {"uffdlab/__init__.py", "uffdlab/agent/server.py", "uffdlab/agent/_native.abi3.so"} <= set(listed)
+    assert not [name for name in listed if "__pycache__" in name]

@@ -1,0 +1,170 @@
+"""Vagrant as a machine: a whole Debian that runs the kernel under test, its agent reached by ssh."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uffdlab
+from uffdlab import errors, kernels
+from uffdlab.kernels.catalogue import Built, load
+from uffdlab.machines import accel, clock, qemu, store
+from uffdlab.machines.stream import StreamMachine
+from uffdlab.machines.vagrant_vm import VagrantVm, Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What the guest's kernel needs beside what our own guests need: a network card, a disk, what systemd asks for.
+_FLAVOUR = "vagrant"
+_ARCHIVES_KEPT = 3
+_PACKAGED = (".py", ".so")
+_HELLO = 60.0  # seconds; emulated, Python alone takes several
+
+
+class VagrantMachine(StreamMachine):
+    """An agent in the VM.  Closing it ends the agent; the VM stays."""
+
+    def __init__(self, vm: VagrantVm, key: str, in_use: int) -> None:
+        self._done = weakref.finalize(self, os.close, in_use)
+        # As root, for the PTE reader and for huge pages.  Nothing but the agent writes to the stream.
+        agent = f"sudo -n env PYTHONPATH=/opt/uffdlab/{key} python3 -m uffdlab.agent.stdio"
+        super().__init__(vm.ssh(agent), "vagrant")
+
+    def close(self) -> None:
+        """End the agent and let go of the VM, which another lab may then have with another kernel."""
+        super().close()
+        self._done()
+
+    def disown(self) -> None:
+        """In a forked child: let go of everything without ending the parent's agent."""
+        super().disown()
+        self._done()
+
+
+def start(
+    kernel: str | os.PathLike[str],
+    *,
+    cpus: int = 1,
+    memory_mib: int = 1024,
+    vm: VagrantVm | None = None,
+    tell: Callable[[str], object] = lambda _line: None,
+) -> tuple[str, VagrantMachine]:
+    """Bring the VM up with a kernel, if it does not run it already, and start an agent in it.
+
+    Parameters
+    ----------
+    kernel : str or path
+        A kernel that is built here, by its name: it is built with what a Debian needs on top.  Or the path of an image,
+        which must have all that built in (``kernel-patch/config/vagrant.config`` tells what).
+    cpus, memory_mib : int
+        The guest's CPUs, and its memory in MiB.
+    vm : VagrantVm, optional
+        By default this checkout's.
+    tell : callable
+        Is told what Vagrant does, a line at a time.
+
+    Returns
+    -------
+    kernel : str
+        The kernel's name.
+    machine : VagrantMachine
+
+    Raises
+    ------
+    HostUnsupported
+        No Vagrant, no ssh, no box.
+    KernelError
+        The kernel cannot be had, or comes as a package.
+    MachineError
+        The VM or the agent did not come up, its clock runs wrong, or another lab uses the VM with another kernel.
+    """
+    if cpus < 1 or memory_mib < 256:
+        raise errors.UsageError(f"cpus={cpus}, memory_mib={memory_mib}: a Debian needs a CPU and 256 MiB at least")
+    vm = vm or VagrantVm()
+    name, wanted = want(kernel, cpus=cpus, memory_mib=memory_mib)
+    machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell)).up(_HELLO)
+    try:
+        rate = clock.rate(lambda: machine.call("agent.clock"))
+        if abs(rate - 1) > clock.TOLERANCE:
+            raise errors.MachineError(
+                f"the VM's clock runs {rate:.3g} times as fast as the host's, which was too busy when it booted: halt "
+                "it (uffdlab vagrant halt) and start again"
+            )
+    except BaseException:
+        machine.close()
+        raise
+    return name, machine
+
+
+def want(kernel: str | os.PathLike[str], *, cpus: int = 1, memory_mib: int = 1024) -> tuple[str, Wanted]:
+    """Say what the VM must be to run a kernel, which is built if it is not there; gives the kernel's name too."""
+    name, found = _kernel(kernel)
+    archive, key = pack_agent()
+    accelerator = _accelerator()
+    mhz = clock.counter_mhz() if accelerator == "tcg" else None  # KVM tells its guests
+    return name, Wanted(
+        kernel=str(found.image),
+        kernel_name=name,
+        kernel_key=found.key,
+        release=found.release,
+        memory_mib=memory_mib,
+        cpus=cpus,
+        accelerator=accelerator,
+        tsc_khz=1000 * mhz if mhz else None,
+        agent=str(archive),
+        agent_key=key,
+    )
+
+
+def _kernel(asked: str | os.PathLike[str]) -> tuple[str, kernels.Kernel]:
+    catalogue = load()
+    if asked not in catalogue:  # a path; or else get() says what it is not
+        found = kernels.get(asked)
+        return found.name, found
+    flavoured = f"{asked}+{_FLAVOUR}"
+    if flavoured not in catalogue:
+        built = ", ".join(each.name for each in catalogue if isinstance(each, Built))
+        raise errors.KernelError(
+            f"{asked} cannot be built with the drivers for disk and network that the Vagrant VM needs, as it comes as "
+            f"a package or in another flavour: choose {built}, or the path of an image that has them",
+            kernel=str(asked),
+        )
+    return str(asked), kernels.get(flavoured)
+
+
+def pack_agent() -> tuple[Path, str]:
+    """Pack the package for the guest's provisioner; gives the archive and the hash of its content."""
+    package = Path(uffdlab.__file__).parent
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for path in sorted(path for path in package.rglob("*") if path.suffix in _PACKAGED and path.is_file()):
+            archive.add(path, f"uffdlab/{path.relative_to(package)}", filter=_plain)
+    key = hashlib.sha256(data.getvalue()).hexdigest()[:16]
+    folder = store.folder("vagrant")
+    found = folder / f"uffdlab-{key}.tar"
+    if not found.exists():
+        with store.publish(found) as file:
+            file.write(data.getvalue())
+    store.touch(found)
+    store.prune(folder, "uffdlab-*.tar", _ARCHIVES_KEPT)
+    return found, key
+
+
+def _accelerator() -> str:
+    program = shutil.which(qemu.PROGRAM)  # VirtualBox has none
+    return accel.known(str(Path(program).resolve())) if program else "tcg"
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    # The same files give the same archive, whoever has them since when.
+    entry.uid = entry.gid = entry.mtime = 0
+    entry.uname = entry.gname = "root"
+    entry.mode = 0o644
+    return entry

@@ -1,0 +1,347 @@
+"""The VM of vm/Vagrantfile: brought up with a kernel, reached by ssh, halted, destroyed.
+
+Unlike QEMU's guests it stays when its user is gone, as Vagrant's machines do: ``uffdlab vagrant destroy`` removes it.
+What is known of it lies in ``vm/.vagrant``, beside Vagrant's own notes::
+
+    lab.json      what the Vagrantfile is to bring up: the kernel, memory, CPUs, the agent's archive
+    booted.json   what was brought up, and the boot id of the guest that came of it
+    ssh-config    the way in;  known_hosts  the guest's key, taken when it first came up
+    work.lock     held while something about the VM is changed;  use.lock  shared by the labs on it
+    vagrant.log   what the last vagrant command said
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uffdlab import errors
+from uffdlab.kernels.cache import write_atomically
+from uffdlab.kernels.process import Child, ChildTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_UP = 1800.0  # seconds for vagrant up, reload, halt: emulation is slow, and so is a box on its way
+_ASK = 120.0  # for what only asks
+_BOX = 3600.0  # for vm/build-box
+_REACH = 15.0  # for a command by ssh
+_TAIL = 25  # lines of vagrant's output in an error
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
+_LOOK = "cat /proc/sys/kernel/random/boot_id; uname -r; ls /opt/uffdlab"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the VM is to be.
+
+    Attributes
+    ----------
+    kernel : str
+        Path of the image.
+    kernel_name, kernel_key, release : str
+        Of the kernel; `release` is empty if it is not known.
+    memory_mib, cpus : int
+    accelerator : str
+        ``"tcg"`` or ``"kvm"``.
+    tsc_khz : int or None
+        What the guest is told of its time-stamp counter; an emulated one measures it wrong on a busy host.
+    agent, agent_key : str
+        Path of the archive with the package for the guest, and its hash.
+    """
+
+    kernel: str
+    kernel_name: str
+    kernel_key: str
+    release: str
+    memory_mib: int
+    cpus: int
+    accelerator: str
+    tsc_khz: int | None
+    agent: str
+    agent_key: str
+
+    def same_boot(self, booted: dict[str, Any]) -> bool:
+        """Tell whether a VM that was booted with these facts need not be booted again."""
+        names = ("kernel_key", "memory_mib", "cpus", "accelerator")
+        return all(booted.get(name) == getattr(self, name) for name in names)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look into the guest has shown: the boot id, ``uname -r``, and which archives are unpacked there."""
+
+    boot_id: str
+    release: str
+    agents: tuple[str, ...]
+
+
+class VagrantVm:
+    """The VM of one Vagrantfile.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where the Vagrantfile is, by default this checkout's ``vm``.
+    data : Path, optional
+        Vagrant's notes of it, by default ``$VAGRANT_DOTFILE_PATH``, or else ``.vagrant`` in `folder`.
+
+    Raises
+    ------
+    HostUnsupported
+        There is no Vagrantfile, no vagrant or no ssh.
+    """
+
+    def __init__(self, folder: Path | None = None, data: Path | None = None) -> None:
+        self.folder = folder or Path(__file__).resolve().parents[2] / "vm"
+        if not (self.folder / "Vagrantfile").is_file():
+            raise errors.HostUnsupported(
+                f"{self.folder / 'Vagrantfile'} is not there: it is in the repository, not in the installed package. "
+                "Install from a checkout (`pip install --editable .`)",
+                missing="a checkout",
+            )
+        for program in ("vagrant", "ssh"):
+            if shutil.which(program) is None:
+                raise errors.HostUnsupported(
+                    f"{program} is not in PATH; install it: `make vagrant`, or vm/install-packages vagrant",
+                    missing=program,
+                )
+        self.data = data or Path(os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant")
+        if not self.data.is_absolute():
+            self.data = self.folder / self.data
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    # --- what can be done with it
+
+    def bring_up(self, wanted: Wanted, tell: Callable[[str], object] = lambda _line: None) -> int:
+        """See to it that the VM is what is wanted, and return a descriptor that holds it so until it is closed.
+
+        Raises
+        ------
+        MachineError
+            It did not come up, a lab uses it with another kernel, or it was made from another box.
+        HostUnsupported
+            The box cannot be made.
+        """
+        with self._changing():
+            self._check_box()
+            seen = self._look()
+            booted = self._booted()
+            up = seen is not None and booted.get("boot_id") == seen.boot_id and wanted.same_boot(booted)
+            if not up or wanted.agent_key not in (seen.agents if seen else ()):
+                with self._nobody(f"to run {wanted.kernel_name}") if not up else contextlib.nullcontext():
+                    self._change(wanted, boot=not up, tell=tell)
+            return self._use()
+
+    def halt(self) -> None:
+        """Shut it down; its disk stays.  A VM that is not there is left alone."""
+        with self._changing(), self._nobody("to halt it"):
+            self._vagrant("halt")
+            (self.data / "booted.json").unlink(missing_ok=True)
+
+    def destroy(self) -> None:
+        """Remove it and its disk.  A VM that is not there is left alone."""
+        with self._changing(), self._nobody("to destroy it"):
+            self._vagrant("destroy", "--force")
+            for name in ("booted.json", "ssh-config", "known_hosts", "lab.json"):
+                (self.data / name).unlink(missing_ok=True)
+
+    def state(self) -> str:
+        """Give Vagrant's word for its state: ``running``, ``poweroff``, ``shutoff``, ``not_created`` …"""
+        for line in self._vagrant("status", "--machine-readable", deadline=_ASK).splitlines():
+            fields = line.split(",")
+            if fields[2:3] == ["state"]:
+                return fields[3]
+        raise errors.MachineError(f"vagrant status said no state; see {self.data / 'vagrant.log'}")
+
+    @property
+    def kernel_name(self) -> str:
+        """The kernel that was booted last; empty if none was."""
+        return str(self._booted().get("kernel_name", ""))
+
+    def ssh(self, *command: str) -> list[str]:
+        """Give the words that run a command in the guest; :meth:`bring_up` must have been called once."""
+        return [
+            *("ssh", "-F", str(self.data / "ssh-config"), "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
+            *("-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{self.data / "known_hosts"}"'),
+            *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6", "default", *command),
+        ]
+
+    # --- bringing it up
+
+    def _change(self, wanted: Wanted, *, boot: bool, tell: Callable[[str], object]) -> None:
+        self._make_box(tell)
+        state = self.state()
+        if state == "not_created":
+            (self.data / "known_hosts").unlink(missing_ok=True)
+        (self.data / "booted.json").unlink(missing_ok=True)
+        write_atomically(self.data / "lab.json", json.dumps(asdict(wanted), indent=1).encode())
+        if not boot and state == "running":
+            tell("vagrant provision: the package in the guest is another")
+            self._vagrant("provision")
+        elif state == "running":
+            tell(f"vagrant reload: {wanted.kernel_name}")
+            self._vagrant("reload", "--provision")
+        else:
+            tell(f"vagrant up: {wanted.kernel_name}")
+            self._vagrant("up", "--provision")
+        config = self._vagrant("ssh-config", deadline=_ASK)
+        write_atomically(self.data / "ssh-config", config.encode())
+        seen = self._look()
+        if seen is None or wanted.agent_key not in seen.agents or (wanted.release and seen.release != wanted.release):
+            raise errors.MachineError(
+                f"vagrant brought the VM up, but {_difference(seen, wanted)}; see {self.data / 'vagrant.log'}, "
+                "`cd vm && vagrant ssh`, or start anew: uffdlab vagrant destroy"
+            )
+        write_atomically(self.data / "booted.json", json.dumps({**asdict(wanted), "boot_id": seen.boot_id}).encode())
+
+    def _make_box(self, tell: Callable[[str], object]) -> None:
+        if os.environ.get("UFFDLAB_BOX"):  # the user's choice, which Vagrant fetches
+            return
+        status, said = self._run([self.folder / "build-box"], _BOX, tell)
+        if status:
+            raise errors.HostUnsupported(f"vm/build-box could not make the box:\n{said}", missing="box")
+
+    def _check_box(self) -> None:
+        # A VM keeps the disk of the box that it was made from.
+        catalog = _box_folder() / "catalog.json"
+        if os.environ.get("UFFDLAB_BOX") or not catalog.is_file():
+            return
+        offered = json.loads(catalog.read_text())["versions"][0]["version"]
+        for made in (self.data / "machines" / "default").glob("*/box_meta"):
+            box = json.loads(made.read_text())
+            if (made.parent / "id").exists() and box.get("version") not in (offered, None):
+                raise errors.MachineError(
+                    f"the VM was made from version {box['version']} of the box {box.get('name')}, and the box here has "
+                    f"version {offered}: remove the VM (uffdlab vagrant destroy), the next start makes it anew"
+                )
+
+    # --- looking at it
+
+    def _booted(self) -> dict[str, Any]:
+        try:
+            facts = json.loads((self.data / "booted.json").read_text())
+        except (OSError, ValueError):
+            return {}
+        return facts if isinstance(facts, dict) else {}
+
+    def _look(self) -> Seen | None:
+        # None if nothing answers by ssh.
+        if not (self.data / "ssh-config").exists():
+            return None
+        try:
+            done = subprocess.run(
+                self.ssh(_LOOK), capture_output=True, text=True, timeout=_REACH, stdin=subprocess.DEVNULL, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return None
+        words = done.stdout.split()
+        return Seen(words[0], words[1], tuple(words[2:])) if len(words) >= 2 else None
+
+    # --- vagrant
+
+    def _vagrant(self, *words: str, deadline: float = _UP) -> str:
+        status, said = self._run(["vagrant", *words], deadline)
+        if status:
+            raise errors.MachineError(
+                f"vagrant {' '.join(words)} ended with status {status}; its last lines (all: "
+                f"{self.data / 'vagrant.log'}):\n{_end_of(said)}"
+            )
+        return said
+
+    def _run(
+        self, command: list[str | Path], deadline: float, tell: Callable[[str], object] = lambda _line: None
+    ) -> tuple[int, str]:
+        said: list[str] = []
+
+        def line(text: str) -> None:
+            said.append(text)
+            tell(text)
+
+        environment = {
+            **os.environ,
+            "VAGRANT_CWD": str(self.folder),
+            "VAGRANT_DOTFILE_PATH": str(self.data),
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "VAGRANT_NO_COLOR": "1",
+        }
+        with (self.data / "vagrant.log").open("wb") as log, Child(command, env=environment, log=log) as child:
+            try:
+                return child.wait(deadline, on_line=line), "\n".join(said)
+            except ChildTimeout:
+                raise errors.MachineTimeout(
+                    f"{' '.join(map(str, command))} had not finished after {deadline:.0f} s; its last lines:\n"
+                    f"{_end_of(chr(10).join(said))}"
+                ) from None
+
+    # --- locks
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        until = time.monotonic() + _UP
+        with self._lock_file("work.lock") as descriptor:
+            while not _try_lock(descriptor, fcntl.LOCK_EX):
+                if time.monotonic() > until:
+                    raise errors.MachineTimeout(
+                        f"somebody has held {self.data / 'work.lock'} for {_UP / 60:.0f} minutes: is a vagrant stuck?"
+                    )
+                time.sleep(0.1)
+            yield
+
+    @contextlib.contextmanager
+    def _nobody(self, purpose: str) -> Iterator[None]:
+        with self._lock_file("use.lock") as descriptor:
+            if not _try_lock(descriptor, fcntl.LOCK_EX):
+                raise errors.MachineError(
+                    f"the Vagrant VM runs {self.kernel_name or 'a kernel'} for a lab that is open: close that {purpose}"
+                )
+            yield
+
+    def _use(self) -> int:
+        descriptor = os.open(self.data / "use.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # at once: who holds it alone holds work.lock too
+        return descriptor
+
+    @contextlib.contextmanager
+    def _lock_file(self, name: str) -> Iterator[int]:
+        descriptor = os.open(self.data / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _try_lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _box_folder() -> Path:
+    chosen = os.environ.get("UFFDLAB_CACHE")
+    cache = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uffdlab"
+    return cache / "box"
+
+
+def _difference(seen: Seen | None, wanted: Wanted) -> str:
+    if seen is None:
+        return "nothing answers by ssh"
+    if wanted.release and seen.release != wanted.release:
+        return f"it runs Linux {seen.release}, not {wanted.release}"
+    return "the package is not in it"
+
+
+def _end_of(text: str) -> str:
+    lines = [_CONTROL.sub("", line).rstrip() for line in text.splitlines()]
+    return "\n".join([line for line in lines if line][-_TAIL:])
