@@ -140,3 +140,37 @@ def test_the_owner_dies_before_the_keeper_looks():
     ) as process:
         assert process.stdout.read() == b"9\n"
     assert time.monotonic() - started < 10
+
+
+FOLDER_OWNER = """
+import sys, time
+from uffdlab.machines.console import Console
+from uffdlab.machines.process import KeptProcess
+process = KeptProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], log=Console())
+process.folder.mkdir(mode=0o700)
+(process.folder / "socket").touch()
+print(process.folder, flush=True)
+time.sleep(100)
+"""
+
+
+def test_the_folder_goes_with_the_process_also_when_the_owner_is_killed():
+    with subprocess.Popen([sys.executable, "-c", FOLDER_OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        folder = Path(owner.stdout.readline().strip())
+        assert folder.is_dir()
+        owner.kill()
+        assert wait_until(lambda: not folder.exists())
+
+
+def test_a_grace_is_given_and_then_no_more():
+    for code, grace, least, most in (
+        ("import sys; sys.stdin.read()", 20.0, 0.0, 10.0),  # it ends with its stream
+        ("import time; time.sleep(100)", 1.0, 0.9, 10.0),
+    ):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = KeptProcess([sys.executable, "-ISc", code], log=Console(), stdio=theirs, grace=grace)
+        started = time.monotonic()
+        ours.close()
+        process.kill()
+        assert least < time.monotonic() - started < most
