@@ -15,32 +15,48 @@ from uffdlab.uapi import ContinueMode
 
 KERNEL = "6.1-series"
 PAGES = 100_000
-ROUNDS = 5
+ROUNDS, ROUNDS_IN_A_GUEST = 5, 3
 PEER = Path(__file__).resolve().parent / "peers" / "uffd_loops.c"
 
 
 def rows() -> Iterator[Row]:
-    """Measure ours and the peer in turn, and give the medians."""
-    with tempfile.TemporaryDirectory() as folder, Lab(machine="local") as lab:
+    """Measure ours and the peer in turn, on this host's kernel and in a guest, and give the medians."""
+    with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "uffd_loops"
         subprocess.run(["cc", "-O2", "-pthread", "-o", program, PEER], check=True)
-        yield _against(program, "continue_wp_batch", "batch", lambda: _batch(lab), "the same loop in C")
-        yield _against(program, "handler_faults", "handler", lambda: _handler(lab), "a handler in C")
-    with Lab(KERNEL) as lab:
-        region = lab.map(pages=1)
-        uffd = lab.userfaultfd()
-        uffd.register(region, "missing")
-        value = median_seconds(lambda: uffd.wake(region), runs=300, warmup=20)
-    yield Row("rpc_ioctl", value * 1e3, "ms")
+
+        def here(mode: str) -> str:
+            return subprocess.run([program, mode, str(PAGES)], check=True, capture_output=True, text=True).stdout
+
+        with Lab(machine="local") as lab:
+            yield from _against_c(lab, here, ROUNDS, "")
+        with Lab(KERNEL) as lab:
+
+            def there(mode: str) -> str:
+                done = lab.exec(["./uffd_loops", mode, str(PAGES)], push=[program], deadline=300)
+                if done.status:
+                    raise RuntimeError(f"uffd_loops {mode} in the guest ended with {done.status}: {done.text}")
+                return done.text
+
+            yield from _against_c(lab, there, ROUNDS_IN_A_GUEST, ", in the VM")
+            region = lab.map(pages=1)
+            with lab.userfaultfd() as uffd:
+                uffd.register(region, "missing")
+                value = median_seconds(lambda: uffd.wake(region), runs=300, warmup=20)
+            least = median_seconds(lambda: lab.call("agent.ping", 1), runs=300, warmup=20)
+            yield Row("rpc_ioctl", value * 1e3, "ms", "a call that the agent answers itself", least * 1e3)
 
 
-def _against(program: Path, name: str, mode: str, ours: Callable[[], float], peer: str) -> Row:
-    values, peers = [], []
-    for _ in range(ROUNDS):
-        values.append(ours())
-        said = subprocess.run([program, mode, str(PAGES)], check=True, capture_output=True, text=True).stdout
-        peers.append(int(said) / 1e6)
-    return Row(name, statistics.median(values), "ms", peer, statistics.median(peers))
+def _against_c(lab: Lab, peer: Callable[[str], str], rounds: int, where: str) -> Iterator[Row]:
+    for name, mode, ours, what in (
+        ("continue_wp_batch", "batch", _batch, "the same loop in C"),
+        ("handler_faults", "handler", _handler, "a handler in C"),
+    ):
+        values, peers = [], []
+        for _ in range(rounds):
+            values.append(ours(lab))
+            peers.append(int(peer(mode)) / 1e6)
+        yield Row(f"{name}{where}", statistics.median(values), "ms", what, statistics.median(peers))
 
 
 def _batch(lab: Lab) -> float:
