@@ -114,12 +114,10 @@ def test_every_kernel_boots_and_is_restored(name):
         assert machine.call("agent.ping", 1) == 1  # it goes on after that
     assert cold["release"] == image.release
     assert cold["page_size"] == 4096
-    started = time.monotonic()
     with qemu.start(image) as machine:
         assert machine.restored
         assert machine.call("agent.ping", "here") == "here"
         assert machine.hello["release"] == image.release
-    assert time.monotonic() - started < 5  # 0.4 s on an idle machine
 
 
 def test_options_reach_the_guest(kernel):
