@@ -543,7 +543,7 @@ class Lab:
         return words
 
     def reset(self) -> None:
-        """Put the lab back to where it began, whatever has become of its kernel; a matter of 0.4 s in QEMU.
+        """Put the lab back to where it began, whatever has become of its kernel; in QEMU that is a restore.
 
         Regions, userfaultfds, touches and children of before are gone, and say so.
 
