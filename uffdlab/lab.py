@@ -73,8 +73,9 @@ class Lab:
         against its headers, once.  The project's own kernels have it built in.
     machine : str or Machine, optional
         Where the kernel runs: ``"qemu"``, the default, ``"ssh:user@host"``, or ``"local"``, which is this host's own
-        kernel; these run the kernel that is there, so leave `kernel` out, and a test can crash it.  Or a machine that
-        runs already; the lab closes it in the end.  If not given, ``$UFFDLAB_MACHINE`` chooses.
+        kernel; these run the kernel that is there, so leave `kernel` out, and a test can crash it.  ``"vagrant"`` is a
+        whole Debian that runs `kernel`, and stays when the lab closes.  Or a machine that runs already; the lab closes
+        it in the end.  If not given, ``$UFFDLAB_MACHINE`` chooses.
 
     Raises
     ------

@@ -18,7 +18,7 @@ from nbconvert import HTMLExporter
 
 from uffdlab.errors import UffdlabError
 
-_CELL_DEADLINE = 120  # seconds; kernels are there before the notebook runs
+_CELL_DEADLINE = 600  # seconds; kernels are there before the notebook runs, but a machine may be slow to answer
 
 
 def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
