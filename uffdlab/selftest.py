@@ -25,6 +25,7 @@ _SKIPPED = 4  # KSFT_SKIP of kselftest.h
 _TESTING = re.compile(r"Testing (.+)\.\.\. (done|skipped|failed)(?: \[reason: (.*?)\]?)?\s*$")
 # From then on KTAP.
 _KTAP = re.compile(r"(not )?ok \d+ (?:- )?(.*?)(?: # (SKIP|XFAIL)\b ?(.*))?\s*$")
+_KTAP_SKIPPED = re.compile(r"ok \d+ # SKIP (.*?)(?: \((.*)\))?\s*$")  # as kselftest.h writes it
 # vm/userfaultfd of 6.1: "testing UFFDIO_ZEROPAGE: done."
 _STEP = re.compile(r"testing ([^:]+):(.*)")
 _PROBLEM = re.compile(r"FAIL: |ERROR: |\d+ of \d+ combinations failed")
@@ -126,6 +127,8 @@ def parse(text: str, *, good: bool) -> tuple[list[Case], list[str]]:
         if found := _TESTING.match(line):
             verdict = {"done": "pass", "skipped": "skip", "failed": "fail"}[found[2]]
             cases.append(Case(found[1], verdict, [found[3]] if found[3] else []))
+        elif found := _KTAP_SKIPPED.match(line):
+            cases.append(Case(found[1], "skip", [found[2]] if found[2] else []))
         elif found := _KTAP.match(line):
             verdict = "fail" if found[1] and found[3] != "XFAIL" else "skip" if found[3] == "SKIP" else "pass"
             cases.append(Case(found[2], verdict, [*notes, *([found[4]] if found[4] else [])]))
