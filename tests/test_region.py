@@ -46,6 +46,22 @@ def test_a_slice_is_the_pages_python_would_give(pages, data):
     assert list(range(part.first, part.first + part.count)) == list(range(pages))[first:stop]
 
 
+@pytest.mark.parametrize("bad", ["3", 1.0, None, (1, 2)])
+def test_an_index_that_counts_nothing_says_what_does(region, bad):
+    with pytest.raises(UsageError, match=r"region\[3\] or region\[8:16\]"):
+        region[bad]
+
+
+def test_what_is_not_there_any_more_is_not_touched(region):
+    region.lose("it was unmapped", UsageError)
+    tries = [region.read, region.alias.read, region[3].read, region.sweep]
+    tries += [lambda: region.madvise("dontneed"), lambda: region.mprotect("r")]
+    for each in tries:
+        with pytest.raises(UsageError, match="was unmapped"):
+            each()
+    assert region.lab.asked == []
+
+
 @pytest.mark.parametrize("bad", [64, -65, 1000])
 def test_a_page_outside_says_which_there_are(region, bad):
     with pytest.raises(UsageError, match=f"pages 0 to 63; page {bad}"):

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from uffdlab.errors import FaultUnresolved, TargetLost, TouchFailed
+from uffdlab.errors import FaultUnresolved, MachineTimeout, TargetLost, TouchFailed
 from uffdlab.touch import Touch
 
 END = {"state": "done", "value": 7, "started_ns": 100, "ended_ns": 350, "signal": 0, "signal_address": 0}
@@ -14,6 +14,11 @@ class WaitingLab:
     def __init__(self):
         self.waits = True
         self.touch = None
+        self.hangs = False
+
+    def must_answer(self):
+        if self.hangs:
+            raise MachineTimeout("agent.ping: no answer within 4.0 s")
 
     def target_call(self, method, number):
         if method == "withdraw":
@@ -40,6 +45,12 @@ def test_a_waiting_touch_stays_a_ticket(touch):
     assert touch.result() == 7
     assert touch.state == "done"
     assert touch.waited_ns == 250
+
+
+def test_a_machine_that_hangs_is_no_unresolved_fault(touch):
+    touch._lab.hangs = True
+    with pytest.raises(MachineTimeout):
+        touch.result(timeout=0.01)
 
 
 def test_a_touch_that_neither_waits_nor_ended_is_running(touch):

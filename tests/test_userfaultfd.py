@@ -1,9 +1,10 @@
 import errno
+import threading
 
 import pytest
 
 from uffdlab import uapi
-from uffdlab.errors import IoctlError, LabClosed, NoMessage, UsageError
+from uffdlab.errors import IoctlError, LabClosed, NoMessage, TargetLost, UsageError
 from uffdlab.messages import Fault, Message
 from uffdlab.region import Region
 from uffdlab.timeline import Timeline
@@ -189,3 +190,23 @@ def test_a_closed_one_says_so(lab, uffd, region):
     assert lab.closed == [-1, 1]
     with pytest.raises(LabClosed, match="closed"):
         uffd.wake(region)
+    with pytest.raises(LabClosed, match="closed"):
+        uffd.read_fault(timeout=60)
+
+
+def test_whoever_waits_for_a_message_hears_that_none_will_come(uffd):
+    uffd.deliver(message(0, START), 1)
+    threading.Timer(0.05, uffd.lose, ["the target has ended"]).start()
+    assert uffd.read_fault(timeout=60).page == 0
+    with pytest.raises(TargetLost, match="has ended"):
+        uffd.read_fault(timeout=60)
+    with pytest.raises(TargetLost, match="has ended"):
+        uffd.ioctl("UFFDIO_WAKE", {})
+
+
+def test_pages_of_a_region_that_is_gone_are_refused(lab, uffd, region):
+    region.lose("it was unmapped", UsageError)
+    for where in (region, region[3], region.alias[3]):
+        with pytest.raises(UsageError, match="was unmapped"):
+            uffd.wake(where)
+    assert lab.sent == []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from uffdlab.agent.memory import MEMORY, Memory
 from uffdlab.capabilities import Capabilities
 from uffdlab.deed import Deed, probe
-from uffdlab.errors import LabClosed, MachineError, TargetLost, UsageError
+from uffdlab.errors import LabClosed, MachineError, TargetLost, UffdlabError, UsageError
 from uffdlab.looking import Looking
 from uffdlab.machines import choice
 from uffdlab.machines.console import Log
@@ -45,6 +45,7 @@ _MOST_LOOKED_AT = 1 << 22  # pages; a snapshot of them takes some 70 MB
 _ADDRESSES = 1 << 47  # bytes of memory that a process can map, on x86-64 with four levels of page tables
 _CALL_DEADLINE = 10.0  # seconds
 _CLOCK_LOOKS = 5
+_PING_DEADLINE = 4.0
 _REPLACED = "the target process was replaced by a new one"
 _RESET = "the lab was reset"
 _ANSWER_GRACE = 5.0  # seconds more for the agent to tell that a deadline has passed
@@ -194,10 +195,12 @@ class Lab:
 
     def unmap(self, region: Region) -> None:
         """Unmap a region and its alias."""
+        region.must_be_there()
         self.target_call("unmap", region.number)
         with self._lock:
             self._regions.pop(region.number, None)
         self._looking.gone([region], "it was unmapped")
+        region.lose("it was unmapped", UsageError)
         self.timeline.add("unmap", f"{region.name} was unmapped", self._now(), None, region)
 
     @property
@@ -424,6 +427,17 @@ class Lab:
         self._must_be_open()
         return self._machine.call(method, *params, deadline=deadline + _ANSWER_GRACE)
 
+    def must_answer(self) -> None:
+        """See to it that the machine still answers.
+
+        Raises
+        ------
+        MachineError
+            It does not, or is lost; has the console's last lines.
+        """
+        self._must_be_open()
+        self._machine.call("agent.ping", deadline=_PING_DEADLINE)
+
     def _must_be_open(self) -> None:
         if self._closed:
             raise self._closed_error()
@@ -465,11 +479,19 @@ class Lab:
             # Its first line: the console's tail is in the error.
             (error,) = params
             why, _, _ = str(error).partition("\n")
+            self._fail_touches(error)
+            for uffd in self.userfaultfds:
+                uffd.end_messages(error)
             self.timeline.add("lab", f"the machine is lost: {why}", self._now(), None, error)
+
+    def _fail_touches(self, error: UffdlabError) -> None:
+        with self._lock:
+            touches, self._touches = list(self._touches.values()), {}
+        for touch in touches:
+            touch.fail(error)
 
     def _forget_target(self, why: str) -> None:
         with self._lock:
-            touches, self._touches = list(self._touches.values()), {}
             regions = list(self._regions.values())
             self._regions.clear()
             userfaultfds, self._userfaultfds = list(self._userfaultfds.values()), {}
@@ -479,8 +501,8 @@ class Lab:
                 region.lose(why)
         for uffd in userfaultfds:
             uffd.lose(self._closed_error() if self._closed else why)
-        for touch in touches:
-            touch.fail(TargetLost(f"{touch.what}: {why}; lab.restart_target() starts a new one"))
+        lost = TargetLost(f"{why}, and the access with it; lab.restart_target() starts a new one")
+        self._fail_touches(self._closed_error() if self._closed else lost)
 
     def adopt_userfaultfd(self, uffd: Userfaultfd) -> None:
         """Deliver messages to a userfaultfd that a FORK event has brought."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class Mapping(Accesses, MappingCalls):
         self.start = start
         self.pages = pages
         self.page_size = page_size
-        self._lost = ""
+        self._lost: TargetLost | UsageError | None = None
 
     @property
     def length(self) -> int:
@@ -99,7 +100,10 @@ class Mapping(Accesses, MappingCalls):
         return (PageRange(self, page, 1) for page in range(self.pages))
 
     def __getitem__(self, which: int | slice) -> PageRange:
-        if isinstance(which, int):
+        if not isinstance(which, slice):
+            if not hasattr(which, "__index__"):
+                raise UsageError(f"{self.name}[{which!r}]: pages are counted, as in region[3] or region[8:16]")
+            which = operator.index(which)
             page = which + self.pages if which < 0 else which
             if not 0 <= page < self.pages:
                 raise UsageError(f"{self.name} has pages 0 to {self.pages - 1}; page {which} is not one of them")
@@ -148,14 +152,14 @@ class Mapping(Accesses, MappingCalls):
         """
         return self.lab.walk(self[page].start)
 
-    def lose(self, why: str) -> None:
-        """Take it that the target it was in is gone; the lab calls this.  Every access says so from then on."""
-        self._lost = why
+    def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
+        """Take it that it is gone; the lab calls this.  Every access says so from then on, as an error of this kind."""
+        self._lost = kind(f"{self.name} is gone: {why}; map a new one: lab.map(…)")
 
     def must_be_there(self) -> None:
-        """Raise TargetLost if the target it was in is gone."""
-        if self._lost:
-            raise TargetLost(f"{self.name} is gone: {self._lost}; map a new one: lab.map(…)")
+        """Raise TargetLost if the target it was in is gone, UsageError if it was unmapped."""
+        if self._lost is not None:
+            raise self._lost.with_traceback(None)
 
     @property
     def _place(self) -> tuple[Lab, str, int, int, int]:
@@ -212,10 +216,10 @@ class Region(Mapping):
             ends.append(self.alias[page].start)
         return self.lab.walk(*ends)
 
-    def lose(self, why: str) -> None:
+    def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
         """See :meth:`Mapping.lose`."""
-        super().lose(why)
-        self._alias.lose(why)
+        super().lose(why, kind)
+        self._alias.lose(why, kind)
 
     def unmap(self) -> None:
         """Unmap the region and its alias."""

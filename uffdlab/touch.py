@@ -140,10 +140,13 @@ class Touch:
             When it still waits after `timeout` (seconds); has the address.
         TargetLost
             When the target died.
+        MachineError
+            When the machine did, or answers nothing any more; has the console's last lines.
         """
         try:
             end = self._end.result(timeout)
         except FutureTimeout:
+            self._lab.must_answer()  # a machine that hangs is no unresolved fault
             raise FaultUnresolved(
                 f"{self.what} (address {self.address:#x}) still waits after {timeout:g} s: nobody has resolved its "
                 "page fault. uffd.read_fault() tells which fault it is; continue_, copy or writeprotect resolve it, "

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from uffdlab import uapi
-from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError
+from uffdlab.errors import IoctlError, LabClosed, TargetLost, UffdlabError, UsageError
 from uffdlab.handlers import NativeHandler, PythonHandler
 from uffdlab.inbox import Inbox
 from uffdlab.ioctl_calls import IoctlCalls
@@ -219,6 +219,10 @@ class Userfaultfd(IoctlCalls):
             kind = Remove if raw.event == uapi.Event.REMOVE else Unmap
             return kind(raw.event, raw.words, time_ns, start, end, region, page or 0, count)
         return Message(raw.event, raw.words, time_ns)
+
+    def end_messages(self, why: UffdlabError) -> None:
+        """Give `why` to whoever waits for a message: none will come.  The lab calls this."""
+        self._inbox.end(why)
 
     def lose(self, why: str | LabClosed) -> None:
         """Take it that the target it was in is gone; the lab calls this.  Every call says so from then on."""

@@ -1,5 +1,8 @@
 """The lab's promises on a real kernel: tickets, deadlines, errors, and a lab that goes on afterwards."""
 
+import contextlib
+import os
+import signal
 import threading
 import time
 
@@ -8,11 +11,14 @@ import pytest
 import uffdlab
 from uffdlab.errors import (
     FaultUnresolved,
+    GuestPanic,
     IoctlError,
     LabClosed,
+    MachineLost,
     NoMessage,
     TargetLost,
     TouchFailed,
+    UffdlabError,
     UsageError,
     WitnessError,
 )
@@ -31,6 +37,60 @@ def registered(lab):
     yield region, uffd
     uffd.close()
     region.unmap()
+
+
+@pytest.mark.parametrize("end", ["killed", "panicked", "closed"])
+def test_whoever_waits_hears_of_the_end_of_the_machine(end):
+    lab = Lab("6.1-series")
+    try:
+        region = lab.map(pages=4)
+        region.alias.fill(1)
+        uffd = lab.userfaultfd()
+        uffd.register(region, "minor")
+        touch = region.read(1)
+        assert uffd.read_fault().page == 1
+
+        def end_it():
+            if end == "closed":
+                lab.close()
+            elif end == "killed":
+                os.kill(lab._machine._process._keeper.pid, signal.SIGKILL)
+            else:
+                with contextlib.suppress(UffdlabError):
+                    lab.exec(["sh", "-c", "echo c > /proc/sysrq-trigger"])
+
+        ending = threading.Thread(target=end_it)
+        ending.start()
+        expected = {"killed": MachineLost, "panicked": GuestPanic, "closed": LabClosed}[end]
+        for wait in (lambda: touch.result(timeout=60), lambda: uffd.read_fault(timeout=60), region.read):
+            with pytest.raises(expected):
+                wait()
+        with pytest.raises((expected, WitnessError)):
+            region.snapshot()
+        ending.join()
+        assert end != "panicked" or "sysrq" in str(touch._end.exception())
+    finally:
+        lab.close()
+
+
+def test_what_a_lost_target_had_is_not_mistaken_for_the_new_ones():
+    with Lab("6.1-series") as lab:
+        old = lab.map(pages=4)
+        old_uffd = lab.userfaultfd()
+        number = old_uffd.number
+        lab.restart_target()
+        new = lab.map(pages=4)
+        new_uffd = lab.userfaultfd()
+        assert (old.start, number) == (new.start, new_uffd.number)
+        new.write(0, 7).result()
+        for call in (lambda: old.write(0, 8), lambda: old.madvise("dontneed"), old.unmap, old.alias.fill,
+                     lambda: new_uffd.register(old, "minor"), lambda: old_uffd.register(new, "minor"),
+                     old_uffd.read_fault):  # fmt: skip
+            with pytest.raises(TargetLost, match="replaced by a new one"):
+                call()
+        old_uffd.close()
+        assert new.read(0).result() == 7
+        new_uffd.register(new, "minor")
 
 
 def test_the_example_of_the_design_runs_as_written():

@@ -132,7 +132,10 @@ class KeptMachine:
         """Return why there was no answer in time."""
         if self._closed:
             return errors.LabClosed("the machine was closed")
-        return self._crash() or errors.MachineTimeout(reason, console=self._console.tail())
+        return self._crash() or errors.MachineTimeout(
+            f"{reason}: the machine hangs, or this host is too busy for it. Ask again, or start over with a new lab",
+            console=self._console.tail(),
+        )
 
     def disown(self) -> None:
         """In a forked child: let go of everything without ending the parent's machine."""
