@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _UP = 1800.0  # seconds for vagrant up, reload, halt: emulation is slow, and so is a box on its way
 _ASK = 120.0  # for what only asks
 _BOX = 3600.0  # for vm/build-box
-_REACH = 15.0  # for a command by ssh
+_REACH = 90.0  # for a command by ssh; a VM that is taken for dead is booted again
 _TAIL = 25  # lines of vagrant's output in an error
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
 _LOOK = "cat /proc/sys/kernel/random/boot_id; uname -r; ls /opt/uffdlab"
@@ -171,7 +171,7 @@ class VagrantVm:
     def ssh(self, *command: str) -> list[str]:
         """Give the words that run a command in the guest; :meth:`bring_up` must have been called once."""
         return [
-            *("ssh", "-F", str(self.data / "ssh-config"), "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
+            *("ssh", "-F", str(self.data / "ssh-config"), "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"),
             *("-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{self.data / "known_hosts"}"'),
             *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6", "default", *command),
         ]
