@@ -58,6 +58,7 @@ def test_patches_in_order_folders_by_name(tmp_path):
         ("kernel = 3", "kernel is not a table"),
         ("[kernels.x]", "unknown kernels"),
         (KERNEL, "package is missing"),
+        (SOURCE + "other_version = 7\n", "other_version is not true or false"),
         ('[kernel.k]\npackage = "p"\nsuites = ["s"]\n', r'\[kernel."k"\]: about is missing'),
         (KERNEL + 'package = "p"\nsuites = "s"\n', "suites is not a list"),
         (KERNEL + 'package = "p"\nsuites = []\n', "at least one"),
@@ -124,3 +125,11 @@ def test_a_flavour_of_a_kernel_that_is_built(tmp_path):
         assert name not in kernels
         with pytest.raises(UnknownKernel, match="no kernel is called"):
             kernels[name]
+
+
+def test_the_kernels_for_upstream():
+    kernels = load(default_file(), default_file().parent / "upstream" / "kernels.toml")
+    broken = [kernels[name] for name in ("7.3-ignore", "7.3-lose")]
+    assert all(entry.source.other_version for entry in broken)
+    assert not kernels["6.1-base"].source.other_version
+    assert [[path.parent.name for path in entry.patches] for entry in broken] == [["selftests", "mutations"]] * 2

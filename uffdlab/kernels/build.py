@@ -97,8 +97,8 @@ def configure(entry: Built, tree: Tree, make: _Make) -> None:
     make(f"KCONFIG_ALLCONFIG={seed}", "allnoconfig")
     config = (tree.objects / ".config").read_text()
     dropped = dropped_options(asked, config)
-    if entry.source.tree is not None:
-        # A tree of any version: what the lab would like to have and this one has not, is left out.
+    if entry.source.other_version:
+        # What the lab would like to have and this one has not, is left out.
         own = _options("".join(f.read_text() + "\n" for f in entry.config if f not in entry.source.config))
         make.note(f"not in this kernel: {', '.join(line for line in dropped if _option(line) not in own) or 'nothing'}")
         dropped = [line for line in dropped if _option(line) in own]

@@ -32,7 +32,8 @@ class CatalogueError(KernelError):
 class Source:
     """A kernel's source: a Debian source package in a suite, and the config that all its variants share.
 
-    `tree` is a tree of the user's instead, a folder or a tarball; there is no package then.
+    `tree` is a tree of the user's instead, a folder or a tarball; there is no package then. With `other_version`, what
+    `config` asks for and this version does not have is left out.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Source:
     suites: tuple[str, ...]
     config: tuple[Path, ...]
     tree: Path | None = None
+    other_version: bool = False
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,13 @@ def _read(path: Path, found: _Found) -> None:
 def _source(name: str, table: _Table, folder: Path) -> Source:
     if not _WORD.fullmatch(name):
         raise table.wrong("a source's name is letters, digits and . + ~ _ -")
-    source = Source(name, table.word("package"), table.words("suites"), _files(table, "config", folder))
+    source = Source(
+        name,
+        table.word("package"),
+        table.words("suites"),
+        _files(table, "config", folder),
+        other_version=table.flag("other_version"),
+    )
     table.done()
     return source
 
@@ -230,7 +238,7 @@ def _tree(path: Path, config: tuple[Path, ...]) -> Source:
     # Named by its path: all kernels of one tree share the copy of it, and the object folder.
     short = re.sub(r"[^A-Za-z0-9.+_-]", "_", path.name)[:40]
     name = f"tree-{short}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
-    return Source(name, path.name, (), config, path)
+    return Source(name, path.name, (), config, path, other_version=True)
 
 
 def _flavour(name: str, table: _Table, folder: Path) -> Flavour:
@@ -338,6 +346,12 @@ class _Table:
         value = self._left.pop(key, default)
         if not isinstance(value, str):
             raise self.wrong(f"{key} is missing" if value is None else f"{key} is not a string")
+        return value
+
+    def flag(self, key: str) -> bool:
+        value = self._left.pop(key, False)
+        if not isinstance(value, bool):
+            raise self.wrong(f"{key} is not true or false")
         return value
 
     def word(self, key: str) -> str:
