@@ -170,7 +170,7 @@ def test_notebooks_are_kept_without_outputs(path):
 
 
 def test_no_stray_files():
-    known = re.compile(r"(\.(c|config|css|h|in|ipynb|js|json|md|patch|png|py|pyi|svg|toml|txt|typed|yml))?")
+    known = re.compile(r"(\.(c|config|css|h|in|ipynb|js|json|md|patch|png|py|pyi|rb|svg|toml|txt|typed|yml))?")
 
     def stray(path):
         return not known.fullmatch(path.suffix) or path.stat().st_size > 1 << 20 or path.name.endswith("~")

@@ -11,7 +11,7 @@ import click
 
 from uffdlab import guest_commands, kernels, vagrant_commands, workbench
 from uffdlab.capabilities import FORMS as CAPABILITY_FORMS
-from uffdlab.errors import KernelError, MachineError, UffdlabError, UnknownKernel
+from uffdlab.errors import HostUnsupported, KernelError, MachineError, UffdlabError, UnknownKernel, UsageError
 from uffdlab.reports import FORMS
 from uffdlab.scenarios import SCENARIOS
 
@@ -37,16 +37,19 @@ def run(scenario: str, kernel: tuple[str, ...], form: str, output: Path | None) 
     """
     from uffdlab.lab import Lab  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
 
+    if output and not output.parent.is_dir():
+        raise click.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     texts = []
     good = True
     for name in kernel:
         try:
             with Lab(name) as lab:
                 result = SCENARIOS[scenario](lab)
-        except UnknownKernel as error:
+        except (UnknownKernel, UsageError) as error:
             raise click.UsageError(str(error)) from error
-        except (KernelError, MachineError) as error:
-            click.echo(f"{name}: {error}", err=True)
+        except (KernelError, MachineError, HostUnsupported) as error:
+            said = str(error)
+            click.echo(said if said.startswith(f"{name}: ") else f"{name}: {said}", err=True)
             sys.exit(NO_KERNEL)
         except UffdlabError as error:
             click.echo(f"{name}: {error}", err=True)

@@ -64,6 +64,11 @@ def explain(
 
 def _special(ioctl: uapi.Ioctl, error: int) -> str:
     # What an errno means to one ioctl and not to the others.
+    if error == errno.EEXIST and ioctl.name in {"UFFDIO_COPY", "UFFDIO_ZEROPAGE"}:
+        return (
+            "a page of the range is mapped already, or it is in the page cache and only not mapped here: "
+            "UFFDIO_CONTINUE maps that one, UFFDIO_WRITEPROTECT changes one that is mapped"
+        )
     if error == errno.EFAULT and ioctl.name == "UFFDIO_CONTINUE":
         return "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY"
     if error == errno.ENOENT and ioctl.name in _FILLS:

@@ -54,6 +54,19 @@ def test_published_is_found_and_removed(tmp_path):
     assert cache.finished("a/b-c") == [other]
 
 
+def test_a_damaged_kernel_is_none(tmp_path):
+    cache = Cache(tmp_path)
+    kernel = publish(cache, b"a whole one")
+    kernel.image.write_bytes(b"a whole")
+    assert cache.find("a/b", "ab" * 32) is None
+    kernel.image.write_bytes(b"a whole one")
+    assert cache.find("a/b", "ab" * 32) == kernel
+    for bad in ("{", "[]", "{}", ""):
+        (kernel.image.parent / "kernel.json").write_text(bad)
+        assert cache.find("a/b", "ab" * 32) is None
+        assert cache.finished("a/b") == []
+
+
 def test_publishing_again_replaces_whole(tmp_path):
     cache = Cache(tmp_path)
     first = publish(cache, b"one")

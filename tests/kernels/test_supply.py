@@ -17,6 +17,8 @@ from tiny_kernel import PATCH, bzimage, elf
 import uffdlab.kernels
 from uffdlab import errors
 from uffdlab.kernels import host, supply
+from uffdlab.kernels.cache import Cache
+from uffdlab.kernels.catalogue import load
 from uffdlab.kernels.progress import Silent
 
 DEADLINE = 60
@@ -67,6 +69,13 @@ def test_cached_needs_neither_archive_nor_tree(lab):
     kernel = get(lab, "tiny-base")
     shutil.rmtree(lab.tree)
     lab.archive.versions.clear()
+    assert get(lab, "tiny-base") == kernel
+
+
+def test_a_damaged_note_of_the_version_is_made_anew(lab):
+    kernel = get(lab, "tiny-base")
+    for note in (lab.cache.folder / "resolved").iterdir():
+        note.write_text(note.read_text()[:20])
     assert get(lab, "tiny-base") == kernel
 
 
@@ -321,6 +330,12 @@ def test_disk_full_while_compiling(lab):
     assert caught.value.missing == "disk space"
     assert lab.leftovers() == []
     get(lab, "tiny-base")
+
+
+@pytest.mark.parametrize("folder", ["/proc/nope", "/etc/passwd"])
+def test_a_cache_that_cannot_be_is_said(lab, folder):
+    with pytest.raises(errors.HostUnsupported, match="UFFDLAB_CACHE"):
+        supply.Supply(load(lab.toml), Cache(Path(folder)), lab.archive).get("tiny-base", progress=Silent())
 
 
 @pytest.mark.parametrize(

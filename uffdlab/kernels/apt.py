@@ -169,6 +169,9 @@ class DebianArchive:
         status, said = self._apt(
             root, ["apt-get", "-q", "update"], _UPDATE_DEADLINE, on_tick=lambda: progress.at(_bytes_in(lists))
         )
+        if "No space left on device" in said:
+            discard(root)
+            raise host.disk_full(root, f"package lists of {', '.join(suites)}")
         if status:
             raise SourceError(
                 f"apt-get update for {', '.join(suites)} (private, signatures checked by {self._keyring}) failed:\n"

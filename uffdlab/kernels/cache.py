@@ -123,20 +123,20 @@ class Cache:
             yield descriptor
 
     def find(self, name: str, key: str) -> Kernel | None:
-        """Give a finished kernel, or None."""
+        """Give a finished kernel, or None; one that has been damaged since is none."""
         folder = self._folder(name, key)
-        try:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads((folder / "kernel.json").read_text())
-        except FileNotFoundError:
-            return None
-        kernel = _kernel(folder, record)
-        return kernel if kernel.image.is_file() else None
+            kernel = _kernel(folder, record)
+            if kernel.image.stat().st_size == record.get("size", kernel.image.stat().st_size):
+                return kernel
+        return None
 
     def finished(self, name: str) -> list[Kernel]:
         """Give every finished kernel of this name, the newest first."""
         found = []
         for folder in self.images.glob(f"{slug(name)}-*"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 record = json.loads((folder / "kernel.json").read_text())
                 if record["name"] == name:
                     found.append((folder.stat().st_mtime, _kernel(folder, record)))
@@ -152,6 +152,7 @@ class Cache:
             "key": kernel.key,
             "release": kernel.release,
             "image": kernel.image.name,
+            "size": kernel.image.stat().st_size,
             "config": kernel.config and kernel.config.name,
             "log": kernel.log and kernel.log.name,
         }

@@ -418,9 +418,9 @@ class Supply:
             return self._look(entry.source).resolved(entry.source.tree)
         try:
             memo = json.loads(self._memo(entry).read_text())
-        except FileNotFoundError:
+            return Resolved(memo["package"], memo["version"], tuple(Deb(**deb) for deb in memo["debs"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not looked up yet, or the file was damaged
             return None
-        return Resolved(memo["package"], memo["version"], tuple(Deb(**deb) for deb in memo["debs"]))
 
     def _resolve(self, entry: Entry, progress: Progress, refresh: bool) -> tuple[Resolved, bool]:
         # The version, and whether the archive was asked just now.
@@ -459,6 +459,12 @@ class Supply:
             if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
                 raise HostUnsupported(
                     f"{name}: {error.filename or self._cache.folder} cannot be written ({error.strerror}): point "
+                    "UFFDLAB_CACHE at a folder of yours",
+                    missing="a writable cache",
+                ) from error
+            if error.errno in {errno.ENOENT, errno.ENOTDIR} and not self._cache.folder.is_dir():
+                raise HostUnsupported(
+                    f"{name}: there can be no folder {self._cache.folder} for kernels ({error.strerror}): point "
                     "UFFDLAB_CACHE at a folder of yours",
                     missing="a writable cache",
                 ) from error
