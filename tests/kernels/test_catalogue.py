@@ -120,6 +120,7 @@ def test_a_flavour_of_a_kernel_that_is_built(tmp_path):
     assert flavoured.config == (*plain.config, default_file().parent / "config" / "debug.config")
     assert (flavoured.patches, flavoured.localversion) == (plain.patches, "-series-debug")
     assert flavoured.objects != plain.objects
+    assert (plain.image, flavoured.image) == ("vmlinux", "bzImage")
     assert "6.1-series+debug" in kernels
     for name in ("debian/trixie+debug", "6.1-series+fast", "no-such-kernel+debug"):
         assert name not in kernels

@@ -43,7 +43,7 @@ _ERROR = re.compile(r": (?:fatal )?error: |\*\*\* |undefined reference to |No sp
 
 
 def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequence[int] = ()) -> str:
-    """Compile the tree as it stands to ``objects/vmlinux``, and return its release (uname -r).
+    """Compile the tree as it stands to the image that the entry wants, and return its release (uname -r).
 
     Raises
     ------
@@ -79,7 +79,7 @@ def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequ
                 else:
                     progress.at(min(compiled, planned))
 
-            make("vmlinux", on_line=count, deadline=_COMPILE_DEADLINE)
+            make(entry.image, on_line=count, deadline=_COMPILE_DEADLINE)
     return (tree.objects / "include" / "config" / "kernel.release").read_text().strip()
 
 

@@ -49,7 +49,8 @@ class Built:
     """A kernel to be compiled: a source, patches on it (files in order), config fragments, and its localversion.
 
     `on` is the kernel whose source, patches and config it starts from, or empty.  `objects` is the folder, beside
-    its source, that it is compiled in: kernels that differ by much of their config had better not share one.
+    its source, that it is compiled in: kernels that differ by much of their config had better not share one.  `image`
+    is what to boot of it, ``vmlinux`` or ``bzImage``.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Built:
     localversion: str
     on: str = ""
     objects: str = "objects"
+    image: str = "vmlinux"
 
     @property
     def package(self) -> str:
@@ -78,6 +80,7 @@ class Flavour:
 
     name: str
     config: tuple[Path, ...]
+    image: str
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ class Catalogue:
             config=entry.config + self._flavours[flavour].config,
             localversion=f"{entry.localversion}-{flavour}",
             objects=f"objects-{flavour}",
+            image=self._flavours[flavour].image,
         )
 
     def __getitem__(self, name: str) -> Entry:
@@ -244,7 +248,9 @@ def _tree(path: Path, config: tuple[Path, ...]) -> Source:
 def _flavour(name: str, table: _Table, folder: Path) -> Flavour:
     if not _FLAVOUR.fullmatch(name):
         raise table.wrong("a flavour's name is small letters and digits")
-    flavour = Flavour(name, _files(table, "config", folder))
+    flavour = Flavour(name, _files(table, "config", folder), table.text("image", "vmlinux"))
+    if flavour.image not in {"vmlinux", "bzImage"}:
+        raise table.wrong(f"image {flavour.image!r} is neither vmlinux nor bzImage")
     table.done()
     return flavour
 

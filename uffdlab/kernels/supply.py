@@ -385,13 +385,14 @@ class Supply:
         discard(out)
         out.mkdir()
         try:
-            made = Kernel(entry.name, out / "vmlinux", release, key, out / "config", out / "build.log")
-            shutil.copy(tree.objects / "vmlinux", made.image)
+            made = Kernel(entry.name, out / entry.image, release, key, out / "config", out / "build.log")
+            where = "arch/x86/boot/bzImage" if entry.image == "bzImage" else entry.image
+            shutil.copy(tree.objects / where, made.image)
             try:
                 image.inspect(made.image.read_bytes())
             except image.NotAKernel as error:
                 raise BuildError(
-                    f"{entry.name}: the vmlinux that was built is {error}", kernel=entry.name, log=str(log)
+                    f"{entry.name}: the {entry.image} that was built is {error}", kernel=entry.name, log=str(log)
                 ) from error
             shutil.copy(tree.objects / ".config", out / "config")
             shutil.copy(log, out / "build.log")
@@ -481,7 +482,7 @@ def key_of(entry: Entry, found: Resolved) -> str:
             "config": [_digest(fragment) for fragment in entry.config],
             "localversion": entry.localversion,
             "toolchain": host.toolchain(),
-        }
+        } | ({"image": entry.image} if entry.image != "vmlinux" else {})
     else:
         inputs["recipe"] = image.RECIPE
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
