@@ -420,7 +420,7 @@ class Supply:
         try:
             memo = json.loads(self._memo(entry).read_text())
             return Resolved(memo["package"], memo["version"], tuple(Deb(**deb) for deb in memo["debs"]))
-        except (FileNotFoundError, ValueError, KeyError, TypeError):  # not looked up yet, or the file was damaged
+        except (OSError, ValueError, KeyError, TypeError):  # not looked up yet, or the note was damaged
             return None
 
     def _resolve(self, entry: Entry, progress: Progress, refresh: bool) -> tuple[Resolved, bool]:
