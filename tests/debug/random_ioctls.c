@@ -100,9 +100,11 @@ static int change(struct arena *arena, struct uffdio_range range)
 {
 	struct uffdio_register reg = { range, any(8), 0 };
 	char *there = (char *)(unsigned long)range.start;
+	int inside = there >= arena->start && there + range.len <= arena->start + PAGES * arena->page;
 	pid_t child;
 
-	switch (any(7)) {
+	/* The kernel must refuse a range that is none; madvise and mprotect would take our own memory. */
+	switch (any(inside ? 7 : 3)) {
 	case 0:
 	case 1:
 		return ioctl(arena->uffd, UFFDIO_REGISTER, &reg);
