@@ -68,7 +68,8 @@ def _physical(lab: Lab, region: Region, name: str) -> Iterator[Row]:
 
 def _against_c(lab: Lab, region: Region, witness: str) -> Row:
     """The peer is a C program in the same guest that reads the pagemap words of the very same pages."""
-    mine, theirs = [], []
+    mine: list[float] = []
+    theirs: list[float] = []
     for _ in range(RUNS):
         theirs.append(_pread_seconds(lab, region, 1))
         start = time.perf_counter()
@@ -96,7 +97,8 @@ def _peer() -> Path:
 
 def _in_turns(name: str, action: Callable[[], object], peer: Callable[[], object], what: str) -> Row:
     # One after the other, so that what else the host does meets both alike.
-    mine, theirs = [], []
+    mine: list[float] = []
+    theirs: list[float] = []
     for _ in range(TURNS):
         for one, times in ((peer, theirs), (action, mine)):
             start = time.perf_counter()

@@ -42,6 +42,8 @@ def _pytest(part: str, *arguments: str) -> list[str]:
 
 
 _IGNORED = [f"--ignore=tests/{name}" for name in ("vm", "browser", "vagrant")]
+# Two guests at once; the tests of one file share theirs.
+BY_FILE = ["--numprocesses=logical", "--dist=loadfile"]
 PARTS = {
     "check": Part(
         [
@@ -62,7 +64,7 @@ PARTS = {
     ),
     # Before the parts that boot kernels, so that no test's deadline has to allow for a build.
     "kernels": Part([_module("uffdlab", "kernel", "build", "--all")], 40),
-    "vm": Part([_pytest("vm", "-m", "not long", "tests/vm", "--ignore=tests/vm/test_notebooks.py")], 20),
+    "vm": Part([_pytest("vm", "-m", "not long", "tests/vm", "--ignore=tests/vm/test_notebooks.py", *BY_FILE)], 20),
     "notebook": Part([_pytest("notebook", "tests/vm/test_notebooks.py")], 10),
     "browser": Part([_pytest("browser", "-m", "not long", "tests/browser")], 15),
     # Every memory type on every kernel, every widget against a real VM: only when it is named.

@@ -118,7 +118,7 @@ export class Cells {
       if (next === null) return;
       if (event.shiftKey) {
         if (host.anchor === null) host.anchor = page;
-        host.select(between(host.anchor, next + host.first));
+        host.select(between(host.anchor, next + host.first), next + host.first);
       } else host.anchor = null;
       this.cells[next].focus();
     }

@@ -107,7 +107,7 @@ export class PageMap {
     this.dragging = true;
     this.view.cursor = index;
     this.view.move(0);
-    this.host.select(this.reach(index));
+    this.host.select(this.reach(index), index + this.host.first);
     this.cell.focus({ preventScroll: true });
   }
 
@@ -146,7 +146,7 @@ export class PageMap {
     if (view.cursor !== before) {
       if (event.shiftKey) {
         if (host.anchor === null) host.anchor = before + host.first;
-        host.select(this.reach(view.cursor));
+        host.select(this.reach(view.cursor), view.cursor + host.first);
       } else host.anchor = null;
       host.focus(view.cursor + host.first, this);
     }

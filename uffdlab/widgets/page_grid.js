@@ -202,8 +202,10 @@ class PageGrid {
     );
   }
 
-  select(range) {
+  // One message for both, so that Python never sees the one without the other.
+  select(range, cursor = this.model.get("cursor")) {
     this.model.set("selection", range);
+    this.model.set("cursor", cursor);
     this.model.save_changes();
     this.selected();
   }
