@@ -63,6 +63,14 @@ def test_it_is_made_once(monkeypatch):
     assert first.path.stat().st_mode & 0o077 == 0
 
 
+def test_every_process_makes_the_same(tmp_path):
+    here = initramfs.get()
+    code = "import typing, dis; from uffdlab.machines import initramfs; print(initramfs.get().key)"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
+                           env={**os.environ, "UFFDLAB_CACHE": str(tmp_path / "other")})  # fmt: skip
+    assert other.stdout.strip() == here.key
+
+
 def test_it_is_made_again_when_a_source_has_changed(tmp_path):
     source = tmp_path / "file"
     source.write_bytes(b"one")

@@ -12,7 +12,7 @@ import json
 import marshal
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 INIT = "uffdlab.agent.init"
 
+_PYC_HEADER = 16  # bytes
 _KEEP = 4  # archives, a few MB each
 _LIBRARIES = "usr/lib"
 # Python looks for its prefix upwards from here, and never finds it in /.
@@ -57,7 +58,7 @@ class Initramfs:
     path : Path
         What to give to ``qemu -initrd``.
     key : str
-        SHA-256 of the content, hexadecimal.
+        SHA-256 of the content, of compiled modules that of their source; hexadecimal.
     """
 
     path: Path
@@ -85,15 +86,15 @@ def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
     if found is not None:
         return found
     sources = _makers()
-    data = cpio.pack(_entries(extra or {}, sources))
-    key = hashlib.sha256(data).hexdigest()
+    entries = _entries(extra or {}, sources)
+    key = _key(entries)
     path = where / f"{key}.cpio"
     stamps = {str(source): _stamp(source) for source in sorted(sources)}
     if not path.exists():
         with store.publish(path) as file:
-            file.write(data)
+            file.write(cpio.pack(entries))
     with store.publish(index) as file:
-        file.write(json.dumps({"key": key, "size": len(data), "sources": stamps}).encode())
+        file.write(json.dumps({"key": key, "size": path.stat().st_size, "sources": stamps}).encode())
     store.prune(where, "*.cpio", _KEEP)
     store.prune(where, "*.json", 2 * _KEEP)
     return Initramfs(path, key)
@@ -108,6 +109,16 @@ def _request(extra: Mapping[str, Path | bytes]) -> str:
         stamp = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else _stamp(content)
         digest.update(repr((name, str(content) if isinstance(content, Path) else "", stamp)).encode() + b"\0")
     return digest.hexdigest()[:32]
+
+
+def _key(entries: Mapping[str, cpio.Entry]) -> str:
+    # Of compiled modules the header counts, which has a hash of the source: compiled in another process, the same
+    # source gives other bytes, and a saved machine must not depend on who has made the archive.
+    stable = {
+        name: replace(entry, data=entry.data[:_PYC_HEADER]) if name.endswith(".pyc") else entry
+        for name, entry in entries.items()
+    }
+    return hashlib.sha256(cpio.pack(stable)).hexdigest()
 
 
 def _stamp(path: Path) -> list[int]:
@@ -171,7 +182,8 @@ def _bytecode(name: str, origin: Path) -> bytes:
     # An unchecked-hash .pyc (PEP 552): the loader compares it with no source.  Magic, flags, eight bytes of hash.
     source = origin.read_bytes()
     code = compile(source, f"/{_STDLIB}/{name.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=0)
-    return importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + bytes(8) + marshal.dumps(code)
+    header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
+    return header + marshal.dumps(code)
 
 
 def _trimmed(path: Path, data: bytes) -> bytes:
