@@ -254,3 +254,8 @@ def test_pages_that_are_not_there(page):
         figures.entry_table(AFTER, [page])
     with pytest.raises(UsageError, match="pages 0 to 63"):
         figures.entry(AFTER, page)
+
+
+def test_what_is_no_snapshot_is_not_compared():
+    with pytest.raises(UsageError, match="no snapshot to compare"):
+        figures.compare(1, AFTER)

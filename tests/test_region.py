@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uffdlab.errors import UsageError
-from uffdlab.region import Mapping, Region
+from uffdlab.region import Mapping, Region, pages_of
 
 PAGE = 4096
 
@@ -113,3 +113,12 @@ def test_the_alias_has_the_same_pages_elsewhere(region):
     assert len(region.alias) == len(region)
     assert region.alias.start == 0x20_0000_0000
     assert region.page_of(region.alias.start) is None
+
+
+def test_what_is_no_pages_is_refused(region):
+    assert pages_of(region) == region[:]
+    assert pages_of(region.alias) == region.alias[:]
+    assert pages_of(region[3:5]) == region[3:5]
+    for bad in (3, None, "region-1", range(3)):
+        with pytest.raises(UsageError, match="is no pages"):
+            pages_of(bad)

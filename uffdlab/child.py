@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from uffdlab.region import Mapping, PageRange
+from uffdlab.region import Mapping, PageRange, pages_of
 from uffdlab.witnesses import PagemapWitness
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Child:
 
     def snapshot(self, where: Mapping | PageRange) -> Snapshot:
         """Ask pagemap for the state of each page of `where` in the child's page tables."""
-        pages = where if isinstance(where, PageRange) else where[:]
+        pages = pages_of(where)
         tracks = bool(self._lab.target_call("beacon")["tracks_soft_dirty"])
         read = partial(self._lab.read_pagemap, child=self.pid)
         witness = PagemapWitness(read, kernel=self._lab.kernel, tracks_soft_dirty=tracks)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uffdlab import reasons, uapi
 from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError
 from uffdlab.ioctls import BatchResult, IoctlResult, PendingIoctl, in_words
-from uffdlab.region import Mapping, PageRange
+from uffdlab.region import Mapping, PageRange, pages_of
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
 
 if TYPE_CHECKING:
@@ -325,11 +325,9 @@ class IoctlCalls:
 
 
 def _pages(where: Mapping | PageRange) -> PageRange:
-    if isinstance(where, (PageRange, Mapping)):
-        pages = where if isinstance(where, PageRange) else where[:]
-        pages.mapping.must_be_there()
-        return pages
-    raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")
+    pages = pages_of(where)
+    pages.mapping.must_be_there()
+    return pages
 
 
 def _register_mode(modes: tuple[str | RegisterMode, ...]) -> int:

@@ -21,7 +21,7 @@ from uffdlab.machines.console import Log
 from uffdlab.machines.rpc import LOST
 from uffdlab.programs import DEADLINE as _PROGRAM_DEADLINE
 from uffdlab.programs import MOST_OUTPUT, Programs
-from uffdlab.region import Mapping, PageRange, Region
+from uffdlab.region import Mapping, PageRange, Region, pages_of
 from uffdlab.timeline import Timeline
 from uffdlab.touch import Touch
 from uffdlab.uapi import Feature
@@ -228,7 +228,13 @@ class Lab:
         ------
         IoctlError
             If the kernel lacks one of `features`.
+        UsageError
+            If `features` are none.
         """
+        if features is not None and not isinstance(features, int):
+            raise UsageError(
+                f"features={features!r} are none of a userfaultfd; give flags of uffdlab.uapi.Feature, or none"
+            )
         uffd = Userfaultfd(self, features)
         self._userfaultfds[uffd.number] = uffd
         return uffd
@@ -266,7 +272,7 @@ class Lab:
             If these are too many pages for one look.
         """
         self._must_be_open()
-        pages = where if isinstance(where, PageRange) else where[:]
+        pages = pages_of(where)
         if pages.count > _MOST_LOOKED_AT:
             raise UsageError(
                 f"{pages.count} pages are more than one look can be at ({_MOST_LOOKED_AT}); look at a part of them, "
@@ -304,7 +310,7 @@ class Lab:
         """
         from uffdlab.cross_examination import CrossExamination  # noqa: PLC0415 - it needs a lab's snapshots, not Lab
 
-        pages = where if isinstance(where, PageRange) else where[:]
+        pages = pages_of(where)
         snapshots = [self.snapshot(pages, name) for name in self.witnesses]
         numbers = range(pages.first, pages.first + pages.count) if by_deed else ()
         return CrossExamination(snapshots, [self.probe(pages.mapping[page]) for page in numbers])

@@ -235,3 +235,18 @@ class Region(Mapping):
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, {self.memory}: {MEMORY[self.memory].about}>"
+
+
+def pages_of(where: Mapping | PageRange) -> PageRange:
+    """Give a region, an alias or a part of one as a range of pages.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
+    if isinstance(where, PageRange):
+        return where
+    if isinstance(where, Mapping):
+        return where[:]
+    raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")

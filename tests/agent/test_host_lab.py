@@ -360,3 +360,8 @@ def test_what_ends_is_on_the_timeline(mortal_lab):
     assert (entry.kind, type(entry.what), entry.text) == ("lab", LabClosed, "the lab was closed")
     mortal_lab.close()
     assert heard.empty()
+
+
+def test_features_that_are_none(host_lab):
+    with pytest.raises(UsageError, match=r"uapi\.Feature"):
+        host_lab.userfaultfd("minor")

@@ -48,3 +48,9 @@ def test_the_environment_chooses_where_the_program_does_not(monkeypatch):
         Lab()
     with Lab(machine="local") as lab:
         assert lab.release
+
+
+@pytest.mark.parametrize("bad", [3, 6.1, b"6.1-series", ["6.1-series"]])
+def test_a_kernel_that_is_no_name(bad):
+    with pytest.raises(UsageError, match="a kernel is a name"):
+        Lab(bad)

@@ -159,6 +159,9 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
     UsageError
         If they are not of the same pages, or of none.
     """
+    for each in (before, after):
+        if not isinstance(each, Snapshot):
+            raise UsageError(f"{each!r} is no snapshot to compare; region.snapshot() makes one")
     difference = after - before
     alike = where(before) == where(after)
     title = title or what(before) + (where(before) if alike else "")

@@ -73,6 +73,8 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
     KernelError, MachineError, HostUnsupported
         It did not come up.
     """
+    if kernel is not None and not isinstance(kernel, (str, os.PathLike)):
+        raise UsageError(f"kernel={kernel!r}: a kernel is a name, such as '6.1-series', or a path")
     wanted = machine or os.environ.get(VARIABLE) or "qemu"
     if wanted == "qemu":
         return _qemu(kernel, options)
