@@ -199,7 +199,6 @@ class Lab:
         self.target_call("unmap", region.number)
         with self._lock:
             self._regions.pop(region.number, None)
-        self._looking.gone([region], "it was unmapped")
         region.lose("it was unmapped", UsageError)
         self.timeline.add("unmap", f"{region.name} was unmapped", self._now(), None, region)
 
@@ -501,7 +500,6 @@ class Lab:
             regions = list(self._regions.values())
             self._regions.clear()
             userfaultfds, self._userfaultfds = list(self._userfaultfds.values()), {}
-        self._looking.gone(regions, why)
         if not self._closed:  # else the lab says so itself
             for region in regions:
                 region.lose(why)

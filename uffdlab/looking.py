@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +59,6 @@ class Looking:
         self._facts: dict[str, Any] | None = None
         self._made: dict[str, Witness] = {}
         self._shelf = threading.Lock()
-        self._gone: weakref.WeakKeyDictionary[Mapping, str] = weakref.WeakKeyDictionary()
 
     # --- what there is to look at
 
@@ -69,12 +67,6 @@ class Looking:
         self._nonce = nonce
         self._facts = None
         self._made = {}
-
-    def gone(self, regions: Iterable[Region], why: str) -> None:
-        """Say nothing of these regions and their aliases any more: others may be at the same addresses."""
-        for region in regions:
-            for mapping in _both(region):
-                self._gone.setdefault(mapping, why)
 
     # --- who can tell
 
@@ -210,18 +202,6 @@ class Looking:
 
     # --- asking
 
-    def check_mapped(self, mapping: Mapping, witness: str) -> None:
-        """See to it that a mapping is still there.
-
-        Raises
-        ------
-        WitnessError
-            It was unmapped, or its target has ended.
-        """
-        why = self._gone.get(mapping)
-        if why:
-            raise WitnessError(f"{witness} of {mapping.name}: {why}", witness=witness)
-
     def read(self, where: PageRange, name: str | None = None) -> tuple[Snapshot, list[WitnessError]]:
         """Ask one witness, or where none is named the best one that can answer.
 
@@ -236,7 +216,10 @@ class Looking:
         WitnessError
             The named one, or none at all, can say anything.
         """
-        self.check_mapped(where.mapping, name or NAMES[0])
+        gone = where.mapping.lost  # then others may be at its address
+        if gone is not None:
+            witness = name or NAMES[0]
+            raise WitnessError(f"{witness}: {gone}", witness=witness) from gone
         if name is not None:
             return self._asked(name, where), []
         failed: list[WitnessError] = []

@@ -78,6 +78,8 @@ class Mapping(Accesses, MappingCalls):
         How many pages it has.
     page_size : int
         Size of one of them in bytes.
+    lost : TargetLost, UsageError or None
+        Why it is not there any more, None while it is.
     """
 
     def __init__(self, lab: Lab, name: str, start: int, pages: int, page_size: int) -> None:
@@ -86,7 +88,7 @@ class Mapping(Accesses, MappingCalls):
         self.start = start
         self.pages = pages
         self.page_size = page_size
-        self._lost: TargetLost | UsageError | None = None
+        self.lost: TargetLost | UsageError | None = None
 
     @property
     def length(self) -> int:
@@ -154,12 +156,12 @@ class Mapping(Accesses, MappingCalls):
 
     def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
         """Take it that it is gone; the lab calls this.  Every access says so from then on, as an error of this kind."""
-        self._lost = kind(f"{self.name} is gone: {why}; map a new one: lab.map(…)")
+        self.lost = kind(f"{self.name} is gone: {why}; map a new one: lab.map(…)")
 
     def must_be_there(self) -> None:
         """Raise TargetLost if the target it was in is gone, UsageError if it was unmapped."""
-        if self._lost is not None:
-            raise self._lost.with_traceback(None)
+        if self.lost is not None:
+            raise self.lost.with_traceback(None)
 
     @property
     def _place(self) -> tuple[Lab, str, int, int, int]:
