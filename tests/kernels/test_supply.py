@@ -12,14 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_kernel import PATCH, bzimage, elf
+from tiny_kernel import elf
 
-import uffdlab.kernels
 from uffdlab import errors
-from uffdlab.kernels import host, supply
+from uffdlab.kernels import versions
 from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.catalogue import load
 from uffdlab.kernels.progress import Silent
+from uffdlab.kernels.supply import Supply
 
 DEADLINE = 60
 
@@ -179,29 +179,6 @@ def test_list_find_log_remove(lab):
             ask("tiny")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda lab, _: (lab.toml.parent / "two.patch").write_text(PATCH + "\n"),
-        lambda lab, _: (lab.toml.parent / "lab.config").write_text("CONFIG_USERFAULTFD=y\n"),
-        lambda lab, _: lab.toml.write_text(lab.toml.read_text().replace('"-two"', '"-three"')),
-        lambda _, monkeypatch: monkeypatch.setattr(host, "toolchain", lambda: "another compiler"),
-        lambda _, monkeypatch: monkeypatch.setattr(supply.build, "RECIPE", supply.build.RECIPE + 1),
-        lambda lab, _: lab.archive.versions.update({"linux-source-tiny": "6.1.0-2"}),
-    ],
-    ids=["patch", "config", "localversion", "toolchain", "recipe", "source"],
-)
-def test_key_changes_with_every_input(lab, monkeypatch, change):
-    def key():
-        entry = lab.supply()._kernels["tiny-two"]
-        return supply.key_of(entry, lab.archive.resolve(entry.package, entry.suites, None, None))
-
-    before = key()
-    assert before == key()
-    change(lab, monkeypatch)
-    assert key() != before
-
-
 # --- more than one at a time, and sudden ends
 
 
@@ -335,7 +312,7 @@ def test_disk_full_while_compiling(lab):
 @pytest.mark.parametrize("folder", ["/proc/nope", "/etc/passwd"])
 def test_a_cache_that_cannot_be_is_said(lab, folder):
     with pytest.raises(errors.HostUnsupported, match="UFFDLAB_CACHE"):
-        supply.Supply(load(lab.toml), Cache(Path(folder)), lab.archive).get("tiny-base", progress=Silent())
+        Supply(load(lab.toml), Cache(Path(folder)), lab.archive).get("tiny-base", progress=Silent())
 
 
 @pytest.mark.parametrize(
@@ -346,7 +323,7 @@ def test_disk_errors_of_our_own_writes(lab, monkeypatch, number, missing):
     def fail(*_):
         raise OSError(number, os.strerror(number), str(lab.cache.folder))
 
-    monkeypatch.setattr(supply, "write_atomically", fail)
+    monkeypatch.setattr(versions, "write_atomically", fail)
     with pytest.raises(errors.HostUnsupported) as caught:
         get(lab, "tiny-base")
     assert caught.value.missing == missing
@@ -387,42 +364,3 @@ def test_vmlinux_without_pvh_note(lab):
     with pytest.raises(errors.BuildError, match="PVH"):
         get(lab, "tiny-two")
     assert lab.leftovers() == []
-
-
-# --- paths
-
-
-@pytest.mark.parametrize(("data", "release"), [(elf(), "6.1.0-test"), (bzimage(b""), "6.1.0-test")])
-def test_path_of_an_image(tmp_path, data, release):
-    path = tmp_path / "mine"
-    path.write_bytes(data)
-    for name in (path, str(path)):
-        kernel = uffdlab.kernels.get(name)
-        assert (kernel.image, kernel.release, kernel.name) == (path, release, str(path))
-    assert kernel.config is None
-    assert kernel.log is None
-
-
-def test_relative_path(tmp_path, monkeypatch):
-    (tmp_path / "bzImage").write_bytes(bzimage(b""))
-    monkeypatch.chdir(tmp_path)
-    for name in ("bzImage", "./bzImage"):
-        assert uffdlab.kernels.get(name).image == tmp_path / "bzImage"
-
-
-@pytest.mark.parametrize("name", ["./missing", "/missing/bzImage"])
-def test_path_that_is_not_there(name):
-    with pytest.raises(errors.UnknownKernel, match="No such file"):
-        uffdlab.kernels.get(name)
-
-
-def test_path_of_something_else(tmp_path):
-    path = tmp_path / "vmlinux"
-    path.write_bytes(b"#!/bin/sh\n")
-    with pytest.raises(errors.KernelError, match="neither a bzImage nor"):
-        uffdlab.kernels.get(path)
-    path.write_bytes(b"")
-    with pytest.raises(errors.KernelError, match="neither a bzImage nor"):
-        uffdlab.kernels.get(path)
-    with pytest.raises(errors.UnknownKernel, match="directory"):
-        uffdlab.kernels.get(tmp_path)

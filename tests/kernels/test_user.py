@@ -127,7 +127,7 @@ def test_am_adds_and_deletes_files(user, lab, file):
     )
     user.am(file("mail", mail), "tiny-base", "new")
     supply = Supply(user.load(), lab.cache, lab.archive)
-    assert list(supply.read("new", user.load()["new"].patches[:0])) == []
+    assert list(supply.sources.read(supply.built("new", "to patch"), ())) == []
     assert supply.get("new").release == "6.1.0-new"
     source = next(lab.tree.glob("source-*"))
     assert (source / "mm/new.c").read_text() == "int fresh(void)\n{\n\treturn 4;\n}\n"

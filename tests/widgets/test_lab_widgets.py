@@ -64,7 +64,7 @@ def booting(monkeypatch):
         space.labs.append(Lab(name))
         return space.labs[-1]
 
-    monkeypatch.setattr(kernel_picker.supply, "get", get)
+    monkeypatch.setattr(kernel_picker.kernels, "get", get)
     monkeypatch.setattr(kernel_picker, "Lab", lab)
     return space
 

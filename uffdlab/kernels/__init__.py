@@ -2,7 +2,8 @@
 
 from uffdlab.kernels.cache import Cache, Kernel
 from uffdlab.kernels.catalogue import Catalogue
+from uffdlab.kernels.named import get, pte_reader
 from uffdlab.kernels.progress import Progress
-from uffdlab.kernels.supply import Listed, Supply, get, pte_reader
+from uffdlab.kernels.supply import Listed, Supply
 
 __all__ = ["Cache", "Catalogue", "Kernel", "Listed", "Progress", "Supply", "get", "pte_reader"]

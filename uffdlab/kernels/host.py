@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import platform
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
-from uffdlab.errors import HostUnsupported
+from uffdlab.errors import HostUnsupported, KernelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # command → the Debian package that holds it
@@ -69,6 +71,31 @@ def disk_full(folder: Path, what: str) -> HostUnsupported:
         "free some space, or point UFFDLAB_CACHE at a folder with more; what was half done is cleared away",
         missing="disk space",
     )
+
+
+@contextlib.contextmanager
+def disk_errors(cache: Path, what: str) -> Iterator[None]:
+    """Make a :class:`HostUnsupported` of what the disk refuses during `what`, in the cache folder."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, KernelError):
+            raise
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise disk_full(cache, what) from error
+        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+            raise HostUnsupported(
+                f"{what}: {error.filename or cache} cannot be written ({error.strerror}): point "
+                "UFFDLAB_CACHE at a folder of yours",
+                missing="a writable cache",
+            ) from error
+        if error.errno in {errno.ENOENT, errno.ENOTDIR} and not cache.is_dir():
+            raise HostUnsupported(
+                f"{what}: there can be no folder {cache} for kernels ({error.strerror}): point "
+                "UFFDLAB_CACHE at a folder of yours",
+                missing="a writable cache",
+            ) from error
+        raise
 
 
 def toolchain() -> str:

@@ -78,14 +78,14 @@ def of_kernel(
     supply = supply or Supply()
     entry = supply.source_of(name, progress=progress)
     folder = _folder(cache)
-    key = supply.source_key(entry)
+    key = supply.sources.key(entry)
     if key is not None and (found := _find(folder, key)):
         return found
     with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as scratch:
-        words = supply.copy_source(entry, _PARTS, Path(scratch, "source"), progress=progress)
+        words = supply.sources.copy(entry, _PARTS, Path(scratch, "source"), progress=progress)
         if entry.patches:
             words += f" with the patches of {name}"
-        return _made(name, folder, supply.source_key(entry) or "unknown", Path(scratch), words, progress)
+        return _made(name, folder, supply.sources.key(entry) or "unknown", Path(scratch), words, progress)
 
 
 def of_tree(tree: Path, *, cache: Cache | None = None, progress: Progress | None = None) -> Selftests:

@@ -126,7 +126,8 @@ class UserKernels:
                 f"{mail}: {error.strerror}: give the file of a mail or an mbox", patch=str(mail)
             ) from error
         supply = self._supply(kernels)
-        made = patches_of(data, str(mail), lambda paths: supply.read(on, paths))
+        entry = supply.built(on, "to patch")
+        made = patches_of(data, str(mail), lambda paths: supply.sources.read(entry, paths))
         unplaced = sum(patch.unplaced for patch in made)
         if unplaced and not allow_unplaced:
             lines = [str(report) for patch in made for report in patch.reports]
@@ -204,7 +205,8 @@ class UserKernels:
                     made.rename(folder)
                 write_atomically(self.file, ((before.rstrip() + "\n\n") if before else "").encode() + table.encode())
                 added = self.load()
-                self._supply(added).read(name, ())  # the patches apply
+                supply = self._supply(added)
+                supply.sources.read(supply.built(name, "to patch"), ())  # the patches apply
             except BaseException:
                 if before is None:
                     self.file.unlink(missing_ok=True)

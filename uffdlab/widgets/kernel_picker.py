@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets  # type: ignore[import-untyped]
 import traitlets
 
-from uffdlab.kernels import catalogue, supply
+from uffdlab import kernels
+from uffdlab.kernels import catalogue
 from uffdlab.lab import Lab
 from uffdlab.widgets._box import LabBox, Said
 from uffdlab.widgets._loop import soon
@@ -72,7 +73,7 @@ class KernelPicker(Follower, LabBox):
 
     def _boot(self, name: str) -> None:
         try:
-            supply.get(name, progress=_Shown(self._told))
+            kernels.get(name, progress=_Shown(self._told))
             lab = Lab(name)
         except Exception as error:  # noqa: BLE001 - it is told where the user looks
             message = str(error)

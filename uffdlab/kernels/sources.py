@@ -1,0 +1,170 @@
+"""The sources that kernels are built from: unpacked in the cache, one build at a time in each."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import HostUnsupported
+from uffdlab.kernels import host, keys, local
+from uffdlab.kernels.cache import discard
+from uffdlab.kernels.progress import automatic
+from uffdlab.kernels.tree import Tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path, PurePosixPath
+
+    from uffdlab.kernels.apt import Resolved
+    from uffdlab.kernels.cache import Cache
+    from uffdlab.kernels.catalogue import Built, Source
+    from uffdlab.kernels.progress import Progress
+    from uffdlab.kernels.versions import Versions
+
+# Free disk space asked for, in bytes: measured with linux-source-6.1 (1.5 GB unpacked, 0.3 GB of package, 0.15 GB of
+# objects) and rounded up.
+_SPACE = 2_500_000_000
+
+
+@dataclass(frozen=True)
+class Held:
+    """The lock on a source, held.
+
+    Attributes
+    ----------
+    version : Resolved
+        Of it, that is wanted; what lies unpacked may be another one.
+    fresh : bool
+        The archive named it just now.
+    lock : int
+        File descriptor of the lock, for children to share.
+    """
+
+    version: Resolved
+    fresh: bool
+    lock: int
+
+
+class Sources:
+    """Where sources lie, and what can be read of them."""
+
+    def __init__(self, cache: Cache, versions: Versions) -> None:
+        self._cache = cache
+        self._versions = versions
+
+    @contextlib.contextmanager
+    def hold(self, entry: Built, progress: Progress, *, refresh: bool = False) -> Iterator[Held]:
+        """Hold the lock on an entry's source.
+
+        Raises
+        ------
+        SourceError, HostUnsupported
+            It cannot be had, or not be built where the cache is.
+        """
+        source = entry.source
+        folder = self._cache.tree(source.name)
+        if any(letter.isspace() or letter == ":" for letter in str(folder)):
+            raise HostUnsupported(
+                f"a kernel cannot be built in {folder}: the kernel's make takes no path with spaces or colons; "
+                "point UFFDLAB_CACHE elsewhere",
+                missing="a plain path",
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        if source.tree is not None:
+            with self._cache.locked(f"tree {source.name}", progress) as lock:
+                progress.stage(f"looking at {source.tree}")
+                yield Held(self._versions.look(source).resolved(source.tree), fresh=True, lock=lock)
+            return
+        with self._versions.locked(entry, progress):
+            version, fresh = self._versions.resolve(entry, progress, refresh=refresh)
+        with self._cache.locked(f"tree {source.name}", progress) as lock:
+            yield Held(version, fresh, lock)
+
+    def unpacked(self, entry: Built, held: Held, progress: Progress) -> tuple[Tree, Resolved]:
+        """Give the source, unpacked, and the version it is of, which is a newer one if the archive has no other.
+
+        Raises
+        ------
+        SourceError, HostUnsupported
+            It cannot be had; nothing half-done is left.
+        """
+        folder = self._cache.tree(entry.source.name)
+        version, inherit = held.version, (held.lock,)
+        tarball = entry.source.tree
+        if tarball is not None and tarball.is_dir():
+            return self._copied(entry.source, Tree(folder, "copy", inherit, objects=entry.objects), progress)
+        tree = Tree(folder, version.debs[0].sha256, inherit, objects=entry.objects)
+        if tree.unpacked:
+            return tree, version
+        host.require_space(folder, _SPACE, f"unpacking and building {entry.package}")
+        if tarball is not None:
+            tree.unpack_tarball(tarball, lambda fresh: local.require_kernel(fresh, tarball), progress)
+            return tree, version
+        with self._versions.locked(entry, progress):
+            version, debs = self._versions.download(entry, version, progress, fresh=held.fresh)
+            tree = Tree(folder, version.debs[0].sha256, inherit, objects=entry.objects)
+            try:
+                tree.unpack(debs[0], progress)
+            finally:
+                discard(debs[0].parent)
+        return tree, version
+
+    def _copied(self, source: Source, tree: Tree, progress: Progress) -> tuple[Tree, Resolved]:
+        assert source.tree is not None
+        if not tree.unpacked:
+            host.require_space(tree.folder, _SPACE, f"copying and building {source.tree}")
+        seen = self._versions.look(source)
+        local.copy(source.tree, seen, tree, progress)
+        return tree, seen.resolved(source.tree)
+
+    def key(self, entry: Built) -> str | None:
+        """Hash what an entry's source is made of, as far as is known here: the package and the patches; else None."""
+        found = self._versions.remembered(entry)
+        return keys.source_key(entry, found) if found else None
+
+    def read(
+        self, entry: Built, paths: Iterable[PurePosixPath], *, progress: Progress | None = None
+    ) -> dict[PurePosixPath, bytes | None]:
+        """Give files of an entry's source, its patches on it; None for one that is not there.
+
+        Raises
+        ------
+        SourceError, PatchError, HostUnsupported
+            The source cannot be had; nothing half-done is left.
+        """
+        with self._reading(entry, progress) as (tree, _):
+            return tree.read(entry.patches, entry.name, paths)
+
+    def copy(self, entry: Built, parts: Iterable[str], into: Path, *, progress: Progress | None = None) -> str:
+        """Copy parts of an entry's source, its patches on it, and give its package with the version.
+
+        Raises
+        ------
+        SourceError, PatchError, HostUnsupported
+            The source cannot be had; nothing half-done is left but in `into`.
+        """
+        with self._reading(entry, progress) as (tree, version):
+            tree.copy(entry.patches, entry.name, parts, into)
+        return f"{entry.package} {version.version}"
+
+    @contextlib.contextmanager
+    def _reading(self, entry: Built, progress: Progress | None) -> Iterator[tuple[Tree, Resolved]]:
+        progress = progress or automatic()
+        try:
+            progress.start(entry.name, f"reading its source, {entry.package}")
+            with host.disk_errors(self._cache.folder, entry.name), self.hold(entry, progress) as held:
+                yield self.unpacked(entry, held, progress)
+            progress.finish("read")
+        finally:
+            progress.close()
+
+    def forget(self, source: Source, progress: Progress | None = None) -> None:
+        """Remove the copy of a user's tree and its objects."""
+        progress = progress or automatic()
+        try:
+            with self._cache.locked(f"tree {source.name}", progress):
+                discard(self._cache.tree(source.name))
+                self._versions.forget(source)
+        finally:
+            progress.close()

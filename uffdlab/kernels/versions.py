@@ -1,0 +1,116 @@
+"""Which version a kernel is made from: of a package, as last looked up; of a user's tree, as it is now."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import SourceError
+from uffdlab.kernels import local
+from uffdlab.kernels.apt import Deb, Resolved
+from uffdlab.kernels.cache import write_atomically
+from uffdlab.kernels.catalogue import Built
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from uffdlab.kernels.apt import Archive
+    from uffdlab.kernels.cache import Cache
+    from uffdlab.kernels.catalogue import Entry, Source
+    from uffdlab.kernels.progress import Progress
+
+
+class Versions:
+    """What is known of packages and trees, in the cache's folder ``resolved``."""
+
+    def __init__(self, cache: Cache, archive: Archive) -> None:
+        self._cache = cache
+        self._archive = archive
+
+    @contextlib.contextmanager
+    def locked(self, entry: Entry, progress: Progress) -> Iterator[None]:
+        """Hold the lock on the private apt root of the entry's suites."""
+        with self._cache.locked(f"apt {'+'.join(entry.suites)}", progress):
+            yield
+
+    def remembered(self, entry: Entry) -> Resolved | None:
+        """Give the version as far as is known here; None if it was never looked up.
+
+        Raises
+        ------
+        SourceError
+            It is made from a user's tree, which cannot be read.
+        """
+        if isinstance(entry, Built) and entry.source.tree is not None:
+            return self.look(entry.source).resolved(entry.source.tree)
+        try:
+            memo = json.loads(self._memo(entry).read_text())
+            return Resolved(memo["package"], memo["version"], tuple(Deb(**deb) for deb in memo["debs"]))
+        except (OSError, ValueError, KeyError, TypeError):  # not looked up yet, or the note was damaged
+            return None
+
+    def resolve(self, entry: Entry, progress: Progress, *, refresh: bool) -> tuple[Resolved, bool]:
+        """Give the version, and whether the archive was asked for it just now; hold the lock.
+
+        Raises
+        ------
+        SourceError
+            The archive does not have it.
+        """
+        found = None if refresh else self.remembered(entry)
+        if found:
+            return found, False
+        found = self._archive.resolve(entry.package, entry.suites, self._cache.apt_root(entry.suites), progress)
+        write_atomically(self._memo(entry), json.dumps(asdict(found), indent=1).encode())
+        return found, True
+
+    def download(
+        self, entry: Entry, found: Resolved, progress: Progress, *, fresh: bool
+    ) -> tuple[Resolved, list[Path]]:
+        """Fetch the packages of a version, and give it with their files; hold the lock.
+
+        Parameters
+        ----------
+        fresh : bool
+            The archive named this version just now. Of an older one the archive may have no file any more: then it is
+            asked again, and another version is given.
+
+        Raises
+        ------
+        SourceError
+            They cannot be had.
+        """
+        root = self._cache.apt_root(entry.suites)
+        try:
+            return found, self._archive.download(found, entry.suites, root, progress)
+        except SourceError:
+            if fresh:
+                raise
+        found, _ = self.resolve(entry, progress, refresh=True)
+        return found, self._archive.download(found, entry.suites, root, progress)
+
+    def look(self, source: Source) -> local.Found:
+        """Read a user's tree.
+
+        Raises
+        ------
+        SourceError
+            It is none, or cannot be read.
+        """
+        assert source.tree is not None
+        return local.look(source.tree, self._tree_memo(source))
+
+    def forget(self, source: Source) -> None:
+        """Forget what was found in a user's tree."""
+        self._tree_memo(source).unlink(missing_ok=True)
+
+    def _memo(self, entry: Entry) -> Path:
+        name = hashlib.sha256(json.dumps([entry.package, entry.suites]).encode()).hexdigest()[:16]
+        return self._cache.folder / "resolved" / f"{entry.package}-{name}.json"
+
+    def _tree_memo(self, source: Source) -> Path:
+        return self._cache.folder / "resolved" / f"{source.name}.json"
