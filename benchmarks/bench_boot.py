@@ -51,7 +51,7 @@ def rows() -> Iterator[Row]:
 def _held_mib(lab: Lab) -> float:
     # What the host has less of: what QEMU and its keeper have mapped, each page divided by those who share it, and of
     # the guest's RAM, a file, every page that exists, whether it is mapped or not.
-    machine = lab._machine  # noqa: SLF001 - what it runs as is nobody's business but a benchmark's
+    machine = lab.machine
     assert isinstance(machine, QemuMachine)
     keeper = machine._process._keeper.pid  # noqa: SLF001
     (child,) = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()

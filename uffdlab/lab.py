@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import threading
-import time
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-from uffdlab.agent.memory import MEMORY, Memory
+from uffdlab.belongings import Belongings
 from uffdlab.capabilities import Capabilities
+from uffdlab.connection import DEADLINE, Connection
 from uffdlab.deed import Deed, probe
-from uffdlab.errors import LabClosed, MachineError, TargetLost, UffdlabError, UsageError
+from uffdlab.errors import UsageError
 from uffdlab.looking import Looking
-from uffdlab.machines import choice
+from uffdlab.machines.choice import Options
 from uffdlab.machines.console import Log
-from uffdlab.machines.rpc import LOST
+from uffdlab.mapping_size import page_count, reserve
+from uffdlab.news import News
 from uffdlab.programs import DEADLINE as _PROGRAM_DEADLINE
 from uffdlab.programs import MOST_OUTPUT, Programs
 from uffdlab.region import Mapping, PageRange, Region, pages_of
@@ -41,14 +38,6 @@ if TYPE_CHECKING:
 
 _BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
 _NONCE_BYTES = 32
-_MOST_LOOKED_AT = 1 << 22  # pages; a snapshot of them takes some 70 MB
-_ADDRESSES = 1 << 47  # bytes of memory that a process can map, on x86-64 with four levels of page tables
-_CALL_DEADLINE = 10.0  # seconds
-_CLOCK_LOOKS = 5
-_PING_DEADLINE = 4.0
-_REPLACED = "the target process was replaced by a new one"
-_RESET = "the lab was reset"
-_ANSWER_GRACE = 5.0  # seconds more for the agent to tell that a deadline has passed
 
 
 class Lab:
@@ -100,28 +89,15 @@ class Lab:
         machine: str | Machine | None = None,
     ) -> None:
         self.timeline = Timeline(self)
-        self._machine: Machine
-        self._start: Callable[[], tuple[str, Machine]]
-        if machine is None or isinstance(machine, str):
-            options = choice.Options(cpus, memory_mib, hugepages, command_line, pte_reader)
-            self._start = partial(choice.start, kernel, machine, options)
-            self.kernel, self._machine = self._start()
-        else:
-            self._start = _not_ours
-            self.kernel, self._machine = str(kernel or machine.name), machine
-        self._programs = Programs(lambda: self._machine)
-        self._closed = False
-        self._numbers = itertools.count(1)
-        self._lock = threading.Lock()
-        self._regions: dict[int, Region] = {}
-        self._userfaultfds: dict[int, Userfaultfd] = {}
-        self._touches: dict[int, Touch] = {}
+        self._connection = Connection(kernel, machine, Options(cpus, memory_mib, hugepages, command_line, pte_reader))
+        self._belongings = Belongings()
+        self._news = News(self._belongings, self.timeline, self._now)
+        self._programs = Programs(lambda: self.machine)
         self._looking = Looking(
-            self.target_call, lambda: self._machine.physical, self._now, kernel=self.kernel, machine=self._machine.name
+            self.target_call, lambda: self.machine.physical, self._now, kernel=self.kernel, machine=self.machine.name
         )
+        self._touch_numbers = itertools.count(1)
         self._capabilities: Capabilities | None = None
-        self._ahead_ns = 0
-        self._unsubscribe: Callable[[], None] = lambda: None
         try:
             self._begin()
         except BaseException:
@@ -130,15 +106,24 @@ class Lab:
 
     def _begin(self) -> None:
         # With a machine that has just come up.
-        self._unsubscribe = self._machine.notify_to(self._notified)
-        self._ahead_ns = self._guest_clock()
+        self._connection.open(self._news.hear)
         self.restart_target()
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name."""
+        return self._connection.kernel
+
+    @property
+    def machine(self) -> Machine:
+        """What the kernel runs in now."""
+        return self._connection.machine
 
     # --- the target
 
     def restart_target(self) -> None:
         """Start a new target process.  The old one is ended, with its regions, userfaultfds and touches."""
-        self._forget_target(_REPLACED)
+        self._belongings.lose("the target process was replaced by a new one")
         nonce = os.urandom(_NONCE_BYTES)
         self.call("agent.spawn", nonce, _BASE)
         self._looking.new_target(nonce)
@@ -168,51 +153,34 @@ class Lab:
         AgentError
             If this kernel has no such memory.
         """
-        kind = _memory(memory)
-        one = kind.page_size
-        if page_size not in (None, one):
-            raise UsageError(f"{memory} has pages of {one} bytes here, not of {page_size}")
-        pages = _page_count(pages, size, one)
-        if pages * one % kind.unit:
-            raise UsageError(f"{memory} is made of huge pages: ask for a multiple of {kind.unit // one} pages")
-        if kind.hugetlb:
-            # A private mapping reserves its own pages, beside those of the file that its alias maps.
-            wanted = pages if kind.shared else 2 * pages
-            free = self.call("agent.reserve_hugepages", one, wanted, deadline=60.0)["free"]
-            if free < wanted:
-                size_words = "1 GiB" if one > 2 << 20 else "2 MiB"
-                raise UsageError(
-                    f"{wanted} huge pages of {size_words} were asked for, the guest has {free} free; ask for fewer, "
-                    "unmap other regions, or start the lab with more memory: Lab(…, memory_mib=…)"
-                )
-        answer = self.target_call("map", memory, pages, one)
-        region = Region(self, answer["number"], memory, answer["start"], answer["alias"], pages, one)
-        with self._lock:
-            self._regions[region.number] = region
+        kind, pages = page_count(memory, pages, size, page_size)
+        reserve(kind, pages, self._free_hugepages)
+        answer = self.target_call("map", memory, pages, kind.page_size)
+        region = Region(self, answer["number"], memory, answer["start"], answer["alias"], pages, kind.page_size)
+        self._belongings.add_region(region)
         alias = f", its alias at {region.alias.start:#x}" if region.has_alias else ""
         self.timeline.add("map", f"{region!r}{alias}", self._now())
         return region
+
+    def _free_hugepages(self, page_size: int, wanted: int) -> int:
+        return int(self.call("agent.reserve_hugepages", page_size, wanted, deadline=60.0)["free"])
 
     def unmap(self, region: Region) -> None:
         """Unmap a region and its alias."""
         region.must_be_there()
         self.target_call("unmap", region.number)
-        with self._lock:
-            self._regions.pop(region.number, None)
-        region.lose("it was unmapped", UsageError)
+        self._belongings.unmapped(region)
         self.timeline.add("unmap", f"{region.name} was unmapped", self._now(), None, region)
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """The regions that are mapped now, the oldest first."""
-        with self._lock:
-            return tuple(self._regions.values())
+        return self._belongings.regions
 
     @property
     def userfaultfds(self) -> tuple[Userfaultfd, ...]:
         """The userfaultfds that are open, the oldest first."""
-        with self._lock:
-            return tuple(self._userfaultfds.values())
+        return self._belongings.userfaultfds
 
     def userfaultfd(self, features: Feature | None = None) -> Userfaultfd:
         """Open a userfaultfd in the target.
@@ -235,7 +203,7 @@ class Lab:
                 f"features={features!r} are none of a userfaultfd; give flags of uffdlab.uapi.Feature, or none"
             )
         uffd = Userfaultfd(self, features)
-        self._userfaultfds[uffd.number] = uffd
+        self._belongings.add_userfaultfd(uffd)
         return uffd
 
     def fork(self) -> Child:
@@ -270,13 +238,8 @@ class Lab:
         UsageError
             If these are too many pages for one look.
         """
-        self._must_be_open()
+        self._connection.must_be_open()
         pages = pages_of(where)
-        if pages.count > _MOST_LOOKED_AT:
-            raise UsageError(
-                f"{pages.count} pages are more than one look can be at ({_MOST_LOOKED_AT}); look at a part of them, "
-                f"region[:{_MOST_LOOKED_AT}]"
-            )
         snapshot, failed = self._looking.read(pages, witness)
         for error in failed:
             self.timeline.add("witness", str(error), self._now(), None, error)
@@ -294,7 +257,7 @@ class Lab:
         WitnessError
             If the host cannot see the guest's memory.
         """
-        self._must_be_open()
+        self._connection.must_be_open()
         return self._looking.paused()
 
     def cross_examine(self, where: Mapping | PageRange, *, by_deed: bool = False) -> CrossExamination:
@@ -335,23 +298,18 @@ class Lab:
 
     def page_size_at(self, address: int) -> int:
         """Give the page size of the region at `address`, 4096 if there is none."""
-        return next((each.page_size for each in self.regions if each.page_of(address) is not None), 4096)
+        return self._belongings.page_size_at(address)
 
     def locate(self, address: int) -> tuple[str, int | None]:
         """Give the name of the region at `address` and the page within it; ("", None) if there is none."""
-        for region in self.regions:
-            page = region.page_of(address)
-            if page is not None:
-                return region.name, page
-        return "", None
+        return self._belongings.locate(address)
 
     # --- touching
 
     @property
     def touches(self) -> tuple[Touch, ...]:
         """The touches that have not ended, the oldest first; most of them wait for a page fault to be resolved."""
-        with self._lock:
-            return tuple(self._touches.values())
+        return self._belongings.touches
 
     def touch(
         self,
@@ -368,15 +326,13 @@ class Lab:
         """Start one access on a thread of its own in the target, or in a child; regions offer it as methods."""
         if by is not None and not by.pid:
             raise UsageError("this child has ended; lab.fork() makes a new one")
-        number = next(self._numbers)
+        number = next(self._touch_numbers)
         touch = Touch(self, number, kind, address, what)
-        with self._lock:
-            self._touches[number] = touch
+        self._belongings.add_touch(touch)
         try:
             self.target_call("touch", number, kind, address, length, stride, value, more, by.pid if by else 0)
         except BaseException:
-            with self._lock:
-                self._touches.pop(number, None)
+            self._belongings.pop_touch(number)
             raise
         return touch
 
@@ -419,7 +375,7 @@ class Lab:
         MachineError
             The guest died of it (:class:`GuestPanic`); has the console's last lines.
         """
-        self._must_be_open()
+        self._connection.must_be_open()
         started = self._now()
         done = self._programs.run(command, push, deadline, on_output, most_output, env)
         self.timeline.add("exec", f"{' '.join(done.command)}: status {done.status}", started, self._now(), done)
@@ -427,30 +383,11 @@ class Lab:
 
     # --- the wire
 
-    def call(self, method: str, *params: Any, deadline: float = _CALL_DEADLINE) -> Any:
+    def call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
         """Ask the agent."""
-        self._must_be_open()
-        return self._machine.call(method, *params, deadline=deadline + _ANSWER_GRACE)
+        return self._connection.call(method, *params, deadline=deadline)
 
-    def must_answer(self) -> None:
-        """See to it that the machine still answers.
-
-        Raises
-        ------
-        MachineError
-            It does not, or is lost; has the console's last lines.
-        """
-        self._must_be_open()
-        self._machine.call("agent.ping", deadline=_PING_DEADLINE)
-
-    def _must_be_open(self) -> None:
-        if self._closed:
-            raise self._closed_error()
-
-    def _closed_error(self) -> LabClosed:
-        return LabClosed(f"this lab ({self.kernel}) is closed; make a new one: uffdlab.Lab({self.kernel!r})")
-
-    def target_call(self, method: str, *params: Any, deadline: float = _CALL_DEADLINE) -> Any:
+    def target_call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
         """Ask the target; if it has not answered within `deadline` seconds it is killed and the call fails.
 
         Raises
@@ -460,75 +397,28 @@ class Lab:
         TargetLost
             If there is no target any more.
         """
-        return self.call(f"target.{method}", deadline, *params, deadline=deadline)
+        return self._connection.target_call(method, *params, deadline=deadline)
 
-    def _notified(self, method: str, params: list[Any]) -> None:
-        # On the machine's reader thread: nothing here may wait.
-        if method == "message":
-            number, data, time_ns, adopted = params
-            uffd = self._userfaultfds.get(number)
-            if uffd is not None:
-                uffd.deliver(data, time_ns, adopted)
-        elif method == "touch":
-            number, end = params
-            with self._lock:
-                touch = self._touches.pop(number, None)
-            if touch is not None:
-                touch.finish(end)
-                self.timeline.add("touch", f"{touch.what}: {end['state']}", end["started_ns"], end["ended_ns"], touch)
-        elif method == "target-lost":
-            why = str(params[1])
-            self._forget_target(why)
-            self.timeline.add("target", f"the target is lost: {why}", self._now(), None, TargetLost(why))
-        elif method == LOST:
-            # Its first line: the console's tail is in the error.
-            (error,) = params
-            why, _, _ = str(error).partition("\n")
-            self._fail_touches(error)
-            for uffd in self.userfaultfds:
-                uffd.end_messages(error)
-            self.timeline.add("lab", f"the machine is lost: {why}", self._now(), None, error)
+    def must_answer(self) -> None:
+        """See to it that the machine still answers.
 
-    def _fail_touches(self, error: UffdlabError) -> None:
-        with self._lock:
-            touches, self._touches = list(self._touches.values()), {}
-        for touch in touches:
-            touch.fail(error)
-
-    def _forget_target(self, why: str) -> None:
-        with self._lock:
-            regions = list(self._regions.values())
-            self._regions.clear()
-            userfaultfds, self._userfaultfds = list(self._userfaultfds.values()), {}
-        if not self._closed:  # else the lab says so itself
-            for region in regions:
-                region.lose(why)
-        for uffd in userfaultfds:
-            uffd.lose(self._closed_error() if self._closed else why)
-        lost = TargetLost(f"{why}, and the access with it; lab.restart_target() starts a new one")
-        self._fail_touches(self._closed_error() if self._closed else lost)
+        Raises
+        ------
+        MachineError
+            It does not, or is lost; has the console's last lines.
+        """
+        self._connection.must_answer()
 
     def adopt_userfaultfd(self, uffd: Userfaultfd) -> None:
         """Deliver messages to a userfaultfd that a FORK event has brought."""
-        self._userfaultfds[uffd.number] = uffd
+        self._belongings.add_userfaultfd(uffd)
 
     def forget_userfaultfd(self, number: int) -> None:
         """Deliver no more messages to a userfaultfd; it calls this when it is closed."""
-        self._userfaultfds.pop(number, None)
-
-    def _guest_clock(self) -> int:
-        """Give by how many ns the guest's CLOCK_MONOTONIC is ahead of ours, to half the quickest round trip."""
-        best, ahead = 1 << 62, 0
-        for _ in range(_CLOCK_LOOKS):
-            asked = time.monotonic_ns()
-            guest: int = self.call("agent.clock")
-            answered = time.monotonic_ns()
-            if answered - asked < best:
-                best, ahead = answered - asked, guest - (asked + answered) // 2
-        return ahead
+        self._belongings.drop_userfaultfd(number)
 
     def _now(self) -> int:
-        return time.monotonic_ns() + self._ahead_ns
+        return self._connection.now()
 
     def bench(self, **keywords: Any) -> Bench:
         """Lay all of the widgets out as one workbench in a notebook; keywords as of :class:`uffdlab.widgets.Bench`."""
@@ -541,12 +431,12 @@ class Lab:
     @property
     def release(self) -> str:
         """The kernel's release, as ``uname -r`` gives it."""
-        return str(self._machine.hello["release"])
+        return str(self.machine.hello["release"])
 
     @property
     def console(self) -> Log:
         """What the guest has written to its console so far (bounded); it has ``search`` and ``tail``."""
-        return Log(self._machine.console())
+        return Log(self.machine.console())
 
     def gdb(self) -> str:
         """Let gdb attach to the guest's kernel, and return the command that does it, with the kernel's symbols.
@@ -561,10 +451,10 @@ class Lab:
         MachineError
             QEMU refused it, or is gone.
         """
-        self._must_be_open()
-        attach = getattr(self._machine, "gdb", None)
+        self._connection.must_be_open()
+        attach = getattr(self.machine, "gdb", None)
         if attach is None:
-            raise UsageError(f"gdb attaches to a guest in QEMU; this lab runs in {self._machine.name}")
+            raise UsageError(f"gdb attaches to a guest in QEMU; this lab runs in {self.machine.name}")
         words: str = attach()
         self.timeline.add("lab", "QEMU's stub for gdb was opened", self._now())
         return words
@@ -581,29 +471,22 @@ class Lab:
         MachineError
             The new machine did not come up; try again, or make a new lab.
         """
-        self._must_be_open()
-        start = self._start
-        if start is _not_ours:
-            start()
-        self._unsubscribe()
-        with contextlib.suppress(MachineError):
-            self._machine.close()
-        self._forget_target(_RESET)
+        self._connection.must_be_open()
+        self._connection.end()
+        self._belongings.lose("the lab was reset")
         self._capabilities = None
-        self.kernel, self._machine = start()
+        self._connection.start()
         self._begin()
         self.timeline.add("lab", "the lab was reset: a new machine, a new target", self._now())
 
     def close(self) -> None:
         """End the machine.  Closing a closed lab does nothing."""
-        if self._closed:
+        if self._connection.closed:
             return
-        self._closed = True
-        self._unsubscribe()
-        with contextlib.suppress(MachineError):
-            self._machine.close()
-        self._forget_target("the lab was closed")
-        self.timeline.add("lab", "the lab was closed", self._now(), None, self._closed_error())
+        self._connection.close()
+        end = self._connection.closed_error()
+        self._belongings.lose(end)
+        self.timeline.add("lab", "the lab was closed", self._now(), None, end)
 
     def __enter__(self) -> Self:
         return self
@@ -612,33 +495,5 @@ class Lab:
         self.close()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"Linux {self.release} in {self._machine.name}"
+        state = "closed" if self._connection.closed else f"Linux {self.release} in {self.machine.name}"
         return f"<Lab {self.kernel}: {state}>"
-
-
-def _not_ours() -> tuple[str, Machine]:
-    raise UsageError("this lab was given its machine and cannot start another one: make a new machine, and a new lab")
-
-
-def _memory(name: str) -> Memory:
-    if name not in MEMORY:
-        raise UsageError(f"there is no memory {name!r}; there is {', '.join(map(repr, MEMORY))}")
-    return MEMORY[name]
-
-
-def _page_count(pages: int | None, size: int | None, page_size: int) -> int:
-    if (pages is None) == (size is None):
-        raise UsageError("say how much to map, either in pages=… or in bytes as size=…")
-    for name, given in (("pages", pages), ("size", size)):
-        if given is not None and (not isinstance(given, int) or isinstance(given, bool)):
-            raise UsageError(f"{name}={given!r} is no number")
-    if size is not None:
-        if size <= 0 or size % page_size:
-            raise UsageError(f"size={size} is no positive multiple of the page size, {page_size} bytes")
-        pages = size // page_size
-    assert pages is not None
-    if pages < 1:
-        raise UsageError(f"pages={pages!r}: a region has at least 1 page")
-    if pages * page_size >= _ADDRESSES:
-        raise UsageError(f"{pages} pages of {page_size} bytes are more than a process has addresses for (128 TiB)")
-    return pages

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _BULK_DEADLINE = 60.0  # seconds
 _SHELVED_FROM = 1 << 14  # pages
+_MOST = 1 << 22  # pages at one look; a snapshot of them takes some 70 MB
 
 
 class Looking:
@@ -215,7 +216,14 @@ class Looking:
         ------
         WitnessError
             The named one, or none at all, can say anything.
+        UsageError
+            These are too many pages for one look.
         """
+        if where.count > _MOST:
+            raise UsageError(
+                f"{where.count} pages are more than one look can be at ({_MOST}); look at a part of them, "
+                f"region[:{_MOST}]"
+            )
         gone = where.mapping.lost  # then others may be at its address
         if gone is not None:
             witness = name or NAMES[0]

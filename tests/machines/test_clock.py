@@ -41,3 +41,13 @@ def test_a_host_that_lets_nobody_write_code(monkeypatch):
     clock.counter_mhz.cache_clear()
     assert clock.counter_mhz() is None
     clock.counter_mhz.cache_clear()
+
+
+def test_how_far_ahead_is_as_the_quickest_answer_says():
+    delays = iter([0.02, 0.0, 0.02, 0.02, 0.02])
+
+    def ask():
+        time.sleep(next(delays))
+        return time.monotonic_ns() + 10**12
+
+    assert clock.ahead_ns(ask) == pytest.approx(10**12, abs=10**7)

@@ -69,7 +69,7 @@ def test_a_running_vm_is_used_as_it_is(vm):
 
 def test_closing_leaves_nothing_in_the_guest(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
-        assert guest(vm, f"test -d /proc/{lab._machine.hello['pid']}")[0] == 0
+        assert guest(vm, f"test -d /proc/{lab.machine.hello['pid']}")[0] == 0
     assert no_agent_left(vm)
 
 

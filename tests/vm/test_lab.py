@@ -54,7 +54,7 @@ def test_whoever_waits_hears_of_the_end_of_the_machine(end):
             if end == "closed":
                 lab.close()
             elif end == "killed":
-                os.kill(lab._machine._process._keeper.pid, signal.SIGKILL)
+                os.kill(lab.machine._process._keeper.pid, signal.SIGKILL)
             else:
                 with contextlib.suppress(UffdlabError):
                     lab.exec(["sh", "-c", "echo c > /proc/sysrq-trigger"])

@@ -24,7 +24,7 @@ def in_guest(lab, script):
 
 
 def emulator(lab):
-    keeper = lab._machine._process._keeper.pid
+    keeper = lab.machine._process._keeper.pid
     return int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text())
 
 
@@ -55,7 +55,7 @@ def test_what_the_guest_writes_stays_in_its_own_memory(lab):
             if path.is_file()
         }
 
-    image = lab._machine.settings.image
+    image = lab.machine.settings.image
     before, content = files()[image], image.read_bytes()
     in_guest(lab, "for f in /init /usr/bin/python3 /mine; do echo spoilt >$f 2>/dev/null; done; echo b >/tmp/x; sync")
     assert in_guest(lab, "cat /mine") == "spoilt\n"
@@ -98,7 +98,7 @@ from uffdlab import Lab
 with Lab("6.1-series", memory_mib=768) as lab:
     region = lab.map(pages=2)
     region.alias.fill(5)
-    print(region.alias.read(1).result(), lab._machine.restored)
+    print(region.alias.read(1).result(), lab.machine.restored)
 """
 
 

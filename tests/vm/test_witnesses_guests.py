@@ -157,7 +157,7 @@ def test_a_guest_that_reboots_is_an_error_that_names_the_witness():
 def test_the_ram_file_cannot_be_cut_short():
     with Lab("6.1-series") as lab:
         with pytest.raises(PermissionError):
-            os.ftruncate(lab._machine._ram, 1 << 20)
+            os.ftruncate(lab.machine._ram, 1 << 20)
         check(lab)
 
 

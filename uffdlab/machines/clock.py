@@ -60,6 +60,18 @@ def rate(ask: Callable[[], int]) -> float:
         pause *= 2
 
 
+def ahead_ns(ask: Callable[[], int]) -> int:
+    """Return by how many ns a guest's clock is ahead of our CLOCK_MONOTONIC, to half the quickest round trip.
+
+    Parameters
+    ----------
+    ask : callable
+        Gives the guest's CLOCK_MONOTONIC in ns.
+    """
+    ours, guest, _ = _look(ask)
+    return guest - ours
+
+
 def _look(ask: Callable[[], int]) -> tuple[int, int, int]:
     # (our time, the guest's, how far off these two may be at most), ns.
     best = (0, 0, 1 << 62)
