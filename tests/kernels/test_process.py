@@ -7,25 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from uffdlab.kernels.process import Child, ChildTimeout, run
 
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_gone(pid: int) -> None:
-    until = time.monotonic() + 20
-    while alive(pid):
-        assert time.monotonic() < until, f"{pid} still runs"
-        time.sleep(0.02)
+from ..processes import alive, gone_within  # noqa: TID252 - tests are no package that is installed
 
 
 def test_status_lines_and_tail():
@@ -42,7 +29,7 @@ def test_deadline_ends_the_whole_group():
     with pytest.raises(ChildTimeout):
         run(["sh", "-c", "sleep 60 & echo $!; wait"], deadline=0.5, on_line=lambda line: pids.append(int(line)))
     assert time.monotonic() - began < 15
-    wait_gone(pids[0])
+    assert gone_within(20, pids[0])
 
 
 def test_exception_in_a_callback_ends_the_child():
@@ -54,7 +41,7 @@ def test_exception_in_a_callback_ends_the_child():
 
     with pytest.raises(KeyboardInterrupt):
         run(["sh", "-c", "echo $$; sleep 60"], deadline=60, on_line=stop)
-    wait_gone(pids[0])
+    assert gone_within(20, pids[0])
 
 
 def test_a_child_that_ignores_sigterm_is_killed_and_not_clean(monkeypatch):
@@ -78,4 +65,4 @@ def test_sigkill_of_the_parent_ends_the_child():
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait(20)
     parent.stdout.close()
-    wait_gone(pid)
+    assert gone_within(20, pid)

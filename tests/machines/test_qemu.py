@@ -3,8 +3,6 @@
 import os
 import platform
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,8 @@ from uffdlab import errors
 from uffdlab.kernels import Kernel
 from uffdlab.machines import guest, qemu
 from uffdlab.machines.settings import Settings
+
+from ..processes import held, nothing_left  # noqa: TID252 - tests are no package that is installed
 
 
 @pytest.fixture(autouse=True)
@@ -39,20 +39,6 @@ def program(tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
     return make
-
-
-def held():
-    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
-
-
-def nothing_left(before):
-    # A thread that has done its work may not have ended yet; and what an earlier test left to the collector may go now.
-    until = time.monotonic() + 5
-    while any(now > then for now, then in zip(held(), before, strict=True)):
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
 
 
 @pytest.fixture

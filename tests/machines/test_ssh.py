@@ -16,6 +16,8 @@ from uffdlab import errors
 from uffdlab.lab import Lab
 from uffdlab.machines import ssh
 
+from ..processes import alive, gone_within, held  # noqa: TID252 - tests are no package that is installed
+
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = pytest.mark.skipif(not SSHD, reason="no sshd here: apt-get install openssh-server")
 
@@ -99,24 +101,6 @@ def start(server, **options):
     return ssh.start("far-end", options=server.options(**options))
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone_within(seconds, *processes):
-    until = time.monotonic() + seconds
-    while any(alive(pid) for pid in processes) and time.monotonic() < until:
-        time.sleep(0.01)
-    return not any(alive(pid) for pid in processes)
-
-
-def resources():
-    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
-
-
 def what_is_there():
     # Where an agent could leave something.  Others may leave theirs at the same time.
     folders = ("/tmp", "/var/tmp", "/dev/shm", Path.home())
@@ -124,7 +108,7 @@ def what_is_there():
 
 
 def test_an_agent_goes_there_answers_and_leaves_nothing(server):
-    before, there = resources(), what_is_there()
+    before, there = held(), what_is_there()
     machine = start(server)
     agent = machine.hello["pid"]
     with Lab(machine=machine) as lab:
@@ -137,7 +121,7 @@ def test_an_agent_goes_there_answers_and_leaves_nothing(server):
         assert "/memfd:uffdlab" in maps
         assert "_native" not in maps
     assert gone_within(5, agent)
-    assert resources() == before
+    assert held() == before
     assert what_is_there() <= there
 
 
@@ -165,7 +149,7 @@ def test_the_name_of_a_machine_is_what_ssh_takes(server, monkeypatch, tmp_path):
     ],
 )
 def test_ssh_that_does_not_get_there_says_why(server, wrong, words):
-    before = resources()
+    before = held()
     port = free_port() if wrong == "port" else None
     if wrong == "key":
         server.authorize(False)
@@ -175,7 +159,7 @@ def test_ssh_that_does_not_get_there_says_why(server, wrong, words):
         server.know((server.folder / "user_key.pub").read_text())
     with pytest.raises(errors.MachineLost, match=f"^ssh far-end: .*{words}"):
         start(server, port=port)
-    assert resources() == before
+    assert held() == before
 
 
 def other_python(version):
@@ -197,11 +181,11 @@ def test_a_python_that_will_not_do(server, version, words):
     program = other_python(version)
     if program is None:
         pytest.skip(f"no Python {version} on this host")
-    before = resources()
+    before = held()
     server.python_is(program)
     with pytest.raises(errors.MachineError, match=words):
         start(server)
-    assert resources() == before
+    assert held() == before
 
 
 def test_no_python_there(server):

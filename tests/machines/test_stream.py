@@ -5,9 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
-from pathlib import Path
 
 import pytest
 
@@ -15,6 +13,8 @@ from uffdlab import errors
 from uffdlab.machines import local
 from uffdlab.machines.interpreter import module_path
 from uffdlab.machines.stream import StreamMachine
+
+from ..processes import alive, gone_within, held  # noqa: TID252 - tests are no package that is installed
 
 
 def machine(code):
@@ -33,24 +33,6 @@ AGENT = """
 """
 
 
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone_within(seconds, processes):
-    until = time.monotonic() + seconds
-    while any(alive(pid) for pid in processes) and time.monotonic() < until:
-        time.sleep(0.01)
-    return not any(alive(pid) for pid in processes)
-
-
-def resources():
-    return len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
-
-
 def test_nothing_but_the_protocol_is_on_the_stream():
     with machine(AGENT).up() as agent:
         assert agent.hello["release"] == os.uname().release
@@ -64,14 +46,14 @@ def test_nothing_but_the_protocol_is_on_the_stream():
 
 
 def test_closing_ends_agent_and_target_and_leaves_nothing():
-    before = resources()
+    before = held()
     agent = machine(AGENT).up()
     pids = [agent.hello["pid"], agent.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"], agent._process._keeper.pid]
     assert all(alive(pid) for pid in pids)
     agent.close()
     agent.close()
     assert not any(alive(pid) for pid in pids)
-    assert resources() == before
+    assert held() == before
     with pytest.raises(errors.LabClosed):
         agent.call("agent.ping")
 
@@ -104,7 +86,7 @@ def test_nothing_outlives_its_owner(how):
         assert len(pids) == 3
         assert all(alive(pid) for pid in pids)
         owner.send_signal(how)
-        assert gone_within(4, pids)
+        assert gone_within(4, *pids)
 
 
 def test_an_agent_that_is_killed_is_told():
@@ -123,19 +105,19 @@ def test_an_agent_that_is_killed_is_told():
     ],
 )
 def test_what_is_no_agent_is_told_and_ended(code, error, words):
-    before = resources()
+    before = held()
     # A process that says nothing is given little time; the others have the time of an interpreter under load.
     deadline = 0.5 if error is errors.MachineTimeout else 20
     with pytest.raises(error, match=words):
         machine(code).up(deadline)
-    assert resources() == before
+    assert held() == before
 
 
 def test_a_program_that_is_not_there():
-    before = resources()
+    before = held()
     with pytest.raises(errors.HostUnsupported, match="no-such-ssh is not in PATH"):
         StreamMachine(["no-such-ssh"], "test")
-    assert resources() == before
+    assert held() == before
 
 
 def test_a_forked_child_neither_uses_nor_ends_it():

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,8 @@ import pytest
 
 from uffdlab import errors, kernels
 from uffdlab.machines import clock, qemu, store
+
+from ..processes import alive, children, gone_within, held  # noqa: TID252 - tests are no package that is installed
 
 pytestmark = pytest.mark.vm
 
@@ -78,29 +79,9 @@ def curious(kernel, **options):
     return qemu.start(kernel, extra={"init": CURIOUS}, **options)
 
 
-def children(pid):
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
 def pids(machine):
     keeper = machine._process._keeper.pid
     return keeper, *children(keeper)
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone_within(seconds, processes):
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if not any(alive(pid) for pid in processes):
-            return True
-        time.sleep(0.01)
-    return False
 
 
 @pytest.mark.timeout(1800)  # a kernel that is not there yet is built first
@@ -221,7 +202,7 @@ def test_qemu_killed_from_outside(kernel):
                 with pytest.raises(errors.MachineLost, match="killed by signal 9"):
                     future.result(10)
         assert time.monotonic() - killed < 5
-        assert gone_within(1, [keeper])
+        assert gone_within(1, keeper)
         with pytest.raises(errors.MachineLost):
             machine.physical.root_candidates()
 
@@ -230,7 +211,7 @@ def test_keeper_killed_from_outside(kernel):
     with qemu.start(kernel) as machine:
         keeper, emulator = pids(machine)
         os.kill(keeper, signal.SIGKILL)
-        assert gone_within(1, [emulator])
+        assert gone_within(1, emulator)
         with pytest.raises(errors.MachineLost, match="killed with its keeper"):
             machine.call("agent.ping")
 
@@ -272,7 +253,7 @@ def test_nothing_outlives_an_owner_that_is_killed():
         assert len(found) == 2
         assert all(alive(pid) for pid in found)
         process.kill()
-        assert gone_within(1, found)
+        assert gone_within(1, *found)
 
 
 def test_nothing_outlives_an_owner_that_is_killed_while_a_forked_child_lives():
@@ -288,7 +269,7 @@ def test_nothing_outlives_an_owner_that_is_killed_while_a_forked_child_lives():
         child = int(process.stdout.readline())
         process.kill()
         try:
-            assert gone_within(1, found)
+            assert gone_within(1, *found)
             assert alive(child)
         finally:
             os.kill(child, signal.SIGKILL)
@@ -297,7 +278,7 @@ def test_nothing_outlives_an_owner_that_is_killed_while_a_forked_child_lives():
 def test_nothing_outlives_an_owner_that_exits_without_closing():
     with owner("") as (process, found):
         assert process.wait(10) == 0
-        assert gone_within(1, found)
+        assert gone_within(1, *found)
 
 
 def test_a_forked_child_neither_uses_nor_ends_the_machine():
@@ -322,7 +303,7 @@ def test_a_machine_nobody_refers_to_ends(kernel):
     machine = qemu.start(kernel)
     found = pids(machine)
     del machine
-    assert gone_within(1, found)
+    assert gone_within(1, *found)
 
 
 def test_machines_at_the_same_time_share_nothing(kernel):
@@ -339,24 +320,16 @@ def test_machines_at_the_same_time_share_nothing(kernel):
             machine.close()
 
 
-def resources():
-    return (
-        len(list(Path("/proc/self/fd").iterdir())),
-        threading.active_count(),
-        len([pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]),
-    )
-
-
 def test_twenty_machines_leave_nothing(kernel):
     def once():
         with qemu.start(kernel) as machine:
             machine.physical.root_candidates()
 
     once()
-    before = resources()
+    before = held()
     for _ in range(20):
         once()
-    assert resources() == before
+    assert held() == before
 
 
 def test_a_closed_machine(kernel):

@@ -1,0 +1,47 @@
+"""What tests ask about processes: whether they live, and what this one holds."""
+
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_until(condition, seconds=5.0):
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    return condition()
+
+
+def gone_within(seconds, *pids):
+    return wait_until(lambda: not any(alive(pid) for pid in pids), seconds)
+
+
+def children(pid="self"):
+    return [
+        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
+    ]
+
+
+class Held(NamedTuple):
+    """What this process holds that could leak: descriptors (sockets among them), threads, children."""
+
+    descriptors: int
+    threads: int
+    children: int
+
+
+def held():
+    return Held(len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), len(children()))
+
+
+def nothing_left(before):
+    # A thread that has done its work may not have ended yet; and what an earlier test left to the collector may go now.
+    return wait_until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
