@@ -1,38 +1,33 @@
 """A kept process ends with its owner, and what it said is told."""
 
+import ctypes
+import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
+from uffdlab.machines import keeper
 from uffdlab.machines.console import Console
+from uffdlab.machines.identity import Identity
 from uffdlab.machines.process import KeptProcess
 
+from ..processes import alive, gone_within, wait_until  # noqa: TID252 - tests are no package that is installed
 
-def start(code):
+
+def start(code, **options):
     ours, theirs = socket.socketpair()
     log = Console()
     with theirs:
-        process = KeptProcess([sys.executable, "-ISc", code, str(theirs.fileno())], [theirs.fileno()], ours, log=log)
+        process = KeptProcess(
+            [sys.executable, "-ISc", code, str(theirs.fileno())], [theirs.fileno()], ours, log=log, **options
+        )
     return process, log
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_until(condition, seconds=5.0):
-    until = time.monotonic() + seconds
-    while not condition() and time.monotonic() < until:
-        time.sleep(0.01)
-    return condition()
 
 
 def test_the_console_arrives():
@@ -67,15 +62,15 @@ def test_a_signal_is_told():
 def test_kill_leaves_nothing():
     before = len(list(Path("/proc/self/fd").iterdir()))
     process, _log = start("import time; time.sleep(100)")
-    keeper = process._keeper.pid
-    children = f"/proc/{keeper}/task/{keeper}/children"
+    kept = process._keeper.pid
+    children = f"/proc/{kept}/task/{kept}/children"
     assert wait_until(lambda: Path(children).read_text())
     child = int(Path(children).read_text())
     assert process.how_it_ended() == ""
     process.kill()
     process.kill()
     assert not alive(child)
-    assert not alive(keeper)
+    assert not alive(kept)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -119,8 +114,6 @@ def test_the_owner_dies_before_the_keeper_looks():
     # The keeper is told to keep for a process that is not its parent: as if that had just ended.
     other = subprocess.Popen([sys.executable, "-c", "pass"])
     other.wait()
-    from uffdlab.machines import keeper
-
     started = time.monotonic()
     with subprocess.Popen(
         [
@@ -131,6 +124,7 @@ def test_the_owner_dies_before_the_keeper_looks():
             "-1",
             "0",
             "/nowhere",
+            "free",
             sys.executable,
             "-c",
             "import time; time.sleep(100)",
@@ -174,3 +168,102 @@ def test_a_grace_is_given_and_then_no_more():
         ours.close()
         process.kill()
         assert least < time.monotonic() - started < most
+
+
+# What a bounded program tries: each line it prints is something that it could do.
+ATTEMPTS = """
+import ctypes, errno, os, socket, sys
+def attempt(what, how):
+    try:
+        how()
+    except OSError as error:
+        print(what, errno.errorcode[error.errno], file=sys.stderr)
+    else:
+        print(what, "done", file=sys.stderr)
+folder, port = {folder!r}, {port}
+attempt("make", lambda: open(folder + "/made", "w"))
+attempt("write", lambda: open(folder + "/there", "r+"))
+attempt("remove", lambda: os.unlink(folder + "/there"))
+attempt("bind", lambda: socket.socket(socket.AF_UNIX).bind(folder + "/socket"))
+attempt("connect", lambda: socket.create_connection(("127.0.0.1", port)))
+attempt("read", lambda: open(folder + "/there").read())
+memory = os.memfd_create("m")
+attempt("memory", lambda: open(f"/proc/self/fd/{{memory}}", "r+b").write(b"x"))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print("privileges", status["NoNewPrivs"].strip(), file=sys.stderr)
+print("user", os.getresuid(), os.getresgid(), os.getgroups(), status["CapEff"].strip(), file=sys.stderr)
+"""
+
+
+def attempts(folder, **options):
+    folder.chmod(0o777)
+    (folder / "there").write_text("here")
+    (folder / "there").chmod(0o666)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        code = ATTEMPTS.format(folder=str(folder), port=listener.getsockname()[1])
+        process = KeptProcess(["/usr/bin/python3", "-ISc", code], log=Console(), **options)
+        assert process.ended.wait(20)
+    process.kill()
+    return dict(line.split(" ", 1) for line in process.said().splitlines())
+
+
+@pytest.fixture
+def open_folder():
+    # Where others can write: pytest's own folders are for their owner alone.
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def landlock():
+    return ctypes.CDLL(None).syscall(keeper._CREATE_RULESET, None, ctypes.c_size_t(0), keeper._VERSION)
+
+
+def test_a_bounded_program_writes_nowhere_and_gains_nothing(open_folder):
+    free = attempts(open_folder)
+    assert {free[what] for what in ("make", "write", "remove", "bind", "connect")} == {"done"}
+    assert free["privileges"] == "0"
+    (open_folder / "socket").unlink()
+    bounded = attempts(open_folder, bounded=True)
+    assert bounded["privileges"] == "1"
+    assert bounded["user"] == free["user"]
+    assert (bounded["read"], bounded["memory"]) == ("done", "done")
+    if landlock() < 1:
+        pytest.skip("no Landlock in this host's kernel")
+    assert {bounded[what] for what in ("make", "write", "remove", "bind")} == {"EACCES"}
+    assert (open_folder / "there").read_text() == "here"
+    if landlock() >= 4:
+        assert bounded["connect"] == "EACCES"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_program_of_roots_becomes_somebody_else(open_folder):
+    found = attempts(open_folder, bounded=True, identity=Identity(61234, (108,)))
+    assert found["user"] == "(61234, 61234, 61234) (61234, 61234, 61234) [108] 0000000000000000"
+    assert found["privileges"] == "1"
+    assert found["memory"] == "done"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_program_that_somebody_else_cannot_run(tmp_path):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    process = KeptProcess([str(program)], log=Console(), bounded=True, identity=Identity(61234))
+    assert process.ended.wait(20)
+    assert process.how_it_ended() == f"ended with status 127: {program} as user 61234: Permission denied"
+    process.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("victim", ["keeper", "owner"])
+def test_a_program_that_became_somebody_else_ends_with_its_keeper(victim):
+    code = OWNER.replace("log=Console()", "log=Console(), bounded=True, identity=Identity(61234)")
+    code = code.replace("[sys.executable", '["/usr/bin/python3"')
+    code = "from uffdlab.machines.identity import Identity\n" + code
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
+        kept, program = (int(word) for word in owner.stdout.readline().split())
+        assert wait_until(lambda: "\nUid:\t61234" in Path(f"/proc/{program}/status").read_text())
+        time.sleep(0.2)  # it has become the program by now
+        os.kill({"keeper": kept, "owner": owner.pid}[victim], signal.SIGKILL)
+        assert gone_within(2, kept, program)
+        owner.kill()

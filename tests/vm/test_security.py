@@ -1,16 +1,20 @@
 """What a guest can reach of its host, looked at from inside: nothing; and what others on the host find of it."""
 
+import ctypes
 import os
+import pwd
 import re
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
+from uffdlab.errors import MachineError
 from uffdlab.lab import Lab
-from uffdlab.machines import store
+from uffdlab.machines import keeper, store
 
 pytestmark = pytest.mark.vm
 
@@ -68,6 +72,48 @@ def test_what_the_guest_writes_stays_in_its_own_memory(lab):
 def test_the_emulator_is_in_its_sandbox(lab):
     status = Path(f"/proc/{emulator(lab)}/status").read_text()
     assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_the_emulator_of_roots_is_nobody(lab):
+    with Lab("6.1-series", memory_mib=768) as other:
+        found = []
+        for each in (lab, other):
+            status = dict(
+                line.split(":", 1) for line in Path(f"/proc/{emulator(each)}/status").read_text().splitlines()
+            )
+            (user,) = set(status["Uid"].split())
+            assert set(status["Gid"].split()) == {user}
+            assert not status["Groups"].split()
+            assert int(status["CapPrm"], 16) == int(status["CapEff"], 16) == int(status["CapAmb"], 16) == 0
+            assert status["NoNewPrivs"].strip() == "1"
+            with pytest.raises(KeyError):
+                pwd.getpwuid(int(user))
+            found.append(user)
+    assert found[0] != found[1]  # one cannot even look at the other
+    assert "0" not in found
+
+
+def test_the_emulator_can_write_to_nothing_that_has_a_name(lab):
+    if ctypes.CDLL(None).syscall(keeper._CREATE_RULESET, None, ctypes.c_size_t(0), keeper._VERSION) < 1:
+        pytest.skip("no Landlock in this host's kernel")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o777)
+        inside = folder / "memory"
+        with pytest.raises(MachineError, match=r"Permission denied|Could not open"):
+            lab._machine.monitor.execute("pmemsave", {"val": 0, "size": 4096, "filename": str(inside)})
+        assert not inside.exists()
+
+
+def test_the_socket_for_gdb_is_for_its_owner_alone():
+    with Lab("6.1-series") as lab:
+        stub = Path(re.search(r"target remote ([^']+)'", lab.gdb())[1])
+        assert stat.S_ISSOCK(stub.stat().st_mode)
+        assert stat.S_IMODE(stub.stat().st_mode) == 0o600
+        assert stat.S_IMODE(stub.parent.stat().st_mode) == 0o700
+        assert stub.parent.stat().st_uid == os.geteuid()
+    assert not stub.parent.exists()
 
 
 def test_nothing_of_a_running_guest_has_a_name(lab):

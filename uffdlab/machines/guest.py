@@ -5,23 +5,27 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import socket
+import stat
 import time
 import weakref
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from uffdlab import errors
-from uffdlab.machines import saved
+from uffdlab.machines import accel, identity, saved
 from uffdlab.machines.console import Console
 from uffdlab.machines.kept import KeptMachine, late, lost
 from uffdlab.machines.process import KeptProcess
 from uffdlab.machines.qmp import Monitor
+from uffdlab.machines.settings import Descriptors
 
 if TYPE_CHECKING:
     from uffdlab.machines import PhysicalMemory
+    from uffdlab.machines.identity import Identity
     from uffdlab.machines.memory import SharedMemory
     from uffdlab.machines.settings import Settings
 
@@ -52,9 +56,12 @@ class QemuMachine(KeptMachine):
             ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
             for end in (*ours, *theirs):
                 undo.callback(end.close)
-            agent, serial, monitor = (end.fileno() for end in theirs)
-            arguments = settings.arguments(ram=self._ram, agent=agent, console=serial, monitor=monitor, restore=restore)
-            process = KeptProcess(arguments, [self._ram, agent, serial, monitor], ours[1], log=console)
+            device = accel.DEVICE if settings.accelerator == "kvm" else None
+            user = identity.unprivileged(Path(settings.program), device)
+            with _opened(settings.image, user) as image, _opened(settings.initramfs.path, user) as archive:
+                given = Descriptors(image.fileno(), archive.fileno(), self._ram, *(end.fileno() for end in theirs))
+                arguments = settings.arguments(given, restore=restore)
+                process = KeptProcess(arguments, given, ours[1], log=console, bounded=True, identity=user)
             undo.callback(process.kill)
             super().__init__(process, ours[0], console, below)
             here = weakref.ref(self)
@@ -99,8 +106,7 @@ class QemuMachine(KeptMachine):
         with self._closing:
             self._check()
             if not self._debugged:
-                self._process.folder.mkdir(mode=0o700)
-                self.monitor.human(f"gdbserver unix:{self._stub},server=on,wait=off")
+                self._listen_for_gdb()
                 self._debugged = True
         image = self.settings.image
         with image.open("rb") as file:
@@ -114,6 +120,22 @@ class QemuMachine(KeptMachine):
     @property
     def _stub(self) -> str:
         return str(self._process.folder / "gdb")
+
+    def _listen_for_gdb(self) -> None:
+        # The socket is ours: the user that QEMU runs as can make none.
+        self._process.folder.mkdir(mode=0o700, exist_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            with suppress(FileNotFoundError):
+                Path(self._stub).unlink()
+            listener.bind(self._stub)
+            Path(self._stub).chmod(0o600)
+            listener.listen(1)
+            self.monitor.give_file(listener.fileno(), "gdb")
+        backend = {"addr": {"type": "fd", "data": {"str": "gdb"}}, "server": True, "wait": False}
+        self.monitor.execute("chardev-add", {"id": "gdb", "backend": {"type": "socket", "data": backend}})
+        said = self.monitor.human("gdbserver chardev:gdb")
+        if "Waiting for gdb" not in said:
+            raise errors.MachineError(f"QEMU opened no stub for gdb: {said.strip()}")
 
     # --- coming up
 
@@ -187,6 +209,22 @@ def _check(here: weakref.ref[QemuMachine]) -> None:
         raise errors.LabClosed("the machine was closed")
     machine._check()  # noqa: SLF001
     machine._client.check()  # noqa: SLF001 - what a guest that has ended left in its RAM is not what it says
+
+
+def _opened(path: Path, user: Identity | None) -> BinaryIO:
+    # What QEMU can open again by its descriptor; a file that its user may not read is copied.
+    file = path.open("rb")
+    if user is None or os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+        return file
+    with file:
+        copy = open(os.memfd_create(f"uffdlab-{path.name}"[:200], os.MFD_CLOEXEC), "w+b")  # noqa: PTH123, SIM115
+        try:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            copy.flush()
+        except BaseException:
+            copy.close()
+            raise
+    return copy
 
 
 def _ram_file(memory_mib: int) -> int:

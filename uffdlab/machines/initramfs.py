@@ -91,7 +91,7 @@ def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
     path = where / f"{key}.cpio"
     stamps = {str(source): _stamp(source) for source in sorted(sources)}
     if not path.exists():
-        with store.publish(path) as file:
+        with store.publish(path, mode=0o644) as file:  # QEMU reads it as a user of its own
             file.write(cpio.pack(entries))
     with store.publish(index) as file:
         file.write(json.dumps({"key": key, "size": path.stat().st_size, "sources": stamps}).encode())

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from uffdlab.machines.console import Console
+    from uffdlab.machines.identity import Identity
 
 _STDERR_KEPT = 16 << 10  # bytes
 _REAP = 5.0  # seconds
@@ -44,6 +45,11 @@ class KeptProcess:
         What the program gets as its stdin and stdout; /dev/null if none is given.
     grace : float
         Seconds that it has to end by itself once it is not wanted any more.
+    bounded : bool
+        Whether it is to gain no privileges, write to no file by its name and make no TCP connection; the latter two
+        where the kernel has Landlock (5.13; TCP 6.7).
+    identity : Identity, optional
+        Whom it is to run as; bounded, then.
 
     Attributes
     ----------
@@ -60,6 +66,8 @@ class KeptProcess:
         log: Console,
         stdio: socket.socket | None = None,
         grace: float = 0.0,
+        bounded: bool = False,
+        identity: Identity | None = None,
     ) -> None:
         self._console = console
         self._log = log
@@ -75,7 +83,8 @@ class KeptProcess:
         ours = (self._life, status_end, errors_end)
         stdio_number = stdio.fileno() if stdio is not None else -1
         self.folder = Path(tempfile.gettempdir()).absolute() / f"uffdlab-{secrets.token_hex(8)}"
-        options = [str(os.getpid()), str(stdio_number), str(grace), str(self.folder)]
+        bounds = str(identity or ("bounded" if bounded else "free"))
+        options = [str(os.getpid()), str(stdio_number), str(grace), str(self.folder), bounds]
         try:
             self._keeper = subprocess.Popen(
                 [sys.executable, "-ISB", keeper.__file__, *options, *command],

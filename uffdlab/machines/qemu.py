@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from uffdlab import errors
 from uffdlab.machines import accel, clock, initramfs, modules, saved
 from uffdlab.machines.guest import QemuMachine
-from uffdlab.machines.settings import Settings
+from uffdlab.machines.settings import Descriptors, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -155,7 +155,7 @@ def _state_key(settings: Settings) -> str:
         settings.initramfs.key,
         (settings.program, program.st_mtime_ns, program.st_size),
         settings.memory_mib,
-        settings.arguments(ram=0, agent=0, console=0, monitor=0, restore=True),
+        settings.arguments(Descriptors(), restore=True),
         _host_cpu(),
     )
 

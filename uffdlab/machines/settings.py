@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from uffdlab.machines import clock
 
@@ -22,6 +22,17 @@ _COMMAND_LINE = (
     "console=ttyS0 quiet loglevel=4 panic=-1 oops=panic random.trust_cpu=on "
     "mitigations=off pti=off tsc=reliable no_timer_check nokaslr cryptomgr.notests LD_LIBRARY_PATH=/usr/lib"
 )
+
+
+class Descriptors(NamedTuple):
+    """What QEMU inherits: the files of kernel, initramfs and RAM, and its ends of three sockets."""
+
+    image: int = 0
+    initramfs: int = 0
+    ram: int = 0
+    agent: int = 0
+    console: int = 0
+    monitor: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,16 +86,17 @@ class Settings:
         mhz = clock.counter_mhz() if self.accelerator == "tcg" else None  # KVM tells its guests
         return f"tsc_early_khz={mhz}000 {self.command_line}" if mhz else self.command_line
 
-    def arguments(self, *, ram: int, agent: int, console: int, monitor: int, restore: bool) -> list[str]:
-        """Return QEMU's command for these descriptors.
+    def arguments(self, given: Descriptors, *, restore: bool) -> list[str]:
+        """Return QEMU's command.
 
         Parameters
         ----------
-        ram, agent, console, monitor : int
-            The RAM file, and QEMU's ends of three sockets.
+        given : Descriptors
+            What it inherits.
         restore : bool
             Whether to wait for a saved state in place of booting.
         """
+        ram = f"memory-backend-file,id=ram,size={self.memory_mib}M,mem-path=/proc/self/fd/{given.ram},share=on"
         accelerator = "kvm" if self.accelerator == "kvm" else "tcg,thread=multi,tb-size=128"
         return [
             *(self.program, "-name", "uffdlab"),
@@ -92,12 +104,13 @@ class Settings:
             *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
             *("-machine", "q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet=off"),
             *("-accel", accelerator, "-cpu", self.cpu, "-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
-            *("-object", f"memory-backend-file,id=ram,size={self.memory_mib}M,mem-path=/proc/self/fd/{ram},share=on"),
-            *("-kernel", str(self.image), "-initrd", str(self.initramfs.path)),
+            *("-object", ram),
+            # By their descriptors: the folders above them may be closed to the user that QEMU runs as.
+            *("-kernel", f"/proc/self/fd/{given.image}", "-initrd", f"/proc/self/fd/{given.initramfs}"),
             *("-append", self.command_line if restore else self.boot_line),
-            *("-chardev", f"socket,id=console,fd={console}", "-serial", "chardev:console"),
-            *("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control"),
-            *("-chardev", f"socket,id=agent,fd={agent}"),
+            *("-chardev", f"socket,id=console,fd={given.console}", "-serial", "chardev:console"),
+            *("-chardev", f"socket,id=monitor,fd={given.monitor}", "-mon", "chardev=monitor,mode=control"),
+            *("-chardev", f"socket,id=agent,fd={given.agent}"),
             *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=agent,name={PORT}"),
             *("-device", "virtio-rng-pci"),
             *(("-incoming", "defer") if restore else ()),

@@ -46,7 +46,7 @@ def _cannot_write(path: Path, error: OSError) -> errors.HostUnsupported:
 
 
 @contextmanager
-def publish(path: Path) -> Iterator[BinaryIO]:
+def publish(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Give a file to write, which appears at `path` in one step when the block ends without an error.
 
     A process killed in between leaves nothing: until the end the file has no name.
@@ -60,6 +60,7 @@ def publish(path: Path) -> Iterator[BinaryIO]:
         with _nameless(path.parent) as file:
             yield file
             file.flush()
+            os.fchmod(file.fileno(), mode)
             passing = path.parent / f".{path.name}.{secrets.token_hex(4)}"
             # A directory descriptor makes Python use linkat(2), which alone follows the /proc link.
             here = os.open("/", os.O_PATH | os.O_DIRECTORY)
