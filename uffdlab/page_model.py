@@ -1,85 +1,21 @@
-"""A small model of one page under userfaultfd: what every call should come back with, and what it leaves.
+"""A small model of pages under userfaultfd: what every call should come back with, and what it leaves.
 
-It knows private anonymous memory and shared shmem, in pages of 4 KiB, without WP_UNPOPULATED and without events.
-From mm/userfaultfd.c, mm/memory.c and mm/mprotect.c of Linux 6.1 to 7.3.
+It knows all memory that a lab can map.  From mm/userfaultfd.c, mm/memory.c, mm/hugetlb.c, mm/huge_memory.c,
+mm/mprotect.c, mm/madvise.c, mm/mremap.c and kernel/fork.c of Linux 6.1 to 7.3.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+import copy
+from collections.abc import Callable
+from dataclasses import replace
 
+from uffdlab.page_rules import ANY, SKIP, Op, Rules
+from uffdlab.page_state import Page, Seen
 from uffdlab.uapi import RegisterMode
 
-MISSING, WP, MINOR = RegisterMode.MISSING, RegisterMode.WP, RegisterMode.MINOR
+MISSING, WP, MINOR, RWP = RegisterMode.MISSING, RegisterMode.WP, RegisterMode.MINOR, RegisterMode.RWP
 _NOTHING = RegisterMode(0)
-MEMORIES: Final = ("anon", "shmem")
-#: The calls of the model; those of an alias and of the page cache are for shmem only.
-CALLS: Final = (
-    "copy", "zeropage", "continue", "protect", "poison", "read", "write", "dontneed", "mprotect", "register",
-)  # fmt: skip
-ALIAS_CALLS: Final = ("alias_read", "alias_write", "alias_remove")
-
-
-@dataclass(frozen=True)
-class Op:
-    """One call on one page.
-
-    Attributes
-    ----------
-    call : str
-        One of :data:`CALLS` or :data:`ALIAS_CALLS`.
-    page : int
-    value : int
-        What is written or copied; for ``register`` the modes, 0 to unregister.
-    flag : bool
-        ``copy``, ``continue``: MODE_WP.  ``protect``: protect, else unprotect.  ``mprotect``: writable.
-    dontwake : bool
-        With MODE_DONTWAKE; nothing sleeps, so it must change nothing, but UFFDIO_WRITEPROTECT refuses it with MODE_WP.
-    """
-
-    call: str
-    page: int
-    value: int = 0
-    flag: bool = False
-    dontwake: bool = False
-
-
-@dataclass
-class Page:
-    """What is known of one page.
-
-    Attributes
-    ----------
-    mapped : bool or None
-        A page is mapped; None if the kernel may have done either.
-    wp : bool
-        The entry, or the marker in its place, is write-protected by userfaultfd.
-    poisoned : bool
-        A poison marker is in its place.
-    cached : bool
-        shmem: a page is in the page cache.
-    content : int
-        Its first word, if there is a page.
-    modes : RegisterMode
-        What it is registered for.
-    writable : bool
-        The mapping allows writes.
-    """
-
-    mapped: bool | None = False
-    wp: bool = False
-    poisoned: bool = False
-    cached: bool = False
-    content: int = 0
-    modes: RegisterMode = _NOTHING
-    writable: bool = True
-
-    def put(self, content: int, *, wp: bool = False) -> None:
-        """Map a page, in place of whatever marker was there."""
-        self.mapped, self.cached, self.content, self.wp, self.poisoned = True, True, content, wp, False
 
 
 class Model:
@@ -87,15 +23,32 @@ class Model:
 
     Parameters
     ----------
-    memory : str
-        One of :data:`MEMORIES`.
+    rules : Rules
     pages : int
         How many.
+
+    Attributes
+    ----------
+    pages : list of Page
+    file : list of int or None
+        The first word of each page of the file; None for a hole.
+    told : list of str
+        The messages of the last call, other than page faults.
     """
 
-    def __init__(self, memory: str, pages: int) -> None:
-        self.shmem = memory == "shmem"
+    def __init__(self, rules: Rules, pages: int) -> None:
+        self.rules = rules
         self.pages = [Page() for _ in range(pages)]
+        self.file: list[int | None] = [None] * pages
+        self.told: list[str] = []
+        self._clean: set[int] = set()  # pages of the file that were only ever read
+        self._one_mapping = True  # to the kernel too: nothing was done yet to a part of it that splits it
+
+    def span(self, op: Op) -> range:
+        """Give the pages that a call is to be made on."""
+        whole = op.call in ("register", "mprotect") and op.count >= len(self.pages)
+        count = op.count if self._one_mapping or whole else 1
+        return range(op.page, min(op.page + count, len(self.pages)))
 
     def apply(self, op: Op) -> str:
         """Give what the call should come back with, and change the state as it should.
@@ -103,157 +56,386 @@ class Model:
         Returns
         -------
         str
-            ``ok`` or an errno's name; for a read ``= 7``; ``fault wp`` where it waits; ``SIGBUS``, ``SIGSEGV``.
+            ``ok`` or an errno's name; ``EAGAIN after 2`` pages; for a read ``= 7``; ``fault wp`` where it waits;
+            ``SIGBUS``, ``SIGSEGV``; :data:`SKIP`; :data:`ANY`.
         """
-        outcome: str = getattr(self, f"_{op.call}")(self.pages[op.page], op)
+        self.told = []
+        outcome: str = getattr(self, f"_{op.call}")(op)
         return outcome
+
+    def agrees(self, number: int, seen: Seen) -> bool:
+        """Tell whether a page was seen as it should be, and take over what was left to the kernel."""
+        page = self.pages[number]
+        if self.rules.huge and not (page.entry or page.modes or page.wp or page.poisoned):
+            page.mapped = page.own = None  # khugepaged may have filled a hole
+            page.content = 0
+        if self.rules.huge and not self.rules.file:
+            seen = replace(seen, file=None)  # pagemap of 6.1 calls the huge zero page a file's
+        return page.agrees(seen)
 
     # --- ioctls
 
-    def _register(self, page: Page, op: Op) -> str:
+    def _register(self, op: Op) -> str:
         # Unregister first: newer kernels refuse to drop WP by registering anew, older ones leave stale marks.
-        page.modes, page.wp = _NOTHING, False
-        if op.value & MINOR and not self.shmem:
-            return "EINVAL"
-        page.modes = RegisterMode(op.value)
-        return "ok"
+        span, modes = self.span(op), RegisterMode(op.value)
+        self._split(span)
+        refused = (modes & MINOR and not self.rules.file) or (modes & WP and modes & RWP)
+        for number in span:
+            page = self.pages[number]
+            page.wp, page.may_write = False, None
+            page.modes = _NOTHING if refused else modes
+        return "EINVAL" if refused else "ok"
 
-    def _copy(self, page: Page, op: Op) -> str:
-        refused = self._refused(page, op)
-        there = page.cached if self.shmem else page.mapped
-        if refused or there:
-            return refused or "EEXIST"
-        page.put(op.value, wp=op.flag)
-        return "ok"
+    def _copy(self, op: Op) -> str:
+        def one(number: int, page: Page) -> str:
+            taken = self.file[number] is not None if self.rules.shared else page.entry
+            refused = self._refused(page, op) or ("EEXIST" if taken else "")
+            if not refused:
+                self._fill(number, op.value + number - op.page, wp=op.flag)
+            return refused or "ok"
 
-    def _zeropage(self, page: Page, _op: Op) -> str:
-        if not page.modes:
-            return "ENOENT"
-        if page.cached if self.shmem else page.mapped or page.poisoned:
-            return "EEXIST"
-        page.put(0)
-        return "ok"
+        return self._each(op, one)
 
-    def _continue(self, page: Page, op: Op) -> str:
-        refused = self._refused(page, op) or ("" if self.shmem else "EINVAL")
-        if refused:
-            return refused
-        if not page.cached:
-            return "EFAULT"
-        if page.mapped:
-            return "EEXIST"
-        page.put(page.content, wp=op.flag)
-        return "ok"
+    def _zeropage(self, op: Op) -> str:
+        def one(number: int, page: Page) -> str:
+            if not page.modes:
+                return "ENOENT"
+            if self.rules.hugetlb:
+                return "EINVAL"
+            if self.rules.shared:
+                if self.file[number] is not None:
+                    return "EEXIST"
+                self._fill(number, 0)
+            elif page.entry or page.wp or page.poisoned:
+                return "EEXIST"
+            else:
+                page.put(own=True, may_write=False)
+                page.zero = True
+            return "ok"
 
-    def _protect(self, page: Page, op: Op) -> str:
+        return self._each(op, one)
+
+    def _continue(self, op: Op) -> str:
+        def one(number: int, page: Page) -> str:
+            refused = self._refused(page, op) or ("" if self.rules.file else "EINVAL")
+            if refused:
+                return refused
+            if self.file[number] is None:
+                return "EFAULT"
+            if page.entry:
+                return "EEXIST"
+            page.put(own=False, wp=op.flag, may_write=self.rules.shared)
+            return "ok"
+
+        return self._each(op, one)
+
+    def _protect(self, op: Op) -> str:
+        def one(_: int, page: Page) -> str:
+            if not page.modes & WP:
+                return "ENOENT"
+            if page.entry or (self.rules.markers and not page.poisoned):
+                page.wp = op.flag
+            page.may_write = False if op.flag else None
+            return "ok"
+
         if op.flag and op.dontwake:
             return "EINVAL"
-        if not page.modes & WP:
-            return "ENOENT"
-        if page.mapped or (self.shmem and not page.poisoned):  # anonymous memory has no markers without WP_UNPOPULATED
-            page.wp = op.flag
-        return "ok"
+        self._tear(self.span(op))
+        return self._each(op, one)
 
-    def _poison(self, page: Page, _op: Op) -> str:
-        if not page.modes:
-            return "ENOENT"
-        if page.mapped or page.wp or page.poisoned:
+    def _rwprotect(self, op: Op) -> str:
+        def one(_: int, page: Page) -> str:
+            if not page.modes & RWP:
+                return "ENOENT"
+            if page.entry:
+                page.wp = op.flag
+            page.may_write = None
+            return "ok"
+
+        if op.flag and op.dontwake:
+            return "EINVAL"
+        self._tear(self.span(op))
+        return self._each(op, one)
+
+    def _poison(self, op: Op) -> str:
+        def one(_: int, page: Page) -> str:
+            if not page.modes:
+                return "ENOENT"
+            if page.entry or page.wp or page.poisoned:
+                return "EEXIST"
+            page.poisoned = True
+            return "ok"
+
+        return self._each(op, one)
+
+    def _move(self, op: Op) -> str:
+        to, source = self.pages[op.page], self.pages[op.value]
+        if to is source or (source.own and not source.exclusive):
+            return SKIP  # EBUSY or not: it depends on whether the child's page is free already
+        if self.rules.file or not to.modes or not source.writable or not to.writable:
+            return "EINVAL"
+        if to.entry or to.wp or to.poisoned:
             return "EEXIST"
-        page.poisoned = True
+        if source.entry:
+            # Not write-protected there, even if it was so here; but always protected against all access.
+            to.put(own=True, content=source.content, may_write=not source.zero)
+            to.wp, to.zero = bool(to.modes & RWP), source.zero
+            source.drop()
+            source.wp = False
+            return "ok"
+        if source.wp or source.poisoned:
+            return "EFAULT"  # a marker is no page
+        return "ok" if op.flag else "ENOENT"
+
+    def _wake(self, _op: Op) -> str:
         return "ok"
 
-    @staticmethod
-    def _refused(page: Page, op: Op) -> str:
+    def _refused(self, page: Page, op: Op) -> str:
         if not page.modes:
             return "ENOENT"
         return "EINVAL" if op.flag and not page.modes & WP else ""
 
-    # --- touches
+    def _fill(self, number: int, value: int, *, wp: bool = False) -> None:
+        if self.rules.shared:
+            self._put_in_file(number, value)
+        self.pages[number].put(own=not self.rules.shared, content=value, wp=wp, may_write=True)
 
-    def _read(self, page: Page, _op: Op) -> str:
-        return self._fault(page) or f"= {page.content}"
-
-    def _write(self, page: Page, op: Op) -> str:
-        if not page.writable:
-            return "SIGSEGV"
-        found = page.mapped
-        waits = self._fault(page)
-        if waits:
-            return waits
-        if page.wp:
-            if not found:
-                page.mapped = None  # some kernels map it first and fault again, for the protection
-            return "fault wp"
-        page.content = op.value
+    def _each(self, op: Op, one: Callable[[int, Page], str]) -> str:
+        # One page after the other until one fails, as the kernel does it.
+        for done, number in enumerate(self.span(op)):
+            outcome = one(number, self.pages[number])
+            if outcome != "ok":
+                return f"EAGAIN after {done}" if done else outcome
         return "ok"
 
-    def _fault(self, page: Page) -> str:
+    # --- touches
+
+    def _read(self, op: Op) -> str:
+        page = self.pages[op.page]
+        waits = self._fault(op.page, write=False)
+        if waits:
+            return waits
+        return f"= {page.content if page.own else self.file[op.page]}"
+
+    def _write(self, op: Op) -> str:
+        page = self.pages[op.page]
+        if not page.writable:
+            return "SIGSEGV"
+        waits = self._fault(op.page, write=True)
+        if waits:
+            return waits
+        if self.rules.shared:
+            self._put_in_file(op.page, op.value)
+        else:
+            page.own, page.content = True, op.value
+        if self.rules.huge:
+            for each in self.pages:  # the same huge page, perhaps
+                each.may_write = each.may_write or None
+        page.may_write, page.exclusive, page.zero = True, True, False
+        return "ok"
+
+    def _kernel_read(self, op: Op) -> str:
+        return self._in_kernel_mode(op, "read")
+
+    def _kernel_write(self, op: Op) -> str:
+        return self._in_kernel_mode(op, "write")
+
+    def _in_kernel_mode(self, op: Op, call: str) -> str:
+        # A wait in kernel mode cannot be taken back without a change of the page.
+        if copy.deepcopy(self).apply(replace(op, call=call)).startswith("fault"):
+            return SKIP
+        outcome = self.apply(replace(op, call=call))
+        return "EFAULT" if outcome.startswith("SIG") else outcome
+
+    def _fault(self, number: int, *, write: bool) -> str:
         # Have a page mapped, or give what happens in its place.
+        page = self.pages[number]
         if page.poisoned:
             return "SIGBUS"
-        if page.mapped:
-            return ""
-        if self.shmem and page.cached:
-            if page.modes & MINOR:
-                return "fault minor"
-            self._around(page)
-        elif page.modes & MISSING:
-            return "fault missing"
-        else:
-            page.cached, page.content = True, 0
+        found = page.mapped
+        if not page.entry:
+            waits = self._fault_file(number, write=write) if self.rules.file else self._fault_anon(number, write=write)
+            if waits:
+                return waits
         page.mapped = True
+        if page.wp and page.modes & RWP:
+            kind = "rwp"
+        elif page.wp and write:
+            kind = "wp"
+        else:
+            return ""
+        if not found:  # some kernels map it first and fault again, for the protection
+            page.maybe_mapped()
+            if self.rules.file and not self.rules.shared:
+                page.own = page.own or None
+        return f"fault {kind}"
+
+    def _fault_anon(self, number: int, *, write: bool) -> str:
+        page = self.pages[number]
+        if page.modes & MISSING:
+            return "fault missing"
+        page.own, page.content, page.may_write, page.exclusive, page.zero = True, 0, None, True, not write
+        if self.rules.huge:
+            self._perhaps_all(lambda each: not each.modes & MISSING)
         return ""
 
-    def _around(self, page: Page) -> None:
-        # A fault on a page in the page cache may map its neighbours too, where neither WP nor MINOR forbids it.
-        if not page.modes & (WP | MINOR):
-            for each in self.pages:
-                if each.cached and not each.mapped and not each.poisoned and not each.modes & (WP | MINOR):
-                    each.mapped = None
+    def _fault_file(self, number: int, *, write: bool) -> str:
+        page, content = self.pages[number], self.file[number]
+        if content is not None and page.modes & MINOR:
+            return "fault minor"
+        if content is None and page.modes & MISSING:
+            return "fault missing"
+        page.may_write = None
+        if content is None and self.rules.hugetlb and not self.rules.shared:
+            page.own, page.content = True, 0  # not the file's
+            return ""
+        if content is None:
+            self._fill_hole(number)
+        if write and not self.rules.shared:
+            page.own, page.content = True, self.file[number] or 0
+        if not self.rules.hugetlb and not page.modes & (WP | MINOR | RWP):
+            # Its neighbours in the page cache may be mapped too, where nothing forbids it.
+            self._perhaps_all(lambda each: not each.modes & (WP | MINOR | RWP))
+        return ""
+
+    def _perhaps_all(self, may: Callable[[Page], bool]) -> None:
+        for number, each in enumerate(self.pages):
+            if each.entry or each.wp or each.poisoned or not may(each):
+                continue
+            if self.rules.file:
+                # A huge page fills the holes of the file too.
+                if self.file[number] is None and self.rules.huge:
+                    self._fill_hole(number)
+                each.mapped = None if self.file[number] is not None else False
+            else:
+                each.mapped = each.own = None
+                each.content = 0
 
     # --- calls on mappings
 
-    def _dontneed(self, page: Page, _op: Op) -> str:
-        page.mapped = page.poisoned = False
-        if not self.shmem:
-            page.wp = page.cached = False  # of a file the mark stays, as a marker
+    def _dontneed(self, op: Op) -> str:
+        span = self.span(op)
+        self._tell(span, "remove")
+        self._tear(span)
+        for number in span:
+            page = self.pages[number]
+            page.drop()
+            page.poisoned = False
+            if not self.rules.file:
+                page.wp = False  # of a file the mark stays, as a marker
         return "ok"
 
-    def _mprotect(self, page: Page, op: Op) -> str:
-        page.writable = op.flag
+    def _page_out(self, op: Op) -> str:
+        if self.rules.hugetlb:
+            return "EINVAL"
+        span = range(len(self.pages)) if self.rules.huge else self.span(op)
+        if self._clean & set(span):
+            return SKIP  # the kernel may forget a page of zeroes that was never written to: it is a hole again
+        for number in span:
+            if self.pages[number].mapped:
+                self.pages[number].maybe_mapped()
         return "ok"
 
-    def _alias_read(self, page: Page, _op: Op) -> str:
-        if not page.cached:
-            page.cached, page.content = True, 0
-        return f"= {page.content}"
+    def _collapse(self, _op: Op) -> str:
+        # It may always fail.  It must not fill a hole that is registered, nor lose a mark.
+        if self.rules.file or not self.rules.huge:
+            return SKIP
+        for page in self.pages:
+            if page.own:
+                page.maybe_mapped()
+        return ANY
 
-    def _alias_write(self, page: Page, op: Op) -> str:
-        page.cached, page.content = True, op.value
+    def _mprotect(self, op: Op) -> str:
+        span = self.span(op)
+        self._split(span)
+        for number in span:
+            page = self.pages[number]
+            page.writable = op.flag
+            page.may_write = None if op.flag else False
         return "ok"
 
-    def _alias_remove(self, page: Page, _op: Op) -> str:
-        page.cached = page.mapped = False  # the marks of write protection and poison stay
+    def _mremap(self, _op: Op) -> str:
+        if not self._one_mapping:
+            return SKIP  # older kernels move one mapping only
+        self._tell(range(len(self.pages)), "remap", "unmap")
+        if not self.rules.events:
+            for page in self.pages:
+                page.modes, page.wp, page.may_write = _NOTHING, False, None
         return "ok"
 
+    def _fork(self, _op: Op) -> str:
+        self._tell(range(len(self.pages)), "fork")
+        for page in self.pages:
+            if page.own:
+                page.may_write, page.exclusive = (False if page.mapped else None), False
+        return "ok"
 
-def calls_of(memory: str, *, poison: bool) -> tuple[str, ...]:
-    """Name the calls that this memory knows, on a kernel with UFFDIO_POISON or without."""
-    calls = CALLS if poison else tuple(call for call in CALLS if call != "poison")
-    return calls + (ALIAS_CALLS if memory == "shmem" else ())
+    def child(self) -> Model:
+        """Give the model of a child that was forked just now: its own page tables, the same file."""
+        child = Model(replace(self.rules, events=False), 0)
+        child.file, child._clean, child._one_mapping = self.file, self._clean, self._one_mapping
+        for each in self.pages:
+            page = copy.copy(each)
+            page.may_write = None
+            if not self.rules.events:
+                page.modes, page.wp = _NOTHING, False
+            if self.rules.shared and not page.modes & (WP | RWP):
+                page.drop()  # fork leaves it to a fault of the child
+                page.poisoned = False
+            elif not page.own and page.mapped:
+                page.mapped = None  # copied if there is, or was, a page of its own in the mapping
+            child.pages.append(page)
+        return child
 
+    def _alias_read(self, op: Op) -> str:
+        self._alias_fault(op.page)
+        return f"= {self.file[op.page]}"
 
-def random_ops(memory: str, pages: int, seed: int, *, poison: bool) -> Iterator[Op]:
-    """Give calls for ever, always the same ones for one seed; all pages are registered first."""
-    chance = random.Random(seed)  # noqa: S311 - to be repeated, not a secret
-    calls = calls_of(memory, poison=poison)
-    modes = MISSING | WP | (MINOR if memory == "shmem" else 0)
-    for page in range(pages):
-        yield Op("register", page, int(modes))
-    while True:
-        call = chance.choice(calls)
-        # Registration changes everything: rarely, and mostly to something that can be worked with.
-        if call == "register" and chance.random() < 0.5:
-            continue
-        value = chance.randrange(8) if call == "register" else chance.randrange(1, 1 << 32)
-        yield Op(call, chance.randrange(pages), value, chance.random() < 0.5, chance.random() < 0.25)
+    def _alias_write(self, op: Op) -> str:
+        self._alias_fault(op.page)
+        self._put_in_file(op.page, op.value)
+        return "ok"
+
+    def _alias_fault(self, number: int) -> None:
+        if self.file[number] is None:
+            for each in range(len(self.file)) if self.rules.huge else (number,):
+                if self.file[each] is None:
+                    self._fill_hole(each)
+
+    def _alias_remove(self, op: Op) -> str:
+        page = self.pages[op.page]
+        self._tear(range(op.page, op.page + 1))
+        self.file[op.page] = None
+        self._clean.discard(op.page)
+        if self.rules.hugetlb:
+            page.drop()  # a copy of its own, too
+            page.poisoned = False
+        elif not page.own or page.zero:
+            page.drop()  # the marks of write protection and poison stay
+        return "ok"
+
+    # --- how
+
+    def _fill_hole(self, number: int) -> None:
+        self.file[number] = 0
+        self._clean.add(number)
+
+    def _put_in_file(self, number: int, value: int) -> None:
+        self.file[number] = value
+        self._clean.discard(number)
+
+    def _tell(self, span: range, *messages: str) -> None:
+        if self.rules.events and any(self.pages[number].modes for number in span):
+            self.told.extend(messages)
+
+    def _split(self, span: range) -> None:
+        if len(span) < len(self.pages):
+            self._one_mapping = False
+            self._tear(span)
+
+    def _tear(self, span: range) -> None:
+        # A huge page of a file is not mapped in parts: it is unmapped, and comes back as small ones by faults.
+        if self.rules.huge and self.rules.file and len(span) < len(self.pages):
+            for page in self.pages:
+                if page.mapped:
+                    page.maybe_mapped()

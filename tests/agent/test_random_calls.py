@@ -2,12 +2,15 @@
 
 import pytest
 
-from uffdlab.page_model import MISSING, WP, Model, Op
-from uffdlab.random_calls import Disagreement, play, play_randomly
+from uffdlab.page_model import MISSING, WP, Model
+from uffdlab.page_rules import Op, Rules
+from uffdlab.random_calls import Disagreement, play, play_randomly, rules_of
+
+ANON, SHMEM = Rules("anon", leave_out=frozenset({"rwprotect"})), Rules("shmem", leave_out=frozenset({"rwprotect"}))
 
 
 def test_the_kernel_and_the_model_agree_for_some_seconds(host_lab):
-    count = play_randomly(host_lab, 4, seed=1)
+    count = play_randomly(host_lab, 4, seed=1, memories=("anon", "shmem", "shmem-private"))
     assert count.calls > 10
     assert not host_lab.regions
 
@@ -16,12 +19,41 @@ def test_another_answer_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_zeropage", lambda *_: "EEXIST")
     ops = [Op("register", 1, int(MISSING)), Op("zeropage", 1), Op("read", 1)]
     with pytest.raises(Disagreement, match="should give 'EEXIST' and gave 'ok'") as caught:
-        play(host_lab, "anon", ops)
+        play(host_lab, ANON, ops)
     assert caught.value.trail == tuple(ops[:2])
+    assert caught.value.rules == ANON
 
 
 def test_another_state_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_protect", lambda *_: "ok")
     ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, flag=True)]
-    with pytest.raises(Disagreement, match=r"page 0 should be .*uffd_wp=True"):
-        play(host_lab, "anon", ops)
+    with pytest.raises(Disagreement, match=r"page 0 should be .*wp=True"):
+        play(host_lab, ANON, ops)
+
+
+def test_another_content_is_found_out(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_put_in_file", lambda self, number, _: self.file.__setitem__(number, 1))
+    with pytest.raises(Disagreement, match="should give '= 1' and gave '= 2'"):
+        play(host_lab, SHMEM, [Op("write", 0, 2)])
+
+
+def test_a_message_that_should_not_come_is_found_out(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_tell", lambda *_: None)
+    rules = rules_of(host_lab, "anon", events=True)
+    ops = [Op("register", 0, int(MISSING), count=4), Op("dontneed", 0)]
+    with pytest.raises(Disagreement, match=r"told Remove.* which it should not"):
+        play(host_lab, rules, ops)
+
+
+def test_a_message_that_does_not_come_is_found_out(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_wake", lambda self, _: self.told.append("remove") or "ok")
+    with pytest.raises(Disagreement, match="should tell remove and did not"):
+        play(host_lab, ANON, [Op("wake", 0)])
+
+
+def test_what_a_child_sees_is_held_against_the_model(host_lab, monkeypatch):
+    ops = [Op("write", 0, 1), Op("fork", 0)]
+    play(host_lab, ANON, ops)
+    monkeypatch.setattr(Model, "child", lambda self: Model(self.rules, len(self.pages)))
+    with pytest.raises(Disagreement, match="page 0 of the child should be"):
+        play(host_lab, ANON, ops)

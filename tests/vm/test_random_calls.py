@@ -1,17 +1,27 @@
 """hypothesis plays random calls on real kernels; each page must be as the model says after every one."""
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
+from uffdlab.agent.memory import MEMORY
+from uffdlab.errors import AgentError, UsageError
 from uffdlab.lab import Lab
-from uffdlab.page_model import MINOR, MISSING, WP, Op, calls_of
-from uffdlab.random_calls import PAGES, Disagreement, play, play_randomly
+from uffdlab.page_rules import Op
+from uffdlab.random_calls import MEMORIES, Disagreement, pages_of, play, play_randomly, rules_of
+from uffdlab.random_ops import random_op, register_all
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
-EVERYTHING = int(MISSING | WP | MINOR)
+MOST_EXAMPLES = 6
+PROTECT_DROP_COPY_WRITE = [Op("protect", 0, flag=True), Op("dontneed", 0), Op("copy", 0, 3), Op("write", 0, 4)]
+MARK_COMES_TO_THE_CHILD = [
+    Op("write", 0, 1),
+    Op("protect", 0, flag=True),
+    Op("dontneed", 0),
+    Op("fork", 0, 2, flag=True),
+]
 
 
 @pytest.fixture(scope="module", params=KERNELS)
@@ -20,39 +30,71 @@ def lab(request):
         yield lab
 
 
-def ops(memory, poison=False):
-    calls = st.sampled_from([call for call in calls_of(memory, poison=poison) if call != "register"])
-    page = st.integers(0, PAGES - 1)
-    others = st.builds(Op, calls, page, st.integers(1, 1 << 32), st.booleans(), st.booleans())
-    registrations = st.builds(Op, st.just("register"), page, st.integers(0, EVERYTHING))
-    return st.lists(others | others | others | registrations, min_size=5, max_size=40)
+@st.composite
+def ops(draw, rules):
+    """Calls that hypothesis can leave out one by one, and make smaller."""
+    pages = pages_of(rules.memory)
+    one = st.randoms(use_true_random=False).map(lambda chance: random_op(chance, rules, pages))
+    first = [register_all(rules, pages)] if draw(st.booleans()) else []
+    return first + draw(st.lists(one, min_size=5, max_size=30))
 
 
-def registered(memory):
-    modes = MISSING | WP | (MINOR if memory == "shmem" else 0)
-    return [Op("register", page, int(modes)) for page in range(PAGES)]
+def test_every_kind_of_memory_is_played_on():
+    """All but another name of the same, and pages of 1 GiB, of which a guest of this size has none."""
+    assert set(MEMORY) - set(MEMORIES) == {"memfd", "hugetlb-1g", "hugetlb-1g-private"}
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("memory", ["anon", "shmem"])
-def test_pages_are_as_the_model_says(lab, memory):
-    poison = not lab.capabilities.missing("UFFDIO_POISON")
+@pytest.mark.parametrize("memory", MEMORIES)
+@pytest.mark.parametrize("events", [False, True], ids=["quiet", "events"])
+def test_pages_are_as_the_model_says(lab, memory, events):
+    try:
+        rules = rules_of(lab, memory, events=events, unpopulated=events)
+    except (AgentError, UsageError) as error:
+        pytest.skip(f"{lab.kernel}: {error}")
 
-    @settings(max_examples=12, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-    @given(ops(memory, poison))
-    @example([Op("protect", 0, flag=True), Op("dontneed", 0), Op("copy", 0, 3), Op("write", 0, 4)])
+    @settings(
+        max_examples=MOST_EXAMPLES,
+        database=None,
+        print_blob=True,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    )
+    @given(ops(rules))
+    @example([register_all(rules, pages_of(memory)), *PROTECT_DROP_COPY_WRITE])
+    @example([Op("write", 1, 5), register_all(rules, pages_of(memory)), *MARK_COMES_TO_THE_CHILD])
     def run(calls):
-        play(lab, memory, registered(memory) + calls)
+        play(lab, rules, [op for op in calls if op.call not in rules.leave_out])
 
     run()
 
 
 @pytest.mark.timeout(600)
 def test_random_calls_for_a_while(lab):
-    assert play_randomly(lab, 30, seed=42).calls > 10
+    count = play_randomly(lab, 60, seed=42)
+    assert count.calls > 10
+    assert count.regions > 0
 
 
+@pytest.mark.timeout(600)
 def test_the_defect_of_the_patch_as_posted_is_found():
     """WP is dropped when DONTWAKE is there too; nobody told the model to look for that."""
-    with Lab("6.1-as-posted") as lab, pytest.raises(Disagreement, match=r"uffd_wp=False|should give 'EINVAL'"):
-        play_randomly(lab, 240, seed=3)
+    with Lab("6.1-as-posted") as lab, pytest.raises(Disagreement, match=r"wp=False|should give 'EINVAL'"):
+        play_randomly(lab, 240, seed=3, memories=("anon", "shmem"))
+
+
+@pytest.mark.timeout(600)
+def test_hypothesis_makes_that_defect_small():
+    with Lab("6.1-as-posted") as lab:
+        rules = rules_of(lab, "shmem")
+
+        @settings(max_examples=60, database=None, suppress_health_check=list(HealthCheck), report_multiple_bugs=False)
+        @given(ops(rules))
+        def run(calls):
+            play(lab, rules, calls)
+
+        with pytest.raises(Disagreement) as found:
+            run()
+    last = found.value.trail[-1]
+    assert (last.call, last.flag, last.dontwake) in {("copy", True, True), ("continue", True, True)}
+    assert len(found.value.trail) <= 3

@@ -1,0 +1,99 @@
+"""What a model knows of one page, and how that is held against what a witness saw."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from uffdlab.uapi import RegisterMode
+
+__all__ = ["Page", "Seen"]
+
+_NOTHING = RegisterMode(0)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a witness saw of a page; None is what it cannot know."""
+
+    present: bool
+    wp: bool
+    file: bool | None = None
+    swapped: bool | None = None
+    writable: bool | None = None
+
+
+@dataclass
+class Page:
+    """What should be so of one page-table entry.
+
+    Attributes
+    ----------
+    mapped : bool or None
+        It maps a page.  None: the kernel may have done either, so the next look decides.
+    own : bool or None
+        Its page is of this mapping alone (anonymous), mapped or swapped out; else it is the file's.  None as above.
+    content : int
+        First word of its own page.
+    wp : bool
+        It has the uffd-wp bit: the entry, the swap entry, or the marker in its place.
+    poisoned : bool
+        A poison marker is in its place.
+    modes : RegisterMode
+        What it is registered for.
+    writable : bool
+        The mapping allows writes.
+    may_write : bool or None
+        The entry's writable bit; None where the kernel may choose, as it may set it at the next write only.
+    exclusive : bool
+        Its own page is known to be shared with no child of before; UFFDIO_MOVE refuses it otherwise.
+    """
+
+    mapped: bool | None = False
+    own: bool | None = False
+    content: int = 0
+    zero: bool = False
+    wp: bool = False
+    poisoned: bool = False
+    modes: RegisterMode = _NOTHING
+    writable: bool = True
+    may_write: bool | None = None
+    exclusive: bool = True
+
+    @property
+    def entry(self) -> bool:
+        """A page is behind the entry, mapped or swapped out."""
+        return bool(self.mapped or self.own)
+
+    def put(self, *, own: bool, content: int = 0, wp: bool = False, may_write: bool | None = None) -> None:
+        """Map a page, in place of whatever marker was there."""
+        self.mapped, self.own, self.content, self.wp, self.poisoned = True, own, content, wp, False
+        self.zero = False
+        self.may_write = False if wp or not self.writable else may_write
+        self.exclusive = True
+
+    def drop(self) -> None:
+        """Map nothing any more; marks of write protection and poison are another matter."""
+        self.mapped = self.own = False
+        self.may_write = None
+
+    def maybe_mapped(self) -> None:
+        """Leave it to the next look whether a page is mapped."""
+        self.mapped, self.may_write = None, None
+
+    def agrees(self, seen: Seen) -> bool:
+        """Tell whether it was seen as it should be, and take over what was left to the kernel."""
+        if self.mapped is None:
+            self.mapped = seen.present
+        if self.own is None:
+            self.own = seen.present and not seen.file
+        as_mapped = (seen.present, seen.wp) == (self.mapped, self.wp)
+        as_file = seen.file in (None, self.mapped and not self.own) or not seen.present
+        as_swap = seen.swapped in (None, self.own and not self.mapped)
+        return as_mapped and as_file and as_swap and self._as_writable(seen)
+
+    def _as_writable(self, seen: Seen) -> bool:
+        if not seen.present or seen.writable is None or (self.wp and self.modes & RegisterMode.RWP):
+            return True
+        if self.may_write is None:
+            return not (seen.writable and (self.wp or not self.writable))
+        return seen.writable == self.may_write
