@@ -24,7 +24,7 @@ describe("cells", () => {
 
 describe("the map's view", () => {
   it("shows all pages first, in powers of two", () => {
-    expect(widest(1 << 20)).toBe(1024);
+    expect(widest(1 << 20)).toBe(512);
     expect(widest(2049)).toBe(2);
   });
   it("zooms down to one page and back to all", () => {
@@ -33,18 +33,29 @@ describe("the map's view", () => {
     expect(view.per).toBe(1);
     const row = Math.floor(700000 / COLUMNS);
     expect(row).toBeGreaterThanOrEqual(view.top);
-    expect(row).toBeLessThan(view.top + 24);
+    expect(row).toBeLessThan(view.top + view.screen);
     view.zoom(1 / 4096);
-    expect([view.per, view.top]).toEqual([1024, 0]);
+    expect([view.per, view.top]).toEqual([512, 0]);
   });
   it("keeps the cursor in sight and inside", () => {
     const view = new View(1 << 20);
     view.zoom(1024, 0);
     view.move(1 << 21);
     expect(view.cursor).toBe((1 << 20) - 1);
-    expect(view.rows - view.top).toBe(24);
+    expect(view.rows - view.top).toBe(view.screen);
     view.move(-(1 << 21));
     expect([view.cursor, view.top]).toEqual([0, 0]);
+  });
+  it("is no higher than what there is to show", () => {
+    expect([2049, 3000, 4096, 1 << 20].map((count) => new View(count).screen)).toEqual([17, 24, 32, 32]);
+  });
+  it("says which pages are shown", () => {
+    const view = new View(5000);
+    expect(view.shown).toEqual([0, 5000]);
+    view.zoom(4, 0);
+    expect([view.per, view.shown]).toEqual([1, [0, 1280]]);
+    view.pan(1000);
+    expect(view.shown[1]).toBe(5000);
   });
   it("knows the last cell's end", () => {
     const view = new View(3000);

@@ -1,7 +1,7 @@
 import { make } from "./elements.js";
 import { Painter } from "./painter.js";
 import { between, summary } from "./pages.js";
-import { COLUMNS, ROWS } from "./view.js";
+import { COLUMNS } from "./view.js";
 
 // A pane of more pages than can be elements: a canvas whose cells stand for 2^n pages each, from all of them down to one.
 // For assistive technology there is one real cell, that of the cursor, which says what its range holds.
@@ -28,6 +28,11 @@ export class PageMap {
     const sizes = new ResizeObserver(() => this.resize());
     sizes.observe(this.element);
     listen.also(() => sizes.disconnect());
+    // The rows' numbers are painted in the page's colour: again when the theme changes.
+    const themes = new MutationObserver(again);
+    themes.observe(document.body, { attributes: true, attributeFilter: ["class", "data-jp-theme-name"] });
+    listen.also(() => themes.disconnect());
+    listen.on(window.matchMedia("(prefers-color-scheme: dark)"), "change", again);
     listen.on(this.cell, "keydown", (event) => this.key(event));
     listen.on(this.cell, "focus", () => this.host.focus(this.host.first + this.view.cursor, this));
     listen.on(this.canvas, "wheel", (event) => this.wheel(event), { passive: false });
@@ -41,8 +46,9 @@ export class PageMap {
     if (this.painter.resize(this.element.clientWidth || 0)) this.paint();
   }
 
-  draw(codes, faded) {
-    this.painter.show(codes, faded);
+  // The pages, all of them new or only those from index `from` up to `to`.
+  draw(codes, faded, from, to) {
+    this.painter.show(codes, faded, from, to);
     this.soon();
   }
 
@@ -86,9 +92,9 @@ export class PageMap {
   }
 
   at(event) {
-    const box = this.canvas.getBoundingClientRect();
-    const column = Math.max(0, Math.min(COLUMNS - 1, Math.floor(((event.clientX - box.left) / box.width) * COLUMNS)));
-    const row = Math.floor(((event.clientY - box.top) / box.height) * ROWS + this.view.top);
+    const [x, y] = this.painter.at(event);
+    const column = Math.max(0, Math.min(COLUMNS - 1, Math.floor(x)));
+    const row = Math.floor(y + this.view.top);
     return Math.max(0, Math.min(this.view.count - 1, (row * COLUMNS + column) * this.view.per));
   }
 
@@ -126,7 +132,7 @@ export class PageMap {
 
   key(event) {
     const { host, view } = this;
-    const rows = { ArrowUp: -1, ArrowDown: 1, PageUp: -ROWS, PageDown: ROWS };
+    const rows = { ArrowUp: -1, ArrowDown: 1, PageUp: -this.view.screen, PageDown: this.view.screen };
     const steps = { ArrowLeft: -1, ArrowRight: 1 };
     const before = view.cursor;
     if (event.key in steps) view.move(steps[event.key] * view.per);

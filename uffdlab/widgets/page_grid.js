@@ -47,8 +47,10 @@ class PageGrid {
     listen.model("change:selection", () => this.selected());
     listen.model("change:cursor", () => this.cursor());
     listen.model("change:_said", () => (this.said.textContent = model.get("_said")));
-    listen.model("msg:custom", (message) => {
-      if (message.patch !== undefined) this.draw();
+    listen.model("msg:custom", (message, buffers) => {
+      if (message.patch === undefined) return;
+      const width = model.get("_codes").byteLength / this.count;
+      this.draw(message.patch, message.patch + buffers[0].byteLength / width);
     });
     listen.also(() => this.inner.end());
     listen.also(() => clearInterval(this.flicker));
@@ -110,7 +112,7 @@ class PageGrid {
         this.model.save_changes();
         this.root.querySelector(`input[value="${value}"]`).focus();
       });
-      group.append(make("label", {}, input, ` ${label}`));
+      group.append(make("label", {}, input, label));
     }
     return group;
   }
@@ -128,8 +130,9 @@ class PageGrid {
       bar.append(button);
     }
     const tell = () => {
-      const { per } = this.view;
-      level.textContent = per === 1 ? "a cell is one page" : `a cell is ${number(per)} pages`;
+      const { per, shown } = this.view;
+      const cell = per === 1 ? "one page" : `${number(per)} pages`;
+      level.textContent = `a cell is ${cell}; ${rangeName(shown[0] + this.first, shown[1] - shown[0])} are shown`;
     };
     tell();
     this.view.watchers.add(tell);
@@ -163,7 +166,8 @@ class PageGrid {
     return codesOf(this.model.get(trait), this.model.get("_meta").count);
   }
 
-  draw() {
+  // All pages, or those from index `from` up to `to`.
+  draw(from, to) {
     const after = this.codes("_codes");
     const before = this.codes("_before");
     if (!after || after.length !== this.count) return;
@@ -172,7 +176,7 @@ class PageGrid {
       faded = new Uint8Array(this.count);
       for (let at = 0; at < this.count; at += 1) faded[at] = before[at] === after[at] ? 1 : 0;
     }
-    for (const pane of this.panes) pane.draw(pane.which === "before" ? before : after, faded);
+    for (const pane of this.panes) pane.draw(pane.which === "before" ? before : after, faded, from, to);
     this.drawLegend(after, before);
     this.entry.forget();
   }

@@ -1,146 +1,168 @@
 import { make } from "./elements.js";
+import { Holdings } from "./holdings.js";
 import { tile } from "./looks.js";
-import { tally } from "./pages.js";
-import { COLUMNS, ROWS } from "./view.js";
+import { number } from "./pages.js";
+import { chosen, lined, pale, pixel, put, striped } from "./pixels.js";
+import { COLUMNS } from "./view.js";
 
-// Paints the cells of a map onto its canvas; a cell stands for one page, or for many.
+// Paints the cells of a map onto its canvas; a cell stands for one page, or for many.  The squares are put together in
+// memory and given to the canvas in one piece: thousands of single drawings are what is slow without a GPU.
 
-const TILES = 256;
-const KEPT = 20000;
+const STAMPS = 1024;
+const LINE = pixel("#7a7a7a");
+const LABEL = 11; // px
+const MOST = 16; // px, a cell's side
+const LEAST = 5;
 
 export class Painter {
   constructor(host, view) {
     this.host = host;
     this.view = view;
-    this.side = 12;
-    this.tiles = new Map();
-    this.seen = new Map();
+    this.stamps = new Map();
+    this.holdings = new Holdings(() => host.kinds.length);
+    this.colours = [];
     this.frames = 0;
     this.selection = [];
     this.canvas = make("canvas", { class: "uffdlab-canvas", "aria-hidden": "true" });
-    this.brush = this.canvas.getContext("2d", { alpha: false });
+    this.brush = this.canvas.getContext("2d");
+    this.side = 0;
+    this.painted = {}; // the view that is in `pixels`
   }
 
-  show(codes, faded) {
-    this.codes = codes;
-    this.faded = faded;
-    this.seen.clear();
+  get codes() {
+    return this.holdings.codes;
+  }
+
+  show(codes, faded, from, to) {
+    this.holdings.show(codes, faded, from, to);
+    this.painted = {};
   }
 
   // Fit into so many CSS pixels; tells whether that changed anything.
   resize(room) {
-    const width = Math.max(320, Math.min(COLUMNS * 16, room));
-    const side = Math.floor(width / COLUMNS);
+    const { view, host, brush } = this;
     const scale = window.devicePixelRatio || 1;
-    if (side === this.side && this.canvas.width === Math.round(side * COLUMNS * scale)) return false;
-    this.side = side;
-    this.tiles.clear();
-    this.canvas.width = Math.round(side * COLUMNS * scale);
-    this.canvas.height = Math.round(side * ROWS * scale);
-    this.canvas.style.width = `${side * COLUMNS}px`;
-    this.canvas.style.height = `${side * ROWS}px`;
+    brush.font = `${LABEL}px sans-serif`;
+    const last = number(host.first + view.count);
+    const gutter = Math.ceil((brush.measureText(last).width + 6) * scale);
+    const fits = Math.floor((room * scale - gutter) / COLUMNS);
+    const side = Math.max(LEAST, Math.min(Math.round(MOST * scale), fits));
+    if (side === this.side && scale === this.scale && gutter === this.gutter) return false;
+    Object.assign(this, { side, scale, gutter, gap: Math.max(1, Math.round(scale)) });
+    this.stamps.clear();
+    this.holdings.forget();
+    this.painted = {};
+    this.canvas.width = gutter + side * COLUMNS;
+    this.canvas.height = side * view.screen;
+    this.canvas.style.width = `${this.canvas.width / scale}px`;
+    this.canvas.style.height = `${this.canvas.height / scale}px`;
+    this.picture = new ImageData(side * COLUMNS, side * view.screen);
+    this.pixels = new Uint32Array(this.picture.data.buffer);
     return true;
   }
 
-  stamp(kind) {
-    if (this.tiles.size > TILES) this.tiles.clear();
-    let stamp = this.tiles.get(kind);
-    if (!stamp) {
-      stamp = tile(kind < 0 ? this.host.mixed : this.host.kinds[kind], this.side - 1, window.devicePixelRatio || 1);
-      this.tiles.set(kind, stamp);
-    }
-    return stamp;
+  // The column and the row on the screen of a point of the page, whole numbers for the cells' corners.
+  at(event) {
+    const box = this.canvas.getBoundingClientRect();
+    const side = this.side / this.scale;
+    return [(event.clientX - box.left - this.gutter / this.scale) / side, (event.clientY - box.top) / side];
   }
 
   paint() {
-    const { brush, side, view } = this;
-    const scale = window.devicePixelRatio || 1;
-    brush.setTransform(scale, 0, 0, scale, 0, 0);
-    brush.fillStyle = "#7a7a7a";
-    brush.fillRect(0, 0, side * COLUMNS, side * ROWS);
-    const top = Math.floor(view.top);
-    for (let row = top; row <= top + ROWS; row += 1) {
+    const { side, view, pixels, picture } = this;
+    const top = Math.round(view.top * side);
+    const [from, to] = this.exposed(top);
+    pixels.fill(0, from * picture.width, to * picture.width);
+    for (let row = Math.floor((top + from) / side); row * side < top + to; row += 1) {
       for (let column = 0; column < COLUMNS; column += 1) {
-        const from = (row * COLUMNS + column) * view.per;
-        if (from >= view.count) break;
-        this.paintCell(from, Math.min(view.count, from + view.per), column * side, (row - view.top) * side);
+        const page = (row * COLUMNS + column) * view.per;
+        if (page >= view.count) break;
+        const square = this.square(page, Math.min(view.count, page + view.per));
+        put(pixels, picture.width, square, side, column * side, row * side - top, from, to);
       }
     }
-    const used = view.rows - view.top;
-    if (used < ROWS) {
-      const left = ((view.count / view.per) % COLUMNS) * side;
-      brush.fillStyle = "#ffffff";
-      brush.fillRect(0, used * side, side * COLUMNS, (ROWS - used) * side);
-      if (left) brush.fillRect(left, (used - 1) * side, side * COLUMNS - left, side);
-    }
-    this.paintCursor();
+    this.brush.putImageData(picture, this.gutter, 0);
+    this.paintRows(top);
+    this.paintCursor(top);
     this.frames += 1;
   }
 
-  paintCell(from, to, x, y) {
-    const { brush, side } = this;
-    const size = side - 1;
-    const held = this.held(from, to);
-    if (typeof held === "number") brush.drawImage(this.stamp(held), x, y, size, size);
-    else this.paintMixed(held, to - from, x, y, size);
-    if (this.faded && this.unchanged(from, to)) {
-      brush.fillStyle = "rgba(255,255,255,0.75)";
-      brush.fillRect(x, y, size, size);
+  // The lines of pixels that must be painted: all, or after a pan those that were not there; the others are moved.
+  exposed(top) {
+    const { pixels, picture, painted, view, host } = this;
+    const { width, height } = picture;
+    const state = [view.per, host.kinds.length, String(this.selection)].join(" ");
+    const by = top - painted.top;
+    this.painted = { state, top };
+    if (painted.state !== state || Math.abs(by) >= height) return [0, height];
+    pixels.copyWithin(Math.max(0, -by) * width, Math.max(0, by) * width, (height + Math.min(0, by)) * width);
+    return by > 0 ? [height - by, height] : [0, -by];
+  }
+
+  // The first page of every row, left of it.
+  paintRows(top) {
+    const { brush, side, scale, view, gutter, host } = this;
+    brush.clearRect(0, 0, gutter, this.canvas.height);
+    brush.fillStyle = getComputedStyle(this.canvas).color;
+    brush.font = `${Math.min(LABEL * scale, side * 0.95)}px sans-serif`;
+    brush.textAlign = "right";
+    brush.textBaseline = "middle";
+    for (let row = Math.floor(top / side); row * side < top + this.canvas.height; row += 1) {
+      const from = row * COLUMNS * view.per;
+      if (from >= view.count) break;
+      if (row % this.every) continue;
+      brush.fillText(number(host.first + from), gutter - 4 * scale, row * side - top + side / 2);
     }
-    if (this.selected(from, to)) {
-      brush.strokeStyle = "#000000";
-      brush.lineWidth = 2;
-      brush.strokeRect(x + 1, y + 1, size - 2, size - 2);
+  }
+
+  // Every row has its number where there is room.
+  get every() {
+    return this.side / this.scale >= 12 ? 1 : 2;
+  }
+
+  square(from, to) {
+    const held = this.holdings.of(from, to, this.view.per);
+    const picked = this.selected(from, to);
+    if (held.counts) {
+      if (!held.square) held.square = this.mixed(held);
+      return picked ? chosen(held.square, this.side, this.gap) : held.square;
     }
-  }
-
-  // What a cell holds: the one kind of all its pages, or how many there are of each; kept until the pages change.
-  held(from, to) {
-    const { codes, seen, view, host } = this;
-    const key = from * 2 * view.widest + view.per;
-    let held = seen.get(key);
-    if (held === undefined) {
-      const kind = codes[from];
-      let at = from + 1;
-      while (at < to && codes[at] === kind) at += 1;
-      held = at === to ? kind : tally(codes, from, to, host.kinds.length);
-      if (seen.size > KEPT) seen.clear();
-      seen.set(key, held);
+    const key = held.kind * 4 + (held.faded ? 2 : 0) + (picked ? 1 : 0);
+    let square = this.stamps.get(key);
+    if (!square) {
+      if (this.stamps.size > STAMPS) this.stamps.clear();
+      square = this.drawn(this.host.kinds[held.kind], held.faded);
+      if (picked) square = chosen(square, this.side, this.gap);
+      this.stamps.set(key, square);
     }
-    return held;
+    return square;
   }
 
-  // Pages in several states: a stripe for each, as wide as its share.
-  paintMixed(counts, pages, x, y, size) {
-    const { brush, host } = this;
-    let left = x;
-    counts.forEach((count, each) => {
-      if (!count) return;
-      const width = (count / pages) * size;
-      brush.fillStyle = host.kinds[each].colour;
-      brush.fillRect(left, y, width, size);
-      left += width;
-    });
-    brush.fillStyle = "#000000";
-    brush.fillRect(x + size / 2 - 1, y + size / 2 - 1, 3, 3);
+  drawn(look, faded) {
+    const size = this.side - this.gap;
+    const { data } = tile(look, size / this.scale, this.scale).getContext("2d").getImageData(0, 0, size, size);
+    const picture = new Uint32Array(data.buffer);
+    return lined(faded ? picture.map(pale) : picture, this.side, this.gap, LINE);
   }
 
-  unchanged(from, to) {
-    for (let at = from; at < to; at += 1) if (!this.faded[at]) return false;
-    return true;
+  mixed(held) {
+    const { kinds } = this.host;
+    for (let at = this.colours.length; at < kinds.length; at += 1) this.colours.push(pixel(kinds[at].colour));
+    const square = striped(held.counts, this.colours, this.side, this.gap, LINE);
+    return held.faded ? square.map(pale) : square;
   }
 
-  paintCursor() {
-    const { brush, side, view } = this;
+  paintCursor(top) {
+    const { brush, side, scale, view, gutter } = this;
     const at = Math.floor(view.cursor / view.per);
-    const x = (at % COLUMNS) * side;
-    const y = (Math.floor(at / COLUMNS) - view.top) * side;
-    brush.lineWidth = 2;
+    const x = gutter + (at % COLUMNS) * side;
+    const y = Math.floor(at / COLUMNS) * side - top;
+    brush.lineWidth = 2 * scale;
     brush.strokeStyle = "#ffffff";
-    brush.strokeRect(x - 1, y - 1, side + 1, side + 1);
+    brush.strokeRect(x, y, side - this.gap, side - this.gap);
     brush.strokeStyle = "#000000";
-    brush.setLineDash([3, 2]);
-    brush.strokeRect(x - 1, y - 1, side + 1, side + 1);
+    brush.setLineDash([3 * scale, 2 * scale]);
+    brush.strokeRect(x, y, side - this.gap, side - this.gap);
     brush.setLineDash([]);
   }
 

@@ -1,7 +1,7 @@
 // What a map shows: how many pages a cell stands for, which row is at the top, where the cursor is.
 
 export const COLUMNS = 64;
-export const ROWS = 24;
+export const ROWS = 32;
 
 // The fewest pages a cell must stand for, so that all fit.
 export function widest(count) {
@@ -16,6 +16,7 @@ export class View {
     this.count = count;
     this.widest = widest(count);
     this.per = this.widest;
+    this.screen = Math.min(ROWS, this.rows); // rows that are shown
     this.top = 0;
     this.cursor = 0;
     this.watchers = new Set();
@@ -26,7 +27,7 @@ export class View {
   }
 
   changed() {
-    this.top = Math.max(0, Math.min(this.top, this.rows - ROWS));
+    this.top = Math.max(0, Math.min(this.top, this.rows - this.screen));
     this.cursor = Math.max(0, Math.min(this.cursor, this.count - 1));
     for (const watcher of this.watchers) watcher();
   }
@@ -48,8 +49,15 @@ export class View {
     this.cursor = Math.max(0, Math.min(this.count - 1, this.cursor + pages));
     const row = Math.floor(this.cursor / this.per / COLUMNS);
     if (row < this.top) this.top = row;
-    if (row >= this.top + ROWS) this.top = row - ROWS + 1;
+    if (row >= this.top + this.screen) this.top = row - this.screen + 1;
     this.changed();
+  }
+
+  // The range of page indices that is shown: [from, to).
+  get shown() {
+    const row = COLUMNS * this.per;
+    const top = Math.floor(this.top);
+    return [top * row, Math.min(this.count, (top + this.screen) * row)];
   }
 
   // The range of page indices of the cell in which `index` lies: [from, to).

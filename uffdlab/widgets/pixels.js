@@ -1,0 +1,99 @@
+// Pixels of a map, four bytes each in one number: little-endian, so red is the lowest byte.  A square is a cell: `side`
+// by `side` pixels, of which the last `gap` to the right and below are the line between it and its neighbours.
+
+const BLACK = 0xff000000;
+const WHITE = 0xffffffff;
+
+// "#0072B2" as such a number.
+export function pixel(colour) {
+  const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  return (BLACK | (blue << 16) | (green << 8) | red) >>> 0;
+}
+
+// The same mixed with three parts of white.
+export function pale(word) {
+  const part = (shift) => Math.round((((word >>> shift) & 255) + 3 * 255) / 4) << shift;
+  return (BLACK | part(16) | part(8) | part(0)) >>> 0;
+}
+
+// How wide a stripe each kind gets in `size` pixels: by its share of the pages, but at least one.
+export function shares(counts, size) {
+  let pages = 0;
+  let most = 0;
+  for (let kind = 0; kind < counts.length; kind += 1) {
+    pages += counts[kind];
+    if (counts[kind] > counts[most]) most = kind;
+  }
+  const widths = new Array(counts.length).fill(0);
+  let rest = size;
+  for (let kind = 0; kind < counts.length; kind += 1) {
+    if (!counts[kind] || kind === most) continue;
+    widths[kind] = Math.max(1, Math.floor((counts[kind] * size) / pages));
+    rest -= widths[kind];
+  }
+  // More kinds than pixels: the last ones give way to the most frequent.
+  for (let kind = counts.length - 1; rest < 1; kind -= 1) {
+    if (!widths[kind]) continue;
+    const gives = Math.min(widths[kind], 1 - rest);
+    widths[kind] -= gives;
+    rest += gives;
+  }
+  widths[most] = rest;
+  return widths;
+}
+
+// A square of stripes, one for each kind that its pages are of, and a dot in the middle: it is of no single kind.
+export function striped(counts, colours, side, gap, line) {
+  const size = side - gap;
+  const square = new Uint32Array(side * side).fill(line);
+  const widths = shares(counts, size);
+  let left = 0;
+  for (let kind = 0; kind < widths.length; kind += 1) {
+    if (!widths[kind]) continue;
+    square.fill(colours[kind], left, left + widths[kind]);
+    left += widths[kind];
+  }
+  for (let y = 1; y < size; y += 1) square.copyWithin(y * side, 0, side);
+  const dot = Math.max(3, Math.round(size / 4));
+  const from = Math.floor((size - dot) / 2);
+  frame(square, side, from - 1, dot + 2, 1, WHITE);
+  for (let y = from; y < from + dot; y += 1) square.fill(BLACK, y * side + from, y * side + from + dot);
+  return square;
+}
+
+// A square of a picture of `side - gap` by as many pixels.
+export function lined(picture, side, gap, line) {
+  const size = side - gap;
+  const square = new Uint32Array(side * side).fill(line);
+  for (let y = 0; y < size; y += 1) square.set(picture.subarray(y * size, (y + 1) * size), y * side);
+  return square;
+}
+
+// The square as it is when it is selected: framed in black, and in white where there is room.
+export function chosen(square, side, gap) {
+  const copy = square.slice();
+  const thick = 2 * gap;
+  frame(copy, side, 0, side, thick, BLACK);
+  if (side > 5 * thick) frame(copy, side, thick, side - 2 * thick, gap, WHITE);
+  return copy;
+}
+
+function frame(square, side, from, size, thick, word) {
+  for (let y = 0; y < size; y += 1) {
+    const line = (from + y) * side + from;
+    if (y < thick || y >= size - thick) square.fill(word, line, line + size);
+    else {
+      square.fill(word, line, line + thick);
+      square.fill(word, line + size - thick, line + size);
+    }
+  }
+}
+
+// Put a square where its upper left corner is (x, y) of pixels in lines of `width`; only on lines `from` up to `to`.
+export function put(pixels, width, square, side, x, y, from, to) {
+  const high = Math.min(side, to - y);
+  for (let row = Math.max(0, from - y); row < high; row += 1) {
+    let at = (y + row) * width + x;
+    for (let each = row * side, end = each + side; each < end; each += 1, at += 1) pixels[at] = square[each];
+  }
+}
