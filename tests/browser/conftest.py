@@ -149,7 +149,7 @@ def page(chromium):
 def run_cells(jupyterlab, page):
     """Give a function that opens a new notebook with these cells in JupyterLab, and runs them all."""
 
-    def run(name, *cells, deadline=60.0):
+    def run(name, *cells, deadline=180.0):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
         (jupyterlab.folder / f"{name}.ipynb").write_text(nbformat.writes(notebook))

@@ -57,7 +57,7 @@ def each_tab(output):
 
 def test_every_widget_in_every_theme_and_at_200_percent(run_cells, page, axe):
     SHOTS.mkdir(parents=True, exist_ok=True)
-    run_cells("themes", LAB, COMPARE, MILLION, "pass", deadline=120)
+    run_cells("themes", LAB, COMPARE, MILLION, "pass")
     bench, compare, many = (page.locator(".jp-CodeCell").nth(number) for number in range(3))
     expect(bench.get_by_role("grid")).to_be_visible()
     wrong = {}

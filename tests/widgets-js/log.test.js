@@ -10,7 +10,7 @@ describe("the fault log", () => {
   });
   it("counts every message", () => {
     expect(counted([], [])).toBe("no messages yet");
-    expect(counted([12000, 1], ["minor, read", "REMOVE"])).toBe("12,001 messages: 12,000 minor, read, 1 REMOVE");
+    expect(counted([12000, 1], ["minor, read", "REMOVE"])).toBe("12,001 messages: 12,000 minor, read; 1 REMOVE");
   });
 });
 

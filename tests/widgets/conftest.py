@@ -1,9 +1,14 @@
-"""Snapshots made of words as the kernel writes them."""
+"""Snapshots made of words as the kernel writes them; an event loop that runs when it is told to."""
+
+import collections
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from uffdlab.snapshot import Snapshot
+from uffdlab.widgets import _loop
 
 ABSENT = 0
 WP = 0x8000000000000465  # present, accessed, dirty, uffd-wp
@@ -27,3 +32,42 @@ def snapshot():
         )
 
     return make
+
+
+class Loop:
+    """As the event loop of a notebook kernel; what is called later is called in its turn."""
+
+    def __init__(self):
+        self._waiting = collections.deque()
+
+    def add_callback(self, action, *given):
+        self._waiting.append((action, given))
+
+    def call_later(self, _seconds, action):
+        self.add_callback(action)
+
+    def turn(self):
+        """Do what waits now."""
+        for _ in range(len(self._waiting)):
+            action, given = self._waiting.popleft()
+            action(*given)
+
+    def until(self, met, seconds=10):
+        """Turn until `met` is true."""
+        end = time.monotonic() + seconds
+        while not met():
+            assert time.monotonic() < end, "it did not come"
+            self.turn()
+            time.sleep(0.001)
+
+    @staticmethod
+    def threads():
+        """The threads that look or do something for a widget."""
+        return [each for each in threading.enumerate() if each.name.startswith("uffdlab ")]
+
+
+@pytest.fixture
+def loop(monkeypatch):
+    loop = Loop()
+    monkeypatch.setattr(_loop, "running", lambda: loop)
+    return loop

@@ -1,7 +1,10 @@
+import csv
 import errno
+import io
 import re
 import shutil
 import subprocess
+import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
 import pytest
@@ -197,3 +200,19 @@ def test_every_ioctl_and_mode_has_an_opinion_on_every_kernel():
     for name, row in IOCTLS.items():
         for flag in (None, *row.modes):
             assert not _calls.lacking(name, flag, NEW)
+
+
+def test_static_forms(panel, tmp_path):
+    panel.check("WP")
+    panel.pages.value = "8-11"
+    panel.send_ioctl()
+    rows = [(row["name"], row["value"]) for row in csv.DictReader(io.StringIO(panel.to_csv(tmp_path / "a.csv")))]
+    assert ("pages", "8-11") in rows
+    assert [name for name, value in rows if value.startswith(("WP ", "DONTWAKE "))] == ["mode, not set", "mode, set"]
+    assert dict(rows)["as C"] == panel.c.text
+    assert dict(rows)["came back"] == panel.said.text
+    assert "uffd.continue_(region[8:12], wp=True)" in panel.picture().alt
+    assert panel.to_png(tmp_path / "a.png").startswith(b"\x89PNG")
+    ET.fromstring(panel.to_svg(tmp_path / "a.svg"))
+    assert "UFFDIO_CONTINUE_MODE_WP" in panel.to_html(tmp_path / "a.html")
+    assert len(list(tmp_path.iterdir())) == 4

@@ -3,9 +3,11 @@ import io
 import json
 import re
 import threading
+import xml.etree.ElementTree as ET
 from types import SimpleNamespace
 
 import pytest
+from ipywidgets.widgets.widget import _instances
 
 from uffdlab.errors import LabClosed, UnknownKernel, UsageError
 from uffdlab.timeline import Timeline
@@ -81,14 +83,14 @@ def test_boots_on_a_thread_and_tells(booting):
     booting.gate.clear()
     thread = picker.boot()
     assert picker.boot() is thread
-    assert picker.button.disabled
+    assert picker.button.description == "boots …"
     assert picker.lab is None
     booting.gate.set()
     finish(thread)
     assert booting.asked == ["debian/trixie"]
     assert picker.lab is booting.labs[0]
     assert picker.said.text == "debian/trixie runs: Linux 6.1.0"
-    assert not picker.button.disabled
+    assert picker.button.description == "boot"
     picker.close()
 
 
@@ -97,7 +99,7 @@ def test_a_boot_that_fails_is_told(booting):
     picker = KernelPicker("x")
     finish(picker.boot())
     assert (picker.lab, picker.said.text) == (None, "there is no kernel 'x'")
-    assert not picker.button.disabled
+    assert picker.button.description == "boot"
 
 
 def test_a_lab_that_comes_after_closing_is_closed(booting):
@@ -165,3 +167,27 @@ def test_bad_input(snapshot, booting):
     for make in (lambda: KernelPicker(kernle="x"), lambda: LabPanel(Lab(), la=1)):
         with pytest.raises(TypeError, match="did you mean"):
             make()
+
+
+def test_closing_leaves_no_part_of_a_widget(snapshot, booting):
+    before = set(_instances)
+    both = {"one": snapshot((WP, 4)), "two": snapshot((ABSENT, 4))}
+    for make in (lambda: CompareGrids(both), KernelPicker, lambda: LabPanel(Lab())):
+        widget = make()
+        assert set(_instances) != before
+        widget.close()
+        assert set(_instances) == before
+
+
+def test_static_forms_of_what_is_text(booting, tmp_path):
+    picker, panel = KernelPicker("debian/trixie"), LabPanel(Lab())
+    for widget, said in ((picker, "debian/trixie: not booted"), (panel, "MISSING_SHMEM, MINOR_SHMEM")):
+        assert said in widget.static()
+        assert said in widget.picture().alt
+        assert widget.to_png(tmp_path / "a.png").startswith(b"\x89PNG")
+        ET.fromstring(widget.to_svg(tmp_path / "a.svg"))
+        assert said in [row["value"] for row in csv.DictReader(io.StringIO(widget.to_csv(tmp_path / "a.csv")))]
+        assert said in widget.to_html(tmp_path / "a.html")
+        widget.close()
+    assert "line <39>" in panel.to_csv()
+    assert "line <39>" in panel.picture().alt

@@ -35,7 +35,8 @@ class LabWidget(anywidget.AnyWidget):
     """
 
     _keywords: tuple[str, ...] = ()
-    _releases: tuple[Callable[[], None], ...] = ()
+    _releases: tuple[Callable[[], None], ...] = ()  # what it listens to now
+    _closing: tuple[Callable[[], None], ...] = ()  # what ends with it
 
     def __init__(self, **keywords: Any) -> None:
         check_keywords(type(self).__name__, keywords, self._keywords)
@@ -58,9 +59,11 @@ class LabWidget(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Take the widget away, with every listener it has."""
-        for release in self._releases:
+        for release in (*self._closing, *self._releases):
             release()
         self._releases = ()
+        if self.comm is not None:  # __init__ may have failed
+            self.layout.close()
         super().close()
 
     def fallback(self) -> dict[str, str]:

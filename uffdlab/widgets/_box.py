@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,8 @@ class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """Controls one below the other; checks keywords, lets go of what it listens to, has a static form."""
 
     _keywords: tuple[str, ...] = ()
-    _releases: tuple[Callable[[], None], ...] = ()
+    _releases: tuple[Callable[[], None], ...] = ()  # what it listens to now
+    _closing: tuple[Callable[[], None], ...] = ()  # what ends with it
 
     def __init__(self, children: list[ipywidgets.Widget], **keywords: Any) -> None:
         check_keywords(type(self).__name__, keywords, self._keywords)
@@ -30,11 +30,12 @@ class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
     def close(self) -> None:
         """Take it away, with everything in it and every listener it has."""
-        for release in self._releases:
+        for release in (*self._closing, *self._releases):
             release()
         self._releases = ()
         for child in self.children:
-            child.close()
+            close_all(child)
+        self.layout.close()
         super().close()
 
     def static(self) -> str:
@@ -56,6 +57,17 @@ class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         return {**(data or {}), "text/html": self.static()}, metadata
 
 
+def close_all(widget: ipywidgets.Widget) -> None:
+    """Close a widget, all that is in it, and what says how it looks; ipywidgets keeps what is not closed for ever."""
+    for child in getattr(widget, "children", ()):
+        close_all(child)
+    for of in ("layout", "style"):
+        look = getattr(widget, of, None)
+        if isinstance(look, ipywidgets.Widget):
+            look.close()
+    widget.close()
+
+
 class CodeBox(LabWidget):
     """Some text to copy."""
 
@@ -75,8 +87,3 @@ class Said(LabWidget):
     _keywords = ("text",)
 
     text = traitlets.Unicode().tag(sync=True)
-
-
-def preformatted(caption: str, text: str) -> str:
-    """Give text as it is, under a caption, as HTML."""
-    return f"<p>{html.escape(caption)}</p><pre>{html.escape(text)}</pre>"

@@ -1,4 +1,4 @@
-"""Pictures of a timeline, of faults and of an entry's bits, each with alt text: for pages without a live kernel."""
+"""Pictures of a timeline, faults, an entry's bits and text, each with alt text: for pages without a live kernel."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _SPOKEN = 40
 _DPI = 100
 _BITS_A_ROW = 16
 _KINDS = {"minor": ("o", "#0072B2"), "wp": ("s", "#D55E00"), "missing": ("^", "#009E73")}
+_LETTER, _TEXT_LINE = 0.0765, 0.18  # inches: the width of a letter of code, the height of a line
 _OTHER_KIND = ("D", "#7A7A7A")
 
 
@@ -99,6 +100,19 @@ def bits(title: str, fields: Sequence[Bit]) -> Picture:
             axes.text(x + 0.5, y + 0.66, value, size=7 if len(value) < 8 else 5, weight="bold", color=ink, **size)
     said = ", ".join(bit.name if bit.width == 1 else f"{bit.name} {bit.value:#x}" for bit in fields if bit.value)
     return Picture(axes.figure, f"{title}: {said or 'no bit is set'}.")  # type: ignore[arg-type]
+
+
+def text(lines: Sequence[tuple[str, str]], alt: str) -> Picture:
+    """Draw lines of text, each with how it is written: ``"bold"``, ``"plain"`` or ``"code"`` (all letters as wide)."""
+    widest = max((len(line) for _, line in lines), default=0)
+    axes = _axes(max(4.0, 0.2 + widest * _LETTER), _TEXT_LINE * (len(lines) + 1))
+    axes.set_xlim(0, 1)
+    axes.set_ylim(len(lines), -1)
+    left = 0.1 / axes.figure.get_figwidth()  # type: ignore[union-attr]
+    for y, (how, line) in enumerate(lines):
+        weight, family = "bold" if how == "bold" else "normal", "monospace" if how == "code" else "sans-serif"
+        axes.text(left, y, line, color=_INK, va="center", size=9, weight=weight, family=family, parse_math=False)
+    return Picture(axes.figure, alt)  # type: ignore[arg-type]
 
 
 def _axes(width: float, height: float) -> Axes:

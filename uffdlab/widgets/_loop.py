@@ -6,8 +6,15 @@ import queue
 import sys
 import threading
 from collections.abc import Callable
+from typing import Any
 
 _waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+
+
+def running() -> Any:
+    """Give the event loop of the notebook kernel that this is; None in a script or a test."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return getattr(getattr(shell, "kernel", None), "io_loop", None)
 
 
 def soon(action: Callable[[], None]) -> None:
@@ -16,8 +23,7 @@ def soon(action: Callable[[], None]) -> None:
     In a notebook kernel: by its event loop, that is after the cell that runs now.  Elsewhere: at once if this is the
     main thread, else when the main thread next comes by here.
     """
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    loop = getattr(getattr(shell, "kernel", None), "io_loop", None)
+    loop = running()
     if loop is not None:
         loop.add_callback(action)
         return
@@ -29,8 +35,7 @@ def soon(action: Callable[[], None]) -> None:
 
 def later(seconds: float, action: Callable[[], None]) -> None:
     """Have `action` called on the main thread after some seconds; outside of a notebook kernel, as :func:`soon`."""
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    loop = getattr(getattr(shell, "kernel", None), "io_loop", None)
+    loop = running()
     if loop is None:
         soon(action)
     else:

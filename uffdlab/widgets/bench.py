@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import functools
 import html
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +15,9 @@ from uffdlab.errors import UffdlabError
 from uffdlab.widgets import _export
 from uffdlab.widgets._box import LabBox, Said
 from uffdlab.widgets._source import css
+from uffdlab.widgets._stack import Stack
 from uffdlab.widgets._succession import Follower, counterpart, counterpart_userfaultfd
+from uffdlab.widgets._work import errand
 from uffdlab.widgets.fault_log import FaultLog
 from uffdlab.widgets.ioctl_panel import IoctlPanel
 from uffdlab.widgets.lab_panel import LabPanel
@@ -23,10 +28,14 @@ from uffdlab.widgets.timeline_view import TimelineView
 if TYPE_CHECKING:
     import os
 
+    from uffdlab.figures import Picture
     from uffdlab.lab import Lab
 
 
-class Bench(Follower, LabBox):
+_NARROW = 256  # pages; a grid of more takes the whole width
+
+
+class Bench(_export.Pictured, Follower, LabBox):
     """A grid of a new region's pages, touches and ioctls on them, faults, timeline, page-table entries.
 
     The region's pages are in the page cache and not mapped, so a touch of one is a minor fault once it is registered.
@@ -74,7 +83,12 @@ class Bench(Follower, LabBox):
         tabs = ipywidgets.Tab(self._parts[2:])
         tabs.titles = ("ioctl", "faults", "timeline", "page tables", "lab")
         self.tabs = tabs
-        self.children = [self.grid, ipywidgets.HBox([self._touch("read"), self._touch("write")]), self.said, tabs]
+        tabs.layout.flex, tabs.layout.min_width = "2 1 480px", "0"
+        left = ipywidgets.VBox(
+            [self.grid, ipywidgets.HBox([self._touch("read"), self._touch("write")]), self.said],
+            layout={"flex": "1 1 340px" if pages <= _NARROW else "1 1 100%", "min_width": "0"},
+        )
+        self.children = [ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
         self.follow_lab(lab.timeline)
 
     def _go_over(self, lab: Lab) -> None:
@@ -85,17 +99,22 @@ class Bench(Follower, LabBox):
 
     def _touch(self, kind: str) -> ipywidgets.Button:
         button = ipywidgets.Button(description=f"{kind} the page", tooltip=f"{kind} the page under the grid's cursor")
-        button.on_click(lambda _button: self.touch(kind))
+        button.on_click(lambda _button: errand(functools.partial(self._touched, kind, self.grid.cursor), self._tell))
         return button
 
     def touch(self, kind: str) -> None:
         """Touch the page under the grid's cursor, ``"read"`` or ``"write"``; it may wait as long as its fault does."""
-        page = self.grid.cursor
+        self._tell(self._touched(kind, self.grid.cursor))
+
+    def _touched(self, kind: str, page: int) -> str:
         try:
             touch = self.region.write(page) if kind == "write" else self.region.read(page)
-            self.said.text = f"{touch.what} began; if it waits, the faults tell"
         except UffdlabError as error:
-            self.said.text = str(error)
+            return str(error)
+        return f"{touch.what} began; if it waits, the faults tell"
+
+    def _tell(self, text: str) -> None:
+        self.said.text = text
 
     def close(self) -> None:
         """Take all of it away; a lab that you gave it stays."""
@@ -117,6 +136,23 @@ class Bench(Follower, LabBox):
         texts = [self.grid.picture()._repr_html_(), self.timeline.fallback()["text/html"]]
         texts += [part.static() for part in (self.ioctls, self.faults, self.inspector, self.panel)]
         return f"<h2>{html.escape(repr(self._lab))}</h2>" + "".join(texts)
+
+    def picture(self) -> Picture:
+        """Draw all parts one below the other, with alt text."""
+        return Stack([part.picture() for part in self._printed()])
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give the CSV of every part, one after the other; each line begins with the part's name."""
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        for part in self._printed():
+            name = type(part).__name__
+            head, *rows = csv.reader(io.StringIO(part.to_csv()))
+            writer.writerows([["part", *head], *([name, *row] for row in rows)])
+        return _export.deliver(out.getvalue(), path)
+
+    def _printed(self) -> Sequence[Any]:
+        return self.grid, self.timeline, self.ioctls, self.faults, self.inspector, self.panel
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give one self-contained HTML page: grid and timeline that hover and step without a kernel, then the rest."""

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from uffdlab.snapshot import Snapshot
 
 
+_PANE = {"flex": "1 1 300px", "min_width": "0"}
+
+
 class CompareGrids(_export.Pictured, LabBox):
     """One grid a snapshot; in all but the first the pages that are as in the first are faded.
 
@@ -56,7 +59,7 @@ class CompareGrids(_export.Pictured, LabBox):
         grids += [PageGrid(other, one, mode="changed") for _, other in others]
         self.grids = grids
         panes = [
-            ipywidgets.VBox([ipywidgets.HTML(f"<p><b>{html.escape(name)}</b></p>"), grid])
+            ipywidgets.VBox([ipywidgets.HTML(f"<p><b>{html.escape(name)}</b></p>"), grid], layout=_PANE)
             for name, grid in zip(snapshots, grids, strict=True)
         ]
         side_by_side = ipywidgets.HBox(panes, layout={"flex_flow": "row wrap"})

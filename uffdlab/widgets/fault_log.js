@@ -19,7 +19,7 @@ export function microseconds(time) {
 export function counted(counts, kinds) {
   const all = counts.reduce((sum, each) => sum + each, 0);
   const parts = kinds.map((kind, at) => `${number(counts[at])} ${kind}`);
-  return all ? `${number(all)} message${all > 1 ? "s" : ""}: ${parts.join(", ")}` : "no messages yet";
+  return all ? `${number(all)} message${all > 1 ? "s" : ""}: ${parts.join("; ")}` : "no messages yet";
 }
 
 class FaultLog {
@@ -40,7 +40,7 @@ class FaultLog {
       listen.on(button, "click", () => model.send({ resolve: action, touch: this.chosen, data: this.data.value }));
       this.buttons.append(button);
     }
-    this.buttons.append(make("label", { for: field }, "content of a copy: "), this.data);
+    this.buttons.append(make("span", { class: "uffdlab-together" }, make("label", { for: field }, "content of a copy:"), this.data));
     const heads = make("tr", {}, make("th", { scope: "col" }, "at, µs"), make("th", { scope: "col" }, "message"));
     const log = make("table", {}, make("caption", {}, "messages, newest first"), make("thead", {}, heads), this.rows);
     const scroller = make("div", { class: "uffdlab-scroll", tabindex: 0, role: "group", "aria-label": "messages" }, log);
@@ -74,10 +74,10 @@ class FaultLog {
       const input = make("input", { type: "radio", name: this.name, value: each.id, checked: each.id === this.chosen });
       const age = make("span", {}, seconds(each.age));
       this.ages.push([age, each.age]);
-      return make("label", {}, input, ` ${each.what} (${each.kind}) waits for `, age);
+      return make("label", {}, input, make("span", {}, `${each.what} (${each.kind}) waits for `, age));
     });
     this.waiting.replaceChildren(...(lines.length ? lines : [make("p", {}, "No touch waits.")]));
-    for (const button of this.buttons.querySelectorAll("button")) button.disabled = !lines.length;
+    for (const button of this.buttons.querySelectorAll("button")) button.setAttribute("aria-disabled", String(!lines.length));
     if (focused) {
       const again = this.waiting.querySelector("input:checked");
       if (again) again.focus();

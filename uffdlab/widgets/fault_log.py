@@ -22,6 +22,7 @@ from uffdlab.widgets._live import LiveWidget
 from uffdlab.widgets._loop import later, soon
 from uffdlab.widgets._source import css, javascript
 from uffdlab.widgets._succession import counterpart_userfaultfd
+from uffdlab.widgets._work import Looks, errand
 
 if TYPE_CHECKING:
     import os
@@ -89,6 +90,8 @@ class FaultLog(_export.Pictured, LiveWidget):
         self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
         self._due, self._taking, self._last = False, threading.Lock(), -1
         self._zero: int | None = None
+        self._looks = Looks(self._look, self._show, self._not_told)
+        self._closing = (self._looks.close,)
         self.shown: list[tuple[float, str]] = []
         self.waiting: list[dict[str, Any]] = []
         super().__init__(**keywords)
@@ -113,6 +116,7 @@ class FaultLog(_export.Pictured, LiveWidget):
 
     def _go_over(self, lab: Any) -> None:
         self._uffd = counterpart_userfaultfd(self._uffd, lab)
+        self._looks.forget()
         self._lab, self._zero = lab, None
         self._listen()
 
@@ -140,7 +144,7 @@ class FaultLog(_export.Pictured, LiveWidget):
             soon(self._soon)
 
     def _soon(self) -> None:
-        later(_PAUSE, self.refresh)
+        later(_PAUSE, self._turn)
 
     def _take(self, entry: Entry) -> bool:
         self._last = entry.number
@@ -162,20 +166,33 @@ class FaultLog(_export.Pictured, LiveWidget):
 
     def catch_up(self) -> None:
         """Show now what has happened."""
-        if self._due:
+        if self._due or self._looks.busy:
             self.refresh()
 
     def refresh(self) -> None:
         """Bring the page up to date."""
         self._due = False
-        newest = list(self._kept)[-_SHOWN:]
+        self._looks.now()
+
+    def _turn(self) -> None:
+        # A few times a second while something comes.  The lab is asked on another thread.
+        self._due = False
+        self._looks.ask()
+
+    def _show(self, seen: tuple[list[dict[str, Any]], bool]) -> None:
+        self.waiting, more = seen
+        with self._taking:
+            newest = list(self._kept)[-_SHOWN:]
         self.shown = [((when - (self._zero or 0)) / 1000, text) for when, text in reversed(newest)]
-        self.waiting, more = ([], False) if self.ended else self._look()
         with self.hold_sync():
             self._pack()
         if more and not self._due and self.comm is not None:
             self._due = True
-            later(_PAUSE, self.refresh)
+            later(_PAUSE, self._turn)
+
+    def _not_told(self, error: Exception) -> None:
+        self._said = str(error)
+        self._show(([], False))
 
     def _pack(self) -> None:
         numbers, texts, packed = _columns.numbers, _columns.texts, _columns.packed
@@ -191,12 +208,8 @@ class FaultLog(_export.Pictured, LiveWidget):
     def _look(self) -> tuple[list[dict[str, Any]], bool]:
         # The touches that wait, and whether some are between starting and waiting.
         found, more = [], False
-        for touch in self._open_touches():
-            try:
-                state = touch.state
-            except UffdlabError as error:
-                self._said = str(error)
-                return [], False
+        for touch in () if self.ended else self._open_touches():
+            state = touch.state
             more = more or state == "running"
             if state == "waiting":
                 found.append(self._described(touch))
@@ -239,38 +252,43 @@ class FaultLog(_export.Pictured, LiveWidget):
         IoctlResult, IoctlError or None
             What the ioctl came back with; None if nothing waits.
         """
+        outcome, said = self._sent(action, touch, data)
+        self._tell(said)
+        return outcome
+
+    def _sent(self, action: str, touch: int | None, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
+        # On any thread.  What came back, and what is to be said of it.
         if action not in _ACTIONS:
             raise UsageError(f"there is no way {action!r} to resolve a fault; there are {', '.join(_ACTIONS)}")
         touches = {each.number: each for each in self._open_touches()}
         waits = touches.get(touch) if touch is not None else next(iter(touches.values()), None)
         if waits is None:
-            self._said = "nothing waits any more"
-            self.refresh()
-            return None
+            return None, "nothing waits any more"
         name, mode = _ACTIONS[action]
-        size = self._lab.page_size_at(waits.address)
-        start = waits.address - waits.address % size
-        words = {"start": start, "dst": start, "len": size, "mode": mode}
-        values = {word: value for word, value in words.items() if word in uapi.IOCTLS[name].fields}
-        source = data[:size].ljust(size, b"\0") if name == "UFFDIO_COPY" else None
-        _, page = self._lab.locate(waits.address)
-        outcome: IoctlResult | IoctlError | None = None
         try:
+            size = self._lab.page_size_at(waits.address)
+            start = waits.address - waits.address % size
+            words = {"start": start, "dst": start, "len": size, "mode": mode}
+            values = {word: value for word, value in words.items() if word in uapi.IOCTLS[name].fields}
+            source = data[:size].ljust(size, b"\0") if name == "UFFDIO_COPY" else None
+            _, page = self._lab.locate(waits.address)
             outcome = self._uffd.ioctl(name, values, source=source, where="" if page is None else f"page {page}")
-            self._said = f"{outcome.call} → done"
         except IoctlError as error:
-            outcome, self._said = error, str(error)
+            return error, str(error)
         except UffdlabError as error:
-            self._said = str(error)
-        later(_PAUSE, self.refresh)
-        return outcome
+            return None, str(error)
+        return outcome, f"{outcome.call} → done"
+
+    def _tell(self, said: str) -> None:
+        self._said = said
+        later(_PAUSE, self._turn)
 
     def _asked(self, content: dict[str, Any]) -> None:
         super()._asked(content)
-        if "resolve" in content:
-            self.resolve(content["resolve"], content.get("touch"), str(content.get("data", "")).encode())
-        elif content.get("ask") == "look":
-            self.refresh()
+        action, touch = content.get("resolve"), content.get("touch")
+        if action in _ACTIONS:
+            data = str(content.get("data", "")).encode()
+            errand(lambda: self._sent(action, touch, data)[1], self._tell)
 
     # --- without a live kernel
 
@@ -280,14 +298,15 @@ class FaultLog(_export.Pictured, LiveWidget):
         return _drawings.faults("Faults", points, self._told())
 
     def static(self) -> str:
-        """Give the messages as an HTML table."""
+        """Give the touches that wait, the faults as a picture and the messages as an HTML table."""
         rows = [(f"{(when - (self._zero or 0)) / 1000:,.1f}", text) for when, text in self._kept]
         waits = "".join(f"<li>{html.escape(each['what'])} waits ({each['kind']})</li>" for each in self.waiting)
         table = html_table("Messages", ("at, µs", "message"), rows[-_SHOWN:], self._told())
-        return f"<ul>{waits}</ul>{table}" if waits else table
+        picture = self.picture()._repr_html_() if self._points else ""
+        return (f"<ul>{waits}</ul>" if waits else "") + picture + table
 
     def _told(self) -> str:
-        counts = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items())
+        counts = "; ".join(f"{count:,} {kind}" for kind, count in self.counts.items())
         return f"{self.total:,} message{'s' * (self.total > 1)}: {counts}" if counts else "no messages"
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -303,7 +322,7 @@ class FaultLog(_export.Pictured, LiveWidget):
         return _export.deliver(out.getvalue(), path)
 
     def fallback(self) -> dict[str, str]:
-        """Give the messages as a table."""
+        """Give what :meth:`static` gives."""
         return {"text/html": self.static()}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import html
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +12,11 @@ import traitlets
 from uffdlab.errors import IoctlError, UffdlabError, UsageError
 from uffdlab.uapi import IOCTLS
 from uffdlab.widgets import _calls
-from uffdlab.widgets._box import CodeBox, Said, preformatted
+from uffdlab.widgets._box import CodeBox, Said
 from uffdlab.widgets._live import LiveBox
+from uffdlab.widgets._sheet import Sheet, Sheeted
 from uffdlab.widgets._succession import counterpart, counterpart_userfaultfd
+from uffdlab.widgets._work import errand
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _WIDE: Any = {"description_width": "initial"}
 
 
-class IoctlPanel(LiveBox):
+class IoctlPanel(Sheeted, LiveBox):
     """A form for every ioctl of a userfaultfd, made from :data:`uffdlab.uapi.IOCTLS`.
 
     Parameters
@@ -61,7 +62,7 @@ class IoctlPanel(LiveBox):
     ) -> None:
         if ioctl not in IOCTLS:
             raise UsageError(f"{ioctl!r} is no ioctl of a userfaultfd; there are {', '.join(IOCTLS)}")
-        self._uffd, self._region, self._grid = uffd, region, grid
+        self._uffd, self._region, self._grid, self._sending = uffd, region, grid, False
         self._capabilities = region.lab.capabilities
         self.ioctl = ipywidgets.Dropdown(
             options=[(self._named(name), name) for name in IOCTLS], value=ioctl, description="ioctl", style=_WIDE
@@ -83,7 +84,7 @@ class IoctlPanel(LiveBox):
         self.ioctl.observe(self._chosen, "value")
         for each in (self.pages, self.bits, self.data):
             each.observe(self._changed, "value")
-        self.button.on_click(lambda _button: self.send_ioctl())
+        self.button.on_click(self._clicked)
         if grid is not None:
             grid.observe(self._selected, "selection")
             self._releases = (lambda: grid.unobserve(self._selected, "selection"),)
@@ -201,29 +202,53 @@ class IoctlPanel(LiveBox):
         IoctlResult, IoctlError or None
             The error has the errno explained; None if it could not be sent, `said` tells why.
         """
-        outcome: IoctlResult | IoctlError | None = None
         try:
-            call = self.call
-            source = None
-            if call.ioctl == "UFFDIO_COPY":
-                source = self.data.value.encode()[: call.length].ljust(call.length, b"\0")
-            outcome = self._uffd.ioctl(call.ioctl, call.values, source=source, where=call.where)
-            took = f"{outcome.took_ns / 1000:,.1f} µs"
-            self.said.text = f"{outcome.call} → done: {outcome.done:,} bytes in {took}"
-        except IoctlError as error:
-            outcome = error
-            done = f" ({error.done:,} bytes were done)" if error.done else ""
-            self.said.text = f"{error}{done}"
-        except UffdlabError as error:
-            self.said.text = str(error)
-        self.result = outcome
+            outcome, said = self._sent(self.call, self.data.value.encode())
+        except UsageError as error:
+            outcome, said = None, str(error)
+        self._came(outcome, said)
         return outcome
 
-    def static(self) -> str:
-        """Give the call as C and as Python, and what came back."""
-        came = f"<p>{html.escape(self.said.text)}</p>" if self.said.text else ""
-        head = f"<p>{html.escape(self.ioctl.value)}, {html.escape(self.call.where)}</p>"
-        return f"{head}{preformatted('as C', self.c.text)}{preformatted('as Python', self.python.text)}{came}"
+    def _clicked(self, _button: object) -> None:
+        # The kernel may take its time, so it is asked on another thread.  The button is not disabled meanwhile: that
+        # would take the keyboard's focus away.
+        if self._sending:
+            return
+        try:
+            call, data = self.call, self.data.value.encode()
+        except UsageError as error:
+            self._came(None, str(error))
+            return
+        self._sending = True
+        errand(lambda: self._sent(call, data), lambda came: self._came(*came))
+
+    def _sent(self, call: _calls.Call, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
+        source = data[: call.length].ljust(call.length, b"\0") if call.ioctl == "UFFDIO_COPY" else None
+        try:
+            outcome = self._uffd.ioctl(call.ioctl, call.values, source=source, where=call.where)
+        except IoctlError as error:
+            return error, f"{error} ({error.done:,} bytes were done)" if error.done else str(error)
+        except UffdlabError as error:
+            return None, str(error)
+        return outcome, f"{outcome.call} → done: {outcome.done:,} bytes in {outcome.took_ns / 1000:,.1f} µs"
+
+    def _came(self, outcome: IoctlResult | IoctlError | None, said: str) -> None:
+        self._sending = False
+        self.said.text, self.result = said, outcome
+
+    # --- without a live kernel
+
+    def sheet(self) -> Sheet:
+        """Give the form, the call as C and as Python, and what came back, as plain text."""
+        name = self.ioctl.value
+        rows = [("ioctl", self._named(name))]
+        if not self.pages.disabled:
+            rows.append(("pages", self.pages.value))
+        rows += [("mode, set" if box.value else "mode, not set", box.description) for box in self.modes.children]
+        rows += [(each.description, each.value) for each in self.more.children]
+        if self.said.text:
+            rows.append(("came back", self.said.text))
+        return Sheet(name, tuple(rows), (("as C", self.c.text), ("as Python", self.python.text)))
 
 
 def _range(text: str, pages: int) -> tuple[int, int]:

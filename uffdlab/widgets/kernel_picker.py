@@ -13,6 +13,7 @@ from uffdlab.kernels import catalogue
 from uffdlab.lab import Lab
 from uffdlab.widgets._box import LabBox, Said
 from uffdlab.widgets._loop import soon
+from uffdlab.widgets._sheet import Sheet, Sheeted
 from uffdlab.widgets._succession import Follower
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 _STEPS = 0.005  # of a part; smaller ones are not shown
 
 
-class KernelPicker(Follower, LabBox):
+class KernelPicker(Sheeted, Follower, LabBox):
     """A list of the kernels there are, and a button that boots a lab on the chosen one.
 
     Fetching, building and booting happen on a thread of their own; the notebook goes on meanwhile.
@@ -42,17 +43,20 @@ class KernelPicker(Follower, LabBox):
     lab = traitlets.Any(allow_none=True)
 
     def __init__(self, kernel: str = "6.1-series", **keywords: Any) -> None:
-        names = [entry.name for entry in catalogue.load()]
-        if kernel not in names:
-            names.append(kernel)
+        self._about = {entry.name: entry.about for entry in catalogue.load()}
+        self._about.setdefault(kernel, "not in the catalogue")
         style = {"description_width": "initial"}
-        self.kernel = ipywidgets.Dropdown(options=names, value=kernel, description="kernel", style=style)
+        self.kernel = ipywidgets.Dropdown(options=list(self._about), value=kernel, description="kernel", style=style)
         self.button = ipywidgets.Button(description="boot", button_style="primary", tooltip="boot a lab on this kernel")
         self.bar = ipywidgets.FloatProgress(value=0, min=0, max=1, layout={"visibility": "hidden"})
-        self.said = Said()
+        self.about, self.said = Said(text=self._about[kernel]), Said()
         self._open, self._thread = True, threading.Thread()
-        super().__init__([ipywidgets.HBox([self.kernel, self.button, self.bar]), self.said], **keywords)
+        super().__init__([ipywidgets.HBox([self.kernel, self.button, self.bar]), self.about, self.said], **keywords)
+        self.kernel.observe(self._chosen, "value")
         self.button.on_click(lambda _button: self.boot())
+
+    def _chosen(self, change: dict[str, Any]) -> None:
+        self.about.text = self._about[change["new"]]
 
     def boot(self) -> threading.Thread:
         """Boot a lab on the chosen kernel; `lab` is set when it is there.
@@ -64,7 +68,7 @@ class KernelPicker(Follower, LabBox):
         """
         if not self._thread.is_alive():
             name = str(self.kernel.value)
-            self.button.disabled = True
+            self.button.description = "boots …"  # and not disabled: that would take the keyboard's focus away
             self.bar.value, self.bar.layout.visibility = 0, "visible"
             self.said.text = f"{name} boots …"
             self._thread = threading.Thread(target=self._boot, args=(name,), name=f"boot {name}", daemon=True)
@@ -94,7 +98,7 @@ class KernelPicker(Follower, LabBox):
                 lab.close()
             return
         self.said.text = text
-        self.button.disabled, self.bar.layout.visibility = False, "hidden"
+        self.button.description, self.bar.layout.visibility = "boot", "hidden"
         if lab is not None:
             self.lab = lab
             self.follow_lab(lab.timeline)
@@ -108,9 +112,12 @@ class KernelPicker(Follower, LabBox):
         self.leave_lab()
         super().close()
 
-    def static(self) -> str:
-        """Say which kernel is chosen."""
-        return f"<p>{self.kernel.value}: {self.said.text or 'not booted'}</p>"
+    # --- without a live kernel
+
+    def sheet(self) -> Sheet:
+        """Give the kernels there are, which of them is chosen, and what became of it."""
+        rows = [(name, self._about[name]) for name in self.kernel.options]
+        return Sheet("Kernels", (*rows, ("chosen", f"{self.kernel.value}: {self.said.text or 'not booted'}")))
 
 
 class _Shown:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import functools
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets  # type: ignore[import-untyped]
@@ -10,18 +10,22 @@ import traitlets
 
 from uffdlab.errors import UffdlabError
 from uffdlab.uapi import FEATURES_SINCE, Feature, flag_names
-from uffdlab.widgets._box import Said, preformatted
+from uffdlab.widgets._box import Said
 from uffdlab.widgets._live import LiveBox
+from uffdlab.widgets._sheet import Sheet, Sheeted
 from uffdlab.widgets._succession import announce
+from uffdlab.widgets._work import Looks, errand
 from uffdlab.widgets.kernel_picker import KernelPicker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uffdlab.lab import Lab
 
 _TAIL = 15  # lines
 
 
-class LabPanel(LiveBox):
+class LabPanel(Sheeted, LiveBox):
     """One lab: its kernel, capabilities and console; buttons to start anew.
 
     Parameters
@@ -42,10 +46,18 @@ class LabPanel(LiveBox):
     def __init__(self, lab: Lab, **keywords: Any) -> None:
         self.facts = ipywidgets.HTML()
         self.said = Said()
-        self.target = self._button("new target", "end the target process and start a new one", self.restart_target)
-        self.back = self._button("reset", "put the lab back to where it began, on a new machine", self.reset)
-        self.look = self._button("look again", "read the state and the console again", self.refresh)
-        self.end = self._button("close", "end the machine", self.close_lab)
+        self._busy, self._sheet = False, Sheet("Lab", ())
+        self._looks = Looks(self._look, self._show, self._not_told)
+        self._closing = (self._looks.close,)
+        self.look = self._button("look again", "read the state and the console again", self._looks.ask)
+        self.target, self.back, self.end = (
+            self._button(name, tip, functools.partial(self._set_out, action, doing))
+            for name, tip, action, doing in (
+                ("new target", "end the target process and start a new one", self._new_target, "a new target starts …"),
+                ("reset", "put the lab back to where it began, on a new machine", self._anew, "a new machine starts …"),
+                ("close", "end the machine", self._end, "the machine ends …"),
+            )
+        )
         self.picker = KernelPicker(lab.kernel)
         buttons = ipywidgets.HBox([self.look, self.target, self.back, self.end], layout={"flex_flow": "row wrap"})
         super().__init__([self.facts, buttons, self.said, self.picker], **keywords)
@@ -55,56 +67,79 @@ class LabPanel(LiveBox):
         self.refresh()
 
     @staticmethod
-    def _button(name: str, tip: str, action: Any) -> ipywidgets.Button:
+    def _button(name: str, tip: str, action: Callable[[], object]) -> ipywidgets.Button:
         button = ipywidgets.Button(description=name, tooltip=tip)
         button.on_click(lambda _button: action())
         return button
+
+    def _set_out(self, action: Callable[[], str], doing: str) -> None:
+        # What takes its time is done on another thread, one thing at a time.
+        if not self._busy:
+            self._busy, self.said.text = True, doing
+            errand(action, self._came)
 
     def _booted(self, change: dict[str, Any]) -> None:
         # All widgets of the old one go over, this one among them; its machine is not needed any more.
         old = self.lab
         announce(old, change["new"])
-        old.close()
+        errand(old.close, lambda _nothing: None)
 
     def _go_over(self, lab: Lab) -> None:
         self.lab = lab
         self.said.text = "a new machine runs"
-        self.refresh()
+        self._looks.forget()
+        self._looks.ask()
 
     def _has_ended(self) -> None:
-        self.refresh()
+        self._looks.ask()
 
     def restart_target(self) -> None:
         """End the target process, with its regions and userfaultfds, and start a new one."""
+        self._came(self._new_target())
+
+    def _new_target(self) -> str:
         try:
             self.lab.restart_target()
-            self.said.text = "a new target process runs; map new regions"
         except UffdlabError as error:
-            self.said.text = f"{error} — boot starts a new lab"
-        self.refresh()
+            return f"{error} — boot starts a new lab"
+        return "a new target process runs; map new regions"
 
     def reset(self) -> None:
         """Put the lab back to where it began, whatever has become of it; the widgets of this lab go on with it."""
+        self._came(self._anew())
+
+    def _anew(self) -> str:
         try:
             self.lab.reset()
         except UffdlabError as error:
-            self.said.text = f"{error} — boot starts a new lab"
-            self.refresh()
-        else:
-            announce(self.lab, self.lab)
+            return f"{error} — boot starts a new lab"
+        announce(self.lab, self.lab)
+        return "a new machine runs"
 
     def close_lab(self) -> None:
         """End the machine."""
+        self._came(self._end())
+
+    def _end(self) -> str:
         self.lab.close()
-        self.said.text = "this lab is closed; boot starts a new one"
-        self.refresh()
+        return "this lab is closed; boot starts a new one"
+
+    def _came(self, said: str) -> None:
+        self._busy, self.said.text = False, said
+        self._looks.ask()
+
+    # --- what is shown
 
     def refresh(self) -> None:
         """Read the state and the console again."""
-        self.facts.value = self.static()
+        self._looks.now()
 
-    def static(self) -> str:
-        """Give the facts and the console's last lines as HTML."""
+    def catch_up(self) -> None:
+        """Show now what is on its way."""
+        if self._looks.busy:
+            self.refresh()
+
+    def _look(self) -> Sheet:
         lab = self.lab
         rows = [("lab", repr(lab))]
         try:
@@ -121,9 +156,16 @@ class LabPanel(LiveBox):
                 ("lacks", flag_names(lacks, Feature).replace("|", ", ") if lacks else "none of those known here"),
                 ("witnesses", ", ".join(lab.witnesses)),
             ]
-        body = "".join(
-            f'<tr><th scope="row" style="text-align:left">{html.escape(name)}</th><td>{html.escape(text)}</td></tr>'
-            for name, text in rows
-        )
         tail = "\n".join(lab.console.splitlines()[-_TAIL:])
-        return f"<table>{body}</table>{preformatted('console, the last lines', tail)}"
+        return Sheet("Lab", tuple(rows), (("console, the last lines", tail or "nothing was written yet"),))
+
+    def _show(self, sheet: Sheet) -> None:
+        self._sheet = sheet
+        self.facts.value = sheet.html()
+
+    def _not_told(self, error: Exception) -> None:
+        self._show(Sheet("Lab", (("state", str(error)),)))
+
+    def sheet(self) -> Sheet:
+        """Give the facts and the console's last lines as plain text."""
+        return self._sheet

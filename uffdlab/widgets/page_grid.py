@@ -16,6 +16,7 @@ from uffdlab.widgets._live import LiveWidget
 from uffdlab.widgets._loop import later, soon
 from uffdlab.widgets._source import css, javascript
 from uffdlab.widgets._succession import counterpart
+from uffdlab.widgets._work import Looks
 
 if TYPE_CHECKING:
     import os
@@ -81,8 +82,11 @@ class PageGrid(_export.Pictured, LiveWidget):
         self._numbers: NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._source: Mapping | PageRange | None = None
         self._region: Region | None = None
-        self._refreshing = self._due = self._stale = False
+        self._due = self._stale = False
+        self._live_ns = -1
         self._taken: Snapshot | None = None
+        self._looks = Looks(self._look, self._show_live, self._is_gone)
+        self._closing = (self._looks.close,)
         self._snapshot, self._earlier = snapshot, before
         super().__init__(**keywords)
         self.cursor = snapshot.first
@@ -191,6 +195,8 @@ class PageGrid(_export.Pictured, LiveWidget):
         """
         lab = _mapping_of(region).lab
         self._has_ended()
+        self._looks.forget()
+        self._live_ns = -1
         self._source, self._region = region, _region_of(region)
         self._releases = (lab.timeline.listen(self._happened),)
         self.follow_lab(lab.timeline)
@@ -200,6 +206,7 @@ class PageGrid(_export.Pictured, LiveWidget):
     def unfollow(self) -> None:
         """Follow nothing any more."""
         self._has_ended()
+        self._looks.forget()
         self.leave_lab()
         self._source = self._region = None
 
@@ -223,7 +230,7 @@ class PageGrid(_export.Pictured, LiveWidget):
     def _happened(self, entry: Any) -> None:
         # On any thread.  A snapshot that somebody else has taken is shown, not taken again.
         if entry.kind == "snapshot":
-            if self._refreshing or not self._is_of_these(entry.what):
+            if self._looks.here or not self._is_of_these(entry.what):
                 return
             self._taken = entry.what
         elif entry.kind in _SEEN:
@@ -243,14 +250,16 @@ class PageGrid(_export.Pictured, LiveWidget):
         if not self._releases:
             return
         if self._stale:
-            self.refresh()
+            self._stale = False
+            self._looks.ask()
         elif self._taken is not None:
             self._show_live(self._taken)
 
     def catch_up(self) -> None:
         """Show now what has happened."""
-        if self._due:
-            self._catch_up()
+        if self._releases and (self._due or self._looks.busy):
+            self._due = False
+            self.refresh()
 
     def _is_of_these(self, taken: Snapshot) -> bool:
         here = self._snapshot
@@ -258,24 +267,27 @@ class PageGrid(_export.Pictured, LiveWidget):
 
     def refresh(self) -> None:
         """Take a snapshot of the region that is followed and show it."""
+        if self._source is not None:
+            self._stale = False
+            self._looks.now()
+
+    def _look(self) -> Snapshot | None:
         source = self._source
-        if source is None:
-            return
-        self._stale, self._refreshing = False, True
-        try:
-            taken = source.snapshot()
-        except Exception as error:  # noqa: BLE001 - the lab may be gone in any way; say so and stop
+        return None if source is None else source.snapshot()
+
+    def _is_gone(self, error: Exception) -> None:
+        # The lab may be gone in any way; say so and stop.
+        if self._releases:
             self._has_ended()
             self.ended = str(error)
-            return
-        finally:
-            self._refreshing = False
-        self._show_live(taken)
 
-    def _show_live(self, taken: Snapshot) -> None:
+    def _show_live(self, taken: Snapshot | None) -> None:
+        # Two threads may have looked: the later look counts.
         self._taken = None
-        before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
-        self.show(taken, before)
+        if taken is not None and taken.time_ns >= self._live_ns:
+            self._live_ns = taken.time_ns
+            before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
+            self.show(taken, before)
 
     # --- what the page asks
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets  # type: ignore[import-untyped]
 
 from uffdlab import pte
-from uffdlab.errors import UffdlabError, WitnessError
+from uffdlab.errors import WitnessError
 from uffdlab.widgets import _drawings, _export
 from uffdlab.widgets._bitfield import bitfield, meanings
 from uffdlab.widgets._live import LiveBox
 from uffdlab.widgets._loop import later, soon
 from uffdlab.widgets._succession import counterpart
+from uffdlab.widgets._work import Looks
 
 if TYPE_CHECKING:
     import os
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from uffdlab.region import Region
     from uffdlab.timeline import Entry
     from uffdlab.widgets.page_grid import PageGrid
+
+    _Seen = tuple[tuple[str, Sequence[pte.Bit]], str]  # an entry's caption and bits, and all as HTML
 
 _PAUSE = 0.15  # s
 _NEWS = ("ioctl", "touch")
@@ -50,12 +53,14 @@ class PteInspector(_export.Pictured, LiveBox):
     def __init__(self, region: Region, *, grid: PageGrid | None = None, page: int = 0, **keywords: Any) -> None:
         first = region[page].first  # refuses a page that is not there
         self._region, self._due = region, False
+        self._looks = Looks(self._look, self._show, self._not_told)
+        self._closing = (self._looks.close,)
         self._entry: tuple[str, Sequence[pte.Bit]] = "no entry was seen yet", ()
         style = {"description_width": "initial"}
         self.page = ipywidgets.BoundedIntText(value=first, min=0, max=region.pages - 1, description="page", style=style)
         self.said = ipywidgets.HTML()
         super().__init__([self.page, self.said], **keywords)
-        self.page.observe(self.refresh, "value")
+        self.page.observe(self._turn, "value")
         if grid is not None:
             grid.observe(self._moved, "cursor")
             self._releases = (lambda: grid.unobserve(self._moved, "cursor"),)
@@ -77,6 +82,7 @@ class PteInspector(_export.Pictured, LiveBox):
         self._listening = None
 
     def _go_over(self, lab: Lab) -> None:
+        self._looks.forget()
         self._region = counterpart(self._region, lab)
         self._listen()
 
@@ -92,46 +98,52 @@ class PteInspector(_export.Pictured, LiveBox):
     def _happened(self, entry: Entry) -> None:
         if entry.kind in _NEWS and not self._due:
             self._due = True
-            soon(lambda: later(_PAUSE, self.refresh))
+            soon(lambda: later(_PAUSE, self._turn))
 
     def catch_up(self) -> None:
         """Show now what has happened."""
-        if self._due:
+        if self._due or self._looks.busy:
             self.refresh()
 
-    def refresh(self, _change: object = None) -> None:
+    def refresh(self) -> None:
         """Walk to the page anew."""
         self._due = False
-        if self.comm is None:
-            return
-        try:
-            self.said.value = self._walked()
-        except WitnessError:
-            self.said.value = self._asked_of_a_witness()
-        except UffdlabError as error:
-            self.said.value = f"<p>{html.escape(str(error))}</p>"
+        self._looks.now()
 
-    def _walked(self) -> str:
+    def _turn(self, _change: object = None) -> None:
+        # The lab is asked on another thread.
+        self._due = False
+        self._looks.ask()
+
+    def _look(self) -> _Seen:
+        try:
+            return self._walked()
+        except WitnessError:
+            return self._asked_of_a_witness()
+
+    def _show(self, seen: _Seen) -> None:
+        self._entry, self.said.value = seen
+
+    def _not_told(self, error: Exception) -> None:
+        self.said.value = f"<p>{html.escape(str(error))}</p>"
+
+    def _walked(self) -> _Seen:
         walks = self._region.walk(self.page.value)
-        parts = []
+        parts, entry = [], self._entry
         for walk in walks[:1]:
             leaf = walk.leaf
-            self._entry = f"{walk.what or hex(walk.address)}: {leaf.name} {leaf.word:#018x}", walk.bits()
-            parts += [bitfield(*self._entry), meanings(walk.bits())]
+            entry = f"{walk.what or hex(walk.address)}: {leaf.name} {leaf.word:#018x}", walk.bits()
+            parts += [bitfield(*entry), meanings(walk.bits())]
         around = '<div style="overflow-x:auto;line-height:1.5" tabindex="0" role="group" aria-label="page tables">'
-        return f"{''.join(parts)}{around}{walks._repr_html_()}</div>"
+        return entry, f"{''.join(parts)}{around}{walks._repr_html_()}</div>"
 
-    def _asked_of_a_witness(self) -> str:
+    def _asked_of_a_witness(self) -> _Seen:
         # Where the host cannot see the guest's memory there are no tables to walk.
-        try:
-            one = self._region.lab.snapshot(self._region[self.page.value])
-        except UffdlabError as error:
-            return f"<p>{html.escape(str(error))}</p>"
+        one = self._region.lab.snapshot(self._region[self.page.value])
         word, level = int(one.words[0]), int(one.levels[0])
         bits = pte.explain(one.form, word, level)
         caption = f"page {one.first} of {one.region}, seen by {one.witness}: {word:#018x}"
-        self._entry = caption, bits
-        return bitfield(caption, bits) + meanings(bits)
+        return (caption, bits), bitfield(caption, bits) + meanings(bits)
 
     def static(self) -> str:
         """Give the bit field and the walks as HTML."""

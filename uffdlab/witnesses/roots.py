@@ -6,6 +6,7 @@ walk from it to that address ends at a page that holds the beacon.
 
 from __future__ import annotations
 
+import threading
 import time
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -50,6 +51,7 @@ class RootFinder:
         self._kick = kick
         self._patience = patience
         self._root: Root | None = None
+        self._finding = threading.Lock()
 
     def root(self) -> Root:
         """Give the target's root, verified now.
@@ -59,15 +61,16 @@ class RootFinder:
         WitnessError
             There is none, or the processors use a paging mode that is not known here.
         """
-        if self._root is not None:
-            # The kernel may be moving the beacon's page just now: look more than once before doubting the root.
-            for _ in range(_BEACON_LOOKS):
-                if self.holds(self._root):
-                    return self._root
-                time.sleep(0.001)
-            self._root = None
-        self._root = self._find()
-        return self._root
+        with self._finding:  # one at a time keeps the target spinning
+            if self._root is not None:
+                # The kernel may be moving the beacon's page just now: look more than once before doubting the root.
+                for _ in range(_BEACON_LOOKS):
+                    if self.holds(self._root):
+                        return self._root
+                    time.sleep(0.001)
+                self._root = None
+            self._root = self._find()
+            return self._root
 
     def holds(self, root: Root) -> bool:
         """Tell whether the beacon lies under this root now."""

@@ -1,0 +1,64 @@
+"""Pictures one below the other, as one."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.image import imread, imsave
+
+from uffdlab.errors import UsageError
+from uffdlab.figures import Picture
+
+_GAP = 10.0  # points
+_PIXELS = 200 / 72  # to a point, as Picture writes them
+
+
+class Stack(Picture):
+    """Several pictures, the first on top; their texts one after the other."""
+
+    def __init__(self, pictures: Sequence[Picture]) -> None:
+        if not pictures:
+            raise UsageError("there are no pictures to put together")
+        super().__init__(pictures[0].figure, "\n".join(picture.alt for picture in pictures))
+        self._pictures = tuple(pictures)
+
+    def _written(self, form: str) -> bytes:
+        if form == "svg":
+            return self._svg().encode()
+        if form == "png":
+            return self._png()
+        raise UsageError("pictures put together are written as .png or .svg")
+
+    def _png(self) -> bytes:
+        images = [np.atleast_3d(imread(io.BytesIO(picture.png()), format="png"))[..., :3] for picture in self._pictures]
+        wide, gap = max(image.shape[1] for image in images), round(_GAP * _PIXELS)
+        high = sum(image.shape[0] + gap for image in images) - gap
+        whole, at = np.ones((high, wide, 3)), 0
+        for image in images:
+            whole[at : at + image.shape[0], : image.shape[1]] = image
+            at += image.shape[0] + gap
+        out = io.BytesIO()
+        imsave(out, whole, format="png", metadata={"Description": self.alt})
+        return out.getvalue()
+
+    def _svg(self) -> str:
+        body, at, wide = "", 0.0, 0.0
+        for number, picture in enumerate(self._pictures):
+            text = picture.svg()
+            text = text[text.index("<svg") :]
+            width, height = (float(re.search(rf'{name}="([\d.]+)pt"', text)[1]) for name in ("width", "height"))  # type: ignore[index]
+            # What one picture refers to must not be found in another.
+            text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>p{number}-", text)
+            head, rest = text.split(">", 1)
+            # The sizes are in points, and so is the room around it.
+            body += re.sub(r'="([\d.]+)pt"', r'="\1"', head).replace("<svg", f'<svg x="0" y="{at:g}"', 1) + f">{rest}"
+            at, wide = at + height + _GAP, max(wide, width)
+        size = f'width="{wide:g}pt" height="{at - _GAP:g}pt" viewBox="0 0 {wide:g} {at - _GAP:g}"'
+        return (
+            '<?xml version="1.0" encoding="utf-8" standalone="no"?>\n'
+            f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" {size}>\n'
+            f'<rect width="100%" height="100%" fill="#FFFFFF"/>\n{body}</svg>\n'
+        )
