@@ -15,7 +15,7 @@ import pytest
 from tiny_kernel import elf
 
 from uffdlab import errors
-from uffdlab.kernels import versions
+from uffdlab.kernels import host, versions
 from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.catalogue import load
 from uffdlab.kernels.progress import Silent
@@ -70,6 +70,19 @@ def test_cached_needs_neither_archive_nor_tree(lab):
     shutil.rmtree(lab.tree)
     lab.archive.versions.clear()
     assert get(lab, "tiny-base") == kernel
+
+
+def test_cached_needs_no_compiler(lab, monkeypatch, tmp_path):
+    kernel = get(lab, "tiny-base")
+    two = lab.toml.parent / "two.patch"
+    get(lab, "tiny-two")
+    two.write_text(two.read_text() + "\n")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert host.toolchain() == ""
+    assert get(lab, "tiny-base") == kernel
+    assert lab.supply().find("tiny-two") is None
+    with pytest.raises(errors.HostUnsupported, match="missing gcc"):
+        get(lab, "tiny-two")
 
 
 def test_a_damaged_note_of_the_version_is_made_anew(lab):

@@ -132,6 +132,14 @@ class Cache:
                 return kernel
         return None
 
+    def find_made_of(self, name: str, made_of: str) -> Kernel | None:
+        """Give the newest finished kernel that is made of this, whatever its key; see :func:`keys.made_of`."""
+        for kernel in self.finished(name):
+            with contextlib.suppress(OSError, ValueError):
+                if json.loads((kernel.image.parent / "kernel.json").read_text()).get("made_of") == made_of:
+                    return self.find(name, kernel.key)
+        return None
+
     def finished(self, name: str) -> list[Kernel]:
         """Give every finished kernel of this name, the newest first."""
         found = []
@@ -142,14 +150,17 @@ class Cache:
                     found.append((folder.stat().st_mtime, _kernel(folder, record)))
         return [kernel for _, kernel in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
-    def publish(self, made: Path, kernel: Kernel) -> Kernel:
+    def publish(self, made: Path, kernel: Kernel, made_of: str = "") -> Kernel:
         """Turn the folder `made`, on the same file system, into the finished `kernel`, whose files lie in it.
+
+        `made_of` is what :meth:`find_made_of` finds it by.
 
         The rename is what makes it finished. Call it with a lock held that nobody shares who makes the same kernel.
         """
         record = {
             "name": kernel.name,
             "key": kernel.key,
+            "made_of": made_of,
             "release": kernel.release,
             "image": kernel.image.name,
             "size": kernel.image.stat().st_size,

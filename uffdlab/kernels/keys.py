@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 def key_of(entry: Entry, found: Resolved) -> str:
     """Hash everything that goes into a kernel, hexadecimal."""
+    inputs = _inputs(entry, found)
+    return _hash(inputs | {"toolchain": host.toolchain()} if isinstance(entry, Built) else inputs)
+
+
+def made_of(entry: Entry, found: Resolved) -> str:
+    """Hash what a kernel is made of, whichever compiler made it, hexadecimal."""
+    return _hash(_inputs(entry, found))
+
+
+def _inputs(entry: Entry, found: Resolved) -> dict[str, object]:
     inputs: dict[str, object] = {"debs": [(deb.package, deb.version, deb.sha256) for deb in found.debs]}
     if isinstance(entry, Built):
         inputs |= {
@@ -25,11 +35,10 @@ def key_of(entry: Entry, found: Resolved) -> str:
             "patches": _digests(entry.patches),
             "config": _digests(entry.config),
             "localversion": entry.localversion,
-            "toolchain": host.toolchain(),
         } | ({"image": entry.image} if entry.image != "vmlinux" else {})
     else:
         inputs["recipe"] = image.RECIPE
-    return _hash(inputs)
+    return inputs
 
 
 def source_key(entry: Built, found: Resolved) -> str:

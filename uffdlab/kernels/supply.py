@@ -14,7 +14,7 @@ from uffdlab.kernels import build, catalogue, host, image, reader, sizes
 from uffdlab.kernels.apt import Archive, DebianArchive
 from uffdlab.kernels.cache import Cache, Kernel, discard, write_atomically
 from uffdlab.kernels.catalogue import Built, Catalogue, Entry, Packaged, Source
-from uffdlab.kernels.keys import key_of
+from uffdlab.kernels.keys import key_of, made_of
 from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.sources import Sources
 from uffdlab.kernels.versions import Versions
@@ -22,6 +22,7 @@ from uffdlab.kernels.versions import Versions
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from uffdlab.kernels.apt import Resolved
     from uffdlab.kernels.progress import Progress
     from uffdlab.kernels.sizes import Sizes
     from uffdlab.kernels.tree import Tree
@@ -277,13 +278,14 @@ class Supply:
             tree.switch_to(entry.patches, entry.name)
             log = self._cache.log(entry.name)
             release = build.build(entry, tree, log, progress, (held.lock,))
-            return self._publish_build(entry, tree, key_of(entry, found), release, log)
+            return self._publish_build(entry, tree, found, release, log)
 
-    def _publish_build(self, entry: Built, tree: Tree, key: str, release: str, log: Path) -> Kernel:
+    def _publish_build(self, entry: Built, tree: Tree, found: Resolved, release: str, log: Path) -> Kernel:
         out = tree.folder / "out"
         discard(out)
         out.mkdir()
         try:
+            key = key_of(entry, found)
             made = Kernel(entry.name, out / entry.image, release, key, out / "config", out / "build.log")
             where = "arch/x86/boot/bzImage" if entry.image == "bzImage" else entry.image
             shutil.copy(tree.objects / where, made.image)
@@ -297,7 +299,7 @@ class Supply:
             shutil.copy(log, out / "build.log")
             with contextlib.suppress(KernelError):  # before 6.1 there is no list of what is linked
                 (out / sizes.FILE).write_bytes(sizes.dump(sizes.measure(tree.objects, entry.name)))
-            kernel = self._cache.publish(out, made)
+            kernel = self._cache.publish(out, made, made_of(entry, found))
         finally:
             discard(out)
         log.unlink()
@@ -305,7 +307,12 @@ class Supply:
 
     def _cached(self, entry: Entry) -> Kernel | None:
         found = self._versions.remembered(entry)
-        return self._cache.find(entry.name, key_of(entry, found)) if found else None
+        if found is None:
+            return None
+        if isinstance(entry, Built) and not host.toolchain():
+            # Nothing could be built here, so it does not matter with which compiler the one that is here was.
+            return self._cache.find_made_of(entry.name, made_of(entry, found))
+        return self._cache.find(entry.name, key_of(entry, found))
 
 
 def _why(refresh: bool) -> str:
