@@ -16,16 +16,17 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TREE = click.Path(exists=True, path_type=Path)
+_STDIN = Path("/dev/stdin")
 _FAILED = 125  # as for every kernel that cannot be had
 
 
 @click.command("am")
-@click.argument("mail", type=_FILE)
+@click.argument("mail", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--on", required=True, help="The kernel to put it on, one that is built here.")
 @click.option("--as", "name", required=True, help="The new kernel's name.")
 @click.option("--allow-unplaced", is_flag=True, help="Go on without the hunks that have no place.")
 def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
-    """Make a kernel of the patches in MAIL: a mail, an mbox, or a page copied from an archive.
+    """Make a kernel of the patches in MAIL: a mail, an mbox, or a page copied from an archive; - is standard input.
 
     They are tried as they are. Where they are quoted, have lost their white space, or were made for another tree, each
     hunk is fitted by what it says; the list tells which were placed, which guessed, and which have no place.
@@ -33,19 +34,10 @@ def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
     from uffdlab.kernels.user import UserKernels  # noqa: PLC0415 - so that `uffdlab --help` is fast
 
     try:
-        made = UserKernels().am(mail, on, name, allow_unplaced=allow_unplaced)
+        made = UserKernels().am(_STDIN if str(mail) == "-" else mail, on, name, allow_unplaced=allow_unplaced)
     except UffdlabError as error:
         _fail(error)
-    for patch in made:
-        click.echo(f"{patch.name}: " + ("fitted" if patch.reports else "applies as it is"))
-        for report in patch.reports:
-            click.echo(f"  {report}")
-    count = {
-        verdict: sum(report.placement.verdict == verdict for patch in made for report in patch.reports)
-        for verdict in ("placed", "guessed", "unplaced")
-    }
-    if any(count.values()):
-        click.echo(", ".join(f"{number} {verdict}" for verdict, number in count.items()))
+    click.echo(str(made))
     click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")
 
 

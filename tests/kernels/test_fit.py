@@ -94,7 +94,7 @@ def strip(patch: str, mark: str = "> > ") -> str:
 
 
 def fitted(old: str, mail: str) -> tuple[str, list[str], list[str]]:
-    [message] = read(mail.encode(), "mail")
+    [message] = read(mail.encode(), "mail").messages
     [file] = message.files
     lines, placements = fit(old.splitlines(), file.hunks)
     return (
@@ -197,9 +197,21 @@ def test_any_file_any_diff(old, new, mark):
         with pytest.raises(PatchError):
             read(patch.encode(), "mail")
         return
-    [message] = read(strip(patch, mark).encode(), "mail")
+    [message] = read(strip(patch, mark).encode(), "mail").messages
     lines, placements = fit(old, message.files[0].hunks)
     assert {placement.verdict for placement in placements} == {"placed"}
     assert [fold(line) for line in lines] == [fold(line) for line in new]
     # With its white space there, it comes out to the letter.
-    assert fit(old, read(patch.encode(), "mail")[0].files[0].hunks)[0] == new
+    assert fit(old, read(patch.encode(), "mail").messages[0].files[0].hunks)[0] == new
+
+
+def test_the_search_has_an_end():
+    lines = [f"\tline {number};" for number in range(3000)]
+    body = "".join(f" \tlin {number};\n" for number in range(1500))
+    patch = f"--- a/x\n+++ b/x\n@@ -1,1500 +1,1501 @@\n{body}+\tx;\n@@ -9,1 +9,1 @@\n-\tline 9;\n+\ty;\n"
+    hunks = read(patch.encode(), "mail").messages[0].files[0].hunks
+    made, placements = fit(lines, hunks)
+    assert [each.verdict for each in placements] == ["unplaced", "placed"]
+    assert "more than 1000 lines" in placements[0].why
+    assert made[9] == "\ty;"
+    assert {each.why for each in fit(lines, hunks, until=0)[1]} == {"the time to look for it was over"}

@@ -48,6 +48,10 @@ def everything(folder) -> dict[str, tuple[bytes, int]]:
     }
 
 
+def everything_in(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
 def get(user, lab, name="mine"):
     return Supply(user.load(), lab.cache, lab.archive).get(name, progress=Silent())
 
@@ -91,6 +95,17 @@ def test_an_edit_compiles_what_depends_on_it(user, lab, mine):
     third = get(user, lab)
     assert compiled(third) == ["fs/fourth.o"]
     assert b"other" not in third.image.read_bytes()
+
+
+def test_names_that_are_no_text(user, lab, mine):
+    for name in (b"mm/\xe9t\xe9.h", "mm/Größe.h".encode(), b"mm/two\nlines.h", b"mm/end\r"):
+        (mine / os.fsdecode(name)).write_text(f"/* {name} */\n")
+    (mine / "mm/points").symlink_to(os.fsdecode(b"\xe9t\xe9.h"))
+    user.add("mine", on=mine)
+    get(user, lab)
+    copy = next(lab.cache.folder.glob("trees/*/source-copy"))
+    assert everything_in(copy / "mm") == everything_in(mine / "mm") - {"minor.o"}
+    assert (copy / "mm/points").read_text() == (mine / "mm/points").read_text()
 
 
 def test_an_edit_within_the_clocks_grain_is_seen(mine, tmp_path):
@@ -197,6 +212,14 @@ def no_kernel(path):
     (path / "Makefile").write_text("")
 
 
+def ignored(path):
+    """As one who unpacks Debian's linux-source and makes a repository of it."""
+    tiny_kernel.write_tree(path)
+    (path / ".gitignore").write_text("*.o\n/*\n!/debian/\n")
+    git(path, "init", "-q")
+    git(path, "add", "-A")
+
+
 def built_in(path):
     tiny_kernel.write_tree(path)
     (path / ".config").write_text("")
@@ -209,6 +232,10 @@ def built_in(path):
         (other_tar, "is no source of a kernel with userfaultfd: it has no Makefile"),
         (no_kernel, "is no source of a kernel with userfaultfd: it has no Kconfig"),
         (built_in, "a kernel was built in it"),
+        (
+            ignored,
+            "nor would add Kconfig, Makefile, arch/x86/Makefile, mm/userfaultfd.c: an ignore rule",
+        ),
         (lambda path: None, "cannot be read"),
     ],
 )

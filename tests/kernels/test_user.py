@@ -94,7 +94,7 @@ def test_on_a_kernel_of_the_users(user, file):
 
 def test_am_fits_a_quoted_mail(user, lab, file):
     mail = file("mail", QUOTED)
-    [made] = user.am(mail, "tiny-base", "from-mail")
+    [made] = user.am(mail, "tiny-base", "from-mail").patches
     assert [str(report).split()[2:4] for report in made.reports] == [["6", "placed"]]
     assert b"+\tif (MODE)\n+\t\treturn 2 * MODE;\n+\treturn 0;\n }" in made.text
     assert mail.read_text() == QUOTED
@@ -104,7 +104,7 @@ def test_am_fits_a_quoted_mail(user, lab, file):
 
 
 def test_am_takes_what_applies_as_it_is(user, file):
-    [made] = user.am(file("mail", tiny_kernel.PATCH), "tiny-base", "new")
+    [made] = user.am(file("mail", tiny_kernel.PATCH), "tiny-base", "new").patches
     assert made.reports == ()
     assert made.text.endswith(tiny_kernel.PATCH[tiny_kernel.PATCH.index("\n---") :].encode())
 
@@ -134,11 +134,44 @@ def test_am_adds_and_deletes_files(user, lab, file):
     assert not (source / "mm/other.c").exists()
 
 
+def test_am_renames(user, lab, file):
+    quoted = "".join(
+        f"> {line}\n"
+        for line in (
+            *("diff --git a/mm/other.c b/mm/renamed.c", "rename from mm/other.c", "rename to mm/renamed.c"),
+            *("--- a/mm/other.c", "+++ b/mm/renamed.c", "@@ -1,4 +1,4 @@"),
+            *("int other(void)", "{", "- return 2;", "+ return 3;", "}"),
+            *("diff --git a/fs/third.c b/mm/third.c", "rename from fs/third.c", "rename to mm/third.c"),
+        )
+    )
+    [made] = user.am(file("mail", quoted), "tiny-base", "new").patches
+    assert [report.placement.verdict for report in made.reports] == ["placed", "placed"]
+    Supply(user.load(), lab.cache, lab.archive).get("new")
+    source = next(lab.tree.glob("source-*"))
+    assert not (source / "mm/other.c").exists()
+    assert not (source / "fs/third.c").exists()
+    assert (source / "mm/renamed.c").read_text() == "int other(void)\n{\n\treturn 3;\n}\n"
+    assert (source / "mm/third.c").read_text() == tiny_kernel.FILES["fs/third.c"]
+
+
+def test_am_tells_what_it_cannot_do(user, file):
+    mail = QUOTED + "> diff --git a/x.png b/x.png\n> new file mode 100644\n> GIT binary patch\n> literal 1\n> Rc\n"
+    with pytest.raises(PatchError, match=r"unplaced  x.png: it is binary\n1 placed, 0 guessed, 1 unplaced\n1 of 2"):
+        user.am(file("mail", mail), "tiny-base", "new")
+
+
+@pytest.mark.parametrize("subject", ['a "quote" \\ and', "one \x7f\x01 more", "\U0001f600 fun", "ü" * 5000])
+def test_any_subject_can_be_listed(user, file, subject):
+    user.am(file("mail", QUOTED.replace("mm: minor faults", subject)), "tiny-base", "new")
+    assert len(user.load()["new"].about) < 200
+    assert user.load()["new"].about.isprintable()
+
+
 def test_unplaced_hunks_stop_it_unless_told(user, file):
-    with pytest.raises(PatchError, match=r"mail line +\d+ +unplaced +mm/gone.c: the tree has no mm/gone.c\n1 of 2"):
+    with pytest.raises(PatchError, match=r"mail line +\d+ +unplaced +mm/gone.c: the tree has no mm/gone.c\n.*\n1 of 2"):
         user.am(file("mail", MISFIT), "tiny-base", "new")
     assert kept(user) == []
-    [made] = user.am(file("mail", MISFIT), "tiny-base", "new", allow_unplaced=True)
+    [made] = user.am(file("mail", MISFIT), "tiny-base", "new", allow_unplaced=True).patches
     assert made.unplaced == 1
 
 

@@ -5,25 +5,30 @@ from __future__ import annotations
 import difflib
 import re
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import PatchError
 from uffdlab.kernels import mail
-from uffdlab.kernels.fit import Placement, fit
+from uffdlab.kernels.fit import DEADLINE, Placement, fit
+from uffdlab.kernels.hunks import Hunk
 from uffdlab.kernels.process import ChildTimeout, run
-from uffdlab.kernels.tree import touched_paths
+from uffdlab.kernels.tree import is_inside, touched_paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from uffdlab.kernels.mail import FileDiff, Message
+    from uffdlab.kernels.hunks import FileDiff
+    from uffdlab.kernels.mail import Message
 
     Files = dict[PurePosixPath, bytes | None]
 
 _PATCH_DEADLINE = 60.0  # s
 _WORDS_OF_NAME = 52  # letters, as git format-patch has it
+_TITLE = 120  # letters
+_MOST_LISTED = 500  # hunks
 
 
 @dataclass(frozen=True)
@@ -66,13 +71,39 @@ class Fitted:
         return sum(report.placement.verdict == "unplaced" for report in self.reports)
 
 
-def patches_of(data: bytes, name: str, read: Callable[[Iterable[PurePosixPath]], Files]) -> list[Fitted]:
+@dataclass(frozen=True)
+class Port:
+    """What became of a mail.
+
+    Attributes
+    ----------
+    patches : tuple of Fitted
+        In the order in which they apply.
+    notes : tuple of str
+        What of the mail was left out, and what is missing in it.
+    """
+
+    patches: tuple[Fitted, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = list(self.notes)
+        for patch in self.patches:
+            lines.append(f"{patch.name}: " + ("fitted" if patch.reports else "applies as it is"))
+            lines += [f"  {line}" for line in _listed(patch.reports).split("\n") if line]
+        verdicts = [report.placement.verdict for patch in self.patches for report in patch.reports]
+        if verdicts:
+            lines.append(", ".join(f"{verdicts.count(each)} {each}" for each in ("placed", "guessed", "unplaced")))
+        return "\n".join(lines)
+
+
+def patches_of(data: bytes, name: str, read: Callable[[Iterable[PurePosixPath]], Files]) -> Port:
     """Fit every patch of a mail, an mbox or an archive's page to a tree, one on the other.
 
     Parameters
     ----------
     data : bytes
-        The mail.
+        The mail; an mbox may be packed with gzip.
     name : str
         What to call it in messages.
     read : callable
@@ -83,26 +114,32 @@ def patches_of(data: bytes, name: str, read: Callable[[Iterable[PurePosixPath]],
     PatchError
         It holds no patch, one that names files outside the tree, or one of which no hunk has a place there.
     """
-    messages = mail.read(data, name)
-    paths = {path for message in messages for diff in message.files for path in _paths(diff, name)}
-    files = read(sorted(paths))
+    box = mail.read(data, name)
+    files = read(sorted({path for message in box.messages for diff in message.files for path in _paths(diff, name)}))
     made = []
-    for number, message in enumerate(messages, 1):
-        title = re.sub(r"\[[^\]]*\]\s*|(?:Re|RE): *", "", message.subject).strip()
+    until = time.monotonic() + DEADLINE
+    for number, message in enumerate(box.messages, 1):
+        title = _title(message.subject)
         words = re.sub(r"[^A-Za-z0-9_.]+", "-", title).strip("-.")
         file_name = f"{number:04}-{words[:_WORDS_OF_NAME].strip('-.') or 'patch'}.patch"
         text = _as_it_is(message, files)
         reports: list[Report] = []
         if text is None:
-            text, reports = _fitted(message, files, name)
+            text, reports = _fitted(message, files, name, until)
         made.append(Fitted(title, file_name, text, tuple(reports)))
-    return made
+    return Port(tuple(made), box.notes)
+
+
+def _title(subject: str) -> str:
+    plain = "".join(letter if letter.isprintable() else " " for letter in subject)
+    plain = re.sub(r"\[[^\]]*\]\s*|(?:Re|Fwd?|AW): *", "", plain, flags=re.IGNORECASE).strip()
+    return plain if len(plain) <= _TITLE else plain[: _TITLE - 1] + "…"
 
 
 def _paths(diff: FileDiff, name: str) -> Iterator[PurePosixPath]:
     for text in {diff.old, diff.new} - {None}:
         path = PurePosixPath(text or "")
-        if not path.parts or path.is_absolute() or ".." in path.parts:
+        if not is_inside(path):
             raise PatchError(
                 f"{name} touches {text!r}, which is not a path inside the tree like a/mm/userfaultfd.c", patch=name
             )
@@ -145,28 +182,38 @@ def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _fitted(message: Message, files: Files, name: str) -> tuple[bytes, list[Report]]:
+def _fitted(message: Message, files: Files, name: str, until: float) -> tuple[bytes, list[Report]]:
     reports: list[Report] = []
     diffs = []
     for diff in message.files:
         new = PurePosixPath(diff.new or diff.old or "")
         old = PurePosixPath(diff.old or diff.new or "")
+        header = Hunk(diff.line, 0, "", ())
         before = files[old]
         if before is None and diff.old is not None:
-            reports += [Report(new, Placement(hunk, "unplaced", 0, f"the tree has no {old}")) for hunk in diff.hunks]
+            why = f"the tree has no {old}"
+            reports += [Report(new, Placement(hunk, "unplaced", 0, why)) for hunk in diff.hunks or (header,)]
+            continue
+        if diff.beside == "binary":
+            reports.append(Report(new, Placement(header, "unplaced", 0, "it is binary")))
+            continue
+        if diff.beside == "mode" and not diff.hunks:
+            reports.append(Report(new, Placement(header, "guessed", 0, "its mode is left as it is")))
             continue
         text = (before or b"").decode("utf-8", "surrogateescape")
         whole = text.endswith("\n") or not text
-        lines, placements = fit(text.removesuffix("\n").split("\n") if text else [], diff.hunks)
+        lines, placements = fit(text.removesuffix("\n").split("\n") if text else [], diff.hunks, until)
         reports += [Report(new, placement) for placement in placements]
         after = "\n".join(lines) + ("\n" if whole and lines else "")
-        if after != text:
+        if after != text or old != new:
             files[old] = None if diff.new is None or old != new else files[old]
             files[new] = None if diff.new is None else after.encode("utf-8", "surrogateescape")
             diffs.append(_diff(old, new, text, after, exists=before is not None, stays=diff.new is not None))
+        if not diff.hunks:
+            reports.append(Report(new, Placement(header, "placed", 0, f"it was {old}")))
     if not diffs:
         raise PatchError(
-            f"no hunk of {name} has a place in this tree:\n" + "\n".join(map(str, reports)) + "\n"
+            f"no hunk of {name} has a place in this tree:\n" + _listed(reports) + "\n"
             "Is it a patch for another tree, or in this one already? Choose the kernel it was made for with --on",
             patch=name,
         )
@@ -182,6 +229,8 @@ def _diff(old: PurePosixPath, new: PurePosixPath, before: str, after: str, *, ex
         head.append("new file mode 100644")
     elif not stays:
         head.append("deleted file mode 100644")
+    elif old != new:
+        head += [f"rename from {old}", f"rename to {new}"]
     body = difflib.unified_diff(
         _lines(before),
         _lines(after),
@@ -190,6 +239,11 @@ def _diff(old: PurePosixPath, new: PurePosixPath, before: str, after: str, *, ex
     )
     ended = [line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in body]
     return "\n".join(head) + "\n" + "".join(ended)
+
+
+def _listed(reports: Sequence[Report]) -> str:
+    more = len(reports) - _MOST_LISTED
+    return "\n".join([*map(str, reports[:_MOST_LISTED]), *([f"… and {more} more hunks"] if more > 0 else [])])
 
 
 def _lines(text: str) -> list[str]:

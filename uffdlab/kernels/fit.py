@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,15 @@ from uffdlab.kernels.tokens import change_as, fold
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from uffdlab.kernels.mail import Hunk
+    from uffdlab.kernels.hunks import Hunk
 
+DEADLINE = 120.0  # s for a whole mail
 _WINDOW = 600  # lines before and after the expected one in which a hunk that differs is looked for
 _TOLERANCE = 0.4  # differences for each line of the hunk
 _ANCHORS = 2  # lines of some length that must be the same
 _ANCHOR = 4  # letters
+_LONGEST = 1000  # lines of a hunk that is looked for where it differs; the work grows with their square
+_RIVALS_SHOWN = 8
 _OTHER = 1.2  # cost of a line that differs; one more or one less costs 1
 
 
@@ -43,19 +47,22 @@ class _Spot:
         return min(line for line in self.lines if line is not None)
 
 
-def fit(lines: Sequence[str], hunks: Sequence[Hunk]) -> tuple[list[str], list[Placement]]:
+def fit(lines: Sequence[str], hunks: Sequence[Hunk], until: float | None = None) -> tuple[list[str], list[Placement]]:
     """Apply what hunks have a place, in their order.
 
     Parameters
     ----------
     lines : sequence of str
         The file, without line ends.
+    until : float, optional
+        When to give up, by time.monotonic(); by default `DEADLINE` seconds from now.
 
     Returns
     -------
     tuple
         The new lines, and what became of each hunk.
     """
+    until = time.monotonic() + DEADLINE if until is None else until
     folded = [fold(line) for line in lines]
     made: list[str] = []
     done = 0  # lines of the old file that are in `made`
@@ -63,7 +70,8 @@ def fit(lines: Sequence[str], hunks: Sequence[Hunk]) -> tuple[list[str], list[Pl
     placements = []
     for hunk in hunks:
         expected = hunk.start - 1 + drift
-        spot = _place(lines, folded, hunk, done, expected)
+        late = "the time to look for it was over" if time.monotonic() > until else None
+        spot = late or _place(lines, folded, hunk, done, expected)
         if isinstance(spot, str):
             placements.append(Placement(hunk, "unplaced", 0, spot))
             continue
@@ -135,6 +143,8 @@ def _nearly(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, exp
     # The alignment with the fewest differences. The lines that the patch removes must be there, or be the same change
     # in a line that is like it.
     rows = _rows(hunk)
+    if len(rows) > _LONGEST:
+        return f"no place in the file is the same, and it has more than {_LONGEST} lines"
     low = max(floor, expected - _WINDOW)
     high = max(low, min(len(lines), expected + len(rows) + _WINDOW))
     costs, steps = _align(rows, lines[low:high], folded[low:high])
@@ -145,9 +155,9 @@ def _nearly(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, exp
     rivals = [j for j in ends if costs[j] <= best and abs(j - ends[0]) > len(rows)]
     inside = [j for j in (ends[0], *rivals) if _in_section(folded, low + j - 1, hunk)]
     if rivals and len(inside) != 1:
-        return f"{len(rivals) + 1} places are as much like it as each other, at lines " + ", ".join(
-            str(low + j) for j in sorted([ends[0], *rivals])
-        )
+        at = [str(low + j) for j in sorted([ends[0], *rivals])]
+        more = ["…"] if len(at) > _RIVALS_SHOWN else []
+        return f"{len(at)} places are as much like it as each other, at lines " + ", ".join(at[:_RIVALS_SHOWN] + more)
     found = _trace(steps, inside[0] if rivals else ends[0], low)
     same = [
         row.text for row, line in zip(rows, found, strict=True) if line is not None and folded[line] == fold(row.text)

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -18,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from uffdlab.errors import SourceError
 from uffdlab.kernels.apt import Deb, Resolved
 from uffdlab.kernels.cache import write_atomically
-from uffdlab.kernels.process import ChildTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -102,7 +102,7 @@ def copy(path: Path, found: Found, tree: Tree, progress: Progress) -> None:
         tree.put(PurePosixPath(name), None)
     for count, name in enumerate(written):
         what = found.files[name]
-        data = what[1:].encode() if what[0] == "l" else (path / name).read_bytes()
+        data = os.fsencode(what[1:]) if what[0] == "l" else (path / name).read_bytes()
         if what[0] != "l" and hashlib.sha256(data).hexdigest() != what[1:]:
             raise SourceError(f"{path / name} changed while it was read: try again")
         tree.put(PurePosixPath(name), data, kind=what[0])
@@ -132,19 +132,30 @@ def _names(path: Path) -> list[str]:
 
 def _known_to_git(path: Path) -> list[str]:
     # What git tracks, and what is new and not ignored; nothing that a build in the tree left.
-    command = ["git", "-c", f"safe.directory={path}", "-C", str(path), "ls-files", "-z", "-co", "--exclude-standard"]
-    said: list[str] = []
+    options = ["-c", f"safe.directory={path}", "-c", "core.fsmonitor=false", "-C", str(path)]
     try:
-        status, _ = run(
-            command, deadline=_LIST_DEADLINE, env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, on_line=said.append
+        done = subprocess.run(
+            ["git", *options, "ls-files", "-z", "-co", "--exclude-standard"],
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_LIST_DEADLINE,
+            check=False,
         )
     except FileNotFoundError as error:
         raise SourceError(f"{path} is in git, and there is no git here (Debian: git) to ask what is in it") from error
-    except ChildTimeout:
-        status, said = 1, [f"not finished after {_LIST_DEADLINE:.0f} s"]
-    if status:
-        raise SourceError(f"git ls-files in {path} ended with {status}: {' '.join(said).strip()}")
-    return [name for name in "\n".join(said).split("\0") if name.strip()]
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(f"git ls-files in {path} had not finished after {_LIST_DEADLINE:.0f} s") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise SourceError(f"git ls-files in {path} ended with {done.returncode}: {said}")
+    names = [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
+    if ignored := sorted(set(_MARKS).difference(names)):
+        raise SourceError(
+            f"{path} is in git, which neither tracks nor would add {', '.join(ignored)}: an ignore rule leaves it "
+            "out, as the .gitignore of Debian's linux-source does. `git add --force --all` there, or give a tarball"
+        )
+    return names
 
 
 def _read(path: Path, names: Iterable[str], memo: Path) -> Found:

@@ -33,8 +33,9 @@ _COMPRESSED = {
     b"BZh": "--bzip2",
     b"\x28\xb5\x2f\xfd": "--zstd",
 }
+_NAME_MAX = 255  # bytes, as every file system has it
 _HUNKS_SHOWN = 4000  # characters
-_HUNK = re.compile(r"@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_HUNK = re.compile(r"@@ -\d+(?:,(\d{1,9}))? \+\d+(?:,(\d{1,9}))? @@")
 _HEADER = re.compile(r"(?:--- |\+\+\+ |rename from |rename to |copy from |copy to )([^\t\n]+)")
 
 
@@ -155,7 +156,7 @@ class Tree:
             target = self.source / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
-            target.symlink_to(data.decode())
+            target.symlink_to(os.fsdecode(data))
         else:
             target = pristine if pristine.exists() or absent.exists() else self.source / path
             if target.is_symlink():
@@ -325,7 +326,7 @@ def touched_paths(patch: Path, kernel: str = "") -> set[PurePosixPath]:
     paths = set()
     for name in _names(patch):
         inside = PurePosixPath(*PurePosixPath(name).parts[1:])
-        if name.startswith("/") or ".." in inside.parts or not inside.parts:
+        if name.startswith("/") or not is_inside(inside):
             raise PatchError(
                 f"{kernel}: {patch} touches {name}, which is not a path inside the tree like a/mm/userfaultfd.c: "
                 "make the patch with `git format-patch` or `diff -u a/… b/…`",
@@ -340,6 +341,15 @@ def touched_paths(patch: Path, kernel: str = "") -> set[PurePosixPath]:
             patch=str(patch),
         )
     return paths
+
+
+def is_inside(path: PurePosixPath) -> bool:
+    """Tell whether this can be the path of a file inside a tree."""
+    return (
+        bool(path.parts)
+        and not path.is_absolute()
+        and all(part != ".." and "\0" not in part and len(os.fsencode(part)) <= _NAME_MAX for part in path.parts)
+    )
 
 
 def _is_in(path: PurePosixPath, parts: Iterable[str]) -> bool:

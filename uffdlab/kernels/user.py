@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from uffdlab.errors import KernelError, PatchError, UnknownKernel, UsageError
 from uffdlab.kernels import catalogue
-from uffdlab.kernels.am import Fitted, patches_of
+from uffdlab.kernels.am import Port, patches_of
 from uffdlab.kernels.build import turned_off
 from uffdlab.kernels.cache import discard, locked_file, slug, write_atomically
 from uffdlab.kernels.catalogue import Built
+from uffdlab.kernels.mail import SIZE
 from uffdlab.kernels.supply import Supply
 from uffdlab.kernels.tree import touched_paths
 
@@ -108,7 +109,7 @@ class UserKernels:
         about = about or (f"{on} with {more}" if more else str(on))
         self._add(name, numbered, on, about, config)
 
-    def am(self, mail: Path, on: str, name: str, *, allow_unplaced: bool = False) -> list[Fitted]:
+    def am(self, mail: Path, on: str, name: str, *, allow_unplaced: bool = False) -> Port:
         """Add a kernel: that of another, with the patches that a mail holds; give what became of them.
 
         Raises
@@ -120,7 +121,8 @@ class UserKernels:
         kernels = self.load()
         self._free(name, kernels)
         try:
-            data = mail.read_bytes()
+            with mail.open("rb") as file:
+                data = file.read(SIZE + 1)
         except OSError as error:
             raise PatchError(
                 f"{mail}: {error.strerror}: give the file of a mail or an mbox", patch=str(mail)
@@ -128,19 +130,18 @@ class UserKernels:
         supply = self._supply(kernels)
         entry = supply.built(on, "to patch")
         made = patches_of(data, str(mail), lambda paths: supply.sources.read(entry, paths))
-        unplaced = sum(patch.unplaced for patch in made)
+        unplaced = sum(patch.unplaced for patch in made.patches)
         if unplaced and not allow_unplaced:
-            lines = [str(report) for patch in made for report in patch.reports]
+            hunks = sum(len(patch.reports) for patch in made.patches)
             raise PatchError(
-                "\n".join(lines)
-                + f"\n{unplaced} of {len(lines)} hunks of {mail} have no place in {on}; {name} was not added. "
+                f"{made}\n{unplaced} of {hunks} hunks of {mail} have no place in {on}; {name} was not added. "
                 "Choose the kernel it was made for with --on, or leave these hunks out with --allow-unplaced",
                 kernel=name,
                 patch=str(mail),
             )
-        title = made[0].title or mail.name
-        about = f"{on} with {title}" + (f" and {len(made) - 1} more" if len(made) > 1 else "")
-        self._add(name, {patch.name: patch.text for patch in made}, on, about, None)
+        title, more = made.patches[0].title or mail.name, len(made.patches) - 1
+        about = f"{on} with {title}" + (f" and {more} more" if more else "")
+        self._add(name, {patch.name: patch.text for patch in made.patches}, on, about, None)
         return made
 
     def remove(self, name: str) -> bool:
@@ -254,7 +255,8 @@ def _text(path: Path, kernel: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text)  # a JSON string is a TOML basic string
+    # A JSON string is a TOML basic string, but for DEL, and for letters beyond 0xffff if they are escaped.
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _section(text: str, name: str) -> tuple[int, int] | None:
