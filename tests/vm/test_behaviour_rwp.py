@@ -88,8 +88,9 @@ def test_rwp_async(region, asynchronous):
 def test_rwp_pagemap(region, asynchronous):
     """PAGEMAP_SCAN tells the pages that were accessed from those that were not."""
     region[: PAGES // 2].sweep().result()
-    accessed = region.snapshot("scan").lacks(State.UFFD_WP)
-    assert accessed.tolist() == [True, True, False, False]
+    seen = region.snapshot("scan")
+    assert seen.lacks(State.UFFD_WP).tolist() == [True, True, False, False]
+    assert seen.has(State.ACCESSED).tolist() == [True, True, False, False]
 
 
 @on_all
@@ -165,6 +166,7 @@ def test_rwp_swap_cow(lab, region, uffd):
         region.page_out()
     except UsageError as error:
         pytest.skip(f"{lab.kernel}: {error}")
+    assert region.snapshot("pagemap").has(State.SWAPPED | State.UFFD_WP).all()
     with lab.fork():
         touch = region.write(1, 5)
         assert uffd.read_fault().rwp

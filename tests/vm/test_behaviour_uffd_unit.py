@@ -1,10 +1,11 @@
 """What the kernel's own uffd-unit-tests check, through the client, and where they do not look: the page's bits."""
 
 import errno
+import itertools
 
 import pytest
 
-from uffdlab.errors import FaultUnresolved, NoMessage
+from uffdlab.errors import AgentError, FaultUnresolved, NoMessage
 from uffdlab.lab import Lab
 from uffdlab.messages import Fork, Remap, Remove, Unmap
 from uffdlab.pte import State
@@ -40,17 +41,22 @@ def bits(snapshot):
 
 @pytest.mark.parametrize("memory", ALL)
 def test_register_ioctls(lab, region, memory):
-    """REGISTER tells which ioctls a range can be resolved with."""
+    """REGISTER tells which ioctls a range can be resolved with, for each combination of modes."""
+    combinations = [modes for count in (1, 2, 3) for modes in itertools.combinations(("missing", "wp", "minor"), count)]
     with lab.userfaultfd() as uffd:
-        offered = uffd.register(region, "missing", "wp").words["ioctls"]
-        for name in ("UFFDIO_COPY", "UFFDIO_WAKE", "UFFDIO_WRITEPROTECT"):
-            assert offered >> IOCTLS[name].nr & 1, name
-        assert bool(offered >> IOCTLS["UFFDIO_ZEROPAGE"].nr & 1) is ("hugetlb" not in memory)
-        if memory in WITH_A_PAGE_CACHE:
+        none = {"start": region.start, "len": region.length, "mode": 0}
+        assert uffd.ioctl("UFFDIO_REGISTER", none, check=False).errno == errno.EINVAL
+        for modes in combinations:
+            result = uffd.register(region, *modes, check=False)
+            if "minor" in modes and memory == "anon":
+                assert result.errno == errno.EINVAL, modes
+                continue
+            offered = {name for name, ioctl in IOCTLS.items() if result.words["ioctls"] >> ioctl.nr & 1}
+            assert {"UFFDIO_COPY", "UFFDIO_WAKE"} <= offered, modes
+            assert ("UFFDIO_WRITEPROTECT" in offered) is ("wp" in modes), modes
+            assert ("UFFDIO_CONTINUE" in offered) is ("minor" in modes), modes
+            assert ("UFFDIO_ZEROPAGE" in offered) is ("hugetlb" not in memory), modes
             uffd.unregister(region)
-            assert uffd.register(region, "minor").words["ioctls"] >> IOCTLS["UFFDIO_CONTINUE"].nr & 1
-        else:
-            assert memory.endswith("private") or uffd.register(region, "minor", check=False).errno == errno.EINVAL
 
 
 @pytest.mark.parametrize("memory", ALL)
@@ -144,6 +150,37 @@ def test_wp_fork(lab, region, events, features):
 
 
 @pytest.mark.parametrize("memory", ALL)
+@pytest.mark.parametrize("events", [False, True], ids=["wp-fork", "wp-fork-with-event"])
+def test_wp_fork_of_pages_that_are_not_mapped(lab, region, events, features):
+    """The mark outlives swap-out and MADV_DONTNEED of a file's page, and comes to the child as ever."""
+    region.fill(1)
+    dropped = region.memory not in {"anon", "shmem-private"}
+    if not dropped:
+        try:
+            lab.call("agent.swap_on")
+        except AgentError as error:
+            pytest.skip(f"{lab.kernel}: {error}")
+    with lab.userfaultfd(features(Feature.EVENT_FORK if events else Feature(0))) as uffd:
+        uffd.register(region, "wp")
+        uffd.writeprotect(region)
+        region.madvise("dontneed" if dropped else "pageout")
+        before = region.snapshot("pagemap")
+        assert before.has(State.UFFD_WP).all()
+        assert before.lacks(State.PRESENT).all()
+        with lab.fork() as child:
+            assert child.snapshot(region).has(State.UFFD_WP).tolist() == [events] * PAGES
+            if events:
+                uffd.wait_for(Fork).userfaultfd.close()
+        assert region.snapshot("pagemap").has(State.UFFD_WP).all()
+        uffd.writeprotect(region, wp=False)
+        assert region.snapshot("pagemap").lacks(State.UFFD_WP).all()
+        region.write(1, 9).result()
+        assert bits(region.snapshot("pagemap"))[1] == (True, False)
+        if region.memory != "hugetlb-private":  # there MADV_DONTNEED has thrown the content away
+            assert [region.read(page).result() for page in range(PAGES)] == [1, 9, 3, 4]
+
+
+@pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("events", [False, True], ids=["wp-fork-pin", "wp-fork-pin-with-event"])
 def test_wp_fork_pin(lab, region, features, events):
     """Pages that get_user_pages has come to are copied early at fork; the mark goes with them, or does not, as ever."""
@@ -167,19 +204,31 @@ def test_wp_fork_pin(lab, region, features, events):
 
 @pytest.mark.parametrize("memory", ALL)
 def test_wp_unpopulated(lab, region, needs, memory, features):
+    """A marker where no page is: set, unset, dropped, read through and written to."""
     needs("WP_UNPOPULATED")
     with lab.userfaultfd(features(Feature.WP_UNPOPULATED)) as uffd:
         uffd.register(region, "wp")
-        uffd.writeprotect(region[:2])
-        assert bits(region.snapshot("pagemap")) == [(False, True)] * 2 + [(False, False)] * 2
-        region.read(0).outcome()
-        touch = region.write(1, 5)
-        assert uffd.read_fault().wp
-        uffd.writeprotect(region[1], wp=False)
-        touch.result()
-        region[0].madvise("dontneed")
-        expected = memory != "anon"  # the marker of a file page stays when the page is dropped from the mapping
-        assert region[0].snapshot("pagemap").has(State.UFFD_WP)[0] == expected
+        uffd.writeprotect(region)
+        assert bits(region.snapshot("pagemap")) == [(False, True)] * PAGES
+        uffd.writeprotect(region[3], wp=False)
+        region[2].madvise("dontneed")
+        stays = memory != "anon"  # of a file the marker stays when the page is dropped from the mapping
+        assert bits(region.snapshot("pagemap")) == [(False, True)] * 2 + [(False, stays), (False, False)]
+        region.write(3, 5).result()
+        if not stays:
+            region.write(2, 5).result()
+            assert bits(region[2].snapshot("pagemap")) == [(True, False)]
+        assert region.read(0).result() == 0
+        assert bits(region[0].snapshot()) == [(True, True)]
+        assert region[0].snapshot().lacks(State.WRITABLE).all()
+        for page in (0, 1):  # one where a page of zeroes was read, one that is not there
+            touch = region.write(page, 5)
+            fault = uffd.read_fault()
+            assert (fault.page, fault.wp, fault.write) == (page, True, True)
+            uffd.writeprotect(region[page], wp=False)
+            touch.result()
+        assert [region.read(page).result() for page in (0, 1, 3)] == [5, 5, 5]
+        assert region.snapshot("pagemap").has(State.UFFD_WP).sum() == (1 if stays else 0)
 
 
 @pytest.mark.parametrize("memory", WITH_A_PAGE_CACHE)
@@ -207,39 +256,62 @@ def test_minor(lab, region, wp, needs):
             uffd.read_fault(timeout=0.05)
 
 
-@pytest.mark.parametrize("memory", ["shmem-thp"])
-def test_minor_collapse(lab, memory):
-    """MADV_COLLAPSE makes one huge page of what CONTINUE maps then; never under a registered range of missing pages."""
+@pytest.mark.parametrize("memory", ["shmem", "shmem-thp"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_minor_collapse(lab, memory, when):
+    """MADV_COLLAPSE maps nothing behind a handler's back, and keeps what CONTINUE has mapped."""
     region = lab.map(pages=512, memory=memory)
     region.alias.fill(1)
     with lab.userfaultfd() as uffd:
         uffd.register(region, "minor")
-        collapsed = region.alias.madvise("collapse", check=False)
+        if when == "after":
+            uffd.continue_(region)
+        collapsed = (region.alias if when == "before" else region).madvise("collapse", check=False)
         if not collapsed.ok:
             region.unmap()
             pytest.skip(f"{lab.kernel}: MADV_COLLAPSE came back with errno {collapsed.errno}")
-        touch = region.read(100)
-        assert uffd.read_fault().minor
-        assert region.snapshot().lacks(State.PRESENT).all()  # nothing was mapped behind the handler's back
-        uffd.continue_(region)
-        assert touch.result() == 101
+        if when == "before":
+            touch = region.read(100)
+            assert uffd.read_fault().minor
+            assert region.snapshot().lacks(State.PRESENT).all()
+            uffd.continue_(region)
+            assert touch.result() == 101
+        assert region.sweep().result() == sum(range(1, 513))
+        assert region.snapshot().has(State.PRESENT).all()
+        assert set(region.alias.snapshot().levels) == {2}
+        with pytest.raises(NoMessage):
+            uffd.read_fault(timeout=0.05)
     region.unmap()
+
+
+def sigbus_at(touch, region, page):
+    outcome = touch.outcome()
+    assert (outcome.signal, outcome.signal_code) == ("SIGBUS", 2)
+    assert outcome.signal_address - region[page].start in range(region.page_size)
 
 
 @pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("wp", [False, True], ids=["sigbus", "sigbus-wp"])
 def test_sigbus(lab, region, wp, features):
-    with lab.userfaultfd(features(Feature.SIGBUS)) as uffd:
+    """Every fault is a SIGBUS, also a child's, and none is told; each is resolved as if it were."""
+    with lab.userfaultfd(features(Feature.SIGBUS, Feature.EVENT_FORK)) as uffd:
+        uffd.register(region, "missing", *(["wp"] if wp else []))
+        sigbus_at(region.write(1), region, 1)
+        uffd.copy(region[1], b"\x07", wp=wp)
+        assert region.read(1).result() == 7
+        assert bits(region[1].snapshot("pagemap")) == [(True, wp)]
         if wp:
-            region.fill(1)
-            uffd.register(region, "wp")
-            uffd.writeprotect(region)
-            assert region.read(1).result() == 2
-        else:
-            uffd.register(region, "missing")
-        outcome = region.write(1).outcome()
-        assert (outcome.signal, outcome.signal_code) == ("SIGBUS", 2)
-        assert outcome.signal_address - region[1].start in range(region.page_size)
+            sigbus_at(region.write(1), region, 1)
+            uffd.writeprotect(region[1], wp=False)
+        region.write(1, 8).result()
+        with lab.fork() as child:
+            forked = uffd.wait_for(Fork).userfaultfd
+            sigbus_at(region.write(2, by=child), region, 2)
+            forked.copy(region[2], b"\x05")
+            assert region.read(2, by=child).result() == 5
+            with pytest.raises(NoMessage):
+                forked.read_fault(timeout=0.05)
+            forked.close()
         with pytest.raises(NoMessage):
             uffd.read_fault(timeout=0.05)
 
@@ -265,6 +337,33 @@ def test_events(lab, memory, wp, features):
     region.unmap()
     assert uffd.wait_for(Unmap).start in (before, moved.to)
     uffd.close()
+
+
+@pytest.mark.parametrize("memory", ALL)
+@pytest.mark.parametrize("wp", [False, True], ids=["events", "events-wp"])
+def test_events_bring_the_faults_of_a_child(lab, region, wp, features):
+    """Each page of a child faults once at the userfaultfd that came with the FORK event, and once more if protected."""
+    with lab.userfaultfd(features(EVENTS)) as uffd:
+        uffd.register(region, "missing", *(["wp"] if wp else []))
+        with lab.fork() as child:
+            forked = uffd.wait_for(Fork).userfaultfd
+            for page in range(PAGES):
+                touch = region.write(page, 9, by=child)
+                fault = forked.read_fault()
+                assert (fault.page, fault.missing, fault.write) == (page, True, True)
+                forked.copy(region[page], bytes([page]), wp=wp)
+                if wp:
+                    assert forked.read_fault().wp
+                    assert child.snapshot(region[page]).has(State.UFFD_WP).all()
+                    forked.writeprotect(region[page], wp=False)
+                touch.result()
+                assert region.read(page, by=child).result() == 9
+            with pytest.raises(NoMessage):
+                forked.read_fault(timeout=0.05)
+            forked.close()
+        assert region.snapshot("pagemap").lacks(State.PRESENT).all()  # the parent's page tables are its own
+        with pytest.raises(NoMessage):
+            uffd.read_fault(timeout=0.05)
 
 
 @pytest.mark.parametrize("memory", ALL)
