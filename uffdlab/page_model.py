@@ -42,6 +42,7 @@ class Model:
         self.file: list[int | None] = [None] * pages
         self.told: list[str] = []
         self._clean: set[int] = set()  # pages of the file that were only ever read
+        self._perhaps: set[int] = set()  # of these: what may be a hole yet, as nobody knows how huge a page came
         self._one_mapping = True  # to the kernel too: nothing was done yet to a part of it that splits it
 
     def span(self, op: Op) -> range:
@@ -66,11 +67,10 @@ class Model:
     def agrees(self, number: int, seen: Seen) -> bool:
         """Tell whether a page was seen as it should be, and take over what was left to the kernel."""
         page = self.pages[number]
-        if self.rules.huge and not (page.entry or page.modes or page.wp or page.poisoned):
-            page.mapped = page.own = None  # khugepaged may have filled a hole
-            page.content = 0
         if self.rules.huge and not self.rules.file:
             seen = replace(seen, file=None)  # pagemap of 6.1 calls the huge zero page a file's
+        if seen.present and page.mapped is None:
+            self._perhaps.discard(number)
         return page.agrees(seen)
 
     # --- ioctls
@@ -87,6 +87,9 @@ class Model:
         return "EINVAL" if refused else "ok"
 
     def _copy(self, op: Op) -> str:
+        if self._perhaps & set(self.span(op)):
+            return SKIP
+
         def one(number: int, page: Page) -> str:
             taken = self.file[number] is not None if self.rules.shared else page.entry
             refused = self._refused(page, op) or ("EEXIST" if taken else "")
@@ -97,6 +100,9 @@ class Model:
         return self._each(op, one)
 
     def _zeropage(self, op: Op) -> str:
+        if self._perhaps & set(self.span(op)):
+            return SKIP
+
         def one(number: int, page: Page) -> str:
             if not page.modes:
                 return "ENOENT"
@@ -116,6 +122,9 @@ class Model:
         return self._each(op, one)
 
     def _continue(self, op: Op) -> str:
+        if self._perhaps & set(self.span(op)):
+            return SKIP
+
         def one(number: int, page: Page) -> str:
             refused = self._refused(page, op) or ("" if self.rules.file else "EINVAL")
             if refused:
@@ -252,6 +261,8 @@ class Model:
         page = self.pages[number]
         if page.poisoned:
             return "SIGBUS"
+        if number in self._perhaps and not page.entry and page.modes & (MISSING | MINOR):
+            return SKIP
         found = page.mapped
         if not page.entry:
             waits = self._fault_file(number, write=write) if self.rules.file else self._fault_anon(number, write=write)
@@ -289,7 +300,7 @@ class Model:
         if content is None and self.rules.hugetlb and not self.rules.shared:
             page.own, page.content = True, 0  # not the file's
             return ""
-        if content is None:
+        if content is None or number in self._perhaps:
             self._fill_hole(number)
         if write and not self.rules.shared:
             page.own, page.content = True, self.file[number] or 0
@@ -303,9 +314,6 @@ class Model:
             if each.entry or each.wp or each.poisoned or not may(each):
                 continue
             if self.rules.file:
-                # A huge page fills the holes of the file too.
-                if self.file[number] is None and self.rules.huge:
-                    self._fill_hole(number)
                 each.mapped = None if self.file[number] is not None else False
             else:
                 each.mapped = each.own = None
@@ -343,6 +351,9 @@ class Model:
         for page in self.pages:
             if page.own:
                 page.maybe_mapped()
+            elif not page.modes and not page.poisoned:
+                page.mapped = page.own = None
+                page.content = 0
         return ANY
 
     def _mprotect(self, op: Op) -> str:
@@ -373,7 +384,8 @@ class Model:
     def child(self) -> Model:
         """Give the model of a child that was forked just now: its own page tables, the same file."""
         child = Model(replace(self.rules, events=False), 0)
-        child.file, child._clean, child._one_mapping = self.file, self._clean, self._one_mapping
+        child.file, child._clean, child._perhaps = self.file, self._clean, self._perhaps
+        child._one_mapping = self._one_mapping
         for each in self.pages:
             page = copy.copy(each)
             page.may_write = None
@@ -382,8 +394,9 @@ class Model:
             if self.rules.shared and not page.modes & (WP | RWP):
                 page.drop()  # fork leaves it to a fault of the child
                 page.poisoned = False
-            elif not page.own and page.mapped:
+            elif page.mapped and (page.zero or not page.own):
                 page.mapped = None  # copied if there is, or was, a page of its own in the mapping
+                page.own = None if page.zero else page.own
             child.pages.append(page)
         return child
 
@@ -397,16 +410,15 @@ class Model:
         return "ok"
 
     def _alias_fault(self, number: int) -> None:
-        if self.file[number] is None:
-            for each in range(len(self.file)) if self.rules.huge else (number,):
-                if self.file[each] is None:
-                    self._fill_hole(each)
+        if self.file[number] is None or number in self._perhaps:
+            self._fill_hole(number)
 
     def _alias_remove(self, op: Op) -> str:
         page = self.pages[op.page]
         self._tear(range(op.page, op.page + 1))
         self.file[op.page] = None
         self._clean.discard(op.page)
+        self._perhaps.discard(op.page)
         if self.rules.hugetlb:
             page.drop()  # a copy of its own, too
             page.poisoned = False
@@ -417,12 +429,19 @@ class Model:
     # --- how
 
     def _fill_hole(self, number: int) -> None:
+        if self.rules.huge:  # by a page that is as huge as the kernel likes
+            holes = {each for each, content in enumerate(self.file) if content is None}
+            self._perhaps |= holes
+            self._clean |= holes
+            self.file[:] = [content or 0 for content in self.file]
         self.file[number] = 0
         self._clean.add(number)
+        self._perhaps.discard(number)
 
     def _put_in_file(self, number: int, value: int) -> None:
         self.file[number] = value
         self._clean.discard(number)
+        self._perhaps.discard(number)
 
     def _tell(self, span: range, *messages: str) -> None:
         if self.rules.events and any(self.pages[number].modes for number in span):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import random
 import sys
 import time
@@ -11,11 +12,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from uffdlab.agent.memory import MEMORY
-from uffdlab.errors import AgentError, UsageError
+from uffdlab.errors import AgentError, UffdlabError, UsageError
 from uffdlab.page_rules import Op, Rules
 from uffdlab.pte import State
 from uffdlab.random_ops import random_ops
-from uffdlab.random_player import Disagreement, Player, swap_on
+from uffdlab.random_player import Disagreement, Player
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
@@ -27,6 +28,8 @@ MEMORIES: Final = (
     "anon", "shmem", "hugetlb", "shmem-private", "hugetlb-private", "thp", "anon-shared", "tmpfs", "tmpfs-private",
     "shmem-thp",
 )  # fmt: skip
+_KHUGEPAGED: Final = "/sys/kernel/mm/transparent_hugepage/khugepaged"
+_NEVER_MS: Final = (1 << 32) - 1
 _A_ROUND = 60  # calls on one region
 
 
@@ -45,22 +48,40 @@ def pages_of(memory: str) -> int:
 
 
 def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool = False) -> Rules:
-    """Find out what the model has to know of a kernel, by trying."""
+    """Find out what the model has to know of a kernel, by trying; turns on its swap, and khugepaged off.
+
+    Raises
+    ------
+    UsageError
+        For huge pages on a kernel that others use too: khugepaged is theirs.
+    """
+    kind = MEMORY[memory]
     leave_out = {
         call
         for call, needed in {
             "poison": ["UFFDIO_POISON"],
             "move": ["UFFDIO_MOVE"],
             "rwprotect": ["RWP", "UFFDIO_RWPROTECT"],
-            "continue": [] if not MEMORY[memory].has_alias else ["UFFDIO_CONTINUE"],
+            "continue": [] if not kind.has_alias else ["UFFDIO_CONTINUE"],
         }.items()
         if lab.capabilities.missing(*needed)
     }
     if memory == "hugetlb-private" and not events and _keeps_marks_at_fork(lab):
         leave_out.add("fork")
     unpopulated = unpopulated and not lab.capabilities.missing("WP_UNPOPULATED")
-    swap_on(lab)
+    _make_steady(lab, huge=kind.unit > kind.page_size)
     return Rules(memory, events, unpopulated, frozenset(leave_out))
+
+
+def _make_steady(lab: Lab, *, huge: bool) -> None:
+    with contextlib.suppress(UffdlabError):
+        lab.call("agent.swap_on")  # MADV_PAGEOUT has no effect without
+    if huge:
+        if lab.machine.name == "local":
+            raise UsageError(
+                "a game on huge pages turns khugepaged off, and that is not done on this host's own kernel"
+            )
+        lab.exec(["sh", "-c", f"echo {_NEVER_MS} >{_KHUGEPAGED}/scan_sleep_millisecs"])
 
 
 def _keeps_marks_at_fork(lab: Lab) -> bool:
