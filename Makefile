@@ -42,10 +42,10 @@ vagrant: setup-vagrant ## bring up vm/Vagrantfile with the patched kernel, run t
 	@$(python) -m uffdlab vagrant up
 	@UFFDLAB_MACHINE=vagrant $(python) -m uffdlab.notebook notebooks/minor_wp.ipynb build/vagrant/minor_wp.html
 
-.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-debug test-vagrant
+.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-upstream test-debug test-vagrant
 test: setup-test ## every check and test, and how long each part took
 	@$(python) tests/run.py
-test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-debug: setup-test # one part of `make test`
+test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-upstream test-debug: setup-test # one part of `make test`
 	@$(python) tests/run.py $(@:test-%=%)
 test-vagrant: setup-vagrant setup-test
 	@$(python) tests/run.py vagrant
@@ -73,5 +73,6 @@ help: ## this list
 	@echo "One part of the tests alone: make test-check, test-unit, test-kernels, test-vm, test-notebook, test-browser."
 	@echo "make test-vagrant brings up VMs with Vagrant, under libvirt and without it."
 	@echo "make test-long runs what make test leaves out: every memory type on every kernel, every widget."
+	@echo "make test-upstream compiles four 7.3 kernels and runs the kernel's own tests on them, with our patch for these."
 	@echo "make test-debug runs the series' selftests and ten minutes of random calls on a kernel with KASAN and lockdep."
 	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."

@@ -68,7 +68,11 @@ PARTS = {
     "notebook": Part([_pytest("notebook", "tests/vm/test_notebooks.py")], 10),
     "browser": Part([_pytest("browser", "-m", "not long", "tests/browser")], 15),
     # Every memory type on every kernel, every widget against a real VM: only when it is named.
-    "long": Part([_pytest("long", "-m", "long", "tests/vm", "tests/browser")], 60),
+    "long": Part(
+        [_pytest("long", "-m", "long", "tests/vm", "tests/browser", "--ignore=tests/vm/test_upstream.py", *BY_FILE)], 90
+    ),
+    # Four 7.3 kernels are compiled for it: hours, so only when it is named.
+    "upstream": Part([_pytest("upstream", "tests/vm/test_upstream.py")], 600),
     # A kernel with KASAN and lockdep: an hour to build and to run, so only when it is named.
     "debug": Part(
         [_module("uffdlab", "kernel", "build", "6.1-series+debug"), _pytest("debug", "-s", "tests/debug")], 240
@@ -76,7 +80,7 @@ PARTS = {
     # A whole Debian from Vagrant, under libvirt and without it: only when it is named.
     "vagrant": Part([_pytest("vagrant", "tests/vagrant")], 90),
 }
-USUAL = [name for name in PARTS if name not in {"long", "debug", "vagrant"}]
+USUAL = [name for name in PARTS if name not in {"long", "upstream", "debug", "vagrant"}]
 BOOTING = {"vm", "notebook", "browser", "long"}
 
 

@@ -1,0 +1,67 @@
+"""docs/reference/uffd-unit-tests.md: what it says of our tests is so."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = ("test_behaviour_uffd_unit", "test_behaviour_rwp", "test_behaviour_changing")
+THEIR_ALL = {"anon", "shmem", "shmem-private", "hugetlb", "hugetlb-private"}
+OUR_ALL = THEIR_ALL | {"anon-shared", "tmpfs"}
+
+
+def rows():
+    """The name of theirs and its memory, the name of ours and its memory (None where it has no choice)."""
+    lines = (ROOT / "docs/reference/uffd-unit-tests.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    return [
+        (there, _memory(theirs, THEIR_ALL), here.strip("`"), None if ours == "—" else _memory(ours, OUR_ALL))
+        for there, theirs, here, ours, _ in cells[2:]
+    ]
+
+
+def _memory(cell, everything):
+    return everything if cell == "all" else set(cell.split(", "))
+
+
+@pytest.fixture(scope="module")
+def tests():
+    """Each behaviour test's memory types by its name."""
+    found = {}
+    for name in FILES:
+        spec = importlib.util.spec_from_file_location(name, ROOT / f"tests/vm/{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        for test, function in vars(module).items():
+            if test.startswith("test_"):
+                marks = [mark for mark in getattr(function, "pytestmark", []) if mark.args[:1] == ("memory",)]
+                found[test] = set(marks[0].args[1]) if marks else None
+        assert set(module.KERNELS) == {"6.1-series", "debian/trixie", "debian/trixie-backports"}
+    return found
+
+
+@pytest.mark.parametrize(("there", "theirs", "here", "ours"), rows())
+def test_ours_is_there_on_that_memory(tests, there, theirs, here, ours):
+    assert tests[here] == ours
+    if ours is not None and "move-pmd" not in there:  # there THP is a mode of anon, here a memory
+        assert theirs <= ours
+
+
+def test_every_behaviour_test_is_in_the_table_or_is_our_own(tests):
+    own = {name for name in tests if name not in {here for _, _, here, _ in rows()}}
+    assert own == {
+        "test_faults_of_every_kind_of_access",
+        "test_an_unprotected_page_is_touched_freely",
+        "test_a_copy_that_came_half_way_is_resumed",
+        "test_resuming_waits_until_the_mappings_are_as_they_were",
+        "test_a_call_waits_for_its_event_to_be_read",
+        "test_a_handler_and_unread_messages_exclude_each_other",
+        "test_the_ioctls_that_can_say_eagain_are_all_here",
+    }
+
+
+def test_all_means_all(tests):
+    assert tests["test_zeropage"] == OUR_ALL
+    assert re.match(r"[a-z-]+$", rows()[0][0])
