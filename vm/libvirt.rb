@@ -1,0 +1,71 @@
+# What Vagrant's libvirt provider leaves to the Vagrantfile: whether libvirt is to be had, and a box's disk that came whole.
+
+module UffdlabLibvirt
+  SOCKETS = %w[/run/libvirt/libvirt-sock /run/libvirt/virtqemud-sock].freeze
+  SECONDS = 60 # the first call of a fresh libvirtd looks at QEMU; a libvirtd that hangs is none
+
+  # Whether there is a libvirt that lets this user make machines.  Its socket alone says little: everybody may connect. Asked
+  # in a process of its own, for nothing can interrupt the library.
+  def self.answers?
+    return false unless Vagrant.has_plugin?("vagrant-libvirt") && SOCKETS.any? { |path| File.socket?(path) }
+
+    asking = fork do
+      $stderr.reopen(File::NULL) # it says there, too, why it is not let in
+      require "libvirt"
+      Libvirt.open("qemu:///system").close
+      exit!(0)
+    rescue StandardError, LoadError
+      exit!(1)
+    end
+    (SECONDS * 20).times do
+      ended, status = Process.wait2(asking, Process::WNOHANG)
+      return status.success? if ended
+
+      sleep 0.05
+    end
+    Process.kill(:KILL, asking)
+    Process.wait(asking)
+    false
+  end
+
+  # Vagrant uploads a box's disk once and goes by its name after that. One whose upload was cut off has the name too, and no
+  # guest would ever boot from it: remove it, so that it is uploaded again.
+  class WholeDisk
+    def initialize(app, _env)
+      @app = app
+    end
+
+    def call(env)
+      box = env[:machine].box
+      image = box && File.join(box.directory, "box.img")
+      remove_torso(env, "#{box.name.gsub("/", "-VAGRANTSLASH-")}_vagrant_box_image_#{box.version}_box.img", image) if image
+      @app.call(env)
+    end
+
+    private
+
+    def remove_torso(env, name, image)
+      pool = env[:machine].provider.driver.connection.client.lookup_storage_pool_by_name(
+        env[:machine].provider_config.storage_pool_name
+      )
+      pool.refresh
+      volume = pool.lookup_volume_by_name(name)
+      size = volume.xml_desc[%r{<physical unit='bytes'>(\d+)</physical>}, 1].to_i
+      return if size >= File.size(image)
+
+      env[:ui].warn("#{name} in the storage pool is not whole (#{size} of #{File.size(image)} bytes): uploading it again")
+      volume.delete
+    rescue Libvirt::RetrieveError
+      nil # no such volume yet
+    end
+  end
+
+  class Plugin < Vagrant.plugin("2")
+    name "uffdlab_libvirt"
+    action_hook(:uffdlab_whole_disk, :machine_action_up) do |hook|
+      if Vagrant.has_plugin?("vagrant-libvirt")
+        hook.before(VagrantPlugins::ProviderLibvirt::Action::HandleBoxImage, WholeDisk)
+      end
+    end
+  end
+end
