@@ -14,7 +14,7 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.lab import Lab
-from uffdlab.machines import ssh
+from uffdlab.machines import heartbeat, ssh
 
 from ..processes import alive, gone_within, held  # noqa: TID252 - tests are no package that is installed
 
@@ -278,8 +278,8 @@ class Cable:
 
 
 def test_a_cable_that_is_pulled(server, monkeypatch):
-    monkeypatch.setattr(ssh, "SILENCE", 4.0)
-    monkeypatch.setattr(ssh, "_HEARTBEAT", 0.5)
+    monkeypatch.setattr(heartbeat, "SILENCE", 4.0)
+    monkeypatch.setattr(heartbeat, "_INTERVAL", 0.5)
     cable = Cable(server.port)
     try:
         machine = ssh.start("far-end", options=(*server.options(cable.port), "-o", "ServerAliveInterval=1"))

@@ -1,4 +1,4 @@
-"""The agent on its own stdin and stdout: ``python -m uffdlab.agent.stdio``, on a host that does other things too.
+"""The agent on its own stdin and stdout: ``python -m uffdlab.agent.stdio [SILENCE]``, on a host that does other things.
 
 It puts back what it changed when it ends, and does not do what is meant for a guest that nobody else uses.
 """
@@ -86,4 +86,4 @@ def main(silence: float = 0.0) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(float, sys.argv[1:]))

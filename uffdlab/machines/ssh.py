@@ -8,16 +8,14 @@ from __future__ import annotations
 import io
 import json
 import os
-import threading
 import time
-import weakref
 import zipfile
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uffdlab import errors
-from uffdlab.machines import remote_start
+from uffdlab.machines import heartbeat, remote_start
 from uffdlab.machines.interpreter import modules
 from uffdlab.machines.stream import StreamMachine
 
@@ -25,13 +23,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from uffdlab.machines.rpc import Client
-
 LEAST_PYTHON = (3, 11)
 _LEAST = f"Python {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer"
-SILENCE = 45.0  # seconds without a word from here, and the agent takes the line for cut
 
-_HEARTBEAT = 10.0  # seconds
 _EXPLAIN = 2.0  # to wait for ssh's word on why it ended
 _DEADLINE = 30.0  # for the agent's way there
 _MOST_FACTS = 1 << 16  # bytes of a line from the far end
@@ -92,13 +86,7 @@ class SshMachine(StreamMachine):
         self._destination = destination
         command = ["ssh", *options, *_NEVER_ASK, "--", destination, *become, "python3", "-IB", "-c", _LOADER]
         super().__init__(command, name)
-        over = threading.Event()
-        beat = threading.Thread(
-            target=_beat, args=(weakref.ref(self._client), over), name="uffdlab-heartbeat", daemon=True
-        )
-        beat.start()
-        self._below.callback(beat.join, 5.0)
-        self._below.callback(over.set)
+        self._below.callback(heartbeat.start(self._client))
 
     def _prepare(self, stream: socket.socket) -> None:
         try:
@@ -183,7 +171,7 @@ def _payload(facts: dict[str, Any]) -> bytes:
     header = {
         "archive": len(archive.getvalue()),
         "native": [(name, len(data)) for name, data in native],
-        "silence": SILENCE,
+        "silence": heartbeat.SILENCE,
     }
     return json.dumps(header).encode() + b"\n" + archive.getvalue() + b"".join(data for _name, data in native)
 
@@ -221,16 +209,3 @@ def _receive(stream: socket.socket, until: float) -> dict[str, Any]:
     finally:
         stream.settimeout(None)
     return found
-
-
-def _beat(here: weakref.ref[Client], over: threading.Event) -> None:
-    # Until the machine is closed, or gone.
-    while not over.wait(_HEARTBEAT):
-        client = here()
-        if client is None:
-            return
-        try:
-            client.notify("alive", _HEARTBEAT)
-        except errors.UffdlabError:
-            return
-        del client
