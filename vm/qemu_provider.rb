@@ -3,6 +3,7 @@
 # The guest has a network of its own that leads nowhere: only ssh, from a port on the host's loopback. QEMU runs on after
 # `vagrant up`, as Vagrant's machines do; `vagrant halt` and `vagrant destroy` end it. Takes boxes made for libvirt.
 require "fileutils"
+require "securerandom"
 require "socket"
 require "tmpdir"
 
@@ -159,10 +160,30 @@ module UffdlabQemu
     end
   end
 
-  # A disk that keeps what differs from the box's.
+  # A disk that keeps what differs from the box's.  A machine that does not come up the first time, or is interrupted before
+  # it has, is removed again, as with libvirt; `vagrant up --no-destroy-on-error` keeps it.
   class Create < Step
-    def run(machine, provider, _ui)
-      return if machine.id && File.exist?(provider.disk)
+    def call(env)
+      @made = make(env[:machine], env[:machine].provider)
+      @app.call(env)
+      @made = false # what fails from now on, such as a provisioner, leaves it as it is
+    end
+
+    def recover(env)
+      return unless @made && env[:destroy_on_error]
+
+      provider = env[:machine].provider
+      said = provider.console.file? ? provider.console.read.scrub("?").lines.last(LINES).join.strip : ""
+      env[:ui].error("The guest's console said last:\n#{said}") unless said.empty? || env[:interrupted]
+      [Kill, Remove].each { |step| step.new(->(_env) {}, env).call(env) }
+    end
+
+    private
+
+    LINES = 15
+
+    def make(machine, provider)
+      return false if machine.id && File.exist?(provider.disk)
 
       made = Vagrant::Util::Subprocess.execute(
         "qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", machine.box.directory.join("box.img").to_s,
@@ -171,7 +192,8 @@ module UffdlabQemu
       raise Error, "qemu-img could not make #{provider.disk}: #{made.stderr}" unless made.exit_code.zero?
 
       # From here on `vagrant destroy` knows of it, also if this process is killed before QEMU has answered.
-      machine.id = "uffdlab-qemu"
+      machine.id = SecureRandom.uuid
+      true
     end
   end
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from uffdlab.machines.vagrant_vm import VagrantVm, Wanted
 VAGRANT = """#!/bin/bash
 cd {world}
 echo "$*" >>notes
-[ ! -e "hang-$1" ] || exec sleep 60
+[ ! -e "hang-$1" ] || {{ trap 'echo interrupted >>notes; kill $!; exit 1' INT; sleep 60 & wait; }}
 [ ! -e "fail-$1" ] || {{ printf '\\033[31mno luck\\033[0m\\n'; echo 'with it' >&2; exit 3; }}
 boot() {{ echo running >state; echo "boot-$RANDOM$RANDOM" >boot; cat release-next >release; provision; }}
 provision() {{ sed -n 's/.*"agent_key": "\\(.*\\)".*/\\1/p' "$VAGRANT_DOTFILE_PATH/lab.json" >agents; }}
@@ -36,9 +37,10 @@ esac
 SSH = """#!/bin/bash
 cd {world}
 [ "$(cat state)" = running ] || exit 255
+[ ! -e fail-ssh ] || {{ cat fail-ssh >&2; exit 255; }}
 for last in "$@"; do :; done
 case $last in
-*agent.stdio) exec ${{last#sudo -n}} ;;
+*agent.stdio*) exec ${{last#sudo -n}} ;;
 *) cat boot release agents ;;
 esac
 """
@@ -185,6 +187,62 @@ def test_what_vagrant_said_is_in_the_error(world):
     assert "no luck" in (world.vm.data / "vagrant.log").read_text()
 
 
+def test_what_the_console_said_is_in_the_error(world):
+    machine = world.vm.data / "machines" / "default" / "uffdlab_qemu"
+    machine.mkdir(parents=True)
+    (machine / "console.log").write_bytes(b"\xff\n" * 300_000 + b"Kernel panic - not syncing: no init found\r\n")
+    world.put("fail-up")
+    with pytest.raises(errors.MachineError) as caught:
+        bring_up(world.vm)
+    assert caught.value.console.endswith("\nKernel panic - not syncing: no init found")
+    assert len(world.vm.console()) == 256 << 10
+
+
+def test_a_host_key_that_has_changed_is_no_reason_to_boot(world):
+    bring_up(world.vm)
+    world.notes()
+    world.put("fail-ssh", "@  WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!  @")
+    with pytest.raises(errors.MachineError, match=r"host key is not the one .* remove \S+/known_hosts; if not, make"):
+        bring_up(world.vm)
+    assert world.notes() == []
+
+
+def test_ssh_that_does_not_get_in(world):
+    bring_up(world.vm)
+    world.notes()
+    world.put("fail-ssh", "ssh: connect to host 127.0.0.1 port 2222: Connection refused")
+    with pytest.raises(errors.MachineError, match=r"up, but ssh does not get in: .*Connection refused; see"):
+        bring_up(world.vm)
+    assert world.notes() == ["reload --provision"]  # it was taken for dead
+
+
+def test_the_host_key_belongs_to_the_vm(world):
+    assert "HostKeyAlias=vagrant-none" in world.vm.ssh()
+    machine = world.vm.data / "machines" / "default" / "libvirt"
+    machine.mkdir(parents=True)
+    (machine / "id").write_text("36d64b09\n")
+    assert "HostKeyAlias=vagrant-36d64b09" in world.vm.ssh()
+
+
+def test_ctrl_c_lets_vagrant_put_away_what_it_has_begun(world):
+    world.put("hang-up")
+    code = (
+        "import sys; from pathlib import Path; from tests.machines.test_vagrant_vm import WANTED\n"
+        "from uffdlab.machines.vagrant_vm import VagrantVm; VagrantVm(Path(sys.argv[1])).bring_up(WANTED, print)"
+    )
+    owner = subprocess.Popen(
+        [sys.executable, "-uc", code, world.folder / "vm"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert owner.stdout.readline() == "vagrant up: 6.1-series\n"
+    while not world.notes():
+        time.sleep(0.05)
+    owner.send_signal(signal.SIGINT)
+    said, complaint = owner.communicate(timeout=30)
+    assert said == "interrupted: putting away what has been begun\n"
+    assert complaint.rstrip().endswith("KeyboardInterrupt")
+    assert world.notes() == ["interrupted"]
+
+
 def test_a_vagrant_that_hangs_is_ended(world, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant_vm._UP", 0.5)
     world.put("hang-up")
@@ -302,3 +360,5 @@ def test_the_same_package_gives_the_same_archive(world):
     listed = subprocess.run(["tar", "-tf", path], capture_output=True, text=True, check=True).stdout.splitlines()
     assert {"uffdlab/__init__.py", "uffdlab/agent/server.py", "uffdlab/agent/_native.abi3.so"} <= set(listed)
     assert not [name for name in listed if "__pycache__" in name]
+    lent = {name.removeprefix("lent/").partition(".")[0] for name in listed if name.startswith("lent/")}
+    assert {"msgpack/__init__", "msgpack/fallback", "_cffi_backend"} <= lent

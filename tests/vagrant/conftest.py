@@ -1,10 +1,16 @@
 """A VM for each provider, in a folder of the tests' own; Vagrant's boxes, the box and the kernels are the user's."""
 
+import contextlib
+import hashlib
+import os
 import shutil
 import subprocess
+import time
 
 import pytest
 
+from uffdlab import errors
+from uffdlab.machines.vagrant import want
 from uffdlab.machines.vagrant_vm import VagrantVm
 
 PROVIDERS = ("uffdlab_qemu", "libvirt")
@@ -21,18 +27,82 @@ def _tools():
     missing = [program for program in ("vagrant", "qemu-img", "mmdebstrap") if shutil.which(program) is None]
     if missing:
         pytest.fail(f"{', '.join(missing)} missing: run `make test-vagrant`, which installs them")
+    for kernel in ("6.1-series", "6.1-base"):  # built here, so that no test's deadline has to allow for it
+        want(kernel)
+
+
+class TestedVm(VagrantVm):
+    """A VM, and ways to look at it and to do it harm past Vagrant."""
+
+    __test__ = False
+    provider: str
+
+    def guest(self, command, deadline=60):
+        """Run a command in the guest by ssh; its status and what it said."""
+        done = subprocess.run(
+            self.ssh(command), capture_output=True, text=True, timeout=deadline, stdin=subprocess.DEVNULL, check=False
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    def by_hand(self, *words):
+        """Run vagrant as a user does who knows nothing of our locks."""
+        environment = {**os.environ, "VAGRANT_CWD": str(self.folder), "VAGRANT_DOTFILE_PATH": str(self.data)}
+        return subprocess.run(["vagrant", *words], env=environment, capture_output=True, text=True, check=True)
+
+    def processes(self):
+        """Every process that works for it, as pgrep shows it: vagrant, ssh, QEMU."""
+        # The prefix that the Vagrantfile gives libvirt's machines.
+        name = f"uffdlab-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}-"
+        found = subprocess.run(
+            ["pgrep", "-af", f"{self.data}|{name}"], capture_output=True, text=True, check=False
+        ).stdout.splitlines()
+        return [each for each in found if "dnsmasq" not in each]
+
+    def qemu(self):
+        """The process ids of its QEMU: one or none."""
+        return [int(each.split()[0]) for each in self.processes() if "qemu-system" in each.split()[1]]
+
+    def boot_id(self):
+        """Of the guest that was brought up last."""
+        return self._booted()["boot_id"]
+
+
+def _made(folder, provider, patch):
+    patch.setenv("VAGRANT_DOTFILE_PATH", str(folder))
+    patch.setenv("VAGRANT_DEFAULT_PROVIDER", provider)
+    made = TestedVm()
+    made.provider = provider
+    return made
 
 
 @pytest.fixture(scope="module", params=PROVIDERS)
 def vm(request, tmp_path_factory):
     """A VM of this module's own that is not there yet; destroyed in the end."""
     with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("vagrant")
-        patch.setenv("VAGRANT_DOTFILE_PATH", str(folder))
-        patch.setenv("VAGRANT_DEFAULT_PROVIDER", request.param)
-        made = VagrantVm()
-        made.provider = request.param
+        made = _made(tmp_path_factory.mktemp("vagrant"), request.param, patch)
         yield made
         made.destroy()
-        left = subprocess.run(["pgrep", "-af", str(folder)], capture_output=True, text=True, check=False).stdout
-        assert left == "", "destroyed, and yet there is"
+        assert made.processes() == [], "destroyed, and yet there is"
+
+
+@pytest.fixture(params=PROVIDERS)
+def alone(request, tmp_path, monkeypatch):
+    """A VM of one test's own."""
+    made = _made(tmp_path / "vagrant", request.param, monkeypatch)
+    yield made
+    with contextlib.suppress(errors.MachineError):
+        made.destroy()
+
+
+@pytest.fixture
+def wait_for():
+    """Wait until something is true, and return what it is."""
+
+    def wait(condition, seconds=120):
+        until = time.monotonic() + seconds
+        while not (found := condition()):
+            assert time.monotonic() < until, "never came true"
+            time.sleep(0.1)
+        return found
+
+    return wait

@@ -1,48 +1,29 @@
-"""What goes wrong with Vagrant, for real: no provider, an owner that is killed, a QEMU that is killed."""
+"""What goes wrong before a VM is up, for real: no provider, interrupted, killed, two at once, a wrong kernel."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
-from uffdlab import errors
+from uffdlab import errors, kernels
 from uffdlab.lab import Lab
 from uffdlab.machines.vagrant import want
-from uffdlab.machines.vagrant_vm import VagrantVm
 
 pytestmark = pytest.mark.timeout(3600)
+UP = [sys.executable, "-m", "uffdlab", "vagrant", "up"]
 
 
-@pytest.fixture
-def alone(tmp_path, monkeypatch):
-    """A VM under QEMU alone, of one test's own."""
-    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path / "vagrant"))
-    monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "uffdlab_qemu")
-    vm = VagrantVm()
-    yield vm
-    with contextlib.suppress(errors.MachineError):
-        vm.destroy()
+def coming_up(vm, command, wait_for):
+    """Start what brings the VM up, and wait until its QEMU runs."""
+    owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
+    wait_for(vm.qemu, 600)
+    return owner
 
 
-def of(vm):
-    """Every process that works for a VM."""
-    found = subprocess.run(["pgrep", "-af", str(vm.data)], capture_output=True, text=True, check=False)
-    return found.stdout.splitlines()
-
-
-def wait_for(condition, seconds=120):
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "never came true"
-        time.sleep(0.1)
-    return found
-
-
+@pytest.mark.parametrize("alone", ["uffdlab_qemu"], indirect=True)
 def test_without_any_provider(alone, tmp_path, monkeypatch):
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -54,32 +35,64 @@ def test_without_any_provider(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(programs))
     with pytest.raises(errors.MachineError, match="qemu-system-x86_64 and qemu-img not in PATH"):
         alone.bring_up(wanted)
-    assert of(alone) == []
+    assert alone.processes() == []
 
 
-def test_an_owner_that_is_killed_while_the_vm_comes_up(alone):
-    code = "from uffdlab.lab import Lab; Lab('6.1-series', machine='vagrant')"
-    owner = subprocess.Popen([sys.executable, "-c", code])
-    wait_for(lambda: [each for each in of(alone) if "qemu-system" in each])
-    owner.kill()
-    owner.wait()
-    # Vagrant goes with its owner.  The VM stays, as one that was brought up does, and Vagrant knows of it.
-    wait_for(lambda: len(of(alone)) == 1)
-    assert "qemu-system" in of(alone)[0]
-    assert alone.state() == "running"
-    alone.destroy()
-    assert of(alone) == []
+@pytest.mark.parametrize("alone", ["libvirt"], indirect=True)
+def test_a_libvirt_that_does_not_answer(alone, monkeypatch):
+    monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "qemu+unix:///system?socket=/run/uffdlab-no-such-socket")
+    with pytest.raises(errors.MachineError, match=r"(?s)vagrant \S+ .*ended with status.*No such file or directory"):
+        Lab("6.1-series", machine="vagrant")
+    assert alone.processes() == []
+
+
+def test_ctrl_c_while_it_comes_up(alone, wait_for):
+    owner = coming_up(alone, UP, wait_for)
+    os.killpg(owner.pid, signal.SIGINT)
+    said, _ = owner.communicate(timeout=300)
+    assert owner.returncode == 1
+    assert "interrupted: putting away what has been begun" in said
+    assert said.endswith("Aborted!\n")
+    assert alone.processes() == []
     assert alone.state() == "not_created"
 
 
-def test_a_qemu_that_is_killed(alone):
-    lab = Lab("6.1-series", machine="vagrant")
-    (qemu,) = [int(each.split()[0]) for each in of(alone) if "qemu-system" in each]
-    os.kill(qemu, signal.SIGKILL)
-    with pytest.raises(errors.MachineError):
-        lab.call("agent.ping", deadline=90)
-    lab.close()
-    wait_for(lambda: of(alone) == [])
-    assert alone.state() == "poweroff"
+def test_an_owner_that_is_killed_while_it_comes_up(alone, wait_for):
+    owner = coming_up(alone, UP, wait_for)
+    owner.kill()
+    owner.communicate()
+    # Vagrant hears of it from the kernel, and puts away what it has begun.
+    wait_for(lambda: alone.processes() == [], 300)
+    assert alone.state() == "not_created"
+
+
+def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, wait_for):
+    owner = coming_up(alone, UP, wait_for)
+    (vagrant,) = [int(each.split()[0]) for each in alone.processes() if "vagrant up" in each]
+    os.kill(vagrant, signal.SIGKILL)
+    said, _ = owner.communicate(timeout=60)
+    assert owner.returncode == 1
+    assert "vagrant up --provision ended with status -9" in said
+    assert alone.state() == "running"  # a VM without a package, of which Vagrant knows
     with Lab("6.1-series", machine="vagrant") as lab:
         assert lab.release.endswith("-series-vagrant")
+    alone.destroy()
+    assert alone.processes() == []
+
+
+def test_two_at_once_bring_up_one(alone):
+    owners = [subprocess.Popen(UP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+    said = [owner.communicate(timeout=1800)[0] for owner in owners]
+    assert [owner.returncode for owner in owners] == [0, 0], said
+    assert sorted("vagrant up: 6.1-series" in each for each in said) == [False, True]
+    assert all("the VM runs 6.1-series" in each for each in said)
+    assert len(alone.qemu()) == 1
+
+
+@pytest.mark.parametrize("alone", ["uffdlab_qemu"], indirect=True)
+def test_a_kernel_that_does_not_find_the_disk(alone):
+    image = kernels.get("6.1-series").image  # for guests without disks
+    with pytest.raises(errors.MachineError, match=r"(?s)vagrant up.*Kernel panic - not syncing"):
+        Lab(image, machine="vagrant")
+    assert alone.processes() == []
+    assert alone.state() == "not_created"

@@ -44,6 +44,10 @@ class Child:
         Gets everything that the child writes.
     inherit : sequence of int
         File descriptors handed down; a lock among them lives as long as the child.
+    farewell : Signals
+        In place of SIGTERM.
+    grace : float
+        Seconds that the child then has to clean up before it is killed.
 
     Attributes
     ----------
@@ -62,14 +66,17 @@ class Child:
         stdin: IO[bytes] | None = None,
         log: IO[bytes] | None = None,
         inherit: Sequence[int] = (),
+        farewell: signal.Signals = signal.SIGTERM,
+        grace: float = _GRACE,
     ) -> None:
         words = [str(word) for word in command]
         guard = shutil.which("setpriv")  # util-linux; a preexec_fn would not be safe in a process with threads
         if guard:
-            words = [guard, "--pdeathsig", "TERM", "--", *words]
+            words = [guard, "--pdeathsig", farewell.name.removeprefix("SIG"), "--", *words]
         self.clean = False
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._log = log
+        self._farewell, self._grace = farewell, grace
         self._rest = b""  # of a line that is not whole yet
         self._process = subprocess.Popen(
             words,
@@ -132,12 +139,12 @@ class Child:
         return status
 
     def end(self) -> None:
-        """End the process group if it still runs; at most `_GRACE` seconds and a little."""
+        """End the process group if it still runs, within the grace period and a little."""
         process = self._process
         if process.poll() is None:
-            self._signal(signal.SIGTERM)
+            self._signal(self._farewell)
             try:
-                process.wait(_GRACE)
+                process.wait(self._grace)
                 self.clean = True
             except subprocess.TimeoutExpired:
                 self._signal(signal.SIGKILL)

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 import uffdlab
 from uffdlab import errors, kernels
 from uffdlab.kernels.catalogue import Built, load
-from uffdlab.machines import accel, clock, qemu, store
+from uffdlab.machines import accel, clock, heartbeat, qemu, store
+from uffdlab.machines.console import Console
+from uffdlab.machines.interpreter import modules
 from uffdlab.machines.stream import StreamMachine
 from uffdlab.machines.vagrant_vm import VagrantVm, Wanted
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 _FLAVOUR = "vagrant"
 _ARCHIVES_KEPT = 3
 _PACKAGED = (".py", ".so")
+_LENT = {"msgpack", "_cffi_backend"}
 _HELLO = 240.0  # seconds; emulated, on a busy host, Python alone has taken more than 60
 
 
@@ -33,14 +36,24 @@ class VagrantMachine(StreamMachine):
 
     def __init__(self, vm: VagrantVm, key: str, in_use: int) -> None:
         self._done = weakref.finalize(self, os.close, in_use)
+        self._vm = vm
         # As root, for the PTE reader and for huge pages.  Nothing but the agent writes to the stream.
-        agent = f"sudo -n env PYTHONPATH=/opt/uffdlab/{key} python3 -m uffdlab.agent.stdio"
+        agent = f"sudo -n env PYTHONPATH=/opt/uffdlab/{key} python3 -m uffdlab.agent.stdio {heartbeat.SILENCE:.0f}"
         super().__init__(vm.ssh(agent), "vagrant")
+        self._below.callback(heartbeat.start(self._client))
 
     def close(self) -> None:
         """End the agent and let go of the VM, which another lab may then have with another kernel."""
         super().close()
         self._done()
+
+    def _crash(self) -> errors.UffdlabError | None:
+        console = Console()
+        console.feed(self._vm.console())
+        panic = console.panic()
+        if not panic:
+            return None
+        return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=console.crash())
 
     def disown(self) -> None:
         """In a forked child: let go of everything without ending the parent's agent."""
@@ -140,12 +153,20 @@ def _kernel(asked: str | os.PathLike[str]) -> tuple[str, kernels.Kernel]:
 
 
 def pack_agent() -> tuple[Path, str]:
-    """Pack the package for the guest's provisioner; gives the archive and the hash of its content."""
+    """Pack the package for the guest's provisioner; gives the archive and the hash of its content.
+
+    What the agent imports from elsewhere lies in the archive under ``lent``, for a box that has it not.
+    """
     package = Path(uffdlab.__file__).parent
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
         for path in sorted(path for path in package.rglob("*") if path.suffix in _PACKAGED and path.is_file()):
             archive.add(path, f"uffdlab/{path.relative_to(package)}", filter=_plain)
+        for name, path, packaged in modules("msgpack.fallback", "_cffi_backend"):
+            if name.partition(".")[0] in _LENT:
+                place = Path("lent", *name.split("."))
+                whole = place / path.name if packaged else place.with_name(path.name)
+                archive.add(path, str(whole), filter=_plain)
     key = hashlib.sha256(data.getvalue()).hexdigest()[:16]
     folder = store.folder("vagrant")
     found = folder / f"uffdlab-{key}.tar"

@@ -5,7 +5,7 @@ What is known of it lies in ``vm/.vagrant``, beside Vagrant's own notes::
 
     lab.json      what the Vagrantfile is to bring up: the kernel, memory, CPUs, the agent's archive
     booted.json   what was brought up, and the boot id of the guest that came of it
-    ssh-config    the way in;  known_hosts  the guest's key, taken when it first came up
+    ssh-config    the way in;  known_hosts  the guest's key, taken when it first came up, under the id of the VM
     work.lock     held while something about the VM is changed;  use.lock  shared by the labs on it
     vagrant.log   what the last vagrant command said
 """
@@ -18,6 +18,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import asdict, dataclass
@@ -35,9 +36,12 @@ _UP = 1800.0  # seconds for vagrant up, reload, halt: emulation is slow, and so 
 _ASK = 120.0  # for what only asks
 _BOX = 3600.0  # for vm/build-box
 _REACH = 90.0  # for a command by ssh; a VM that is taken for dead is booted again
+_PUT_AWAY = 120.0  # for a vagrant that is interrupted to remove what it has begun
+_CONSOLE = 256 << 10  # bytes; a guest may write any number
 _TAIL = 25  # lines of vagrant's output in an error
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
 _LOOK = "cat /proc/sys/kernel/random/boot_id; uname -r; ls /opt/uffdlab"
+_KEY_CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,10 @@ class Seen:
     boot_id: str
     release: str
     agents: tuple[str, ...]
+
+
+class _Silent(Exception):
+    """No command runs in the guest by ssh; says why."""
 
 
 class VagrantVm:
@@ -134,7 +142,10 @@ class VagrantVm:
         """
         with self._changing():
             self._check_box()
-            seen = self._look()
+            try:
+                seen = self._look()
+            except _Silent:
+                seen = None  # it is halted, or hangs; it will be booted
             booted = self._booted()
             up = seen is not None and booted.get("boot_id") == seen.boot_id and wanted.same_boot(booted)
             if not up or wanted.agent_key not in (seen.agents if seen else ()):
@@ -168,11 +179,21 @@ class VagrantVm:
         """The kernel that was booted last; empty if none was."""
         return str(self._booted().get("kernel_name", ""))
 
+    def console(self) -> bytes:
+        """Give the end of what the guest's console has said since it booted; only the QEMU provider keeps that."""
+        for path in (self.data / "machines" / "default").glob("*/console.log"):
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _CONSOLE))
+                return file.read()
+        return b""
+
     def ssh(self, *command: str) -> list[str]:
         """Give the words that run a command in the guest; :meth:`bring_up` must have been called once."""
         return [
             *("ssh", "-F", str(self.data / "ssh-config"), "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"),
             *("-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{self.data / "known_hosts"}"'),
+            # Address and port may be another's tomorrow; one that is made anew has an id of its own, and a new key.
+            *("-o", f"HostKeyAlias=vagrant-{self._id()}", "-o", "CheckHostIP=no"),
             *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6", "default", *command),
         ]
 
@@ -187,19 +208,23 @@ class VagrantVm:
         write_atomically(self.data / "lab.json", json.dumps(asdict(wanted), indent=1).encode())
         if not boot and state == "running":
             tell("vagrant provision: the package in the guest is another")
-            self._vagrant("provision")
+            self._vagrant("provision", tell=tell)
         elif state == "running":
             tell(f"vagrant reload: {wanted.kernel_name}")
-            self._vagrant("reload", "--provision")
+            self._vagrant("reload", "--provision", tell=tell)
         else:
             tell(f"vagrant up: {wanted.kernel_name}")
-            self._vagrant("up", "--provision")
+            self._vagrant("up", "--provision", tell=tell)
         config = self._vagrant("ssh-config", deadline=_ASK)
         write_atomically(self.data / "ssh-config", config.encode())
-        seen = self._look()
-        if seen is None or wanted.agent_key not in seen.agents or (wanted.release and seen.release != wanted.release):
+        try:
+            seen = self._look()
+            wrong = _difference(seen, wanted)
+        except _Silent as silent:
+            wrong = f"ssh does not get in: {silent}"
+        if wrong:
             raise errors.MachineError(
-                f"vagrant brought the VM up, but {_difference(seen, wanted)}; see {self.data / 'vagrant.log'}, "
+                f"vagrant brought the VM up, but {wrong}; see {self.data / 'vagrant.log'}, "
                 "`cd vm && vagrant ssh`, or start anew: uffdlab vagrant destroy"
             )
         write_atomically(self.data / "booted.json", json.dumps({**asdict(wanted), "boot_id": seen.boot_id}).encode())
@@ -207,7 +232,7 @@ class VagrantVm:
     def _make_box(self, tell: Callable[[str], object]) -> None:
         if os.environ.get("UFFDLAB_BOX"):  # the user's choice, which Vagrant fetches
             return
-        status, said = self._run([self.folder / "build-box"], _BOX, tell)
+        status, said = self._run([self.folder / "build-box"], _BOX, tell, lines=True)
         if status:
             raise errors.HostUnsupported(f"vm/build-box could not make the box:\n{said}", missing="box")
 
@@ -234,38 +259,54 @@ class VagrantVm:
             return {}
         return facts if isinstance(facts, dict) else {}
 
-    def _look(self) -> Seen | None:
-        # None if nothing answers by ssh.
+    def _look(self) -> Seen:
         if not (self.data / "ssh-config").exists():
-            return None
+            raise _Silent("there is no way in yet")
         try:
             done = subprocess.run(
-                self.ssh(_LOOK), capture_output=True, text=True, timeout=_REACH, stdin=subprocess.DEVNULL, check=False
+                self.ssh(_LOOK), capture_output=True, timeout=_REACH, stdin=subprocess.DEVNULL, check=False
             )
         except subprocess.TimeoutExpired:
-            return None
-        words = done.stdout.split()
-        return Seen(words[0], words[1], tuple(words[2:])) if len(words) >= 2 else None
+            raise _Silent(f"nothing came back in {_REACH:.0f} s") from None
+        said, complaint = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
+        if _KEY_CHANGED in complaint:
+            raise errors.MachineError(
+                "the VM's ssh host key is not the one that it had when it first came up: something else answers at its "
+                f"address, or the key was changed in it. If you know why, remove {self.data / 'known_hosts'}; if not, "
+                "make the VM anew: uffdlab vagrant destroy"
+            )
+        words = said.split()
+        if len(words) < 2:
+            raise _Silent(_end_of(complaint) or f"ssh ended with status {done.returncode}")
+        return Seen(words[0], words[1], tuple(words[2:]))
+
+    def _id(self) -> str:
+        # Vagrant's, of the VM that is there.
+        for path in sorted((self.data / "machines" / "default").glob("*/id")):
+            return path.read_text().strip()
+        return "none"
 
     # --- vagrant
 
-    def _vagrant(self, *words: str, deadline: float = _UP) -> str:
-        status, said = self._run(["vagrant", *words], deadline)
+    def _vagrant(self, *words: str, deadline: float = _UP, tell: Callable[[str], object] = lambda _line: None) -> str:
+        status, said = self._run(["vagrant", *words], deadline, tell)
         if status:
             raise errors.MachineError(
                 f"vagrant {' '.join(words)} ended with status {status}; its last lines (all: "
-                f"{self.data / 'vagrant.log'}):\n{_end_of(said)}"
+                f"{self.data / 'vagrant.log'}):\n{_end_of(said)}",
+                console=_end_of(self.console().decode(errors="replace")),
             )
         return said
 
     def _run(
-        self, command: list[str | Path], deadline: float, tell: Callable[[str], object] = lambda _line: None
+        self, command: list[str | Path], deadline: float, tell: Callable[[str], object], *, lines: bool = False
     ) -> tuple[int, str]:
         said: list[str] = []
 
         def line(text: str) -> None:
             said.append(text)
-            tell(text)
+            if lines:
+                tell(text)
 
         environment = {
             **os.environ,
@@ -274,9 +315,16 @@ class VagrantVm:
             "VAGRANT_CHECKPOINT_DISABLE": "1",
             "VAGRANT_NO_COLOR": "1",
         }
-        with (self.data / "vagrant.log").open("wb") as log, Child(command, env=environment, log=log) as child:
+        with (
+            (self.data / "vagrant.log").open("wb") as log,
+            # As Ctrl-C in a terminal: Vagrant then removes a VM that it has not brought up yet.
+            Child(command, env=environment, log=log, farewell=signal.SIGINT, grace=_PUT_AWAY) as child,
+        ):
             try:
                 return child.wait(deadline, on_line=line), "\n".join(said)
+            except KeyboardInterrupt:
+                tell("interrupted: putting away what has been begun")
+                raise
             except ChildTimeout:
                 raise errors.MachineTimeout(
                     f"{' '.join(map(str, command))} had not finished after {deadline:.0f} s; its last lines:\n"
@@ -334,12 +382,11 @@ def _box_folder() -> Path:
     return cache / "box"
 
 
-def _difference(seen: Seen | None, wanted: Wanted) -> str:
-    if seen is None:
-        return "nothing answers by ssh"
+def _difference(seen: Seen, wanted: Wanted) -> str:
+    # What is not as it was wanted; empty if all is.
     if wanted.release and seen.release != wanted.release:
         return f"it runs Linux {seen.release}, not {wanted.release}"
-    return "the package is not in it"
+    return "" if wanted.agent_key in seen.agents else "the package is not in it"
 
 
 def _end_of(text: str) -> str:

@@ -1,0 +1,139 @@
+"""What goes wrong with a VM that is up, for real; the tests of a provider share one."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.lab import Lab
+
+pytestmark = pytest.mark.timeout(3600)
+KERNEL = "6.1-series"
+
+
+def lab_works():
+    with Lab(KERNEL, machine="vagrant") as lab:
+        region = lab.map(pages=4)
+        region.alias.fill()
+        assert not region.snapshot().present.any()
+        assert lab.release.endswith("-series-vagrant")
+
+
+def test_a_box_of_another_version(vm):
+    lab_works()
+    (notes,) = (vm.data / "machines" / "default").glob("*/box_meta")
+    before = notes.read_text()
+    notes.write_text(json.dumps({**json.loads(before), "version": "12.1"}))
+    with pytest.raises(errors.MachineError, match=r"made from version 12\.1 of the box .* uffdlab vagrant destroy"):
+        Lab(KERNEL, machine="vagrant")
+    notes.write_text(before)
+    lab_works()
+
+
+def test_ssh_is_refused(vm):
+    booted = vm.boot_id()
+    vm.guest("sudo systemctl stop ssh.service ssh.socket")
+    with pytest.raises(AssertionError, match="Connection re"):
+        assert vm.guest("true") == (0, "")
+    lab_works()  # it was taken for dead, and booted again
+    assert vm.boot_id() != booted
+
+
+def test_a_host_key_that_has_changed(vm):
+    booted = vm.boot_id()
+    change = "rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh"
+    assert vm.guest(f'sudo sh -c "{change}"')[0] == 0
+    with pytest.raises(errors.MachineError, match=r"host key is not the one .* remove .*known_hosts"):
+        Lab(KERNEL, machine="vagrant")
+    (vm.data / "known_hosts").unlink()
+    lab_works()
+    assert vm.boot_id() == booted
+
+
+def test_a_python_that_is_too_old(vm):
+    # Python reads this at its start, and takes itself for another version.
+    old = "import sys; sys.version_info = (3, 9, 2, 'final', 0)"
+    customize = "/usr/lib/python3/dist-packages/usercustomize.py"
+    assert vm.guest(f'echo "{old}" | sudo tee {customize}; sudo rm -r /opt/uffdlab')[0] == 0
+    try:
+        with pytest.raises(errors.MachineError, match=r"python3 of this box is 3\.9\.2; the agent needs Python 3\.11"):
+            Lab(KERNEL, machine="vagrant")
+    finally:
+        vm.guest(f"sudo rm {customize}")
+    lab_works()
+
+
+@contextlib.contextmanager
+def cable_pulled(vm):
+    if vm.provider == "libvirt":
+        (link,) = Path("/sys/class/net").glob("virbr*/brif/vnet*")
+        subprocess.run(["ip", "link", "set", link.name, "down"], check=True)
+        yield
+        subprocess.run(["ip", "link", "set", link.name, "up"], check=True)
+        return
+    (qemu,) = vm.qemu()  # where the line ends that leads to the guest
+    os.kill(qemu, signal.SIGSTOP)
+    yield
+    os.kill(qemu, signal.SIGCONT)
+
+
+def test_a_cable_that_is_pulled(vm, wait_for):
+    booted = vm.boot_id()
+    lab = Lab(KERNEL, machine="vagrant")
+    agent = lab._machine.hello["pid"]
+    with cable_pulled(vm):
+        with pytest.raises(errors.MachineTimeout, match="hangs, or this host is too busy"):
+            lab.call("agent.ping", deadline=2)
+        with pytest.raises(errors.MachineLost, match="not responding"):
+            lab.call("agent.ping", deadline=180)
+    lab.close()
+    wait_for(lambda: vm.guest(f"test -d /proc/{agent}")[0] == 1)  # it has noticed as well
+    lab_works()
+    assert vm.boot_id() == booted
+
+
+def test_a_vm_that_is_killed_under_the_lab(vm, wait_for):
+    lab = Lab(KERNEL, machine="vagrant")
+    region = lab.map(pages=4)
+    (qemu,) = vm.qemu()
+    os.kill(qemu, signal.SIGKILL)
+    with pytest.raises(errors.MachineError):
+        lab.call("agent.ping", deadline=120)
+    wait_for(lambda: vm.processes() == [])
+    assert vm.state() in {"poweroff", "shutoff"}
+    lab.reset()
+    with pytest.raises(errors.UffdlabError):
+        region.snapshot()
+    assert lab.map(pages=4).snapshot() is not None
+    lab.close()
+
+
+def test_a_vm_that_is_halted_under_the_lab(vm):
+    with Lab(KERNEL, machine="vagrant") as lab:
+        vm.by_hand("halt")
+        with pytest.raises(errors.MachineLost, match="machine is gone: ssh ended with status"):
+            lab.call("agent.ping", deadline=120)
+        lab.reset()
+        assert lab.call("agent.ping", 1) == 1
+
+
+def test_a_guest_that_crashes_under_the_lab(vm):
+    with Lab(KERNEL, machine="vagrant") as lab:
+        vm.guest("sudo sh -c 'echo c >/proc/sysrq-trigger'", deadline=180)
+        # libvirt keeps no console for us
+        expected = errors.GuestPanic if vm.provider == "uffdlab_qemu" else errors.MachineError
+        with pytest.raises(expected):
+            lab.call("agent.ping", deadline=180)
+        lab.reset()
+        assert lab.call("agent.ping", 1) == 1
+
+
+def test_destroyed_past_us_and_made_anew_past_us(vm):
+    vm.by_hand("destroy", "--force")
+    vm.by_hand("up")  # another disk, another host key, perhaps at the same address
+    lab_works()
