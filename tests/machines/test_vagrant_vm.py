@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -233,7 +234,7 @@ def test_ctrl_c_lets_vagrant_put_away_what_it_has_begun(world):
     owner = subprocess.Popen(
         [sys.executable, "-uc", code, world.folder / "vm"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    assert owner.stdout.readline() == "vagrant up: 6.1-series\n"
+    assert owner.stdout.readline() == "vagrant up\n"
     while not world.notes():
         time.sleep(0.05)
     owner.send_signal(signal.SIGINT)
@@ -317,6 +318,14 @@ def test_an_agent_is_started_and_closing_it_lets_go_of_the_vm(here):
     here.halt()
     os.kill(child, 9)
     os.waitpid(child, 0)
+
+
+def test_what_takes_long_is_shown_and_what_does_not_is_not(here, capfd):
+    for _ in range(2):
+        vagrant.start("6.1-series", vm=here)[1].close()
+    first, last = capfd.readouterr().err.splitlines()
+    assert first == "6.1-series: vagrant up"
+    assert re.fullmatch(r"6\.1-series: Linux \S+ runs in the VM, \d+ s", last)
 
 
 def test_a_machine_that_is_forgotten_lets_go_of_the_vm(here):

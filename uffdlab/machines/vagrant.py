@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import tarfile
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import uffdlab
 from uffdlab import errors, kernels
 from uffdlab.kernels.catalogue import Built, load
+from uffdlab.kernels.progress import automatic
 from uffdlab.machines import accel, clock, heartbeat, qemu, store
 from uffdlab.machines.console import Console
 from uffdlab.machines.interpreter import modules
@@ -67,7 +69,7 @@ def start(
     cpus: int = 1,
     memory_mib: int = 1024,
     vm: VagrantVm | None = None,
-    tell: Callable[[str], object] = lambda _line: None,
+    tell: Callable[[str], object] | None = None,
 ) -> tuple[str, VagrantMachine]:
     """Bring the VM up with a kernel, if it does not run it already, and start an agent in it.
 
@@ -81,7 +83,7 @@ def start(
     vm : VagrantVm, optional
         By default this checkout's.
     tell : callable
-        Is told what Vagrant does, a line at a time.
+        Is told what Vagrant does, a line at a time.  By default progress is shown, if there is anything to do.
 
     Returns
     -------
@@ -102,7 +104,12 @@ def start(
         raise errors.UsageError(f"cpus={cpus}, memory_mib={memory_mib}: a Debian needs a CPU and 256 MiB at least")
     vm = vm or VagrantVm()
     name, wanted = want(kernel, cpus=cpus, memory_mib=memory_mib)
-    machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell)).up(_HELLO)
+    shown = _Shown(name)
+    try:
+        machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell or shown)).up(_HELLO)
+        shown.finish(machine.hello["release"])
+    finally:
+        shown.close()
     try:
         rate = clock.rate(lambda: machine.call("agent.clock"))
         if abs(rate - 1) > clock.TOLERANCE:
@@ -114,6 +121,30 @@ def start(
         machine.close()
         raise
     return name, machine
+
+
+class _Shown:
+    """Progress that is seen once there is something to tell: a VM that runs already takes no time."""
+
+    def __init__(self, kernel: str) -> None:
+        self._kernel = kernel
+        self._progress = automatic()
+        self._began = 0.0
+
+    def __call__(self, line: str) -> None:
+        if not self._began:
+            self._began = time.monotonic()
+            self._progress.start(self._kernel, line)
+        self._progress.stage(line)
+
+    def finish(self, release: str) -> None:
+        """The VM is up."""
+        if self._began:
+            self._progress.finish(f"Linux {release} runs in the VM, {time.monotonic() - self._began:.0f} s")
+
+    def close(self) -> None:
+        """Take a bar away, after an error too."""
+        self._progress.close()
 
 
 def want(kernel: str | os.PathLike[str], *, cpus: int = 1, memory_mib: int = 1024) -> tuple[str, Wanted]:

@@ -207,13 +207,13 @@ class VagrantVm:
         (self.data / "booted.json").unlink(missing_ok=True)
         write_atomically(self.data / "lab.json", json.dumps(asdict(wanted), indent=1).encode())
         if not boot and state == "running":
-            tell("vagrant provision: the package in the guest is another")
+            tell("vagrant provision")
             self._vagrant("provision", tell=tell)
         elif state == "running":
-            tell(f"vagrant reload: {wanted.kernel_name}")
+            tell("vagrant reload")
             self._vagrant("reload", "--provision", tell=tell)
         else:
-            tell(f"vagrant up: {wanted.kernel_name}")
+            tell("vagrant up")
             self._vagrant("up", "--provision", tell=tell)
         config = self._vagrant("ssh-config", deadline=_ASK)
         write_atomically(self.data / "ssh-config", config.encode())
