@@ -68,7 +68,7 @@ def test_the_end_of_a_touch_is_on_the_timeline(news, heard, timeline):
 
 
 def test_a_lost_target(news, heard, timeline):
-    news.hear("target-lost", [77, "it ended by SIGKILL"])
+    news.hear("target-lost", [77, "it ended by SIGKILL", "target-lost", 9, b"nonce"])
     assert heard.heard == ["it ended by SIGKILL"]
     (entry,) = timeline
     assert entry.text == "the target is lost: it ended by SIGKILL"

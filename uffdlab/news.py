@@ -54,9 +54,9 @@ class News:
             text = f"{touch.what}: {end['state']}"
             self._timeline.add("touch", text, end["started_ns"], end["ended_ns"], touch)
 
-    def _target_lost(self, _pid: int, why: object) -> None:
-        self._belongings.lose(str(why))
-        self._timeline.add("target", f"the target is lost: {why}", self._now(), None, TargetLost(str(why)))
+    def _target_lost(self, _pid: int, why: str, *_: object) -> None:
+        self._belongings.lose(why)
+        self._timeline.add("target", f"the target is lost: {why}", self._now(), None, TargetLost(why))
 
     def _machine_lost(self, error: UffdlabError) -> None:
         self._belongings.hear_no_more(error)

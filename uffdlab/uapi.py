@@ -10,10 +10,12 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 UFFDIO: Final = 0xAA  # the ioctl type of all of them
 UFFD_API: Final = 0xAA
+_WORD: Final = (1 << 64) - 1
 
 
 class RegisterMode(enum.IntFlag, boundary=enum.KEEP):
@@ -163,12 +165,16 @@ class Ioctl:
     since: str
     modes_since: dict[str, str]
 
-    @property
+    @cached_property
+    def _layout(self) -> struct.Struct:
+        return struct.Struct(f"={len(self.fields)}Q")
+
+    @cached_property
     def size(self) -> int:
         """Size of the argument in bytes."""
-        return 8 * len(self.fields)
+        return self._layout.size
 
-    @property
+    @cached_property
     def request(self) -> int:
         """The request number that ioctl(2) takes (asm-generic/ioctl.h)."""
         direction = (_IOC_READ if "R" in self.access else 0) | (_IOC_WRITE if "W" in self.access else 0)
@@ -176,12 +182,11 @@ class Ioctl:
 
     def pack(self, values: dict[str, int]) -> bytes:
         """Pack the argument; words not given are 0."""
-        words = [values.get(field, 0) & (1 << 64) - 1 for field in self.fields]
-        return struct.pack(f"={len(words)}Q", *words)
+        return self._layout.pack(*[values.get(field, 0) & _WORD for field in self.fields])
 
-    def unpack(self, data: bytes) -> dict[str, int]:
+    def unpack(self, data: bytes | bytearray) -> dict[str, int]:
         """Unpack the argument as the kernel left it; only the output word is signed."""
-        words = dict(zip(self.fields, struct.unpack(f"={len(self.fields)}Q", data), strict=True))
+        words = dict(zip(self.fields, self._layout.unpack(data), strict=True))
         if self.output and words[self.output] >= 1 << 63:
             words[self.output] -= 1 << 64
         return words

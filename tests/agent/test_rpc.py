@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uffdlab.agent.rpc import Channel, Refusal
+from uffdlab.agent.rpc import Channel, MarkedChannel, Refusal
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
@@ -59,3 +59,20 @@ def test_responses_and_notifications_have_the_form_of_the_specification(pair):
 
 def test_a_refusal_travels_as_a_map():
     assert Refusal("usage", "no", address=3).as_map() == {"kind": "usage", "message": "no", "data": {"address": 3}}
+
+
+@settings(max_examples=50)
+@given(before=st.binary(max_size=100), cut=st.integers(1, 50))
+def test_what_was_sent_to_the_last_target_is_dropped(before, cut):
+    marker = bytes(range(32))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        channel = MarkedChannel(theirs.fileno(), marker)
+        data = before + marker + msgpack.packb([0, 1, "target.map", []])
+        got = []
+        for at in range(0, len(data), cut):
+            ours.sendall(data[at : at + cut])
+            got += channel.receive()
+        assert got == [[0, 1, "target.map", []]]
+        assert ours.recv(100) == marker

@@ -376,3 +376,152 @@ def test_an_agent_cannot_say_that_it_is_lost(agent):
     agent.send([2, rpc.LOST, ["not an error"]])
     with pytest.raises(errors.ProtocolError, match="neither a response nor a notification"):
         agent.client.call("x", (), 5)
+
+
+# --- a line straight to the target
+
+
+class AgentAndTarget(Agent):
+    """The other ends of both streams."""
+
+    def __init__(self):
+        ours, self.stream = socket.socketpair()
+        line, self.target = socket.socketpair()
+        for end in (self.stream, self.target):
+            end.settimeout(5)
+        self._unpacker = msgpack.Unpacker()
+        self._of_target = msgpack.Unpacker()
+        self.client = rpc.Client(
+            ours, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError, target=line
+        )
+
+    def spawn(self, marker):
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(self.client.call, "agent.spawn", (marker, 0), 5)
+            self.send([1, self.receive()[1], None, {"pid": 7}])
+            asked.result(5)
+        while marker not in (seen := self.target.recv(4096)):
+            assert seen
+        self.target.sendall(b"old stuff" + marker)
+        until = time.monotonic() + 5
+        while not self.client._target.up:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+    def asked_of_target(self):
+        while True:
+            for frame in self._of_target:
+                return frame
+            self._of_target.feed(self.target.recv(1 << 16))
+
+    def lose_target(self, marker, kind="target-lost"):
+        self.send([2, "target-lost", [7, "it ended", kind, 9, marker]])
+
+    def close(self):
+        super().close()
+        self.target.close()
+
+
+@pytest.fixture
+def both():
+    before = threading.active_count()
+    both = AgentAndTarget()
+    both.hello()
+    yield both
+    both.close()
+    assert threading.active_count() == before
+
+
+def test_calls_go_through_the_agent_until_the_target_has_answered_its_marker(both):
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.map", (10.0, "shmem"), 15)
+        _, number, method, params = both.receive()
+        assert (method, params) == ("target.map", [10.0, "shmem"])
+        both.send([1, number, None, "relayed"])
+        assert asked.result(5) == "relayed"
+        both.spawn(b"m" * 32)
+        asked = pool.submit(both.client.call, "target.map", (10.0, "shmem"), 15)
+        _, number, method, params = both.asked_of_target()
+        assert (method, params) == ("target.map", ["shmem"])  # the deadline is kept here
+        both.target.sendall(msgpack.packb([1, number, None, "direct"]))
+        assert asked.result(5) == "direct"
+
+
+def test_the_target_s_end_is_told_to_who_waits_at_its_own_line(both):
+    both.spawn(b"m" * 32)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        both.asked_of_target()
+        both.lose_target(b"o" * 32)  # another one
+        both.lose_target(b"m" * 32)
+        with pytest.raises(errors.TargetLost, match=r"^target\.ioctl: it ended") as lost:
+            asked.result(5)
+        assert lost.value.data == {"status": 9}
+        # The next call is for the agent, which knows that there is none.
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        _, number, _, _ = both.receive()
+        both.send([1, number, {"kind": "target-lost", "message": "there is no target process"}, None])
+        with pytest.raises(errors.TargetLost, match="no target"):
+            asked.result(5)
+
+
+def test_a_target_that_is_late_is_ended_by_the_agent(both):
+    both.spawn(b"m" * 32)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (0.05, 1), 5)
+        both.asked_of_target()
+        _, number, method, params = both.receive()
+        assert (method, params) == ("agent.late", [b"m" * 32, ["target.ioctl"]])
+        both.lose_target(b"m" * 32, "fault-unresolved")
+        both.send([1, number, None, None])
+        with pytest.raises(errors.FaultUnresolved, match=r"target\.ioctl: it ended"):
+            asked.result(5)
+
+
+def test_a_target_that_takes_no_request_is_late_too(both):
+    both.spawn(b"m" * 32)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (0.1, bytes(1 << 24)), 5)
+        _, number, method, _ = both.receive()
+        assert method == "agent.late"
+        both.lose_target(b"m" * 32, "fault-unresolved")
+        both.send([1, number, None, None])
+        with pytest.raises(errors.FaultUnresolved):
+            asked.result(5)
+
+
+def test_an_answer_of_a_target_that_is_gone_is_dropped(both):
+    both.spawn(b"m" * 32)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        _, number, _, _ = both.asked_of_target()
+        both.lose_target(b"m" * 32)
+        with pytest.raises(errors.TargetLost):
+            asked.result(5)
+        both.target.sendall(msgpack.packb([1, number, None, "late"]))
+        both.spawn(b"o" * 32)
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        _, number, _, _ = both.asked_of_target()
+        both.target.sendall(msgpack.packb([1, number, None, "of the new one"]))
+        assert asked.result(5) == "of the new one"
+
+
+def test_what_the_target_said_is_heard_before_the_news_of_its_end(both):
+    both.spawn(b"m" * 32)
+    heard = queue.Queue()
+    both.client.subscribe(lambda method, _: heard.put(method))
+    held = threading.Event()
+    stop = both.client.subscribe(lambda *_: held.wait(5))
+    both.send([2, "held", []])
+    both.target.sendall(msgpack.packb([2, "last-words", []]))
+    both.lose_target(b"m" * 32)
+    held.set()
+    assert [heard.get(timeout=5) for _ in range(3)] == ["held", "last-words", "target-lost"]
+    stop()
+
+
+@pytest.mark.parametrize("params", [[], [7, "it ended"], [7, "it ended", "target-lost", 9, "no bytes"]])
+def test_an_end_that_does_not_say_whose_is_malformed(both, params):
+    both.send([2, "target-lost", params])
+    with pytest.raises(errors.ProtocolError, match="target-lost"):
+        both.client.call("agent.ping", (), 5)

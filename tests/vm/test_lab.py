@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -272,6 +273,48 @@ def test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline(lab):
     assert time.monotonic() - started < 6
     lab.restart_target()
     lab.map(pages=1).alias.fill()
+
+
+def test_the_target_s_death_in_a_call_is_told_at_once(lab):
+    """The call waits in the kernel, on the target's own line; somebody kills the target."""
+    region, source = lab.map(pages=1), lab.map(pages=1)
+    uffd = lab.userfaultfd()
+    uffd.register(region, "missing")
+    uffd.register(source, "missing")
+    words = {"dst": region.start, "src": source.start, "len": 4096}
+    lab.exec(["true"])  # the shell and its tools come with the first program
+    pid = str(lab._looking.facts["pid"])
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(lab.target_call, "ioctl", uffd.number, "UFFDIO_COPY", words, None, deadline=50)
+        assert uffd.read_fault().page == 0
+        lab.exec(["kill", "-9", pid])
+        with pytest.raises(TargetLost, match="SIGKILL"):
+            asked.result(10)
+    lab.restart_target()
+    lab.map(pages=1).alias.fill()
+
+
+def test_a_target_that_dies_while_it_speaks_leaves_nothing_to_the_next_one(lab):
+    lab.exec(["true"])
+    for turn in range(5):
+        big = lab.map(pages=64 << 10)  # half a megabyte of pagemap words, and as much in one request
+        pid = str(lab._looking.facts["pid"])
+        with ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(lab.read_pagemap, big.start, big.pages, 4096) for _ in range(2)]
+            asked.append(pool.submit(lab.target_call, "touch", 10**6, "none", 0, 0, 0, 0, {"more": bytes(1 << 19)}))
+            time.sleep(0.002 * turn)
+            lab.exec(["kill", "-9", pid])
+            for each in asked:
+                error = each.exception(30)
+                assert error is None or isinstance(error, (TargetLost, UsageError)), error
+        lab.restart_target()
+        region = lab.map(pages=3)
+        region.alias.fill(turn)
+        assert region.alias.read(2).result() == turn + 2  # fill counts on
+        until = time.monotonic() + 5
+        while not lab.machine._client._target.up:  # on its own line again
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 def test_a_closed_lab_says_so():

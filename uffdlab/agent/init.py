@@ -1,6 +1,6 @@
 """The first process of the guest: sets the stage for the agent, and powers the machine off when it ends.
 
-What it prints goes to the console.  Nothing but the agent writes to the port.
+What it prints goes to the console.  Nothing but the agent writes to its port, and nothing but the target to the other.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import traceback
 
 from uffdlab.agent import commands, server
 
-PORT = "uffdlab.agent"
+PORT, TARGET_PORT = "uffdlab.agent", "uffdlab.target"
 _PORT_DEADLINE = 10.0  # seconds; the devices are found in a few milliseconds
 _MODULES = "/modules"  # .ko files by the order of their names, for kernels that have virtio as modules
 
@@ -55,11 +55,11 @@ def main() -> None:
 def _start() -> None:
     _mount_all()
     _insert_modules()
-    port = _open_port()
+    port, target_port = _open_port(PORT), _open_port(TARGET_PORT)
     os.environ.update(HOME="/root", PATH="/bin:/sbin:/usr/bin:/usr/sbin", TERM="dumb")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     commands.METHODS["agent.after_restore"] = after_restore
-    server.serve(port, port)
+    server.serve(port, port, target_port)
 
 
 def _mount_all() -> None:
@@ -87,7 +87,7 @@ def _insert_modules() -> None:
         os.close(descriptor)
 
 
-def _open_port() -> int:
+def _open_port(wanted: str) -> int:
     # sysfs knows each port's name: /sys/class/virtio-ports/vport0p1/name.
     until = time.monotonic() + _PORT_DEADLINE
     while True:
@@ -98,11 +98,11 @@ def _open_port() -> int:
         for port in ports:
             with open(f"/sys/class/virtio-ports/{port}/name", encoding="ascii") as file:  # noqa: PTH123
                 name = file.read().strip()
-            if name == PORT:
+            if name == wanted:
                 return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
         if time.monotonic() > until:
             raise TimeoutError(
-                f"no virtio port is named {PORT}: the kernel needs VIRTIO_PCI and VIRTIO_CONSOLE, built in or "
+                f"no virtio port is named {wanted}: the kernel needs VIRTIO_PCI and VIRTIO_CONSOLE, built in or "
                 "as modules beside its image"
             )
         time.sleep(0.002)

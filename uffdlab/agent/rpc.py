@@ -66,8 +66,11 @@ class Channel:
             return
         if not data:
             raise EOFError
-        self._unpacker.feed(data)
+        self._unpacker.feed(self._own(data))
         yield from self._unpacker
+
+    def _own(self, data: bytes) -> bytes:
+        return data
 
     def request(self, number: int, method: str, params: list[Any]) -> None:
         """Send a request."""
@@ -92,3 +95,37 @@ class Channel:
                     rest = rest[os.write(self._write_fd, rest) :]
             if len(data) > _KEEP_BUFFER:
                 self._packer = msgpack.Packer(use_bin_type=True)
+
+
+class MarkedChannel(Channel):
+    """A channel that others have had before: what comes before a marker is theirs, and dropped.
+
+    Parameters
+    ----------
+    fd : int
+    marker : bytes
+        What the other side sends first; it is sent back then, to say where ours begins.
+
+    Attributes
+    ----------
+    up : bool
+        The marker has come.
+    """
+
+    def __init__(self, fd: int, marker: bytes) -> None:
+        super().__init__(fd, fd)
+        self.up = False
+        self._marker = marker
+        self._seen = b""
+
+    def _own(self, data: bytes) -> bytes:
+        if self.up:
+            return data
+        self._seen += data
+        at = self._seen.find(self._marker)
+        if at < 0:
+            self._seen = self._seen[-len(self._marker) :]
+            return b""
+        os.write(self._write_fd, self._marker)
+        self.up = True
+        return self._seen[at + len(self._marker) :]

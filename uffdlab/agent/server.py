@@ -1,8 +1,9 @@
 """The agent: speaks the protocol, keeps the target, never touches registered memory itself.
 
 It answers ``agent.*`` itself and passes ``target.*`` on to the target, with the host's deadline.  A target that has not
-answered by then is stuck in the kernel; it is killed, and the host gets ``fault-unresolved``.  Programs for
-``agent.exec`` run beside the target.
+answered by then is stuck in the kernel; it is killed, and the host gets ``fault-unresolved``.  Where the target has a
+port of its own the host asks it there, keeps the deadline itself and says ``agent.late``.  Programs for ``agent.exec``
+run beside the target.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class _Waiting:
 @dataclass
 class _Target:
     pid: int
+    nonce: bytes
     channel: Channel
     socket: socket.socket
     waiting: dict[int, _Waiting]
@@ -51,11 +53,14 @@ class Server:
     ----------
     read_fd, write_fd : int
         The byte stream; they may be the same descriptor.
+    target_fd : int
+        A byte stream of the target's own, -1 if there is none.
     """
 
-    def __init__(self, read_fd: int, write_fd: int) -> None:
+    def __init__(self, read_fd: int, write_fd: int, target_fd: int = -1) -> None:
         self._host = Channel(read_fd, write_fd)
         self._host_fds = {read_fd, write_fd}
+        self._target_fd = target_fd
         self._target: _Target | None = None
         self._programs = Programs(self._host)
         self._next = 0
@@ -63,6 +68,7 @@ class Server:
             "agent.ping": lambda value=None: value,
             "agent.spawn": self._spawn,
             "agent.kill_target": self._kill_target,
+            "agent.late": self._late,
             **commands.METHODS,
             **self._programs.methods,
         }
@@ -164,14 +170,14 @@ class Server:
                 for fd in self._host_fds:
                     if fd > 2:
                         os.close(fd)
-                target_process.serve(theirs, nonce, base)
+                target_process.serve(theirs, nonce, base, self._target_fd)
                 status = 0
             except BaseException:  # noqa: BLE001 - a forked child must never return into the server
                 traceback.print_exc()
             finally:
                 os._exit(status)
         theirs.close()
-        self._target = _Target(pid, Channel(ours.fileno(), ours.fileno()), ours, {})
+        self._target = _Target(pid, nonce, Channel(ours.fileno(), ours.fileno()), ours, {})
         return {"pid": pid}
 
     def _from_target(self, child: _Target) -> None:
@@ -195,7 +201,7 @@ class Server:
         for waiting in child.waiting.values():
             refusal = Refusal(kind, f"{waiting.method}: {why}", status=status)
             self._host.respond(waiting.number, refusal.as_map(), None)
-        self._host.notify("target-lost", child.pid, why)
+        self._host.notify("target-lost", child.pid, why, kind, status, child.nonce)
 
     def _kill_target(self) -> None:
         if self._target:
@@ -214,10 +220,19 @@ class Server:
         child = self._target
         now = time.monotonic()
         if child and any(waiting.until <= now for waiting in child.waiting.values()):
-            os.kill(child.pid, signal.SIGKILL)
-            late = ", ".join(waiting.method for waiting in child.waiting.values())
-            why = f"{late} did not come back before its deadline: it waits in the kernel. The target was killed."
-            self._target_ended(child, "fault-unresolved", why)
+            self._end_late(child, [waiting.method for waiting in child.waiting.values()])
+
+    def _late(self, nonce: bytes, methods: list[str]) -> None:
+        """End the target with this nonce, if it is still there: it has not answered the host in time."""
+        child = self._target
+        if child and child.nonce == nonce:
+            self._end_late(child, methods + [waiting.method for waiting in child.waiting.values()])
+
+    def _end_late(self, child: _Target, methods: list[str]) -> None:
+        os.kill(child.pid, signal.SIGKILL)
+        late = ", ".join(methods)
+        why = f"{late} did not come back before its deadline: it waits in the kernel. The target was killed."
+        self._target_ended(child, "fault-unresolved", why)
 
 
 def _accident(error: Exception) -> dict[str, Any]:
@@ -247,6 +262,6 @@ def _status_words(status: int) -> str:
     return f"with exit status {os.waitstatus_to_exitcode(status)}"
 
 
-def serve(read_fd: int, write_fd: int) -> None:
-    """Serve one host over `read_fd` and `write_fd` until it closes the stream."""
-    Server(read_fd, write_fd).serve()
+def serve(read_fd: int, write_fd: int, target_fd: int = -1) -> None:
+    """Serve one host over `read_fd` and `write_fd`, its target over `target_fd`, until the host closes the stream."""
+    Server(read_fd, write_fd, target_fd).serve()

@@ -22,7 +22,7 @@ from uffdlab.agent import handlers, native, probe, uffds, witness_methods
 from uffdlab.agent.children import Children
 from uffdlab.agent.mappings import Mappings
 from uffdlab.agent.native import ffi, lib
-from uffdlab.agent.rpc import REQUEST, Channel, Refusal
+from uffdlab.agent.rpc import REQUEST, Channel, MarkedChannel, Refusal
 from uffdlab.agent.touches import Touches
 
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
@@ -36,16 +36,16 @@ class Target:
 
     Parameters
     ----------
-    channel : Channel
-        Where results and notifications go.
+    notify : callable
+        ``notify(method, *params)`` sends a notification; from any thread.
     nonce : bytes
         What the beacon page holds, so that the host can tell these page tables from any others.
     base : int
         Where the first region is put.
     """
 
-    def __init__(self, channel: Channel, nonce: bytes, base: int) -> None:
-        self._channel = channel
+    def __init__(self, notify: Callable[..., None], nonce: bytes, base: int) -> None:
+        self._notify = notify
         self._mappings = Mappings(base)
         self._touches = Touches()
         self._children = Children(self._touches.done_fd)
@@ -212,9 +212,9 @@ class Target:
             for number in [number for number in self._uffds.fds if number not in self._unread]:
                 handler = self._handlers.get(number)
                 for message in handler.read() if handler else self._uffds.read(number):
-                    self._channel.notify("message", number, message, time.monotonic_ns(), self._adopted(message))
+                    self._notify("message", number, message, time.monotonic_ns(), self._adopted(message))
             for number, result in self._touches.ended():
-                self._channel.notify("touch", number, result)
+                self._notify("touch", number, result)
 
 
 @contextlib.contextmanager
@@ -231,18 +231,40 @@ def _own_memory(source: bytes, name: str) -> Iterator[int]:
         native.unmap_memory(memory, length)
 
 
-def serve(stream: socket.socket, nonce: bytes, base: int) -> None:
-    """Be the target on `stream` until it closes.  Runs in a child process of its own."""
+class _Lines:
+    # The ways to the host: through the agent, always, and a port of our own once our marker has come there.
+
+    def __init__(self, stream: socket.socket, nonce: bytes, port: int) -> None:
+        relayed = Channel(stream.fileno(), stream.fileno())
+        self._direct = MarkedChannel(port, nonce) if port >= 0 else None
+        self._by_fd: dict[int, Channel] = {stream.fileno(): relayed}
+        if self._direct:
+            self._by_fd[port] = self._direct
+        self._relayed = relayed
+        self._poll = select.poll()
+        for fd in self._by_fd:
+            self._poll.register(fd, select.POLLIN)
+
+    def requests(self) -> Iterator[tuple[Channel, list[Any]]]:
+        while True:
+            for fd, _ in self._poll.poll():
+                channel = self._by_fd[fd]
+                for frame in channel.receive():
+                    yield channel, frame
+
+    def notify(self, method: str, *params: Any) -> None:
+        channel = self._direct if self._direct and self._direct.up else self._relayed
+        channel.notify(method, *params)
+
+
+def serve(stream: socket.socket, nonce: bytes, base: int, port: int = -1) -> None:
+    """Be the target on `stream` until it closes, and on `port` if there is one.  Runs in a child process of its own."""
     lib.lab_die_with_parent()
-    channel = Channel(stream.fileno(), stream.fileno())
-    target = Target(channel, nonce, base)
+    lines = _Lines(stream, nonce, port)
+    target = Target(lines.notify, nonce, base)
     threading.Thread(target=target.feed, name="feed", daemon=True).start()
-    while True:
-        try:
-            frames = list(channel.receive())
-        except (EOFError, ConnectionResetError):
-            return
-        for kind, number, method, params in frames:
+    with contextlib.suppress(EOFError, ConnectionResetError):
+        for channel, (kind, number, method, params) in lines.requests():
             if kind == REQUEST:
                 _answer(channel, target, number, method, params)
 

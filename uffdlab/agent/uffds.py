@@ -63,10 +63,9 @@ def ways() -> dict[str, int]:
 
 def call(fd: int, ioctl: uapi.Ioctl, values: dict[str, int]) -> dict[str, Any]:
     """Do one ioctl; gives its errno, its words as the kernel left them and its times."""
-    argument = ffi.new("char[]", ioctl.pack(values))
-    error, started, ended = native.ioctl(fd, ioctl.request, argument)
-    left = ioctl.unpack(bytes(ffi.buffer(argument, ioctl.size)))
-    return {"errno": error, "words": left, "started_ns": started, "ended_ns": ended}
+    argument = bytearray(ioctl.pack(values))
+    error, started, ended = native.ioctl(fd, ioctl.request, ffi.from_buffer(argument))
+    return {"errno": error, "words": ioctl.unpack(argument), "started_ns": started, "ended_ns": ended}
 
 
 def batch(fd: int, ioctl: uapi.Ioctl, values: dict[str, int], step: int, count: int) -> dict[str, Any]:

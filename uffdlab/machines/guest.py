@@ -53,7 +53,7 @@ class QemuMachine(KeptMachine):
             # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
             self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
             below.callback(os.close, self._devices)
-            ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+            ours, theirs = zip(*(socket.socketpair() for _ in range(4)), strict=True)
             for end in (*ours, *theirs):
                 undo.callback(end.close)
             device = accel.DEVICE if settings.accelerator == "kvm" else None
@@ -63,7 +63,7 @@ class QemuMachine(KeptMachine):
                 arguments = settings.arguments(given, restore=restore)
                 process = KeptProcess(arguments, given, ours[1], log=console, bounded=True, identity=user)
             undo.callback(process.kill)
-            super().__init__(process, ours[0], console, below)
+            super().__init__(process, ours[0], console, below, ours[3])
             here = weakref.ref(self)
             self.monitor = Monitor(ours[2], lost=partial(lost, here), late=partial(late, here))
             below.callback(self.monitor.close)

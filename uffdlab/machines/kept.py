@@ -38,12 +38,21 @@ class KeptMachine:
         What `process` feeds.
     below : ExitStack
         What is to be closed when the process has ended.
+    target : socket, optional
+        A stream straight to the target, where there is one; this object closes it.
     """
 
     name = ""
     _program = ""  # the process, in words
 
-    def __init__(self, process: KeptProcess, agent: socket.socket, console: Console, below: ExitStack) -> None:
+    def __init__(
+        self,
+        process: KeptProcess,
+        agent: socket.socket,
+        console: Console,
+        below: ExitStack,
+        target: socket.socket | None = None,
+    ) -> None:
         self._owner = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
@@ -52,7 +61,11 @@ class KeptMachine:
         # These hold what they need of this object by weak reference, so that an abandoned machine is collected.
         here = weakref.ref(self)
         self._client = Client(
-            agent, lost=partial(lost, here), late=partial(late, here), malformed=partial(_malformed, here)
+            agent,
+            lost=partial(lost, here),
+            late=partial(late, here),
+            malformed=partial(_malformed, here),
+            target=target,
         )
         self._finalizer = weakref.finalize(self, _end, process, self._client, below)
         _LIVING.add(self)

@@ -2,33 +2,37 @@
 
 Request ``[0, id, method, params]``, response ``[1, id, error, result]``, notification ``[2, method, params]``.  A frame
 that is none of these, or too large, ends the connection with a ProtocolError.  Nothing is unpickled.
+
+Where there is a line of its own to the target, its calls take that: the way through the agent costs an emulated CPU two
+changes of the address space, a millisecond.  The deadline is kept here then, and the agent is told when it has passed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import select
-import socket
 import threading
 import time
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 
 from uffdlab import errors
+from uffdlab.machines.line import MAX_FRAME, Full, Line, Malformed, TargetLine
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     Notified = Callable[[str, list[Any]], None]
 
-MAX_FRAME = 64 << 20  # bytes
-MAX_ITEMS = 1 << 16  # of one array or map: the unpacker makes room for all of them when it sees the header
-_CHUNK = 1 << 18
 _REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
+_OF_TARGET, _SPAWN, _LATE = "target.", "agent.spawn", "agent.late"
+_LATE_ANSWER = 5.0  # seconds for the agent to end a target, if the caller gave fewer
+_MEETING = 2.0  # seconds for a target to take its marker
 LOST = "machine-lost"  # a notification of the client's own, with the error; the agent has none of this name
 
 _log = logging.getLogger("uffdlab.machines")
@@ -74,8 +78,11 @@ def _address(data: dict[str, Any]) -> int:
     return found if isinstance(found, int) else 0
 
 
-class _Malformed(Exception):
-    pass
+@dataclass(frozen=True)
+class _Asked:
+    # What is asked of a target on its own line.
+    method: str
+    marker: bytes
 
 
 class Client:
@@ -91,6 +98,8 @@ class Client:
         Called with a message when a deadline has passed: returns what the caller gets.
     malformed : callable
         Called with a message when a frame was bad: returns what the callers get.
+    target : socket, optional
+        The byte stream straight to the target; the client closes it too.
     """
 
     def __init__(
@@ -100,13 +109,15 @@ class Client:
         lost: Callable[[str], errors.UffdlabError],
         late: Callable[[str], errors.UffdlabError],
         malformed: Callable[[str], errors.UffdlabError],
+        target: socket.socket | None = None,
     ) -> None:
-        self._stream = stream
+        self._line = Line(stream)
+        self._target = None if target is None else TargetLine(target)
         self._explain_lost, self._explain_late, self._explain_malformed = lost, late, malformed
-        self._sending = threading.Lock()
         self._lock = threading.Lock()
         self._next = 0
         self._pending: dict[int, Future[Any]] = {}
+        self._asked: dict[int, _Asked] = {}  # of those that are pending, what was asked on the target's own line
         self._abandoned: set[int] = set()  # asked, no longer waited for, not answered yet
         self._failure: errors.UffdlabError | None = None
         self._subscribers: list[Notified] = []
@@ -145,7 +156,54 @@ class Client:
         """
         if threading.current_thread() is self._reader:
             raise errors.UsageError(f"{method} was called by a subscriber of notifications, which must not wait")
+        line = self._target
+        if line is not None and line.up and method.startswith(_OF_TARGET):
+            return self._ask_target(line, method, params, deadline)
+        answer = self._ask(method, params, deadline)
+        if line is not None and method == _SPAWN:
+            self._meet(line, params[0])
+        return answer
+
+    def _ask(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
         until = time.monotonic() + deadline
+        number, future = self._expect_answer()
+        try:
+            self._send([_REQUEST, number, method, params], until, method)
+            return self._wait(future, until - time.monotonic(), f"{method}: no answer")
+        finally:
+            self._forget(number)
+
+    def _ask_target(self, line: TargetLine, method: str, params: tuple[Any, ...], deadline: float) -> Any:
+        # As the agent would: it takes the target's deadline off the parameters, and ends a target that misses it.
+        seconds, *rest = params
+        until = time.monotonic() + seconds
+        marker = line.marker
+        number, future = self._expect_answer(_Asked(method, marker))
+        try:
+            data = _packed([_REQUEST, number, method, rest], method)
+            try:
+                line.send(data, until)
+                return future.result(max(0.0, until - time.monotonic()))
+            except (Full, FutureTimeoutError):
+                with self._lock:
+                    late = [asked.method for asked in self._asked.values() if asked.marker == marker]
+                self._ask(_LATE, (marker, late or [method]), max(_LATE_ANSWER, deadline - seconds))
+                return self._wait(future, 0.0, f"{method}: no answer")
+            except OSError as error:
+                self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
+                raise self._failed() from None
+        finally:
+            self._forget(number)
+
+    def _meet(self, line: TargetLine, marker: bytes) -> None:
+        # A target that has just started looks for its marker; until it has sent it back the agent passes calls on.
+        line.expect(marker)
+        try:
+            line.send(marker, time.monotonic() + _MEETING)
+        except (Full, OSError):
+            line.drop(marker)
+
+    def _expect_answer(self, asked: _Asked | None = None) -> tuple[int, Future[Any]]:
         future: Future[Any] = Future()
         with self._lock:
             if self._failure is not None:
@@ -153,18 +211,15 @@ class Client:
             number = self._next
             self._next += 1
             self._pending[number] = future
-        try:
-            self._send([_REQUEST, number, method, params], until, method)
-        except BaseException:
-            with self._lock:
-                self._pending.pop(number, None)
-            raise
-        try:
-            return self._wait(future, until - time.monotonic(), f"{method}: no answer")
-        finally:
-            with self._lock:
-                if self._pending.pop(number, None) is not None:
-                    self._abandoned.add(number)
+            if asked is not None:
+                self._asked[number] = asked
+        return number, future
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._asked.pop(number, None)
+            if self._pending.pop(number, None) is not None:
+                self._abandoned.add(number)
 
     def notify(self, method: str, deadline: float, *params: Any) -> None:
         """Tell the agent something that it does not answer; waits at most `deadline` seconds until it is sent."""
@@ -201,11 +256,12 @@ class Client:
             failure = self._failure
             waiting = [*self._pending.values(), self._hello]
             self._pending.clear()
+            self._asked.clear()
         for future in waiting:
             if not future.done():
                 future.set_exception(failure)
-        with contextlib.suppress(OSError):  # it was closed before
-            self._stream.shutdown(socket.SHUT_RDWR)
+        for line in self._lines():
+            line.shutdown()
         # Who closed it knows; of any other end the subscribers hear as of anything else.
         if news and not isinstance(failure, errors.LabClosed):
             self._notify(LOST, [failure])
@@ -215,11 +271,12 @@ class Client:
         self.fail(failure)
         if threading.current_thread() is not self._reader:
             self._reader.join(5.0)
-        self._stream.close()
+        self.disown()
 
     def disown(self) -> None:
-        """In a forked child: let go of the stream, which the parent still uses."""
-        self._stream.close()
+        """In a forked child: let go of the streams, which the parent still uses."""
+        for line in self._lines():
+            line.close()
 
     # --- how it works
 
@@ -233,36 +290,22 @@ class Client:
             waited = time.monotonic() - started
             raise self._explain_late(f"{what} within {max(waited, seconds):.1f} s") from None
 
+    def _lines(self) -> list[Line]:
+        # The target's first: what it has said is heard before the news of its end.
+        return [self._line] if self._target is None else [self._target, self._line]
+
     def _send(self, frame: list[Any], until: float, method: str) -> None:
+        data = _packed(frame, method)
         try:
-            data = memoryview(msgpack.packb(frame, use_bin_type=True))
-        except (TypeError, ValueError, OverflowError) as error:
-            raise errors.UsageError(f"{method}: the parameters do not go over the wire: {error}") from error
-        if len(data) > MAX_FRAME:
-            raise errors.UsageError(f"{method}: {len(data)} bytes of parameters; at most {MAX_FRAME} go over the wire")
-        if not self._sending.acquire(timeout=max(0.0, until - time.monotonic())):
-            raise self._explain_late(f"{method}: the machine takes no request")
-        try:
-            whole = len(data)
-            while data:
-                try:
-                    data = data[self._stream.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL) :]
-                except BlockingIOError:
-                    if not self._writable(until):
-                        failure = self._explain_late(f"{method}: the machine takes no request")
-                        if len(data) != whole:  # half a frame is out, nothing can follow it
-                            self.fail(failure)
-                        raise failure from None
+            self._line.send(data, until)
+        except Full as full:
+            failure = self._explain_late(f"{method}: the machine takes no request")
+            if full.begun:
+                self.fail(failure)
+            raise failure from None
         except OSError as error:
             self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
             raise self._failed() from None
-        finally:
-            self._sending.release()
-
-    def _writable(self, until: float) -> bool:
-        poll = select.poll()
-        poll.register(self._stream, select.POLLOUT)
-        return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
 
     def _failed(self) -> errors.UffdlabError:
         with self._lock:
@@ -270,37 +313,31 @@ class Client:
             return self._failure.with_traceback(None)
 
     def _read(self) -> None:
-        unpacker = msgpack.Unpacker(
-            raw=False,
-            strict_map_key=False,
-            max_buffer_size=MAX_FRAME,
-            max_array_len=MAX_ITEMS,
-            max_map_len=MAX_ITEMS,
-            max_ext_len=0,
-        )
-        # The unpacker bounds what it has not looked at yet, not what it has made of half a frame.
-        fed = finished = 0
+        poll = select.poll()
+        lines = self._lines()
+        for line in lines:
+            poll.register(line, select.POLLIN)
         try:
-            while data := self._stream.recv(_CHUNK):
-                try:
-                    fed += len(data)
-                    unpacker.feed(data)
-                    for frame in unpacker:
-                        finished = unpacker.tell()
-                        self._take(frame)
-                    if fed - finished > MAX_FRAME:
-                        raise _Malformed(f"it is larger than {MAX_FRAME >> 20} MiB")
-                except Exception as error:  # noqa: BLE001 - whatever a hostile frame causes, it is a bad frame
-                    reason = str(error) or type(error).__name__
-                    self.fail(self._explain_malformed(f"the agent sent a malformed frame: {reason}"))
-                    return
+            while True:
+                poll.poll()
+                for line in lines:
+                    self._hear(line)
+        except EOFError:
             reason = "the agent closed its stream"
         except OSError as error:
             reason = f"the stream from the agent broke: {error.strerror}"
+        except Exception as error:  # noqa: BLE001 - whatever a hostile frame causes, it is a bad frame
+            reason = str(error) or type(error).__name__
+            self.fail(self._explain_malformed(f"the agent sent a malformed frame: {reason}"))
+            return
         with self._lock:
             failed = self._failure is not None
         if not failed:
             self.fail(self._explain_lost(reason))
+
+    def _hear(self, line: Line) -> None:
+        for frame in line.receive():
+            self._take(frame)
 
     def _take(self, frame: Any) -> None:
         match frame:
@@ -309,9 +346,11 @@ class Client:
             case [int(kind), "hello", [dict(facts)]] if kind == _NOTIFICATION and not self._hello.done():
                 self._hello.set_result(facts)
             case [int(kind), str(method), list(params)] if self._is_news(kind, method):
+                if method == "target-lost":
+                    self._lose_target(params)
                 self._notify(method, params)
             case _:
-                raise _Malformed(f"{str(frame)[:200]} is neither a response nor a notification")
+                raise Malformed(f"{str(frame)[:200]} is neither a response nor a notification")
 
     def _is_news(self, kind: int, method: str) -> bool:
         return kind == _NOTIFICATION and method != LOST and self._hello.done()
@@ -319,9 +358,10 @@ class Client:
     def _answer(self, number: int, error: Any, result: Any) -> None:
         with self._lock:
             future = self._pending.pop(number, None)
+            self._asked.pop(number, None)
             if future is None:
                 if number not in self._abandoned:
-                    raise _Malformed(f"response {number} answers nothing that was asked")
+                    raise Malformed(f"response {number} answers nothing that was asked")
                 self._abandoned.discard(number)
                 return
         if error is None:
@@ -338,7 +378,23 @@ class Client:
             case _:
                 with self._lock:
                     self._pending[number] = future  # so that it fails with the rest
-                raise _Malformed(f"response {number} has the error {str(error)[:200]}, which is no map of one")
+                raise Malformed(f"response {number} has the error {str(error)[:200]}, which is no map of one")
+
+    def _lose_target(self, params: list[Any]) -> None:
+        # The agent tells this of every target; what was asked of it on its own line is answered by nobody else.
+        match params:
+            case [int(), str(why), str(kind), int(status), bytes(marker)]:
+                pass
+            case _:
+                raise Malformed(f"target-lost {str(params)[:200]} does not say which target, and why")
+        if self._target is not None:
+            self._target.drop(marker)
+        with self._lock:
+            numbers = [number for number, asked in self._asked.items() if asked.marker == marker]
+            lost = [(self._asked.pop(number), self._pending.pop(number)) for number in numbers]
+        for asked, future in lost:
+            make = ERRORS.get(kind, _target_lost)
+            future.set_exception(make(f"{asked.method}: {why}", kind, {"status": status}))
 
     def _notify(self, method: str, params: list[Any]) -> None:
         with self._lock:
@@ -348,3 +404,13 @@ class Client:
                 callback(method, params)
             except Exception:  # noqa: BLE001 - a subscriber's accident is not the reader's
                 _log.exception("a subscriber failed on the notification %s", method)
+
+
+def _packed(frame: list[Any], method: str) -> bytes:
+    try:
+        data: bytes = msgpack.packb(frame, use_bin_type=True)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise errors.UsageError(f"{method}: the parameters do not go over the wire: {error}") from error
+    if len(data) > MAX_FRAME:
+        raise errors.UsageError(f"{method}: {len(data)} bytes of parameters; at most {MAX_FRAME} go over the wire")
+    return data

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from uffdlab.machines import initramfs
 
-PORT = "uffdlab.agent"  # as uffdlab.agent.init looks for it
+PORT, TARGET_PORT = "uffdlab.agent", "uffdlab.target"  # as uffdlab.agent.init looks for them
 
 # What speeds up a boot under emulation and is of no importance to page faults: mitigations, page-table isolation
 # (with it the page tables of user mode are half hidden), calibration, address randomization, and the self-tests of the
@@ -25,7 +25,7 @@ _COMMAND_LINE = (
 
 
 class Descriptors(NamedTuple):
-    """What QEMU inherits: the files of kernel, initramfs and RAM, and its ends of three sockets."""
+    """What QEMU inherits: the files of kernel, initramfs and RAM, and its ends of four sockets."""
 
     image: int = 0
     initramfs: int = 0
@@ -33,6 +33,7 @@ class Descriptors(NamedTuple):
     agent: int = 0
     console: int = 0
     monitor: int = 0
+    target: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,10 @@ class Settings:
             *("-append", self.command_line if restore else self.boot_line),
             *("-chardev", f"socket,id=console,fd={given.console}", "-serial", "chardev:console"),
             *("-chardev", f"socket,id=monitor,fd={given.monitor}", "-mon", "chardev=monitor,mode=control"),
-            *("-chardev", f"socket,id=agent,fd={given.agent}"),
-            *("-device", "virtio-serial-pci", "-device", f"virtserialport,chardev=agent,name={PORT}"),
+            *("-chardev", f"socket,id=agent,fd={given.agent}", "-chardev", f"socket,id=target,fd={given.target}"),
+            *("-device", "virtio-serial-pci,max_ports=3"),  # of which the first is for consoles alone
+            *("-device", f"virtserialport,chardev=agent,name={PORT}"),
+            *("-device", f"virtserialport,chardev=target,name={TARGET_PORT}"),
             *("-device", "virtio-rng-pci"),
             *(("-incoming", "defer") if restore else ()),
         ]
