@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uffdlab.errors import UsageError
 
@@ -29,35 +29,35 @@ class Accesses:
         # (lab, name of the mapping, address, pages, bytes of a page)
         raise NotImplementedError
 
-    def read(self, page: int = 0, offset: int = 0, *, by: Child | None = None) -> Touch:
+    def read(self, page: int = 0, offset: int = 0, *, by: Child | None = None) -> Touch[int]:
         """Read the 64-bit word at byte `offset` of `page`, on a thread of its own in the guest."""
         return self._touch("read", page, offset, 0, by)
 
-    def write(self, page: int = 0, value: int = 0x55, offset: int = 0, *, by: Child | None = None) -> Touch:
+    def write(self, page: int = 0, value: int = 0x55, offset: int = 0, *, by: Child | None = None) -> Touch[None]:
         """Write the 64-bit word `value` at byte `offset` of `page`, on a thread of its own in the guest."""
         return self._touch("write", page, offset, value, by)
 
-    def modify(self, page: int = 0, add: int = 1, offset: int = 0, *, by: Child | None = None) -> Touch:
+    def modify(self, page: int = 0, add: int = 1, offset: int = 0, *, by: Child | None = None) -> Touch[int]:
         """Add to the word in one atomic access (read, modify, write); its result is the word before."""
         return self._touch("modify", page, offset, add, by)
 
-    def kernel_read(self, page: int = 0, *, by: Child | None = None) -> Touch:
+    def kernel_read(self, page: int = 0, *, by: Child | None = None) -> Touch[int]:
         """Let the kernel read the first word of `page`: write(2) from it to a file.  A fault in kernel mode."""
         return self._call_on("file_write", page, 0, f"the kernel's read of {self._words(page)}", by)
 
-    def kernel_write(self, page: int = 0, value: int = 0x55, *, by: Child | None = None) -> Touch:
+    def kernel_write(self, page: int = 0, value: int = 0x55, *, by: Child | None = None) -> Touch[int]:
         """Let the kernel write the first word of `page`: read(2) from a file to it.  A fault in kernel mode."""
         return self._call_on("file_read", page, value, f"the kernel's write to {self._words(page)}", by)
 
-    def gup_read(self, page: int = 0) -> Touch:
+    def gup_read(self, page: int = 0) -> Touch[int]:
         """Read the first word of `page` through get_user_pages: process_vm_readv(2)."""
         return self._call_on("gup_read", page, 0, f"get_user_pages for a read of {self._words(page)}", None)
 
-    def gup_write(self, page: int = 0, value: int = 0x55) -> Touch:
+    def gup_write(self, page: int = 0, value: int = 0x55) -> Touch[int]:
         """Write the first word of `page` through get_user_pages: process_vm_writev(2)."""
         return self._call_on("gup_write", page, value, f"get_user_pages for a write to {self._words(page)}", None)
 
-    def populate(self, *, write: bool = False, by: Child | None = None) -> Touch:
+    def populate(self, *, write: bool = False, by: Child | None = None) -> Touch[int]:
         """Fault every page in with one call: MADV_POPULATE_READ, or MADV_POPULATE_WRITE with `write`."""
         lab, name, start, pages, page_size = self._place
         advice = _MADV_POPULATE_WRITE if write else _MADV_POPULATE_READ
@@ -73,7 +73,7 @@ class Accesses:
         value: int = 0x55,
         seed: int = 0,
         by: Child | None = None,
-    ) -> Touch:
+    ) -> Touch[int]:
         """Make one access to each page, one after the other, as one ticket.
 
         Parameters
@@ -102,7 +102,9 @@ class Accesses:
             "sweep", start, what, length=pages * page_size, stride=page_size, value=value % _WORD, more=more, by=by
         )
 
-    def sweep_threads(self, threads: int, kind: str = "read", *, order: str = "random", seed: int = 0) -> list[Touch]:
+    def sweep_threads(
+        self, threads: int, kind: str = "read", *, order: str = "random", seed: int = 0
+    ) -> list[Touch[int]]:
         """Start a sweep on each of several threads at once; see :meth:`sweep`."""
         if not 1 <= threads <= 256:
             raise UsageError(f"threads={threads}: 1 to 256 can sweep at once")
@@ -117,9 +119,10 @@ class Accesses:
             If the read still waits for its page fault at `deadline` (seconds); it is withdrawn then.
         """
         lab, _, _, _, page_size = self._place
-        touch = lab.touch("copy_out", self._address(page), f"reading {self._words(page)}", length=page_size)
-        data: bytes = touch.result_or_withdraw(deadline)
-        return data
+        touch: Touch[bytes] = lab.touch(
+            "copy_out", self._address(page), f"reading {self._words(page)}", length=page_size
+        )
+        return touch.result_or_withdraw(deadline)
 
     def fill(self, value: int = 1, deadline: float = 60.0) -> None:
         """Write a word into every page: `value` into the first, `value` + 1 into the next, and so on.
@@ -147,7 +150,7 @@ class Accesses:
     def _words(self, page: int) -> str:
         raise NotImplementedError
 
-    def _touch(self, kind: str, page: int, offset: int, value: int, by: Child | None) -> Touch:
+    def _touch(self, kind: str, page: int, offset: int, value: int, by: Child | None) -> Touch[Any]:
         lab, _, _, _, page_size = self._place
         address = self._address(page)
         if not 0 <= offset <= page_size - 8 or offset % 8:
@@ -155,7 +158,7 @@ class Accesses:
         what = f"{kind} {'of' if kind == 'read' else 'to'} {self._words(page)}"
         return lab.touch(kind, address + offset, what, length=8, value=value % _WORD, by=by)
 
-    def _call_on(self, call: str, page: int, value: int, what: str, by: Child | None) -> Touch:
+    def _call_on(self, call: str, page: int, value: int, what: str, by: Child | None) -> Touch[int]:
         lab = self._place[0]
         address = self._address(page)
         more = {"call": call, "address": address}

@@ -22,7 +22,7 @@ class Belongings:
         self._lock = threading.Lock()
         self._regions: dict[int, Region] = {}
         self._userfaultfds: dict[int, Userfaultfd] = {}
-        self._touches: dict[int, Touch] = {}
+        self._touches: dict[int, Touch[object]] = {}
 
     # --- what there is, the oldest first
 
@@ -39,7 +39,7 @@ class Belongings:
             return tuple(self._userfaultfds.values())
 
     @property
-    def touches(self) -> tuple[Touch, ...]:
+    def touches(self) -> tuple[Touch[object], ...]:
         """The touches that have not ended."""
         with self._lock:
             return tuple(self._touches.values())
@@ -85,12 +85,12 @@ class Belongings:
         with self._lock:
             self._userfaultfds.pop(number, None)
 
-    def add_touch(self, touch: Touch) -> None:
+    def add_touch(self, touch: Touch[object]) -> None:
         """Take a touch that is about to start."""
         with self._lock:
             self._touches[touch.number] = touch
 
-    def pop_touch(self, number: int) -> Touch | None:
+    def pop_touch(self, number: int) -> Touch[object] | None:
         """Let go of a touch that has ended or did not start, and give it; None if there is none."""
         with self._lock:
             return self._touches.pop(number, None)

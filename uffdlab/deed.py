@@ -134,7 +134,7 @@ def probe(where: PageRange, userfaultfds: Iterable[Userfaultfd]) -> Deed:
     return Deed(where.first, trapped or bool(faults), fault, end.signal, before, where.snapshot())
 
 
-def _trapped(touch: Touch, faults: list[Fault]) -> bool:
+def _trapped(touch: Touch[object], faults: list[Fault]) -> bool:
     until = time.monotonic() + _DEADLINE
     while True:
         state = touch.state

@@ -82,7 +82,7 @@ class PendingIoctl:
         Its ticket: ``state``, ``withdraw()``.
     """
 
-    def __init__(self, touch: Touch, ioctl: uapi.Ioctl, values: dict[str, int]) -> None:
+    def __init__(self, touch: Touch[int], ioctl: uapi.Ioctl, values: dict[str, int]) -> None:
         self.touch = touch
         self._ioctl = ioctl
         self._values = values

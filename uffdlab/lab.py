@@ -307,7 +307,7 @@ class Lab:
     # --- touching
 
     @property
-    def touches(self) -> tuple[Touch, ...]:
+    def touches(self) -> tuple[Touch[object], ...]:
         """The touches that have not ended, the oldest first; most of them wait for a page fault to be resolved."""
         return self._belongings.touches
 
@@ -322,12 +322,12 @@ class Lab:
         value: int = 0,
         more: dict[str, Any] | None = None,
         by: Child | None = None,
-    ) -> Touch:
+    ) -> Touch[Any]:
         """Start one access on a thread of its own in the target, or in a child; regions offer it as methods."""
         if by is not None and not by.pid:
             raise UsageError("this child has ended; lab.fork() makes a new one")
         number = next(self._touch_numbers)
-        touch = Touch(self, number, kind, address, what)
+        touch: Touch[Any] = Touch(self, number, kind, address, what)
         self._belongings.add_touch(touch)
         try:
             self.target_call("touch", number, kind, address, length, stride, value, more, by.pid if by else 0)

@@ -75,7 +75,7 @@ class MappingCalls:
         """madvise(2), with `advice` by name (``"dontneed"``, ``"remove"``, ``"collapse"``, …) or number."""
         return _result(self.start_madvise(advice), "madvise", check, deadline)
 
-    def start_madvise(self, advice: str | int) -> Touch:
+    def start_madvise(self, advice: str | int) -> Touch[int]:
         """madvise(2) as a ticket, for a call that may wait: until the message of its event is read, for example."""
         _, _, start, pages, page_size = self._place
         if isinstance(advice, str) and advice.lower() not in ADVICE:
@@ -116,14 +116,14 @@ class MappingCalls:
     def _syscall(self, name: str, arguments: list[int], words: str, check: bool, deadline: float) -> CallResult:
         return _result(self._start(name, arguments, words), name, check, deadline)
 
-    def _start(self, name: str, arguments: list[int], words: str) -> Touch:
+    def _start(self, name: str, arguments: list[int], words: str) -> Touch[int]:
         lab, mapping, start, pages, page_size = self._place
         call = f"{name}({mapping}, {pages} pages{', ' if words else ''}{words})"
         more = {"call": name, "arguments": arguments}
         return lab.touch("syscall", start, call, length=pages * page_size, more=more)
 
 
-def _result(touch: Touch, name: str, check: bool, deadline: float) -> CallResult:
+def _result(touch: Touch[int], name: str, check: bool, deadline: float) -> CallResult:
     outcome = touch.outcome_or_withdraw(deadline)
     result = CallResult(touch.what, max(0, -outcome.returned), max(-1, outcome.returned), outcome.took_ns)
     if check and not result.ok:

@@ -192,7 +192,7 @@ class Player:
         # A fault is looked at and the access taken back, so it changes nothing.
         page, write = self._region[op.page], op.call.endswith("write")
         access = getattr(page, op.call)
-        touch: Touch = access(0, op.value, by=by) if write else access(0, by=by)
+        touch: Touch[object] = access(0, op.value, by=by) if write else access(0, by=by)
         until = time.monotonic() + _DEADLINE
         while touch.state == "running" and time.monotonic() < until:
             time.sleep(0.0005)
@@ -249,7 +249,7 @@ _ACCESSES = ("read", "write", "kernel_read", "kernel_write")
 _LOOKED_AT = (State.PRESENT, State.UFFD_WP, State.FILE, State.SWAPPED, State.WRITABLE)
 
 
-def _ended(op: Op, touch: Touch) -> str:
+def _ended(op: Op, touch: Touch[object]) -> str:
     end = touch.outcome()
     if end.returned < 0:
         return _name(-end.returned)

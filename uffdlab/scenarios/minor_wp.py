@@ -171,7 +171,7 @@ def _words(snapshot: Snapshot, part: PageRange) -> str:
     return " / ".join(dict.fromkeys(group.text for group in groups))
 
 
-def _ends(touch: Touch) -> bool:
+def _ends(touch: Touch[object]) -> bool:
     try:
         touch.result(_SOON)
     except FaultUnresolved:

@@ -215,11 +215,11 @@ class FaultLog(_export.Pictured, LiveWidget):
                 found.append(self._described(touch))
         return found, more
 
-    def _open_touches(self) -> tuple[Touch, ...]:
-        touches: tuple[Touch, ...] = self._lab.touches
+    def _open_touches(self) -> tuple[Touch[object], ...]:
+        touches: tuple[Touch[object], ...] = self._lab.touches
         return touches[:_MOST_WAITING]
 
-    def _described(self, touch: Touch) -> dict[str, Any]:
+    def _described(self, touch: Touch[object]) -> dict[str, Any]:
         region, page = self._lab.locate(touch.address)
         fault, seen = self._faults.get(touch.address & ~0xFFF, (None, time.monotonic()))
         kind = _kind(fault) if fault else "no message yet"
