@@ -39,7 +39,7 @@ def debs(tmp_path_factory) -> Path:
 @pytest.fixture
 def lab(tmp_path, debs, monkeypatch) -> tiny_kernel.Lab:
     """Kernels, cache and archive in a folder of this test's own."""
-    for variable in ("UFFDLAB_TEST_COUNT", "UFFDLAB_TEST_SLOW"):
+    for variable in ("UFFDLAB_TEST_COUNT", "UFFDLAB_TEST_SLOW", "UFFDLAB_TEST_SLOW_OBJECT"):
         monkeypatch.delenv(variable, raising=False)
     for name, text in {
         "kernels.toml": tiny_kernel.KERNELS_TOML,

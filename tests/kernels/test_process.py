@@ -44,14 +44,27 @@ def test_exception_in_a_callback_ends_the_child():
     assert gone_within(20, pids[0])
 
 
-def test_a_child_that_ignores_sigterm_is_killed_and_not_clean(monkeypatch):
-    monkeypatch.setattr("uffdlab.kernels.process._GRACE", 0.3)
+@pytest.mark.parametrize(("does", "stays"), [("trap '' TERM", True), ("trap 'exit 1' TERM", False), ("true", False)])
+def test_the_marker_stays_if_the_child_had_to_be_killed(monkeypatch, tmp_path, does, stays):
+    monkeypatch.setattr("uffdlab.kernels.process._GRACE", 0.5)
+    marker = tmp_path / "marker"
+    marker.touch()
     with (
-        Child(["sh", "-c", "trap '' TERM; echo up; while :; do sleep 0.1; done"]) as child,
+        Child(["sh", "-c", f"{does}; echo up; while :; do sleep 0.1; done"], marker=marker) as child,
         pytest.raises(ChildTimeout),
     ):
-        child.wait(1.0)
-    assert not child.clean
+        child.wait(1.5)
+    assert marker.exists() == stays
+
+
+@pytest.mark.parametrize(("does", "status"), [("exit 7", 7), ("kill -9 $$", -9), ("kill -15 $$", -15)])
+def test_with_a_marker_the_child_ends_as_it_did(tmp_path, does, status):
+    marker = tmp_path / "marker"
+    marker.touch()
+    with Child(["sh", "-c", f"echo said; {does}"], marker=marker) as child:
+        assert child.wait(20) == status
+    assert list(child.tail) == ["said"]
+    assert marker.exists() == (status == -signal.SIGKILL)
 
 
 def test_sigkill_of_the_parent_ends_the_child():

@@ -229,6 +229,19 @@ def test_kill_9_then_a_clean_build(lab, whole_group):
     assert lab.leftovers() == []
 
 
+def test_kill_9_keeps_what_is_whole(lab):
+    environment = {**os.environ, "UFFDLAB_TEST_SLOW": "60", "UFFDLAB_TEST_SLOW_OBJECT": "*minor*"}
+    process = subprocess.Popen(lab.script("tiny-base"), env=environment, stderr=subprocess.DEVNULL)
+    objects = [lab.tree / "objects" / name for name in ("mm/other.o", "fs/third.o")]
+    wait_for(lambda: half_made(lab) and all(each.exists() and each.read_bytes()[:4] == b"\x7fELF" for each in objects))
+    time.sleep(1)  # for gcc to end
+    process.kill()
+    process.wait(DEADLINE)
+    wait_for(lambda: not processes_of(lab))
+    assert not half_made(lab)
+    assert get(lab, "tiny-base").log.read_text().count("  CC ") == 1
+
+
 def test_kill_9_while_unpacking(lab):
     command = lab.script("tiny-base")
     command[2] = command[2].replace(

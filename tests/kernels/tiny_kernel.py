@@ -34,7 +34,7 @@ $(O)/vmlinux: $(objects) FORCE
 $(O)/%.o: %.c include/mode.h
 	@echo '  CC      $*.o'
 	echo half > $@
-	if [ -n "$$UFFDLAB_TEST_SLOW" ]; then sleep $$UFFDLAB_TEST_SLOW; fi
+	case "$*" in $${UFFDLAB_TEST_SLOW_OBJECT:-*}) [ -z "$$UFFDLAB_TEST_SLOW" ] || sleep $$UFFDLAB_TEST_SLOW ;; esac
 	if grep -q disk_full $<; then cat $< > /dev/full; fi
 	gcc -Iinclude -c $< -o $@
 FORCE:

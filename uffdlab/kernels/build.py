@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from pathlib import Path
@@ -13,7 +12,7 @@ from uffdlab.kernels import host
 from uffdlab.kernels.process import Child, ChildTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from typing import IO
 
     from uffdlab.kernels.catalogue import Built
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 # Part of every key: raise it when the same inputs come to give another kernel.
 RECIPE = 1
 
+_MARKER = ".uffdlab-building"
 _CONFIG_DEADLINE = 300.0  # s
 _COMPILE_DEADLINE = 2 * 3600.0  # s
 _OBJECT = re.compile(r"  (?:CC|AS) +(?:\[M\] +)?\S")
@@ -54,32 +54,32 @@ def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequ
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as log_file:
+        _recover(tree.objects)
         make = _Make(entry, tree, log, log_file, inherit)
         progress.stage("configuring")
-        with _recoverable(tree.objects, make):
-            configure(entry, tree, make)
-            make("prepare")
-            planned = 0
+        configure(entry, tree, make)
+        make("prepare")
+        planned = 0
 
-            def plan(line: str) -> None:
-                nonlocal planned
-                planned += bool(_PLANNED.search(line))
+        def plan(line: str) -> None:
+            nonlocal planned
+            planned += bool(_PLANNED.search(line))
 
-            # A dry run follows the recipes into every folder, so this is what make is about to compile. It stops at
-            # the last link, whose inputs are not there yet.
-            make("--dry-run", "--keep-going", "vmlinux", on_line=plan, real=False)
-            progress.stage("compiling", planned, "objects")
-            compiled = 0
+        # A dry run follows the recipes into every folder, so this is what make is about to compile. It stops at
+        # the last link, whose inputs are not there yet.
+        make("--dry-run", "--keep-going", "vmlinux", on_line=plan, real=False)
+        progress.stage("compiling", planned, "objects")
+        compiled = 0
 
-            def count(line: str) -> None:
-                nonlocal compiled
-                compiled += bool(_OBJECT.match(line))
-                if _LINK.match(line):
-                    progress.stage("linking")
-                else:
-                    progress.at(min(compiled, planned))
+        def count(line: str) -> None:
+            nonlocal compiled
+            compiled += bool(_OBJECT.match(line))
+            if _LINK.match(line):
+                progress.stage("linking")
+            else:
+                progress.at(min(compiled, planned))
 
-            make(entry.image, on_line=count, deadline=_COMPILE_DEADLINE)
+        make(entry.image, on_line=count, deadline=_COMPILE_DEADLINE)
     return (tree.objects / "include" / "config" / "kernel.release").read_text().strip()
 
 
@@ -154,11 +154,10 @@ def first_errors(lines: Sequence[str], limit: int = 5) -> str:
 
 
 class _Make:
-    # make in the tree's object folder. `clean`: no call ended in a way that can leave half-made targets.
+    # make in the tree's object folder.
 
     def __init__(self, entry: Built, tree: Tree, log: Path, log_file: IO[bytes], inherit: Sequence[int]) -> None:
         self.log = log
-        self.clean = True
         self._entry = entry
         self._tree = tree
         self._log_file = log_file
@@ -198,15 +197,16 @@ class _Make:
             if on_line is not None:
                 on_line(line)
 
-        child = Child(command, env=_environment(), log=self._log_file if real else None, inherit=self._inherit)
+        marker = self._tree.objects / _MARKER
+        if not marker.exists():
+            marker.touch()
+        log = self._log_file if real else None
         try:
-            with child:
+            with Child(command, env=_environment(), log=log, inherit=self._inherit, marker=marker) as child:
                 status = child.wait(deadline, on_line=look)
         except ChildTimeout:
             status = -1
             errors.append(f"*** make {words[-1]} had not finished after {deadline:.0f} s")
-        finally:
-            self.clean &= child.clean
         if status == 0 or not real:
             return
         if any("No space left on device" in line for line in errors):
@@ -220,25 +220,20 @@ class _Make:
         )
 
 
-@contextlib.contextmanager
-def _recoverable(objects: Path, make: _Make) -> Iterator[None]:
-    # make deletes its half-made targets on SIGTERM; after SIGKILL they stay, and the next make would take them for
-    # made. So a marker is there while make runs; if one is found at the start, every file as new as it goes.
+def _recover(objects: Path) -> None:
+    # make deletes its half-made targets on SIGTERM. After SIGKILL, or when the machine went down, they stay, and the
+    # next make would take them for made. So a marker is there while make runs; if one is found, every file as new as it
+    # goes. Of a build that alone was killed the minder has made an end.
     objects.mkdir(exist_ok=True)
-    marker = objects / ".uffdlab-building"
-    if marker.exists():
-        since = marker.stat().st_mtime_ns
-        for folder, _, files in os.walk(objects):
-            for path in (Path(folder, file) for file in files):
-                if path != marker and path.lstat().st_mtime_ns >= since:
-                    path.unlink()
-    marker.unlink(missing_ok=True)
-    marker.touch()
-    try:
-        yield
-    finally:
-        if make.clean:
-            marker.unlink()
+    marker = objects / _MARKER
+    if not marker.exists():
+        return
+    since = marker.stat().st_mtime_ns
+    for folder, _, files in os.walk(objects):
+        for path in (Path(folder, file) for file in files):
+            if path != marker and path.lstat().st_mtime_ns >= since:
+                path.unlink()
+    marker.unlink()
 
 
 def _option(line: str) -> str:

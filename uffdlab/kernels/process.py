@@ -8,13 +8,14 @@ import selectors
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
     from typing import IO
 
 _TICK = 0.2  # s between two looks at the deadline and calls of on_tick
@@ -32,6 +33,9 @@ class Child:
     Ctrl-C reaches only this process, which then ends the group with SIGTERM, so that make can delete its half-made
     targets. When this process is killed outright, the kernel sends the child SIGTERM (PR_SET_PDEATHSIG).
 
+    With a `marker` a minder (minder.py) stands between: it passes that SIGTERM on to the whole group, and removes the
+    file `marker` when the command has ended and could clean up.
+
     Parameters
     ----------
     command : sequence of str
@@ -48,11 +52,11 @@ class Child:
         In place of SIGTERM.
     grace : float
         Seconds that the child then has to clean up before it is killed.
+    marker : Path, optional
+        A file that stays if the command was killed outright.
 
     Attributes
     ----------
-    clean : bool
-        The child ended by itself or by SIGTERM, so it could clean up.
     tail : deque of str
         The last lines of its output.
     """
@@ -68,26 +72,39 @@ class Child:
         inherit: Sequence[int] = (),
         farewell: signal.Signals = signal.SIGTERM,
         grace: float = _GRACE,
+        marker: Path | None = None,
     ) -> None:
         words = [str(word) for word in command]
+        reading, writing = os.pipe()
+        inherit = tuple(inherit)
+        if marker is not None:
+            minder = [sys.executable, "-ISB", str(Path(__file__).with_name("minder.py"))]
+            words = [*minder, str(os.getpid()), str(reading), str(grace), str(marker), *words]
+            inherit += (reading,)
         guard = shutil.which("setpriv")  # util-linux; a preexec_fn would not be safe in a process with threads
         if guard:
             words = [guard, "--pdeathsig", farewell.name.removeprefix("SIG"), "--", *words]
-        self.clean = False
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._log = log
         self._farewell, self._grace = farewell, grace
         self._rest = b""  # of a line that is not whole yet
-        self._process = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=None if env is None else dict(env),
-            stdin=stdin if stdin is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            pass_fds=tuple(inherit),
-            process_group=0,
-        )
+        self._output = os.fdopen(reading, "rb", buffering=0)
+        try:
+            self._process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=None if env is None else dict(env),
+                stdin=stdin if stdin is not None else subprocess.DEVNULL,
+                stdout=writing,
+                stderr=subprocess.STDOUT,
+                pass_fds=inherit,
+                process_group=0,
+            )
+        except BaseException:
+            self._output.close()
+            raise
+        finally:
+            os.close(writing)
 
     def __enter__(self) -> Self:
         return self
@@ -109,8 +126,7 @@ class Child:
         ChildTimeout
             It had not ended after `deadline` seconds.
         """
-        output = self._process.stdout
-        assert output is not None
+        output = self._output
         until = time.monotonic() + deadline
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
@@ -135,7 +151,6 @@ class Child:
             status = self._process.wait(max(0.0, until - time.monotonic()) + _TICK)
         except subprocess.TimeoutExpired:
             raise ChildTimeout from None
-        self.clean = status >= 0
         return status
 
     def end(self) -> None:
@@ -145,12 +160,10 @@ class Child:
             self._signal(self._farewell)
             try:
                 process.wait(self._grace)
-                self.clean = True
             except subprocess.TimeoutExpired:
                 self._signal(signal.SIGKILL)
                 process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        self._output.close()
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
