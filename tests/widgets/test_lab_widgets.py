@@ -148,6 +148,8 @@ def test_kernels_next_to_each_other(snapshot):
     assert "trixie against 6.1-series: the same on 8 pages" in html
     assert html.count("<img alt=") == 3
     assert [grid.mode for grid in grids.grids] == ["side", "changed", "changed"]
+    grids.mode.value = "flicker"
+    assert [grid.mode for grid in grids.grids] == ["side", "flicker", "flicker"]
     assert [part["title"] for part in embedded(grids.to_html())] == ["6.1-series", "as posted", "trixie"]
     assert grids.to_svg().startswith("<?xml")
     assert grids.to_png().startswith(b"\x89PNG")

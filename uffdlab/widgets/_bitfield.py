@@ -1,4 +1,4 @@
-"""An entry as a row of its bits, in HTML."""
+"""An entry as two lines of its bits, in HTML."""
 
 from __future__ import annotations
 
@@ -13,7 +13,21 @@ _CELL = "border:1px solid #7a7a7a;padding:1px 3px;text-align:center;white-space:
 
 
 def bitfield(caption: str, bits: Sequence[Bit]) -> str:
-    """Give a table with a column a field, highest bit first: numbers, name, value; what each means as its title."""
+    """Give a table with a column a field, highest bit first: numbers, name, value; what each means as its title.
+
+    It has two lines of fields, so that it fits onto a printed page.
+    """
+    half = (len(bits) + 1) // 2
+    rows = "".join(_line(bits[at : at + half]) for at in range(0, len(bits), half or 1))
+    head = f'<caption style="text-align:left">{html.escape(caption)}</caption>'
+    label = html.escape(caption)
+    return (
+        f'<div style="overflow-x:auto" tabindex="0" role="group" aria-label="{label}">'
+        f'<table style="border-collapse:collapse">{head}{rows}</table></div>'
+    )
+
+
+def _line(bits: Sequence[Bit]) -> str:
     numbers = names = values = ""
     for bit in bits:
         number = str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}"
@@ -21,15 +35,9 @@ def bitfield(caption: str, bits: Sequence[Bit]) -> str:
         numbers += f'<th scope="col" style="{_CELL}">{number}</th>'
         names += f'<td style="{_CELL}" title="{html.escape(bit.meaning)}">{html.escape(bit.name)}</td>'
         values += f'<td style="{_CELL};{_SET if bit.value else _CLEAR}">{value}</td>'
-    rows = "".join(
-        f'<tr><th scope="row" style="text-align:left">{name}</th>{cells}</tr>'
+    return "".join(
+        f'<tr><th scope="row" style="text-align:left;padding-right:0.6em">{name}</th>{cells}</tr>'
         for name, cells in (("bit", numbers), ("name", names), ("value", values))
-    )
-    head = f'<caption style="text-align:left">{html.escape(caption)}</caption>'
-    label = html.escape(caption)
-    return (
-        f'<div style="overflow-x:auto" tabindex="0" role="group" aria-label="{label}">'
-        f'<table style="border-collapse:collapse">{head}{rows}</table></div>'
     )
 
 

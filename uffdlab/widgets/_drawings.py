@@ -32,6 +32,7 @@ _DPI = 100
 _BITS_A_ROW = 16
 _KINDS = {"minor": ("o", "#0072B2"), "wp": ("s", "#D55E00"), "missing": ("^", "#009E73")}
 _LETTER, _TEXT_LINE = 0.0765, 0.18  # inches: the width of a letter of code, the height of a line
+_UNITS = ((1e6, "s"), (1e3, "ms"), (1, "µs"))
 _OTHER_KIND = ("D", "#7A7A7A")
 
 
@@ -67,13 +68,18 @@ def faults(title: str, points: Sequence[tuple[float, int, str]], told: str) -> P
     figure = Figure(figsize=(7, 2.8), dpi=_DPI, facecolor="#FFFFFF", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    unit, name = next(
+        unit for unit in _UNITS if max((when for when, _, _ in points), default=1) >= unit[0] or unit[0] == 1
+    )
     for kind in dict.fromkeys(kind for _, _, kind in points):
         marker, colour = _KINDS.get(kind.split(",")[0], _OTHER_KIND)
-        chosen = [(when, page) for when, page, each in points if each == kind]
+        chosen = [(when / unit, page) for when, page, each in points if each == kind]
         full = colour if kind.endswith("write") else "#FFFFFF"
         times, pages = zip(*chosen, strict=True)
         axes.scatter(times, pages, marker=marker, edgecolors=colour, facecolors=full, label=kind, s=28)
-    axes.set(title=title, xlabel="µs", ylabel="page")
+    shown = [page for _, page, _ in points] or [0]
+    axes.set(title=title, xlabel=name, ylabel="page", ylim=(min(shown) - 0.9, max(shown) + 0.9))
+    axes.ticklabel_format(useOffset=False)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if points:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))

@@ -43,7 +43,10 @@ class Sheet:
             f'<td style="text-align:left">{html.escape(what)}</td></tr>'
             for name, what in self.rows
         )
-        texts = "".join(f"<p>{html.escape(caption)}</p><pre>{html.escape(text)}</pre>" for caption, text in self.texts)
+        texts = "".join(
+            f'<p>{html.escape(caption)}</p><pre style="font-family:monospace">{html.escape(text)}</pre>'
+            for caption, text in self.texts
+        )
         caption = f'<caption style="text-align:left">{html.escape(self.title)}</caption>'
         return f"<table>{caption}<tbody>{body}</tbody></table>{texts}"
 

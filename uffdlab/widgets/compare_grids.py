@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets  # type: ignore[import-untyped]
+import traitlets
 
 from uffdlab import figures
 from uffdlab.errors import UsageError
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from uffdlab.snapshot import Snapshot
 
 
+_MODES = (("what differs from the first", "changed"), ("all pages", "after"), ("by turns with the first", "flicker"))
+_WIDE: Any = {"description_width": "initial"}
 _PANE = {"flex": "1 1 300px", "min_width": "0"}
 
 
@@ -39,6 +42,8 @@ class CompareGrids(_export.Pictured, LabBox):
     ----------
     differences : dict of str to Difference
         For each of the others, what differs from the first.
+    mode : Dropdown
+        What the others show: ``"changed"``, ``"after"``, ``"flicker"``.
 
     Raises
     ------
@@ -58,12 +63,17 @@ class CompareGrids(_export.Pictured, LabBox):
         grids = [PageGrid(one)]
         grids += [PageGrid(other, one, mode="changed") for _, other in others]
         self.grids = grids
+        for grid in grids:
+            grid._chooses = False  # noqa: SLF001 - of our own kind
+        self.mode = ipywidgets.Dropdown(options=_MODES, value="changed", description="show", style=_WIDE)
+        for grid in grids[1:]:
+            traitlets.dlink((self.mode, "value"), (grid, "mode"))
         panes = [
             ipywidgets.VBox([ipywidgets.HTML(f"<p><b>{html.escape(name)}</b></p>"), grid], layout=_PANE)
             for name, grid in zip(snapshots, grids, strict=True)
         ]
         side_by_side = ipywidgets.HBox(panes, layout={"flex_flow": "row wrap"})
-        super().__init__([ipywidgets.HTML(self._told()), side_by_side], **keywords)
+        super().__init__([ipywidgets.HTML(self._told()), self.mode, side_by_side], **keywords)
         # The cursor is the same in all of them.
         for grid in grids[1:]:
             ipywidgets.link((grids[0], "cursor"), (grid, "cursor"))

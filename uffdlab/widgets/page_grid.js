@@ -85,7 +85,7 @@ class PageGrid {
       panes.append(make("div", { class: "uffdlab-pane" }, pane.heading, pane.element));
     });
     const parts = [this.bar, make("p", { class: "uffdlab-title" }, meta.title)];
-    if (this.codes("_before")) parts.push(this.modes());
+    if (this.codes("_before") && model.get("_chooses") !== false) parts.push(this.modes());
     if (this.view) parts.push(this.zooms());
     parts.push(panes, this.choice, this.legend, this.entry.element, this.said);
     this.root.replaceChildren(...parts);
@@ -158,7 +158,7 @@ class PageGrid {
       if (running) clearInterval(this.flicker);
       else run();
     });
-    this.root.querySelector(".uffdlab-modes").after(button);
+    this.root.querySelector(".uffdlab-title").after(button);
     if (!still) run();
   }
 

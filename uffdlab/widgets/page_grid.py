@@ -69,6 +69,7 @@ class PageGrid(_export.Pictured, LiveWidget):
     mode = traitlets.Enum(_MODES, "side").tag(sync=True)
     selection = traitlets.List(traitlets.Int(), maxlen=2).tag(sync=True)
     cursor = traitlets.Int(0).tag(sync=True)
+    _chooses = traitlets.Bool(True).tag(sync=True)  # the mode, in the page
     _meta = traitlets.Dict().tag(sync=True)
     _kinds: traitlets.List[dict[str, Any]] = traitlets.List(traitlets.Dict()).tag(sync=True)
     _codes = traitlets.Bytes().tag(sync=True)
@@ -323,7 +324,10 @@ class PageGrid(_export.Pictured, LiveWidget):
 
     def part(self, title: str = "") -> _export.Part:
         """Give it as a part of an HTML page without a kernel, under a title."""
-        state = {name: getattr(self, name) for name in ("mode", "selection", "cursor", "_meta", "_kinds", "_said")}
+        state = {
+            name: getattr(self, name)
+            for name in ("mode", "selection", "cursor", "_chooses", "_meta", "_kinds", "_said")
+        }
         data = {"_codes": self._codes, "_before": self._before}
         snapshots = {"after": self._snapshot, "before": self._earlier}
         return _export.Part(title or self._facts()["title"], "page_grid.js", state, data, snapshots)
