@@ -1,5 +1,6 @@
 """The widgets' JavaScript, one module at a time, by vitest (tests/widgets-js)."""
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -10,7 +11,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "widgets-js"
 
 @pytest.mark.timeout(400)
 def test_javascript():
-    if not (FOLDER / "node_modules" / "vitest").exists():
+    needed = json.loads((FOLDER / "package.json").read_text())["devDependencies"]
+    if not all((FOLDER / "node_modules" / name).exists() for name in needed):
         install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"]
         subprocess.run(install, cwd=FOLDER, check=True, timeout=300)
     ran = subprocess.run(["npx", "vitest", "run"], cwd=FOLDER, capture_output=True, text=True, timeout=90, check=False)

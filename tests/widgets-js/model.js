@@ -1,0 +1,61 @@
+// A widget's model as the page has it, without a notebook: traits, listeners, and what was sent to Python.
+
+export class Model {
+  constructor(state) {
+    this.state = { ended: "", _starts: false, _said: "", ...state };
+    this.sent = [];
+    this.saved = 0;
+    this.heard = new Map();
+  }
+
+  get(name) {
+    return this.state[name];
+  }
+
+  set(name, value) {
+    this.state[name] = value;
+  }
+
+  save_changes() {
+    this.saved += 1;
+  }
+
+  send(message) {
+    this.sent.push(message);
+  }
+
+  on(event, action) {
+    this.heard.set(event, [...(this.heard.get(event) || []), action]);
+  }
+
+  off(event, action) {
+    this.heard.set(event, (this.heard.get(event) || []).filter((each) => each !== action));
+  }
+
+  // As if Python had changed a trait.
+  becomes(name, value) {
+    this.state[name] = value;
+    this.tell(`change:${name}`);
+  }
+
+  tell(event, ...given) {
+    for (const action of this.heard.get(event) || []) action(...given);
+  }
+
+  get listeners() {
+    return [...this.heard.values()].flat().length;
+  }
+}
+
+// Rows as _columns.py packs them.
+export function packed(rows, ...columns) {
+  const parts = [new BigUint64Array([BigInt(rows)]), ...columns.flat()].map((part) => new Uint8Array(part.buffer));
+  const bytes = parts.flatMap((part) => [...part, ...new Array((8 - (part.length % 8)) % 8).fill(0)]);
+  return new DataView(new Uint8Array(bytes).buffer);
+}
+
+export function texts(...words) {
+  const encoded = words.map((word) => new TextEncoder().encode(word));
+  let end = 0;
+  return [new Uint32Array(encoded.map((each) => (end += each.length))), new Uint8Array(encoded.flatMap((each) => [...each]))];
+}
