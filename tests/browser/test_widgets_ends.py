@@ -116,7 +116,8 @@ def storm():
         uffd.wake(region)
 work = threading.Thread(target=storm); work.start()
 """
-# What the guest cannot give so fast on this machine comes in where its messages come in: as the kernel's bytes.
+# What the guest cannot give so fast on this machine comes in where its messages come in: as the kernel's bytes.  More
+# than ten thousand a second are set out for, so that with what sleeping costs it is that many.
 FLOOD = """
 import struct
 before, began, rate = log.total, time.monotonic(), []
@@ -125,7 +126,7 @@ def flood():
         address = region.start + number % 64 * 4096
         uffd.deliver(struct.pack("<B7xQQI4x", 0x12, 5, address, 0), lab._now())
         if number % 100 == 99:
-            time.sleep(max(0, began + (number + 1) / 10_000 - time.monotonic()))
+            time.sleep(max(0, began + (number + 1) / 13_000 - time.monotonic()))
     rate.append(50_000 / (time.monotonic() - began))
 work = threading.Thread(target=flood); work.start()
 """
@@ -152,9 +153,7 @@ def test_ten_thousand_messages_a_second(run_cells, page):
     expect(view.get_by_role("button", name="stop")).to_be_visible(timeout=5000)
     view.get_by_role("button", name="stop").click()
     page.wait_for_timeout(5000)
-    run_again(
-        page, 5, "work.join()\nprint('counted', log.total - before, 'at', round(rate[0]), 'a second'); lab.close()"
-    )
+    run_again(page, 5, COUNT)
     finished = page.get_by_text(re.compile(r"counted 50000 at \d+ a second"))
     expect(finished).to_be_visible(timeout=90_000)
     # The page caught up, shows a sample, and was never frozen.
