@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
@@ -53,13 +52,11 @@ def _held_mib(lab: Lab) -> float:
     # the guest's RAM, a file, every page that exists, whether it is mapped or not.
     machine = lab.machine
     assert isinstance(machine, QemuMachine)
-    keeper = machine._process._keeper.pid  # noqa: SLF001
-    (child,) = Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split()
     kib = 0
-    for process in (keeper, child):
+    for process in machine.pids:
         rows = dict(line.split(":", 1) for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:])
         kib += int(rows["Pss"].split()[0]) - int(rows["Pss_Shmem"].split()[0])
-    return kib / 1024 + os.fstat(machine._ram).st_blocks / 2048  # noqa: SLF001 - of 512 bytes
+    return kib / 1024 + machine.ram_bytes / (1 << 20)
 
 
 def _poweroff(folder: Path) -> Path:

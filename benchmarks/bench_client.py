@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -15,12 +14,15 @@ from uffdlab.uapi import ContinueMode
 
 KERNEL = "6.1-series"
 PAGES = 100_000
-ROUNDS, ROUNDS_IN_A_GUEST = 5, 3
+ROUNDS, ROUNDS_IN_A_GUEST = 7, 5
 PEER = Path(__file__).resolve().parent / "peers" / "uffd_loops.c"
 
 
 def rows() -> Iterator[Row]:
-    """Measure ours and the peer in turn, on this host's kernel and in a guest, and give the medians."""
+    """Measure ours and the peer in turn, on this host's kernel and in a guest, and give the quickest of each.
+
+    What else the machine does only ever adds to a time: the quickest of some rounds is what was disturbed the least.
+    """
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "uffd_loops"
         subprocess.run(["cc", "-O2", "-pthread", "-o", program, PEER], check=True)
@@ -53,10 +55,13 @@ def _against_c(lab: Lab, peer: Callable[[str], str], rounds: int, where: str) ->
         ("handler_faults", "handler", _handler, "a handler in C"),
     ):
         values, peers = [], []
-        for _ in range(rounds):
-            values.append(ours(lab))
-            peers.append(int(peer(mode)) / 1e6)
-        yield Row(f"{name}{where}", statistics.median(values), "ms", what, statistics.median(peers))
+        for turn in range(rounds):
+            for first in (turn % 2 == 0, turn % 2 == 1):  # who comes first changes
+                if first:
+                    values.append(ours(lab))
+                else:
+                    peers.append(int(peer(mode)) / 1e6)
+        yield Row(f"{name}{where}", min(values), "ms", what, min(peers))
 
 
 def _batch(lab: Lab) -> float:

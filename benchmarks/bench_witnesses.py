@@ -51,10 +51,12 @@ def rows() -> Iterator[Row]:
 
 
 def _physical(lab: Lab, region: Region, name: str) -> Iterator[Row]:
+    witness = lab.witness("physical")
+
     def look() -> Any:
         # Not region.snapshot(): the lab's timeline would keep each, and memory that is new to a process costs more
         # than what is measured here.  That is the next row, with a peer whose copies are kept as well.
-        snapshot, _ = lab._looking.read(region[:], "physical")  # noqa: SLF001
+        snapshot = witness.read(region, 0, region.pages)
         return snapshot.words, snapshot.levels, snapshot.states, snapshot.known
 
     source = look()[0].copy()
@@ -80,8 +82,11 @@ def _against_c(lab: Lab, region: Region, witness: str) -> Row:
 
 
 def _pread_seconds(lab: Lab, region: Region, runs: int) -> float:
-    pid = str(lab._looking.facts["pid"])  # noqa: SLF001
-    done = lab.exec(["./pagemap_pread", pid, f"{region.start:#x}", str(MANY), str(runs)], push=[_peer()], deadline=120)
+    done = lab.exec(
+        ["./pagemap_pread", str(lab.target_pid), f"{region.start:#x}", str(MANY), str(runs)],
+        push=[_peer()],
+        deadline=120,
+    )
     assert done.status == 0, done
     return statistics.median(int(line) for line in done.stdout.split()) / 1e9
 

@@ -9,38 +9,34 @@ from typing import TYPE_CHECKING, Any, Self
 from uffdlab.belongings import Belongings
 from uffdlab.capabilities import Capabilities
 from uffdlab.connection import DEADLINE, Connection
-from uffdlab.deed import Deed, probe
 from uffdlab.errors import UsageError
 from uffdlab.looking import Looking
 from uffdlab.machines.choice import Options
 from uffdlab.machines.console import Log
 from uffdlab.mapping_size import page_count, reserve
 from uffdlab.news import News
+from uffdlab.observations import Observations
 from uffdlab.programs import DEADLINE as _PROGRAM_DEADLINE
 from uffdlab.programs import MOST_OUTPUT, Programs
-from uffdlab.region import Mapping, PageRange, Region, pages_of
+from uffdlab.region import Region
 from uffdlab.timeline import Timeline
 from uffdlab.touch import Touch
 from uffdlab.uapi import Feature
 from uffdlab.userfaultfd import Userfaultfd
-from uffdlab.walk import Walks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
 
     from uffdlab.child import Child
-    from uffdlab.cross_examination import CrossExamination
     from uffdlab.machines import Machine
     from uffdlab.programs import Execution
-    from uffdlab.snapshot import Snapshot
     from uffdlab.widgets.bench import Bench
 
 _BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
 _NONCE_BYTES = 32
 
 
-class Lab:
+class Lab(Observations):
     """A kernel under test in a machine of its own, with one target process in it.
 
     Also a context manager; a lab that is not closed ends with this Python process, even if that is killed.
@@ -218,91 +214,6 @@ class Lab:
         if self._capabilities is None:
             self._capabilities = Capabilities(self.kernel, self.target_call("probe", deadline=60.0))
         return self._capabilities
-
-    # --- looking
-
-    @property
-    def witnesses(self) -> tuple[str, ...]:
-        """The witnesses that this lab has, the best one first."""
-        return self._looking.names
-
-    def snapshot(self, where: Mapping | PageRange, witness: str | None = None) -> Snapshot:
-        """Ask a witness for the state of each page of `where`.
-
-        If none is named, the best one that can answer; why a better one could not is on the timeline.
-
-        Raises
-        ------
-        WitnessError
-            If the witness cannot say anything here.
-        UsageError
-            If these are too many pages for one look.
-        """
-        self._connection.must_be_open()
-        pages = pages_of(where)
-        snapshot, failed = self._looking.read(pages, witness)
-        for error in failed:
-            self.timeline.add("witness", str(error), self._now(), None, error)
-        self.timeline.add("snapshot", f"{pages} of {pages.mapping.name} by {snapshot.witness}", snapshot.time_ns,
-                          None, snapshot)  # fmt: skip
-        return snapshot
-
-    def paused(self) -> AbstractContextManager[None]:
-        """Stop the guest's processors within a ``with`` block: all that ``physical`` says there is of one moment.
-
-        Nothing else can be asked of the guest meanwhile.
-
-        Raises
-        ------
-        WitnessError
-            If the host cannot see the guest's memory.
-        """
-        self._connection.must_be_open()
-        return self._looking.paused()
-
-    def cross_examine(self, where: Mapping | PageRange, *, by_deed: bool = False) -> CrossExamination:
-        """Ask every witness for the same pages and hold their words against each other.
-
-        Parameters
-        ----------
-        where : Mapping or PageRange
-        by_deed : bool
-            Also write to each page, as :meth:`probe` does, and hold what happens against what was said.  A write that
-            goes through leaves the page dirty.
-        """
-        from uffdlab.cross_examination import CrossExamination  # noqa: PLC0415 - it needs a lab's snapshots, not Lab
-
-        pages = pages_of(where)
-        snapshots = [self.snapshot(pages, name) for name in self.witnesses]
-        numbers = range(pages.first, pages.first + pages.count) if by_deed else ()
-        return CrossExamination(snapshots, [self.probe(pages.mapping[page]) for page in numbers])
-
-    def probe(self, page: PageRange) -> Deed:
-        """Write to one page without changing its content, and tell whether that trapped; see :class:`Deed`."""
-        return probe(page, list(self.userfaultfds))
-
-    def walk(self, *addresses: int) -> Walks:
-        """Walk the page tables to one address of the target, or to several, side by side.
-
-        Raises
-        ------
-        WitnessError
-            If the host cannot see the guest's memory.
-        """
-        return self._looking.walk(addresses, list(self.regions))
-
-    def read_pagemap(self, start: int, pages: int, page_size: int, child: int = 0) -> dict[str, Any]:
-        """Read the pagemap words of the target, or of a child of it; witnesses call this."""
-        answer: dict[str, Any] = self.target_call("pagemap", start, pages, page_size, child, deadline=60.0)
-        return answer
-
-    def page_size_at(self, address: int) -> int:
-        """Give the page size of the region at `address`, 4096 if there is none."""
-        return self._belongings.page_size_at(address)
-
-    def locate(self, address: int) -> tuple[str, int | None]:
-        """Give the name of the region at `address` and the page within it; ("", None) if there is none."""
-        return self._belongings.locate(address)
 
     # --- touching
 

@@ -48,7 +48,7 @@ def test_nothing_but_the_protocol_is_on_the_stream():
 def test_closing_ends_agent_and_target_and_leaves_nothing():
     before = held()
     agent = machine(AGENT).up()
-    pids = [agent.hello["pid"], agent.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"], agent._process._keeper.pid]
+    pids = [agent.hello["pid"], agent.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"], agent.pids[0]]
     assert all(alive(pid) for pid in pids)
     agent.close()
     agent.close()
@@ -74,7 +74,7 @@ from uffdlab.machines import local
 from uffdlab.machines.interpreter import module_path
 machine = local.start()
 target = machine.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"]
-print(machine.hello["pid"], target, machine._process._keeper.pid, flush=True)
+print(machine.hello["pid"], target, machine.pids[0], flush=True)
 time.sleep(100)
 """
 

@@ -55,7 +55,7 @@ def test_whoever_waits_hears_of_the_end_of_the_machine(end):
             if end == "closed":
                 lab.close()
             elif end == "killed":
-                os.kill(lab.machine._process._keeper.pid, signal.SIGKILL)
+                os.kill(lab.machine.pids[0], signal.SIGKILL)
             else:
                 with contextlib.suppress(UffdlabError):
                     lab.exec(["sh", "-c", "echo c > /proc/sysrq-trigger"])
@@ -283,7 +283,7 @@ def test_the_target_s_death_in_a_call_is_told_at_once(lab):
     uffd.register(source, "missing")
     words = {"dst": region.start, "src": source.start, "len": 4096}
     lab.exec(["true"])  # the shell and its tools come with the first program
-    pid = str(lab._looking.facts["pid"])
+    pid = str(lab.target_pid)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(lab.target_call, "ioctl", uffd.number, "UFFDIO_COPY", words, None, deadline=50)
         assert uffd.read_fault().page == 0
@@ -298,7 +298,7 @@ def test_a_target_that_dies_while_it_speaks_leaves_nothing_to_the_next_one(lab):
     lab.exec(["true"])
     for turn in range(5):
         big = lab.map(pages=64 << 10)  # half a megabyte of pagemap words, and as much in one request
-        pid = str(lab._looking.facts["pid"])
+        pid = str(lab.target_pid)
         with ThreadPoolExecutor(3) as pool:
             asked = [pool.submit(lab.read_pagemap, big.start, big.pages, 4096) for _ in range(2)]
             asked.append(pool.submit(lab.target_call, "touch", 10**6, "none", 0, 0, 0, 0, {"more": bytes(1 << 19)}))
@@ -347,7 +347,7 @@ def test_a_snapshot_is_of_the_target_asked_for(lab):
     region = lab.map(pages=4)
     region.alias.fill()
     region.alias.snapshot("physical")
-    witness = lab._looking.witness("physical")
+    witness = lab.witness("physical")
     lab.restart_target()
     with pytest.raises(WitnessError, match="physical"):
         witness.read(region, 0, 4)

@@ -80,7 +80,7 @@ def curious(kernel, **options):
 
 
 def pids(machine):
-    keeper = machine._process._keeper.pid
+    keeper = machine.pids[0]
     return keeper, *children(keeper)
 
 
@@ -227,7 +227,7 @@ OWNER = """
     machine = made[0]
     time.sleep(0.2)
     assert machine.call("agent.ping", 5) == 5
-    keeper = machine._process._keeper.pid
+    keeper = machine.pids[0]
     with open(f"/proc/{keeper}/task/{keeper}/children") as file:
         print(keeper, *file.read().split(), flush=True)
 """

@@ -28,7 +28,7 @@ def in_guest(lab, script):
 
 
 def emulator(lab):
-    keeper = lab.machine._process._keeper.pid
+    keeper = lab.machine.pids[0]
     return int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text())
 
 

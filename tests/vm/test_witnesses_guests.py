@@ -135,9 +135,9 @@ def test_a_target_that_is_stopped_is_read_all_the_same():
         region = lab.map(pages=4, memory="anon")
         region.fill()
         first = region.snapshot("physical")
-        lab.exec(["kill", "-STOP", str(lab._looking.facts["pid"])])
+        lab.exec(["kill", "-STOP", str(lab.target_pid)])
         assert (region.snapshot("physical").words == first.words).all()
-        lab.exec(["kill", "-CONT", str(lab._looking.facts["pid"])])
+        lab.exec(["kill", "-CONT", str(lab.target_pid)])
         assert not lab.cross_examine(region).disagreements
 
 

@@ -109,7 +109,7 @@ def test_a_target_that_died(lab):
 
 def test_the_next_best_witness_answers_where_none_was_asked_for(lab, monkeypatch):
     region, uffd = prepared(lab)
-    witness = lab._looking.witness("physical")
+    witness = lab.witness("physical")
 
     def fail(*_):
         raise WitnessError("physical: the RAM file was cut short", witness="physical")
@@ -153,6 +153,6 @@ def test_many_pagemap_words_come_out_of_the_guest_s_ram(lab, monkeypatch):
     def refuse(*_):
         raise WitnessError("physical: not in RAM", witness="physical")
 
-    monkeypatch.setattr(lab._looking.witness("physical"), "content", refuse)
+    monkeypatch.setattr(lab.witness("physical"), "content", refuse)
     assert np.array_equal(region.snapshot("pagemap").words, found.words)
     region.unmap()

@@ -87,6 +87,13 @@ class QemuMachine(KeptMachine):
                 )
             return self._physical
 
+    @property
+    def ram_bytes(self) -> int:
+        """How much of the guest's RAM takes up memory of this host, in bytes."""
+        with self._closing:
+            self._check()
+            return os.fstat(self._ram).st_blocks * 512
+
     def close(self) -> None:
         """End the machine.  Closing a closed machine does nothing."""
         super().close()

@@ -107,6 +107,11 @@ class KeptMachine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """Process numbers, on this host, of the keeper and of what it keeps, while they run."""
+        return self._process.pids
+
     # --- coming up
 
     def wait_for_hello(self, deadline: float) -> None:

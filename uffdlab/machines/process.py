@@ -139,6 +139,16 @@ class KeptProcess:
                 self._status = int(reported)
             self.ended.set()
 
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The numbers of the keeper and of what it keeps, while they run."""
+        keeper = self._keeper.pid
+        try:
+            children = Path(f"/proc/{keeper}/task/{keeper}/children").read_text(encoding="ascii")
+        except OSError:
+            return ()
+        return keeper, *map(int, children.split())
+
     def said(self) -> str:
         """Return what it has written to stderr so far; of a flood, the beginning."""
         return self._stderr.decode(errors="replace").strip()
