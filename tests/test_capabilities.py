@@ -5,10 +5,11 @@ from uffdlab.capabilities import Capabilities, html_table, markdown_table, table
 from uffdlab.uapi import Feature, RegisterMode
 
 
-def answer(features=Feature.POISON, continue_wp=True):
+def answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):
     registered = {int(mode): {"errno": 0 if mode == RegisterMode.MISSING else 22, "ioctls": 1} for mode in RegisterMode}
     return {
         "features": int(features),
+        "ioctls": ioctls,
         "ways": {"userfaultfd(2)": 0, "/dev/userfaultfd": 13},
         "modes": {"UFFDIO_CONTINUE": {0: 0, 1: 0, 2: 0 if continue_wp else 22}},
         "memory": {"anon": {"errno": 0, "register": registered}, "hugetlb": {"errno": 12, "register": {}}},
@@ -30,6 +31,11 @@ def test_it_is_the_answer_and_a_table():
 def test_unknown_features_are_kept():
     found = Capabilities("here", answer(Feature(1 << 40)))
     assert [row.word for row in found.rows if row.name == "bit 40"] == ["yes"]
+
+
+def test_unknown_ioctls_are_kept():
+    found = Capabilities("here", answer(ioctls=1 << 0x3F | 7 | 1 << 0x0B))
+    assert [(row.name, row.word) for row in found.rows if row.name.startswith("number")] == [("number 0x0b", "yes")]
 
 
 def test_the_first_thing_that_is_missing_is_named():

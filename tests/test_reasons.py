@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from uffdlab.reasons import explain
-from uffdlab.uapi import IOCTLS, RegisterMode
+from uffdlab.uapi import IOCTLS, Feature, RegisterMode
 
 CONTINUE = IOCTLS["UFFDIO_CONTINUE"]
 MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
@@ -38,3 +38,23 @@ def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
 def test_an_unaligned_range_is_said_to_be_one():
     text = explain(CONTINUE, errno.EINVAL, 0, registered=None, knows_continue_wp=True, unaligned=True)
     assert "unaligned" in text
+
+
+def register(error, mode, registered=None, features=None):
+    return explain(
+        IOCTLS["UFFDIO_REGISTER"], error, mode, registered=registered, knows_continue_wp=True, features=features
+    )
+
+
+def test_rwp_needs_its_feature_and_no_wp_beside_it():
+    assert "Feature.RWP" in register(errno.EINVAL, RegisterMode.RWP, features=Feature.THREAD_ID)
+    assert "Feature.RWP" not in register(errno.EINVAL, RegisterMode.RWP, features=Feature.RWP)
+    assert "share a bit" in register(errno.EINVAL, RegisterMode.WP | RegisterMode.RWP, features=Feature.RWP)
+
+
+def test_a_registration_that_would_drop_wp_is_not_blamed_on_another_userfaultfd():
+    assert "registered for WP with this userfaultfd" in register(
+        errno.EBUSY, RegisterMode.MINOR, MINOR | RegisterMode.WP
+    )
+    assert "another userfaultfd" in register(errno.EBUSY, RegisterMode.MINOR)
+    assert "another userfaultfd" in register(errno.EBUSY, RegisterMode.WP, RegisterMode.WP)

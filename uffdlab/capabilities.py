@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno as _errno
 import html
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,8 @@ class Capability:
 class Capabilities(dict[str, Any]):
     """What one kernel can do; also a dict of what the target answered.
 
-    Keys: ``features`` (Feature), ``continue_wp`` (bool, or None where it cannot be tried), ``ways``, ``modes``,
-    ``memory``.
+    Keys: ``features`` (Feature), ``ioctls`` (their numbers, as bits), ``continue_wp`` (bool, or None where it cannot be
+    tried), ``ways``, ``modes``, ``memory``.
 
     Parameters
     ----------
@@ -94,13 +94,13 @@ class Capabilities(dict[str, Any]):
 
 def _rows(answer: Mapping[str, Any]) -> Iterator[Capability]:
     for way, error in answer["ways"].items():
-        yield Capability("way", way, "6.1" if way.startswith("/dev") else "", error, error == 0)
+        since = "6.1" if way.startswith("/dev") else "5.11" if way.endswith("USER_MODE_ONLY") else "4.3"
+        yield Capability("way", way, since, error, error == 0)
     features = answer["features"]
     for feature in Feature:
         yield Capability("feature", str(feature.name), uapi.FEATURES_SINCE[feature], None, bool(features & feature))
-    for bit in range(64):
-        if features >> bit & 1 and 1 << bit not in Feature.__members__.values():
-            yield Capability("feature", f"bit {bit}", "", None, True)
+    for bit in _bits(features, known=(feature.bit_length() - 1 for feature in Feature)):
+        yield Capability("feature", f"bit {bit}", "", None, True)
     for name, tried in answer["modes"].items():
         ioctl = uapi.IOCTLS[name]
         for mode, error in tried.items():
@@ -108,11 +108,18 @@ def _rows(answer: Mapping[str, Any]) -> Iterator[Capability]:
             since = max((ioctl.since, ioctl.modes_since.get(words, ioctl.since)), key=_version)
             group, label = ("mode", f"{name} {words}") if mode else ("ioctl", name)
             yield Capability(group, label, since, error, error == 0)
+    for number in _bits(answer["ioctls"], known=(ioctl.nr for ioctl in uapi.IOCTLS.values())):
+        yield Capability("ioctl", f"number {number:#04x}", "", None, True)
     for memory, found in answer["memory"].items():
         for mode in RegisterMode:
             error = found["errno"] or found["register"][int(mode)]["errno"]
             since = _MEMORY_SINCE[_family(MEMORY[memory])].get(str(mode.name), "")
             yield Capability("memory", f"{memory}: {mode.name}", since, error, error == 0)
+
+
+def _bits(word: int, known: Iterable[int]) -> list[int]:
+    # Those that are set and that we have no name for.
+    return sorted({bit for bit in range(64) if word >> bit & 1} - set(known))
 
 
 def _family(memory: Memory) -> str:

@@ -29,6 +29,7 @@ class IoctlCalls:
 
     _lab: Lab
     _number: int
+    features: Feature
     _registered: list[tuple[int, int, RegisterMode]]
     _ended: LabClosed | TargetLost  # what it says when it is there no more
 
@@ -305,6 +306,7 @@ class IoctlCalls:
             values.get("mode", 0),
             registered=self._registered_for(values),
             knows_continue_wp=self._lab.capabilities["continue_wp"],
+            features=self.features,
             unaligned=unaligned,
             beyond="len" in ioctl.fields and beyond,
         )

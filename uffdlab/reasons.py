@@ -9,6 +9,7 @@ import errno
 
 from uffdlab import uapi
 
+_BOTH = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
 _FILLS = {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", "UFFDIO_MOVE"}
 
 
@@ -19,6 +20,7 @@ def explain(
     *,
     registered: uapi.RegisterMode | None,
     knows_continue_wp: bool | None,
+    features: uapi.Feature | None = None,
     unaligned: bool = False,
     beyond: bool = False,
 ) -> str:
@@ -36,6 +38,8 @@ def explain(
         What the range is registered for with this userfaultfd; None if for nothing.
     knows_continue_wp : bool or None
         Whether trying has shown that this kernel knows UFFDIO_CONTINUE_MODE_WP; None if that is not known.
+    features : Feature or None
+        What this userfaultfd was opened with; None if that is not known.
     unaligned : bool
         Whether the range is empty or does not lie on page boundaries.
     beyond : bool
@@ -46,7 +50,7 @@ def explain(
             return "the range is empty or unaligned: start and length must be multiples of the page size"
         if beyond:
             return "the range lies, or ends, outside of the addresses that a process can have"
-        return _invalid(ioctl, mode, registered, knows_continue_wp)
+        return _invalid(ioctl, mode, registered, knows_continue_wp, features)
     known = {
         errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT changes a page that is there",
         errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
@@ -59,7 +63,11 @@ def explain(
         errno.ENOMEM: "the guest is out of memory",
         errno.ENOTTY: f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})",
     }
-    return _special(ioctl, error) or known.get(error, "ioctl_userfaultfd(2) names no reason for this errno")
+    return (
+        _kept(ioctl, error, mode, registered)
+        or _special(ioctl, error)
+        or known.get(error, "ioctl_userfaultfd(2) names no reason for this errno")
+    )
 
 
 def _special(ioctl: uapi.Ioctl, error: int) -> str:
@@ -78,7 +86,26 @@ def _special(ioctl: uapi.Ioctl, error: int) -> str:
     return ""
 
 
-def _invalid(ioctl: uapi.Ioctl, mode: int, registered: uapi.RegisterMode | None, knows_continue_wp: bool | None) -> str:
+def _kept(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
+    # mm/userfaultfd.c of 7.3: a mode switch must not drop what page-table entries may be marked for.
+    if ioctl.name != "UFFDIO_REGISTER" or error != errno.EBUSY or registered is None:
+        return ""
+    dropped = registered & (uapi.RegisterMode.WP | uapi.RegisterMode.RWP) & ~uapi.RegisterMode(mode)
+    if not dropped:
+        return ""
+    return (
+        f"the range is registered for {uapi.flag_names(dropped, uapi.RegisterMode)} with this userfaultfd, which "
+        "this kernel (7.3 and newer) drops only by uffd.unregister(…)"
+    )
+
+
+def _invalid(
+    ioctl: uapi.Ioctl,
+    mode: int,
+    registered: uapi.RegisterMode | None,
+    knows_continue_wp: bool | None,
+    features: uapi.Feature | None,
+) -> str:
     wants_wp = "WP" in ioctl.modes.__members__ and bool(mode & ioctl.modes["WP"])
     wrong = _wrong_mode(ioctl, mode)
     if wrong:
@@ -86,15 +113,21 @@ def _invalid(ioctl: uapi.Ioctl, mode: int, registered: uapi.RegisterMode | None,
     if ioctl.name == "UFFDIO_CONTINUE" and wants_wp and knows_continue_wp is False:
         return "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
     if ioctl.name == "UFFDIO_REGISTER":
-        return (
-            f"this kernel cannot register this memory for {uapi.flag_names(mode, uapi.RegisterMode)}, or the range is "
-            "not mapped or not aligned"
-        )
+        return _not_registered(mode, features)
     if registered is None:
         return "the range is not registered with this userfaultfd; uffd.register(…) first"
     if wants_wp and not registered & uapi.RegisterMode.WP:
         return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
     return "the range spans memory that this ioctl cannot handle, or more than one mapping"
+
+
+def _not_registered(mode: int, features: uapi.Feature | None) -> str:
+    if mode & uapi.RegisterMode.RWP and features is not None and not features & uapi.Feature.RWP:
+        return "RWP needs a userfaultfd with Feature.RWP; lab.userfaultfd() turns it on where the kernel has it (7.3)"
+    return (
+        f"this kernel cannot register this memory for {uapi.flag_names(mode, uapi.RegisterMode)}, or the range is "
+        "not mapped or not aligned"
+    )
 
 
 def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
@@ -108,6 +141,8 @@ def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
         )
     if ioctl.name == "UFFDIO_REGISTER" and not mode:
         return "UFFDIO_REGISTER needs a mode: MISSING, WP, MINOR or RWP"
+    if ioctl.name == "UFFDIO_REGISTER" and mode & _BOTH == _BOTH:
+        return "WP and RWP share a bit of the page-table entry: a range can be registered for one of them"
     if ioctl.name in ("UFFDIO_WRITEPROTECT", "UFFDIO_RWPROTECT") and mode == sum(int(flag) for flag in ioctl.modes):
         return "to protect wakes nobody, so the kernel refuses DONTWAKE with it"
     return ""

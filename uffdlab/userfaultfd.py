@@ -33,6 +33,7 @@ DEFAULT_FEATURES = (
     | Feature.MINOR_SHMEM
     | Feature.EXACT_ADDRESS
     | Feature.WP_HUGETLBFS_SHMEM
+    | Feature.RWP
 )
 
 

@@ -20,7 +20,7 @@ from uffdlab.agent.rpc import Refusal
 _PAGE = mmap.PAGESIZE
 _PAGES = 2
 _PLACE = 0xC_0000_0000  # huge pages can lie there, and no region does
-_NOT_PROBED = {"memfd", "tmpfs", "tmpfs-private", "hugetlb-1g", "hugetlb-1g-private"}  # as shmem and hugetlb are
+_NOT_PROBED = {"memfd", "hugetlb-1g", "hugetlb-1g-private"}  # as shmem and hugetlb are, where there are such pages
 _MODES = uapi.RegisterMode
 _NR_HUGEPAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 # Those that change what an ioctl does without being asked for there, and those for whose messages munmap would wait.
@@ -106,6 +106,25 @@ def _modes(features: int) -> dict[str, dict[int, int]]:
     return found
 
 
+def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
+    """Give the errnos of the ioctls that are there wherever a userfaultfd is, and the ioctls that UFFDIO_API names."""
+    with contextlib.ExitStack() as stack:
+        fd, _ = uffds.open_userfaultfd()
+        stack.callback(os.close, fd)
+        memory = stack.enter_context(_scratch(MEMORY["anon"]))
+        page = {"start": memory.start, "len": _PAGE}
+        answers = {
+            name: uffds.call(fd, uapi.IOCTLS[name], words)
+            for name, words in (
+                ("UFFDIO_API", {"api": uapi.UFFD_API, "features": features}),
+                ("UFFDIO_REGISTER", {**page, "mode": int(_MODES.MISSING)}),
+                ("UFFDIO_WAKE", page),
+                ("UFFDIO_UNREGISTER", page),
+            )
+        }
+    return {name: {0: answer["errno"]} for name, answer in answers.items()}, answers["UFFDIO_API"]["words"]["ioctls"]
+
+
 def _set_mode(features: int) -> int:
     with _userfaultfd(features) as fd:
         words = {"enable": int(uapi.Feature.RWP_ASYNC), "disable": 0}
@@ -147,19 +166,25 @@ def _huge_pages() -> Iterator[None]:
 def all_of_it() -> dict[str, Any]:
     """Give what trying has shown.
 
-    ``features``: what UFFDIO_API offers.  ``ways``: for each way to open one its errno.  ``modes``: for each ioctl and
+    ``features``: what UFFDIO_API offers.  ``ioctls``: the numbers, as bits, that UFFDIO_API and UFFDIO_REGISTER name.
+    ``ways``: for each way to open one its errno.  ``modes``: for each ioctl and
     mode word the errno it came back with.  ``memory``: see :func:`_memory`.  ``continue_wp``: whether UFFDIO_CONTINUE
     knows MODE_WP, None where it cannot be tried: no feature bit tells of it.
     """
     offered = uffds.offered_features()
     features = offered & ~int(_UNWANTED)
-    modes = _modes(features)
+    modes, ioctls = _modeless(features)
+    modes |= _modes(features)
     modes["UFFDIO_SET_MODE"] = {0: _set_mode(features)}
     plain, wp = (modes["UFFDIO_CONTINUE"][mode] for mode in (0, int(uapi.ContinueMode.WP)))
     with _huge_pages():
         memory = {name: _memory(kind, features) for name, kind in MEMORY.items() if name not in _NOT_PROBED}
+    for found in memory.values():
+        for registered in found["register"].values():
+            ioctls |= registered["ioctls"]
     return {
         "features": offered,
+        "ioctls": ioctls,
         "ways": uffds.ways(),
         "modes": modes,
         "memory": memory,
