@@ -78,7 +78,13 @@ PARTS = {
         [_module("uffdlab", "kernel", "build", "6.1-series+debug"), _pytest("debug", "-s", "tests/debug")], 240
     ),
     # A whole Debian from Vagrant, under libvirt and without it: only when it is named.
-    "vagrant": Part([_pytest("vagrant", "tests/vagrant")], 90),
+    "vagrant": Part(
+        [
+            _module("uffdlab", "kernel", "build", "6.1-series+vagrant", "6.1-base+vagrant"),
+            _pytest("vagrant", "tests/vagrant"),
+        ],
+        180,
+    ),
 }
 USUAL = [name for name in PARTS if name not in {"long", "upstream", "debug", "vagrant"}]
 BOOTING = {"vm", "notebook", "browser", "long"}

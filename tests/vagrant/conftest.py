@@ -10,7 +10,6 @@ import time
 import pytest
 
 from uffdlab import errors
-from uffdlab.machines.vagrant import want
 from uffdlab.machines.vagrant_vm import VagrantVm
 
 PROVIDERS = ("uffdlab_qemu", "libvirt")
@@ -27,8 +26,6 @@ def _tools():
     missing = [program for program in ("vagrant", "qemu-img", "mmdebstrap") if shutil.which(program) is None]
     if missing:
         pytest.fail(f"{', '.join(missing)} missing: run `make test-vagrant`, which installs them")
-    for kernel in ("6.1-series", "6.1-base"):  # built here, so that no test's deadline has to allow for it
-        want(kernel)
 
 
 class TestedVm(VagrantVm):
