@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -47,13 +48,17 @@ class TestedVm(VagrantVm):
         return subprocess.run(["vagrant", *words], env=environment, capture_output=True, text=True, check=True)
 
     def processes(self):
-        """Every process that works for it, as pgrep shows it: vagrant, ssh, QEMU."""
+        """Every process that works for it, as `PID COMMAND LINE`: vagrant, ssh, QEMU, what was started for it."""
         # The prefix that the Vagrantfile gives libvirt's machines.
         name = f"uffdlab-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}-"
-        found = subprocess.run(
-            ["pgrep", "-af", f"{self.data}|{name}"], capture_output=True, text=True, check=False
-        ).stdout.splitlines()
-        return [each for each in found if "dnsmasq" not in each]
+        found = []
+        for each in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                ours = f"VAGRANT_DOTFILE_PATH={self.data}".encode() in (each / "environ").read_bytes()
+                if command and (ours or f"guest={name}" in command):
+                    found.append(f"{each.name} {command}")
+        return found
 
     def qemu(self):
         """The process ids of its QEMU: one or none."""

@@ -39,7 +39,7 @@ def test_without_any_provider(alone, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("alone", ["libvirt"], indirect=True)
-def test_a_libvirt_that_does_not_answer(alone, monkeypatch):
+def test_a_libvirt_that_is_not_there(alone, monkeypatch):
     monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "qemu+unix:///system?socket=/run/uffdlab-no-such-socket")
     with pytest.raises(errors.MachineError, match=r"(?s)vagrant \S+ .*ended with status.*No such file or directory"):
         Lab("6.1-series", machine="vagrant")

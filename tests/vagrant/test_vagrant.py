@@ -1,5 +1,6 @@
 """A lab in a Vagrant VM, for real, under libvirt and with QEMU alone.  The tests of a provider share one VM."""
 
+import json
 import os
 import re
 import signal
@@ -20,18 +21,10 @@ pytestmark = pytest.mark.timeout(3600)
 KERNEL, OTHER = "6.1-series", "6.1-base"
 
 
-def guest(vm, command, deadline=60):
-    """Run a command in the guest by ssh; its status and what it said."""
-    done = subprocess.run(
-        vm.ssh(command), capture_output=True, text=True, timeout=deadline, stdin=subprocess.DEVNULL, check=False
-    )
-    return done.returncode, done.stdout + done.stderr
-
-
 def no_agent_left(vm, seconds=60):
     # [a]: not the shell that runs this
     until = time.monotonic() + seconds
-    while (found := guest(vm, "pgrep -fa '[a]gent.stdio'"))[0] == 0 and time.monotonic() < until:
+    while (found := vm.guest("pgrep -fa '[a]gent.stdio'"))[0] == 0 and time.monotonic() < until:
         time.sleep(0.5)
     return found == (1, "")
 
@@ -69,7 +62,7 @@ def test_a_running_vm_is_used_as_it_is(vm):
 
 def test_closing_leaves_nothing_in_the_guest(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
-        assert guest(vm, f"test -d /proc/{lab.machine.hello['pid']}")[0] == 0
+        assert vm.guest(f"test -d /proc/{lab.machine.hello['pid']}")[0] == 0
     assert no_agent_left(vm)
 
 
@@ -77,7 +70,7 @@ def test_an_owner_that_is_killed_leaves_no_agent(vm):
     code = f"from uffdlab.lab import Lab; lab = Lab('{KERNEL}', machine='vagrant'); print('up', flush=True); input()"
     owner = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert owner.stdout.readline() == b"up\n"
-    assert guest(vm, "pgrep -f '[a]gent.stdio'")[0] == 0
+    assert vm.guest("pgrep -f '[a]gent.stdio'")[0] == 0
     owner.kill()
     owner.communicate()
     assert no_agent_left(vm)
@@ -95,12 +88,14 @@ def test_a_pulled_cable_is_said(vm):
 
 def test_the_host_is_out_of_reach(vm):
     """Nothing of the host is mounted; ssh is on the loopback alone; a server on the host is not reached."""
-    assert "/vagrant" not in guest(vm, "cat /proc/mounts")[1]
-    kinds = {line.split()[2] for line in guest(vm, "cat /proc/mounts")[1].splitlines()}
+    assert "/vagrant" not in vm.guest("cat /proc/mounts")[1]
+    kinds = {line.split()[2] for line in vm.guest("cat /proc/mounts")[1].splitlines()}
     assert not kinds & {"9p", "virtiofs", "nfs", "nfs4", "cifs", "vboxsf"}
     config = (vm.data / "ssh-config").read_text()
     if vm.provider != "uffdlab_qemu":
         assert "HostName 192.168.197." in config  # the host's own bridge, which leads nowhere
+        listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
+        assert f"pid={vm.qemu()[0]}," not in listening  # no port of the host leads in
         return
     assert "HostName 127.0.0.1\n" in config
     pid = int((vm.data / "machines" / "default" / vm.provider / "qemu.pid").read_text())
@@ -109,17 +104,26 @@ def test_the_host_is_out_of_reach(vm):
     port = next(line.split()[1] for line in config.splitlines() if line.strip().startswith("Port "))
     listening = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
     assert {line.split()[3] for line in listening.splitlines()} == {f"127.0.0.1:{port}"}
+    for address in _own_addresses():  # as from another machine
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((address, int(port)), timeout=10)
     with socket.create_server(("0.0.0.0", 0)) as server:
         reached = []
         server.settimeout(60)
         waiting = threading.Thread(target=lambda: reached.append(_accepted(server)))
         waiting.start()
         at = server.getsockname()[1]
-        status, _ = guest(vm, f"timeout 10 bash -c 'exec 3<>/dev/tcp/10.0.2.2/{at}'")
+        status, _ = vm.guest(f"timeout 10 bash -c 'exec 3<>/dev/tcp/10.0.2.2/{at}'")
         assert status != 0
         socket.create_connection(("127.0.0.1", at)).close()  # the server does answer
         waiting.join()
         assert reached == ["127.0.0.1"]
+
+
+def _own_addresses():
+    shown = subprocess.run(["ip", "-4", "-j", "address"], capture_output=True, text=True, check=True).stdout
+    found = [entry["local"] for link in json.loads(shown) for entry in link.get("addr_info", [])]
+    return [each for each in found if not each.startswith("127.")]
 
 
 def _accepted(server):

@@ -194,7 +194,9 @@ class VagrantVm:
             *("-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{self.data / "known_hosts"}"'),
             # Address and port may be another's tomorrow; one that is made anew has an id of its own, and a new key.
             *("-o", f"HostKeyAlias=vagrant-{self._id()}", "-o", "CheckHostIP=no"),
-            *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6", "default", *command),
+            # Vagrant's configuration silences ssh; why it did not get in is to be known.
+            *("-o", "LogLevel=INFO", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6"),
+            *("default", *command),
         ]
 
     # --- bringing it up
@@ -204,7 +206,8 @@ class VagrantVm:
         state = self.state()
         if state == "not_created":
             (self.data / "known_hosts").unlink(missing_ok=True)
-        (self.data / "booted.json").unlink(missing_ok=True)
+        if boot:
+            (self.data / "booted.json").unlink(missing_ok=True)
         write_atomically(self.data / "lab.json", json.dumps(asdict(wanted), indent=1).encode())
         if not boot and state == "running":
             tell("vagrant provision")
