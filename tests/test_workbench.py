@@ -27,7 +27,7 @@ def command(tmp_path, monkeypatch):
         (("am", "@mail", "--on", "6.1-base", "--as", "6.1-series"), 125, "there is a kernel 6.1-series already"),
         (("add", "new", "--on", "6.1-base"), 2, "give a patch or a config fragment"),
         (("add", "new", "--on", "6.1-base", "--patch", "@mail"), 125, "has no hunks"),
-        (("add", "new", "--on", "6.1-base", "--config", "@off.config"), 125, "turns off CONFIG_VIRTIO_PCI"),
+        (("add", "new", "--on", "6.1-base", "--config", "@off.config"), 125, "does not build in CONFIG_VIRTIO_PCI"),
         (("add", "new"), 2, "give either --on KERNEL or --tree FOLDER"),
         (("add", "new", "--on", "6.1-base", "--tree", "@"), 2, "give either --on KERNEL or --tree FOLDER"),
         (("add", "new", "--tree", "@none"), 2, "does not exist"),

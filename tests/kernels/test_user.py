@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import tiny_kernel
@@ -203,6 +204,8 @@ def test_bad_patches_leave_nothing(user, file):
         ([file("two.patch", tiny_kernel.PATCH)], "packaged/here", None, CatalogueError),
         ([], "tiny-base", file("u.config", "# CONFIG_USERFAULTFD is not set\n"), KernelError),
         ([], "tiny-base", file("v.config", "CONFIG_X=y\nCONFIG_VIRTIO_PCI=n\n"), KernelError),
+        ([], "tiny-base", file("w.config", "CONFIG_USERFAULTFD=m\n"), KernelError),
+        ([], "tiny-base", file("x.config", "CONFIG_X=y\nthis is no option\n"), KernelError),
         ([], "tiny-base", None, UsageError),
     ):
         with pytest.raises(error):
@@ -211,9 +214,84 @@ def test_bad_patches_leave_nothing(user, file):
     for name in ("good", "tiny-base"):
         with pytest.raises(KernelError, match="already"):
             user.add(name, [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
-    with pytest.raises(KernelError, match="a kernel's name is"):
-        user.add("../bad", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
+    for name in ("", "../bad", "a b", "/x", "é", "new\nline", 'q"', "x" * 81):
+        for add in (
+            lambda name: user.add(name, [file("two.patch", tiny_kernel.PATCH)], "tiny-base"),
+            lambda name: user.am(file("mail", tiny_kernel.PATCH), "tiny-base", name),
+        ):
+            with pytest.raises(UsageError, match="cannot be added: a kernel's name"):
+                add(name)
     assert {name: (user.folder / name).read_bytes() for name in kept(user)} == before
+
+
+def test_long_names(user, lab, file):
+    user.add("x" * 80, [file(f"{'y' * 240}.patch", tiny_kernel.PATCH)], "tiny-base")
+    kernel = Supply(user.load(), lab.cache, lab.archive).get("x" * 80)
+    assert kernel.release == f"6.1.0-{'x' * 32}"
+    assert user.remove("x" * 80)
+    assert kept(user) == []
+
+
+def test_a_patch_from_a_pipe(user):
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as pipe:
+        pipe.write(tiny_kernel.PATCH)
+    user.add("piped", [Path(f"/dev/fd/{reading}")], "tiny-base")
+    os.close(reading)
+    assert user.load()["piped"].patches[0].read_text() == tiny_kernel.PATCH
+
+
+def test_a_file_without_an_end(user):
+    for add in (
+        lambda: user.add("new", [Path("/dev/zero")], "tiny-base"),
+        lambda: user.add("new", [], "tiny-base", Path("/dev/zero")),
+        lambda: user.am(Path("/dev/zero"), "tiny-base", "new"),
+    ):
+        with pytest.raises(PatchError, match="/dev/zero has more than 67108864 bytes"):
+            add()
+
+
+def test_a_comment_in_another_charset(user, lab, tmp_path):
+    (tmp_path / "f.config").write_bytes(b"# gr\xf6\xdfer\nCONFIG_MORE=y\n")
+    user.add("new", [], "tiny-base", tmp_path / "f.config")
+    assert "CONFIG_MORE=y" in Supply(user.load(), lab.cache, lab.archive).get("new").config.read_text()
+
+
+def test_a_kernel_is_in_the_list_when_it_has_been_tried(user, lab, file, monkeypatch):
+    """A kill while it is tried leaves the list as it was; what the kill leaves beside it does not matter later."""
+    user.add("first", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
+    before = user.file.read_bytes()
+    seen = []
+
+    def killed(*_):
+        seen.append(user.file.read_bytes())
+        raise KeyboardInterrupt
+
+    (user.folder / ".adding.toml").write_text("of one that was killed")
+    (user.folder / "patches/new").mkdir()
+    (user.folder / "patches/new/0007-old.patch").write_text("of one that was killed")
+    with monkeypatch.context() as patch:
+        patch.setattr("uffdlab.kernels.tree.Tree.read", killed)
+        with pytest.raises(KeyboardInterrupt):
+            user.add("new", [file("m.patch", tiny_kernel.BROKEN_PATCH)], "tiny-base")
+    assert seen == [before]
+    assert user.file.read_bytes() == before
+    assert kept(user) == ["kernels.toml", "patches/first/0001-two.patch"]
+
+
+def test_a_kernel_whose_patches_are_gone(user, lab, file):
+    user.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
+    supply = Supply(user.load(), lab.cache, lab.archive)
+    user.remove("new")
+    with pytest.raises(KernelError, match=r"0001-two\.patch: No such file or directory: was the kernel removed"):
+        supply.get("new")
+
+
+def test_a_tree_whose_path_is_no_text(user, tmp_path):
+    top = tiny_kernel.write_tree(tmp_path / os.fsdecode(b"\xe9"))
+    with pytest.raises(UsageError, match="must be UTF-8"):
+        user.add("new", on=top)
+    assert kept(user) == []
 
 
 def test_what_the_user_wrote_stays(user, file):

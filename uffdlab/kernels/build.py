@@ -12,7 +12,7 @@ from uffdlab.kernels import host
 from uffdlab.kernels.process import Child, ChildTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import IO
 
     from uffdlab.kernels.catalogue import Built
@@ -91,7 +91,7 @@ def configure(entry: Built, tree: Tree, make: _Make) -> None:
     BuildError
         Some option of a fragment did not come out as asked for.
     """
-    asked = "".join(fragment.read_text() + "\n" for fragment in entry.config)
+    asked = _joined(entry.config)
     seed = tree.objects / "uffdlab.config"
     seed.write_text(asked)
     make(f"KCONFIG_ALLCONFIG={seed}", "allnoconfig")
@@ -99,7 +99,7 @@ def configure(entry: Built, tree: Tree, make: _Make) -> None:
     dropped = dropped_options(asked, config)
     if entry.source.other_version:
         # What the lab would like to have and this one has not, is left out.
-        own = _options("".join(f.read_text() + "\n" for f in entry.config if f not in entry.source.config))
+        own = _options(_joined(f for f in entry.config if f not in entry.source.config))
         make.note(f"not in this kernel: {', '.join(line for line in dropped if _option(line) not in own) or 'nothing'}")
         dropped = [line for line in dropped if _option(line) in own]
     if lost := missing_needed(config):
@@ -143,8 +143,17 @@ def missing_needed(config: str) -> list[str]:
 
 
 def turned_off(fragment: str) -> list[str]:
-    """Give the options that a config fragment turns off and the lab cannot do without."""
-    return [name for name, value in _options(fragment).items() if value == "n" and name in NEEDED]
+    """Give the options that a config fragment does not build in and the lab cannot do without."""
+    return [name for name, value in _options(fragment).items() if value != "y" and name in NEEDED]
+
+
+def no_options(fragment: str) -> list[str]:
+    """Give the lines of a config fragment that are no option, no comment and not blank, each with its number."""
+    return [
+        f"line {number}: {line.strip()[:80]}"
+        for number, line in enumerate(fragment.splitlines(), 1)
+        if line.strip() and not line.strip().startswith("#") and not _OPTION.fullmatch(line.strip())
+    ]
 
 
 def first_errors(lines: Sequence[str], limit: int = 5) -> str:
@@ -234,6 +243,10 @@ def _recover(objects: Path) -> None:
             if path != marker and path.lstat().st_mtime_ns >= since:
                 path.unlink()
     marker.unlink()
+
+
+def _joined(fragments: Iterable[Path]) -> str:
+    return "".join(fragment.read_text(encoding="utf-8", errors="replace") + "\n" for fragment in fragments)
 
 
 def _option(line: str) -> str:

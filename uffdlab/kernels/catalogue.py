@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*(/[A-Za-z0-9][A-Za-z0-9.+~_-]*)*")
+_LONGEST_NAME = 80  # letters
 _FLAVOUR = re.compile(r"[a-z0-9]+")
 _LOCALVERSION = re.compile(r"(-[a-z0-9][a-z0-9.-]*)?")
 
@@ -158,6 +159,13 @@ def default_file() -> Path:
     return path
 
 
+def bad_name(name: str) -> str | None:
+    """Say why this cannot be the name of a kernel; None if it can."""
+    if len(name) > _LONGEST_NAME:
+        return f"a kernel's name has at most {_LONGEST_NAME} letters"
+    return None if _NAME.fullmatch(name) else "a kernel's name is words of letters, digits and . + ~ _ - with / between"
+
+
 def user_folder() -> Path:
     """Find the folder of the user's own kernels.toml: ``$UFFDLAB_KERNELS``, or else the user's config folder."""
     chosen = os.environ.get("UFFDLAB_KERNELS")
@@ -199,7 +207,7 @@ class _Found:
 
 def _read(path: Path, found: _Found) -> None:
     try:
-        data = tomllib.loads(path.read_text())
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CatalogueError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -256,8 +264,8 @@ def _flavour(name: str, table: _Table, folder: Path) -> Flavour:
 
 
 def _entry(name: str, table: _Table, folder: Path, found: _Found) -> Entry:
-    if not _NAME.fullmatch(name):
-        raise table.wrong("a kernel's name is words of letters, digits and . + ~ _ - with / between")
+    if why := bad_name(name):
+        raise table.wrong(why)
     about = table.text("about")
     entry: Entry
     if "on" in table:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from uffdlab.errors import KernelError
 from uffdlab.kernels import build, host, image
 from uffdlab.kernels.catalogue import Built
 
@@ -47,7 +48,10 @@ def source_key(entry: Built, found: Resolved) -> str:
 
 
 def _digests(paths: tuple[Path, ...]) -> list[str]:
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    try:
+        return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    except OSError as error:
+        raise KernelError(f"{error.filename}: {error.strerror}: was the kernel removed just now?") from error
 
 
 def _hash(inputs: object) -> str:

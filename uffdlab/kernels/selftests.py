@@ -81,7 +81,7 @@ def of_kernel(
     key = supply.sources.key(entry)
     if key is not None and (found := _find(folder, key)):
         return found
-    with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_making(folder)) as scratch:
         words = supply.sources.copy(entry, _PARTS, Path(scratch, "source"), progress=progress)
         if entry.patches:
             words += f" with the patches of {name}"
@@ -103,7 +103,7 @@ def of_tree(tree: Path, *, cache: Cache | None = None, progress: Progress | None
     if not makefile.is_file() or "PATCHLEVEL" not in makefile.read_text(errors="replace"):
         raise KernelError(f"{tree} is no kernel's source tree: it has no Makefile with a PATCHLEVEL", kernel=str(tree))
     folder = _folder(cache)
-    with tempfile.TemporaryDirectory(dir=folder, prefix="making-") as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_making(folder)) as scratch:
         source = Path(scratch, "source")
         digest = hashlib.sha256(host.toolchain().encode())
         for file in sorted(_files(tree)):
@@ -121,6 +121,15 @@ def _files(tree: Path) -> set[Path]:
         files = whole.rglob("*") if whole.is_dir() else [whole]
         found |= {file.relative_to(tree) for file in files if file.is_symlink() or file.is_file()}
     return found
+
+
+def _making(folder: Path) -> str:
+    # A name for a folder to work in, with the process in it, by which what others left is known.
+    for left in folder.glob("making-*"):
+        process = left.name.split("-")[1]
+        if not process.isdigit() or not Path("/proc", process).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return f"making-{os.getpid()}-"
 
 
 def _folder(cache: Cache | None) -> Path:

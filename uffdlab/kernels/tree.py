@@ -315,8 +315,8 @@ class Tree:
             target.chmod(mode & 0o777)
 
 
-def touched_paths(patch: Path, kernel: str = "") -> set[PurePosixPath]:
-    """Give the files that a patch reads or writes, without the first folder (patch -p1).
+def touched_paths(patch: Path, kernel: str = "", text: bytes | None = None) -> set[PurePosixPath]:
+    """Give the files that a patch reads or writes, without the first folder (patch -p1); its content may be given too.
 
     Raises
     ------
@@ -324,7 +324,7 @@ def touched_paths(patch: Path, kernel: str = "") -> set[PurePosixPath]:
         It touches none, or one outside the tree.
     """
     paths = set()
-    for name in _names(patch):
+    for name in _names(patch.read_bytes() if text is None else text):
         inside = PurePosixPath(*PurePosixPath(name).parts[1:])
         if name.startswith("/") or not is_inside(inside):
             raise PatchError(
@@ -356,10 +356,10 @@ def _is_in(path: PurePosixPath, parts: Iterable[str]) -> bool:
     return any(path.is_relative_to(part) for part in parts)
 
 
-def _names(patch: Path) -> Iterator[str]:
+def _names(patch: bytes) -> Iterator[str]:
     # File names in headers, as they stand with -p0; a hunk's own lines, which may look like headers, are skipped.
     old = new = 0
-    for line in patch.read_text(errors="replace").splitlines():
+    for line in patch.decode(errors="replace").splitlines():
         if old > 0 or new > 0:
             old -= line[:1] in {" ", "-", ""}
             new -= line[:1] in {" ", "+", ""}

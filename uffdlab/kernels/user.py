@@ -5,15 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import shutil
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uffdlab.errors import KernelError, PatchError, UnknownKernel, UsageError
+from uffdlab.errors import KernelError, PatchError, UsageError
 from uffdlab.kernels import catalogue
 from uffdlab.kernels.am import Port, patches_of
-from uffdlab.kernels.build import turned_off
+from uffdlab.kernels.build import no_options, turned_off
 from uffdlab.kernels.cache import discard, locked_file, slug, write_atomically
 from uffdlab.kernels.catalogue import Built
 from uffdlab.kernels.mail import SIZE
@@ -28,6 +26,8 @@ if TYPE_CHECKING:
     MakeSupply = Callable[[Catalogue], Supply]
 
 
+_LONGEST_FILE_NAME = 100  # letters of a patch's
+_LONGEST_VERSION = 32  # letters of a release (uname -r has 64) that are the kernel's name
 # Adding one may fetch a source and wait for a build of another.
 _LOCK_DEADLINE = 2 * 3600.0  # s
 
@@ -87,27 +87,23 @@ class UserKernels:
         Raises
         ------
         UsageError
-            There is nothing to add.
+            There is nothing to add, or this can be no kernel's name.
         UnknownKernel, SourceError, PatchError, KernelError
             It cannot be built so; nothing is kept.
         """
         if not patches and config is None and isinstance(on, str):
             raise UsageError(f"{name}: give a patch or a config fragment, else it is {on} itself")
-        if config is not None and (lost := turned_off(_text(config, name))):
-            raise KernelError(
-                f"{name}: {config} turns off {', '.join(lost)}, which the lab cannot do without: take the line out",
-                kernel=name,
-            )
-        for patch in patches:
-            _text(patch, name)
-            touched_paths(patch, name)
-        numbered = {
-            f"{n:04}-{re.sub(r'^[0-9]{4}-', '', path.name)}".removesuffix(".patch") + ".patch": path.read_bytes()
-            for n, path in enumerate(patches, 1)
-        }
+        self._free(name, self.load())
+        fragment = None if config is None else _fragment(config, name)
+        numbered = {}
+        for number, path in enumerate(patches, 1):
+            text = _content(path, name)
+            touched_paths(path, name, text)
+            words = re.sub(r"^[0-9]{4}-", "", path.name.removesuffix(".patch"))
+            numbered[f"{number:04}-{words[:_LONGEST_FILE_NAME]}.patch"] = text
         more = ", ".join(path.name for path in (*patches, *((config,) if config else ())))
         about = about or (f"{on} with {more}" if more else str(on))
-        self._add(name, numbered, on, about, config)
+        self._add(name, numbered, on, about, fragment)
 
     def am(self, mail: Path, on: str, name: str, *, allow_unplaced: bool = False) -> Port:
         """Add a kernel: that of another, with the patches that a mail holds; give what became of them.
@@ -120,13 +116,7 @@ class UserKernels:
         """
         kernels = self.load()
         self._free(name, kernels)
-        try:
-            with mail.open("rb") as file:
-                data = file.read(SIZE + 1)
-        except OSError as error:
-            raise PatchError(
-                f"{mail}: {error.strerror}: give the file of a mail or an mbox", patch=str(mail)
-            ) from error
+        data = _content(mail, name)
         supply = self._supply(kernels)
         entry = supply.built(on, "to patch")
         made = patches_of(data, str(mail), lambda paths: supply.sources.read(entry, paths))
@@ -173,52 +163,53 @@ class UserKernels:
         """Tell whether the user added a kernel of this name."""
         return _section(self._read(), name) is not None
 
-    def _add(self, name: str, patches: dict[str, bytes], on: str | Path, about: str, config: Path | None) -> None:
+    def _add(self, name: str, patches: dict[str, bytes], on: str | Path, about: str, config: bytes | None) -> None:
         with self._locked():
             kernels = self.load()
             self._free(name, kernels)
             if isinstance(on, str):
                 kernels[on]
-            before = self._read() if self.file.exists() else None
+            before = self._read()
             folder = self._patches(name)
             entry = {"about": about}
             entry |= {"on": on} if isinstance(on, str) else {"tree": str(on.expanduser().resolve())}
+            if any(0xD800 <= ord(letter) < 0xE000 for value in entry.values() for letter in value):
+                raise UsageError(f"{name}: {on!a}: a path in {self.file.name} must be UTF-8; give it by a link")
             lines = [f"{key} = {_quoted(value)}" for key, value in entry.items()]
             where = folder.relative_to(self.folder)
             if patches:
                 lines.append(f"patches = [{_quoted(str(where))}]")
             if config is not None:
                 lines.append(f"config = [{_quoted(str(where / 'fragment.config'))}]")
-            words = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+            words = re.sub(r"[^a-z0-9.]+", "-", name.lower())[:_LONGEST_VERSION].strip("-.")
             lines.append(f"localversion = {_quoted('-' + words)}")
-            added = None
             table = f"[kernel.{_quoted(name)}]\n" + "\n".join(lines) + "\n"
+            text = (f"{before.rstrip()}\n\n" if before else "") + table
+            added = None
+            tried = self.folder / ".adding.toml"  # the list as it will be; a kill leaves the list as it was
             try:
                 discard(folder)
-                with tempfile.TemporaryDirectory(dir=self.folder, prefix=".adding-") as scratch:
-                    made = Path(scratch, "made")
-                    made.mkdir()
-                    for file_name, text in patches.items():
-                        (made / file_name).write_bytes(text)
-                    if config is not None:
-                        shutil.copyfile(config, made / "fragment.config")
-                    folder.parent.mkdir(exist_ok=True)
-                    made.rename(folder)
-                write_atomically(self.file, ((before.rstrip() + "\n\n") if before else "").encode() + table.encode())
-                added = self.load()
+                folder.mkdir(parents=True)
+                for file_name, content in patches.items():
+                    (folder / file_name).write_bytes(content)
+                if config is not None:
+                    (folder / "fragment.config").write_bytes(config)
+                write_atomically(tried, text.encode())
+                added = catalogue.load(self._project, tried)
                 supply = self._supply(added)
                 supply.sources.read(supply.built(name, "to patch"), ())  # the patches apply
+                tried.rename(self.file)
             except BaseException:
-                if before is None:
-                    self.file.unlink(missing_ok=True)
-                else:
-                    write_atomically(self.file, before.encode())
                 discard(folder)
                 if added is not None and isinstance(made_of := added[name], Built):
                     self._supply(self.load()).forget_tree(made_of.source)
                 raise
+            finally:
+                tried.unlink(missing_ok=True)
 
     def _free(self, name: str, kernels: Catalogue) -> None:
+        if why := catalogue.bad_name(name):
+            raise UsageError(f"{name!r} cannot be added: {why}")
         if name in kernels:
             raise KernelError(
                 f"there is a kernel {name} already: choose another name"
@@ -247,11 +238,33 @@ class UserKernels:
             ) from error
 
 
-def _text(path: Path, kernel: str) -> str:
+def _content(path: Path, kernel: str) -> bytes:
+    # Read once: it may be a pipe.
     try:
-        return path.read_text(errors="replace")
+        with path.open("rb") as file:
+            data = file.read(SIZE + 1)
     except OSError as error:
-        raise UnknownKernel(f"{kernel}: {path}: {error.strerror}: give a file", kernel=kernel) from error
+        raise PatchError(f"{kernel}: {path}: {error.strerror}: give a file", kernel=kernel, patch=str(path)) from error
+    if len(data) > SIZE:
+        raise PatchError(f"{kernel}: {path} has more than {SIZE} bytes", kernel=kernel, patch=str(path))
+    return data
+
+
+def _fragment(path: Path, kernel: str) -> bytes:
+    data = _content(path, kernel)
+    text = data.decode(errors="replace")
+    if odd := no_options(text):
+        raise KernelError(
+            f"{kernel}: {path} is no fragment of a .config, which has lines like CONFIG_X=y and # CONFIG_X is not set; "
+            f"{'; '.join(odd[:3])}",
+            kernel=kernel,
+        )
+    if lost := turned_off(text):
+        raise KernelError(
+            f"{kernel}: {path} does not build in {', '.join(lost)}, which the lab cannot do without: take the line out",
+            kernel=kernel,
+        )
+    return data
 
 
 def _quoted(text: str) -> str:
