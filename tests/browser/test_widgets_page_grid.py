@@ -198,6 +198,10 @@ def test_with_the_colours_of_vs_code(page, tmp_path, axe):
             style.setProperty("--vscode-panel-border", line);
             style.colorScheme = scheme;
             document.body.style.background = paper;
+            // What is there as well, whatever the theme.
+            style.setProperty("--jp-ui-font-color1", "rgba(0, 0, 0, 0.87)");
+            style.setProperty("--jp-layout-color1", "white");
+            document.body.className = `vscode-body vscode-${scheme}`;
         }""",
             [ink, paper, line, scheme],
         )

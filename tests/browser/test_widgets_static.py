@@ -1,6 +1,7 @@
 """The widgets on a page without a kernel: a notebook that nbconvert made a page of, and each widget as a file."""
 
 import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import nbformat
@@ -38,12 +39,12 @@ WIDGETS = {
     "bench": "Lab 6.1-series: Linux 6.1",
 }
 FILES = """
-for name in ("grid", "faults", "timeline", "inspector"):
-    for form in ("svg", "png", "csv"):
-        getattr(getattr(bench, name), f"to_{form}")(f"{name}.{form}")
-for name in ("grid", "faults", "timeline", "inspector", "ioctls", "panel"):
-    getattr(bench, name).to_html(f"{name}.html")
-bench.to_html("bench.html")
+parts = {name: getattr(bench, name) for name in ("grid", "faults", "timeline", "inspector", "ioctls", "panel")}
+parts |= {"bench": bench, "picker": KernelPicker()}
+parts |= {"compare": CompareGrids({"before": before, "after": bench.region.snapshot()})}
+for name, part in parts.items():
+    for form in ("svg", "png", "csv", "html"):
+        getattr(part, f"to_{form}")(f"{name}.{form}")
 lab.close()
 """
 
@@ -57,6 +58,7 @@ def made(tmp_path_factory):
         notebook, timeout=120, kernel_name="python3", store_widget_state=False, resources={"metadata": {"path": folder}}
     )
     client.execute()
+    nbformat.write(notebook, folder / "notebook.ipynb")
     text, _ = HTMLExporter().from_notebook_node(notebook)
     (folder / "notebook.html").write_text(text)
     return folder
@@ -90,11 +92,46 @@ def test_a_converted_notebook_shows_each_widget_with_its_data(made, page):
 
 def test_every_file_is_what_it_says(made):
     beginnings = {"svg": b"<?xml", "png": b"\x89PNG", "html": b"<!doctype html>"}
-    for path in made.glob("*.*"):
-        if path.suffix[1:] in beginnings and path.name != "notebook.html":
-            assert path.read_bytes().startswith(beginnings[path.suffix[1:]]), path.name
+    parts = {path.stem for path in made.glob("*.csv")}
+    assert parts == {"grid", "faults", "timeline", "inspector", "ioctls", "panel", "bench", "picker", "compare"}
+    for part in parts:
+        for suffix, beginning in beginnings.items():
+            assert (made / f"{part}.{suffix}").read_bytes().startswith(beginning), (part, suffix)
+        ET.parse(made / f"{part}.svg")
     assert "uffd-wp" in (made / "inspector.csv").read_text()
     assert "Fault(page=0, write, wp)" in (made / "faults.csv").read_text()
+    assert "UFFDIO_REGISTER_MODE_MINOR" in (made / "ioctls.csv").read_text()
+    assert "FaultLog," in (made / "bench.csv").read_text()
+
+
+def test_without_styles_and_scripts_each_widget_can_be_read(made, page):
+    # So GitHub shows a notebook: no script, no style, of the MIME types what it knows.
+    notebook = nbformat.read(made / "notebook.ipynb", as_version=4)
+    shown = [cell.outputs[-1].data["text/html"] for cell in notebook.cells[1 : 1 + len(WIDGETS)]]
+    for name, text in zip(WIDGETS, shown, strict=True):
+        assert not re.search(r"<(script|style|link|iframe)\b|\bon\w+=|src=\"(?!data:image/png)", text), name
+    plain = [re.sub(r' (style|class)="[^"]*"', "", text) for text in shown]
+    open_file(page, made / "bench.html")  # any page; its content is replaced
+    page.set_content("<body style='font: 14px sans-serif; max-width: 800px'>" + "<hr>".join(plain))
+    text = page.evaluate(
+        "document.body.innerText + ' ' + [...document.images].map(each => each.alt).join(' ')",
+    )
+    assert {name: said for name, said in WIDGETS.items() if said not in " ".join(text.split())} == {}
+    assert page.evaluate("[...document.images].every(each => each.complete && each.naturalWidth > 0)")
+    page.screenshot(path=SHOTS / "static-github.png", full_page=True)
+
+
+def test_paper_loses_nothing(made, page):
+    # An A4 page between its margins: no table runs out of it.
+    page.set_viewport_size({"width": 718, "height": 1000})
+    open_file(page, made / "notebook.html")
+    page.emulate_media(media="print")
+    cut = page.evaluate(
+        """() => [...document.querySelectorAll('.jp-OutputArea-output table, .jp-OutputArea-output img')]
+            .filter(each => each.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+            .map(each => each.innerText?.slice(0, 80) || each.alt)"""
+    )
+    assert cut == []
 
 
 def test_a_bench_as_a_file_hovers_and_steps(made, page, axe):
