@@ -47,6 +47,12 @@ def test_a_private_page_is_a_copy_once_it_was_written_to(memory):
     )[3:] == ["= 7", "ok", "= 8", "ok", "= 9"]  # fmt: skip
 
 
+def test_only_a_file_that_is_shared_can_be_punched_through_the_region():
+    assert answers("anon", Op("remove", 0)) == ["EINVAL"]
+    assert answers("shmem-private", Op("remove", 0)) == ["EACCES"]
+    assert answers("shmem", Op("write", 0, 5), Op("remove", 0), Op("read", 0))[1:] == ["ok", "= 0"]
+
+
 def test_a_hole_that_is_punched_takes_a_private_copy_only_with_hugetlb():
     ops = [Op("write", 0, 8), Op("alias_remove", 0), Op("read", 0)]
     assert answers("shmem-private", *ops)[-1] == "= 8"
@@ -139,6 +145,7 @@ def test_a_page_in_swap_keeps_content_and_mark():
         (Op("continue", 0), "EFAULT"),
         (Op("move", 0, 1), "EINVAL"),
         (Op("collapse", 0), SKIP),
+        (Op("remove", 0), "ok"),
         (Op("register", 0, ALL), "ok"),
     ],
 )

@@ -11,6 +11,7 @@ from uffdlab.errors import UsageError
 if TYPE_CHECKING:
     from uffdlab.child import Child
     from uffdlab.lab import Lab
+    from uffdlab.region import PageRange
     from uffdlab.touch import Touch
 
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
@@ -49,9 +50,14 @@ class Accesses:
         """Let the kernel write the first word of `page`: read(2) from a file to it.  A fault in kernel mode."""
         return self._call_on("file_read", page, value, f"the kernel's write to {self._words(page)}", by)
 
-    def gup_read(self, page: int = 0) -> Touch[int]:
-        """Read the first word of `page` through get_user_pages: process_vm_readv(2)."""
-        return self._call_on("gup_read", page, 0, f"get_user_pages for a read of {self._words(page)}", None)
+    def gup_read(self, page: int = 0, *, into: PageRange | None = None) -> Touch[int]:
+        """Read the first word of `page` through get_user_pages: process_vm_readv(2).
+
+        With `into` the kernel brings it there, and the result is 0: where that waits for its own page fault, `page`
+        stays pinned (FOLL_PIN) as long.
+        """
+        what = f"get_user_pages for a read of {self._words(page)}"
+        return self._call_on("gup_read", page, 0, what, None, {"into": into.start} if into else {})
 
     def gup_write(self, page: int = 0, value: int = 0x55) -> Touch[int]:
         """Write the first word of `page` through get_user_pages: process_vm_writev(2)."""
@@ -158,11 +164,13 @@ class Accesses:
         what = f"{kind} {'of' if kind == 'read' else 'to'} {self._words(page)}"
         return lab.touch(kind, address + offset, what, length=8, value=value % _WORD, by=by)
 
-    def _call_on(self, call: str, page: int, value: int, what: str, by: Child | None) -> Touch[int]:
+    def _call_on(
+        self, call: str, page: int, value: int, what: str, by: Child | None, more: dict[str, int] | None = None
+    ) -> Touch[int]:
         lab = self._place[0]
         address = self._address(page)
-        more = {"call": call, "address": address}
-        return lab.touch("syscall", address, what, length=8, value=value % _WORD, more=more, by=by)
+        words = {"call": call, "address": address} | (more or {})
+        return lab.touch("syscall", address, what, length=8, value=value % _WORD, more=words, by=by)
 
 
 def _order(order: str, pages: int, seed: int) -> tuple[int, int]:

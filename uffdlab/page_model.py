@@ -292,6 +292,9 @@ class Model:
 
     def _fault_file(self, number: int, *, write: bool) -> str:
         page, content = self.pages[number], self.file[number]
+        if not write and not self.rules.hugetlb and _may_come_along(page):
+            # Its neighbours in the page cache may be mapped first, where nothing forbids it.
+            self._perhaps_all(_may_come_along)
         if content is not None and page.modes & MINOR:
             return "fault minor"
         if content is None and page.modes & MISSING:
@@ -304,9 +307,8 @@ class Model:
             self._fill_hole(number)
         if write and not self.rules.shared:
             page.own, page.content = True, self.file[number] or 0
-        if not self.rules.hugetlb and not page.modes & (WP | MINOR | RWP):
-            # Its neighbours in the page cache may be mapped too, where nothing forbids it.
-            self._perhaps_all(lambda each: not each.modes & (WP | MINOR | RWP))
+        if self.rules.huge:
+            self._perhaps_all(lambda _: True)  # the whole of a huge page, whatever it is registered for
         return ""
 
     def _perhaps_all(self, may: Callable[[Page], bool]) -> None:
@@ -413,6 +415,16 @@ class Model:
         if self.file[number] is None or number in self._perhaps:
             self._fill_hole(number)
 
+    def _remove(self, op: Op) -> str:
+        if not self.rules.file:
+            return "EINVAL"
+        if not self.rules.shared:
+            return "EACCES"
+        if not self.pages[op.page].writable:
+            return SKIP  # older kernels refuse it, newer ones ask the file
+        self._tell(range(op.page, op.page + 1), "remove")
+        return self._alias_remove(op)
+
     def _alias_remove(self, op: Op) -> str:
         page = self.pages[op.page]
         self._tear(range(op.page, op.page + 1))
@@ -458,3 +470,7 @@ class Model:
             for page in self.pages:
                 if page.mapped:
                     page.maybe_mapped()
+
+
+def _may_come_along(page: Page) -> bool:
+    return not page.modes & (WP | MINOR | RWP)

@@ -72,13 +72,18 @@ class Page:
         self.exclusive = True
 
     def drop(self) -> None:
-        """Map nothing any more; marks of write protection and poison are another matter."""
+        """Map nothing any more; a mark of write protection and poison are another matter."""
         self.mapped = self.own = False
         self.may_write = None
+        self._forget_rwp()
 
     def maybe_mapped(self) -> None:
         """Leave it to the next look whether a page is mapped."""
         self.mapped, self.may_write = None, None
+
+    def _forget_rwp(self) -> None:
+        if self.modes & RegisterMode.RWP:
+            self.wp = False  # no marker stands for it
 
     def agrees(self, seen: Seen) -> bool:
         """Tell whether it was seen as it should be, and take over what was left to the kernel."""
@@ -86,6 +91,8 @@ class Page:
             self.mapped = seen.present
         if self.own is None:
             self.own = seen.present and not seen.file
+        if not self.entry:
+            self._forget_rwp()
         as_mapped = (seen.present, seen.wp) == (self.mapped, self.wp)
         as_file = seen.file in (None, self.mapped and not self.own) or not seen.present
         as_swap = seen.swapped in (None, self.own and not self.mapped)

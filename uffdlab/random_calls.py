@@ -21,7 +21,7 @@ from uffdlab.random_player import Disagreement, Player
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
 
-__all__ = ["MEMORIES", "Count", "Disagreement", "pages_of", "play", "play_randomly", "rules_of"]
+__all__ = ["MEMORIES", "Count", "Disagreement", "pages_of", "play", "play_randomly", "rules_of", "shrink"]
 
 #: What a random game is played on; others are the same to the kernel (memfd), or take a GiB a page.
 MEMORIES: Final = (
@@ -99,7 +99,7 @@ def _keeps_marks_at_fork(lab: Lab) -> bool:
 
 
 def play(lab: Lab, rules: Rules, ops: Iterable[Op]) -> int:
-    """Play calls on a fresh region, and read it in the end; gives how many calls there were.
+    """Play calls on a fresh region, and read it in the end; gives how many calls were made.
 
     Raises
     ------
@@ -107,12 +107,22 @@ def play(lab: Lab, rules: Rules, ops: Iterable[Op]) -> int:
         At the first call that a kernel and the model do not agree on; has all that led to it.
     """
     with Player(lab, rules, pages_of(rules.memory)) as player:
-        made = 0
         for op in ops:
             player.play(op)
-            made += 1
         player.finish()
-    return made
+        return player.calls
+
+
+def shrink(lab: Lab, found: Disagreement, seconds: float = 30.0) -> Disagreement:
+    """Leave out one call after the other as long as a kernel and the model still disagree; gives what is left."""
+    until, at = time.monotonic() + seconds, 0
+    while at < len(found.trail) and time.monotonic() < until:
+        try:
+            play(lab, found.rules, [*found.trail[:at], *found.trail[at + 1 :]])
+            at += 1
+        except Disagreement as smaller:
+            found = smaller
+    return found
 
 
 def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[str] = MEMORIES) -> Count:
@@ -133,12 +143,12 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
         try:
             rules = rules_of(lab, memory, events=chance.random() < 0.3, unpopulated=chance.random() < 0.3)
             with Player(lab, rules, pages_of(memory)) as player:
-                for made, op in enumerate(random_ops(rules, pages_of(memory), seed + tried)):
-                    if made == _A_ROUND or time.monotonic() > until:
+                for op in random_ops(rules, pages_of(memory), seed + tried):
+                    if player.calls >= _A_ROUND or time.monotonic() > until:
                         break
                     player.play(op)
-                    calls += 1
                 player.finish()
+                calls += player.calls
             regions += 1
         except (AgentError, UsageError) as error:
             sys.stderr.write(f"{lab.kernel}, {memory}: {error}\n")
@@ -162,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             count = play_randomly(lab, asked.seconds, asked.seed, asked.memory or MEMORIES)
         except Disagreement as found:
-            sys.stdout.write(f"{asked.kernel}: {found}\n")
+            sys.stdout.write(f"{asked.kernel}, seed {asked.seed}: {shrink(lab, found)}\n")
             return 1
     sys.stdout.write(
         f"{asked.kernel}, seed {asked.seed}: {count.calls} calls on {count.regions} regions as they should be\n"

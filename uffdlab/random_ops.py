@@ -13,7 +13,7 @@ from uffdlab.page_rules import Op, Rules
 CALLS: Final = (
     "copy", "zeropage", "continue", "protect", "rwprotect", "poison", "move", "wake", "register",
     "read", "write", "kernel_read", "kernel_write",
-    "dontneed", "page_out", "collapse", "mprotect", "mremap", "fork",
+    "dontneed", "remove", "page_out", "collapse", "mprotect", "mremap", "fork",
     "alias_read", "alias_write", "alias_remove",
 )  # fmt: skip
 # Rarer than the others: they change everything, or take their time.

@@ -73,6 +73,11 @@ class Player:
         self._model = Model(rules, pages)
         self._trail: list[Op] = []
 
+    @property
+    def calls(self) -> int:
+        """How many were made; those that the model can say nothing of are not."""
+        return len(self._trail)
+
     def play(self, op: Op) -> None:
         """Make one call, and look at every page afterwards.
 
@@ -181,6 +186,7 @@ class Player:
         where = self._region[pages.start : pages.stop]
         calls: dict[str, Callable[[], CallResult]] = {
             "dontneed": lambda: where.madvise("dontneed", check=False),
+            "remove": lambda: self._region[op.page].madvise("remove", check=False),
             "page_out": lambda: where.madvise("pageout", check=False),
             "collapse": lambda: self._region.madvise("collapse", check=False),
             "mprotect": lambda: where.mprotect("rw" if op.flag else "r", check=False),

@@ -4,7 +4,8 @@ import pytest
 
 from uffdlab.page_model import MISSING, WP, Model
 from uffdlab.page_rules import Op, Rules
-from uffdlab.random_calls import Disagreement, play, play_randomly, rules_of
+from uffdlab.random_calls import Disagreement, play, play_randomly, rules_of, shrink
+from uffdlab.random_ops import random_ops
 
 ANON, SHMEM = Rules("anon", leave_out=frozenset({"rwprotect"})), Rules("shmem", leave_out=frozenset({"rwprotect"}))
 
@@ -57,3 +58,13 @@ def test_what_a_child_sees_is_held_against_the_model(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "child", lambda self: Model(self.rules, len(self.pages)))
     with pytest.raises(Disagreement, match="page 0 of the child should be"):
         play(host_lab, ANON, ops)
+
+
+def test_a_disagreement_is_made_small(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_protect", lambda *_: "ok")
+    with pytest.raises(Disagreement) as caught:
+        play(host_lab, ANON, random_ops(ANON, 4, 5))
+    small = shrink(host_lab, caught.value)
+    assert len(small.trail) <= len(caught.value.trail)
+    assert [op.call for op in small.trail][-1] == "protect"
+    assert len(small.trail) <= 4

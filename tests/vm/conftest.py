@@ -1,5 +1,8 @@
 """One lab a kernel, shared by the tests that do not break it."""
 
+import contextlib
+import errno
+
 import pytest
 
 from uffdlab.lab import Lab
@@ -70,3 +73,26 @@ def region_of(lab, memory):
     for region in made:
         if region in lab.regions:
             region.unmap()
+
+
+@pytest.fixture
+def pinned(lab):
+    """Hold a page pinned (FOLL_PIN) for the time of a with block."""
+
+    @contextlib.contextmanager
+    def hold(page):
+        held = lab.map(pages=1, memory="anon")
+        with lab.userfaultfd() as uffd:
+            uffd.register(held, "missing")
+            touch = page.gup_read(into=held[0])
+            if touch.state != "waiting":
+                assert touch.outcome().returned == -errno.ENOSYS
+                pytest.skip(f"{lab.kernel} is built without CONFIG_CROSS_MEMORY_ATTACH")
+            try:
+                yield
+            finally:
+                uffd.zeropage(held)
+                assert touch.outcome().ok
+        held.unmap()
+
+    return hold

@@ -182,24 +182,33 @@ def test_wp_fork_of_pages_that_are_not_mapped(lab, region, events, features):
 
 @pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("events", [False, True], ids=["wp-fork-pin", "wp-fork-pin-with-event"])
-def test_wp_fork_pin(lab, region, features, events):
-    """Pages that get_user_pages has come to are copied early at fork; the mark goes with them, or does not, as ever."""
+def test_wp_fork_pin(lab, region, features, events, pinned):
+    """fork copies a pinned page of private memory at once; the mark goes with the copy, or does not, as ever."""
     region.fill(1)
     with lab.userfaultfd(features(Feature.EVENT_FORK if events else Feature(0))) as uffd:
         uffd.register(region, "wp")
-        if region.gup_write(0, 3).outcome().returned == -errno.ENOSYS:
-            pytest.skip(f"{lab.kernel} is built without CONFIG_CROSS_MEMORY_ATTACH")
         uffd.writeprotect(region)
-        assert region.gup_read(0).result() == 3
-        kept = events or (
-            lab.kernel == "6.1-series" and region.memory == "hugetlb-private"
-        )  # docs/findings/hugetlb-fork.md
-        with lab.fork() as child:
-            assert child.snapshot(region).has(State.UFFD_WP).tolist() == [kept] * PAGES
-            assert region.read(0, by=child).result() == 3
+        # 6.1 forgets to clear the mark of private hugetlb pages; see docs/findings/hugetlb-fork.md
+        kept = [events or (lab.kernel == "6.1-series" and region.memory == "hugetlb-private")] * PAGES
+        with pinned(region[0]), lab.fork() as child:
+            seen = child.snapshot(region)
+            assert seen.has(State.UFFD_WP).tolist() == kept
+            private = region.memory == "anon" or region.memory.endswith("private")
+            ours, theirs = region.snapshot("pagemap").frames(), seen.frames()
+            assert (ours == theirs).tolist() == [page > 0 or not private for page in range(PAGES)]
+            assert region.read(0, by=child).result() == 1
             if events:
                 uffd.wait_for(Fork).userfaultfd.close()
         assert region.snapshot("pagemap").has(State.UFFD_WP).all()
+        with lab.fork() as child:
+            # Now the other way round: the page is shared with the child, and a pin for reading takes a copy of it.
+            assert region.gup_read(1).result() == 2
+            assert region.snapshot("pagemap").has(State.UFFD_WP).all()
+            assert child.snapshot(region).has(State.UFFD_WP).tolist() == kept
+            same = region[1].snapshot("pagemap").frames()[0] == child.snapshot(region[1]).frames()[0]
+            assert same == (not private)
+            if events:
+                uffd.wait_for(Fork).userfaultfd.close()
 
 
 @pytest.mark.parametrize("memory", ALL)

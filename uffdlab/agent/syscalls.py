@@ -59,8 +59,8 @@ def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> C
 
     ``file_read``, ``file_write``: pread(2) from or pwrite(2) to a file of our own, so that the kernel writes or reads
     the page at ``address``.  ``gup_read``, ``gup_write``: process_vm_readv/writev(2) on ourselves, which goes through
-    get_user_pages.  ``ioctl``: the one that ``name`` says, on the descriptor ``fd``, with ``words``.  Anything else: a
-    system call by name, with ``arguments``.
+    get_user_pages; ``into`` is where the word is to be brought.  ``ioctl``: the one that ``name`` says, on the
+    descriptor ``fd``, with ``words``.  Anything else: a system call by name, with ``arguments``.
     """
     name = wanted["call"]
     if name == "ioctl":
@@ -79,7 +79,8 @@ def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> C
         if child is not None:
             raise Refusal("usage", "a child cannot make this touch; it can read, write and let the kernel do so")
         word = ffi.new("uint64_t *", value)
-        ours = ffi.new("uint64_t[2]", [int(ffi.cast("uintptr_t", word)), _WORD])  # struct iovec
+        our_word = wanted.get("into") or int(ffi.cast("uintptr_t", word))
+        ours = ffi.new("uint64_t[2]", [our_word, _WORD])  # struct iovec
         theirs = ffi.new("uint64_t[2]", [address, _WORD])
         pointers = [int(ffi.cast("uintptr_t", each)) for each in (ours, theirs)]
         number = _number("process_vm_readv" if name == "gup_read" else "process_vm_writev")
