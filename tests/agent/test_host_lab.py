@@ -365,3 +365,16 @@ def test_what_ends_is_on_the_timeline(mortal_lab):
 def test_features_that_are_none(host_lab):
     with pytest.raises(UsageError, match=r"uapi\.Feature"):
         host_lab.userfaultfd("minor")
+
+
+def test_a_page_stays_pinned_while_its_word_cannot_be_brought(host_lab, region, uffd):
+    source = host_lab.map(pages=1, memory="anon")
+    source.fill(7)
+    touch = source.gup_read(into=region[2])
+    fault = uffd.read_fault()
+    assert (fault.page, fault.write) == (2, True)
+    assert touch.state == "waiting"
+    uffd.copy(region[2])
+    assert touch.result() == 0
+    assert region.read(2).result() == 7
+    source.unmap()

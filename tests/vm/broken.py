@@ -123,27 +123,28 @@ _ended = {}
 def pytest_collection_modifyitems(items):
     """Keep one case of each test, on the kernel that is asked for."""
     kernel = os.environ["UFFDLAB_BROKEN_KERNEL"]
-    wanted = {f"{kernel}-{case}" if case else kernel for case, _ in BREAKS.values()}
-    kept = []
-    for item in items:
-        name = item.originalname
-        case = BREAKS.get(name, ("", None))[0]
-        if name in BREAKS and item.callspec.id in {f"{kernel}-{case}", f"{case}-{kernel}", kernel} & wanted:
-            kept.append(item)
-    items[:] = kept
+    wanted = {name: f"{kernel}-{case}" if case else kernel for name, (case, _) in BREAKS.items()}
+    items[:] = [
+        item for item in items if hasattr(item, "callspec") and item.callspec.id == wanted.get(item.originalname)
+    ]
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item):
-    """Break the client for the time of the test; the guest is put right after it."""
-    lab = item.funcargs["lab"]
-    lab.capabilities  # noqa: B018 - found with the right client
+def pytest_runtest_protocol(item):
+    """Break the client for the time of the test and its fixtures."""
     with pytest.MonkeyPatch.context() as patch:
         BREAKS[item.originalname][1](patch)
-        try:
-            return (yield)
-        finally:
-            patch.undo()
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    """Leave nothing of a failed test to the next one: end the target."""
+    lab = item.funcargs.get("lab")
+    try:
+        return (yield)
+    finally:
+        if lab is not None:
             lab.restart_target()
 
 

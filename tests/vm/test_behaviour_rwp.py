@@ -1,5 +1,6 @@
 """Read-write protection (Linux 7.3): what the rwp tests of the kernel's own uffd-unit-tests check."""
 
+import contextlib
 import errno
 
 import pytest
@@ -138,24 +139,23 @@ def test_rwp_close(region, uffd):
 
 
 @on_all
-@pytest.mark.parametrize("pinned", [False, True], ids=["rwp-fork", "rwp-fork-pin"])
+@pytest.mark.parametrize("pin", [False, True], ids=["rwp-fork", "rwp-fork-pin"])
 @pytest.mark.parametrize("events", [False, True], ids=["no-event", "event"])
-def test_rwp_fork(lab, region, features, pinned, events):
+def test_rwp_fork(lab, region, features, pin, events, pinned):
     with lab.userfaultfd(features(Feature.RWP, Feature.EVENT_FORK if events else Feature(0))) as uffd:
         uffd.register(region, "rwp")
-        if pinned:
-            region.gup_write(0, 1).result()
-        uffd.rwprotect(region)
-        with lab.fork() as child:
-            assert child.snapshot(region).has(State.UFFD_WP).tolist() == [events] * PAGES
-            touch = region.read(0, by=child)
-            if events:
-                forked = uffd.wait_for(Fork).userfaultfd
-                assert forked.read_fault().rwp
-                forked.rwprotect(region[0], rwp=False)
+        with pinned(region[0]) if pin else contextlib.nullcontext():
+            uffd.rwprotect(region)
+            with lab.fork() as child:
+                assert child.snapshot(region).has(State.UFFD_WP).tolist() == [events] * PAGES
+                touch = region.read(0, by=child)
+                if events:
+                    forked = uffd.wait_for(Fork).userfaultfd
+                    assert forked.read_fault().rwp
+                    forked.rwprotect(region[0], rwp=False)
+                    assert touch.result() == 1
+                    forked.close()
                 assert touch.result() == 1
-                forked.close()
-            assert touch.result() == 1
         assert protected(region) == [True] * PAGES
 
 
