@@ -189,11 +189,13 @@ def test_wp_fork_pin(lab, region, features, events, pinned):
     with lab.userfaultfd(features(Feature.EVENT_FORK if events else Feature(0))) as uffd:
         uffd.register(region, "wp")
         uffd.writeprotect(region)
-        # 6.1 forgets to clear the mark of private hugetlb pages; see docs/findings/hugetlb-fork.md
-        kept = [events or (lab.kernel == "6.1-series" and region.memory == "hugetlb-private")] * PAGES
+        # 6.1 keeps the marks of private hugetlb pages where it should not, and loses those of the copies it makes for
+        # a pin: docs/findings/hugetlb-fork.md and hugetlb-pin.md
+        wrong = lab.kernel == "6.1-series" and region.memory == "hugetlb-private"
+        kept = [events or wrong] * PAGES
         with pinned(region[0]), lab.fork() as child:
             seen = child.snapshot(region)
-            assert seen.has(State.UFFD_WP).tolist() == kept
+            assert seen.has(State.UFFD_WP).tolist() == [kept[0] and not wrong, *kept[1:]]
             if private:
                 same = region.snapshot("pagemap").frames() == seen.frames()
                 assert same.tolist() == [False] + [True] * (PAGES - 1)
@@ -204,7 +206,8 @@ def test_wp_fork_pin(lab, region, features, events, pinned):
         with lab.fork() as child:
             # Now the other way round: the page is shared with the child, and a pin for reading takes a copy of it.
             assert region.gup_read(1).result() == 2
-            assert region.snapshot("pagemap").has(State.UFFD_WP).all()
+            lost = [page == 1 and wrong for page in range(PAGES)]
+            assert region.snapshot("pagemap").lacks(State.UFFD_WP).tolist() == lost
             assert child.snapshot(region).has(State.UFFD_WP).tolist() == kept
             if private:
                 assert region[1].snapshot("pagemap").frames()[0] != child.snapshot(region[1]).frames()[0]
