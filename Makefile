@@ -26,7 +26,7 @@ no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 
 .PHONY: demo
 demo: setup ## build two kernels, run the notebook, show every page before and after (build/demo/)
-	@mkdir -p "$(jupyter)" && $(python) -m uffdlab.demo
+	@mkdir -p "$(jupyter)" && env --block-signal=INT $(python) -m uffdlab.demo
 
 .PHONY: lab
 lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb

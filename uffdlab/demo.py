@@ -1,11 +1,12 @@
 """``make demo``: the main job for real — four kernels, one experiment, the notebook, the evidence.
 
 Prints one line a kernel and page group, then each check that does not come out as it must on that kernel; writes
-``minor_wp.html`` (the notebook as executed) and ``minor_wp.png``.  Exit status 1 if a check fails.
+``minor_wp.html`` (the notebook as executed) and ``minor_wp.png``.  Exit status 1 if a check fails, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -70,6 +71,8 @@ def _demo(out: Path, notebook_path: Path) -> None:
     wrong: list[str] = []
     started = time.monotonic()
     try:
+        # make starts this with Ctrl-C blocked, so that one that comes while Python loads us waits for here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for kernel in KERNELS:
             with Lab(kernel) as lab:
                 result = minor_wp(lab)
@@ -83,6 +86,9 @@ def _demo(out: Path, notebook_path: Path) -> None:
     except UffdlabError as error:
         click.echo(f"\ndemo: {error}", err=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        click.echo("\ndemo: stopped; `make demo` goes on with the kernels that are there", err=True)
+        sys.exit(128 + signal.SIGINT)
     click.echo(f"\nWritten: {out / 'minor_wp.html'} (the notebook as it ran), {out / 'minor_wp.png'}")
     click.echo("Go on by hand: make lab    (opens JupyterLab on notebooks/minor_wp.ipynb)")
     if wrong:
