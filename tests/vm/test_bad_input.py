@@ -17,7 +17,11 @@ from uffdlab.lab import Lab
 from uffdlab.uapi import UFFD_API, ContinueMode, CopyMode, Feature
 from uffdlab.userfaultfd import Userfaultfd
 
+from .where import LOCAL, on_each
+
 pytestmark = [pytest.mark.vm, pytest.mark.long]
+
+lab = on_each("6.1-series", LOCAL)
 
 NOWHERE = 0x7000_0000_0000
 BILLION = 10**9

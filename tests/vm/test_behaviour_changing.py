@@ -5,23 +5,19 @@ import errno
 import pytest
 
 from uffdlab.errors import IoctlError, UsageError
-from uffdlab.lab import Lab
 from uffdlab.messages import Fork, Remap, Remove, Unmap
 from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.userfaultfd import DEFAULT_FEATURES
 
+from .where import LINES, LOCAL, on_each
+
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
+lab = on_each(*LINES, LOCAL)
+
 PAGES = 8
 EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Feature.EVENT_UNMAP
-
-
-@pytest.fixture(scope="module", params=KERNELS)
-def lab(request):
-    with Lab(request.param) as lab:
-        yield lab
 
 
 @pytest.fixture

@@ -6,23 +6,19 @@ import errno
 import pytest
 
 from uffdlab.errors import NoMessage, UsageError
-from uffdlab.lab import Lab
 from uffdlab.messages import Fork
 from uffdlab.pte import State
 from uffdlab.uapi import Feature, RegisterMode
 
+from .where import LINES, LOCAL, on_each
+
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
+lab = on_each(*LINES, LOCAL)
+
 ALL = ("anon", "anon-shared", "shmem", "shmem-private", "tmpfs", "hugetlb", "hugetlb-private")
 PAGES = 4
 on_all = pytest.mark.parametrize("memory", ALL)
-
-
-@pytest.fixture(scope="module", params=KERNELS)
-def lab(request):
-    with Lab(request.param) as lab:
-        yield lab
 
 
 @pytest.fixture

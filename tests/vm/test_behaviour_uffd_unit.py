@@ -6,25 +6,21 @@ import itertools
 import pytest
 
 from uffdlab.errors import FaultUnresolved, NoMessage, UsageError
-from uffdlab.lab import Lab
 from uffdlab.messages import Fork, Remap, Remove, Unmap
 from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS, Feature
 
+from .where import LINES, LOCAL, on_each, sees_entries
+
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
+lab = on_each(*LINES, LOCAL)
+
 ALL = ("anon", "anon-shared", "shmem", "shmem-private", "tmpfs", "hugetlb", "hugetlb-private")
 WITH_A_PAGE_CACHE = ("anon-shared", "shmem", "tmpfs", "hugetlb")
 EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Feature.EVENT_UNMAP
 PAGES = 4
 EHWPOISON = 133
-
-
-@pytest.fixture(scope="module", params=KERNELS)
-def lab(request):
-    with Lab(request.param) as lab:
-        yield lab
 
 
 @pytest.fixture
@@ -259,7 +255,8 @@ def test_minor(lab, region, wp, needs):
         state = region.snapshot()
         assert state.has(State.PRESENT).all()
         assert state.has(State.UFFD_WP).tolist() == [wp] * PAGES
-        assert state.has(State.WRITABLE).tolist() == [not wp] * PAGES
+        if sees_entries(lab):
+            assert state.has(State.WRITABLE).tolist() == [not wp] * PAGES
         write = region.write(2, 8)
         if wp:
             assert uffd.read_fault().wp
@@ -389,7 +386,9 @@ def test_poison(lab, region, needs):
         uffd.read_fault()
         uffd.poison(region[1])
         outcome = touch.outcome()
-        assert (outcome.signal, outcome.signal_code) == ("SIGBUS", 4)  # BUS_MCEERR_AR
+        assert outcome.signal == "SIGBUS"
+        # BUS_MCEERR_AR; BUS_ADRERR where a kernel has no CONFIG_MEMORY_FAILURE, as this host's own may be built
+        assert outcome.signal_code in ((4,) if sees_entries(lab) else (4, 2))
         assert region[1].snapshot("pagemap").lacks(State.PRESENT).all()
         # In kernel mode it is an errno, not a signal.
         assert region.kernel_read(1).outcome().returned in (-errno.EFAULT, -EHWPOISON)

@@ -11,9 +11,12 @@ from uffdlab.page_rules import Op
 from uffdlab.random_calls import MEMORIES, Disagreement, pages_of, play, play_randomly, rules_of
 from uffdlab.random_ops import random_op, register_all
 
+from .where import LINES, on_each
+
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
+lab = on_each(*LINES)
+
 MOST_EXAMPLES = 6
 PROTECT_DROP_COPY_WRITE = [Op("protect", 0, flag=True), Op("dontneed", 0), Op("copy", 0, 3), Op("write", 0, 4)]
 MARK_COMES_TO_THE_CHILD = [
@@ -22,12 +25,6 @@ MARK_COMES_TO_THE_CHILD = [
     Op("dontneed", 0),
     Op("fork", 0, 2, flag=True),
 ]
-
-
-@pytest.fixture(scope="module", params=KERNELS)
-def lab(request):
-    with Lab(request.param) as lab:
-        yield lab
 
 
 @st.composite
