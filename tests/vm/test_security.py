@@ -102,7 +102,7 @@ def test_the_emulator_can_write_to_nothing_that_has_a_name(lab):
         folder.chmod(0o777)
         inside = folder / "memory"
         with pytest.raises(MachineError, match=r"Permission denied|Could not open"):
-            lab._machine.monitor.execute("pmemsave", {"val": 0, "size": 4096, "filename": str(inside)})
+            lab.machine.monitor.execute("pmemsave", {"val": 0, "size": 4096, "filename": str(inside)})
         assert not inside.exists()
 
 

@@ -258,7 +258,9 @@ def _status_words(status: int) -> str:
     if status < 0:
         return "and could not be reaped"
     if os.WIFSIGNALED(status):
-        return f"by {signal.Signals(os.WTERMSIG(status)).name}"
+        name = signal.Signals(os.WTERMSIG(status)).name
+        # The kernel's way when memory runs out; its log has the word, and in a guest that is the lab's console.
+        return f"by {name}" + (": out of memory, or killed by somebody" if name == "SIGKILL" else "")
     return f"with exit status {os.waitstatus_to_exitcode(status)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -10,7 +11,7 @@ import socket
 import stat
 import time
 import weakref
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -24,6 +25,8 @@ from uffdlab.machines.qmp import Monitor
 from uffdlab.machines.settings import Descriptors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from uffdlab.machines import PhysicalMemory
     from uffdlab.machines.identity import Identity
     from uffdlab.machines.memory import SharedMemory
@@ -46,7 +49,7 @@ class QemuMachine(KeptMachine):
         self._physical: SharedMemory | None = None
         self._debugged = False
         console = Console()
-        with ExitStack() as undo:
+        with _limits_told(), ExitStack() as undo:
             below = undo.enter_context(ExitStack())
             self._ram = _ram_file(settings.memory_mib)
             below.callback(os.close, self._ram)
@@ -196,6 +199,17 @@ class QemuMachine(KeptMachine):
 
     # --- how it ends
 
+    def _gone(self, reason: str) -> errors.UffdlabError:
+        error = super()._gone(reason)
+        if "Cannot allocate memory" in self._process.said():
+            size = self.settings.memory_mib
+            return errors.HostUnsupported(
+                f"{error}. This host does not give QEMU {size} MiB for its guest and what it needs itself: "
+                "ask for less, memory_mib=…, close other labs, or raise the limit (ulimit -v, memory.max)",
+                missing="memory",
+            )
+        return error
+
     def _crash(self) -> errors.UffdlabError | None:
         panic = self._console.panic()
         if not panic:
@@ -216,6 +230,18 @@ def _check(here: weakref.ref[QemuMachine]) -> None:
         raise errors.LabClosed("the machine was closed")
     machine._check()  # noqa: SLF001
     machine._client.check()  # noqa: SLF001 - what a guest that has ended left in its RAM is not what it says
+
+
+@contextmanager
+def _limits_told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            raise
+        raise errors.HostUnsupported(
+            f"starting QEMU: {error.strerror}. Close other labs, or raise the limit (ulimit -n)", missing="files"
+        ) from error
 
 
 def _opened(path: Path, user: Identity | None) -> BinaryIO:

@@ -1,0 +1,151 @@
+"""A host that does not give a guest what it needs: it is said what is missing, and nothing is left."""
+
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.lab import Lab
+from uffdlab.machines import qemu
+
+from ..processes import held, nothing_left  # noqa: TID252 - tests are no package that is installed
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture(autouse=True)
+def _emulated(monkeypatch):
+    monkeypatch.setenv("UFFDLAB_ACCEL", "tcg")
+
+
+@contextmanager
+def limited(what, number):
+    before = resource.getrlimit(what)
+    resource.setrlimit(what, (number, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, before)
+
+
+@pytest.fixture
+def emulator(monkeypatch):
+    """Put a script before the real QEMU, where its own user can run it too."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+
+        def put(script):
+            program = folder / qemu.PROGRAM
+            program.write_text(script.replace("QEMU", shutil.which(qemu.PROGRAM)))
+            program.chmod(0o755)
+            monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+        yield put
+
+
+def refused(words, error=errors.HostUnsupported):
+    before = held()
+    with pytest.raises(error, match=words) as caught:
+        Lab("6.1-series")
+    assert nothing_left(before)
+    return caught.value
+
+
+def test_no_room_for_the_guests_memory():
+    Lab("6.1-series").close()
+    with limited(resource.RLIMIT_FSIZE, 500 << 20):
+        assert refused("1024 MiB for the guest's memory: File too large. Ask for less").missing == "memory"
+    Lab("6.1-series").close()
+
+
+def test_no_address_space_for_qemu(emulator):
+    emulator('#!/bin/sh\nulimit -v 900000\nexec QEMU "$@"\n')
+    error = refused(r"Cannot allocate memory\. This host does not give QEMU 1024 MiB")
+    assert error.missing == "memory"
+
+
+def test_no_descriptors_left():
+    with limited(resource.RLIMIT_NOFILE, held().descriptors + 6):
+        assert refused("Too many open files.*ulimit -n").missing == "files"
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("this is no program\n", "Exec format error"),
+        ("#!/no/such/interpreter\n", "No such file or directory"),
+        ('#!/bin/sh\nexec QEMU -no-such-option "$@"\n', "no-such-option: invalid option"),
+        ('#!/bin/sh\nexec QEMU -device no-such-device "$@"\n', "'no-such-device' is not a valid device model name"),
+        ("#!/bin/sh\nkill -ABRT $$\n", "killed by signal 6"),
+    ],
+)
+def test_a_qemu_that_cannot_run(emulator, script, words):
+    emulator(script)
+    refused(words, errors.MachineLost)
+
+
+def test_a_guest_out_of_memory_says_so_and_goes_on():
+    with Lab("6.1-series", memory_mib=256) as lab:
+        region = lab.map(pages=10**6)
+        with pytest.raises(
+            errors.TargetLost, match=r"by SIGKILL: out of memory, or killed by somebody.*restart_target"
+        ):
+            region.alias.fill(deadline=60)
+        assert lab.console.search("Out of memory: Killed process")
+        lab.restart_target()
+        lab.map(pages=4).alias.fill(3)
+
+
+# In a cgroup of its own, all of it: the owner, the keeper, QEMU, and the guest's RAM.
+OWNER = """
+import sys
+from uffdlab import errors
+from uffdlab.lab import Lab
+with Lab("6.1-series", memory_mib=2048) as lab:
+    region = lab.map(pages=400_000)
+    print("running", flush=True)
+    try:
+        region.alias.fill(deadline=100)
+    except errors.UffdlabError as error:
+        print(type(error).__name__, error)
+"""
+
+
+def test_a_host_that_runs_out_of_memory_while_a_guest_runs():
+    group = cgroup()
+    if group is None:
+        pytest.skip("no cgroup whose memory this user may bound")
+    try:
+        (group / limit_name(group)).write_text(str(400 << 20))
+        code = f"import os\nwith open({str(group / 'cgroup.procs')!r}, 'w') as file: file.write(str(os.getpid()))\n"
+        done = subprocess.run(
+            [sys.executable, "-c", code + OWNER], capture_output=True, text=True, timeout=200, check=False
+        )
+        assert "running" in done.stdout, done.stderr
+        assert "MachineLost the machine is gone: QEMU was killed by signal 9" in done.stdout, done
+    finally:
+        group.rmdir()  # which it refuses while a process is in it
+
+
+def limit_name(group):
+    return "memory.max" if (group / "memory.max").exists() else "memory.limit_in_bytes"
+
+
+def cgroup():
+    for top in ("/sys/fs/cgroup", "/sys/fs/cgroup/memory"):
+        group = Path(top) / "uffdlab-test"
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        if (group / limit_name(group)).exists():
+            return group
+        group.rmdir()
+    return None
