@@ -3,13 +3,15 @@
 import os
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from uffdlab import errors
 from uffdlab.kernels import Kernel
-from uffdlab.machines import guest, qemu
+from uffdlab.machines import guest, qemu, saved
+from uffdlab.machines.initramfs import Initramfs
 from uffdlab.machines.settings import Settings
 
 from ..processes import held, nothing_left  # noqa: TID252 - tests are no package that is installed
@@ -126,7 +128,48 @@ def test_memory_that_the_host_does_not_give(kernel, monkeypatch, before):
 
 
 def test_the_user_has_the_last_word_on_the_command_line():
-    from uffdlab.machines.initramfs import Initramfs
-
     settings = Settings("qemu", Path("k"), "", Initramfs(Path("i"), ""), "tcg", 1, 1024, "loglevel=7")
     assert settings.command_line.endswith(" loglevel=7")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel_key": "other"},
+        {"initramfs": Initramfs(Path("i"), "other")},
+        {"accelerator": "kvm"},  # and with it the CPU model
+        {"cpus": 2},
+        {"memory_mib": 512},
+        {"append": "quiet"},
+        "the image in its place",
+        "QEMU in its place",
+        "the CPU model",
+        "the host's CPU",
+    ],
+    ids=str,
+)
+def test_whatever_makes_a_machine_is_in_the_key_of_its_saved_state(tmp_path, monkeypatch, change):
+    image, program = tmp_path / "vmlinux", tmp_path / "qemu"
+    image.write_text("a kernel")
+    program.write_text("an emulator")
+    settings = Settings(str(program), image, "key", Initramfs(Path("i"), "key"), "tcg", 1, 1024, "")
+    before = qemu._state_key(settings)
+    assert qemu._state_key(replace(settings)) == before
+    match change:
+        case "the image in its place":
+            image.write_text("another kernel")
+        case "QEMU in its place":
+            program.write_text("another emulator")
+        case "the CPU model":
+            monkeypatch.setattr(Settings, "cpu", "qemu64")
+        case "the host's CPU":
+            monkeypatch.setattr(qemu, "_host_cpu", lambda: "another")
+        case _:
+            settings = replace(settings, **change)
+    assert qemu._state_key(settings) != before
+
+
+def test_a_state_of_another_form_is_another_state(monkeypatch):
+    before = saved.key("a")
+    monkeypatch.setattr(saved, "_MAGIC", b"uffdlab-state-1\n")
+    assert saved.key("a") != before

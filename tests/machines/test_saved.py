@@ -93,6 +93,20 @@ def test_a_garbled_header_is_thrown_away_or_fits(at, byte):
             load(state)
 
 
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0), st.integers(0, 7))
+def test_one_flipped_bit_of_the_content_is_noticed(at, bit):
+    save({8192: b"x" * 9000, 1 << 20: b"y" * 5000})
+    path = store.folder("machines") / ("a" * 40 + ".state")
+    data = bytearray(path.read_bytes())
+    devices = data.index(b"QEVM devices")
+    places = [*range(devices, devices + 12), *range(-(-(devices + 12) // 4096) * 4096, len(data))]
+    data[places[at % len(places)]] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(saved.Unusable, match="not what was saved"):
+        load(saved.find("a" * 40))
+
+
 def test_a_file_that_shrinks_under_us():
     save({8192: b"x" * 9000})
     state = saved.find("a" * 40)

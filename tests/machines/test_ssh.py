@@ -1,6 +1,7 @@
 """A machine at the other end of ssh: a real sshd on loopback, with keys, configuration and port of its own."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -76,11 +77,11 @@ class Server:
             wrapper.write_text(f'#!/bin/sh\nexec {program} "$@"\n')
             wrapper.chmod(0o755)
 
-    def options(self, port=None):
+    def options(self, port=None, keys=None):
         config = self.folder / "config"
+        keys = keys or f" IdentityFile {self.folder}/user_key\n IdentitiesOnly yes\n IdentityAgent none\n"
         config.write_text(
-            f"Host far-end\n HostName 127.0.0.1\n Port {port or self.port}\n IdentityFile {self.folder}/user_key\n"
-            f" IdentitiesOnly yes\n IdentityAgent none\n HostKeyAlias far-end\n"
+            f"Host far-end\n HostName 127.0.0.1\n Port {port or self.port}\n{keys} HostKeyAlias far-end\n"
             f" UserKnownHostsFile {self.known}\n GlobalKnownHostsFile none\n"
         )
         return ("-F", str(config))
@@ -162,6 +163,69 @@ def test_ssh_that_does_not_get_there_says_why(server, wrong, words):
     assert held() == before
 
 
+def reconfigure(server, old, new):
+    path = server.folder / "sshd_config"
+    path.write_text(path.read_text().replace(old, new))
+    server.process.send_signal(signal.SIGHUP)
+    time.sleep(1)
+
+
+def test_nobody_is_asked_for_a_password(server, monkeypatch, tmp_path):
+    # A server that takes passwords, and a program that would give one: ssh must not come to call it.
+    reconfigure(server, "PasswordAuthentication no\nKbd", "PasswordAuthentication yes\nKbd")
+    server.authorize(False)
+    asked = tmp_path / "asked"
+    (tmp_path / "askpass").write_text(f"#!/bin/sh\ntouch {asked}\necho secret\n")
+    (tmp_path / "askpass").chmod(0o755)
+    monkeypatch.setenv("SSH_ASKPASS", str(tmp_path / "askpass"))
+    monkeypatch.setenv("SSH_ASKPASS_REQUIRE", "force")
+    monkeypatch.setenv("DISPLAY", ":0")
+    started = time.monotonic()
+    with pytest.raises(errors.MachineLost, match=r"takes none of your keys.*asks for no password here"):
+        start(server)
+    assert time.monotonic() - started < 20
+    assert not asked.exists()
+    plain = ["ssh", *server.options(), "far-end", "true"]
+    subprocess.run(plain, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert asked.exists()  # ssh as it is would have
+
+
+def test_a_key_that_only_the_agent_has(server, monkeypatch, tmp_path):
+    said = subprocess.run(
+        ["ssh-agent", "-s", "-a", tmp_path / "agent"], capture_output=True, text=True, check=True
+    ).stdout
+    pid = int(re.search(r"SSH_AGENT_PID=(\d+)", said)[1])
+    try:
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        options = server.options(keys=" IdentityFile none\n")
+        with pytest.raises(errors.MachineLost, match="takes none of your keys"):
+            ssh.start("far-end", options=options)
+        subprocess.run(["ssh-add", "-q", server.folder / "user_key"], check=True)
+        with ssh.start("far-end", options=options) as machine:
+            assert machine.call("agent.ping", 5) == 5
+    finally:
+        os.kill(pid, signal.SIGTERM)
+
+
+def test_where_only_user_mode_may(server):
+    # The far end's user is nobody, as many a remote account is: user-mode faults only, and it says so.
+    if os.geteuid() or not shutil.which("setpriv") or not Path("/usr/bin/python3").exists():
+        pytest.skip("only root can become somebody else, by setpriv")
+    server.python_is("setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3")
+    with start(server) as machine, Lab(machine=machine) as lab:
+        assert machine.hello["uid"] == 65534
+        region = lab.map(pages=2)
+        region.alias.fill(5)
+        with lab.userfaultfd() as uffd:
+            if Path("/proc/sys/vm/unprivileged_userfaultfd").read_text().strip() == "0":
+                assert uffd.way == "userfaultfd(2) with UFFD_USER_MODE_ONLY"
+            uffd.register(region, "minor")
+            touch = region.read(1)
+            uffd.read_fault()
+            uffd.continue_(region)
+            assert touch.result() == 6
+
+
 def other_python(version):
     found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")) + [
         Path(each) for each in [shutil.which(f"python{version}")] if each
@@ -190,11 +254,7 @@ def test_a_python_that_will_not_do(server, version, words):
 
 def test_no_python_there(server):
     server.python_is(None)
-    (server.folder / "sshd_config").write_text(
-        (server.folder / "sshd_config").read_text().replace(":/usr/bin:/bin", "")
-    )
-    server.process.send_signal(signal.SIGHUP)
-    time.sleep(1)
+    reconfigure(server, ":/usr/bin:/bin", "")
     with pytest.raises(errors.MachineLost, match="has no python3 in PATH"):
         start(server)
 

@@ -376,7 +376,7 @@ def own_states(monkeypatch, tmp_path):
     return lambda: sorted(store.folder("machines").glob("*.state"))
 
 
-@pytest.mark.parametrize("damage", ["cut", "garbled header", "garbled devices", "other pages"])
+@pytest.mark.parametrize("damage", ["cut", "garbled header", "garbled devices", "other pages", "one bit"])
 def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
     qemu.start(kernel).close()
     (state,) = own_states()
@@ -391,6 +391,8 @@ def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
             data[at : at + 2000] = os.urandom(2000)
         case "other pages":
             data[-len(data) // 2 :] = os.urandom(1) * (len(data) // 2)
+        case "one bit":
+            data[len(data) // 3] ^= 4
     state.write_bytes(data)
     with qemu.start(kernel) as machine:
         assert not machine.restored

@@ -1,7 +1,8 @@
 """A booted machine, saved once and restored for every later start.
 
 One file holds it: a header, QEMU's device state, and the pages of RAM that are not zero.  Any difference in what made
-the machine is another key, so another file; a file that does not fit its header is thrown away.
+the machine is another key, so another file; a file that does not fit its header, or whose content is not what was
+saved, is thrown away.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from uffdlab.machines import store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAGIC = b"uffdlab-state-2\n"
+_MAGIC = b"uffdlab-state-3\n"
 _SIZES = struct.Struct("<QQ")  # of the header's JSON, of the device state
 _PAGE = 4096
 _BLOCK = 16 * _PAGE  # RAM is kept or left out in blocks of this size
@@ -48,6 +51,7 @@ class SavedState:
     _extents: list[tuple[int, int]]
     _ram_size: int
     _ram_start: int
+    _sum: int
 
     def load(self, ram: int, devices: int) -> None:
         """Fill two empty files: RAM, and the state of QEMU's devices.
@@ -55,12 +59,15 @@ class SavedState:
         Raises
         ------
         Unusable
-            The state cannot be read.
+            The state cannot be read, or is not as it was saved.
         """
+        total = 0
         try:
             with self.path.open("rb", buffering=0) as file:
                 offset, length = self._devices
-                os.write(devices, os.pread(file.fileno(), length, offset))
+                state = os.pread(file.fileno(), length, offset)
+                total = _add(total, state)
+                os.write(devices, state)
                 os.lseek(devices, 0, os.SEEK_SET)
                 at = self._ram_start
                 os.ftruncate(ram, self._ram_size)
@@ -69,9 +76,12 @@ class SavedState:
                         with view[start : start + length] as part:
                             if os.preadv(file.fileno(), [part], at) != length:
                                 raise Unusable(f"{self.path} is shorter than its header says")
+                            total = _add(total, part)
                         at += length
         except (OSError, ValueError) as error:
             raise Unusable(f"{self.path}: {error}") from error
+        if total != self._sum:
+            raise Unusable(f"{self.path}: its content is not what was saved")
 
 
 def key(*parts: object) -> str:
@@ -96,6 +106,7 @@ def find(name: str) -> SavedState | None:
             device = len(start) + header_size
             ram_start = -(-(device + device_size) // _PAGE) * _PAGE
             extents = [(int(at), int(length)) for at, length in header["extents"]]
+            total = int(header["sum"])
             if ram_start + sum(length for _at, length in extents) != whole:
                 raise Unusable("its size is not what its header says")
     except FileNotFoundError:
@@ -104,7 +115,7 @@ def find(name: str) -> SavedState | None:
         discard(name)
         return None
     store.touch(path)
-    return SavedState(path, facts, (device, device_size), extents, ram_size, ram_start)
+    return SavedState(path, facts, (device, device_size), extents, ram_size, ram_start, total)
 
 
 def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> None:
@@ -124,8 +135,6 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
     HostUnsupported
         The cache cannot be written to.
     """
-    import numpy as np  # noqa: PLC0415 - a restored machine comes up without it
-
     size = os.fstat(ram).st_size
     with mmap.mmap(ram, size, prot=mmap.PROT_READ) as memory:
         extents: list[tuple[int, int]] = []
@@ -135,15 +144,27 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
             del block  # it holds the map open
             runs = np.split(used, np.flatnonzero(np.diff(used) > 1) + 1)
             extents += [(start + int(run[0]) * _BLOCK, run.size * _BLOCK) for run in runs if run.size]
-        header = json.dumps({"facts": facts, "ram_size": size, "extents": extents}).encode()
+        total = _add(0, device_state)
         where = _path(name)
         with store.publish(where) as file, memoryview(memory) as view:
+            for at, length in extents:
+                with view[at : at + length] as part:
+                    total = _add(total, part)
+            header = json.dumps({"facts": facts, "ram_size": size, "extents": extents, "sum": total}).encode()
             file.write(_MAGIC + _SIZES.pack(len(header), len(device_state)) + header + device_state)
             file.write(bytes(-file.tell() % _PAGE))
             for at, length in extents:
                 with view[at : at + length] as part:
                     file.write(part)
     store.prune(where.parent, "*.state", _KEEP)
+
+
+def _add(total: int, data: bytes | memoryview) -> int:
+    # Exclusive-or of the words, carried on from part to part: against accidents, and as fast as memory.
+    whole = len(data) // 8 * 8
+    words = np.frombuffer(data, dtype="<u8", count=whole // 8)
+    rest = int.from_bytes(data[whole:], "little")
+    return ((total * 31) ^ int(np.bitwise_xor.reduce(words)) ^ rest ^ len(data)) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def discard(name: str) -> None:
