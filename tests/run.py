@@ -49,7 +49,7 @@ PARTS = {
         [
             _module("ruff", "check"),
             _module("ruff", "format", "--check"),
-            *(_module("mypy", *of) for of in ([], ["benchmarks"], ["tests/run.py"])),
+            *(_module("mypy", *of) for of in ([], ["benchmarks"], ["tests/run.py", "tests/user_script.py"])),
         ],
         10,
     ),

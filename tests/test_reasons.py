@@ -58,3 +58,18 @@ def test_a_registration_that_would_drop_wp_is_not_blamed_on_another_userfaultfd(
     )
     assert "another userfaultfd" in register(errno.EBUSY, RegisterMode.MINOR)
     assert "another userfaultfd" in register(errno.EBUSY, RegisterMode.WP, RegisterMode.WP)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("UFFDIO_RWPROTECT", errno.ENOENT, "not registered for RWP"),
+        ("UFFDIO_WRITEPROTECT", errno.ENOENT, "not registered for WP"),
+        ("UFFDIO_SET_MODE", errno.EINVAL, "RWP_ASYNC alone"),
+        ("UFFDIO_MOVE", errno.EINVAL, "private anonymous"),
+        ("UFFDIO_MOVE", errno.EBUSY, "since a fork"),
+        ("UFFDIO_COPY", errno.EBUSY, "another userfaultfd"),
+    ],
+)
+def test_what_an_errno_means_to_one_ioctl(name, error, words):
+    assert words in explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)

@@ -12,6 +12,24 @@ from uffdlab import uapi
 _BOTH = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
 _FILLS = {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", "UFFDIO_MOVE"}
 
+# What an errno means to one ioctl and not to the others.
+_OF_ONE = {
+    ("UFFDIO_WRITEPROTECT", errno.ENOENT): "the range is not registered for WP; uffd.register(region, …, 'wp')",
+    ("UFFDIO_RWPROTECT", errno.ENOENT): "the range is not registered for RWP; uffd.register(region, …, 'rwp')",
+    ("UFFDIO_MOVE", errno.EINVAL): (
+        "pages move between private anonymous mappings that are alike; shmem and hugetlb cannot be moved"
+    ),
+    ("UFFDIO_MOVE", errno.EBUSY): "a page of the source is pinned, or another process has it since a fork",
+}
+
+_SPANS = "the range spans memory that this ioctl cannot handle, or more than one mapping"
+_NO_RANGE = {
+    "UFFDIO_API": (
+        "it works once for a userfaultfd, with api 0xaa and features that the kernel has; lab.userfaultfd() does it"
+    ),
+    "UFFDIO_SET_MODE": "Feature.RWP_ASYNC alone can be changed, on a userfaultfd that has Feature.RWP",
+}
+
 
 def explain(
     ioctl: uapi.Ioctl,
@@ -81,9 +99,7 @@ def _special(ioctl: uapi.Ioctl, error: int) -> str:
         return "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY"
     if error == errno.ENOENT and ioctl.name in _FILLS:
         return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
-    if error == errno.ENOENT and ioctl.name == "UFFDIO_WRITEPROTECT":
-        return "the range is not registered for WP; uffd.register(region, …, 'wp')"
-    return ""
+    return _OF_ONE.get((ioctl.name, error), "")
 
 
 def _kept(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
@@ -118,7 +134,7 @@ def _invalid(
         return "the range is not registered with this userfaultfd; uffd.register(…) first"
     if wants_wp and not registered & uapi.RegisterMode.WP:
         return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
-    return "the range spans memory that this ioctl cannot handle, or more than one mapping"
+    return _OF_ONE.get((ioctl.name, errno.EINVAL), _SPANS)
 
 
 def _not_registered(mode: int, features: uapi.Feature | None) -> str:
@@ -135,10 +151,8 @@ def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
     unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
     if unknown:
         return f"the mode bits {unknown:#x} mean nothing to {ioctl.name}"
-    if ioctl.name == "UFFDIO_API":
-        return (
-            "it works once for a userfaultfd, with api 0xaa and features that the kernel has; lab.userfaultfd() does it"
-        )
+    if ioctl.name in _NO_RANGE:
+        return _NO_RANGE[ioctl.name]
     if ioctl.name == "UFFDIO_REGISTER" and not mode:
         return "UFFDIO_REGISTER needs a mode: MISSING, WP, MINOR or RWP"
     if ioctl.name == "UFFDIO_REGISTER" and mode & _BOTH == _BOTH:
