@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -277,6 +278,16 @@ def test_a_kernel_is_in_the_list_when_it_has_been_tried(user, lab, file, monkeyp
     assert seen == [before]
     assert user.file.read_bytes() == before
     assert kept(user) == ["kernels.toml", "patches/first/0001-two.patch"]
+
+
+def test_a_full_disk_under_the_list(user, file, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("uffdlab.kernels.user.write_atomically", full)
+    with pytest.raises(KernelError, match=r"cannot be written \(No space left on device\): point UFFDLAB_KERNELS"):
+        user.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
+    assert kept(user) == []
 
 
 def test_a_kernel_whose_patches_are_gone(user, lab, file):

@@ -232,9 +232,12 @@ class UserKernels:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked_file(self.folder / ".lock", "the list of your kernels", self._deadline):
                 yield
-        except PermissionError as error:
+        except OSError as error:
+            if isinstance(error, KernelError):
+                raise
             raise KernelError(
-                f"{error.filename} cannot be written ({error.strerror}): point UFFDLAB_KERNELS at a folder of yours"
+                f"{error.filename or self.folder} cannot be written ({error.strerror}): point UFFDLAB_KERNELS at a "
+                "folder of yours, on a disk that is not full"
             ) from error
 
 
