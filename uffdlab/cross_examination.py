@@ -125,5 +125,5 @@ class CrossExamination:
             for bit, count, differ in self.rows()
         )
         rest = "".join(f"<p>{html.escape(str(each))}</p>" for each in self.disagreements[:_SHOWN])
-        caption = f"<caption>Witnesses: {names}</caption>"
+        caption = f'<caption style="text-align:left;white-space:nowrap">Witnesses: {names}</caption>'
         return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"

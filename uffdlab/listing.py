@@ -39,6 +39,6 @@ def html_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], 
         body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
     foot = f"<p>{html.escape(note)}</p>" if note else ""
     return (
-        f'<table><caption style="text-align:left">{html.escape(title)}</caption>'
+        f'<table><caption style="text-align:left;white-space:nowrap">{html.escape(title)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{foot}"
     )

@@ -123,7 +123,10 @@ class Timeline:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("start, µs", "took, µs", "kind", "what happened"))
+        head = "".join(
+            f'<th scope="col" style="text-align:{"right" if column < 2 else "left"}">{name}</th>'
+            for column, name in enumerate(("start, µs", "took, µs", "kind", "what happened"))
+        )
         body = "".join(
             "<tr>"
             + "".join(
@@ -133,4 +136,5 @@ class Timeline:
             + "</tr>"
             for row in self.rows()
         )
-        return f"<table><caption>Timeline</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        caption = '<caption style="text-align:left">Timeline</caption>'
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
