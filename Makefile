@@ -39,6 +39,7 @@ lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
 .PHONY: vagrant
 vagrant: setup-vagrant ## bring up vm/Vagrantfile with the patched kernel, run the notebook on it (build/vagrant/)
 	@mkdir -p "$(jupyter)" build/vagrant
+	@$(python) -m uffdlab kernel build debian/bookworm debian/trixie 6.1-as-posted # the notebook compares with them, in QEMU
 	@$(python) -m uffdlab vagrant up
 	@UFFDLAB_MACHINE=vagrant $(python) -m uffdlab.notebook notebooks/minor_wp.ipynb build/vagrant/minor_wp.html
 
