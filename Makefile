@@ -7,11 +7,13 @@ python := .venv/bin/python
 export MPLCONFIGDIR := $(CURDIR)/build/matplotlib
 
 # Each of these installs what is missing and ends at once when nothing is.
-.PHONY: setup setup-lab setup-test setup-check setup-vagrant
+.PHONY: setup setup-lab setup-test setup-check setup-bench setup-vagrant
 setup:       ; @vm/install-packages demo && vm/make-venv
 setup-lab:   ; @vm/install-packages lab && vm/make-venv
 setup-test:  ; @vm/install-packages test && vm/make-venv dev
 setup-check: ; @vm/install-packages demo && vm/make-venv dev
+setup-bench: setup-test
+	@test -x .venv/bin/vng || $(python) -m pip install --quiet --disable-pip-version-check --editable '.[virtme-ng]'
 setup-vagrant: ; @vm/install-packages demo vagrant && vm/make-venv && vm/libvirt-daemons start
 
 # Jupyter's own settings stay in the checkout: your ~/.jupyter and ~/.ipython neither change nor get in the way.
@@ -56,7 +58,7 @@ check: setup-check ## ruff and mypy
 	@$(python) tests/run.py check
 
 .PHONY: bench
-bench: setup-test ## measure against peers, write build/bench/results.json
+bench: setup-bench ## measure against peers, write build/bench/results.json
 	@$(python) benchmarks/run.py
 
 .PHONY: clean distclean

@@ -1,9 +1,13 @@
-"""From starting a machine to the agent's hello."""
+"""From starting a machine to the agent's hello, and from starting a program to its guest's first answer."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
+import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -11,12 +15,25 @@ from pathlib import Path
 
 from harness import Row, median_seconds
 
-from uffdlab import Lab, kernels
-from uffdlab.machines import cpio, qemu
+from uffdlab import Lab, MachineError, kernels
+from uffdlab.machines import accel, cpio, qemu
 from uffdlab.machines.guest import QemuMachine
 
 KERNEL = "6.1-series"
+FOR_BOTH = "6.1-series+virtme"  # one image, which boots with virtme-ng too
 RUNS = 5
+PROGRAMS = str(Path(sys.executable).parent)
+# A process of its own: interpreter, imports, machine, and something that only the guest can know.
+FIRST_ANSWER = """
+import sys
+from uffdlab import kernels
+from uffdlab.lab import Lab
+from uffdlab.machines import qemu
+cold = sys.argv[2] == "cold"
+with Lab(machine=qemu.start(kernels.get(sys.argv[1]), cold=cold)) as lab:
+    assert lab.machine.restored != cold
+    print(lab.exec(["uname", "-r"]).text, end="")
+"""
 # reboot(2) with LINUX_REBOOT_CMD_POWER_OFF: the least that a user space can do.
 INIT = """
 void _start(void)
@@ -40,11 +57,74 @@ def rows() -> Iterator[Row]:
     restored = median_seconds(lambda: qemu.start(kernel).close(), runs=RUNS)
     yield Row("boot to hello", cold, "s", "bare boot, then power-off", bare)
     yield Row("restored to hello", restored, "s", "boot to hello", cold)
+    yield from _against_virtme_ng()
     lab = median_seconds(lambda: Lab(KERNEL).close(), runs=RUNS)
     yield Row("Lab made and closed", lab, "s", "bare boot, then power-off", bare)
+    yield Row(
+        "reset after a panic", statistics.median(_reset(KERNEL) for _ in range(RUNS)), "s", "Lab made and closed", lab
+    )
     with Lab(KERNEL) as at_rest:
         time.sleep(1)
         yield Row("lab_at_rest_pss", _held_mib(at_rest), "MiB")
+
+
+def _against_virtme_ng() -> Iterator[Row]:
+    # One after the other, so that what else the machine does is shared out among the three.
+    kernel = kernels.get(FOR_BOTH)
+    if shutil.which("vng", path=PROGRAMS) is None:
+        raise SystemExit("bench_boot: virtme-ng is not in this environment: make setup-bench")
+    as_ours = ["--disable-kvm", "--force-9p", "--cpus", "1", "--memory", "1G"]
+    # Where the host has no udev the answer comes over the console, which is shown, without the kernel's own words.
+    as_ours += ["--verbose", "--append", "loglevel=1"]
+    commands = {
+        "virtme-ng": ["vng", "--run", str(kernel.image), *as_ours, "--", "uname", "-r"],
+        "boot_cold": [sys.executable, "-c", FIRST_ANSWER, FOR_BOTH, "cold"],
+        "boot_restored": [sys.executable, "-c", FIRST_ANSWER, FOR_BOTH, "restored"],
+    }
+    with _emulated():
+        qemu.start(kernel).close()  # saved once
+        times: dict[str, list[float]] = {name: [] for name in commands}
+        for _ in range(RUNS):
+            for name, command in commands.items():
+                times[name].append(_first_answer(command, kernel.release))
+    peer = statistics.median(times["virtme-ng"])
+    for name in ("boot_restored", "boot_cold"):
+        yield Row(name, statistics.median(times[name]), "s", "virtme-ng, uname -r", peer)
+
+
+@contextlib.contextmanager
+def _emulated() -> Iterator[None]:
+    # For both alike.
+    before = os.environ.get(accel.VARIABLE)
+    os.environ[accel.VARIABLE] = "tcg"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[accel.VARIABLE]
+        else:
+            os.environ[accel.VARIABLE] = before
+
+
+def _first_answer(command: list[str], release: str) -> float:
+    environment = os.environ | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
+    started = time.perf_counter()
+    done = subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False
+    )
+    seconds = time.perf_counter() - started
+    if release not in done.stdout + done.stderr:  # virtme-ng shows the console on stderr
+        raise SystemExit(f"bench_boot: {command} did not say {release}: {done.stdout}{done.stderr}")
+    return seconds
+
+
+def _reset(kernel: str) -> float:
+    with Lab(kernel) as crashed:
+        with contextlib.suppress(MachineError):
+            crashed.call("agent.sysrq", "c")
+        started = time.perf_counter()
+        crashed.reset()
+        return time.perf_counter() - started
 
 
 def _held_mib(lab: Lab) -> float:
