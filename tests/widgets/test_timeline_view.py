@@ -75,10 +75,21 @@ def test_the_grid_follows_the_steps(timeline, snapshot):
 
 
 def test_what_happens_next_is_shown(timeline, view):
-    view.step(-2)
     timeline.add("touch", "read of page 3: done", 9000)
     assert view.position == 6
     assert view.events[-1]["lane"] == "touch"
+
+
+def test_who_has_stepped_back_stays_there(timeline, view):
+    view.step(-2)
+    timeline.add("touch", "read of page 3: done", 9000)
+    assert view.position == 3
+    for number in range(600):
+        timeline.add("message", "m", number)
+    assert view.position == view.events[0]["n"] == 107  # as far back as is shown
+    view.step(1000)
+    timeline.add("message", "m", 700)
+    assert view.position == 607
 
 
 def test_only_the_newest_are_sent(timeline):

@@ -41,7 +41,7 @@ class TimelineView(_export.Pictured, LiveWidget):
     Attributes
     ----------
     position : int
-        Trait.  Number of the chosen entry; the newest one while things happen.
+        Trait.  Number of the chosen entry; it goes on with the newest one until somebody steps back.
     events : list of dict
         The newest 500 entries: ``n``, ``lane``, ``at`` and ``took`` in µs, ``text``, ``change``, ``gap``.
     """
@@ -70,7 +70,7 @@ class TimelineView(_export.Pictured, LiveWidget):
         self.refresh()
 
     def _go_over(self, lab: Lab) -> None:
-        self._timeline = lab.timeline
+        self._timeline, self.events = lab.timeline, []
         self._listen()
 
     def _happened(self, _entry: Entry) -> None:
@@ -88,13 +88,17 @@ class TimelineView(_export.Pictured, LiveWidget):
             self.refresh()
 
     def refresh(self) -> None:
-        """Bring the page up to date and go to the newest entry."""
+        """Bring the page up to date; go on to the newest entry, unless somebody has stepped back or plays."""
         self._due = False
+        follows = not self.events or self.position == self.events[-1]["n"]
         newest = self._timeline.newest(_SHOWN)
         self.events = _lanes.events(newest)
         with self.hold_sync():
             self._events = _packed(self.events)
-            self.position = newest[-1].number if newest else -1
+            if not newest:
+                self.position = -1
+            else:
+                self.position = newest[-1].number if follows else max(self.position, newest[0].number)
 
     def step(self, by: int) -> None:
         """Go `by` entries on, or back if negative, as far as there are any."""
