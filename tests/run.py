@@ -75,7 +75,11 @@ PARTS = {
     "upstream": Part([_pytest("upstream", "tests/vm/test_upstream.py")], 600),
     # A kernel with KASAN and lockdep: an hour to build and to run, so only when it is named.
     "debug": Part(
-        [_module("uffdlab", "kernel", "build", "6.1-series+debug"), _pytest("debug", "-s", "tests/debug")], 240
+        [
+            _module("uffdlab", "kernel", "build", "6.1-series+debug", "6.1-base+debug", "6.1-base+unfixed"),
+            _pytest("debug", "-s", "tests/debug"),
+        ],
+        240,
     ),
     # A whole Debian from Vagrant, under libvirt and without it: only when it is named.
     "vagrant": Part(

@@ -25,17 +25,24 @@
 #define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
 #endif
 
-enum { PAGES = 16, CALLERS = 2, TOUCHERS = 2, KINDS = 3 };
+enum { PAGES = 16, CALLERS = 2, TOUCHERS = 2, KINDS = 4 };
 
 static struct arena {
 	const char *name;
+	int file;	/* mapped from one, shared or private */
+	int sharing;
 	size_t page;
 	char *start;	/* registered */
 	char *alias;	/* the same file pages, not registered; or none */
 	int uffd;
 	char *source;	/* what UFFDIO_COPY takes */
 	unsigned long calls, done, faults, touches, signals;
-} arenas[KINDS] = { { .name = "anon" }, { .name = "shmem" }, { .name = "hugetlb" } };
+} arenas[KINDS] = {
+	{ "anon", 0, MAP_PRIVATE, 4096 },
+	{ "shmem", 1, MAP_SHARED, 4096 },
+	{ "shmem-private", 1, MAP_PRIVATE, 4096 },
+	{ "hugetlb", 1, MAP_SHARED, 2UL << 20 },
+};
 
 static volatile int stop;
 static __thread sigjmp_buf trap;
@@ -104,7 +111,7 @@ static int change(struct arena *arena, struct uffdio_range range)
 	pid_t child;
 
 	/* The kernel must refuse a range that is none; madvise and mprotect would take our own memory. */
-	switch (any(inside ? 7 : 3)) {
+	switch (any(inside ? 8 : 3)) {
 	case 0:
 	case 1:
 		return ioctl(arena->uffd, UFFDIO_REGISTER, &reg);
@@ -117,6 +124,8 @@ static int change(struct arena *arena, struct uffdio_range range)
 			return madvise(there, range.len, any(2) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 		return madvise(arena->alias + (there - arena->start), range.len, MADV_REMOVE);
 	case 5:
+		return madvise(there, range.len, MADV_PAGEOUT);
+	case 6:
 		return mprotect(there, range.len, any(3) ? PROT_READ | PROT_WRITE : PROT_READ);
 	default:
 		if (any(8))
@@ -192,26 +201,24 @@ static void *handler(void *argument)
 	return NULL;
 }
 
-static int set_up(struct arena *arena, int kind)
+static int set_up(struct arena *arena)
 {
 	struct uffdio_api api = { UFFD_API, 0, 0 };
+	size_t size = PAGES * arena->page;
 	struct uffdio_register reg;
-	size_t size;
-	int fd;
+	int fd = -1;
 
-	arena->page = kind == 2 ? 2UL << 20 : 4096;
-	size = PAGES * arena->page;
-	if (kind == 0) {
-		arena->start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	} else {
-		fd = memfd_create(arena->name, kind == 2 ? MFD_HUGETLB : 0);
+	if (arena->file) {
+		fd = memfd_create(arena->name, arena->page > 4096 ? MFD_HUGETLB : 0);
 		if (fd < 0 || ftruncate(fd, size))
 			return -1;
-		arena->start = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		arena->alias = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 		if (arena->alias == MAP_FAILED)
 			return -1;
 	}
+	/* No huge pages are reserved: what it lacks is one more thing that can go wrong. */
+	arena->start = mmap(NULL, size, PROT_READ | PROT_WRITE,
+			    arena->sharing | MAP_NORESERVE | (arena->file ? 0 : MAP_ANONYMOUS), fd, 0);
 	arena->source = mmap(NULL, 4 * arena->page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	arena->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (arena->start == MAP_FAILED || arena->source == MAP_FAILED || arena->uffd < 0)
@@ -224,7 +231,7 @@ static int set_up(struct arena *arena, int kind)
 		return -1;
 	reg.range.start = (unsigned long)arena->start;
 	reg.range.len = size;
-	reg.mode = kind ? 7 : 3;
+	reg.mode = arena->file ? 7 : 3;
 	return ioctl(arena->uffd, UFFDIO_REGISTER, &reg);
 }
 
@@ -243,7 +250,7 @@ int main(int count, char **words)
 	sigaction(SIGBUS, &action, NULL);
 	sigaction(SIGSEGV, &action, NULL);
 	for (kind = 0; kind < KINDS; kind++) {
-		if (set_up(&arenas[kind], kind)) {
+		if (set_up(&arenas[kind])) {
 			printf("%s: left out, %s\n", arenas[kind].name, strerror(errno));
 			arenas[kind].uffd = -1;
 			continue;

@@ -1,5 +1,6 @@
 """The series on a kernel that checks itself: nothing that it is made to do may make it complain."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from uffdlab import kernels
-from uffdlab.kernels import selftests
+from uffdlab.kernels import catalogue, selftests
 from uffdlab.lab import Lab
 from uffdlab.machines import qemu
 from uffdlab.random_calls import play_randomly
@@ -19,6 +20,7 @@ from uffdlab.selftest import ktap, plan, run
 KERNEL = "6.1-series+debug"
 SECONDS = float(os.environ.get("UFFDLAB_DEBUG_SECONDS", "600"))
 MODEL_SECONDS = SECONDS / 5
+KINDS = ["anon", "shmem", "shmem-private", "hugetlb"]
 SEED = int(os.environ.get("UFFDLAB_DEBUG_SEED", str(time.time_ns() % 1_000_000)))
 
 # What KASAN, lockdep, the page-table checks and plain assertions say first.
@@ -47,22 +49,41 @@ def test_a_complaint_is_seen(line):
     assert complaints(f"[    1.1] all is well\n{line}\n[    1.3] and again") == [line]
 
 
+@contextlib.contextmanager
+def started(kernel):
+    # KASAN and lockdep take their time to come up.
+    machine = qemu.start(kernels.get(kernel), cpus=2, memory_mib=2048, deadline=900)
+    with Lab(kernel, machine=machine) as lab:
+        lab.exec(["dmesg", "-n", "8"])  # all of the log on the console from here on
+        yield lab
+
+
+def complaints_in(lab):
+    return complaints(lab.exec(["dmesg"]).text + lab.console)
+
+
+def checks_locks(lab):
+    # lockdep goes silent for good at its first complaint, and when it runs out of room.
+    return bool(re.search(r"debug_locks: +1\b", lab.exec(["cat", "/proc/lockdep_stats"]).text))
+
+
 @pytest.fixture(scope="module")
 def lab():
-    # KASAN and lockdep take their time to come up.
-    machine = qemu.start(kernels.get(KERNEL), cpus=2, memory_mib=2048, deadline=900)
-    with Lab(KERNEL, machine=machine) as lab:
-        lab.exec(["dmesg", "-n", "8"])  # all of the log on the console from here on
+    with started(KERNEL) as lab:
         yield lab
 
 
 @pytest.fixture
 def silent(lab):
     yield
-    log = lab.exec(["dmesg"]).text + lab.console
-    assert complaints(log) == []
-    # lockdep goes silent for good at its first complaint, and when it runs out of room.
-    assert re.search(r"debug_locks: +1\b", lab.exec(["cat", "/proc/lockdep_stats"]).text)
+    assert complaints_in(lab) == []
+    assert checks_locks(lab)
+
+
+def compiled(source, folder, *options):
+    program = folder / source.stem
+    subprocess.run(["cc", "-Wall", "-Werror", "-O2", "-pthread", *options, source, "-o", program], check=True)
+    return program
 
 
 @pytest.mark.vm
@@ -92,15 +113,14 @@ def test_the_selftests_of_the_series(lab, silent):
 @pytest.mark.vm
 @pytest.mark.timeout(SECONDS + 900)
 def test_random_ioctls_from_several_threads(lab, silent, tmp_path):
-    program = tmp_path / "random_ioctls"
-    source = Path(__file__).with_name("random_ioctls.c")
-    subprocess.run(["cc", "-Wall", "-Werror", "-O2", "-pthread", source, "-o", program], check=True)
-    lab.call("agent.reserve_hugepages", 2 << 20, 40)
+    program = compiled(Path(__file__).with_name("random_ioctls.c"), tmp_path)
+    lab.call("agent.reserve_hugepages", 2 << 20, 64)
+    lab.call("agent.swap_on")
     sys.stdout.write(f"UFFDLAB_DEBUG_SEED={SEED}\n")
     done = lab.exec([program.name, f"{SECONDS:.0f}", str(SEED)], push=[program], deadline=SECONDS + 600)
     sys.stdout.write(done.text)
     assert (done.status, done.stderr) == (0, b"")
-    assert [line.partition(":")[0] for line in done.text.splitlines()] == ["anon", "shmem", "hugetlb"]
+    assert [line.partition(":")[0] for line in done.text.splitlines()] == KINDS
     assert all(re.search(r" [1-9]\d* did something, [1-9]", line) for line in done.text.splitlines())
 
 
@@ -110,6 +130,34 @@ def test_random_calls_against_the_model(lab, silent):
     count = play_randomly(lab, MODEL_SECONDS, SEED)
     sys.stdout.write(f"{count.calls} calls on {count.regions} regions in {MODEL_SECONDS:.0f} s, seed {SEED}\n")
     assert count.calls > 0
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(900)
+def test_the_pte_reader(lab, silent, tmp_path):
+    folder = catalogue.default_file().parent / "6.1" / "pte-reader"
+    program = compiled(folder / "pte_reader_test.c", tmp_path, f"-I{folder / 'include' / 'uapi'}")
+    lab.call("agent.reserve_hugepages", 2 << 20, 8)
+    lab.call("agent.swap_on")
+    done = lab.exec([program.name, "60"], push=[program], deadline=800)
+    sys.stdout.write(done.text)
+    assert done.status == 0, done.text
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("flavour", "fixed"), [("unfixed", False), ("debug", True)])
+def test_a_hugetlb_mapping_is_split_with_its_file_locked(flavour, fixed, tmp_path):
+    # docs/findings/hugetlb-split.md: the complaint is Debian's kernel's own, and the fix ends it.
+    program = compiled(Path(__file__).with_name("split_hugetlb.c"), tmp_path)
+    with started(f"6.1-base+{flavour}") as lab:
+        lab.call("agent.reserve_hugepages", 2 << 20, 4)
+        assert complaints_in(lab) == []
+        assert lab.exec([program.name], push=[program]).status == 0
+        found = complaints_in(lab)
+        assert checks_locks(lab)
+    assert bool(found) != fixed
+    assert all("hugetlb_split" in line for line in found), found
 
 
 @pytest.mark.vm

@@ -70,6 +70,9 @@ def test_patches_in_order_folders_by_name(tmp_path):
         (SOURCE + KERNEL + 'source = "s"\npatches = ["none.patch"]\n', "none.patch is neither a patch nor a folder"),
         (SOURCE + KERNEL + 'source = "s"\nconfig = ["none.config"]\n', "none.config is not a file"),
         (SOURCE + KERNEL + 'source = "s"\nlocalversion = "x y"\n', "localversion 'x y'"),
+        ("[flavour.f]\npatches = 3\n", "patches is not a table"),
+        ('[flavour.f]\npatches.s = ["none.patch"]\n', "s: .*none.patch is neither a patch nor a folder"),
+        ('[flavour.f]\nobjects = "../x"\n', "objects '../x' is not the name of a flavour"),
         ('[kernel."../k"]\nabout = "a"\npackage = "p"\nsuites = ["s"]\n', "a kernel's name is"),
     ],
 )
@@ -116,9 +119,12 @@ def test_the_readmes_examples(tmp_path):
 
 def test_a_flavour_of_a_kernel_that_is_built(tmp_path):
     kernels = load(default_file())
-    plain, flavoured = kernels["6.1-series"], kernels["6.1-series+debug"]
+    plain, flavoured, unfixed = (kernels[f"6.1-series{way}"] for way in ("", "+debug", "+unfixed"))
     assert flavoured.config == (*plain.config, default_file().parent / "config" / "debug.config")
-    assert (flavoured.patches, flavoured.localversion) == (plain.patches, "-series-debug")
+    assert flavoured.localversion == "-series-debug"
+    assert {patch.parent.name for patch in set(flavoured.patches) - set(plain.patches)} == {"fixes"}
+    assert (unfixed.patches, unfixed.config) == (plain.patches, flavoured.config)
+    assert unfixed.objects == flavoured.objects
     assert flavoured.objects != plain.objects
     assert (plain.image, flavoured.image) == ("vmlinux", "bzImage")
     assert "6.1-series+debug" in kernels
@@ -126,6 +132,23 @@ def test_a_flavour_of_a_kernel_that_is_built(tmp_path):
         assert name not in kernels
         with pytest.raises(UnknownKernel, match="no kernel is called"):
             kernels[name]
+
+
+def test_a_flavours_patches_are_for_one_source(tmp_path):
+    for name in ("own.patch", "more.patch"):
+        (tmp_path / name).write_text("")
+    kernels = read(
+        tmp_path,
+        SOURCE
+        + SOURCE.replace("source.s", "source.t")
+        + '[flavour.more]\npatches.s = ["more.patch"]\n'
+        + KERNEL
+        + 'source = "s"\npatches = ["own.patch"]\n'
+        + KERNEL.replace("kernel.k", "kernel.l")
+        + 'source = "t"\n',
+    )
+    assert [path.name for path in kernels["k+more"].patches] == ["own.patch", "more.patch"]
+    assert kernels["l+more"].patches == ()
 
 
 def test_the_kernels_for_upstream():

@@ -77,11 +77,17 @@ class Built:
 
 @dataclass(frozen=True)
 class Flavour:
-    """A way to build any kernel that is built here, asked for as NAME+FLAVOUR: config fragments behind its own."""
+    """A way to build any kernel that is built here, asked for as NAME+FLAVOUR: config fragments behind its own.
+
+    `patches` come behind its own too: those for its source, by the source's name.  `objects` is the flavour whose
+    object folder it is compiled in, itself as a rule.
+    """
 
     name: str
     config: tuple[Path, ...]
     image: str
+    patches: dict[str, tuple[Path, ...]]
+    objects: str
 
 
 @dataclass(frozen=True)
@@ -116,16 +122,18 @@ class Catalogue:
     def _flavoured(self, name: str) -> Built | None:
         plain, _, flavour = name.rpartition("+")
         entry = self._entries.get(plain)
-        if flavour not in self._flavours or not isinstance(entry, Built):
+        way = self._flavours.get(flavour)
+        if way is None or not isinstance(entry, Built):
             return None
         return replace(
             entry,
             name=name,
             about=f"{entry.about}; {flavour} flavour",
-            config=entry.config + self._flavours[flavour].config,
+            patches=entry.patches + way.patches.get(entry.source.name, ()),
+            config=entry.config + way.config,
             localversion=f"{entry.localversion}-{flavour}",
-            objects=f"objects-{flavour}",
-            image=self._flavours[flavour].image,
+            objects=f"objects-{way.objects}",
+            image=way.image,
         )
 
     def __getitem__(self, name: str) -> Entry:
@@ -256,7 +264,19 @@ def _tree(path: Path, config: tuple[Path, ...]) -> Source:
 def _flavour(name: str, table: _Table, folder: Path) -> Flavour:
     if not _FLAVOUR.fullmatch(name):
         raise table.wrong("a flavour's name is small letters and digits")
-    flavour = Flavour(name, _files(table, "config", folder), table.text("image", "vmlinux"))
+    patches = {}
+    if "patches" in table:
+        by_source = table.table("patches")
+        patches = {source: _patches(by_source, folder, source) for source in by_source}
+    flavour = Flavour(
+        name,
+        _files(table, "config", folder),
+        table.text("image", "vmlinux"),
+        patches,
+        table.text("objects", name),
+    )
+    if not _FLAVOUR.fullmatch(flavour.objects):
+        raise table.wrong(f"objects {flavour.objects!r} is not the name of a flavour")
     if flavour.image not in {"vmlinux", "bzImage"}:
         raise table.wrong(f"image {flavour.image!r} is neither vmlinux nor bzImage")
     table.done()
@@ -319,14 +339,14 @@ def _files(table: _Table, key: str, folder: Path) -> tuple[Path, ...]:
     return paths
 
 
-def _patches(table: _Table, folder: Path) -> tuple[Path, ...]:
+def _patches(table: _Table, folder: Path, key: str = "patches") -> tuple[Path, ...]:
     # A folder stands for the *.patch files in it, by name, as git format-patch numbers them.
     found: list[Path] = []
-    for name in table.texts("patches"):
+    for name in table.texts(key):
         path = folder / name
         inside = sorted(path.glob("*.patch")) if path.is_dir() else [path]
         if not inside or not all(file.is_file() for file in inside):
-            raise table.wrong(f"patches: {path} is neither a patch nor a folder with *.patch files")
+            raise table.wrong(f"{key}: {path} is neither a patch nor a folder with *.patch files")
         found += inside
     return tuple(found)
 
@@ -340,6 +360,9 @@ class _Table:
 
     def __contains__(self, key: str) -> bool:
         return key in self._left
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(list(self._left))
 
     def wrong(self, why: str) -> CatalogueError:
         return CatalogueError(f"{self._where}: {why}")
