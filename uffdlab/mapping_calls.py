@@ -104,7 +104,7 @@ class MappingCalls:
         Raises
         ------
         UsageError
-            If this kernel has nothing to swap to.
+            If there is nothing to swap to: no RAM disk in a guest, or no swap on a machine that is no guest.
         """
         self._place[0].call("agent.swap_on")
         return self.madvise("pageout", check=check, deadline=deadline)

@@ -16,6 +16,7 @@ from uffdlab.machines.stream import StreamMachine
 
 NOBODY = "65534"
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+SWAPS = Path("/proc/swaps")
 SYSCTL = Path("/proc/sys/vm/unprivileged_userfaultfd")
 # Of the system: one below /root cannot be used by others.
 PYTHON = "/usr/bin/python3"
@@ -92,7 +93,18 @@ def test_huge_pages_are_put_back():
     assert pool.read_text() == before
 
 
-@pytest.mark.parametrize("method", ["agent.sysrq", "agent.swap_on"])
-def test_what_would_hit_the_host_is_refused(method):
+def test_what_would_hit_the_host_is_refused():
     with Lab(machine="local") as lab, pytest.raises(UsageError, match="in a guest of the lab's own only"):
-        lab.call(method, *(["c"] if method == "agent.sysrq" else []))
+        lab.call("agent.sysrq", "c")
+
+
+def test_the_hosts_swap_is_used_and_none_is_turned_on():
+    before = SWAPS.read_text() if SWAPS.exists() else ""
+    with Lab(machine="local") as lab:
+        region = lab.map(pages=1)
+        if len(before.splitlines()) > 1:
+            region.page_out()
+        else:
+            with pytest.raises(UsageError, match=r"nothing to swap to|has no swap"):
+                region.page_out()
+    assert len((SWAPS.read_text() if SWAPS.exists() else "").splitlines()) == len(before.splitlines())

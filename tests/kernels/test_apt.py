@@ -169,6 +169,7 @@ def test_newest_version_and_what_makes_it_up(repository, tmp_path):
     assert names == [
         "linux-image-cloud-amd64",
         "linux-image-7.3-cloud-amd64",
+        "linux-modules-7.3",
         "linux-base-7.3",
         "linux-binary-7.3",
     ]

@@ -118,13 +118,14 @@ def test_from_packages(tmp_path, split):
 
 
 @pytest.mark.parametrize("root", ["lib", "usr/lib"])
-def test_virtio_modules_come_along(tmp_path, root):
+def test_the_modules_of_the_machine_come_along(tmp_path, root):
     drivers = f"{root}/modules/6.1/kernel/drivers"
     names = [
         "virtio/virtio_pci.ko",
         "virtio/virtio_balloon.ko",
         "char/virtio_console.ko",
         "char/hw_random/virtio-rng.ko.xz",
+        "block/brd.ko.xz",
     ]
     files = {f"{drivers}/{name}": name.encode() for name in names}
     image = {"boot/vmlinuz-6.1": bzimage(gzip.compress(VMLINUX))}

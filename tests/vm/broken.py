@@ -106,6 +106,7 @@ BREAKS = {
     "test_rwp_gup": ("anon", lambda patch: without(patch, IoctlCalls, "rwprotect", rwp=False)),
     "test_rwp_gup_waits_where_faults_are_told": ("anon", lambda patch: nothing(patch, "rwprotect")),
     "test_rwp_async_toggle": ("anon", lambda patch: nothing(patch, "set_mode")),
+    "test_rwp_swap_cow": ("anon", lambda patch: without(patch, IoctlCalls, "rwprotect", rwp=False)),
     "test_rwp_close": ("anon", lambda patch: instead(patch, Userfaultfd, "close", lambda _: None)),
     "test_rwp_fork": ("no-event-rwp-fork-anon", child_shows_parent),
     "test_rwp_and_wp_exclude_each_other": ("anon", lambda patch: nothing(patch, "unregister")),

@@ -5,12 +5,12 @@ import errno
 
 import pytest
 
-from uffdlab.errors import NoMessage, UsageError
+from uffdlab.errors import NoMessage
 from uffdlab.messages import Fork
 from uffdlab.pte import State
 from uffdlab.uapi import Feature, RegisterMode
 
-from .where import LINES, LOCAL, on_each
+from .where import LINES, LOCAL, on_each, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
@@ -158,10 +158,8 @@ def test_rwp_fork(lab, region, features, pin, events, pinned):
 @pytest.mark.parametrize("memory", ["anon"])
 def test_rwp_swap_cow(lab, region, uffd):
     """A page that was swapped out and is shared with a child is still protected when it comes back."""
-    try:
-        region.page_out()
-    except UsageError as error:
-        pytest.skip(f"{lab.kernel}: {error}")
+    with_swap(lab)
+    region.page_out()
     assert region.snapshot("pagemap").has(State.SWAPPED | State.UFFD_WP).all()
     with lab.fork():
         touch = region.write(1, 5)

@@ -5,12 +5,12 @@ import itertools
 
 import pytest
 
-from uffdlab.errors import FaultUnresolved, NoMessage, UsageError
+from uffdlab.errors import FaultUnresolved, NoMessage
 from uffdlab.messages import Fork, Remap, Remove, Unmap
 from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS, Feature
 
-from .where import LINES, LOCAL, on_each, sees_entries
+from .where import LINES, LOCAL, on_each, sees_entries, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
@@ -152,10 +152,7 @@ def test_wp_fork_of_pages_that_are_not_mapped(lab, region, events, features):
     region.fill(1)
     dropped = region.memory not in {"anon", "shmem-private"}
     if not dropped:
-        try:
-            lab.call("agent.swap_on")
-        except UsageError as error:
-            pytest.skip(f"{lab.kernel}: {error}")
+        with_swap(lab)
     with lab.userfaultfd(features(Feature.EVENT_FORK if events else Feature(0))) as uffd:
         uffd.register(region, "wp")
         uffd.writeprotect(region)

@@ -38,7 +38,7 @@ def ends(tmp_path_factory):
 
 
 def test_every_row_of_the_table_has_something_to_break():
-    assert {here for _, _, here, _ in rows()} - set(BREAKS) == {"test_rwp_swap_cow"}  # it is skipped: no swap
+    assert {here for _, _, here, _ in rows()} <= set(BREAKS)
 
 
 @pytest.mark.timeout(2400)

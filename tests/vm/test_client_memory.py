@@ -1,7 +1,5 @@
 """Every kind of memory on a real kernel: mapped, faulted, seen in its page tables, swapped out."""
 
-from pathlib import Path
-
 import pytest
 
 from uffdlab.agent.memory import MEMORY
@@ -9,7 +7,7 @@ from uffdlab.errors import UsageError
 from uffdlab.lab import Lab
 from uffdlab.pte import State
 
-from .where import LINES, LOCAL, on_each, sees_entries
+from .where import LINES, LOCAL, on_each, sees_entries, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
@@ -67,8 +65,7 @@ def test_a_missing_fault_is_resolved_by_copy(lab, memory):
 
 @pytest.mark.parametrize("memory", ["anon", "shmem"])
 def test_a_page_that_was_swapped_out_keeps_its_content_and_its_wp_bit(lab, memory):
-    if not sees_entries(lab) and len(Path("/proc/swaps").read_text().splitlines()) < 2:
-        pytest.skip("this host has no swap, and a test turns none on")
+    with_swap(lab)
     region = lab.map(pages=16, memory=memory)
     region.fill(7)
     try:
@@ -83,9 +80,6 @@ def test_a_page_that_was_swapped_out_keeps_its_content_and_its_wp_bit(lab, memor
             page = int(gone.argmax())
             assert region.read(page).result() == 7 + page
             assert region[page].snapshot().has(State.UFFD_WP)[0]
-    except UsageError as error:
-        assert "6.1" not in lab.kernel
-        pytest.skip(f"{lab.kernel}: {error}")
     finally:
         region.unmap()
 

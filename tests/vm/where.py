@@ -2,7 +2,7 @@
 
 import pytest
 
-from uffdlab.errors import AgentError
+from uffdlab.errors import AgentError, UsageError
 from uffdlab.lab import Lab
 
 # One of each line of Linux, and this host's own, which is no guest.
@@ -34,3 +34,13 @@ def sees_entries(lab):
     found = bool({"physical", "kernel"} & set(lab.witnesses))
     assert found or lab.kernel.startswith("Linux ")
     return found
+
+
+def with_swap(lab):
+    """Turn on a guest's swap, which every kernel of the lab must have; on a host skip where none is on."""
+    try:
+        lab.call("agent.swap_on")
+    except UsageError as error:
+        if lab.machine.name != LOCAL:
+            raise
+        pytest.skip(f"{lab.kernel}: {error}")

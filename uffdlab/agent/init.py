@@ -18,7 +18,7 @@ from uffdlab.agent import commands, server
 
 PORT, TARGET_PORT = "uffdlab.agent", "uffdlab.target"
 _PORT_DEADLINE = 10.0  # seconds; the devices are found in a few milliseconds
-_MODULES = "/modules"  # .ko files by the order of their names, for kernels that have virtio as modules
+_MODULES = "/modules"  # .ko files by the order of their names: what the kernel has not built in
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MOUNTS = (

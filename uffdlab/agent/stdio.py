@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from uffdlab.agent import commands
+from uffdlab.agent import commands, swap
 from uffdlab.agent.rpc import REQUEST, Refusal
 from uffdlab.agent.server import Server
 
@@ -38,6 +38,17 @@ def _end(_number: int, _frame: Any) -> NoReturn:
 
 def _not_here(*_: Any) -> NoReturn:
     raise Refusal("usage", "this is done in a guest of the lab's own only: here it would hit everybody on this machine")
+
+
+def _swap_on() -> int:
+    size = swap.total()
+    if not size:
+        raise Refusal(
+            "usage",
+            "there is nothing to swap to: no swap is on (/proc/swaps), and turning it on is done in a guest of the "
+            "lab's own only: here it would hit everybody on this machine",
+        )
+    return size
 
 
 class _HugePages:
@@ -76,7 +87,7 @@ def main(silence: float = 0.0) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pages = _HugePages()
     commands.METHODS.update(
-        {"agent.reserve_hugepages": pages.reserve, "agent.swap_on": _not_here, "agent.sysrq": _not_here}
+        {"agent.reserve_hugepages": pages.reserve, "agent.swap_on": _swap_on, "agent.sysrq": _not_here}
     )
     server = _Watched(read_fd, write_fd, silence) if silence else Server(read_fd, write_fd)
     try:

@@ -10,6 +10,7 @@ from uffdlab.agent import native
 from uffdlab.agent.rpc import Refusal
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_SWAPS = Path("/proc/swaps")
 _SIGNATURE = b"SWAPSPACE2"
 
 
@@ -28,17 +29,15 @@ def swap_on() -> int:
     Refusal
         If this kernel has no RAM disk or no swap.
     """
-    if not Path("/proc/swaps").exists():
-        raise Refusal("usage", "this kernel has no swap (CONFIG_SWAP)")
-    size = _total()
+    size = total()
     if size:
         return size
     disks = sorted(Path("/dev").glob("ram[0-9]*"))
     if not disks:
         raise Refusal(
             "usage",
-            "there is nothing to swap to: this kernel has no RAM disk built in (CONFIG_BLK_DEV_RAM=y); the 6.1 kernels "
-            "of this lab have",
+            "there is nothing to swap to: this kernel has no RAM disk, neither built in (CONFIG_BLK_DEV_RAM=y) nor as "
+            "a module (brd.ko) from its package; the kernels that `uffdlab kernel list` shows have one",
         )
     for disk in disks:
         with disk.open("r+b", buffering=0) as file:
@@ -50,9 +49,12 @@ def swap_on() -> int:
         except OSError as error:
             if error.errno != errno.EBUSY:
                 raise Refusal("usage", f"swapon({disk}): {error.strerror}") from error
-    return _total()
+    return total()
 
 
-def _total() -> int:
-    lines = Path("/proc/swaps").read_text().splitlines()[1:]
+def total() -> int:
+    """Give the size in bytes of the swap that is on."""
+    if not _SWAPS.exists():
+        raise Refusal("usage", "this kernel has no swap (CONFIG_SWAP)")
+    lines = _SWAPS.read_text().splitlines()[1:]
     return sum(int(line.split()[2]) * 1024 for line in lines)

@@ -28,9 +28,9 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _UPDATE_DEADLINE = 600.0  # s
 _DOWNLOAD_DEADLINE = 3600.0  # s
 _ASK_DEADLINE = 60.0  # s
-# What a kernel package needs that holds the image or its config. Since 7.1 the image package is a shell: the vmlinuz
-# is in linux-binary-…, its config in linux-base-….
-KERNEL_PARTS = re.compile(r"linux-(image|binary|base|source)-\d")
+# What a kernel package needs that holds the image, its config or modules. Since 7.1 the image package is a shell: the
+# vmlinuz is in linux-binary-…, its config in linux-base-…, its modules in linux-modules-….
+KERNEL_PARTS = re.compile(r"linux-(image|binary|base|modules|source)-\d")
 _DEBIAN_SUITE = re.compile(r"(old)*stable|testing|unstable|sid|bullseye|bookworm|trixie|forky|duke")
 
 

@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Part of the key of a packaged kernel: raise it when the same packages come to give another image.
-RECIPE = 2
+RECIPE = 3
 
 _MACHINE_X86_64 = 62
 _PT_NOTE = 4
 _XEN_PHYS32_ENTRY = 18
 _MAX_UNPACKED = 1 << 30  # bytes
 _UNPACK_DEADLINE = 300.0  # s
-# The way to the agent's port, and the random numbers without which its Python does not start.
+# The way to the agent's port, the random numbers without which its Python does not start, and RAM disks to swap to.
 _MODULES = {
     *("virtio", "virtio_ring", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev"),
-    *("virtio_console", "virtio_rng"),
+    *("virtio_console", "virtio_rng", "brd"),
 }
 _LZ4_BLOCK = 8 << 20  # bytes, of the legacy frame format
 
@@ -160,7 +160,7 @@ _UNPACKERS: dict[bytes, Callable[[bytes], bytes]] = {
 def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
     """Take the image out of Debian's kernel packages and put it into `out`, with its config if there is one.
 
-    Its virtio modules go into ``modules`` beside it.
+    Its modules of virtio and of the RAM disk go into ``modules`` beside it.
 
     The result has neither name nor key yet.
 
@@ -200,7 +200,8 @@ def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
 
 
 def _take_modules(scratch: Path, out: Path) -> None:
-    # bookworm's kernel has virtio as modules only; uffdlab.machines.modules takes them from here to the initramfs.
+    # Debian's kernels have the RAM disk as a module, bookworm's virtio as well; uffdlab.machines.modules takes them
+    # from here to the initramfs.
     for path in sorted(scratch.glob("**/lib/modules/*/kernel/drivers/**/*.ko*")):
         if path.name.partition(".ko")[0].replace("-", "_") in _MODULES:
             out.mkdir(exist_ok=True)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from uffdlab.errors import SourceError
 from uffdlab.kernels import local
-from uffdlab.kernels.apt import Deb, Resolved
+from uffdlab.kernels.apt import KERNEL_PARTS, Deb, Resolved
 from uffdlab.kernels.cache import write_atomically
-from uffdlab.kernels.catalogue import Built
+from uffdlab.kernels.catalogue import Built, Packaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,7 +109,10 @@ class Versions:
         self._tree_memo(source).unlink(missing_ok=True)
 
     def _memo(self, entry: Entry) -> Path:
-        name = hashlib.sha256(json.dumps([entry.package, entry.suites]).encode()).hexdigest()[:16]
+        what = [entry.package, entry.suites]
+        if isinstance(entry, Packaged):
+            what.append(KERNEL_PARTS.pattern)  # looked up anew where other packages come along than then
+        name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         return self._cache.folder / "resolved" / f"{entry.package}-{name}.json"
 
     def _tree_memo(self, source: Source) -> Path:

@@ -1,4 +1,4 @@
-"""Kernel modules for the guest: a kernel that has virtio only as modules gets them in its initramfs.
+"""Kernel modules for the guest: what a kernel has of virtio and the RAM disk only as modules goes into its initramfs.
 
 They lie beside the image, in a folder ``modules``; all of them are loaded at boot, in the order of their needs.
 """
