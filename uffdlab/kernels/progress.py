@@ -7,13 +7,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as _RichBars
-
 if TYPE_CHECKING:
     from typing import TextIO
 
+    from rich.console import Console
+    from rich.progress import Progress as _RichBars
     from rich.progress import TaskID
 
 _LINE_EVERY = 10.0  # s, so that a log of an unattended run stays readable
@@ -112,7 +110,11 @@ class TerminalProgress:
     """One bar a part, by rich, on stderr."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(stderr=True)
+        if console is None:
+            from rich.console import Console  # noqa: PLC0415 - rich takes 50 ms, and few starts show a bar
+
+            console = Console(stderr=True)
+        self._console = console
         self._bars: _RichBars | None = None
         self._task: TaskID | None = None
         self._part = _Part("", 0, "")
@@ -120,9 +122,17 @@ class TerminalProgress:
 
     def start(self, kernel: str, text: str) -> None:
         """Begin."""
+        from rich.progress import (  # noqa: PLC0415 - as above
+            BarColumn,
+            Progress,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+
         self._kernel = kernel
         self._console.print(f"{kernel}: {text}", highlight=False, markup=False)
-        self._bars = _RichBars(
+        self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.fields[counted]}", markup=False),
