@@ -1,5 +1,7 @@
 """This host's own kernel as somebody who may do nothing: user-mode faults only, where the host allows no more."""
 
+import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -8,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from uffdlab.errors import UsageError
+from uffdlab.errors import AgentError, UsageError
 from uffdlab.lab import Lab
 from uffdlab.machines import ssh
 from uffdlab.machines.interpreter import modules
 from uffdlab.machines.stream import StreamMachine
 
+DEVICE = Path("/dev/userfaultfd")
 NOBODY = "65534"
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 SWAPS = Path("/proc/swaps")
@@ -22,9 +25,29 @@ SYSCTL = Path("/proc/sys/vm/unprivileged_userfaultfd")
 PYTHON = "/usr/bin/python3"
 
 
+# With `error` as the errno of userfaultfd(2), number 323 on x86-64, and everything else allowed: linux/filter.h,
+# linux/seccomp.h. 38 is PR_SET_NO_NEW_PRIVS, 22 and 2 are PR_SET_SECCOMP and SECCOMP_MODE_FILTER.
+FORBID = """
+import ctypes, struct
+libc = ctypes.CDLL(None, use_errno=True)
+code = b"".join(struct.pack("HBBI", *one) for one in (
+    (0x20, 0, 0, 0), (0x15, 0, 1, 323), (0x06, 0, 0, 0x50000 | {error}), (0x06, 0, 0, 0x7FFF0000)))
+buffer = ctypes.create_string_buffer(code, len(code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", 4, ctypes.addressof(buffer)), 16)
+assert not libc.prctl(38, 1, 0, 0, 0) and not libc.prctl(22, 2, program, 0, 0), ctypes.get_errno()
+"""
+
+
 @pytest.fixture
 def nobodys():
     """Give a lab whose agent is an unprivileged user's."""
+    with nobodys_lab() as lab:
+        yield lab
+
+
+@contextlib.contextmanager
+def nobodys_lab(first=""):
+    """The same, after this Python."""
     if not SYSCTL.exists() or not Path(PYTHON).exists() or not shutil.which("setpriv"):
         pytest.skip("no userfaultfd, no python3 of the system, or no setpriv here")
     folder = Path(tempfile.mkdtemp())
@@ -37,7 +60,9 @@ def nobodys():
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(origin, place)
         folder.chmod(0o755)
-        program = f"import sys; sys.path.insert(0, {str(folder)!r}); from uffdlab.agent.stdio import main; main()"
+        program = (
+            f"{first}\nimport sys; sys.path.insert(0, {str(folder)!r}); from uffdlab.agent.stdio import main; main()"
+        )
         who = [] if os.geteuid() else ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
         with Lab(machine=StreamMachine([*who, PYTHON, "-IB", "-c", program], "local").up()) as lab:
             yield lab
@@ -61,6 +86,29 @@ def test_what_user_mode_does_can_be_followed(nobodys):
         assert region.snapshot("pagemap").words.size == 4
         if "USER_MODE_ONLY" in uffd.way:
             assert region.kernel_read(1).outcome().returned == -14  # EFAULT: the kernel's own faults are not handed on
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+def test_where_no_way_works_the_order_and_each_errno_are_told(error):
+    with nobodys_lab(FORBID.format(error=int(error))) as lab:
+        if DEVICE.exists() and DEVICE.stat().st_mode & 0o6:
+            pytest.skip(f"everybody may open {DEVICE} here")
+        with pytest.raises(AgentError) as caught:
+            lab.userfaultfd()
+        first, *ways, advice = str(caught.value).splitlines()
+        assert "tried in this order" in first
+        assert [way.partition(" (")[0] for way in ways] == [
+            "1. userfaultfd(2)",
+            f"2. {DEVICE}",
+            "3. userfaultfd(2) with UFFD_USER_MODE_ONLY",
+        ]
+        device = errno.EACCES if DEVICE.exists() else errno.ENOENT
+        for way, number in zip(ways, (error, device, error), strict=True):
+            assert way.endswith(f"→ {errno.errorcode[number]}: {os.strerror(number)}")
+        assert "seccomp" in advice
+        with pytest.raises(AgentError, match="tried in this order"):
+            _ = lab.capabilities
+        assert lab.map(pages=1).read(0).result() == 0
 
 
 def test_what_needs_root_says_so(nobodys):

@@ -34,6 +34,13 @@ _WAYS: tuple[tuple[str, Callable[[], int]], ...] = (
     (_DEVICE, _by_device),
     ("userfaultfd(2) with UFFD_USER_MODE_ONLY", lambda: native.userfaultfd(_FLAGS | uapi.OpenFlag.USER_MODE_ONLY)),
 )
+# What each of them needs, in the same order.
+_NEEDS = (
+    "for all faults, with CAP_SYS_PTRACE or vm.unprivileged_userfaultfd=1",
+    "for all faults, with leave to read and write that file; since Linux 6.1",
+    "for faults in user mode alone, needs no privilege; since Linux 5.11",
+)
+_SYSCTL = Path("/proc/sys/vm/unprivileged_userfaultfd")
 
 
 def open_userfaultfd() -> tuple[int, str]:
@@ -43,10 +50,34 @@ def open_userfaultfd() -> tuple[int, str]:
         try:
             return attempt(), way
         except OSError as error:
-            tried.append(f"{way}: {error.strerror}")
-    sysctl = Path("/proc/sys/vm/unprivileged_userfaultfd")
-    setting = f"; vm.unprivileged_userfaultfd is {sysctl.read_text().strip()}" if sysctl.exists() else ""
-    raise Refusal("no-userfaultfd", "no way to open a userfaultfd worked: " + "; ".join(tried) + setting)
+            tried.append(error.errno or errno.EINVAL)
+    raise Refusal("no-userfaultfd", _no_way(tried))
+
+
+def _no_way(tried: list[int]) -> str:
+    lines = [
+        f"{number}. {way} ({needs}) → {errno.errorcode.get(error, error)}: {os.strerror(error)}"
+        for number, ((way, _), needs, error) in enumerate(zip(_WAYS, _NEEDS, tried, strict=True), 1)
+    ]
+    return "\n".join(["no way to open a userfaultfd worked; tried in this order:", *lines, _what_to_do(tried)])
+
+
+def _what_to_do(tried: list[int]) -> str:
+    call, _, user_mode = tried
+    if call in (errno.EMFILE, errno.ENFILE):
+        return "Too many files are open: close some userfaultfds, or raise the limit (ulimit -n)"
+    if call == errno.ENOSYS:
+        return "This kernel has no userfaultfd (CONFIG_USERFAULTFD), or a seccomp filter hides it: use a guest, Lab()"
+    setting = f"vm.unprivileged_userfaultfd is {_SYSCTL.read_text().strip()}. " if _SYSCTL.exists() else ""
+    if user_mode == errno.EPERM:
+        return (
+            f"{setting}The kernel itself refuses the last to nobody: a seccomp filter or a security module forbids it, "
+            "as containers do. Allow userfaultfd(2) there, let this user read and write /dev/userfaultfd, or use a "
+            "guest, Lab()"
+        )
+    return (
+        f"{setting}Run it as root, set that to 1, let this user read and write /dev/userfaultfd, or use a guest, Lab()"
+    )
 
 
 def ways() -> dict[str, int]:
