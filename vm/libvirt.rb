@@ -1,4 +1,5 @@
-# What Vagrant's libvirt provider leaves to the Vagrantfile: whether libvirt is to be had, and a box's disk that came whole.
+# What Vagrant's libvirt provider leaves to the Vagrantfile: whether libvirt is to be had, a box's disk that came whole, and a
+# kernel that QEMU may read.
 
 module UffdlabLibvirt
   SOCKETS = %w[/run/libvirt/libvirt-sock /run/libvirt/virtqemud-sock].freeze
@@ -60,11 +61,83 @@ module UffdlabLibvirt
     end
   end
 
+  # libvirt's QEMU is a user of its own, and may not look into anybody's home. So the kernel goes where the disk is, the storage
+  # pool, anew at each start, under the machine's name.
+  module BootFiles
+    PARTS = %i[kernel initrd].freeze
+    CHUNK = 256 << 10 # bytes; libvirt takes no more in one message
+
+    def initialize(app, _env)
+      @app = app
+    end
+
+    private
+
+    def client(env) = env[:machine].provider.driver.connection.client
+
+    def pool(env) = client(env).lookup_storage_pool_by_name(env[:machine].provider_config.storage_pool_name)
+
+    def volume_name(env, part) = "#{client(env).lookup_domain_by_uuid(env[:machine].id).name}-#{part}"
+
+    def delete(pool, name)
+      pool.lookup_volume_by_name(name).delete
+    rescue Libvirt::RetrieveError
+      nil # there is none
+    end
+  end
+
+  class PutBootFiles
+    include BootFiles
+
+    def call(env)
+      config = env[:machine].provider_config
+      PARTS.each do |part|
+        path = config.public_send(part).to_s
+        config.public_send("#{part}=", put(env, volume_name(env, part), path)) unless path.empty?
+      end
+      @app.call(env)
+    end
+
+    private
+
+    # Where libvirt has it.
+    def put(env, name, path)
+      delete(pool(env), name)
+      size = File.size(path)
+      volume = pool(env).create_volume_xml(
+        "<volume><name>#{name}</name><capacity>#{size}</capacity><target><format type='raw'/></target></volume>"
+      )
+      stream = client(env).stream
+      volume.upload(stream, 0, size)
+      File.open(path, "rb") do |file|
+        while (rest = file.read(CHUNK))
+          rest = rest.byteslice(stream.send(rest)..) until rest.empty?
+        end
+      end
+      stream.finish
+      volume.path
+    end
+  end
+
+  class RemoveBootFiles
+    include BootFiles
+
+    def call(env)
+      names = PARTS.map { |part| volume_name(env, part) }
+      @app.call(env)
+      names.each { |name| delete(pool(env), name) }
+    end
+  end
+
   class Plugin < Vagrant.plugin("2")
     name "uffdlab_libvirt"
-    action_hook(:uffdlab_whole_disk, :machine_action_up) do |hook|
+    # In every action: a reload starts a machine too, and one that does not come up is destroyed.
+    action_hook(:uffdlab_libvirt) do |hook|
       if Vagrant.has_plugin?("vagrant-libvirt")
-        hook.before(VagrantPlugins::ProviderLibvirt::Action::HandleBoxImage, WholeDisk)
+        actions = VagrantPlugins::ProviderLibvirt::Action
+        hook.before(actions::HandleBoxImage, WholeDisk)
+        hook.before(actions::StartDomain, PutBootFiles)
+        hook.before(actions::DestroyDomain, RemoveBootFiles)
       end
     end
   end

@@ -23,7 +23,7 @@ VAGRANT = """#!/bin/bash
 cd {world}
 echo "$*" >>notes
 [ ! -e "hang-$1" ] || {{ trap 'echo interrupted >>notes; kill $!; exit 1' INT; sleep 60 & wait; }}
-[ ! -e "fail-$1" ] || {{ printf '\\033[31mno luck\\033[0m\\n'; echo 'with it' >&2; exit 3; }}
+[ ! -e "fail-$1" ] || {{ printf '\\033[31mno luck\\033[0m\\n'; echo 'with it' >&2; cat "fail-$1"; exit 3; }}
 boot() {{ echo running >state; echo "boot-$RANDOM$RANDOM" >boot; cat release-next >release; provision; }}
 provision() {{ sed -n 's/.*"agent_key": "\\(.*\\)".*/\\1/p' "$VAGRANT_DOTFILE_PATH/lab.json" >agents; }}
 case $1 in
@@ -186,6 +186,15 @@ def test_what_vagrant_said_is_in_the_error(world):
         bring_up(world.vm)
     assert str(caught.value).endswith("no luck\nwith it")
     assert "no luck" in (world.vm.data / "vagrant.log").read_text()
+
+
+def test_rubys_backtrace_is_not_what_vagrant_said(world):
+    steps = "".join(f"\tfrom /usr/lib/ruby/warden.rb:{line}:in `call'\n" for line in range(60))
+    world.put("fail-up", f"vm_action.rb:7:in `create': could not open the disk (Libvirt::Error)\n{steps}")
+    with pytest.raises(errors.MachineError) as caught:
+        bring_up(world.vm)
+    assert str(caught.value).endswith("with it\nvm_action.rb:7:in `create': could not open the disk (Libvirt::Error)")
+    assert "warden.rb:59" in (world.vm.data / "vagrant.log").read_text()
 
 
 def test_what_the_console_said_is_in_the_error(world):

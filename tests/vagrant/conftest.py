@@ -47,16 +47,23 @@ class TestedVm(VagrantVm):
         environment = {**os.environ, "VAGRANT_CWD": str(self.folder), "VAGRANT_DOTFILE_PATH": str(self.data)}
         return subprocess.run(["vagrant", *words], env=environment, capture_output=True, text=True, check=True)
 
+    @property
+    def prefix(self):
+        """What the Vagrantfile lets the names of libvirt's machines begin with."""
+        return f"uffdlab-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}-"
+
+    def pooled(self):
+        """What libvirt keeps of it: the disk, and what boots it."""
+        return sorted(path.name for path in Path("/var/lib/libvirt/images").glob(f"{self.prefix}*"))
+
     def processes(self):
         """Every process that works for it, as `PID COMMAND LINE`: vagrant, ssh, QEMU, what was started for it."""
-        # The prefix that the Vagrantfile gives libvirt's machines.
-        name = f"uffdlab-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}-"
         found = []
         for each in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 command = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
                 ours = f"VAGRANT_DOTFILE_PATH={self.data}".encode() in (each / "environ").read_bytes()
-                if command and (ours or f"guest={name}" in command):
+                if command and (ours or f"guest={self.prefix}" in command):
                     found.append(f"{each.name} {command}")
         return found
 
@@ -84,7 +91,7 @@ def vm(request, tmp_path_factory):
         made = _made(tmp_path_factory.mktemp("vagrant"), request.param, patch)
         yield made
         made.destroy()
-        assert made.processes() == [], "destroyed, and yet there is"
+        assert (made.processes(), made.pooled()) == ([], []), "destroyed, and yet there is"
 
 
 @pytest.fixture(params=PROVIDERS)

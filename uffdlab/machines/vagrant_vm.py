@@ -40,6 +40,7 @@ _PUT_AWAY = 120.0  # for a vagrant that is interrupted to remove what it has beg
 _CONSOLE = 256 << 10  # bytes; a guest may write any number
 _TAIL = 25  # lines of vagrant's output in an error
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
+_BACKTRACE = re.compile(r"\s+from /.*:\d+:in ")  # of a Ruby that ended; what it says comes before
 _LOOK = "cat /proc/sys/kernel/random/boot_id; uname -r; ls /opt/uffdlab"
 _KEY_CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 
@@ -394,4 +395,4 @@ def _difference(seen: Seen, wanted: Wanted) -> str:
 
 def _end_of(text: str) -> str:
     lines = [_CONTROL.sub("", line).rstrip() for line in text.splitlines()]
-    return "\n".join([line for line in lines if line][-_TAIL:])
+    return "\n".join([line for line in lines if line and not _BACKTRACE.match(line)][-_TAIL:])
