@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from uffdlab.reasons import explain
+from uffdlab.reasons import explain, misfit
 from uffdlab.uapi import IOCTLS, Feature, RegisterMode
 
 CONTINUE = IOCTLS["UFFDIO_CONTINUE"]
@@ -35,9 +35,40 @@ def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
     assert "registered for WP" in text
 
 
-def test_an_unaligned_range_is_said_to_be_one():
-    text = explain(CONTINUE, errno.EINVAL, 0, registered=None, knows_continue_wp=True, unaligned=True)
-    assert "unaligned" in text
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("UFFDIO_CONTINUE", {"start": 0x1008, "len": 0x1000}, "start 0x1008 is unaligned"),
+        ("UFFDIO_COPY", {"dst": 0x1008, "src": 0, "len": 0x1000}, "dst 0x1008 is unaligned"),
+        ("UFFDIO_COPY", {"dst": 0x1000, "src": 8, "len": 0x1000}, ""),
+        ("UFFDIO_MOVE", {"dst": 0x1000, "src": 8, "len": 0x1000}, "src 0x8 is unaligned"),
+        ("UFFDIO_CONTINUE", {"start": 0x1000, "len": 100}, "len 0x64 is unaligned"),
+        ("UFFDIO_CONTINUE", {"start": 0x1000, "len": 0}, "empty"),
+        ("UFFDIO_CONTINUE", {"start": 0x1000, "len": 0x1000}, ""),
+        ("UFFDIO_API", {"api": 7}, ""),
+    ],
+)
+def test_what_is_no_whole_pages_is_named(name, values, words):
+    found = misfit(IOCTLS[name], values, 0x1000)
+    assert words in found
+    assert bool(words) is bool(found)
+    if found:
+        text = explain(IOCTLS[name], errno.EINVAL, 0, registered=None, knows_continue_wp=True, misfit=found)
+        assert text == found
+
+
+def test_memory_without_a_page_cache_is_named():
+    told = {"registered": MINOR, "knows_continue_wp": True}
+    assert "anon is not" in explain(CONTINUE, errno.EINVAL, 0, memory="anon", **told)
+    assert "anon is not" in explain(IOCTLS["UFFDIO_REGISTER"], errno.EINVAL, int(MINOR), memory="anon", **told)
+    for memory in ("anon-shared", "shmem", "hugetlb"):
+        assert "is not:" not in explain(CONTINUE, errno.EINVAL, 0, memory=memory, **told)
+
+
+def test_a_hole_in_the_source_of_a_move_is_no_missing_registration():
+    move = IOCTLS["UFFDIO_MOVE"]
+    assert "allow_src_holes" in explain(move, errno.ENOENT, 0, registered=RegisterMode.MISSING, knows_continue_wp=None)
+    assert "not registered" in explain(move, errno.ENOENT, 0, registered=None, knows_continue_wp=None)
 
 
 def register(error, mode, registered=None, features=None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
 _WORD = 1 << 64
+_MUCH = 64 << 20  # bytes; less than that every machine has
 _ORDERS = ("ascending", "descending", "random")
 
 
@@ -105,7 +107,7 @@ class Accesses:
         what = f"{kind} of {pages} pages of {name}, {order}"
         more = {"each": kind, "first": first, "jump": jump}
         return lab.touch(
-            "sweep", start, what, length=pages * page_size, stride=page_size, value=value % _WORD, more=more, by=by
+            "sweep", start, what, length=pages * page_size, stride=page_size, value=_word(value), more=more, by=by
         )
 
     def sweep_threads(
@@ -135,6 +137,8 @@ class Accesses:
 
         Raises
         ------
+        UsageError
+            If there are more pages than the machine has memory and swap for.
         TouchFailed
             If the guest has not enough memory for the pages (SIGBUS).
         FaultUnresolved
@@ -142,7 +146,14 @@ class Accesses:
         """
         lab, name, start, pages, page_size = self._place
         what = f"filling {pages} pages of {name}"
-        touch = lab.touch("fill", start, what, length=pages * page_size, stride=page_size, value=value)
+        if pages * page_size > _MUCH:
+            there = lab.call("agent.memory_bytes")
+            if pages * page_size > there:
+                raise UsageError(
+                    f"{what} takes {pages * page_size >> 20} MiB, and this machine has {there >> 20} MiB of memory and "
+                    "swap; fill a part of them, region[:1000].fill(), or give a guest more: Lab(…, memory_mib=…)"
+                )
+        touch = lab.touch("fill", start, what, length=pages * page_size, stride=page_size, value=_word(value))
         touch.result_or_withdraw(deadline)
 
     # --- how
@@ -162,7 +173,7 @@ class Accesses:
         if not 0 <= offset <= page_size - 8 or offset % 8:
             raise UsageError(f"offset {offset} is no aligned 64-bit word within a page of {page_size} bytes")
         what = f"{kind} {'of' if kind == 'read' else 'to'} {self._words(page)}"
-        return lab.touch(kind, address + offset, what, length=8, value=value % _WORD, by=by)
+        return lab.touch(kind, address + offset, what, length=8, value=_word(value), by=by)
 
     def _call_on(
         self, call: str, page: int, value: int, what: str, by: Child | None, more: dict[str, int] | None = None
@@ -170,7 +181,17 @@ class Accesses:
         lab = self._place[0]
         address = self._address(page)
         words = {"call": call, "address": address} | (more or {})
-        return lab.touch("syscall", address, what, length=8, value=value % _WORD, more=words, by=by)
+        return lab.touch("syscall", address, what, length=8, value=_word(value), more=words, by=by)
+
+
+def _word(value: int) -> int:
+    try:
+        number = operator.index(value)  # of numpy's too
+    except TypeError:
+        number = _WORD
+    if not -_WORD // 2 <= number < _WORD:
+        raise UsageError(f"{value!r} is no number of 64 bits, which is what is written into a page")
+    return number % _WORD
 
 
 def _order(order: str, pages: int, seed: int) -> tuple[int, int]:

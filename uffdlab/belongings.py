@@ -59,6 +59,11 @@ class Belongings:
         region = self._region_at(address)
         return _SMALL if region is None else region.page_size
 
+    def memory_at(self, address: int) -> str:
+        """Give what kind of memory the region at `address` is, as ``lab.map`` calls it; empty if there is none."""
+        region = self._region_at(address)
+        return "" if region is None else region.memory
+
     def _region_at(self, address: int) -> Region | None:
         return next((region for region in self.regions if region.page_of(address) is not None), None)
 

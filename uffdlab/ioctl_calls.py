@@ -293,10 +293,8 @@ class IoctlCalls:
 
     def _reason(self, ioctl: uapi.Ioctl, error: int, values: dict[str, int]) -> str:
         start = values.get("start", values.get("dst", 0))
-        page_size = self._lab.page_size_at(start)
         length = values.get("len", 0)
         beyond = not 0 <= start < start + length <= _USER_ADDRESSES
-        unaligned = "len" in ioctl.fields and bool(start % page_size or length % page_size or not length)
         tried = self._lab.capabilities.get("modes", {}).get(ioctl.name)
         if error in (_errno.EINVAL, _errno.ENOTTY) and tried is not None and 0 not in tried.values():
             return f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})"
@@ -307,8 +305,9 @@ class IoctlCalls:
             registered=self._registered_for(values),
             knows_continue_wp=self._lab.capabilities["continue_wp"],
             features=self.features,
-            unaligned=unaligned,
+            misfit=reasons.misfit(ioctl, values, self._lab.page_size_at(start)),
             beyond="len" in ioctl.fields and beyond,
+            memory=self._lab.memory_at(start),
         )
 
     def _range_ioctl(self, name: str, where: Mapping | PageRange, mode: int, check: bool) -> IoctlResult:

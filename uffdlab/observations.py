@@ -125,6 +125,10 @@ class Observations:
         """Give the page size of the region at `address`, 4096 if there is none."""
         return self._belongings.page_size_at(address)
 
+    def memory_at(self, address: int) -> str:
+        """Give what kind of memory the region at `address` is, as ``lab.map`` calls it; empty if there is none."""
+        return self._belongings.memory_at(address)
+
     def locate(self, address: int) -> tuple[str, int | None]:
         """Give the name of the region at `address` and the page within it; ("", None) if there is none."""
         return self._belongings.locate(address)

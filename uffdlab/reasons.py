@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from uffdlab import uapi
+from uffdlab.agent.memory import MEMORY
 
 _BOTH = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
 _FILLS = {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", "UFFDIO_MOVE"}
@@ -19,6 +20,7 @@ _OF_ONE = {
     ("UFFDIO_MOVE", errno.EINVAL): (
         "pages move between private anonymous mappings that are alike; shmem and hugetlb cannot be moved"
     ),
+    ("UFFDIO_COPY", errno.EFAULT): "the source cannot be read: all of it must be mapped in the target",
     ("UFFDIO_MOVE", errno.EBUSY): "a page of the source is pinned, or another process has it since a fork",
 }
 
@@ -31,6 +33,20 @@ _NO_RANGE = {
 }
 
 
+def misfit(ioctl: uapi.Ioctl, values: dict[str, int], page_size: int) -> str:
+    """Say how a range fails to be whole pages of `page_size` bytes; empty if it is, or if the ioctl has none."""
+    if "len" not in ioctl.fields:
+        return ""
+    if not values.get("len"):
+        return f"the range is empty (len 0): it must be one page, {page_size} bytes, or more"
+    # Of these, only UFFDIO_COPY takes a source that is not aligned.
+    for name in ("start", "dst", "len", *(["src"] if ioctl.name == "UFFDIO_MOVE" else [])):
+        value = values.get(name, 0)
+        if value % page_size:
+            return f"{name} {value:#x} is unaligned: it must be a multiple of the page size, {page_size} bytes"
+    return ""
+
+
 def explain(
     ioctl: uapi.Ioctl,
     error: int,
@@ -39,8 +55,9 @@ def explain(
     registered: uapi.RegisterMode | None,
     knows_continue_wp: bool | None,
     features: uapi.Feature | None = None,
-    unaligned: bool = False,
+    misfit: str = "",
     beyond: bool = False,
+    memory: str = "",
 ) -> str:
     """Give the likely reason, and what to do.
 
@@ -58,17 +75,19 @@ def explain(
         Whether trying has shown that this kernel knows UFFDIO_CONTINUE_MODE_WP; None if that is not known.
     features : Feature or None
         What this userfaultfd was opened with; None if that is not known.
-    unaligned : bool
-        Whether the range is empty or does not lie on page boundaries.
+    misfit : str
+        What :func:`misfit` says of the range.
     beyond : bool
         Whether the range ends where no process has memory.
+    memory : str
+        Of which kind the range is, as :meth:`uffdlab.Lab.map` calls it; empty if that is not known.
     """
     if error == errno.EINVAL:
-        if unaligned:
-            return "the range is empty or unaligned: start and length must be multiples of the page size"
+        if misfit:
+            return misfit
         if beyond:
             return "the range lies, or ends, outside of the addresses that a process can have"
-        return _invalid(ioctl, mode, registered, knows_continue_wp, features)
+        return _invalid(ioctl, mode, registered, knows_continue_wp, features, memory)
     known = {
         errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT changes a page that is there",
         errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
@@ -83,12 +102,12 @@ def explain(
     }
     return (
         _kept(ioctl, error, mode, registered)
-        or _special(ioctl, error)
+        or _special(ioctl, error, registered)
         or known.get(error, "ioctl_userfaultfd(2) names no reason for this errno")
     )
 
 
-def _special(ioctl: uapi.Ioctl, error: int) -> str:
+def _special(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None) -> str:
     # What an errno means to one ioctl and not to the others.
     if error == errno.EEXIST and ioctl.name in {"UFFDIO_COPY", "UFFDIO_ZEROPAGE"}:
         return (
@@ -97,6 +116,8 @@ def _special(ioctl: uapi.Ioctl, error: int) -> str:
         )
     if error == errno.EFAULT and ioctl.name == "UFFDIO_CONTINUE":
         return "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY"
+    if error == errno.ENOENT and ioctl.name == "UFFDIO_MOVE" and registered is not None:
+        return "a page of the source is not there (allow_src_holes=True passes over it), or a range spans mappings"
     if error == errno.ENOENT and ioctl.name in _FILLS:
         return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
     return _OF_ONE.get((ioctl.name, error), "")
@@ -121,9 +142,10 @@ def _invalid(
     registered: uapi.RegisterMode | None,
     knows_continue_wp: bool | None,
     features: uapi.Feature | None,
+    memory: str,
 ) -> str:
     wants_wp = "WP" in ioctl.modes.__members__ and bool(mode & ioctl.modes["WP"])
-    wrong = _wrong_mode(ioctl, mode)
+    wrong = _wrong_mode(ioctl, mode) or _wrong_memory(ioctl, mode, memory)
     if wrong:
         return wrong
     if ioctl.name == "UFFDIO_CONTINUE" and wants_wp and knows_continue_wp is False:
@@ -131,18 +153,29 @@ def _invalid(
     if ioctl.name == "UFFDIO_REGISTER":
         return _not_registered(mode, features)
     if registered is None:
-        return "the range is not registered with this userfaultfd; uffd.register(…) first"
+        what = "destination" if ioctl.name == "UFFDIO_MOVE" else "range"
+        return f"the {what} is not registered with this userfaultfd; uffd.register(…) first"
     if wants_wp and not registered & uapi.RegisterMode.WP:
         return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
     return _OF_ONE.get((ioctl.name, errno.EINVAL), _SPANS)
+
+
+def _wrong_memory(ioctl: uapi.Ioctl, mode: int, memory: str) -> str:
+    if not memory or MEMORY[memory].backing != "anon" or MEMORY[memory].shared:
+        return ""
+    if ioctl.name == "UFFDIO_CONTINUE":
+        return f"it maps what is in the page cache, and {memory} is not: UFFDIO_COPY and UFFDIO_ZEROPAGE fill its pages"
+    if ioctl.name == "UFFDIO_REGISTER" and mode & uapi.RegisterMode.MINOR:
+        return f"MINOR is for memory in the page cache, shmem and hugetlb, and {memory} is not; register it for MISSING"
+    return ""
 
 
 def _not_registered(mode: int, features: uapi.Feature | None) -> str:
     if mode & uapi.RegisterMode.RWP and features is not None and not features & uapi.Feature.RWP:
         return "RWP needs a userfaultfd with Feature.RWP; lab.userfaultfd() turns it on where the kernel has it (7.3)"
     return (
-        f"this kernel cannot register this memory for {uapi.flag_names(mode, uapi.RegisterMode)}, or the range is "
-        "not mapped or not aligned"
+        f"this kernel cannot register this memory for {uapi.flag_names(mode, uapi.RegisterMode)}, or a "
+        "part of the range is not mapped; lab.capabilities shows which memory it can"
     )
 
 

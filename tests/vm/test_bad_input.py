@@ -1,10 +1,12 @@
 """What a student types wrong: clear words, at once, and a lab that is as usable as before."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from uffdlab.errors import (
+    AgentError,
     IoctlError,
     LabClosed,
     NoMessage,
@@ -58,9 +60,9 @@ def usable(lab):
 @pytest.mark.parametrize(
     ("name", "values", "words"),
     [
-        ("UFFDIO_CONTINUE", {"start": 8, "len": 4096}, "EINVAL: .*unaligned"),
-        ("UFFDIO_CONTINUE", {"start": 0, "len": 100}, "EINVAL: .*unaligned"),
-        ("UFFDIO_CONTINUE", {"start": 0, "len": 0}, "EINVAL: .*empty"),
+        ("UFFDIO_CONTINUE", {"start": 8, "len": 4096}, "EINVAL: start .*8 is unaligned"),
+        ("UFFDIO_CONTINUE", {"start": 0, "len": 100}, "EINVAL: len 0x64 is unaligned"),
+        ("UFFDIO_CONTINUE", {"start": 0, "len": 0}, "EINVAL: the range is empty"),
         ("UFFDIO_REGISTER", {"start": 8, "len": 4096, "mode": 1}, "EINVAL: .*unaligned"),
         ("UFFDIO_REGISTER", {"start": 0, "len": 4096, "mode": 0}, "EINVAL: .*needs a mode"),
         ("UFFDIO_REGISTER", {"start": 0, "len": 4096, "mode": 1 << 20}, "EINVAL: .*0x100000 mean nothing"),
@@ -113,6 +115,17 @@ def test_ranges_that_overlap(lab, registered):
         uffd.continue_(region.alias[3])
 
 
+def test_memory_that_is_not_in_the_page_cache(lab):
+    region = lab.map(pages=1, memory="anon")
+    with lab.userfaultfd() as uffd:
+        with pytest.raises(IoctlError, match=r"EINVAL: MINOR is for memory in the page cache, .* anon is not"):
+            uffd.register(region, "minor")
+        uffd.register(region, "wp")
+        with pytest.raises(IoctlError, match=r"EINVAL: it maps what is in the page cache, and anon is not"):
+            uffd.continue_(region)
+    region.unmap()
+
+
 def test_a_mode_of_another_ioctl(registered):
     region, uffd = registered
     with pytest.raises(IoctlError, match="refuses DONTWAKE"):  # CONTINUE's WP is WRITEPROTECT's DONTWAKE
@@ -139,6 +152,10 @@ def test_a_mode_of_another_ioctl(registered):
         (lambda lab, region, uffd: uffd.register(region), "needs a mode"),
         (lambda lab, region, uffd: uffd.batch("UFFDIO_REGISTER", region), "not done page by page"),
         (lambda lab, region, uffd: uffd.handle_natively(minor="copy"), "there is forward, continue"),
+        (lambda lab, region, uffd: region.write(0, "7"), "'7' is no number of 64 bits"),
+        (lambda lab, region, uffd: region.write(0, 1 << 64), "is no number of 64 bits"),
+        (lambda lab, region, uffd: region.fill(1.5), "is no number of 64 bits"),
+        (lambda lab, region, uffd: region.sweep("write", value=None), "None is no number of 64 bits"),
         (lambda lab, region, uffd: region.read(BILLION), "has pages 0 to 3"),
         (lambda lab, region, uffd: region[2:BILLION], "no range of its 4 pages"),
         (lambda lab, region, uffd: region.read(0, offset=4095), "no aligned 64-bit word"),
@@ -165,11 +182,20 @@ def test_a_billion_pages_can_be_mapped_and_not_looked_at(lab):
     for witness in (None, *lab.witnesses):
         with pytest.raises(UsageError, match=r"1000000000 pages .* part of them"):
             region.snapshot(witness)
+    with pytest.raises(UsageError, match=r"filling 1000000000 pages .* takes 3906250 MiB, and this machine has"):
+        region.fill()
     assert region.read(BILLION - 1).result() == 0
     with lab.userfaultfd() as uffd:
         assert uffd.register(region, "minor", "wp").ok
         assert len(region[BILLION - 1].snapshot()) == 1
     region.unmap()
+
+
+def test_more_private_memory_than_a_machine_promises(lab):
+    if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1" and lab.machine.name == LOCAL:
+        pytest.skip("this host promises everything (vm.overcommit_memory)")
+    with pytest.raises(AgentError, match=r"Cannot allocate memory: .*vm\.overcommit_memory.* memory='shmem'"):
+        lab.map(pages=BILLION, memory="anon")
 
 
 def test_touching_what_was_unmapped(lab):
@@ -239,7 +265,7 @@ def test_a_dead_target_says_so_at_once(again):
             *(() if again else (lab.fork, lab.userfaultfd, lambda: lab.map(pages=1))),
             *((lambda: others[1].register(region, "minor"),) if again else ()),
         ):
-            with pytest.raises(TargetLost):
+            with pytest.raises(TargetLost, match=r"lab\.(restart_target|map|userfaultfd)\("):
                 attempt()
         with pytest.raises(WitnessError):
             region.snapshot()

@@ -235,8 +235,10 @@ def test_a_mapping_that_cannot_be_says_why(lab, wrong, words):
 
 def test_more_pages_than_memory_ends_the_target_not_the_lab(lab):
     region = lab.map(pages=10**6)
+    with pytest.raises(UsageError, match="memory and swap"):
+        region.alias.fill()
     with pytest.raises((TouchFailed, TargetLost)):
-        region.alias.fill(deadline=60)
+        region.alias.sweep("write", order="ascending").result(60)
     lab.restart_target()
     small = lab.map(pages=1)
     small.alias.fill(7)

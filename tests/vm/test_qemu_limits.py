@@ -97,7 +97,7 @@ def test_a_guest_out_of_memory_says_so_and_goes_on():
         with pytest.raises(
             errors.TargetLost, match=r"by SIGKILL: out of memory, or killed by somebody.*restart_target"
         ):
-            region.alias.fill(deadline=60)
+            region.alias.sweep("write").result(60)
         assert lab.console.search("Out of memory: Killed process")
         lab.restart_target()
         lab.map(pages=4).alias.fill(3)

@@ -34,7 +34,7 @@ def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
     missing = free - usable()
     if missing > 0:
         before = count("nr_hugepages")
-        affordable = max(0, (_available_bytes() - _KEEP_BYTES) // page_size)
+        affordable = max(0, (_memory_info("MemAvailable") - _KEEP_BYTES) // page_size)
         if missing > affordable:
             return {"free": usable() + affordable, "total": before}
         value("nr_hugepages").write_text(str(before + missing))
@@ -45,9 +45,14 @@ def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
     return {"free": usable(), "total": count("nr_hugepages")}
 
 
-def _available_bytes() -> int:
+def _memory_info(name: str) -> int:
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
+    return int(fields[name].split()[0]) * 1024  # bytes
+
+
+def memory_bytes() -> int:
+    """Give how much memory and swap this machine has, in bytes."""
+    return _memory_info("MemTotal") + _memory_info("SwapTotal")
 
 
 def panic(how: str) -> None:
@@ -58,6 +63,7 @@ def panic(how: str) -> None:
 
 METHODS: dict[str, Any] = {
     "agent.clock": time.monotonic_ns,
+    "agent.memory_bytes": memory_bytes,
     "agent.reserve_hugepages": reserve_hugepages,
     "agent.swap_on": swap.swap_on,
     "agent.sysrq": panic,

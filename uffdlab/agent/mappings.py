@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 from dataclasses import dataclass, replace
@@ -34,6 +35,15 @@ class Mapping:
             native.unmap_memory(self.alias, self.length)
         if self.fd >= 0:
             os.close(self.fd)
+
+
+def _why(error: OSError) -> str:
+    if error.errno != errno.ENOMEM:
+        return str(error)
+    return (
+        f"{error}: this machine has not so much memory, and promises no more (vm.overcommit_memory); ask for fewer "
+        "pages, or for memory='shmem', which is counted page by page as they are touched"
+    )
 
 
 def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
@@ -97,7 +107,7 @@ class Mappings:
         try:
             mapping = make(MEMORY[memory], self._next_place, length, f"region-{number}")
         except OSError as error:
-            raise Refusal("map-failed", str(error), errno=error.errno) from error
+            raise Refusal("map-failed", _why(error), errno=error.errno) from error
         self._next_place = (mapping.start + length + 2 * _GIB - 1) // _GIB * _GIB
         self._next_number += 1
         self._by_number[number] = mapping

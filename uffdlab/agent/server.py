@@ -147,7 +147,7 @@ class Server:
     def _pass_on(self, number: int, method: str, params: list[Any]) -> None:
         """Send a request on to the target; its first parameter is the deadline in seconds."""
         if self._target is None:
-            raise Refusal("target-lost", f"{method}: there is no target process")
+            raise Refusal("target-lost", f"{method}: there is no target process; lab.restart_target() starts one")
         deadline, *rest = params
         self._next += 1
         until = time.monotonic() + (deadline or _DEFAULT_DEADLINE)
