@@ -173,14 +173,22 @@ module UffdlabQemu
       return unless @made && env[:destroy_on_error]
 
       provider = env[:machine].provider
-      said = provider.console.file? ? provider.console.read.scrub("?").lines.last(LINES).join.strip : ""
+      said = last_words(provider.console)
       env[:ui].error("The guest's console said last:\n#{said}") unless said.empty? || env[:interrupted]
       [Kill, Remove].each { |step| step.new(->(_env) {}, env).call(env) }
     end
 
     private
 
-    LINES = 15
+    LINES = 10
+    BEFORE = 5 # of them, what led to a panic; its call trace is longer than all of them
+    BYTES = 256 << 10 # a guest may write any number
+
+    def last_words(console)
+      lines = console.file? ? console.read(BYTES, [console.size - BYTES, 0].max).to_s.scrub("?").lines : []
+      panic = lines.index { |line| line.include?("Kernel panic - not syncing") }
+      (panic ? lines[[panic - BEFORE, 0].max, LINES] : lines.last(LINES)).join.strip
+    end
 
     def make(machine, provider)
       return false if machine.id && File.exist?(provider.disk)
@@ -280,8 +288,16 @@ module UffdlabQemu
   end
 
   class Remove < Step
+    # Vagrant stops its wait for ssh with threads that may be just looking at the machine, and then hold the lock of its entry
+    # in Vagrant's list for good.
+    def release(machine)
+      uuid = machine.index_uuid
+      machine.env.machine_index.release(Vagrant::MachineIndex::Entry.new(uuid, {})) if uuid
+    end
+
     def run(machine, provider, _ui)
       FileUtils.rm_f([provider.disk, provider.console, provider.messages])
+      release(machine)
       machine.id = nil
     end
   end
