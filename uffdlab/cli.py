@@ -12,13 +12,14 @@ import click
 from uffdlab import guest_commands, kernels, vagrant_commands, workbench
 from uffdlab.capabilities import FORMS as CAPABILITY_FORMS
 from uffdlab.errors import HostUnsupported, KernelError, MachineError, UffdlabError, UnknownKernel, UsageError
+from uffdlab.interruptible import InterruptibleGroup
 from uffdlab.reports import FORMS
 from uffdlab.scenarios import SCENARIOS
 
 NO_KERNEL = 125  # what `git bisect run` takes for "this revision cannot be tested"
 
 
-@click.group()
+@click.group(cls=InterruptibleGroup)
 @click.version_option(package_name="uffdlab")
 def main() -> None:
     """A lab bench for userfaultfd: choose a kernel, touch a page, see its page-table entry change."""

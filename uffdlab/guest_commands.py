@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 
@@ -18,7 +19,26 @@ _FAILED = 1  # the kernel died of it, or the lab cannot say
 _STATUS = {"no-program": 127, "not-executable": 126, "program-late": 124}
 
 
-@click.command("exec")
+class _Exec(click.Command):
+    """Tells who writes an option of the program without `--` before the program."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" in given:
+                raise
+            words = given if all(not word.startswith("-") for word in given[:2]) else ["KERNEL", "COMMAND…"]
+            right = (
+                f"{ctx.command_path} {shlex.join(words[:1])} -- {shlex.join(words[1:]) if words is given else words[1]}"
+            )
+            raise click.UsageError(
+                f"{error.format_message()} If it is one of the program's, put -- before the program: {right}", ctx
+            ) from None
+
+
+@click.command("exec", cls=_Exec)
 @click.argument("kernel")
 @click.argument("command", nargs=-1, required=True)
 @click.option(

@@ -17,6 +17,7 @@ from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
 from uffdlab.errors import UffdlabError
+from uffdlab.interruptible import InterruptibleCommand
 
 _CELL_DEADLINE = 600  # seconds; kernels are there before the notebook runs, but a machine may be slow to answer
 
@@ -60,7 +61,7 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
     tell(f"The notebook's {cells} code cells ran in {time.monotonic() - started:.0f} s.")
 
 
-@click.command()
+@click.command(cls=InterruptibleCommand)
 @click.argument("notebook", type=click.Path(dir_okay=False, exists=True, path_type=Path))
 @click.argument("page", type=click.Path(dir_okay=False, path_type=Path))
 def main(notebook: Path, page: Path) -> None:
