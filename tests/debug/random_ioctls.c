@@ -2,6 +2,9 @@
 /*
  * random_ioctls SECONDS SEED: every userfaultfd ioctl with random flags and ranges, from several threads at once, while
  * others touch the pages and one answers the faults.  What comes back does not matter: the kernel must stay well.
+ *
+ * A touch that takes over a second is withdrawn by a signal: some wait for an answer that nobody gives, and in 6.1 some
+ * fault for ever (docs/findings/hugetlb-register.md).
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -25,7 +28,7 @@
 #define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
 #endif
 
-enum { PAGES = 16, CALLERS = 2, TOUCHERS = 2, KINDS = 4 };
+enum { PAGES = 16, CALLERS = 2, TOUCHERS = 2, KINDS = 5 };
 
 static struct arena {
 	const char *name;
@@ -36,21 +39,24 @@ static struct arena {
 	char *alias;	/* the same file pages, not registered; or none */
 	int uffd;
 	char *source;	/* what UFFDIO_COPY takes */
-	unsigned long calls, done, faults, touches, signals;
+	unsigned long calls, done, faults, touches, signals, withdrawn;
 } arenas[KINDS] = {
 	{ "anon", 0, MAP_PRIVATE, 4096 },
 	{ "shmem", 1, MAP_SHARED, 4096 },
 	{ "shmem-private", 1, MAP_PRIVATE, 4096 },
 	{ "hugetlb", 1, MAP_SHARED, 2UL << 20 },
+	{ "hugetlb-private", 1, MAP_PRIVATE, 2UL << 20 },
 };
 
 static volatile int stop;
 static __thread sigjmp_buf trap;
+static __thread volatile sig_atomic_t touching;
 static __thread unsigned int state;
 
 struct job {
 	struct arena *arena;
 	unsigned int seed;
+	unsigned long touches, seen;	/* so far, and when main() looked last */
 };
 
 static unsigned int any(unsigned int below)
@@ -62,6 +68,12 @@ static unsigned int any(unsigned int below)
 static void trapped(int number)
 {
 	siglongjmp(trap, number);
+}
+
+static void withdrawn(int number)
+{
+	if (touching)
+		siglongjmp(trap, number);
 }
 
 /* One to four pages; once in a while a range that is none. */
@@ -164,15 +176,21 @@ static void *toucher(void *argument)
 		size_t offset = any(PAGES) * arena->page + any(arena->page);
 		volatile char *byte = (arena->alias && any(4) == 0 ? arena->alias : arena->start) + offset;
 
-		__atomic_add_fetch(&arena->touches, 1, __ATOMIC_RELAXED);
-		if (sigsetjmp(trap, 1)) {
-			__atomic_add_fetch(&arena->signals, 1, __ATOMIC_RELAXED);
+		int number = sigsetjmp(trap, 1);
+
+		if (number) {
+			touching = 0;
+			__atomic_add_fetch(number == SIGUSR1 ? &arena->withdrawn : &arena->signals, 1, __ATOMIC_RELAXED);
 			continue;
 		}
+		__atomic_add_fetch(&arena->touches, 1, __ATOMIC_RELAXED);
+		__atomic_add_fetch(&job->touches, 1, __ATOMIC_RELAXED);
+		touching = 1;
 		if (any(2))
 			*byte = 1;
 		else
 			(void)*byte;
+		touching = 0;
 	}
 	return NULL;
 }
@@ -235,11 +253,33 @@ static int set_up(struct arena *arena)
 	return ioctl(arena->uffd, UFFDIO_REGISTER, &reg);
 }
 
+static void end_a_late_touch(pthread_t toucher, struct job *job)
+{
+	unsigned long touches = __atomic_load_n(&job->touches, __ATOMIC_RELAXED);
+
+	if (touches == job->seen)
+		pthread_kill(toucher, SIGUSR1);
+	job->seen = touches;
+}
+
+static void join(pthread_t thread)
+{
+	struct timespec until;
+
+	for (;;) {
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		if (pthread_timedjoin_np(thread, NULL, &until) != ETIMEDOUT)
+			return;
+		pthread_kill(thread, SIGUSR1);
+	}
+}
+
 int main(int count, char **words)
 {
 	pthread_t threads[KINDS][CALLERS + TOUCHERS + 1];
 	struct job jobs[KINDS][CALLERS + TOUCHERS + 1];
-	struct sigaction action = { .sa_handler = trapped };
+	struct sigaction action = { .sa_handler = trapped }, withdraw = { .sa_handler = withdrawn };
 	unsigned int seconds, seed;
 	int kind, each, used = 0;
 
@@ -249,6 +289,7 @@ int main(int count, char **words)
 	seed = strtoul(words[2], NULL, 0);
 	sigaction(SIGBUS, &action, NULL);
 	sigaction(SIGSEGV, &action, NULL);
+	sigaction(SIGUSR1, &withdraw, NULL);
 	for (kind = 0; kind < KINDS; kind++) {
 		if (set_up(&arenas[kind])) {
 			printf("%s: left out, %s\n", arenas[kind].name, strerror(errno));
@@ -257,13 +298,18 @@ int main(int count, char **words)
 		}
 		used++;
 		for (each = 0; each < CALLERS + TOUCHERS + 1; each++) {
-			jobs[kind][each] = (struct job){ &arenas[kind], seed + 7919 * (16 * kind + each) };
+			jobs[kind][each] = (struct job){ &arenas[kind], seed + 7919 * (16 * kind + each), 0, 0 };
 			pthread_create(&threads[kind][each], NULL,
 				       each < CALLERS ? caller : each < CALLERS + TOUCHERS ? toucher : handler,
 				       &jobs[kind][each]);
 		}
 	}
-	sleep(seconds);
+	for (; seconds; seconds--) {
+		sleep(1);
+		for (kind = 0; kind < KINDS; kind++)
+			for (each = CALLERS; arenas[kind].uffd >= 0 && each < CALLERS + TOUCHERS; each++)
+				end_a_late_touch(threads[kind][each], &jobs[kind][each]);
+	}
 	stop = 1;
 	for (kind = 0; kind < KINDS; kind++)
 		if (arenas[kind].uffd >= 0)
@@ -274,9 +320,11 @@ int main(int count, char **words)
 		if (arena->uffd < 0)
 			continue;
 		for (each = 0; each < CALLERS + TOUCHERS + 1; each++)
-			pthread_join(threads[kind][each], NULL);
-		printf("%s: %lu calls, %lu did something, %lu faults, %lu touches, %lu of them ended by a signal\n",
-		       arena->name, arena->calls, arena->done, arena->faults, arena->touches, arena->signals);
+			join(threads[kind][each]);
+		printf("%s: %lu calls, %lu did something, %lu faults, %lu touches, %lu of them ended by a fatal signal, "
+		       "%lu withdrawn\n",
+		       arena->name, arena->calls, arena->done, arena->faults, arena->touches, arena->signals,
+		       arena->withdrawn);
 	}
 	return used ? 0 : 1;
 }

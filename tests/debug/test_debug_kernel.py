@@ -20,7 +20,7 @@ from uffdlab.selftest import ktap, plan, run
 KERNEL = "6.1-series+debug"
 SECONDS = float(os.environ.get("UFFDLAB_DEBUG_SECONDS", "600"))
 MODEL_SECONDS = SECONDS / 5
-KINDS = ["anon", "shmem", "shmem-private", "hugetlb"]
+KINDS = ["anon", "shmem", "shmem-private", "hugetlb", "hugetlb-private"]
 SEED = int(os.environ.get("UFFDLAB_DEBUG_SEED", str(time.time_ns() % 1_000_000)))
 
 # What KASAN, lockdep, the page-table checks and plain assertions say first.

@@ -146,6 +146,30 @@ def test_wp_fork(lab, region, events, features):
 
 
 @pytest.mark.parametrize("memory", ALL)
+def test_wp_when_a_range_is_registered_anew_without_it(lab, region):
+    """Newer kernels refuse; older ones leave the mark (docs/findings/hugetlb-register.md)."""
+    region.fill(1)
+    with lab.userfaultfd() as uffd:
+        uffd.register(region, "wp")
+        uffd.writeprotect(region)
+        if uffd.register(region, "missing", check=False).errno == errno.EBUSY:
+            return
+        uffd.unregister(region)
+        assert bits(region.snapshot("pagemap")) == [(True, True)] * PAGES
+        touch = region.write(1, 9)
+        if "hugetlb" in region.memory:  # it faults again and again
+            with pytest.raises(FaultUnresolved):
+                touch.outcome(1)
+            assert touch.withdraw()
+        else:
+            touch.result()
+        uffd.register(region, "wp")
+        uffd.unregister(region)
+        assert region.snapshot("pagemap").lacks(State.UFFD_WP).all()
+        region.write(1, 9).result()
+
+
+@pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("events", [False, True], ids=["wp-fork", "wp-fork-with-event"])
 def test_wp_fork_of_pages_that_are_not_mapped(lab, region, events, features):
     """The mark outlives swap-out and MADV_DONTNEED of a file's page, and comes to the child as ever."""
