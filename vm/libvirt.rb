@@ -129,6 +129,21 @@ module UffdlabLibvirt
     end
   end
 
+  # `vagrant halt --force` pulls the plug. The provider asks the guest to shut down even then, and fails when it does not.
+  class PullPlug
+    def initialize(app, _env)
+      @app = app
+    end
+
+    def call(env)
+      machine = env[:machine]
+      if env[:force_halt] && machine.provider_name == :libvirt && machine.state.id == :running
+        machine.provider.driver.connection.client.lookup_domain_by_uuid(machine.id).destroy
+      end
+      @app.call(env)
+    end
+  end
+
   class Plugin < Vagrant.plugin("2")
     name "uffdlab_libvirt"
     # In every action: a reload starts a machine too, and one that does not come up is destroyed.
@@ -140,5 +155,6 @@ module UffdlabLibvirt
         hook.before(actions::DestroyDomain, RemoveBootFiles)
       end
     end
+    action_hook(:uffdlab_pull_plug, :machine_action_halt) { |hook| hook.prepend(PullPlug) }
   end
 end

@@ -68,7 +68,8 @@ def test_an_owner_that_is_killed_while_it_comes_up(alone, wait_for):
 
 def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, wait_for):
     owner = coming_up(alone, UP, wait_for)
-    (vagrant,) = [int(each.split()[0]) for each in alone.processes() if "vagrant up" in each]
+    running = [each.split() for each in alone.processes()]
+    (vagrant,) = [int(pid) for pid, program, *words in running if program.endswith("ruby") and "up" in words]
     os.kill(vagrant, signal.SIGKILL)
     said, _ = owner.communicate(timeout=60)
     assert owner.returncode == 1

@@ -23,8 +23,12 @@ def lab_works():
         assert lab.release.endswith("-series-vagrant")
 
 
-def test_a_box_of_another_version(vm):
+@pytest.fixture(autouse=True)
+def _up(vm):
     lab_works()
+
+
+def test_a_box_of_another_version(vm):
     (notes,) = (vm.data / "machines" / "default").glob("*/box_meta")
     before = notes.read_text()
     notes.write_text(json.dumps({**json.loads(before), "version": "12.1"}))
@@ -90,33 +94,31 @@ def cable_pulled(vm):
 
 def test_a_cable_that_is_pulled(vm, wait_for):
     booted = vm.boot_id()
-    lab = Lab(KERNEL, machine="vagrant")
-    agent = lab._machine.hello["pid"]
-    with cable_pulled(vm):
-        with pytest.raises(errors.MachineTimeout, match="hangs, or this host is too busy"):
-            lab.call("agent.ping", deadline=2)
-        with pytest.raises(errors.MachineLost, match="not responding"):
-            lab.call("agent.ping", deadline=180)
-    lab.close()
+    with Lab(KERNEL, machine="vagrant") as lab:
+        agent = lab.machine.hello["pid"]
+        with cable_pulled(vm):
+            with pytest.raises(errors.MachineTimeout, match="hangs, or this host is too busy"):
+                lab.call("agent.ping", deadline=2)
+            with pytest.raises(errors.MachineLost, match="not responding"):
+                lab.call("agent.ping", deadline=180)
     wait_for(lambda: vm.guest(f"test -d /proc/{agent}")[0] == 1)  # it has noticed as well
     lab_works()
     assert vm.boot_id() == booted
 
 
 def test_a_vm_that_is_killed_under_the_lab(vm, wait_for):
-    lab = Lab(KERNEL, machine="vagrant")
-    region = lab.map(pages=4)
-    (qemu,) = vm.qemu()
-    os.kill(qemu, signal.SIGKILL)
-    with pytest.raises(errors.MachineError):
-        lab.call("agent.ping", deadline=120)
-    wait_for(lambda: vm.processes() == [])
-    assert vm.state() in {"poweroff", "shutoff"}
-    lab.reset()
-    with pytest.raises(errors.UffdlabError):
-        region.snapshot()
-    assert lab.map(pages=4).snapshot() is not None
-    lab.close()
+    with Lab(KERNEL, machine="vagrant") as lab:
+        region = lab.map(pages=4)
+        (qemu,) = vm.qemu()
+        os.kill(qemu, signal.SIGKILL)
+        with pytest.raises(errors.MachineError):
+            lab.call("agent.ping", deadline=120)
+        wait_for(lambda: vm.processes() == [])
+        assert vm.state() in {"poweroff", "shutoff"}
+        lab.reset()
+        with pytest.raises(errors.UffdlabError):
+            region.snapshot()
+        assert lab.map(pages=4).snapshot() is not None
 
 
 def test_a_vm_that_is_halted_under_the_lab(vm):

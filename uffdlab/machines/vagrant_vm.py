@@ -151,7 +151,7 @@ class VagrantVm:
             up = seen is not None and booted.get("boot_id") == seen.boot_id and wanted.same_boot(booted)
             if not up or wanted.agent_key not in (seen.agents if seen else ()):
                 with self._nobody(f"to run {wanted.kernel_name}") if not up else contextlib.nullcontext():
-                    self._change(wanted, boot=not up, tell=tell)
+                    self._change(wanted, boot=not up, answers=seen is not None, tell=tell)
             return self._use()
 
     def halt(self) -> None:
@@ -202,7 +202,7 @@ class VagrantVm:
 
     # --- bringing it up
 
-    def _change(self, wanted: Wanted, *, boot: bool, tell: Callable[[str], object]) -> None:
+    def _change(self, wanted: Wanted, *, boot: bool, answers: bool, tell: Callable[[str], object]) -> None:
         self._make_box(tell)
         state = self.state()
         if state == "not_created":
@@ -213,10 +213,13 @@ class VagrantVm:
         if not boot and state == "running":
             tell("vagrant provision")
             self._vagrant("provision", tell=tell)
-        elif state == "running":
+        elif state == "running" and answers:
             tell("vagrant reload")
             self._vagrant("reload", "--provision", tell=tell)
         else:
+            if state == "running":  # libvirt's provider would ask it in vain to shut down, and fail
+                tell("vagrant halt")
+                self._vagrant("halt", "--force", tell=tell)
             tell("vagrant up")
             self._vagrant("up", "--provision", tell=tell)
         config = self._vagrant("ssh-config", deadline=_ASK)
