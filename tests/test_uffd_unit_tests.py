@@ -51,6 +51,7 @@ def test_every_behaviour_test_is_in_the_table_or_is_our_own(tests):
     own = {name for name in tests if name not in {here for _, _, here, _ in rows()}}
     assert own == {
         "test_faults_of_every_kind_of_access",
+        "test_wp_when_a_range_is_registered_anew_without_it",
         "test_an_unprotected_page_is_touched_freely",
         "test_a_copy_that_came_half_way_is_resumed",
         "test_resuming_waits_until_the_mappings_are_as_they_were",

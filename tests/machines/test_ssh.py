@@ -280,7 +280,9 @@ def test_no_userfaultfd_there(server, tmp_path):
     server.python_is(f"{server.python} {tmp_path}/without.py")
     with start(server) as machine, Lab(machine=machine) as lab:
         lab.map(pages=1).alias.fill()
-        with pytest.raises(errors.AgentError, match=r"no way to open a userfaultfd worked.*Function not implemented"):
+        with pytest.raises(
+            errors.AgentError, match=r"(?s)no way to open a userfaultfd worked.*Function not implemented"
+        ):
             lab.userfaultfd()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
@@ -37,6 +38,7 @@ class VagrantMachine(StreamMachine):
     """An agent in the VM.  Closing it ends the agent; the VM stays."""
 
     def __init__(self, vm: VagrantVm, key: str, in_use: int) -> None:
+        self._in_use = in_use
         self._done = weakref.finalize(self, os.close, in_use)
         self._vm = vm
         # As root, for the PTE reader and for huge pages.  Nothing but the agent writes to the stream.
@@ -47,6 +49,8 @@ class VagrantMachine(StreamMachine):
     def close(self) -> None:
         """End the agent and let go of the VM, which another lab may then have with another kernel."""
         super().close()
+        if self._done.alive:
+            fcntl.flock(self._in_use, fcntl.LOCK_UN)  # a child that was just forked has the descriptor too
         self._done()
 
     def _crash(self) -> errors.UffdlabError | None:
