@@ -45,7 +45,7 @@ def once(kernel):
 def memory_mib():
     gc.collect()
     rows = dict(line.split(":", 1) for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:])
-    return {name: int(rows[name].split()[0]) / 1024 for name in ("Rss", "Pss")}
+    return {name: int(rows[name].split()[0]) / 1024 for name in ("Pss", "Anonymous")}
 
 
 def named():
@@ -79,6 +79,7 @@ def test_a_thousand_labs_leave_nothing(monkeypatch, tmp_path):
     print(f"files: {len(files)} before, {len(named()[0])} after")  # noqa: T201
     assert after == before
     assert named() == (files, sockets)
-    assert all(now[what] - mib < GROWTH for what, mib in memory.items())
+    # What is its own; how much of a library is in memory, and shared with whom, is the machine's doing.
+    assert now["Anonymous"] - memory["Anonymous"] < GROWTH
     # By the clock others on this machine count too.
     assert median(last, "cpu") < 1.2 * median(first, "cpu")
