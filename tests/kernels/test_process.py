@@ -12,7 +12,7 @@ import pytest
 
 from uffdlab.kernels.process import Child, ChildTimeout, run
 
-from ..processes import alive, gone_within  # noqa: TID252 - tests are no package that is installed
+from ..processes import alive, gone_within, wait_until  # noqa: TID252 - tests are no package that is installed
 
 
 def test_status_lines_and_tail():
@@ -78,4 +78,60 @@ def test_sigkill_of_the_parent_ends_the_child():
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait(20)
     parent.stdout.close()
+    assert gone_within(20, pid)
+
+
+TOLD = """
+import signal, sys, time
+from pathlib import Path
+told = Path(sys.argv[1])
+def on_signal(number, _frame):
+    with told.open("a") as file:
+        file.write(f"{number}\\n")
+    print("x" * 200_000, flush=True)  # more than a pipe holds
+    with told.open("a") as file:
+        file.write("put away\\n")
+signal.signal(signal.SIGINT, on_signal)
+print("up", flush=True)
+until = time.monotonic() + 60
+while "put away" not in (told.read_text() if told.exists() else "") and time.monotonic() < until:
+    time.sleep(0.01)
+time.sleep(0.5)  # for a second signal
+"""
+OWNER = """
+import signal, sys, threading, time
+from uffdlab.kernels.process import Child
+for _ in range(5):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+with Child([sys.executable, "-c", *sys.argv[1:]], farewell=signal.SIGINT, grace=20, minded=True) as child:
+    child.wait(60, on_line=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_minded_child_is_told_once_of_its_owners_end_and_can_speak_to_its_own(tmp_path, number):
+    told = tmp_path / "told"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, TOLD, told], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert owner.stdout.readline() == "up\n"
+    owner.send_signal(number)
+    owner.wait(30)
+    owner.stdout.close()
+    assert wait_until(lambda: "put away" in (told.read_text() if told.exists() else ""), 20)
+    time.sleep(0.6)
+    assert told.read_text().split("\n") == [str(int(signal.SIGINT)), "put away", ""]
+
+
+def test_a_minded_child_that_stays_after_its_owners_end_is_killed():
+    code = (
+        "from uffdlab.kernels.process import Child\n"
+        "stays = ['sh', '-c', 'trap : TERM; echo $$; while :; do sleep 0.1; done']\n"
+        "with Child(stays, grace=0.5, minded=True) as child:\n"
+        "    child.wait(60, on_line=lambda line: print(line, flush=True))\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(owner.stdout.readline())
+    owner.kill()
+    owner.communicate()
     assert gone_within(20, pid)

@@ -23,16 +23,32 @@ def coming_up(vm, command, wait_for):
     return owner
 
 
+def path_without(name, folder):
+    """A PATH with the system's programs but for those whose names begin so."""
+    folder.mkdir()
+    for place in ("/usr/sbin", "/usr/bin"):
+        for program in Path(place).iterdir():
+            if not program.name.startswith(name) and not (folder / program.name).exists():
+                (folder / program.name).symlink_to(program)
+    return str(folder)
+
+
+def test_without_vagrant(tmp_path, monkeypatch):
+    monkeypatch.setenv("VAGRANT_DOTFILE_PATH", str(tmp_path / "vagrant"))
+    monkeypatch.setenv("PATH", path_without("vagrant", tmp_path / "bin"))
+    expected = "vagrant is not in PATH; install it: `make vagrant`, or vm/install-packages vagrant"
+    with pytest.raises(errors.HostUnsupported, match=f"^{expected}$"):
+        Lab("6.1-series", machine="vagrant")
+    for command in ("up", "status", "halt", "destroy"):
+        done = subprocess.run([*UP[:-1], command], capture_output=True, text=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{expected}\n")
+    assert not (tmp_path / "vagrant").exists()
+
+
 @pytest.mark.parametrize("alone", ["uffdlab_qemu"], indirect=True)
 def test_without_any_provider(alone, tmp_path, monkeypatch):
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for folder in ("/usr/sbin", "/usr/bin"):
-        for program in Path(folder).iterdir():
-            if not program.name.startswith("qemu") and not (programs / program.name).exists():
-                (programs / program.name).symlink_to(program)
     wanted = want("6.1-series")[1]
-    monkeypatch.setenv("PATH", str(programs))
+    monkeypatch.setenv("PATH", path_without("qemu", tmp_path / "bin"))
     with pytest.raises(errors.MachineError, match="qemu-system-x86_64 and qemu-img not in PATH"):
         alone.bring_up(wanted)
     assert alone.processes() == []
@@ -50,9 +66,9 @@ def test_ctrl_c_while_it_comes_up(alone, wait_for):
     owner = coming_up(alone, UP, wait_for)
     os.killpg(owner.pid, signal.SIGINT)
     said, _ = owner.communicate(timeout=300)
-    assert owner.returncode == 1
+    assert owner.returncode == 130, said
     assert "interrupted: putting away what has been begun" in said
-    assert said.endswith("Aborted!\n")
+    assert said.endswith("up: stopped\n")
     assert alone.processes() == []
     assert alone.state() == "not_created"
 
@@ -61,7 +77,7 @@ def test_an_owner_that_is_killed_while_it_comes_up(alone, wait_for):
     owner = coming_up(alone, UP, wait_for)
     owner.kill()
     owner.communicate()
-    # Vagrant hears of it from the kernel, and puts away what it has begun.
+    # Vagrant hears of it from its minder, and puts away what it has begun.
     wait_for(lambda: alone.processes() == [], 300)
     assert alone.state() == "not_created"
 

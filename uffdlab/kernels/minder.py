@@ -1,12 +1,13 @@
-"""The minder: a small program between a build and its make, so that make ends in good order when the build is killed.
+"""The minder: a small program between this one and a command that has something to put away, such as make or vagrant.
 
-``minder.py OWNER OUTPUT GRACE MARKER COMMAND…`` runs the command as its child and ends as it ended.  It leads the
-process group of both.  When the process OWNER is killed, and the kernel sends the minder SIGTERM for that, all of the
-group get it, so that make deletes its half-made targets; after GRACE seconds they are killed.  The descriptor OUTPUT is
-the read end of their output, read from here when nobody else does any more: else make would die of SIGPIPE at its
-first word.
+``minder.py OWNER OUTPUT GRACE FAREWELL MARKER COMMAND…`` runs the command as its child and ends as it ended.  It leads
+the process group of both.  When the process OWNER has ended, however it did, all of the group get the signal FAREWELL
+once, unless the owner has sent it already: vagrant takes a second one as the last and puts nothing away.  (The kernel's
+parent-death signal does not serve: it comes once for each thread of the owner.)  After GRACE seconds they are killed.
+The descriptor OUTPUT is the read end of their output, read from here when nobody else does any more: else make would
+die of SIGPIPE at its first word.
 
-When the command has ended, and was not killed outright, the file MARKER is removed.
+When the command has ended, and was not killed outright, the file MARKER is removed, if it has a name.
 
 It runs as ``python -ISB minder.py`` and imports nothing of uffdlab.
 """
@@ -18,65 +19,81 @@ import os
 import select
 import signal
 import sys
-
-_LOOK = 0.1  # s between two looks whether the command has ended
+import time
 
 
 class _Minder:
-    def __init__(self, owner: int, output: int, grace: float, child: int) -> None:
+    def __init__(self, owner: int, output: int, grace: float, farewell: int) -> None:
         self._owner = owner
         self._output = output
         self._grace = grace
-        self._child = child
+        self._farewell = farewell
         self._told = False
-        self._status = 0
 
-    def on_sigterm(self, _number: int, _frame: object) -> None:
-        # The owner signals the whole group itself; only once in any case, for make takes a second one as the last.
-        told, self._told = self._told, True
-        if told or os.getppid() == self._owner:
-            return
-        signal.setitimer(signal.ITIMER_REAL, self._grace)
-        os.killpg(0, signal.SIGTERM)
-        while not self._ended():
-            if select.select([self._output], [], [], _LOOK)[0]:
-                os.read(self._output, 1 << 16)
+    def on_farewell(self, _number: int, _frame: object) -> None:
+        # The owner, as long as it lives, signals the whole group.
+        self._told = True
 
-    def _ended(self) -> bool:
-        pid, self._status = os.waitpid(self._child, os.WNOHANG)
-        return bool(pid)
-
-    def wait(self) -> int:
+    def mind(self, child: int) -> int:
         # The command's wait status.
+        poll = select.poll()
+        ended = os.pidfd_open(child)
+        poll.register(ended, select.POLLIN)
+        if self._owner_first(poll, ended):
+            poll.register(self._output, select.POLLIN)
+            until = time.monotonic() + self._grace
+            while (rest := until - time.monotonic()) > 0:
+                ready = dict(poll.poll(rest * 1000))
+                if ended in ready:
+                    break
+                if self._output in ready:
+                    os.read(self._output, 1 << 16)
+            else:
+                os.killpg(0, signal.SIGKILL)
+        return os.waitpid(child, 0)[1]
+
+    def _owner_first(self, poll: select.poll, ended: int) -> bool:
+        # Wait for the first of the two to end, and tell the command if it is the owner.
         try:
-            return os.waitpid(self._child, 0)[1]
-        except ChildProcessError:  # the lines above have it
-            return self._status
+            owner = os.pidfd_open(self._owner)
+        except ProcessLookupError:
+            owner = -1
+        if owner >= 0 and os.getppid() == self._owner:  # else it ended before, and the pidfd may be another's
+            poll.register(owner, select.POLLIN)
+            if ended in dict(poll.poll()):
+                return False
+            poll.unregister(owner)
+        if not self._told:
+            os.killpg(0, self._farewell)
+        return True
+
+
+def _command(argv: list[str], output: int, farewell: int) -> None:
+    # In the child: become the command.
+    for number in (farewell, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [farewell])
+    os.close(output)
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606 - that is what a minder does
+    except OSError as error:
+        os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        os._exit(127)
 
 
 def main() -> None:
     """Run, wait, end likewise."""
-    owner, output, grace, marker = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), sys.argv[4]
-    command = sys.argv[5:]
-    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    owner, output, grace, farewell = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    marker, command = sys.argv[5], sys.argv[6:]
+    minder = _Minder(owner, output, grace, farewell)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [farewell])
+    signal.signal(farewell, minder.on_farewell)
     child = os.fork()
     if child == 0:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        os.close(output)
-        try:
-            os.execvp(command[0], command)  # noqa: S606 - that is what a minder does
-        except OSError as error:
-            os.write(2, f"{command[0]}: {error.strerror}\n".encode())
-            os._exit(127)
-    minder = _Minder(owner, output, grace, child)
-    signal.signal(signal.SIGTERM, minder.on_sigterm)
-    signal.signal(signal.SIGALRM, lambda *_: os.killpg(0, signal.SIGKILL))
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
-    if os.getppid() != owner:  # killed before the lines above
-        minder.on_sigterm(signal.SIGTERM, None)
-    code = os.waitstatus_to_exitcode(minder.wait())
-    if code != -signal.SIGKILL:
+        _command(command, output, farewell)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [farewell])
+    code = os.waitstatus_to_exitcode(minder.mind(child))
+    if code != -signal.SIGKILL and marker:
         with contextlib.suppress(OSError):
             os.unlink(marker)  # noqa: PTH108 - pathlib takes longer to import than all else here
     if code < 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import selectors
 import shutil
 import signal
@@ -31,10 +32,12 @@ class Child:
     """A command in its own process group, its output read line by line.
 
     Ctrl-C reaches only this process, which then ends the group with SIGTERM, so that make can delete its half-made
-    targets. When this process is killed outright, the kernel sends the child SIGTERM (PR_SET_PDEATHSIG).
+    targets. When this process is killed outright, the kernel sends the child SIGTERM (PR_SET_PDEATHSIG), perhaps more
+    than once.
 
-    With a `marker` a minder (minder.py) stands between: it passes that SIGTERM on to the whole group, and removes the
-    file `marker` when the command has ended and could clean up.
+    One that is `minded` has a minder (minder.py) above it, which then sends the whole group `farewell` once, reads on
+    what it says, kills what is left after `grace`, and removes the file `marker` when the command has ended and could
+    clean up.
 
     Parameters
     ----------
@@ -52,8 +55,10 @@ class Child:
         In place of SIGTERM.
     grace : float
         Seconds that the child then has to clean up before it is killed.
+    minded : bool
+        Whether it has something to put away, also when this process is killed outright.
     marker : Path, optional
-        A file that stays if the command was killed outright.
+        A file that stays if the command, which is minded then, was killed outright.
 
     Attributes
     ----------
@@ -72,17 +77,19 @@ class Child:
         inherit: Sequence[int] = (),
         farewell: signal.Signals = signal.SIGTERM,
         grace: float = _GRACE,
+        minded: bool = False,
         marker: Path | None = None,
     ) -> None:
         words = [str(word) for word in command]
         reading, writing = os.pipe()
         inherit = tuple(inherit)
-        if marker is not None:
+        if minded or marker is not None:
             minder = [sys.executable, "-ISB", str(Path(__file__).with_name("minder.py"))]
-            words = [*minder, str(os.getpid()), str(reading), str(grace), str(marker), *words]
+            facts = (os.getpid(), reading, grace, int(farewell), marker or "")
+            words = [*minder, *map(str, facts), *words]
             inherit += (reading,)
-        guard = shutil.which("setpriv")  # util-linux; a preexec_fn would not be safe in a process with threads
-        if guard:
+        # util-linux's; a preexec_fn would not be safe in a process with threads
+        elif guard := shutil.which("setpriv"):
             words = [guard, "--pdeathsig", farewell.name.removeprefix("SIG"), "--", *words]
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._log = log
@@ -156,14 +163,27 @@ class Child:
     def end(self) -> None:
         """End the process group if it still runs, within the grace period and a little."""
         process = self._process
-        if process.poll() is None:
-            self._signal(self._farewell)
-            try:
-                process.wait(self._grace)
-            except subprocess.TimeoutExpired:
+        try:
+            if process.poll() is None:
+                self._signal(self._farewell)
+                self._hear_out(time.monotonic() + self._grace)
+        finally:
+            if process.poll() is None:
                 self._signal(signal.SIGKILL)
                 process.wait()
-        self._output.close()
+            self._output.close()
+
+    def _hear_out(self, until: float) -> None:
+        # Nobody can put anything away who waits for a full pipe.
+        process = self._process
+        while process.poll() is None and time.monotonic() < until:
+            if not select.select([self._output], [], [], _TICK)[0]:
+                continue
+            chunk = os.read(self._output.fileno(), 1 << 16)
+            self._take(chunk, None)
+            if not chunk:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, until - time.monotonic()))
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -325,7 +325,7 @@ class VagrantVm:
         with (
             (self.data / "vagrant.log").open("wb") as log,
             # As Ctrl-C in a terminal: Vagrant then removes a VM that it has not brought up yet.
-            Child(command, env=environment, log=log, farewell=signal.SIGINT, grace=_PUT_AWAY) as child,
+            Child(command, env=environment, log=log, farewell=signal.SIGINT, grace=_PUT_AWAY, minded=True) as child,
         ):
             try:
                 return child.wait(deadline, on_line=line), "\n".join(said)
