@@ -45,12 +45,11 @@ def test_exception_in_a_callback_ends_the_child():
 
 
 @pytest.mark.parametrize(("does", "stays"), [("trap '' TERM", True), ("trap 'exit 1' TERM", False), ("true", False)])
-def test_the_marker_stays_if_the_child_had_to_be_killed(monkeypatch, tmp_path, does, stays):
-    monkeypatch.setattr("uffdlab.kernels.process._GRACE", 0.5)
+def test_the_marker_stays_if_the_child_had_to_be_killed(tmp_path, does, stays):
     marker = tmp_path / "marker"
     marker.touch()
     with (
-        Child(["sh", "-c", f"{does}; echo up; while :; do sleep 0.1; done"], marker=marker) as child,
+        Child(["sh", "-c", f"{does}; echo up; while :; do sleep 0.1; done"], grace=0.5, marker=marker) as child,
         pytest.raises(ChildTimeout),
     ):
         child.wait(1.5)

@@ -68,7 +68,7 @@ def test_ctrl_c_while_it_comes_up(alone, wait_for):
     said, _ = owner.communicate(timeout=300)
     assert owner.returncode == 130, said
     assert "interrupted: putting away what has been begun" in said
-    assert said.endswith("up: stopped\n")
+    assert said.endswith("uffdlab: stopped\n")
     assert alone.processes() == []
     assert alone.state() == "not_created"
 
