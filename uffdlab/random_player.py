@@ -38,6 +38,8 @@ class Disagreement(UffdlabError):
 
     Attributes
     ----------
+    said : str
+        What was expected, and what was there.
     rules : Rules
         Of which memory, and how the userfaultfd was opened.
     trail : tuple of Op
@@ -47,6 +49,7 @@ class Disagreement(UffdlabError):
     def __init__(self, message: str, rules: Rules, trail: Sequence[Op]) -> None:
         steps = "\n".join(f"  {op}," for op in trail)
         super().__init__(f"{message}, after\n{steps}\nwith {rules}")
+        self.said = message
         self.rules = rules
         self.trail = tuple(trail)
 

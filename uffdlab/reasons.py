@@ -115,7 +115,10 @@ def _special(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None
             "UFFDIO_CONTINUE maps that one, UFFDIO_WRITEPROTECT changes one that is mapped"
         )
     if error == errno.EFAULT and ioctl.name == "UFFDIO_CONTINUE":
-        return "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY"
+        return (
+            "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY "
+            "(one that was only read and never written can be taken back at any time)"
+        )
     if error == errno.ENOENT and ioctl.name == "UFFDIO_MOVE" and registered is not None:
         return "a page of the source is not there (allow_src_holes=True passes over it), or a range spans mappings"
     if error == errno.ENOENT and ioctl.name in _FILLS:

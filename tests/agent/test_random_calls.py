@@ -4,7 +4,7 @@ import pytest
 
 from uffdlab.page_model import MISSING, WP, Model
 from uffdlab.page_rules import Op, Rules
-from uffdlab.random_calls import Disagreement, play, play_randomly, rules_of, shrink
+from uffdlab.random_calls import Disagreement, is_known, play, play_randomly, rules_of, shrink
 from uffdlab.random_ops import random_ops
 
 ANON, SHMEM = Rules("anon", leave_out=frozenset({"rwprotect"})), Rules("shmem", leave_out=frozenset({"rwprotect"}))
@@ -68,3 +68,47 @@ def test_a_disagreement_is_made_small(host_lab, monkeypatch):
     assert len(small.trail) <= len(caught.value.trail)
     assert [op.call for op in small.trail][-1] == "protect"
     assert len(small.trail) <= 4
+
+
+def once(times=1):
+    """Give an answer of the model that is wrong so many times."""
+    left = [times]
+
+    def answer(*_):
+        left[0] -= 1
+        return "EEXIST" if left[0] >= 0 else "ok"
+
+    return answer
+
+
+def test_what_does_not_come_again_is_unknown_where_others_use_the_kernel(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_wake", once())
+    with pytest.raises(Disagreement) as caught:
+        play(host_lab, ANON, [Op("write", 0, 1), Op("wake", 0)])
+    assert not is_known(host_lab, caught.value)
+
+
+def test_what_comes_again_is_the_doing_of_the_calls(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_wake", once(3))
+    with pytest.raises(Disagreement) as caught:
+        play(host_lab, ANON, [Op("write", 0, 1), Op("wake", 0)])
+    assert is_known(host_lab, caught.value)
+
+
+def test_in_a_guest_of_its_own_all_is_the_doing_of_the_calls(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_wake", once())
+    with pytest.raises(Disagreement) as caught:
+        play(host_lab, ANON, [Op("wake", 0)])
+    monkeypatch.setattr(host_lab.machine, "name", "qemu")
+    assert is_known(host_lab, caught.value)
+
+
+def test_random_play_counts_what_is_unknown_and_goes_on(host_lab, monkeypatch, capsys):
+    monkeypatch.setattr(Model, "_wake", once())
+    count = play_randomly(host_lab, 2, seed=1, memories=("anon",))
+    assert count.unknown == 1
+    assert count.regions > 1
+    assert "came once and not again: Op(call='wake'" in capsys.readouterr().err
+    monkeypatch.setattr(Model, "_wake", lambda *_: "EEXIST")
+    with pytest.raises(Disagreement):
+        play_randomly(host_lab, 2, seed=1, memories=("anon",))

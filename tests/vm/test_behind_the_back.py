@@ -1,0 +1,51 @@
+"""What the kernel may do to pages between two calls, here made to happen: docs/findings/behind-the-back.md."""
+
+import errno
+
+import pytest
+
+from uffdlab.errors import IoctlError
+from uffdlab.pte import State
+
+from .where import LINES, LOCAL, on_each
+
+pytestmark = [pytest.mark.vm, pytest.mark.long]
+
+lab = on_each(*LINES, LOCAL)
+
+PAGES = 512  # a huge page
+
+
+@pytest.mark.parametrize("memory", ["shmem", "tmpfs", "anon-shared"])
+def test_pages_that_were_only_read_can_be_taken_back_and_written_ones_stay(lab, memory):
+    # All but those that are new: up to 31 for each processor are not on the kernel's lists yet.
+    read, written = (lab.map(pages=PAGES, memory=memory) for _ in range(2))
+    with lab.userfaultfd() as uffd:
+        uffd.register(read, "minor")
+        uffd.register(written, "minor")
+        assert read.alias.sweep("read").result() == 0
+        written.alias.fill(1)
+        for region in (read, written):
+            region.alias.madvise("pageout")
+        ends = [uffd.continue_(read[page], check=False) for page in range(PAGES)]
+        assert {end.errno for end in ends} <= {0, errno.EFAULT}
+        assert sum(end.errno == errno.EFAULT for end in ends) > PAGES // 2
+        with pytest.raises(IoctlError, match=r"EFAULT: .* only read .* taken back"):
+            uffd.continue_(read[[end.errno for end in ends].index(errno.EFAULT)])
+        assert uffd.continue_(written).ok
+        assert written.sweep("read").result() == sum(range(1, PAGES + 1))
+    read.unmap()
+    written.unmap()
+
+
+def test_small_pages_that_are_put_together_are_mapped_no_more(lab):
+    region = lab.map(pages=PAGES, memory="shmem-thp")
+    region.alias.fill()
+    region.alias[5].madvise("remove")  # the huge page is split
+    region.alias.fill(1)
+    region.sweep("read").result()
+    assert region.snapshot("pagemap").has(State.PRESENT).all()
+    region.alias.madvise("collapse")
+    assert not region.snapshot("pagemap").has(State.PRESENT).any()
+    assert region.sweep("read").result() == sum(range(1, PAGES + 1))
+    region.unmap()
