@@ -51,7 +51,7 @@ def test_without_any_provider(alone, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", path_without("qemu", tmp_path / "bin"))
     with pytest.raises(errors.MachineError, match="qemu-system-x86_64 and qemu-img not in PATH"):
         alone.bring_up(wanted)
-    assert alone.processes() == []
+    assert alone.left() == []
 
 
 @pytest.mark.parametrize("alone", ["libvirt"], indirect=True)
@@ -59,7 +59,7 @@ def test_a_libvirt_that_is_not_there(alone, monkeypatch):
     monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "qemu+unix:///system?socket=/run/uffdlab-no-such-socket")
     with pytest.raises(errors.MachineError, match=r"(?s)vagrant \S+ .*ended with status.*No such file or directory"):
         Lab("6.1-series", machine="vagrant")
-    assert alone.processes() == []
+    assert alone.left() == []
 
 
 def test_ctrl_c_while_it_comes_up(alone, wait_for):
@@ -69,7 +69,7 @@ def test_ctrl_c_while_it_comes_up(alone, wait_for):
     assert owner.returncode == 130, said
     assert "interrupted: putting away what has been begun" in said
     assert said.endswith("uffdlab: stopped\n")
-    assert alone.processes() == []
+    assert alone.left() == []
     assert alone.state() == "not_created"
 
 
@@ -78,7 +78,7 @@ def test_an_owner_that_is_killed_while_it_comes_up(alone, wait_for):
     owner.kill()
     owner.communicate()
     # Vagrant hears of it from its minder, and puts away what it has begun.
-    wait_for(lambda: alone.processes() == [], 300)
+    wait_for(lambda: alone.left() == [], 300)
     assert alone.state() == "not_created"
 
 
@@ -94,7 +94,7 @@ def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, wait_for):
     with Lab("6.1-series", machine="vagrant") as lab:
         assert lab.release.endswith("-series-vagrant")
     alone.destroy()
-    assert alone.processes() == []
+    assert alone.left() == []
 
 
 def test_two_at_once_bring_up_one(alone):
@@ -111,5 +111,5 @@ def test_a_kernel_that_does_not_find_the_disk(alone):
     image = kernels.get("6.1-series").image  # for guests without disks
     with pytest.raises(errors.MachineError, match=r"(?s)vagrant up.*Kernel panic - not syncing"):
         Lab(image, machine="vagrant")
-    assert alone.processes() == []
+    assert alone.left() == []
     assert alone.state() == "not_created"
