@@ -1,5 +1,6 @@
 """What tests ask about processes: whether they live, and what this one holds."""
 
+import contextlib
 import threading
 import time
 from pathlib import Path
@@ -25,9 +26,11 @@ def gone_within(seconds, *pids):
 
 
 def children(pid="self"):
-    return [
-        int(word) for task in Path(f"/proc/{pid}/task").iterdir() for word in (task / "children").read_text().split()
-    ]
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 class Held(NamedTuple):

@@ -65,6 +65,15 @@ def in_thread(function, *args):
     return future
 
 
+def test_one_that_is_gone_before_it_is_greeted_says_so_when_asked(agent):
+    agent.stream.close()
+    with pytest.raises(errors.MachineLost):
+        agent.client.hello(5)
+    agent.client.greeted()
+    with pytest.raises(errors.MachineLost):
+        agent.client.call("agent.ping", (), 1)
+
+
 def test_hello(agent):
     assert agent.hello() == {"release": "6.1"}
 

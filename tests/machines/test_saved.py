@@ -1,10 +1,12 @@
 """What was saved is what comes back; what does not fit is thrown away."""
 
 import contextlib
+import errno
 import os
+import resource
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from uffdlab.machines import saved, store
@@ -81,6 +83,7 @@ def test_a_cut_file_is_thrown_away(cut):
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 200), st.integers(0, 255))
+@example(116, ord("E"))  # of a number that makes an infinite one
 def test_a_garbled_header_is_thrown_away_or_fits(at, byte):
     save({8192: b"x" * 9000})
     path = store.folder("machines") / ("a" * 40 + ".state")
@@ -115,6 +118,48 @@ def test_a_file_that_shrinks_under_us():
         load(state)
     state.path.unlink()
     with pytest.raises(saved.Unusable):
+        load(state)
+
+
+@contextlib.contextmanager
+def no_descriptors_left():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as taken:
+        for _ in range(3):  # whatever is free below the limit
+            last = os.open(os.devnull, os.O_RDONLY)
+            taken.callback(os.close, last)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, before[1]))
+        try:
+            while True:
+                taken.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_state_stays_when_it_cannot_be_opened_for_want_of_descriptors():
+    save({8192: b"x" * 9000})
+    state = saved.find("a" * 40)
+    ram, devices = memory({}), os.memfd_create("test")
+    with no_descriptors_left():
+        for attempt in (lambda: saved.find("a" * 40), lambda: state.load(ram, devices)):
+            with pytest.raises(OSError, match="Too many open files"):
+                attempt()
+    os.close(ram)
+    os.close(devices)
+    assert saved.find("a" * 40) == state
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOMEM, OSError), (errno.EIO, saved.Unusable)])
+def test_what_is_missing_is_told_from_what_is_wrong(monkeypatch, number, error):
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
+
+    save({8192: b"x" * 9000})
+    state = saved.find("a" * 40)
+    monkeypatch.setattr(os, "preadv", fails)
+    with pytest.raises(error, match=os.strerror(number)):
         load(state)
 
 

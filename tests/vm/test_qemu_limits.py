@@ -12,7 +12,7 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.lab import Lab
-from uffdlab.machines import qemu
+from uffdlab.machines import qemu, store
 
 from ..processes import held, nothing_left  # noqa: TID252 - tests are no package that is installed
 
@@ -46,6 +46,7 @@ def emulator(monkeypatch):
             program.write_text(script.replace("QEMU", shutil.which(qemu.PROGRAM)))
             program.chmod(0o755)
             monkeypatch.setenv("PATH", str(folder), prepend=":")
+            return folder
 
         yield put
 
@@ -71,9 +72,48 @@ def test_no_address_space_for_qemu(emulator):
     assert error.missing == "memory"
 
 
-def test_no_descriptors_left():
-    with limited(resource.RLIMIT_NOFILE, held().descriptors + 6):
-        assert refused("Too many open files.*ulimit -n").missing == "files"
+def states():
+    """Name the saved states, and which file each is."""
+    return {path.name: path.stat().st_ino for path in store.folder("machines").glob("*.state")}
+
+
+def test_few_descriptors_left_cost_no_saved_state():
+    """Wherever on the way they run out."""
+    Lab("6.1-series").close()
+    before, saved, refusals = held(), states(), []
+    for spare in range(30):
+        with limited(resource.RLIMIT_NOFILE, before.descriptors + spare):
+            try:
+                Lab("6.1-series").close()
+            except errors.HostUnsupported as error:
+                refusals.append(error)
+        assert nothing_left(before)
+        assert states() == saved
+    assert 10 < len(refusals) < 30
+    assert {error.missing for error in refusals} == {"files"}
+    assert all("Too many open files. Close other labs, or raise the limit (ulimit -n)" in str(e) for e in refusals)
+    with Lab("6.1-series") as lab:
+        assert lab.machine.restored
+
+
+@pytest.mark.parametrize(
+    ("trouble", "error", "words"),
+    [
+        ("ulimit -v 900000", errors.HostUnsupported, "Cannot allocate memory"),
+        ("ulimit -n 9", errors.HostUnsupported, "Too many open files.*ulimit -n"),
+        ("kill -KILL $$", errors.MachineLost, "killed by signal 9, by somebody or because the host ran out of memory"),
+    ],
+)
+def test_a_qemu_that_gets_too_little_costs_no_saved_state(emulator, trouble, error, words):
+    flag = emulator(f'#!/bin/sh\ntest -e "${{0%/*}}/flag" && {trouble}\nexec QEMU "$@"\n') / "flag"
+    Lab("6.1-series").close()
+    saved = states()
+    flag.touch()
+    refused(words, error)
+    assert states() == saved
+    flag.unlink()
+    with Lab("6.1-series") as lab:
+        assert lab.machine.restored
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from uffdlab.errors import UsageError
+from uffdlab.machines import limits
 
 if TYPE_CHECKING:
     from uffdlab.machines import Machine
@@ -49,6 +50,7 @@ class Options:
         return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
 
 
+@limits.told()
 def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: Options) -> tuple[str, Machine]:
     """Start a machine.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import secrets
@@ -11,7 +10,7 @@ import socket
 import stat
 import time
 import weakref
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -25,8 +24,6 @@ from uffdlab.machines.qmp import Monitor
 from uffdlab.machines.settings import Descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from uffdlab.machines import PhysicalMemory
     from uffdlab.machines.identity import Identity
     from uffdlab.machines.memory import SharedMemory
@@ -49,16 +46,14 @@ class QemuMachine(KeptMachine):
         self._physical: SharedMemory | None = None
         self._debugged = False
         console = Console()
-        with _limits_told(), ExitStack() as undo:
+        with ExitStack() as undo:
             below = undo.enter_context(ExitStack())
             self._ram = _ram_file(settings.memory_mib)
             below.callback(os.close, self._ram)
             # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
             self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
             below.callback(os.close, self._devices)
-            ours, theirs = zip(*(socket.socketpair() for _ in range(4)), strict=True)
-            for end in (*ours, *theirs):
-                undo.callback(end.close)
+            ours, theirs = zip(*(_socketpair(undo) for _ in range(4)), strict=True)
             device = accel.DEVICE if settings.accelerator == "kvm" else None
             user = identity.unprivileged(Path(settings.program), device)
             with _opened(settings.image, user) as image, _opened(settings.initramfs.path, user) as archive:
@@ -154,7 +149,7 @@ class QemuMachine(KeptMachine):
 
         Raises
         ------
-        Unusable, MachineError, AgentError
+        Unusable, MachineError, AgentError, OSError
             It came to nothing; close the machine.
         """
         state.load(self._ram, self._devices)  # while QEMU starts
@@ -201,7 +196,10 @@ class QemuMachine(KeptMachine):
 
     def _gone(self, reason: str) -> errors.UffdlabError:
         error = super()._gone(reason)
-        if "Cannot allocate memory" in self._process.said():
+        said = self._process.said()
+        if "Too many open files" in said:
+            return errors.HostUnsupported(f"{error}. Close other labs, or raise the limit (ulimit -n)", missing="files")
+        if "Cannot allocate memory" in said:
             size = self.settings.memory_mib
             return errors.HostUnsupported(
                 f"{error}. This host does not give QEMU {size} MiB for its guest and what it needs itself: "
@@ -232,16 +230,11 @@ def _check(here: weakref.ref[QemuMachine]) -> None:
     machine._client.check()  # noqa: SLF001 - what a guest that has ended left in its RAM is not what it says
 
 
-@contextmanager
-def _limits_told() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-            raise
-        raise errors.HostUnsupported(
-            f"starting QEMU: {error.strerror}. Close other labs, or raise the limit (ulimit -n)", missing="files"
-        ) from error
+def _socketpair(undo: ExitStack) -> tuple[socket.socket, socket.socket]:
+    pair = socket.socketpair()
+    for end in pair:
+        undo.callback(end.close)
+    return pair
 
 
 def _opened(path: Path, user: Identity | None) -> BinaryIO:

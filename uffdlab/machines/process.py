@@ -11,11 +11,12 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab import errors
-from uffdlab.machines import keeper
+from uffdlab.machines import keeper, limits
 
 if TYPE_CHECKING:
     import socket
@@ -77,37 +78,40 @@ class KeptProcess:
         self._status: int | None = None
         self._ending = threading.Lock()
         self.ended = threading.Event()
-        theirs, self._life = os.pipe()
-        status_end, status = os.pipe()
-        errors_end, complaints = os.pipe()
-        ours = (self._life, status_end, errors_end)
         stdio_number = stdio.fileno() if stdio is not None else -1
         self.folder = Path(tempfile.gettempdir()).absolute() / f"uffdlab-{secrets.token_hex(8)}"
         bounds = str(identity or ("bounded" if bounded else "free"))
         options = [str(os.getpid()), str(stdio_number), str(grace), str(self.folder), bounds]
-        try:
-            self._keeper = subprocess.Popen(
-                [sys.executable, "-ISB", keeper.__file__, *options, *command],
-                stdin=theirs,
-                stdout=status,
-                stderr=complaints,
-                pass_fds=[*inherit, *([stdio_number] if stdio is not None else [])],
-                cwd="/",
-                start_new_session=True,  # a Ctrl-C in the terminal is not for it
+        pipes: list[tuple[int, int]] = []
+        with ExitStack() as undo:
+            for _ in range(3):
+                pipes.append(os.pipe())
+                for descriptor in pipes[-1]:
+                    undo.callback(os.close, descriptor)
+            (theirs, self._life), (status_end, status), (errors_end, complaints) = pipes
+            try:
+                self._keeper = subprocess.Popen(
+                    [sys.executable, "-ISB", keeper.__file__, *options, *command],
+                    stdin=theirs,
+                    stdout=status,
+                    stderr=complaints,
+                    pass_fds=[*inherit, *([stdio_number] if stdio is not None else [])],
+                    cwd="/",
+                    start_new_session=True,  # a Ctrl-C in the terminal is not for it
+                )
+            except OSError as error:
+                if error.errno in limits.ERRNOS:
+                    raise
+                raise errors.HostUnsupported(
+                    f"starting {sys.executable} to keep {command[0]} failed: {error.strerror}", missing="processes"
+                ) from error
+            self._thread = threading.Thread(
+                target=self._pump, args=(status_end, errors_end), name="uffdlab-console", daemon=True
             )
-        except OSError as error:
-            for descriptor in ours:
-                os.close(descriptor)
-            raise errors.HostUnsupported(
-                f"starting {sys.executable} to keep {command[0]} failed: {error.strerror}", missing="processes"
-            ) from error
-        finally:
-            for descriptor in (theirs, status, complaints):
-                os.close(descriptor)
-        self._thread = threading.Thread(
-            target=self._pump, args=(status_end, errors_end), name="uffdlab-console", daemon=True
-        )
-        self._thread.start()
+            self._thread.start()
+            undo.pop_all()
+        for descriptor in (theirs, status, complaints):
+            os.close(descriptor)
 
     def _pump(self, status_end: int, errors_end: int) -> None:
         console = self._console.fileno() if self._console is not None else errors_end

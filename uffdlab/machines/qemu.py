@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab import errors
-from uffdlab.machines import accel, clock, initramfs, modules, saved
+from uffdlab.machines import accel, clock, initramfs, limits, modules, saved
 from uffdlab.machines.guest import QemuMachine
 from uffdlab.machines.settings import Descriptors, Settings
 
@@ -49,6 +49,7 @@ def find_program() -> str:
     return str(Path(found).resolve())
 
 
+@limits.told()
 def start(
     kernel: Kernel,
     *,
@@ -175,18 +176,21 @@ def _host_cpu() -> str:
 
 
 def _restore(settings: Settings) -> QemuMachine | None:
-    # Anything odd about the state costs a boot, never an error.
+    # Anything odd about the state costs a boot, never an error; what the host has not got is one, and costs no state.
     name = _state_key(settings)
-    state = saved.find(name)
-    if state is None:
-        return None
     machine = None
     try:
+        state = saved.find(name)
+        if state is None:
+            return None
         machine = QemuMachine(settings, restore=True)
         machine.wake(state)
-    except (errors.MachineError, errors.AgentError, saved.Unusable) as error:
-        _log.info("the saved state %s is of no use, booting instead: %s", name, error)
+    except saved.Unusable as error:
+        _log.info("the saved state %s is thrown away, booting instead: %s", name, error)
         saved.discard(name)
+    except (errors.MachineError, errors.AgentError) as error:
+        # The state of a boot that goes better takes its place.
+        _log.info("the saved state %s did not come up, booting instead: %s", name, error)
     except BaseException:
         if machine is not None:
             machine.close()

@@ -13,8 +13,9 @@ import logging
 import select
 import threading
 import time
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -140,7 +141,8 @@ class Client:
 
     def greeted(self) -> None:
         """Take the hello as said: a restored agent said it before its state was saved."""
-        self._hello.set_result({})
+        with suppress(InvalidStateError):  # the stream has ended before; whoever asks is told
+            self._hello.set_result({})
 
     def call(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
         """Ask the agent, and return its answer.
@@ -258,7 +260,7 @@ class Client:
             self._pending.clear()
             self._asked.clear()
         for future in waiting:
-            if not future.done():
+            with suppress(InvalidStateError):
                 future.set_exception(failure)
         for line in self._lines():
             line.shutdown()

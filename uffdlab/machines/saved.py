@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uffdlab.machines import store
+from uffdlab.machines import limits, store
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +60,8 @@ class SavedState:
         ------
         Unusable
             The state cannot be read, or is not as it was saved.
+        OSError
+            This process has no descriptors or memory left.
         """
         total = 0
         try:
@@ -79,6 +81,8 @@ class SavedState:
                             total = _add(total, part)
                         at += length
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in limits.ERRNOS:
+                raise
             raise Unusable(f"{self.path}: {error}") from error
         if total != self._sum:
             raise Unusable(f"{self.path}: its content is not what was saved")
@@ -90,7 +94,13 @@ def key(*parts: object) -> str:
 
 
 def find(name: str) -> SavedState | None:
-    """Return a state of this key, None if there is no usable one."""
+    """Return a state of this key, None if there is no usable one; one that is not what was saved is thrown away.
+
+    Raises
+    ------
+    OSError
+        This process has no descriptors or memory left.
+    """
     path = _path(name)
     try:
         with path.open("rb") as file:
@@ -109,9 +119,11 @@ def find(name: str) -> SavedState | None:
             total = int(header["sum"])
             if ram_start + sum(length for _at, length in extents) != whole:
                 raise Unusable("its size is not what its header says")
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError, struct.error, Unusable):
+    except OSError as error:
+        if error.errno in limits.ERRNOS:
+            raise
+        return None  # none there, or one that cannot be read: a new one takes its place
+    except (ValueError, KeyError, TypeError, ArithmeticError, struct.error, Unusable):
         discard(name)
         return None
     store.touch(path)
