@@ -22,7 +22,7 @@ from uffdlab.machines.vagrant_vm import VagrantVm, Wanted
 VAGRANT = """#!/bin/bash
 cd {world}
 echo "$*" >>notes
-[ ! -e "hang-$1" ] || {{ trap 'echo interrupted >>notes; kill $!; exit 1' INT; sleep 60 & wait; }}
+[ ! -e "hang-$1" ] || {{ trap 'sleep 0.3; echo interrupted >>notes; kill $!; exit 1' INT; sleep 60 & wait; }}
 [ ! -e "fail-$1" ] || {{ printf '\\033[31mno luck\\033[0m\\n'; echo 'with it' >&2; cat "fail-$1"; exit 3; }}
 boot() {{ echo running >state; echo "boot-$RANDOM$RANDOM" >boot; cat release-next >release; provision; }}
 provision() {{ sed -n 's/.*"agent_key": "\\(.*\\)".*/\\1/p' "$VAGRANT_DOTFILE_PATH/lab.json" >agents; }}
@@ -234,23 +234,37 @@ def test_the_host_key_belongs_to_the_vm(world):
     assert "HostKeyAlias=vagrant-36d64b09" in world.vm.ssh()
 
 
-def test_ctrl_c_lets_vagrant_put_away_what_it_has_begun(world):
+@pytest.fixture
+def owner(world):
+    """Another process that brings it up, with a vagrant that hangs by now."""
     world.put("hang-up")
     code = (
         "import sys; from pathlib import Path; from tests.machines.test_vagrant_vm import WANTED\n"
         "from uffdlab.machines.vagrant_vm import VagrantVm; VagrantVm(Path(sys.argv[1])).bring_up(WANTED, print)"
     )
-    owner = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-uc", code, world.folder / "vm"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert owner.stdout.readline() == "vagrant up\n"
-    while not world.notes():
-        time.sleep(0.05)
+    ) as process:
+        assert process.stdout.readline() == "vagrant up\n"
+        while not world.notes():
+            time.sleep(0.05)
+        yield process
+        process.kill()
+
+
+def test_ctrl_c_lets_vagrant_put_away_what_it_has_begun(world, owner):
     owner.send_signal(signal.SIGINT)
     said, complaint = owner.communicate(timeout=30)
     assert said == "interrupted: putting away what has been begun\n"
     assert complaint.rstrip().endswith("KeyboardInterrupt")
     assert world.notes() == ["interrupted"]
+
+
+def test_what_a_killed_one_has_begun_is_put_away_before_anything_else(world, owner):
+    owner.kill()
+    (world.folder / "world" / "hang-up").unlink()
+    bring_up(world.vm)
+    assert world.notes() == ["interrupted", "up --provision"]
 
 
 def test_a_vagrant_that_hangs_is_ended(world, monkeypatch):

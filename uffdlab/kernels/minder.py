@@ -1,11 +1,12 @@
 """The minder: a small program between this one and a command that has something to put away, such as make or vagrant.
 
-``minder.py OWNER OUTPUT GRACE FAREWELL MARKER COMMAND…`` runs the command as its child and ends as it ended.  It leads
-the process group of both.  When the process OWNER has ended, however it did, all of the group get the signal FAREWELL
-once, unless the owner has sent it already: vagrant takes a second one as the last and puts nothing away.  (The kernel's
-parent-death signal does not serve: it comes once for each thread of the owner.)  After GRACE seconds they are killed.
-The descriptor OUTPUT is the read end of their output, read from here when nobody else does any more: else make would
-die of SIGPIPE at its first word.
+``minder.py OWNER OUTPUT[,HELD…] GRACE FAREWELL MARKER COMMAND…`` runs the command as its child and ends as it ended.
+It leads the process group of both.  When the process OWNER has ended, however it did, all of the group get the signal
+FAREWELL once, unless the owner has sent it already: vagrant takes a second one as the last and puts nothing away.  (The
+kernel's parent-death signal does not serve: it comes once for each thread of the owner.)  After GRACE seconds they are
+killed.  The descriptor OUTPUT is the read end of their output, read from here when nobody else does any more: else make
+would die of SIGPIPE at its first word.  The descriptors HELD, such as a lock, are the minder's and not the command's,
+whose daemons would keep them.
 
 When the command has ended, and was not killed outright, the file MARKER is removed, if it has a name.
 
@@ -68,12 +69,13 @@ class _Minder:
         return True
 
 
-def _command(argv: list[str], output: int, farewell: int) -> None:
+def _command(argv: list[str], held: list[int], farewell: int) -> None:
     # In the child: become the command.
     for number in (farewell, signal.SIGPIPE):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [farewell])
-    os.close(output)
+    for descriptor in held:
+        os.close(descriptor)
     try:
         os.execvp(argv[0], argv)  # noqa: S606 - that is what a minder does
     except OSError as error:
@@ -83,14 +85,15 @@ def _command(argv: list[str], output: int, farewell: int) -> None:
 
 def main() -> None:
     """Run, wait, end likewise."""
-    owner, output, grace, farewell = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
+    owner, grace, farewell = int(sys.argv[1]), float(sys.argv[3]), int(sys.argv[4])
+    held = [int(number) for number in sys.argv[2].split(",")]
     marker, command = sys.argv[5], sys.argv[6:]
-    minder = _Minder(owner, output, grace, farewell)
+    minder = _Minder(owner, held[0], grace, farewell)
     signal.pthread_sigmask(signal.SIG_BLOCK, [farewell])
     signal.signal(farewell, minder.on_farewell)
     child = os.fork()
     if child == 0:
-        _command(command, output, farewell)
+        _command(command, held, farewell)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [farewell])
     code = os.waitstatus_to_exitcode(minder.mind(child))
     if code != -signal.SIGKILL and marker:

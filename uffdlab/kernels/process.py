@@ -57,6 +57,8 @@ class Child:
         Seconds that the child then has to clean up before it is killed.
     minded : bool
         Whether it has something to put away, also when this process is killed outright.
+    held : sequence of int
+        File descriptors, locks for instance, that the minder holds until the command has ended.
     marker : Path, optional
         A file that stays if the command, which is minded then, was killed outright.
 
@@ -78,6 +80,7 @@ class Child:
         farewell: signal.Signals = signal.SIGTERM,
         grace: float = _GRACE,
         minded: bool = False,
+        held: Sequence[int] = (),
         marker: Path | None = None,
     ) -> None:
         words = [str(word) for word in command]
@@ -85,9 +88,10 @@ class Child:
         inherit = tuple(inherit)
         if minded or marker is not None:
             minder = [sys.executable, "-ISB", str(Path(__file__).with_name("minder.py"))]
-            facts = (os.getpid(), reading, grace, int(farewell), marker or "")
+            held = (reading, *held)
+            facts = (os.getpid(), ",".join(map(str, held)), grace, int(farewell), marker or "")
             words = [*minder, *map(str, facts), *words]
-            inherit += (reading,)
+            inherit += held
         # util-linux's; a preexec_fn would not be safe in a process with threads
         elif guard := shutil.which("setpriv"):
             words = [guard, "--pdeathsig", farewell.name.removeprefix("SIG"), "--", *words]

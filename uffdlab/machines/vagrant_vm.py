@@ -6,7 +6,8 @@ What is known of it lies in ``vm/.vagrant``, beside Vagrant's own notes::
     lab.json      what the Vagrantfile is to bring up: the kernel, memory, CPUs, the agent's archive
     booted.json   what was brought up, and the boot id of the guest that came of it
     ssh-config    the way in;  known_hosts  the guest's key, taken when it first came up, under the id of the VM
-    work.lock     held while something about the VM is changed;  use.lock  shared by the labs on it
+    work.lock     held while something about the VM is changed, until the vagrant that does it has ended;
+    use.lock      shared by the labs on the VM
     vagrant.log   what the last vagrant command said
 """
 
@@ -128,6 +129,7 @@ class VagrantVm:
         if not self.data.is_absolute():
             self.data = self.folder / self.data
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._held: tuple[int, ...] = ()  # the lock of who changes something
 
     # --- what can be done with it
 
@@ -169,7 +171,7 @@ class VagrantVm:
 
     def state(self) -> str:
         """Give Vagrant's word for its state: ``running``, ``poweroff``, ``shutoff``, ``not_created`` …"""
-        for line in self._vagrant("status", "--machine-readable", deadline=_ASK).splitlines():
+        for line in self._vagrant("status", "--machine-readable", deadline=_ASK, changes=False).splitlines():
             fields = line.split(",")
             if fields[2:3] == ["state"]:
                 return fields[3]
@@ -295,8 +297,14 @@ class VagrantVm:
 
     # --- vagrant
 
-    def _vagrant(self, *words: str, deadline: float = _UP, tell: Callable[[str], object] = lambda _line: None) -> str:
-        status, said = self._run(["vagrant", *words], deadline, tell)
+    def _vagrant(
+        self,
+        *words: str,
+        deadline: float = _UP,
+        tell: Callable[[str], object] = lambda _line: None,
+        changes: bool = True,
+    ) -> str:
+        status, said = self._run(["vagrant", *words], deadline, tell, changes=changes)
         if status:
             raise errors.MachineError(
                 f"vagrant {' '.join(words)} ended with status {status}; its last lines (all: "
@@ -306,7 +314,13 @@ class VagrantVm:
         return said
 
     def _run(
-        self, command: list[str | Path], deadline: float, tell: Callable[[str], object], *, lines: bool = False
+        self,
+        command: list[str | Path],
+        deadline: float,
+        tell: Callable[[str], object],
+        *,
+        lines: bool = False,
+        changes: bool = True,
     ) -> tuple[int, str]:
         said: list[str] = []
 
@@ -324,8 +338,17 @@ class VagrantVm:
         }
         with (
             (self.data / "vagrant.log").open("wb") as log,
-            # As Ctrl-C in a terminal: Vagrant then removes a VM that it has not brought up yet.
-            Child(command, env=environment, log=log, farewell=signal.SIGINT, grace=_PUT_AWAY, minded=True) as child,
+            # As Ctrl-C in a terminal: Vagrant then removes a VM that it has not brought up yet.  It keeps the lock
+            # until that is done, also when this process is gone.
+            Child(
+                command,
+                env=environment,
+                log=log,
+                farewell=signal.SIGINT,
+                grace=_PUT_AWAY,
+                minded=True,
+                held=self._held if changes else (),
+            ) as child,
         ):
             try:
                 return child.wait(deadline, on_line=line), "\n".join(said)
@@ -350,7 +373,11 @@ class VagrantVm:
                         f"somebody has held {self.data / 'work.lock'} for {_UP / 60:.0f} minutes: is a vagrant stuck?"
                     )
                 time.sleep(0.1)
-            yield
+            self._held = (descriptor,)
+            try:
+                yield
+            finally:
+                self._held = ()
 
     @contextlib.contextmanager
     def _nobody(self, purpose: str) -> Iterator[None]:
