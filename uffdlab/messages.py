@@ -82,7 +82,7 @@ class Message:
     event : int
         An :class:`uffdlab.uapi.Event`, or a number that is not known here.
     words : tuple of int
-        Its argument, see :class:`uffdlab.uapi.RawMessage`.
+        Its argument, see :func:`uffdlab.uapi_layout.decode`.
     time_ns : int
         When the target read it, CLOCK_MONOTONIC of the guest.
     """

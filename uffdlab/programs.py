@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import queue
-import shutil
 import subprocess
 import threading
 import time
@@ -32,7 +31,7 @@ _GRACE = 10.0  # seconds more for the agent to tell that the deadline has passed
 _LIBRARY_ROUNDS = 8  # libraries that need libraries that need …
 _GLIBC, _LIST = "ld-linux", {"LD_TRACE_LOADED_OBJECTS": "1"}  # whose loader lists a program's libraries, and how
 _UNWINDER = "libgcc_s.so.1"
-_SHELL, _TOOLS = "/bin/sh", "/bin/busybox"
+_SHELL = "/bin/sh"
 
 
 @dataclass(frozen=True)
@@ -74,7 +73,6 @@ class Programs:
     def __init__(self, machine: Callable[[], Machine]) -> None:
         self._machine = machine
         self._keys = itertools.count(1)
-        self._tools = threading.Lock()
 
     def run(
         self,
@@ -89,7 +87,6 @@ class Programs:
         argv, files = _checked(command, push)
         if not deadline > 0:
             raise UsageError(f"deadline={deadline}: a program needs more than 0 seconds")
-        self._have_tools()
         folder = self._machine().call("agent.exec_folder")
         try:
             for file in files:
@@ -148,24 +145,6 @@ class Programs:
     def _put(self, path: str, data: bytes, *, executable: bool) -> None:
         for at in range(0, len(data) or 1, _CHUNK):
             self._machine().call("agent.put", path, data[at : at + _CHUNK], at > 0, executable)
-
-    def _have_tools(self) -> None:
-        # A guest of ours has nothing but Python: the shell and its tools come when they are first needed.
-        with self._tools:
-            if self._machine().call("agent.exists", [_SHELL])[0]:
-                return
-            tools = shutil.which("busybox")
-            if tools is None:
-                return
-            data = Path(tools).read_bytes()
-            folder = self._machine().call("agent.exec_folder")
-            try:
-                self._put(f"{folder}/busybox", data, executable=True)
-                self._put_libraries(folder, Path(tools), data)
-                for line in _INSTALL:
-                    self._run(["./busybox", *line], folder)
-            finally:
-                self._machine().call("agent.exec_discard", folder)
 
     def _put_libraries(self, folder: str, file: Path, data: bytes) -> None:
         # Which ones are missing, the loader in the guest knows; where they are, the loader here.
@@ -246,11 +225,6 @@ class _Ears:
         return b"".join(self._heard["stderr"])
 
 
-_INSTALL = (
-    ("mkdir", "-p", "/bin", "/sbin", "/usr/bin", "/usr/sbin"),
-    ("cp", "-p", "./busybox", _TOOLS),
-    ("sh", "-c", f"{_TOOLS} --install -s 2>/dev/null"),  # it says which programs are there already
-)
 _NO_TOOLS = (
     "The guest has no shell and no tools: they come from this host's busybox, which is not installed "
     "(apt-get install busybox-static)"

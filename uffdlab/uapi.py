@@ -1,21 +1,25 @@
-"""The userfaultfd ABI: ioctls, modes, features and messages, with the version each came in.
+"""The userfaultfd ABI: what ioctls, modes, features and messages there are, with the version each came in.
 
 Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  The versions are labels for readers; what a
 kernel can do is found by trying, never by comparing them.  This module is used on both sides, so it imports only the
-standard library.
+standard library; how the structures are laid out is in :mod:`uffdlab.uapi_layout`.
 """
 
 from __future__ import annotations
 
 import enum
-import struct
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Final
 
-UFFDIO: Final = 0xAA  # the ioctl type of all of them
-UFFD_API: Final = 0xAA
-_WORD: Final = (1 << 64) - 1
+from uffdlab.uapi_layout import (
+    EVENT_FORK,
+    EVENT_PAGEFAULT,
+    EVENT_REMAP,
+    EVENT_REMOVE,
+    EVENT_UNMAP,
+    LAYOUTS,
+    USER_MODE_ONLY,
+    Layout,
+)
 
 
 class RegisterMode(enum.IntFlag, boundary=enum.KEEP):
@@ -114,40 +118,26 @@ class FaultFlag(enum.IntFlag, boundary=enum.KEEP):
 class Event(enum.IntEnum):
     """Kinds of messages that a userfaultfd gives when it is read (UFFD_EVENT_*)."""
 
-    PAGEFAULT = 0x12
-    FORK = 0x13
-    REMAP = 0x14
-    REMOVE = 0x15
-    UNMAP = 0x16
+    PAGEFAULT = EVENT_PAGEFAULT
+    FORK = EVENT_FORK
+    REMAP = EVENT_REMAP
+    REMOVE = EVENT_REMOVE
+    UNMAP = EVENT_UNMAP
 
 
 class OpenFlag(enum.IntFlag, boundary=enum.KEEP):
     """Flags of userfaultfd(2) and of USERFAULTFD_IOC_NEW, as on x86-64 and arm64."""
 
-    USER_MODE_ONLY = 1 << 0
+    USER_MODE_ONLY = USER_MODE_ONLY
     NONBLOCK = 0o4000
     CLOEXEC = 0o2000000
 
 
-_IOC_WRITE, _IOC_READ = 1, 2
-
-
-@dataclass(frozen=True)
-class Ioctl:
-    """One ioctl of a userfaultfd.
+class Ioctl(Layout):
+    """One ioctl of a userfaultfd, and what is known of it beside its :class:`~uffdlab.uapi_layout.Layout`.
 
     Attributes
     ----------
-    name : str
-        As the kernel spells it, ``UFFDIO_CONTINUE``.
-    nr : int
-        Its number within type 0xAA.
-    access : str
-        ``"R"``, ``"W"`` or ``"RW"``, as in ``_IOR``, ``_IOW``, ``_IOWR``.
-    fields : tuple of str
-        The 64-bit words of its argument, in order.
-    output : str
-        The signed word in which the kernel leaves bytes done or -errno; empty if there is none.
     modes : type
         The IntFlag of its mode word.
     since : str
@@ -156,64 +146,32 @@ class Ioctl:
         For each mode that came later than the ioctl, the version that brought it.
     """
 
-    name: str
-    nr: int
-    access: str
-    fields: tuple[str, ...]
-    output: str
-    modes: type[enum.IntFlag]
-    since: str
-    modes_since: dict[str, str]
-
-    @cached_property
-    def _layout(self) -> struct.Struct:
-        return struct.Struct(f"={len(self.fields)}Q")
-
-    @cached_property
-    def size(self) -> int:
-        """Size of the argument in bytes."""
-        return self._layout.size
-
-    @cached_property
-    def request(self) -> int:
-        """The request number that ioctl(2) takes (asm-generic/ioctl.h)."""
-        direction = (_IOC_READ if "R" in self.access else 0) | (_IOC_WRITE if "W" in self.access else 0)
-        return direction << 30 | self.size << 16 | UFFDIO << 8 | self.nr
-
-    def pack(self, values: dict[str, int]) -> bytes:
-        """Pack the argument; words not given are 0."""
-        return self._layout.pack(*[values.get(field, 0) & _WORD for field in self.fields])
-
-    def unpack(self, data: bytes | bytearray) -> dict[str, int]:
-        """Unpack the argument as the kernel left it; only the output word is signed."""
-        words = dict(zip(self.fields, self._layout.unpack(data), strict=True))
-        if self.output and words[self.output] >= 1 << 63:
-            words[self.output] -= 1 << 64
-        return words
+    def __init__(
+        self, name: str, since: str, modes: type[enum.IntFlag] = NoMode, modes_since: dict[str, str] | None = None
+    ) -> None:
+        layout = LAYOUTS[name]
+        super().__init__(name, layout.nr, layout.access, layout.fields, layout.output)
+        self.since, self.modes, self.modes_since = since, modes, modes_since or {}
 
 
 def _table(*rows: Ioctl) -> dict[str, Ioctl]:
     return {row.name: row for row in rows}
 
 
-_RANGE = ("start", "len")
 IOCTLS: Final = _table(
-    Ioctl("UFFDIO_API", 0x3F, "RW", ("api", "features", "ioctls"), "", NoMode, "4.3", {}),
-    Ioctl(
-        "UFFDIO_REGISTER", 0x00, "RW", (*_RANGE, "mode", "ioctls"), "", RegisterMode, "4.3",
-        {"WP": "5.7", "MINOR": "5.13", "RWP": "7.3"},
-    ),
-    Ioctl("UFFDIO_UNREGISTER", 0x01, "R", _RANGE, "", NoMode, "4.3", {}),
-    Ioctl("UFFDIO_WAKE", 0x02, "R", _RANGE, "", NoMode, "4.3", {}),
-    Ioctl("UFFDIO_COPY", 0x03, "RW", ("dst", "src", "len", "mode", "copy"), "copy", CopyMode, "4.3", {"WP": "5.7"}),
-    Ioctl("UFFDIO_ZEROPAGE", 0x04, "RW", (*_RANGE, "mode", "zeropage"), "zeropage", ZeropageMode, "4.3", {}),
-    Ioctl("UFFDIO_MOVE", 0x05, "RW", ("dst", "src", "len", "mode", "move"), "move", MoveMode, "6.8", {}),
-    Ioctl("UFFDIO_WRITEPROTECT", 0x06, "RW", (*_RANGE, "mode"), "", WriteprotectMode, "5.7", {}),
-    Ioctl("UFFDIO_CONTINUE", 0x07, "RW", (*_RANGE, "mode", "mapped"), "mapped", ContinueMode, "5.13", {"WP": "6.4"}),
-    Ioctl("UFFDIO_POISON", 0x08, "RW", (*_RANGE, "mode", "updated"), "updated", PoisonMode, "6.6", {}),
-    Ioctl("UFFDIO_RWPROTECT", 0x09, "RW", (*_RANGE, "mode"), "", RwprotectMode, "7.3", {}),
-    Ioctl("UFFDIO_SET_MODE", 0x0A, "W", ("enable", "disable"), "", NoMode, "7.3", {}),
-)  # fmt: skip
+    Ioctl("UFFDIO_API", "4.3"),
+    Ioctl("UFFDIO_REGISTER", "4.3", RegisterMode, {"WP": "5.7", "MINOR": "5.13", "RWP": "7.3"}),
+    Ioctl("UFFDIO_UNREGISTER", "4.3"),
+    Ioctl("UFFDIO_WAKE", "4.3"),
+    Ioctl("UFFDIO_COPY", "4.3", CopyMode, {"WP": "5.7"}),
+    Ioctl("UFFDIO_ZEROPAGE", "4.3", ZeropageMode),
+    Ioctl("UFFDIO_MOVE", "6.8", MoveMode),
+    Ioctl("UFFDIO_WRITEPROTECT", "5.7", WriteprotectMode),
+    Ioctl("UFFDIO_CONTINUE", "5.13", ContinueMode, {"WP": "6.4"}),
+    Ioctl("UFFDIO_POISON", "6.6", PoisonMode),
+    Ioctl("UFFDIO_RWPROTECT", "7.3", RwprotectMode),
+    Ioctl("UFFDIO_SET_MODE", "7.3"),
+)
 
 FEATURES_SINCE: Final = {
     Feature.PAGEFAULT_FLAG_WP: "5.7", Feature.EVENT_FORK: "4.11", Feature.EVENT_REMAP: "4.11",
@@ -223,51 +181,6 @@ FEATURES_SINCE: Final = {
     Feature.WP_UNPOPULATED: "6.4", Feature.POISON: "6.6", Feature.WP_ASYNC: "6.7", Feature.MOVE: "6.8",
     Feature.RWP: "7.3", Feature.RWP_ASYNC: "7.3",
 }  # fmt: skip
-
-USERFAULTFD_IOC_NEW: Final = UFFDIO << 8 | 0x00  # _IO(0xAA, 0), on /dev/userfaultfd, since 6.1
-
-MESSAGE_SIZE: Final = 32  # struct uffd_msg
-_HEAD = struct.Struct("=BBHI")
-_PAGEFAULT = struct.Struct("=QQI")
-_THREE_WORDS = struct.Struct("=QQQ")
-
-
-@dataclass(frozen=True)
-class RawMessage:
-    """struct uffd_msg, taken apart.
-
-    Attributes
-    ----------
-    event : int
-        An :class:`Event`, or a number this module does not know.
-    words : tuple of int
-        PAGEFAULT: flags, address, thread id (0 without Feature.THREAD_ID).  FORK: the new fd.  REMAP: from, to, len.
-        REMOVE and UNMAP: start, end.  Anything else: the three words of its argument.
-    """
-
-    event: int
-    words: tuple[int, ...]
-
-
-def decode_message(data: bytes) -> RawMessage:
-    """Take one struct uffd_msg (32 bytes) apart.
-
-    Raises
-    ------
-    ValueError
-        If `data` is not 32 bytes long.
-    """
-    if len(data) != MESSAGE_SIZE:
-        raise ValueError(f"a uffd_msg has {MESSAGE_SIZE} bytes, these are {len(data)}")
-    event = _HEAD.unpack_from(data)[0]
-    words = _THREE_WORDS.unpack_from(data, _HEAD.size)
-    if event == Event.PAGEFAULT:
-        return RawMessage(event, _PAGEFAULT.unpack_from(data, _HEAD.size))
-    if event == Event.FORK:
-        return RawMessage(event, (words[0] & 0xFFFFFFFF,))
-    if event in (Event.REMOVE, Event.UNMAP):
-        return RawMessage(event, words[:2])
-    return RawMessage(event, words)
 
 
 def flag_names(value: int, kind: type[enum.IntFlag]) -> str:

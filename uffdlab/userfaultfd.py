@@ -14,6 +14,7 @@ from uffdlab.ioctl_calls import IoctlCalls
 from uffdlab.ioctls import IoctlResult
 from uffdlab.messages import Fault, Fork, Message, Remap, Remove, Unmap
 from uffdlab.uapi import Feature, RegisterMode
+from uffdlab.uapi_layout import decode
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
@@ -200,26 +201,26 @@ class Userfaultfd(IoctlCalls):
 
     def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
         """Take one struct uffd_msg from the target; the lab calls this.  `adopted` is the number of a child's own."""
-        message = self._message(uapi.decode_message(data), time_ns, adopted)
+        message = self._message(*decode(data), time_ns, adopted)
         self._lab.timeline.add("message", repr(message), time_ns, None, message)
         self._inbox.put(message)
 
-    def _message(self, raw: uapi.RawMessage, time_ns: int, adopted: int) -> Fault | Message:
-        if raw.event == uapi.Event.PAGEFAULT:
-            flags, address, thread = raw.words
+    def _message(self, event: int, words: tuple[int, ...], time_ns: int, adopted: int) -> Fault | Message:
+        if event == uapi.Event.PAGEFAULT:
+            flags, address, thread = words
             region, page = self._lab.locate(address)
             return Fault(page, region, address, uapi.FaultFlag(flags), thread, time_ns)
-        if raw.event == uapi.Event.FORK and adopted:
-            return Fork(raw.event, raw.words, time_ns, self._of_child(self, adopted))
-        if raw.event == uapi.Event.REMAP:
-            return Remap(raw.event, raw.words, time_ns, *raw.words)
-        if raw.event in (uapi.Event.REMOVE, uapi.Event.UNMAP):
-            start, end = raw.words
+        if event == uapi.Event.FORK and adopted:
+            return Fork(event, words, time_ns, self._of_child(self, adopted))
+        if event == uapi.Event.REMAP:
+            return Remap(event, words, time_ns, *words)
+        if event in (uapi.Event.REMOVE, uapi.Event.UNMAP):
+            start, end = words
             region, page = self._lab.locate(start)
             count = (end - start) // self._lab.page_size_at(start)
-            kind = Remove if raw.event == uapi.Event.REMOVE else Unmap
-            return kind(raw.event, raw.words, time_ns, start, end, region, page or 0, count)
-        return Message(raw.event, raw.words, time_ns)
+            kind = Remove if event == uapi.Event.REMOVE else Unmap
+            return kind(event, words, time_ns, start, end, region, page or 0, count)
+        return Message(event, words, time_ns)
 
     def end_messages(self, why: UffdlabError) -> None:
         """Give `why` to whoever waits for a message: none will come.  The lab calls this."""

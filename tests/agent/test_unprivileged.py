@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from uffdlab.agent import later
 from uffdlab.errors import AgentError, UsageError
 from uffdlab.lab import Lab
 from uffdlab.machines import ssh
@@ -52,7 +53,7 @@ def nobodys_lab(first=""):
         pytest.skip("no userfaultfd, no python3 of the system, or no setpriv here")
     folder = Path(tempfile.mkdtemp())
     try:
-        for name, origin, package in modules("uffdlab.agent.stdio"):
+        for name, origin, package in modules("uffdlab.agent.stdio", *later.NAMES):
             if name.partition(".")[0] not in ssh._OURS:
                 continue
             place = folder / name.replace(".", "/")

@@ -1,6 +1,7 @@
 """The archive holds what the agent needs, is made once, and made again when it must be."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,23 @@ def test_what_is_in_it(unpacked):
     assert any(name.startswith("usr/lib/libc.so") for name in names)
     assert not any("numpy" in name or name.startswith(f"{library}/uffdlab/machines") for name in names)
     assert sum(len(entry.data) for entry in unpacked.values()) < 40 << 20
+
+
+def test_a_shell_and_tools(unpacked):
+    busybox = Path(shutil.which("busybox"))
+    assert unpacked["bin/busybox"].data[:4] == b"\x7fELF"
+    assert unpacked["bin/sh"] == unpacked["bin/uname"] == cpio.symlink("/bin/busybox")
+    listed = subprocess.run([busybox, "--list-full"], capture_output=True, text=True, check=True).stdout.split()
+    assert set(listed) < set(unpacked)
+
+
+def test_without_busybox_there_are_none(monkeypatch):
+    monkeypatch.setattr(initramfs, "_busybox", lambda: None)
+    seen = {}
+    monkeypatch.setattr(cpio, "pack", lambda entries: seen.update(entries) or b"")
+    initramfs.get()
+    assert "init" in seen
+    assert not any("busybox" in name or name.endswith("/sh") for name in seen)
 
 
 def test_extra_files(unpacked):

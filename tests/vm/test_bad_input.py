@@ -16,7 +16,8 @@ from uffdlab.errors import (
     WitnessError,
 )
 from uffdlab.lab import Lab
-from uffdlab.uapi import UFFD_API, ContinueMode, CopyMode, Feature
+from uffdlab.uapi import ContinueMode, CopyMode, Feature
+from uffdlab.uapi_layout import UFFD_API
 from uffdlab.userfaultfd import Userfaultfd
 
 from .where import LOCAL, on_each

@@ -40,8 +40,8 @@ def pages(pattern, count):
     kept.append(memory)
     for page in range(count):
         memory[page * 4096:(page + 1) * 4096] = (pattern + struct.pack("<Q", page)) * (4096 // (len(pattern) + 8))
-    import ctypes
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    from uffdlab.agent.native import ffi
+    address = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
     with open("/proc/self/pagemap", "rb", buffering=0) as file:
         file.seek(address // 4096 * 8)
         words = struct.unpack(f"<{count}Q", file.read(8 * count))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
-from typing import Any
 
 from uffdlab.agent import native
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
+from uffdlab.agent.signals import SIGKILL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 WORD_FD = 2
 _MOST = 16  # children at once
@@ -89,14 +92,14 @@ class Child:
             return False
         done, status = os.waitpid(self.pid, os.WNOHANG)
         if done:
-            self.signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else signal.SIGKILL
+            self.signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else SIGKILL
             self.pid = 0
         return not done
 
     def end(self) -> None:
         """Kill it and wait until it is gone."""
         if self.alive():
-            os.kill(self.pid, signal.SIGKILL)
+            os.kill(self.pid, SIGKILL)
             until = time.monotonic() + _END_DEADLINE
             while self.alive() and time.monotonic() < until:
                 time.sleep(0.0005)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
-from pathlib import Path
-from typing import Any
 
-from uffdlab.agent import swap
+from uffdlab.agent import later, swap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _KEEP_BYTES = 96 << 20  # for the guest itself
 _HUGEPAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/{}"
@@ -19,13 +22,16 @@ def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
     never takes the memory that the guest needs to live.
     """
 
-    def value(name: str) -> Path:
-        return Path(_HUGEPAGES.format(page_size // 1024, name))
+    def file_of(name: str) -> str:
+        return _HUGEPAGES.format(page_size // 1024, name)
 
     def count(name: str) -> int:
-        return int(value(name).read_text())
+        return int(_read(file_of(name)))
 
-    if not value("nr_hugepages").exists():
+    def set_pool(size: int) -> None:
+        _write(file_of("nr_hugepages"), str(size))
+
+    if not os.path.exists(file_of("nr_hugepages")):
         return {"free": 0, "total": 0}
 
     def usable() -> int:
@@ -37,16 +43,16 @@ def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
         affordable = max(0, (_memory_info("MemAvailable") - _KEEP_BYTES) // page_size)
         if missing > affordable:
             return {"free": usable() + affordable, "total": before}
-        value("nr_hugepages").write_text(str(before + missing))
+        set_pool(before + missing)
         if usable() < free:  # memory is too scattered
             possible = usable()
-            value("nr_hugepages").write_text(str(before))
+            set_pool(before)
             return {"free": possible, "total": before}
     return {"free": usable(), "total": count("nr_hugepages")}
 
 
 def _memory_info(name: str) -> int:
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    fields = dict(line.split(":", 1) for line in _read("/proc/meminfo").splitlines())
     return int(fields[name].split()[0]) * 1024  # bytes
 
 
@@ -57,12 +63,23 @@ def memory_bytes() -> int:
 
 def panic(how: str) -> None:
     """Crash the guest's kernel through /proc/sysrq-trigger; `how` is its letter (``c`` panics)."""
-    Path("/proc/sys/kernel/sysrq").write_text("1")
-    Path("/proc/sysrq-trigger").write_text(how)
+    _write("/proc/sys/kernel/sysrq", "1")
+    _write("/proc/sysrq-trigger", how)
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="ascii") as file:
+        return file.read()
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)
 
 
 METHODS: dict[str, Any] = {
     "agent.clock": time.monotonic_ns,
+    "agent.load": later.load,
     "agent.memory_bytes": memory_bytes,
     "agent.reserve_hugepages": reserve_hugepages,
     "agent.swap_on": swap.swap_on,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import Any
 
-from uffdlab import uapi
 from uffdlab.agent import native
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
+from uffdlab.uapi_layout import MESSAGE_SIZE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 POLICIES = {
     "forward": lib.LAB_FORWARD,
@@ -77,10 +80,10 @@ class Handler:
     def read(self) -> list[bytes]:
         """Read the messages that no policy served."""
         try:
-            data = os.read(self.messages_fd, 256 * uapi.MESSAGE_SIZE)
+            data = os.read(self.messages_fd, 256 * MESSAGE_SIZE)
         except BlockingIOError:
             return []
-        return [data[at : at + uapi.MESSAGE_SIZE] for at in range(0, len(data), uapi.MESSAGE_SIZE)]
+        return [data[at : at + MESSAGE_SIZE] for at in range(0, len(data), MESSAGE_SIZE)]
 
     def halt(self) -> None:
         """End the loop; what it has forwarded can still be read."""

@@ -5,16 +5,12 @@ What it prints goes to the console.  Nothing but the agent writes to its port, a
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
 import os
-import signal
-import struct
 import sys
 import time
-import traceback
 
-from uffdlab.agent import commands, server
+from uffdlab.agent import commands, native, server
+from uffdlab.agent.native import lib
 
 PORT, TARGET_PORT = "uffdlab.agent", "uffdlab.target"
 _PORT_DEADLINE = 10.0  # seconds; the devices are found in a few milliseconds
@@ -31,12 +27,8 @@ _MOUNTS = (
     ("hugetlbfs", "/dev/hugepages", _MS_NOSUID | _MS_NODEV, False),
 )
 
-_SYS_FINIT_MODULE = 313  # x86-64
-_RB_POWER_OFF = 0x4321FEDC  # linux/reboot.h
 _RNDADDENTROPY = 0x40085203  # linux/random.h: _IOW('R', 0x03, int[2])
 _RNDRESEEDCRNG = 0x5207  # _IO('R', 0x07), 4.14+
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
@@ -44,11 +36,13 @@ def main() -> None:
     try:
         _start()
     except BaseException:  # noqa: BLE001 - whatever it is, the host must see it on the console
+        import traceback
+
         traceback.print_exc()
     finally:
         sys.stderr.flush()
         os.sync()
-        _libc.reboot(_RB_POWER_OFF)
+        lib.lab_power_off()
         os._exit(1)  # the kernel panics then, and QEMU ends
 
 
@@ -57,7 +51,7 @@ def _start() -> None:
     _insert_modules()
     port, target_port = _open_port(PORT), _open_port(TARGET_PORT)
     os.environ.update(HOME="/root", PATH="/bin:/sbin:/usr/bin:/usr/sbin", TERM="dumb")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lib.lab_ignore_interrupts()
     commands.METHODS["agent.after_restore"] = after_restore
     server.serve(port, port, target_port)
 
@@ -65,26 +59,31 @@ def _start() -> None:
 def _mount_all() -> None:
     for kind, where, flags, needed in _MOUNTS:
         try:
-            os.makedirs(where, exist_ok=True)  # noqa: PTH103 - pathlib takes a tenth of a second to import here
+            os.makedirs(where, exist_ok=True)
         except OSError:
             if needed:
                 raise
             continue
-        if _libc.mount(kind.encode(), where.encode(), kind.encode(), ctypes.c_ulong(flags), None) and needed:
-            error = ctypes.get_errno()
-            raise OSError(error, f"mount {kind}: {os.strerror(error)}", where)
+        try:
+            native.mount(kind, where, flags)
+        except OSError:
+            if needed:
+                raise
 
 
 def _insert_modules() -> None:
     try:
-        names = sorted(os.listdir(_MODULES))  # noqa: PTH208 - see above
+        names = sorted(os.listdir(_MODULES))
     except FileNotFoundError:
         return
     for name in names:
         descriptor = os.open(f"{_MODULES}/{name}", os.O_RDONLY | os.O_CLOEXEC)
-        if _libc.syscall(ctypes.c_long(_SYS_FINIT_MODULE), descriptor, b"", 0):
-            print(f"uffdlab: module {name}: {os.strerror(ctypes.get_errno())}", file=sys.stderr)  # noqa: T201
-        os.close(descriptor)
+        try:
+            native.insert_module(descriptor)
+        except OSError as error:
+            print(f"uffdlab: module {name}: {os.strerror(error.errno or 0)}", file=sys.stderr)  # noqa: T201
+        finally:
+            os.close(descriptor)
 
 
 def _open_port(wanted: str) -> int:
@@ -92,11 +91,11 @@ def _open_port(wanted: str) -> int:
     until = time.monotonic() + _PORT_DEADLINE
     while True:
         try:
-            ports = os.listdir("/sys/class/virtio-ports")  # noqa: PTH208
+            ports = os.listdir("/sys/class/virtio-ports")
         except FileNotFoundError:
             ports = []
         for port in ports:
-            with open(f"/sys/class/virtio-ports/{port}/name", encoding="ascii") as file:  # noqa: PTH123
+            with open(f"/sys/class/virtio-ports/{port}/name", encoding="utf-8") as file:
                 name = file.read().strip()
             if name == wanted:
                 return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
@@ -123,10 +122,13 @@ def after_restore(entropy: bytes, wall_ns: int) -> None:
     OSError
         The kernel refused.
     """
+    import fcntl
+
     descriptor = os.open("/dev/urandom", os.O_RDWR | os.O_CLOEXEC)
     try:
         # struct rand_pool_info: entropy in bits, size in bytes, the bytes.
-        fcntl.ioctl(descriptor, _RNDADDENTROPY, struct.pack("ii", 8 * len(entropy), len(entropy)) + entropy)
+        bits, size = ((each * len(entropy)).to_bytes(4, "little") for each in (8, 1))
+        fcntl.ioctl(descriptor, _RNDADDENTROPY, bits + size + entropy)
         fcntl.ioctl(descriptor, _RNDRESEEDCRNG)
     finally:
         os.close(descriptor)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import mmap
 import os
-from dataclasses import dataclass, replace
-from typing import Any
 
 from uffdlab.agent import backing, native
 from uffdlab.agent.memory import MEMORY, Memory
 from uffdlab.agent.rpc import Refusal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 ALIAS_DISTANCE = 0x10_0000_0000  # an alias lies 64 GiB above its region where that place is free
@@ -18,15 +20,11 @@ _GIB = 1 << 30
 _MADV_NOHUGEPAGE, _MADV_HUGEPAGE = 15, 14
 
 
-@dataclass(frozen=True)
 class Mapping:
-    """One mapping, and its alias (0 where it has none)."""
+    """One mapping, and its alias (0 where it has none); `length` in bytes."""
 
-    memory: Memory
-    start: int
-    alias: int
-    length: int  # bytes
-    fd: int
+    def __init__(self, memory: Memory, start: int, alias: int, length: int, fd: int) -> None:
+        self.memory, self.start, self.alias, self.length, self.fd = memory, start, alias, length, fd
 
     def close(self) -> None:
         """Unmap it and its alias and close its file."""
@@ -121,7 +119,7 @@ class Mappings:
 
     def moved(self, number: int, start: int) -> None:
         """Take note that mremap has moved a whole region."""
-        self._by_number[number] = replace(self._find(number), start=start)
+        self._find(number).start = start
 
     def remove(self, number: int) -> None:
         """Unmap a region and its alias and close its file."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 PAGE: Final = 4096
 HUGE: Final = 2 << 20
 GIANT: Final = 1 << 30
 
 
-@dataclass(frozen=True)
 class Memory:
     """One kind of memory.
 
@@ -32,13 +32,9 @@ class Memory:
         One line for readers.
     """
 
-    name: str
-    backing: str
-    shared: bool
-    page_size: int
-    unit: int
-    thp: bool
-    about: str
+    def __init__(self, name: str, backing: str, shared: bool, page_size: int, unit: int, thp: bool, about: str) -> None:
+        self.name, self.backing, self.shared, self.about = name, backing, shared, about
+        self.page_size, self.unit, self.thp = page_size, unit, thp
 
     @property
     def has_alias(self) -> bool:

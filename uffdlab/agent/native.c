@@ -13,7 +13,10 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
 #include <sys/swap.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -150,6 +153,31 @@ int lab_swap_on(const char *disk)
 int lab_die_with_parent(void)
 {
 	return prctl(PR_SET_PDEATHSIG, SIGKILL) ? -errno : 0;
+}
+
+int lab_stream_pair(int *pair)
+{
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
+}
+
+int lab_mount(const char *kind, const char *where, unsigned long flags)
+{
+	return mount(kind, where, kind, flags, NULL) ? -errno : 0;
+}
+
+int lab_insert_module(int fd)
+{
+	return syscall(SYS_finit_module, fd, "", 0) ? -errno : 0;
+}
+
+void lab_power_off(void)
+{
+	reboot(RB_POWER_OFF);
+}
+
+void lab_ignore_interrupts(void)
+{
+	signal(SIGINT, SIG_IGN);
 }
 
 void lab_poke(uint64_t address, const void *bytes, uint64_t length)

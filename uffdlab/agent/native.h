@@ -10,7 +10,12 @@ int lab_unmap(uint64_t address, uint64_t length);
 int lab_madvise(uint64_t address, uint64_t length, int advice);
 int lab_duplicate(uint64_t address, uint64_t length, uint64_t place, uint64_t *duplicate);
 int lab_swap_on(const char *disk);
+int lab_stream_pair(int *pair);
 int lab_die_with_parent(void);
+int lab_mount(const char *kind, const char *where, unsigned long flags);
+int lab_insert_module(int fd);
+void lab_power_off(void);
+void lab_ignore_interrupts(void);
 int64_t lab_now_ns(void);
 
 /* Memory that is never registered: the beacon and the sources of UFFDIO_COPY. */

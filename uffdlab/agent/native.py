@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import Any, NoReturn
 
 from uffdlab.agent._native import ffi, lib
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
 
 __all__ = [
     "detached_tmpfs",
     "duplicate_mapping",
     "ffi",
+    "insert_module",
     "ioctl",
     "lib",
     "madvise",
     "map_memory",
     "memfd",
+    "mount",
+    "stream_pair",
     "swap_on",
     "unmap_memory",
     "userfaultfd",
@@ -87,6 +93,29 @@ def madvise(address: int, length: int, advice: int) -> None:
     error = lib.lab_madvise(address, length, advice)
     if error:
         _raise(error, f"madvise({address:#x}, {length}, {advice})")
+
+
+def mount(kind: str, where: str, flags: int) -> None:
+    """mount(2) of a file system without a device."""
+    error = lib.lab_mount(kind.encode(), where.encode(), flags)
+    if error:
+        _raise(error, f"mount {kind} on {where}")
+
+
+def insert_module(fd: int) -> None:
+    """finit_module(2), without parameters."""
+    error = lib.lab_insert_module(fd)
+    if error:
+        _raise(error, "finit_module")
+
+
+def stream_pair() -> tuple[int, int]:
+    """socketpair(2): two descriptors of one stream, closed on exec."""
+    pair = ffi.new("int[2]")
+    error = lib.lab_stream_pair(pair)
+    if error:
+        _raise(error, "socketpair")
+    return pair[0], pair[1]
 
 
 def swap_on(disk: bytes) -> None:

@@ -16,6 +16,7 @@ from uffdlab.agent import commands, mappings, uffds
 from uffdlab.agent.memory import MEMORY, Memory
 from uffdlab.agent.native import lib
 from uffdlab.agent.rpc import Refusal
+from uffdlab.uapi_layout import UFFD_API
 
 _PAGE = mmap.PAGESIZE
 _PAGES = 2
@@ -73,7 +74,7 @@ def _scratch(memory: Memory) -> Iterator[mappings.Mapping]:
 def _userfaultfd(features: int) -> Iterator[int]:
     fd, _ = uffds.open_userfaultfd()
     try:
-        answer = uffds.call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": uapi.UFFD_API, "features": features})
+        answer = uffds.call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": UFFD_API, "features": features})
         if answer["errno"]:
             raise OSError(answer["errno"], "UFFDIO_API refused features that it has offered")
         yield fd
@@ -116,7 +117,7 @@ def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
         answers = {
             name: uffds.call(fd, uapi.IOCTLS[name], words)
             for name, words in (
-                ("UFFDIO_API", {"api": uapi.UFFD_API, "features": features}),
+                ("UFFDIO_API", {"api": UFFD_API, "features": features}),
                 ("UFFDIO_REGISTER", {**page, "mode": int(_MODES.MISSING)}),
                 ("UFFDIO_WAKE", page),
                 ("UFFDIO_UNREGISTER", page),

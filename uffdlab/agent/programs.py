@@ -7,28 +7,32 @@ Each has a session of its own and /dev/null to read from.  What it writes goes t
 from __future__ import annotations
 
 import os
-import signal
 import time
-from dataclasses import dataclass
-from typing import Any
 
-from uffdlab.agent.rpc import Channel, Refusal
+from uffdlab.agent.rpc import Refusal
+from uffdlab.agent.signals import SIGINT, SIGKILL, SIGPIPE, SIGXFSZ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from uffdlab.agent.rpc import Channel
 
 _CHUNK = 1 << 16
 _END_DEADLINE = 2.0  # seconds from SIGKILL until a program is given up
 _STDOUT, _STDERR = 1, 2
 
 
-@dataclass
 class _Program:
-    number: int  # of the host's request
-    key: int  # the host's own name for it
-    pid: int
-    ended_fd: int  # readable when it has ended
-    outputs: dict[int, int]  # the read end of a pipe → 1 or 2
-    until: float  # time.monotonic()
-    left: int  # bytes that it may still write
-    refusal: Refusal | None = None  # why it was killed
+    def __init__(self, number: int, key: int, pid: int, outputs: dict[int, int], seconds: float, most: int) -> None:
+        self.number = number  # of the host's request
+        self.key = key  # the host's own name for it
+        self.pid = pid
+        self.ended_fd = os.pidfd_open(pid)  # readable when it has ended
+        self.outputs = outputs  # the read end of a pipe → 1 or 2
+        self.until = time.monotonic() + seconds
+        self.left = most  # bytes that it may still write
+        self.refusal: Refusal | None = None  # why it was killed
 
 
 class Programs:
@@ -45,7 +49,7 @@ class Programs:
         self._running: dict[int, _Program] = {}
         self._folders: set[str] = set()
         self.methods: dict[str, Any] = {
-            "agent.exists": lambda paths: [os.path.exists(path) for path in paths],  # noqa: PTH110 - see agent.init
+            "agent.exists": lambda paths: [os.path.exists(path) for path in paths],
             "agent.put": put,
             "agent.exec_folder": self._folder,
             "agent.exec_discard": self._discard,
@@ -91,7 +95,7 @@ class Programs:
             "PATH": f"{folder}:{os.environ.get('PATH', os.defpath)}",
             "LD_LIBRARY_PATH": f"{folder}/.lib:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"),
         }
-        outer, outputs, theirs = os.getcwd(), {}, []  # noqa: PTH109
+        outer, outputs, theirs = os.getcwd(), {}, []
         actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
         for stream in (_STDOUT, _STDERR):
             ours, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
@@ -108,7 +112,7 @@ class Programs:
                 file_actions=actions,
                 setsid=True,
                 setsigmask=(),
-                setsigdef=(signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ),
+                setsigdef=(SIGINT, SIGPIPE, SIGXFSZ),
             )
         except OSError as error:
             for ours in outputs:
@@ -122,8 +126,7 @@ class Programs:
             os.chdir(outer)
             for end in theirs:
                 os.close(end)
-        until = time.monotonic() + seconds
-        self._running[key] = _Program(number, key, pid, os.pidfd_open(pid), outputs, until, most)
+        self._running[key] = _Program(number, key, pid, outputs, seconds, most)
 
     def descriptors(self) -> list[int]:
         """Give what to poll for reading."""
@@ -155,7 +158,7 @@ class Programs:
     def end_all(self) -> None:
         """Kill them all and remove their folders; the host is gone."""
         for program in list(self._running.values()):
-            os.killpg(program.pid, signal.SIGKILL)
+            os.killpg(program.pid, SIGKILL)
             self._forget(program)
         for folder in list(self._folders):
             self._discard(folder)
@@ -167,7 +170,7 @@ class Programs:
         while True:
             path = f"/tmp/uffdlab-{os.getpid()}-{number}"  # noqa: S108 - mkdir takes no name that is there already
             try:
-                os.mkdir(path, 0o700)  # noqa: PTH102 - see agent.init
+                os.mkdir(path, 0o700)
             except FileExistsError:
                 number += 1
                 continue
@@ -178,13 +181,10 @@ class Programs:
         if folder not in self._folders:
             raise Refusal("usage", f"{folder} is no folder of a program")
         self._folders.discard(folder)
-        for where, folders, files in os.walk(folder, topdown=False):
-            for name in files:
-                os.unlink(f"{where}/{name}")  # noqa: PTH108
-            for name in folders:
-                path = f"{where}/{name}"
-                os.unlink(path) if os.path.islink(path) else os.rmdir(path)  # noqa: PTH106, PTH108, PTH114
-        os.rmdir(folder)  # noqa: PTH106
+        try:
+            os.rmdir(folder)
+        except OSError:  # ENOTEMPTY
+            _remove(folder)
 
     def _kill_one(self, key: int) -> None:
         if key in self._running and not self._running[key].refusal:
@@ -193,7 +193,7 @@ class Programs:
     def _kill(self, program: _Program, why: Refusal) -> None:
         program.refusal = why
         program.until = time.monotonic() + _END_DEADLINE
-        os.killpg(program.pid, signal.SIGKILL)
+        os.killpg(program.pid, SIGKILL)
 
     def _pass_on(self, program: _Program, fd: int) -> bool:
         # Whether there may be more.
@@ -216,7 +216,7 @@ class Programs:
         return True
 
     def _ended(self, program: _Program) -> None:
-        os.killpg(program.pid, signal.SIGKILL)  # what it has left in the background; it is not reaped yet
+        os.killpg(program.pid, SIGKILL)  # what it has left in the background; it is not reaped yet
         for fd in list(program.outputs):
             until = time.monotonic() + _END_DEADLINE
             while self._pass_on(program, fd) and time.monotonic() < until:
@@ -244,9 +244,19 @@ class Programs:
             pass
 
 
+def _remove(folder: str) -> None:
+    for where, folders, files in os.walk(folder, topdown=False):
+        for name in files:
+            os.unlink(f"{where}/{name}")
+        for name in folders:
+            path = f"{where}/{name}"
+            os.unlink(path) if os.path.islink(path) else os.rmdir(path)
+    os.rmdir(folder)
+
+
 def put(path: str, data: bytes, append: bool, executable: bool) -> None:
     """Write a file, or more of it; its folder is made if it is not there."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+    os.makedirs(os.path.dirname(path), exist_ok=True)
     how = os.O_APPEND if append else os.O_EXCL
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o755 if executable else 0o644)
     try:
@@ -261,8 +271,8 @@ def _find(name: str, folder: str) -> str:
     where = [folder] if "/" in name else [folder, *os.environ.get("PATH", os.defpath).split(":")]
     there = ""
     for each in where:
-        path = os.path.join(each, name)  # noqa: PTH118
-        if os.path.isfile(path):  # noqa: PTH113
+        path = os.path.join(each, name)
+        if os.path.isfile(path):
             if os.access(path, os.X_OK):
                 return path
             there = there or path

@@ -7,11 +7,14 @@ the MessagePack-RPC specification.  Used between host and agent and between agen
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator
-from typing import Any
+from _thread import allocate_lock
 
 import msgpack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 MAX_FRAME = 64 << 20  # bytes; the host refuses more
@@ -46,7 +49,7 @@ class Channel:
         self._write_fd = write_fd
         self._unpacker = msgpack.Unpacker(raw=False, strict_map_key=False, max_buffer_size=MAX_FRAME)
         self._packer = msgpack.Packer(use_bin_type=True)
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def fileno(self) -> int:
         """Give the descriptor to poll for reading."""

@@ -9,41 +9,37 @@ run beside the target.
 from __future__ import annotations
 
 import os
-import platform
 import select
-import signal
-import socket
 import sys
 import time
-import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
-import uffdlab.agent.target as target_process
-from uffdlab.agent import commands
+from uffdlab.agent import commands, native
 from uffdlab.agent.programs import Programs
 from uffdlab.agent.rpc import NOTIFICATION, REQUEST, Channel, Refusal
+from uffdlab.agent.signals import SIGKILL
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 PROTOCOL = 1
 _DEFAULT_DEADLINE = 10.0  # seconds
 _REAP_DEADLINE = 5.0
 
 
-@dataclass
 class _Waiting:
-    number: int  # of the host's request
-    method: str
-    until: float  # time.monotonic()
+    def __init__(self, number: int, method: str, deadline: float) -> None:
+        self.number = number  # of the host's request
+        self.method = method
+        self.until = time.monotonic() + deadline
 
 
-@dataclass
 class _Target:
-    pid: int
-    nonce: bytes
-    channel: Channel
-    socket: socket.socket
-    waiting: dict[int, _Waiting]
+    def __init__(self, pid: int, nonce: bytes, stream: int) -> None:
+        self.pid, self.nonce = pid, nonce
+        self.channel = Channel(stream, stream)
+        self.waiting: dict[int, _Waiting] = {}
 
 
 class Server:
@@ -83,7 +79,7 @@ class Server:
             pass
         finally:
             if self._target:
-                os.kill(self._target.pid, signal.SIGKILL)
+                os.kill(self._target.pid, SIGKILL)
                 _reap(self._target.pid)
             self._programs.end_all()
 
@@ -97,7 +93,7 @@ class Server:
             "release": uname.release,
             "version": uname.version,
             "machine": uname.machine,
-            "python": platform.python_version(),
+            "python": sys.version.split()[0],
             "page_size": os.sysconf("SC_PAGE_SIZE"),
             "cpus": os.cpu_count(),
             "monotonic_ns": time.monotonic_ns(),
@@ -150,8 +146,7 @@ class Server:
             raise Refusal("target-lost", f"{method}: there is no target process; lab.restart_target() starts one")
         deadline, *rest = params
         self._next += 1
-        until = time.monotonic() + (deadline or _DEFAULT_DEADLINE)
-        self._target.waiting[self._next] = _Waiting(number, method, until)
+        self._target.waiting[self._next] = _Waiting(number, method, deadline or _DEFAULT_DEADLINE)
         self._target.channel.request(self._next, method, rest)
 
     # --- the target
@@ -159,25 +154,28 @@ class Server:
     def _spawn(self, nonce: bytes, base: int) -> dict[str, int]:
         """Start a new target, ending the old one.  Gives its pid and the address of its beacon."""
         self._kill_target()
-        ours, theirs = socket.socketpair()
+        from uffdlab.agent import target
+
+        ours, theirs = native.stream_pair()
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
         if pid == 0:
             status = 1
             try:
-                ours.close()
-                for fd in self._host_fds:
+                for fd in (ours, *self._host_fds):
                     if fd > 2:
                         os.close(fd)
-                target_process.serve(theirs, nonce, base, self._target_fd)
+                target.serve(theirs, nonce, base, self._target_fd)
                 status = 0
             except BaseException:  # noqa: BLE001 - a forked child must never return into the server
+                import traceback
+
                 traceback.print_exc()
             finally:
                 os._exit(status)
-        theirs.close()
-        self._target = _Target(pid, nonce, Channel(ours.fileno(), ours.fileno()), ours, {})
+        os.close(theirs)
+        self._target = _Target(pid, nonce, ours)
         return {"pid": pid}
 
     def _from_target(self, child: _Target) -> None:
@@ -195,7 +193,7 @@ class Server:
 
     def _target_ended(self, child: _Target, kind: str = "target-lost", why: str = "") -> None:
         self._target = None
-        child.socket.close()
+        os.close(child.channel.fileno())
         status = _reap(child.pid)
         why = why or f"the target process ended ({_status_words(status)})"
         for waiting in child.waiting.values():
@@ -206,7 +204,7 @@ class Server:
     def _kill_target(self) -> None:
         if self._target:
             child = self._target
-            os.kill(child.pid, signal.SIGKILL)
+            os.kill(child.pid, SIGKILL)
             self._target_ended(child, why="the target process was ended on request")
 
     def _milliseconds_to_next_deadline(self) -> int | None:
@@ -229,13 +227,15 @@ class Server:
             self._end_late(child, methods + [waiting.method for waiting in child.waiting.values()])
 
     def _end_late(self, child: _Target, methods: list[str]) -> None:
-        os.kill(child.pid, signal.SIGKILL)
+        os.kill(child.pid, SIGKILL)
         late = ", ".join(methods)
         why = f"{late} did not come back before its deadline: it waits in the kernel. The target was killed."
         self._target_ended(child, "fault-unresolved", why)
 
 
 def _accident(error: Exception) -> dict[str, Any]:
+    import traceback
+
     lines = traceback.format_exception(error)
     data = {"traceback": "".join(lines)[-4000:]}
     if isinstance(error, OSError) and error.errno:
@@ -258,6 +258,8 @@ def _status_words(status: int) -> str:
     if status < 0:
         return "and could not be reaped"
     if os.WIFSIGNALED(status):
+        import signal
+
         name = signal.Signals(os.WTERMSIG(status)).name
         # The kernel's way when memory runs out; its log has the word, and in a guest that is the lab's console.
         return f"by {name}" + (": out of memory, or killed by somebody" if name == "SIGKILL" else "")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
-from pathlib import Path
 
 from uffdlab.agent import native
 from uffdlab.agent.rpc import Refusal
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_SWAPS = Path("/proc/swaps")
+_SWAPS = "/proc/swaps"
 _SIGNATURE = b"SWAPSPACE2"
 
 
@@ -32,7 +31,7 @@ def swap_on() -> int:
     size = total()
     if size:
         return size
-    disks = sorted(Path("/dev").glob("ram[0-9]*"))
+    disks = sorted(f"/dev/{name}" for name in os.listdir("/dev") if name.startswith("ram") and name[3:].isdigit())
     if not disks:
         raise Refusal(
             "usage",
@@ -40,7 +39,7 @@ def swap_on() -> int:
             "a module (brd.ko) from its package; the kernels that `uffdlab kernel list` shows have one",
         )
     for disk in disks:
-        with disk.open("r+b", buffering=0) as file:
+        with open(disk, "r+b", buffering=0) as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(0)
             file.write(_header(size))
@@ -54,7 +53,8 @@ def swap_on() -> int:
 
 def total() -> int:
     """Give the size in bytes of the swap that is on."""
-    if not _SWAPS.exists():
+    if not os.path.exists(_SWAPS):
         raise Refusal("usage", "this kernel has no swap (CONFIG_SWAP)")
-    lines = _SWAPS.read_text().splitlines()[1:]
+    with open(_SWAPS, encoding="ascii") as file:
+        lines = file.read().splitlines()[1:]
     return sum(int(line.split()[2]) * 1024 for line in lines)

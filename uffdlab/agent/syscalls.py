@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
-from typing import Any
 
-from uffdlab import uapi
 from uffdlab.agent import native
 from uffdlab.agent.children import WORD_FD, Child
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
+from uffdlab.uapi_layout import LAYOUTS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from uffdlab.uapi_layout import Layout
 
 _WORD = 8
 
 
-@dataclass
 class Call:
     """A call that is ready to be made, and what must live until it has ended.
 
@@ -27,12 +30,18 @@ class Call:
         Six words.
     """
 
-    number: int
-    arguments: list[int]
-    _fd: int = -1
-    _word: Any = None
-    _argument: tuple[uapi.Ioctl, Any] | None = None
-    _kept: list[Any] = field(default_factory=list)
+    def __init__(
+        self,
+        number: int,
+        arguments: list[int],
+        *,
+        fd: int = -1,
+        word: Any = None,
+        argument: tuple[Layout, Any] | None = None,
+        kept: tuple[Any, ...] = (),
+    ) -> None:
+        self.number, self.arguments = number, arguments
+        self._fd, self._word, self._argument, self._kept = fd, word, argument, kept
 
     def value(self) -> int:
         """Give the word that the call has brought from the page, 0 if it brings none."""
@@ -64,17 +73,17 @@ def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> C
     """
     name = wanted["call"]
     if name == "ioctl":
-        ioctl = uapi.IOCTLS[wanted["name"]]
+        ioctl = LAYOUTS[wanted["name"]]
         argument = ffi.new("char[]", ioctl.pack(wanted["words"]))
         arguments = _six(wanted["fd"], ioctl.request, int(ffi.cast("uintptr_t", argument)))
-        return Call(_number(name), arguments, _argument=(ioctl, argument))
+        return Call(_number(name), arguments, argument=(ioctl, argument))
     address = wanted.get("address", 0)
     if name in ("file_read", "file_write"):
         fd = native.memfd("touch", os.MFD_CLOEXEC) if child is None else os.dup(child.word_fd)
         os.pwrite(fd, value.to_bytes(_WORD, "little"), 0)
         # Reading from the file writes to the page, and the other way round.
         number = _number("pread" if name == "file_read" else "pwrite")
-        return Call(number, _six(fd if child is None else WORD_FD, address, _WORD, 0), _fd=fd)
+        return Call(number, _six(fd if child is None else WORD_FD, address, _WORD, 0), fd=fd)
     if name in ("gup_read", "gup_write"):
         if child is not None:
             raise Refusal("usage", "a child cannot make this touch; it can read, write and let the kernel do so")
@@ -85,7 +94,7 @@ def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> C
         pointers = [int(ffi.cast("uintptr_t", each)) for each in (ours, theirs)]
         number = _number("process_vm_readv" if name == "gup_read" else "process_vm_writev")
         arguments = _six(os.getpid(), pointers[0], 1, pointers[1], 1, 0)
-        return Call(number, arguments, _word=word, _kept=[ours, theirs])
+        return Call(number, arguments, word=word, kept=(ours, theirs))
     return Call(_number(name), _six(*wanted.get("arguments", [])))
 
 

@@ -7,23 +7,24 @@ thread.  No Python thread ever touches registered memory.
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
 import select
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from _thread import allocate_lock, start_new_thread
 
-from uffdlab import uapi
-from uffdlab.agent import handlers, native, probe, uffds, witness_methods
+from uffdlab.agent import handlers, native, uffds, witness_methods
 from uffdlab.agent.children import Children
 from uffdlab.agent.mappings import Mappings
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import REQUEST, Channel, MarkedChannel, Refusal
 from uffdlab.agent.touches import Touches
+from uffdlab.uapi_layout import EVENT_FORK, LAYOUTS, decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
 
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
@@ -52,7 +53,7 @@ class Target:
         self._uffds = uffds.Userfaultfds()
         self._handlers: dict[int, handlers.Handler] = {}  # by number of the userfaultfd
         self._unread: set[int] = set()  # numbers of the userfaultfds that are not to be read
-        self._feed_lock = threading.Lock()  # one reader of messages and endings at a time, so that order is kept
+        self._feed_lock = allocate_lock()  # one reader of messages and endings at a time, so that order is kept
         self._feed_changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._beacon = native.map_memory(_BEACON_PLACE, mmap.PAGESIZE, _READ_WRITE, _PRIVATE, -1)
         lib.lab_poke(self._beacon, nonce, len(nonce))
@@ -62,7 +63,7 @@ class Target:
             "target.unmap": self._mappings.remove,
             "target.free_place": self._mappings.free_place,
             "target.moved": self._mappings.moved,
-            "target.probe": probe.all_of_it,
+            "target.probe": _probe,
             "target.uffd_open": self._uffd_open,
             "target.uffd_close": self._uffd_close,
             "target.uffd_unread": self._uffd_unread,
@@ -110,10 +111,10 @@ class Target:
     def _ioctl(self, number: int, name: str, values: dict[str, int], source: bytes | None) -> dict[str, Any]:
         """Do one ioctl; `source` is what UFFDIO_COPY is to copy, put into memory of our own for the time."""
         fd = self._uffds.fd(number)
-        ioctl = uapi.IOCTLS[name]
+        ioctl = LAYOUTS[name]
         if source is None:
             return uffds.call(fd, ioctl, values)
-        with _own_memory(source, name) as memory:
+        with _OwnMemory(source, name) as memory:
             return uffds.call(fd, ioctl, {**values, "src": memory})
 
     def _batch(
@@ -121,10 +122,10 @@ class Target:
     ) -> dict[str, Any]:
         """Do one ioctl a page; every page of a UFFDIO_COPY gets `source`."""
         fd = self._uffds.fd(number)
-        ioctl = uapi.IOCTLS[name]
+        ioctl = LAYOUTS[name]
         if source is None:
             return uffds.batch(fd, ioctl, values, step, count)
-        with _own_memory(source, name) as memory:
+        with _OwnMemory(source, name) as memory:
             return uffds.batch(fd, ioctl, {**values, "src": memory}, step, count)
 
     # --- native handlers
@@ -199,10 +200,10 @@ class Target:
 
     def _adopted(self, message: bytes) -> int:
         """Give the number of the userfaultfd that a FORK event has brought, 0 for any other message."""
-        raw = uapi.decode_message(message)
-        if raw.event != uapi.Event.FORK:
+        event, words = decode(message)
+        if event != EVENT_FORK:
             return 0
-        number = self._uffds.adopt(raw.words[0])
+        number = self._uffds.adopt(words[0])
         os.eventfd_write(self._feed_changed, 1)
         return number
 
@@ -217,27 +218,37 @@ class Target:
                 self._notify("touch", number, result)
 
 
-@contextlib.contextmanager
-def _own_memory(source: bytes, name: str) -> Iterator[int]:
-    """Put bytes into memory of our own for the time of a with block; gives its address."""
-    if not 0 < len(source) <= _MAX_SOURCE:
-        raise Refusal("usage", f"{name} can copy 1 to {_MAX_SOURCE} bytes here, not {len(source)}")
-    length = -(-len(source) // mmap.PAGESIZE) * mmap.PAGESIZE
-    memory = native.map_memory(0, length, _READ_WRITE, _PRIVATE, -1)
-    try:
-        lib.lab_poke(memory, ffi.from_buffer(source), len(source))
-        yield memory
-    finally:
-        native.unmap_memory(memory, length)
+def _probe() -> dict[str, Any]:
+    from uffdlab.agent import probe
+
+    return probe.all_of_it()
+
+
+class _OwnMemory:
+    """Bytes in memory of our own for the time of a with block, which gets its address."""
+
+    def __init__(self, source: bytes, name: str) -> None:
+        if not 0 < len(source) <= _MAX_SOURCE:
+            raise Refusal("usage", f"{name} can copy 1 to {_MAX_SOURCE} bytes here, not {len(source)}")
+        self._source = source
+        self._length = -(-len(source) // mmap.PAGESIZE) * mmap.PAGESIZE
+
+    def __enter__(self) -> int:
+        self._memory = native.map_memory(0, self._length, _READ_WRITE, _PRIVATE, -1)
+        lib.lab_poke(self._memory, ffi.from_buffer(self._source), len(self._source))
+        return self._memory
+
+    def __exit__(self, *_: object) -> None:
+        native.unmap_memory(self._memory, self._length)
 
 
 class _Lines:
     # The ways to the host: through the agent, always, and a port of our own once our marker has come there.
 
-    def __init__(self, stream: socket.socket, nonce: bytes, port: int) -> None:
-        relayed = Channel(stream.fileno(), stream.fileno())
+    def __init__(self, stream: int, nonce: bytes, port: int) -> None:
+        relayed = Channel(stream, stream)
         self._direct = MarkedChannel(port, nonce) if port >= 0 else None
-        self._by_fd: dict[int, Channel] = {stream.fileno(): relayed}
+        self._by_fd: dict[int, Channel] = {stream: relayed}
         if self._direct:
             self._by_fd[port] = self._direct
         self._relayed = relayed
@@ -257,16 +268,18 @@ class _Lines:
         channel.notify(method, *params)
 
 
-def serve(stream: socket.socket, nonce: bytes, base: int, port: int = -1) -> None:
-    """Be the target on `stream` until it closes, and on `port` if there is one.  Runs in a child process of its own."""
+def serve(stream: int, nonce: bytes, base: int, port: int = -1) -> None:
+    """Be the target on descriptor `stream` until it closes, and on `port` if there is one; in a process of its own."""
     lib.lab_die_with_parent()
     lines = _Lines(stream, nonce, port)
     target = Target(lines.notify, nonce, base)
-    threading.Thread(target=target.feed, name="feed", daemon=True).start()
-    with contextlib.suppress(EOFError, ConnectionResetError):
+    start_new_thread(target.feed, ())
+    try:
         for channel, (kind, number, method, params) in lines.requests():
             if kind == REQUEST:
                 _answer(channel, target, number, method, params)
+    except (EOFError, ConnectionError):  # the agent is gone
+        pass
 
 
 def _answer(channel: Channel, target: Target, number: int, method: str, params: list[Any]) -> None:

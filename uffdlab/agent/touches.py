@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from uffdlab.agent.children import Child
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
 from uffdlab.agent.syscalls import Call, prepare
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _KINDS = {
     "read": lib.LAB_TOUCH_READ,
@@ -31,7 +32,6 @@ MAX_COPY_OUT = 16 << 20  # bytes
 _SETTLE = 0.1  # seconds until a touch either ended or sleeps
 
 
-@dataclass
 class Ticket:
     """One touch on its way.
 
@@ -47,10 +47,8 @@ class Ticket:
         The forked child that makes it; None for a thread of the target.
     """
 
-    native: Any
-    buffer: Any
-    call: Call | None = None
-    child: Child | None = None
+    def __init__(self, native: Any, buffer: Any, call: Call | None, child: Child | None) -> None:
+        self.native, self.buffer, self.call, self.child = native, buffer, call, child
 
 
 class Touches:
@@ -215,7 +213,8 @@ def _settle(ticket: Ticket) -> bool:
 
 def _sleeps(thread: int) -> bool:
     try:
-        stat = Path(f"/proc/{thread}/stat").read_text()  # a thread's number works here as a process's does
+        with open(f"/proc/{thread}/stat", "rb") as file:  # a thread's number works here as a process's does
+            stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.rpartition(")")[2].split()[0] in "SD"
+    return stat.rpartition(b")")[2].split()[0] in b"SD"

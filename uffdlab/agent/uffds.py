@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from uffdlab import uapi
 from uffdlab.agent import native
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
+from uffdlab.uapi_layout import LAYOUTS, MESSAGE_SIZE, UFFD_API, USER_MODE_ONLY, USERFAULTFD_IOC_NEW
 
-_FLAGS = uapi.OpenFlag.CLOEXEC | uapi.OpenFlag.NONBLOCK
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from uffdlab.uapi_layout import Layout
+
+_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK  # as UFFD_CLOEXEC and UFFD_NONBLOCK
 _DEVICE = "/dev/userfaultfd"
 _MESSAGES_AT_ONCE = 256
 _BATCHES = ("UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", "UFFDIO_WRITEPROTECT", "UFFDIO_WAKE")
@@ -23,8 +26,10 @@ _BATCHES = ("UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON"
 def _by_device() -> int:
     device = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
+        import fcntl
+
         # USERFAULTFD_IOC_NEW takes the flags as its argument and gives the new descriptor as its value.
-        return fcntl.ioctl(device, uapi.USERFAULTFD_IOC_NEW, int(_FLAGS))
+        return fcntl.ioctl(device, USERFAULTFD_IOC_NEW, int(_FLAGS))
     finally:
         os.close(device)
 
@@ -32,7 +37,7 @@ def _by_device() -> int:
 _WAYS: tuple[tuple[str, Callable[[], int]], ...] = (
     ("userfaultfd(2)", lambda: native.userfaultfd(_FLAGS)),
     (_DEVICE, _by_device),
-    ("userfaultfd(2) with UFFD_USER_MODE_ONLY", lambda: native.userfaultfd(_FLAGS | uapi.OpenFlag.USER_MODE_ONLY)),
+    ("userfaultfd(2) with UFFD_USER_MODE_ONLY", lambda: native.userfaultfd(_FLAGS | USER_MODE_ONLY)),
 )
 # What each of them needs, in the same order.
 _NEEDS = (
@@ -40,7 +45,7 @@ _NEEDS = (
     "for all faults, with leave to read and write that file; since Linux 6.1",
     "for faults in user mode alone, needs no privilege; since Linux 5.11",
 )
-_SYSCTL = Path("/proc/sys/vm/unprivileged_userfaultfd")
+_SYSCTL = "/proc/sys/vm/unprivileged_userfaultfd"
 
 
 def open_userfaultfd() -> tuple[int, str]:
@@ -68,7 +73,7 @@ def _what_to_do(tried: list[int]) -> str:
         return "Too many files are open: close some userfaultfds, or raise the limit (ulimit -n)"
     if call == errno.ENOSYS:
         return "This kernel has no userfaultfd (CONFIG_USERFAULTFD), or a seccomp filter hides it: use a guest, Lab()"
-    setting = f"vm.unprivileged_userfaultfd is {_SYSCTL.read_text().strip()}. " if _SYSCTL.exists() else ""
+    setting = f"vm.unprivileged_userfaultfd is {_setting()}. " if os.path.exists(_SYSCTL) else ""
     if user_mode == errno.EPERM:
         return (
             f"{setting}The kernel itself refuses the last to nobody: a seccomp filter or a security module forbids it, "
@@ -78,6 +83,11 @@ def _what_to_do(tried: list[int]) -> str:
     return (
         f"{setting}Run it as root, set that to 1, let this user read and write /dev/userfaultfd, or use a guest, Lab()"
     )
+
+
+def _setting() -> str:
+    with open(_SYSCTL, encoding="ascii") as file:
+        return file.read().strip()
 
 
 def ways() -> dict[str, int]:
@@ -92,14 +102,14 @@ def ways() -> dict[str, int]:
     return found
 
 
-def call(fd: int, ioctl: uapi.Ioctl, values: dict[str, int]) -> dict[str, Any]:
+def call(fd: int, ioctl: Layout, values: dict[str, int]) -> dict[str, Any]:
     """Do one ioctl; gives its errno, its words as the kernel left them and its times."""
     argument = bytearray(ioctl.pack(values))
     error, started, ended = native.ioctl(fd, ioctl.request, ffi.from_buffer(argument))
     return {"errno": error, "words": ioctl.unpack(argument), "started_ns": started, "ended_ns": ended}
 
 
-def batch(fd: int, ioctl: uapi.Ioctl, values: dict[str, int], step: int, count: int) -> dict[str, Any]:
+def batch(fd: int, ioctl: Layout, values: dict[str, int], step: int, count: int) -> dict[str, Any]:
     """Do one ioctl a page, `count` times, in native code; `values` are the words for the first page.
 
     Gives how many succeeded, the errno of the one that failed (0 if none), and the times.
@@ -117,7 +127,7 @@ def offered_features() -> int:
     """Ask a scratch userfaultfd which features this kernel has (UFFDIO_API with features=0)."""
     fd, _ = open_userfaultfd()
     try:
-        answer = call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": uapi.UFFD_API})
+        answer = call(fd, LAYOUTS["UFFDIO_API"], {"api": UFFD_API})
     finally:
         os.close(fd)
     if answer["errno"]:
@@ -146,7 +156,7 @@ class Userfaultfds:
         offered = offered_features()
         fd, way = open_userfaultfd()
         features = wanted & offered | required
-        answer = call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": uapi.UFFD_API, "features": features})
+        answer = call(fd, LAYOUTS["UFFDIO_API"], {"api": UFFD_API, "features": features})
         if answer["errno"]:
             os.close(fd)
             return {"number": 0, "way": way, "offered": offered, "asked": features, **answer}
@@ -166,7 +176,7 @@ class Userfaultfds:
     def read(self, number: int) -> list[bytes]:
         """Read the messages that wait, each of 32 bytes; none is an empty list."""
         try:
-            data = os.read(self.fd(number), _MESSAGES_AT_ONCE * uapi.MESSAGE_SIZE)
+            data = os.read(self.fd(number), _MESSAGES_AT_ONCE * MESSAGE_SIZE)
         except BlockingIOError:
             return []
-        return [data[at : at + uapi.MESSAGE_SIZE] for at in range(0, len(data), uapi.MESSAGE_SIZE)]
+        return [data[at : at + MESSAGE_SIZE] for at in range(0, len(data), MESSAGE_SIZE)]

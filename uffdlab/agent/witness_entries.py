@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import struct
 import time
-from pathlib import Path
-from typing import Any
 
 from uffdlab.agent import native
 from uffdlab.agent.native import ffi
 from uffdlab.agent.rpc import Refusal
 
-_DEVICE = Path("/dev/pte_reader")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_DEVICE = "/dev/pte_reader"
 # include/uapi/linux/pte_reader.h
 _READ = 0x4028BB00  # _IOW(0xBB, 0x00, struct pte_reader_request)
 _REQUEST = struct.Struct("=iIQQQQ")  # pid, flags, start, count, stride, entries
@@ -55,7 +57,7 @@ class Entries:
 
 
 def _try(beacon: int) -> str:
-    if not _DEVICE.exists():
+    if not os.path.exists(_DEVICE):
         return f"this kernel has no {_DEVICE}: it was built without the PTE reader of kernel-patch"
     try:
         level = struct.unpack_from("=QI", _read(beacon, 1, os.sysconf("SC_PAGE_SIZE")))[1]

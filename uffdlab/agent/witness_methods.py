@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 from uffdlab.agent.witness_entries import Entries
 from uffdlab.agent.witness_pagemap import Shelf, all_soft_dirty, check_mapped, words_of
 from uffdlab.agent.witness_scan import Scan
 from uffdlab.agent.witness_soft_dirty import SoftDirty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 
 def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..., Any]]:
@@ -50,7 +52,8 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
         return {**facts, "words": words, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
 
     def clear_soft_dirty() -> None:
-        Path("/proc/self/clear_refs").write_text("4", encoding="ascii")  # proc(5)
+        with open("/proc/self/clear_refs", "wb") as file:
+            file.write(b"4")  # proc(5)
 
     return {
         "target.beacon": tell_beacon,

@@ -7,11 +7,14 @@ import mmap
 import os
 import struct
 import time
-from typing import Any
 
 from uffdlab.agent.native import ffi
 from uffdlab.agent.rpc import Refusal
 from uffdlab.agent.witness_soft_dirty import SoftDirty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # include/uapi/linux/fs.h
 _PAGEMAP_SCAN = 0xC0606610  # _IOWR('f', 16, struct pm_scan_arg)

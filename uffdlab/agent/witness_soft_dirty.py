@@ -8,10 +8,12 @@ takes tens of milliseconds; so it is the last thing that is asked.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 from uffdlab.agent.witness_pagemap import all_soft_dirty, words_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class SoftDirty:
@@ -54,7 +56,7 @@ class SoftDirty:
 def _vm_flags(address: int, process: str) -> list[str]:
     """Give the VmFlags words of the mapping at `address` as smaps has them; none if nothing is mapped there."""
     inside = False
-    with Path(f"/proc/{process}/smaps").open(buffering=4096, encoding="ascii", errors="replace") as smaps:
+    with open(f"/proc/{process}/smaps", buffering=4096, encoding="ascii", errors="replace") as smaps:
         for line in smaps:
             head = line.split(maxsplit=1)[0]
             if "-" in head and not head.endswith(":"):

@@ -1,4 +1,4 @@
-"""The guest's whole user space: the running interpreter and the modules that the agent imports.
+"""The guest's whole user space: the running interpreter, the modules that the agent imports, and busybox.
 
 Modules are found by importing the agent in a fresh interpreter and looking at what it loaded, shared libraries by
 asking the dynamic loader.  Nothing else goes in.  The archive is kept in the cache under the hash of its content.
@@ -11,6 +11,7 @@ import importlib.util
 import json
 import marshal
 import os
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import uffdlab
 from uffdlab import errors
+from uffdlab.agent import later
 from uffdlab.machines import cpio, elf, store
 from uffdlab.machines.interpreter import modules, run
 
@@ -44,6 +46,9 @@ gc.enable()
 main()
 """.encode()
 _EMPTY = f"{_STDLIB}/lib-dynload", "dev", "proc", "sys", "tmp", "run", "etc", "root"
+
+# As Python 3.12 has it: all of it in C.  3.11 first makes the same classes in Python, an emulated CPU for 15 ms.
+_INSTEAD = {"datetime": b"from _datetime import *\nUTC = timezone.utc\n"}
 
 # Imported by nobody, but looked up by name when a program first asks for them.
 _CODECS = "encodings.ascii", "encodings.latin_1"
@@ -103,7 +108,7 @@ def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
 def _request(extra: Mapping[str, Path | bytes]) -> str:
     # What the archive depends on apart from the content of files, which their stamps tell.
     digest = hashlib.sha256()
-    for part in (sys.version, sys.executable, uffdlab.__file__, sys.path, sys.flags.optimize):
+    for part in (sys.version, sys.executable, uffdlab.__file__, sys.path, sys.flags.optimize, _busybox()):
         digest.update(repr(part).encode() + b"\0")
     for name, content in sorted(extra.items()):
         stamp = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else _stamp(content)
@@ -159,15 +164,22 @@ def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str,
     binary = python.read_bytes()
     entries[_INTERPRETER] = cpio.file(_trimmed(python, binary), executable=True)
     objects = [python]
-    for name, origin, package in modules(INIT, *_CODECS):
+    for name, origin, package in modules(INIT, *later.NAMES, *_CODECS):
         sources.add(origin)
         base = f"{_STDLIB}/{name.replace('.', '/')}"
         if origin.suffix == ".so":
             objects.append(origin)
             entries[base + EXTENSION_SUFFIXES[0]] = cpio.file(_trimmed(origin, origin.read_bytes()))
         else:
-            entries[f"{base}/__init__.pyc" if package else f"{base}.pyc"] = cpio.file(_bytecode(name, origin))
+            source = _INSTEAD.get(name) or origin.read_bytes()
+            entries[f"{base}/__init__.pyc" if package else f"{base}.pyc"] = cpio.file(_bytecode(name, source))
     loader = elf.interpreter(binary)
+    busybox = _busybox()
+    if busybox is not None:
+        sources.add(busybox)
+        objects += [busybox] if elf.interpreter(busybox.read_bytes()) else []
+        for name, entry in _tools(busybox).items():
+            entries.setdefault(name, entry)
     if loader:
         entries.update(_libraries(loader, objects, sources))
     for name, content in extra.items():
@@ -178,9 +190,20 @@ def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str,
     return entries
 
 
-def _bytecode(name: str, origin: Path) -> bytes:
+def _busybox() -> Path | None:
+    # That of the host: the guest's shell and tools, where it is installed.
+    found = shutil.which("busybox")
+    return Path(found).resolve() if found else None
+
+
+def _tools(busybox: Path) -> dict[str, cpio.Entry]:
+    # Itself, and a link to it for each of its applets, whose paths it lists: "usr/bin/env".
+    links = dict.fromkeys(run([str(busybox), "--list-full"]).split(), cpio.symlink("/bin/busybox"))
+    return links | {"bin/busybox": cpio.file(_trimmed(busybox, busybox.read_bytes()), executable=True)}
+
+
+def _bytecode(name: str, source: bytes) -> bytes:
     # An unchecked-hash .pyc (PEP 552): the loader compares it with no source.  Magic, flags, eight bytes of hash.
-    source = origin.read_bytes()
     code = compile(source, f"/{_STDLIB}/{name.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=0)
     header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
     return header + marshal.dumps(code)

@@ -205,6 +205,7 @@ def _restore(settings: Settings) -> QemuMachine | None:
 def _save(machine: QemuMachine, settings: Settings) -> None:
     # A machine that cannot be saved is still a machine.
     try:
+        machine.call("agent.load")
         machine.save(_state_key(settings))
     except (errors.MachineError, errors.HostUnsupported) as error:
         _log.warning("the booted machine could not be saved, so the next one boots again: %s", error)

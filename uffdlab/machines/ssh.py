@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uffdlab import errors
+from uffdlab.agent import later
 from uffdlab.machines import heartbeat, remote_start
 from uffdlab.machines.interpreter import modules
 from uffdlab.machines.stream import StreamMachine
@@ -159,7 +160,7 @@ def _payload(facts: dict[str, Any]) -> bytes:
         )
     archive, native = io.BytesIO(), []
     with zipfile.ZipFile(archive, "w") as file:
-        for name, origin, package in modules("uffdlab.agent.stdio", "msgpack.fallback"):
+        for name, origin, package in modules("uffdlab.agent.stdio", *later.NAMES, "msgpack.fallback"):
             if name.partition(".")[0] not in _OURS:
                 continue
             data = origin.read_bytes()

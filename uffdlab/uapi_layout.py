@@ -1,0 +1,116 @@
+"""How the userfaultfd ABI lays out its structures: request numbers, the words of each ioctl, messages.
+
+Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  What the bits mean is in
+:mod:`uffdlab.uapi`.  The agent starts with this module, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+import struct
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+UFFDIO: Final = 0xAA  # the ioctl type of all of them
+UFFD_API: Final = 0xAA
+USERFAULTFD_IOC_NEW: Final = UFFDIO << 8 | 0x00  # _IO(0xAA, 0), on /dev/userfaultfd, since 6.1
+USER_MODE_ONLY: Final = 1 << 0  # a flag of userfaultfd(2)
+
+EVENT_PAGEFAULT: Final = 0x12
+EVENT_FORK: Final = 0x13
+EVENT_REMAP: Final = 0x14
+EVENT_REMOVE: Final = 0x15
+EVENT_UNMAP: Final = 0x16
+MESSAGE_SIZE: Final = 32  # struct uffd_msg
+
+_IOC_WRITE, _IOC_READ = 1, 2
+_WORD = (1 << 64) - 1
+_HEAD = struct.Struct("=BBHI")
+_PAGEFAULT = struct.Struct("=QQI")
+_THREE_WORDS = struct.Struct("=QQQ")
+
+
+class Layout:
+    """One ioctl of a userfaultfd, as bytes.
+
+    Attributes
+    ----------
+    name : str
+        As the kernel spells it, ``UFFDIO_CONTINUE``.
+    nr : int
+        Its number within type 0xAA.
+    access : str
+        ``"R"``, ``"W"`` or ``"RW"``, as in ``_IOR``, ``_IOW``, ``_IOWR``.
+    fields : tuple of str
+        The 64-bit words of its argument, in order.
+    output : str
+        The signed word in which the kernel leaves bytes done or -errno; empty if there is none.
+    size : int
+        Size of the argument in bytes.
+    request : int
+        The request number that ioctl(2) takes (asm-generic/ioctl.h).
+    """
+
+    def __init__(self, name: str, nr: int, access: str, fields: tuple[str, ...], output: str = "") -> None:
+        self.name, self.nr, self.access, self.fields, self.output = name, nr, access, fields, output
+        self.size = 8 * len(fields)
+        direction = (_IOC_READ if "R" in access else 0) | (_IOC_WRITE if "W" in access else 0)
+        self.request = direction << 30 | self.size << 16 | UFFDIO << 8 | nr
+        self._words = f"={len(fields)}Q"
+
+    def pack(self, values: dict[str, int]) -> bytes:
+        """Pack the argument; words not given are 0."""
+        return struct.pack(self._words, *[values.get(field, 0) & _WORD for field in self.fields])
+
+    def unpack(self, data: bytes | bytearray) -> dict[str, int]:
+        """Unpack the argument as the kernel left it; only the output word is signed."""
+        words = dict(zip(self.fields, struct.unpack(self._words, data), strict=True))
+        if self.output and words[self.output] >= 1 << 63:
+            words[self.output] -= 1 << 64
+        return words
+
+
+def _table(*rows: Layout) -> dict[str, Layout]:
+    return {row.name: row for row in rows}
+
+
+_RANGE = ("start", "len")
+LAYOUTS: Final = _table(
+    Layout("UFFDIO_API", 0x3F, "RW", ("api", "features", "ioctls")),
+    Layout("UFFDIO_REGISTER", 0x00, "RW", (*_RANGE, "mode", "ioctls")),
+    Layout("UFFDIO_UNREGISTER", 0x01, "R", _RANGE),
+    Layout("UFFDIO_WAKE", 0x02, "R", _RANGE),
+    Layout("UFFDIO_COPY", 0x03, "RW", ("dst", "src", "len", "mode", "copy"), "copy"),
+    Layout("UFFDIO_ZEROPAGE", 0x04, "RW", (*_RANGE, "mode", "zeropage"), "zeropage"),
+    Layout("UFFDIO_MOVE", 0x05, "RW", ("dst", "src", "len", "mode", "move"), "move"),
+    Layout("UFFDIO_WRITEPROTECT", 0x06, "RW", (*_RANGE, "mode")),
+    Layout("UFFDIO_CONTINUE", 0x07, "RW", (*_RANGE, "mode", "mapped"), "mapped"),
+    Layout("UFFDIO_POISON", 0x08, "RW", (*_RANGE, "mode", "updated"), "updated"),
+    Layout("UFFDIO_RWPROTECT", 0x09, "RW", (*_RANGE, "mode")),
+    Layout("UFFDIO_SET_MODE", 0x0A, "W", ("enable", "disable")),
+)
+
+
+def decode(message: bytes) -> tuple[int, tuple[int, ...]]:
+    """Take one struct uffd_msg (32 bytes) apart: the event, and the words of its argument.
+
+    PAGEFAULT: flags, address, thread id (0 without Feature.THREAD_ID).  FORK: the new fd.  REMAP: from, to, len.
+    REMOVE and UNMAP: start, end.  Anything else: the three words of its argument.
+
+    Raises
+    ------
+    ValueError
+        If `message` is not 32 bytes long.
+    """
+    if len(message) != MESSAGE_SIZE:
+        raise ValueError(f"a uffd_msg has {MESSAGE_SIZE} bytes, these are {len(message)}")
+    event: int = _HEAD.unpack_from(message)[0]
+    words: tuple[int, ...] = _THREE_WORDS.unpack_from(message, _HEAD.size)
+    if event == EVENT_PAGEFAULT:
+        return event, _PAGEFAULT.unpack_from(message, _HEAD.size)
+    if event == EVENT_FORK:
+        return event, (words[0] & 0xFFFFFFFF,)
+    if event in (EVENT_REMOVE, EVENT_UNMAP):
+        return event, words[:2]
+    return event, words
