@@ -5,8 +5,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uffdlab import bulk, pte
+from uffdlab import pte
+from uffdlab.bulk import entries as bulk
+from uffdlab.bulk import sums
 from uffdlab.pte import x86
+
+
+@given(st.binary(max_size=100), st.binary(min_size=1, max_size=100), st.integers(0, 2**64 - 1))
+def test_a_sum_notices_what_has_changed(before, data, total):
+    whole = sums.add(sums.add(0, before), data)
+    assert whole == sums.add(sums.add(0, memoryview(before)), bytearray(data))
+    assert 0 <= sums.add(total, data) < 2**64
+    assert whole != sums.add(sums.add(0, before), data + b"\0")
+    for at in {0, len(data) // 2, len(data) - 1}:
+        assert whole != sums.add(sums.add(0, before), data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+
 
 words = st.one_of(
     st.sampled_from([0, 0x8000_0000_0000_0867, 0x8000_0000_3FFC_FC65, 0x25, 0x60, 1 << 58 | 1]),

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from uffdlab import witnesses
 from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError
-from uffdlab.walk import Walk, Walks
-from uffdlab.witnesses import NAMES, KernelWitness, PagemapWitness, PhysicalWitness, ScanWitness, Witness
+from uffdlab.witnesses import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from uffdlab.machines import PhysicalMemory
     from uffdlab.region import Mapping, PageRange, Region
     from uffdlab.snapshot import Snapshot
+    from uffdlab.walk import Walks
+    from uffdlab.witnesses import PhysicalWitness, Witness
 
     Ask = Callable[..., Any]
 
@@ -123,22 +125,25 @@ class Looking:
             "tracks_soft_dirty": bool(self.facts["tracks_soft_dirty"]),
         }
         if name == "pagemap":
-            return PagemapWitness(self._read_pagemap, **common)
+            return witnesses.PagemapWitness(self._read_pagemap, **common)
         if name == "scan":
-            return ScanWitness(self._bulk("scan"), int(self.facts["scan"]["answered"]), **common)
+            return witnesses.ScanWitness(self._bulk("scan"), int(self.facts["scan"]["answered"]), **common)
         if name == "kernel":
-            return KernelWitness(self._bulk("entries"), **common)
+            return witnesses.KernelWitness(self._bulk("entries"), **common)
         return self._make_physical(common)
 
     def _make_physical(self, common: dict[str, Any]) -> PhysicalWitness:
         memory = self._physical()
         assert memory is not None
-        return PhysicalWitness(memory, (self.facts["address"], self._nonce), self._spinning, now=self._now, **common)
+        beacon = self.facts["address"], self._nonce
+        return witnesses.PhysicalWitness(memory, beacon, self._spinning, now=self._now, **common)
 
     def walk(self, addresses: Iterable[int], regions: Iterable[Region]) -> Walks:
         """Walk to some addresses, which may lie in some regions or their aliases."""
+        from uffdlab.walk import Walk, Walks  # noqa: PLC0415 - they need numpy
+
         witness = self.witness("physical")
-        assert isinstance(witness, PhysicalWitness)
+        assert isinstance(witness, witnesses.PhysicalWitness)
         tracks = bool(self.facts["tracks_soft_dirty"])
         mappings = [mapping for region in regions for mapping in _both(region)]
 
@@ -164,7 +169,7 @@ class Looking:
             return over_the_wire(start, pages, page_size)
         # So many words are left in the target's memory, and read out of the guest's RAM.
         physical = self.witness("physical")
-        assert isinstance(physical, PhysicalWitness)
+        assert isinstance(physical, witnesses.PhysicalWitness)
         with self._shelf:
             answer: dict[str, Any] = self._ask("pagemap", start, pages, page_size, 0, True, deadline=_BULK_DEADLINE)
             if "at" not in answer:
@@ -195,7 +200,7 @@ class Looking:
         """Stop the guest; the target's page tables are found before, for that takes its help."""
         witness = self.witness("physical")
         memory = self._physical()
-        assert isinstance(witness, PhysicalWitness)
+        assert isinstance(witness, witnesses.PhysicalWitness)
         assert memory is not None
         witness.find()
         with memory.paused():

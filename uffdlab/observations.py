@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from uffdlab.deed import Deed, probe
 from uffdlab.region import Mapping, PageRange, pages_of
-from uffdlab.walk import Walks
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -14,9 +12,11 @@ if TYPE_CHECKING:
     from uffdlab.belongings import Belongings
     from uffdlab.connection import Connection
     from uffdlab.cross_examination import CrossExamination
+    from uffdlab.deed import Deed
     from uffdlab.looking import Looking
     from uffdlab.snapshot import Snapshot
     from uffdlab.timeline import Timeline
+    from uffdlab.walk import Walks
     from uffdlab.witnesses import Witness
 
 
@@ -104,6 +104,8 @@ class Observations:
 
     def probe(self, page: PageRange) -> Deed:
         """Write to one page without changing its content, and tell whether that trapped; see :class:`Deed`."""
+        from uffdlab.deed import probe  # noqa: PLC0415 - it needs numpy
+
         return probe(page, list(self._belongings.userfaultfds))
 
     def walk(self, *addresses: int) -> Walks:

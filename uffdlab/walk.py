@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from uffdlab import pte
-from uffdlab.bulk import Step
+from uffdlab.bulk.entries import Step
 from uffdlab.pte import State
 
 __all__ = ["Entry", "Walk", "Walks"]

@@ -13,7 +13,7 @@ ffibuilder.cdef((_HERE / "bulk.h").read_text(encoding="utf-8"))
 ffibuilder.set_source(
     "uffdlab.bulk._bulk",
     '#include <stdint.h>\n#include "bulk.h"\n',
-    sources=[f"uffdlab/bulk/{name}.c" for name in ("decode", "walk")],
+    sources=[f"uffdlab/bulk/{name}.c" for name in ("decode", "sum", "walk")],
     depends=[f"uffdlab/bulk/{name}.h" for name in ("bulk", "inner")],
     include_dirs=["uffdlab/bulk"],
     py_limited_api=True,

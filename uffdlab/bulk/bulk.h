@@ -14,6 +14,9 @@ struct bulk_decoder {
 uint64_t bulk_decode(const struct bulk_decoder *decoder, const uint64_t *words, uint64_t count, int above,
 		     uint32_t *states, uint32_t *known);
 
+/* sum.c: carries a sum on over more bytes. */
+uint64_t bulk_sum(uint64_t total, const void *bytes, uint64_t length);
+
 /* walk.c: page tables in a guest's RAM, which changes meanwhile. */
 struct bulk_ram {
 	const uint64_t *words;	/* the RAM file, 512 words a frame */

@@ -12,8 +12,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from filelock import FileLock, Timeout
-
 from uffdlab import errors
 from uffdlab.machines import store
 
@@ -58,6 +56,8 @@ def choose(program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None
     verdict = _remembered(path, program)
     if verdict is not None:
         return verdict, None
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - it takes 40 ms, for the first start after a boot alone
+
     try:
         with FileLock(path.with_suffix(".lock"), timeout=2 * _PROBE):
             verdict = _remembered(path, program)  # of a process that was faster

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TOLERANCE = 0.05  # of the rate; what page faults take is not told from less
 
 _RDTSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")  # rdtsc; shl $32, %rdx; or %rdx, %rax; ret
-_COUNTED = 0.02  # seconds
+_COUNTED = 0.005  # seconds
 _LOOKS = 5  # at the guest's clock; the quickest counts
 _LONGEST = 3.0  # seconds to find out
 
@@ -31,18 +31,17 @@ def counter_mhz() -> int | None:
             page.write(_RDTSC)
             anchor = ctypes.c_char.from_buffer(page)
             read = ctypes.CFUNCTYPE(ctypes.c_uint64)(ctypes.addressof(anchor))
-            started, first = time.monotonic_ns(), read()
+            first, started, _ = _look(read)
             time.sleep(_COUNTED)
-            ended, last = time.monotonic_ns(), read()
+            last, ended, _ = _look(read)
             del anchor  # it holds the map open
     except OSError:  # a host that lets nobody write code
         return None
-    counted: int = last - first
-    return round(counted * 1000 / (ended - started))
+    return round((ended - started) * 1000 / (last - first))
 
 
 def rate(ask: Callable[[], int]) -> float:
-    """Return how fast a guest's clock runs, 1.0 if as fast as ours; it takes 50 ms, more on a busy host.
+    """Return how fast a guest's clock runs, 1.0 if as fast as ours; it takes 30 ms, more on a busy host.
 
     Parameters
     ----------
@@ -50,7 +49,7 @@ def rate(ask: Callable[[], int]) -> float:
         Gives the guest's CLOCK_MONOTONIC in ns.
     """
     start, until = _look(ask), time.monotonic() + _LONGEST
-    pause = 0.05
+    pause = 0.03
     while True:
         time.sleep(pause)
         end = _look(ask)

@@ -21,7 +21,7 @@ from uffdlab.machines.console import Console
 from uffdlab.machines.kept import KeptMachine, late, lost
 from uffdlab.machines.process import KeptProcess
 from uffdlab.machines.qmp import Monitor
-from uffdlab.machines.settings import Descriptors
+from uffdlab.machines.settings import IGNORE_SHARED, Descriptors
 
 if TYPE_CHECKING:
     from uffdlab.machines import PhysicalMemory
@@ -50,17 +50,20 @@ class QemuMachine(KeptMachine):
             below = undo.enter_context(ExitStack())
             self._ram = _ram_file(settings.memory_mib)
             below.callback(os.close, self._ram)
-            # The state of QEMU's devices: it reads it from here, or may be asked to write it here.
-            self._devices = os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC)
-            below.callback(os.close, self._devices)
-            ours, theirs = zip(*(_socketpair(undo) for _ in range(4)), strict=True)
+            ours, theirs = zip(*(_socketpair(undo) for _ in range(6 if restore else 4)), strict=True)
             device = accel.DEVICE if settings.accelerator == "kvm" else None
             user = identity.unprivileged(Path(settings.program), device)
             with _opened(settings.image, user) as image, _opened(settings.initramfs.path, user) as archive:
                 given = Descriptors(image.fileno(), archive.fileno(), self._ram, *(end.fileno() for end in theirs))
+                inherited = [each for each in given if each is not None]
                 arguments = settings.arguments(given, restore=restore)
-                process = KeptProcess(arguments, given, ours[1], log=console, bounded=True, identity=user)
+                process = KeptProcess(arguments, inherited, ours[1], log=console, bounded=True, identity=user)
             undo.callback(process.kill)
+            self._waking = ExitStack()  # closed once it is awake
+            below.callback(self._waking.close)
+            if restore:
+                orders, self._incoming = (self._waking.enter_context(end) for end in ours[4:])
+                orders.sendall(settings.orders(given))
             super().__init__(process, ours[0], console, below, ours[3])
             here = weakref.ref(self)
             self.monitor = Monitor(ours[2], lost=partial(lost, here), late=partial(late, here))
@@ -152,14 +155,13 @@ class QemuMachine(KeptMachine):
         Unusable, MachineError, AgentError, OSError
             It came to nothing; close the machine.
         """
-        state.load(self._ram, self._devices)  # while QEMU starts
-        self._client.greeted()
-        self._ignore_shared_memory()
-        self.monitor.give_file(self._devices, "devices")
-        self.monitor.execute("migrate-incoming", {"uri": "fd:devices"})
-        self._wait_for_migration("restoring")
-        self.monitor.execute("cont")  # it was saved stopped
-        self._client.call("agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
+        with self._waking:
+            devices = state.load(self._ram)  # while QEMU starts; it goes on once it has these
+            with self._incoming, suppress(BrokenPipeError):  # QEMU has ended: the agent's line says so below
+                self._incoming.settimeout(_RESTORE_DEADLINE)
+                self._incoming.sendall(devices)
+            self._client.greeted()
+            self._client.call("agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
         self._hello = state.facts
 
     def save(self, name: str) -> None:
@@ -172,24 +174,23 @@ class QemuMachine(KeptMachine):
         HostUnsupported
             The cache cannot be written to.
         """
-        with self.monitor.paused():
-            self._ignore_shared_memory()
-            self.monitor.give_file(self._devices, "devices")
+        with open(os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC), "rb") as devices:  # noqa: PTH123 - it has no name
+            self.monitor.give_file(devices.fileno(), "devices")
+            self.monitor.execute("migrate-set-capabilities", IGNORE_SHARED)
+            # It runs until QEMU stops it for this: so one that is restored runs too, without being told to.
             self.monitor.execute("migrate", {"uri": "fd:devices"})
-            self._wait_for_migration("saving")
-            devices = os.pread(self._devices, os.fstat(self._devices).st_size, 0)
-            saved.save(name, ram=self._ram, device_state=devices, facts=self._hello)
+            try:
+                self._wait_for_migration()
+                devices.seek(0)
+                saved.save(name, ram=self._ram, device_state=devices.read(), facts=self._hello)
+            finally:
+                self.monitor.execute("cont")
 
-    def _ignore_shared_memory(self) -> None:
-        # RAM is in a file of ours, which we copy: QEMU is to save its devices alone.
-        capability = {"capability": "x-ignore-shared", "state": True}
-        self.monitor.execute("migrate-set-capabilities", {"capabilities": [capability]})
-
-    def _wait_for_migration(self, what: str) -> None:
+    def _wait_for_migration(self) -> None:
         until = time.monotonic() + _MIGRATION_DEADLINE
         while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
             if status in {"failed", "cancelled"} or time.monotonic() > until:
-                raise errors.MachineError(f"{what} the state of QEMU's devices came to nothing: {status}")
+                raise errors.MachineError(f"saving the state of QEMU's devices came to nothing: {status}")
             time.sleep(0.001)
 
     # --- how it ends
@@ -219,7 +220,7 @@ class QemuMachine(KeptMachine):
         super().disown()
         self.monitor.disown()
         os.close(self._ram)
-        os.close(self._devices)
+        self._waking.close()
 
 
 def _check(here: weakref.ref[QemuMachine]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uffdlab import errors
 
 if TYPE_CHECKING:
+    import asyncio
     import socket
     from collections.abc import Callable, Coroutine, Iterator
 
@@ -113,6 +113,8 @@ class Monitor:
             loop, thread, client = self._loop, self._thread, self._client
             self._loop = self._thread = self._client = None
         if loop is not None and thread is not None:
+            import asyncio  # noqa: PLC0415 - here it is loaded already
+
             if client is not None:
                 with suppress(Exception):  # how a dead session ends is of no interest
                     asyncio.run_coroutine_threadsafe(client.disconnect(), loop).result(_CLOSING)
@@ -137,7 +139,9 @@ class Monitor:
             return self._client
 
     def _connect(self) -> None:
-        from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415 - asyncio costs a start 60 ms, and QEMU can have them
+        import asyncio  # noqa: PLC0415 - it takes 40 ms, and most machines are never asked for their monitor
+
+        from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415
 
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
@@ -155,6 +159,8 @@ class Monitor:
         if loop is None:
             work.close()
             raise self._explain_lost("the monitor was closed")
+
+        import asyncio  # noqa: PLC0415
 
         async def bounded() -> Any:
             # wait_for cancels the work; a late answer to it is then dropped by qemu.qmp.

@@ -16,14 +16,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from uffdlab.bulk import sums
 from uffdlab.machines import limits, store
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAGIC = b"uffdlab-state-3\n"
+_MAGIC = b"uffdlab-state-4\n"
 _SIZES = struct.Struct("<QQ")  # of the header's JSON, of the device state
 _PAGE = 4096
 _BLOCK = 16 * _PAGE  # RAM is kept or left out in blocks of this size
@@ -53,8 +52,8 @@ class SavedState:
     _ram_start: int
     _sum: int
 
-    def load(self, ram: int, devices: int) -> None:
-        """Fill two empty files: RAM, and the state of QEMU's devices.
+    def load(self, ram: int) -> bytes:
+        """Fill an empty file with RAM, and return the state of QEMU's devices.
 
         Raises
         ------
@@ -67,10 +66,8 @@ class SavedState:
         try:
             with self.path.open("rb", buffering=0) as file:
                 offset, length = self._devices
-                state = os.pread(file.fileno(), length, offset)
-                total = _add(total, state)
-                os.write(devices, state)
-                os.lseek(devices, 0, os.SEEK_SET)
+                devices = os.pread(file.fileno(), length, offset)
+                total = sums.add(total, devices)
                 at = self._ram_start
                 os.ftruncate(ram, self._ram_size)
                 with mmap.mmap(ram, self._ram_size) as memory, memoryview(memory) as view:
@@ -78,7 +75,7 @@ class SavedState:
                         with view[start : start + length] as part:
                             if os.preadv(file.fileno(), [part], at) != length:
                                 raise Unusable(f"{self.path} is shorter than its header says")
-                            total = _add(total, part)
+                            total = sums.add(total, part)
                         at += length
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in limits.ERRNOS:
@@ -86,6 +83,7 @@ class SavedState:
             raise Unusable(f"{self.path}: {error}") from error
         if total != self._sum:
             raise Unusable(f"{self.path}: its content is not what was saved")
+        return devices
 
 
 def key(*parts: object) -> str:
@@ -147,6 +145,8 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
     HostUnsupported
         The cache cannot be written to.
     """
+    import numpy as np  # noqa: PLC0415 - a machine that is restored needs none
+
     size = os.fstat(ram).st_size
     with mmap.mmap(ram, size, prot=mmap.PROT_READ) as memory:
         extents: list[tuple[int, int]] = []
@@ -156,12 +156,12 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
             del block  # it holds the map open
             runs = np.split(used, np.flatnonzero(np.diff(used) > 1) + 1)
             extents += [(start + int(run[0]) * _BLOCK, run.size * _BLOCK) for run in runs if run.size]
-        total = _add(0, device_state)
+        total = sums.add(0, device_state)
         where = _path(name)
         with store.publish(where) as file, memoryview(memory) as view:
             for at, length in extents:
                 with view[at : at + length] as part:
-                    total = _add(total, part)
+                    total = sums.add(total, part)
             header = json.dumps({"facts": facts, "ram_size": size, "extents": extents, "sum": total}).encode()
             file.write(_MAGIC + _SIZES.pack(len(header), len(device_state)) + header + device_state)
             file.write(bytes(-file.tell() % _PAGE))
@@ -169,14 +169,6 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
                 with view[at : at + length] as part:
                     file.write(part)
     store.prune(where.parent, "*.state", _KEEP)
-
-
-def _add(total: int, data: bytes | memoryview) -> int:
-    # Exclusive-or of the words, carried on from part to part: against accidents, and as fast as memory.
-    whole = len(data) // 8 * 8
-    words = np.frombuffer(data, dtype="<u8", count=whole // 8)
-    rest = int.from_bytes(data[whole:], "little")
-    return ((total * 31) ^ int(np.bitwise_xor.reduce(words)) ^ rest ^ len(data)) & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def discard(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,8 +25,13 @@ _COMMAND_LINE = (
 )
 
 
+# RAM is in a file of ours, which we copy: QEMU is to save and load its devices alone.  QEMU 7.2 takes no option for it.
+IGNORE_SHARED = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+_RESTORE = "-chardev socket,id=orders,fd={given.orders} -mon chardev=orders,mode=control -incoming defer"
+
+
 class Descriptors(NamedTuple):
-    """What QEMU inherits: the files of kernel, initramfs and RAM, and its ends of four sockets."""
+    """What QEMU inherits: the files of kernel, initramfs and RAM, and its ends of sockets, two to be restored by."""
 
     image: int = 0
     initramfs: int = 0
@@ -34,6 +40,8 @@ class Descriptors(NamedTuple):
     console: int = 0
     monitor: int = 0
     target: int = 0
+    orders: int | None = None
+    incoming: int | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,14 @@ class Settings:
     def boot_line(self) -> str:
         """The kernel's command line."""
         mhz = clock.counter_mhz() if self.accelerator == "tcg" else None  # KVM tells its guests
-        return f"tsc_early_khz={mhz}000 {self.command_line}" if mhz else self.command_line
+        told = (f"tsc_early_khz={mhz}000",) if mhz else ()
+        return " ".join((*told, *(("nolapic_timer",) if self._has_hpet else ()), self.command_line))
+
+    @property
+    def _has_hpet(self) -> bool:
+        # Linux measures for 0.1 s how fast the local APIC's timer counts; an HPET says so itself.  KVM's guests have a
+        # better one than both, and several CPUs would have to share it.
+        return self.accelerator == "tcg" and self.cpus == 1
 
     def arguments(self, given: Descriptors, *, restore: bool) -> list[str]:
         """Return QEMU's command.
@@ -95,15 +110,16 @@ class Settings:
         given : Descriptors
             What it inherits.
         restore : bool
-            Whether to wait for a saved state in place of booting.
+            Whether to wait for the saved state of its devices in place of booting.
         """
         ram = f"memory-backend-file,id=ram,size={self.memory_mib}M,mem-path=/proc/self/fd/{given.ram},share=on"
+        hpet = "on" if self._has_hpet else "off"
         accelerator = "kvm" if self.accelerator == "kvm" else "tcg,thread=multi,tb-size=128"
         return [
             *(self.program, "-name", "uffdlab"),
             *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
             *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"),
-            *("-machine", "q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet=off"),
+            *("-machine", f"q35,memory-backend=ram,sata=off,smbus=off,vmport=off,hpet={hpet}"),
             *("-accel", accelerator, "-cpu", self.cpu, "-smp", str(self.cpus), "-m", f"{self.memory_mib}M"),
             *("-object", ram),
             # By their descriptors: the folders above them may be closed to the user that QEMU runs as.
@@ -116,5 +132,18 @@ class Settings:
             *("-device", f"virtserialport,chardev=agent,name={PORT}"),
             *("-device", f"virtserialport,chardev=target,name={TARGET_PORT}"),
             *("-device", "virtio-rng-pci"),
-            *(("-incoming", "defer") if restore else ()),
+            *(_RESTORE.format(given=given).split() if restore else ()),
         ]
+
+    @staticmethod
+    def orders(given: Descriptors) -> bytes:
+        """Return what a QEMU that is to restore a state has to find in its monitor of that name, before it even starts.
+
+        It takes the state of its devices from the descriptor for that, as soon as it comes.
+        """
+        commands = (
+            {"execute": "qmp_capabilities"},
+            {"execute": "migrate-set-capabilities", "arguments": IGNORE_SHARED},
+            {"execute": "migrate-incoming", "arguments": {"uri": f"fd:{given.incoming}"}},
+        )
+        return b"".join(json.dumps(command).encode() for command in commands)

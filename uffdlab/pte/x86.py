@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from uffdlab.bulk import ODD, Decoder
+from uffdlab.bulk.entries import ODD, Decoder
 from uffdlab.pte.states import ALL, KINDS, OF_A_SWAP_ENTRY, OF_THE_ENTRY, Bit, State
 from uffdlab.pte.swap import arrays, bit, classify, forget, kind_meaning, marker_meaning, set_where, split
 
@@ -114,7 +114,7 @@ def settle(
     words, states, known : ndarray, shape (n,)
         The entries and what is said of them so far.
     odd : int
-        Of how many `known` is :data:`uffdlab.bulk.ODD`.
+        Of how many `known` is :data:`uffdlab.bulk.entries.ODD`.
     tracks_soft_dirty : bool
         See :func:`decode_x86`.
 

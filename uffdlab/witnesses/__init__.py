@@ -7,15 +7,15 @@ on) ask the stock kernel and never learn whether a page is writable.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
-
-from uffdlab.witnesses.kernel import KernelWitness
-from uffdlab.witnesses.pagemap import PagemapWitness
-from uffdlab.witnesses.physical import PhysicalWitness
-from uffdlab.witnesses.scan import ScanWitness
+import importlib
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from uffdlab.snapshot import Snapshot
+    from uffdlab.witnesses.kernel import KernelWitness
+    from uffdlab.witnesses.pagemap import PagemapWitness
+    from uffdlab.witnesses.physical import PhysicalWitness
+    from uffdlab.witnesses.scan import ScanWitness
 
 __all__ = ["NAMES", "KernelWitness", "Mapped", "PagemapWitness", "PhysicalWitness", "ScanWitness", "Witness"]
 
@@ -46,3 +46,18 @@ class Witness(Protocol):
             If nothing can be said, or what was read is not what was asked for.
         """
         ...  # pragma: no cover
+
+
+_WHERE = {
+    "KernelWitness": "kernel",
+    "PagemapWitness": "pagemap",
+    "PhysicalWitness": "physical",
+    "ScanWitness": "scan",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first used, with numpy: a lab that looks at no page has not waited for that.
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

@@ -16,7 +16,7 @@ from uffdlab.witnesses.tables import Memory, Root, Tables, points_to_tables
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uffdlab.bulk import Reading, Step
+    from uffdlab.bulk.entries import Reading, Step
     from uffdlab.witnesses import Mapped
     from uffdlab.witnesses.roots import Kick
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
-from uffdlab import bulk, pte
-from uffdlab.bulk import OutsideRam, Reading, Step
+from uffdlab import pte
+from uffdlab.bulk import entries as bulk
+from uffdlab.bulk.entries import OutsideRam, Reading, Step
 from uffdlab.errors import WitnessError
 
 if TYPE_CHECKING:

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* A sum of many bytes, which is to be as fast as memory: exclusive-or of their words, and of how many there are. */
+#include <stdint.h>
+#include <string.h>
+
+#include "bulk.h"
+#include "inner.h"
+
+CLONES uint64_t bulk_sum(uint64_t total, const void *bytes, uint64_t length)
+{
+	const uint64_t whole = length / 8;
+	uint64_t folded = 0, last = 0, word;
+
+	for (uint64_t i = 0; i < whole; i++) {
+		memcpy(&word, (const char *)bytes + 8 * i, sizeof(word));
+		folded ^= word;
+	}
+	memcpy(&last, (const char *)bytes + 8 * whole, length % 8);
+	return total * 31 ^ folded ^ last ^ length;
+}
