@@ -141,6 +141,7 @@ def test_progress_counts_what_is_compiled(lab):
 
     lab.supply().get("tiny-base", progress=Told())
     assert ["compiling", 3, "objects", 3] in told
+    assert ["linking", 0, "", 0] in told
     unpacked = next(part for part in told if part[0] == "unpacking the source")
     assert 0 < unpacked[3] <= unpacked[1]
 

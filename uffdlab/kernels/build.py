@@ -69,14 +69,15 @@ def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequ
         # the last link, whose inputs are not there yet.
         make("--dry-run", "--keep-going", "vmlinux", on_line=plan, real=False)
         progress.stage("compiling", planned, "objects")
-        compiled = 0
+        compiled, linking = 0, False
 
         def count(line: str) -> None:
-            nonlocal compiled
+            nonlocal compiled, linking
             compiled += bool(_OBJECT.match(line))
             if _LINK.match(line):
                 progress.stage("linking")
-            else:
+                linking = True
+            elif not linking:
                 progress.at(min(compiled, planned))
 
         make(entry.image, on_line=count, deadline=_COMPILE_DEADLINE)
