@@ -28,6 +28,7 @@ MOST_OUTPUT = 64 << 20  # bytes
 _STREAMS = {1: "stdout", 2: "stderr"}
 _CHUNK = 1 << 18  # of a file on its way: other calls go in between
 _GRACE = 10.0  # seconds more for the agent to tell that the deadline has passed
+_DISCARDING = 1.0
 _LIBRARY_ROUNDS = 8  # libraries that need libraries that need …
 _GLIBC, _LIST = "ld-linux", {"LD_TRACE_LOADED_OBJECTS": "1"}  # whose loader lists a program's libraries, and how
 _UNWINDER = "libgcc_s.so.1"
@@ -100,8 +101,9 @@ class Programs:
                     error.add_note(_NO_TOOLS)
                 raise
         finally:
-            with contextlib.suppress(MachineError, LabClosed):  # then the folder is gone too
-                self._machine().call("agent.exec_discard", folder)
+            # It is done also if nobody waits for it; a machine that hangs has been waited for already.
+            with contextlib.suppress(MachineError, LabClosed):
+                self._machine().call("agent.exec_discard", folder, deadline=_DISCARDING)
 
     def _run(
         self,

@@ -1,5 +1,6 @@
 """The console is bounded and safe to print, and knows a panic when it sees one."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,7 +60,24 @@ def test_a_panic():
         b"[    1.3] Oops: 0002 [#1] SMP\n"
         b"[    1.4] Kernel panic - not syncing: Fatal exception\n"
     )
-    assert made.panic() == "Kernel panic - not syncing: Fatal exception"
+    assert made.panic() == (
+        "Kernel panic - not syncing: Fatal exception, after BUG: kernel NULL pointer dereference, address: 0"
+    )
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "invalid opcode: 0000 [#1] PREEMPT NOPTI",
+        "Oops: invalid opcode: 0000 [#1] PREEMPT NOPTI",  # 6.9 and newer
+        "divide error: 0000 [#2] SMP",
+        "general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1]",
+    ],
+)
+def test_whatever_the_processor_complained_of(header):
+    made = console(f"[    0.1] sda: 0000 [x]\n[    1.2] {header}\n[    1.3] CPU: 0\n".encode())
+    assert made.panic() == header
+    assert made.crash().splitlines() == made.text().splitlines()
 
 
 def test_an_oops_without_a_panic():

@@ -1,4 +1,4 @@
-"""A lab and its machine: put back, looked at by gdb, its options, what it said."""
+"""A lab and its machine: looked at by gdb, its options, what it said."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from uffdlab.errors import GuestPanic, LabClosed, MachineError, TargetLost, UsageError, WitnessError
+from uffdlab.errors import GuestPanic, MachineError, UsageError
 from uffdlab.lab import Lab
 
 pytestmark = pytest.mark.vm
@@ -25,51 +25,6 @@ def own():
 def crash(lab):
     with pytest.raises(GuestPanic):
         lab.call("agent.sysrq", "c")
-
-
-def mess_up(lab):
-    lab.exec(["sh", "-c", "kill -STOP -1; rm -rf /usr/lib"], deadline=20)
-
-
-@pytest.mark.parametrize("accident", [crash, mess_up])
-def test_reset_puts_a_lab_back(own, accident):
-    region = own.map(pages=4)
-    region.alias.fill(7)
-    uffd = own.userfaultfd()
-    uffd.register(region, "minor")
-    touch = region.read(0)
-    uffd.read_fault()
-    accident(own)
-    own.reset()
-    fresh = own.map(pages=4)
-    fresh.alias.fill(1)
-    assert fresh.alias.read(3).result() == 4
-    with own.userfaultfd() as other:
-        other.register(fresh, "minor", "wp")
-        other.continue_(fresh[0], wp=True)
-        with pytest.raises(TargetLost, match="gone: "):
-            uffd.continue_(fresh[1])  # though both have the same number in their targets
-    assert fresh.snapshot("physical").words[0]
-    with pytest.raises((TargetLost, GuestPanic)):  # whichever came first
-        touch.result(timeout=1)
-    for gone in (lambda: region.read(0), lambda: region[1:3].madvise("dontneed"), region.alias.fill, region.mremap):
-        with pytest.raises(TargetLost, match=r"region-\d+('s alias)? is gone: .*map a new one"):
-            gone()
-    with pytest.raises(WitnessError):
-        region.snapshot()
-    assert own.regions == (fresh,)
-    assert [entry.text for entry in own.timeline if "reset" in entry.text] == [
-        "the lab was reset: a new machine, a new target"
-    ]
-
-
-def test_a_lab_can_be_reset_again_and_not_when_it_is_closed(own):
-    for _ in range(2):
-        own.reset()
-        own.map(pages=1).alias.fill(1)
-    own.close()
-    with pytest.raises(LabClosed):
-        own.reset()
 
 
 def test_what_the_console_said_can_be_searched(own):

@@ -10,9 +10,11 @@ from uffdlab import errors
 
 _HEAD = 64 << 10  # bytes kept of the beginning
 _TAIL = 960 << 10  # bytes kept of the end
-# As the kernel says them; a line is enough, the tail shows the rest.
+# As the kernel says them; a line is enough, the tail shows the rest.  The last one is __die_header() of x86, which says
+# "Oops" for all of them from 6.9 on only.
 _PANIC = re.compile(
-    r"Kernel panic - not syncing.*|\bOops: .*|\bBUG: .*|general protection fault.*|kernel BUG at .*",
+    r"Kernel panic - not syncing.*|\bOops: .*|\bBUG: .*|general protection fault.*|kernel BUG at .*"
+    r"|\b[a-z][a-z0-9 ]*: [0-9a-f]{4} \[#\d+\].*",
     re.IGNORECASE,
 )
 _UNPRINTABLE = dict.fromkeys((*range(9), *range(11, 32), *range(127, 160)), "�")
@@ -97,7 +99,9 @@ class Console:
         return "\n".join([*before[-10:], *after][:lines])
 
     def panic(self) -> str:
-        """Return the line in which the kernel panicked, or else first oopsed; empty if it did neither."""
+        """Return the line in which the kernel panicked, and that of its first oops; empty if it did neither."""
         found = [match.group().strip() for match in _PANIC.finditer(self.text())]
         panics = [line for line in found if line.lower().startswith("kernel panic")]
-        return (panics or found or [""])[0]
+        if panics and found[0] != panics[0]:
+            return f"{panics[0]}, after {found[0]}"
+        return (found or [""])[0]

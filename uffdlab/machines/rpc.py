@@ -166,12 +166,12 @@ class Client:
             self._meet(line, params[0])
         return answer
 
-    def _ask(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
+    def _ask(self, method: str, params: tuple[Any, ...], deadline: float, late: str = "") -> Any:
         until = time.monotonic() + deadline
         number, future = self._expect_answer()
         try:
             self._send([_REQUEST, number, method, params], until, method)
-            return self._wait(future, until - time.monotonic(), f"{method}: no answer")
+            return self._wait(future, until - time.monotonic(), late or f"{method}: no answer")
         finally:
             self._forget(number)
 
@@ -189,7 +189,8 @@ class Client:
             except (Full, FutureTimeoutError):
                 with self._lock:
                     late = [asked.method for asked in self._asked.values() if asked.marker == marker]
-                self._ask(_LATE, (marker, late or [method]), max(_LATE_ANSWER, deadline - seconds))
+                what = f"{method}: no answer within {seconds:.1f} s, and none of the agent, which was to end it,"
+                self._ask(_LATE, (marker, late or [method]), max(_LATE_ANSWER, deadline - seconds), what)
                 return self._wait(future, 0.0, f"{method}: no answer")
             except OSError as error:
                 self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
