@@ -16,11 +16,29 @@ pytestmark = pytest.mark.timeout(3600)
 UP = [sys.executable, "-m", "uffdlab", "vagrant", "up"]
 
 
-def coming_up(vm, command, wait_for):
-    """Start what brings the VM up, and wait until its QEMU runs."""
-    owner = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
-    wait_for(vm.qemu, 600)
-    return owner
+@pytest.fixture
+def start(alone):
+    """Start what brings the VM up; it is killed before the VM is destroyed, should the test fail."""
+    started = []
+
+    def one():
+        process = subprocess.Popen(UP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, process_group=0)
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+@pytest.fixture
+def owner(alone, start, wait_for):
+    """What brings the VM up, and has come as far as a QEMU that runs."""
+    process = start()
+    wait_for(alone.qemu, 600)
+    return process
 
 
 def path_without(name, folder):
@@ -62,8 +80,7 @@ def test_a_libvirt_that_is_not_there(alone, monkeypatch):
     assert alone.left() == []
 
 
-def test_ctrl_c_while_it_comes_up(alone, wait_for):
-    owner = coming_up(alone, UP, wait_for)
+def test_ctrl_c_while_it_comes_up(alone, owner):
     os.killpg(owner.pid, signal.SIGINT)
     said, _ = owner.communicate(timeout=300)
     assert owner.returncode == 130, said
@@ -73,8 +90,7 @@ def test_ctrl_c_while_it_comes_up(alone, wait_for):
     assert alone.state() == "not_created"
 
 
-def test_an_owner_that_is_killed_while_it_comes_up(alone, wait_for):
-    owner = coming_up(alone, UP, wait_for)
+def test_an_owner_that_is_killed_while_it_comes_up(alone, owner):
     owner.kill()
     owner.communicate()
     alone.halt()  # waits for Vagrant, which hears of it from its minder and puts away what it has begun
@@ -82,8 +98,7 @@ def test_an_owner_that_is_killed_while_it_comes_up(alone, wait_for):
     assert alone.state() == "not_created"
 
 
-def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, wait_for):
-    owner = coming_up(alone, UP, wait_for)
+def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, owner):
     running = [each.split() for each in alone.processes()]
     (vagrant,) = [int(pid) for pid, program, *words in running if program.endswith("ruby") and "up" in words]
     os.kill(vagrant, signal.SIGKILL)
@@ -97,8 +112,8 @@ def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, wait_for):
     assert alone.left() == []
 
 
-def test_two_at_once_bring_up_one(alone):
-    owners = [subprocess.Popen(UP, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) for _ in range(2)]
+def test_two_at_once_bring_up_one(alone, start):
+    owners = [start() for _ in range(2)]
     said = [owner.communicate(timeout=1800)[0] for owner in owners]
     assert [owner.returncode for owner in owners] == [0, 0], said
     assert sorted("vagrant up\n" in each for each in said) == [False, True]
