@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -51,3 +53,24 @@ def test_a_deed_says_what_it_changed():
     assert copied.copied
     assert "went through" in str(copied)
     assert "dirty" in str(copied)
+
+
+PRESENT_FILE, PRESENT_OWN = 1 << 63 | 1 << 61, 1 << 63  # as pagemap shows them to somebody who may see no frames
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "copied"),
+    [
+        (PRESENT_FILE, PRESENT_OWN, True),  # the file's, and then its own
+        (PRESENT_FILE, PRESENT_FILE, None),
+        (PRESENT_OWN, PRESENT_OWN, None),
+        (0, PRESENT_OWN, False),  # there was nothing to copy
+        (PRESENT_OWN | 5, PRESENT_OWN | 5, False),
+        (PRESENT_OWN | 5, PRESENT_OWN | 6, True),
+    ],
+)
+def test_a_copy_is_seen_without_frames_or_left_open(before, after, copied):
+    done = Deed(
+        0, False, None, "", *(replace(seen(word, witness="pagemap"), form="pagemap") for word in (before, after))
+    )
+    assert done.copied is copied

@@ -61,9 +61,17 @@ class Deed:
         return self.after - self.before
 
     @property
-    def copied(self) -> bool:
-        """The page lies in another page frame now: a copy on write."""
-        return bool(self.difference.moved[0])
+    def copied(self) -> bool | None:
+        """A copy on write: the page lies in another page frame now, or is the file's no more.
+
+        None where nobody can tell: an unprivileged user is shown no page frames by pagemap, see proc(5).
+        """
+        was_file, is_own = self.before.has(State.PRESENT | State.FILE)[0], self.after.lacks(State.FILE)[0]
+        if self.difference.moved[0] or (was_file and is_own and self.after.has(State.PRESENT)[0]):
+            return True
+        both = self.before.has(State.PRESENT)[0] and self.after.has(State.PRESENT)[0]
+        unseen = self.before.frames()[0] < 0 or self.after.frames()[0] < 0
+        return None if both and unseen else False
 
     def contradicts(self, seen: Snapshot) -> State:
         """Give the bits of `seen`, taken of this page before, that cannot be true after what happened.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -61,9 +62,8 @@ class Userfaultfd(IoctlCalls):
         self.offered = Feature(answer["offered"])
         self.way: str = answer["way"]
         if answer["errno"]:
-            lacking = int(required) & ~int(self.offered)  # as numbers: a Flag's ~ forgets bits without a name
-            reason = f"this kernel lacks {uapi.flag_names(lacking, Feature)}" if lacking else "see userfaultfd(2)"
-            raise IoctlError(f"UFFDIO_API({uapi.flag_names(answer['asked'], Feature)})", answer["errno"], reason)
+            call = f"UFFDIO_API({uapi.flag_names(answer['asked'], Feature)})"
+            raise IoctlError(call, answer["errno"], _why_refused(answer["errno"], required, self.offered))
         self._number: int = answer["number"]
         self.features = Feature(answer["asked"])
 
@@ -253,3 +253,12 @@ class Userfaultfd(IoctlCalls):
     def __repr__(self) -> str:
         state = f"number {self._number}" if self._number else "closed"
         return f"<Userfaultfd {state}, by {self.way}, {uapi.flag_names(self.features, Feature)}>"
+
+
+def _why_refused(error: int, required: Feature, offered: Feature) -> str:
+    lacking = int(required) & ~int(offered)  # as numbers: a Flag's ~ forgets bits without a name
+    if lacking:
+        return f"this kernel lacks {uapi.flag_names(lacking, Feature)}"
+    if error == errno.EPERM and required & Feature.EVENT_FORK:
+        return "EVENT_FORK needs CAP_SYS_PTRACE, as root has it; leave it out"
+    return "see userfaultfd(2)"

@@ -1,9 +1,20 @@
 # ruff: noqa: F401 - pytest collects what is imported
-"""The tests of a lab in a guest, on this host's own kernel; less those that need its raw entries or its crash."""
+"""The tests of a guest on this host's own kernel, as who runs them and as a user who may do nothing.
+
+Left out is what needs raw entries, which no witness reads here, a crash, or a kernel of a certain name. What takes
+longer runs on the host too, by the parameters ``local`` of the long tests in tests/vm.
+"""
 
 import pytest
 
-from ..vm.test_lab import (  # noqa: TID252 - tests are no package that is installed
+from uffdlab.scenarios import minor_wp
+
+from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
+from ..vm.test_client_capabilities import (  # noqa: TID252
+    test_features_and_ioctls_agree,
+    test_the_probe_leaves_the_lab_as_it_was,
+)
+from ..vm.test_lab import (  # noqa: TID252
     registered,
     test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline,
     test_a_fault_can_be_held_open,
@@ -16,8 +27,45 @@ from ..vm.test_lab import (  # noqa: TID252 - tests are no package that is insta
     test_unregister_lets_the_kernel_resolve_faults_again,
     test_wrong_words_reach_the_kernel_and_come_back_explained,
 )
+from ..vm.test_witnesses_deed import (  # noqa: TID252
+    four,
+    test_a_copy_on_write_is_seen,
+    test_a_write_that_trapped_is_withdrawn_and_leaves_no_message,
+    test_a_write_while_another_fault_waits,
+    test_what_the_kernel_refuses_is_no_trap,
+)
+from ..vm.test_witnesses_examination import (  # noqa: TID252
+    test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught,
+    test_witnesses_agree_on_every_snapshot_of_a_scenario,
+)
+from ..vm.test_witnesses_walk import (  # noqa: TID252
+    test_a_mapping_that_went_away_behind_the_lab_s_back,
+    test_a_region_that_is_gone_is_not_looked_at,
+    test_a_target_that_died,
+)
+from ..vm.where import LOCAL, on_each  # noqa: TID252
+
+lab = on_each(LOCAL, UNPRIVILEGED)
 
 
 @pytest.fixture
-def lab(host_lab):
-    return host_lab
+def any_lab(lab):
+    return lab
+
+
+def undecided(check):
+    """Tell whether a check is open only for the bits that nobody here knows."""
+    return check.observed in {
+        check.expected.replace("not writable", "writable?"),
+        check.expected.replace(", writable", ", writable?"),
+        "not present" if check.expected == "absent" else check.expected,
+    }
+
+
+def test_every_check_of_the_main_job_comes_out_as_far_as_it_can_be_seen(lab):
+    if lab.capabilities.missing("UFFDIO_CONTINUE WP"):
+        pytest.skip(f"{lab.kernel} does not know UFFDIO_CONTINUE_MODE_WP")
+    result = minor_wp(lab)
+    assert len(result.checks) == 64
+    assert not [f"{each}" for each in result.checks if not each.ok and not undecided(each)]
+    assert sum(each.ok for each in result.checks) >= 40

@@ -1,29 +1,22 @@
 """This host's own kernel as somebody who may do nothing: user-mode faults only, where the host allows no more."""
 
-import contextlib
 import errno
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import pytest
 
-from uffdlab.agent import later
-from uffdlab.errors import AgentError, UsageError
+from uffdlab.errors import AgentError, IoctlError, UsageError
 from uffdlab.lab import Lab
-from uffdlab.machines import ssh
-from uffdlab.machines.interpreter import modules
-from uffdlab.machines.stream import StreamMachine
+from uffdlab.uapi import Feature
+from uffdlab.userfaultfd import DEFAULT_FEATURES
+
+from ..unprivileged import SYSCTL, nobodys_lab  # noqa: TID252 - tests are no package that is installed
 
 DEVICE = Path("/dev/userfaultfd")
-NOBODY = "65534"
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 SWAPS = Path("/proc/swaps")
-SYSCTL = Path("/proc/sys/vm/unprivileged_userfaultfd")
-# Of the system: one below /root cannot be used by others.
-PYTHON = "/usr/bin/python3"
 
 
 # With `error` as the errno of userfaultfd(2), number 323 on x86-64, and everything else allowed: linux/filter.h,
@@ -44,31 +37,6 @@ def nobodys():
     """Give a lab whose agent is an unprivileged user's."""
     with nobodys_lab() as lab:
         yield lab
-
-
-@contextlib.contextmanager
-def nobodys_lab(first=""):
-    """The same, after this Python."""
-    if not SYSCTL.exists() or not Path(PYTHON).exists() or not shutil.which("setpriv"):
-        pytest.skip("no userfaultfd, no python3 of the system, or no setpriv here")
-    folder = Path(tempfile.mkdtemp())
-    try:
-        for name, origin, package in modules("uffdlab.agent.stdio", *later.NAMES):
-            if name.partition(".")[0] not in ssh._OURS:
-                continue
-            place = folder / name.replace(".", "/")
-            place = place / "__init__.py" if package else place.parent / origin.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(origin, place)
-        folder.chmod(0o755)
-        program = (
-            f"{first}\nimport sys; sys.path.insert(0, {str(folder)!r}); from uffdlab.agent.stdio import main; main()"
-        )
-        who = [] if os.geteuid() else ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        with Lab(machine=StreamMachine([*who, PYTHON, "-IB", "-c", program], "local").up()) as lab:
-            yield lab
-    finally:
-        shutil.rmtree(folder)
 
 
 def test_what_user_mode_does_can_be_followed(nobodys):
@@ -118,6 +86,15 @@ def test_what_needs_root_says_so(nobodys):
         pytest.skip("no huge pages here")
     with pytest.raises(UsageError, match="only root can set them aside"):
         nobodys.map(pages=int(free.read_text()) + 1, memory="hugetlb")
+
+
+def test_what_the_kernel_keeps_for_root_says_so_too(nobodys):
+    if os.geteuid() == 0:
+        with pytest.raises(AgentError, match=r"a tmpfs needs CAP_SYS_ADMIN, as root has it; take memory='shmem'"):
+            nobodys.map(pages=1, memory="tmpfs")
+        with pytest.raises(IoctlError, match="EPERM: EVENT_FORK needs CAP_SYS_PTRACE, as root has it; leave it out"):
+            nobodys.userfaultfd(DEFAULT_FEATURES & nobodys.capabilities["features"] | Feature.EVENT_FORK)
+    assert nobodys.map(pages=1, memory="shmem").alias.read(0).result() == 0
 
 
 def test_it_says_what_it_cannot_do_and_what_can_happen(caplog):

@@ -20,11 +20,12 @@ from uffdlab.uapi import ContinueMode, CopyMode, Feature
 from uffdlab.uapi_layout import UFFD_API
 from uffdlab.userfaultfd import Userfaultfd
 
+from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
 from .where import LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-lab = on_each("6.1-series", LOCAL)
+lab = on_each("6.1-series", LOCAL, UNPRIVILEGED)
 
 NOWHERE = 0x7000_0000_0000
 BILLION = 10**9

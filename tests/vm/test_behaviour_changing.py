@@ -10,11 +10,12 @@ from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.userfaultfd import DEFAULT_FEATURES
 
+from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
 from .where import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-lab = on_each(*LINES, LOCAL)
+lab = on_each(*LINES, LOCAL, UNPRIVILEGED)
 
 PAGES = 8
 EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Feature.EVENT_UNMAP

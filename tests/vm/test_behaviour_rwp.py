@@ -10,11 +10,12 @@ from uffdlab.messages import Fork
 from uffdlab.pte import State
 from uffdlab.uapi import Feature, RegisterMode
 
+from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
 from .where import LINES, LOCAL, on_each, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-lab = on_each(*LINES, LOCAL)
+lab = on_each(*LINES, LOCAL, UNPRIVILEGED)
 
 ALL = ("anon", "anon-shared", "shmem", "shmem-private", "tmpfs", "hugetlb", "hugetlb-private")
 PAGES = 4

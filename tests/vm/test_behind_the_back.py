@@ -7,11 +7,12 @@ import pytest
 from uffdlab.errors import IoctlError
 from uffdlab.pte import State
 
+from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
 from .where import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-lab = on_each(*LINES, LOCAL)
+lab = on_each(*LINES, LOCAL, UNPRIVILEGED)
 
 PAGES = 512  # a huge page
 

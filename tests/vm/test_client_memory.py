@@ -7,11 +7,12 @@ from uffdlab.errors import UsageError
 from uffdlab.lab import Lab
 from uffdlab.pte import State
 
+from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
 from .where import LINES, LOCAL, on_each, sees_entries, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-lab = on_each(*LINES, LOCAL)
+lab = on_each(*LINES, LOCAL, UNPRIVILEGED)
 
 IN_A_SMALL_GUEST = [name for name in MEMORY if "1g" not in name]
 

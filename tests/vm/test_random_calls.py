@@ -11,11 +11,12 @@ from uffdlab.page_rules import Op
 from uffdlab.random_calls import MEMORIES, Disagreement, is_known, pages_of, play, play_randomly, rules_of
 from uffdlab.random_ops import random_op, register_all
 
+from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
 from .where import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
-lab = on_each(*LINES, LOCAL)
+lab = on_each(*LINES, LOCAL, UNPRIVILEGED)
 
 MOST_EXAMPLES = 6
 PROTECT_DROP_COPY_WRITE = [Op("protect", 0, flag=True), Op("dontneed", 0), Op("copy", 0, 3), Op("write", 0, 4)]

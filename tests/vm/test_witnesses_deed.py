@@ -58,7 +58,8 @@ def test_a_copy_on_write_is_seen(lab):
     deed = region.probe(0)
     assert deed.went_through
     assert deed.copied
-    assert "another page frame" in str(deed)
+    if (deed.after.frames() >= 0).all():  # an unprivileged user sees none
+        assert "another page frame" in str(deed)
     region.unmap()
 
 

@@ -36,6 +36,12 @@ def _tmpfs_file(huge: str) -> int:
     except OSError as error:
         if error.errno == errno.EINVAL and huge == "always":
             raise Refusal("map-failed", "this kernel's tmpfs does not know huge=always", errno=error.errno) from error
+        if error.errno == errno.EPERM:
+            raise Refusal(
+                "map-failed",
+                "mounting a tmpfs needs CAP_SYS_ADMIN, as root has it; take memory='shmem'",
+                errno=error.errno,
+            ) from error
         raise
     try:
         return os.open(".", os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600, dir_fd=folder)

@@ -1,0 +1,58 @@
+"""A lab on this host's own kernel whose agent is an unprivileged user's."""
+
+import contextlib
+import errno
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from uffdlab.agent import later
+from uffdlab.errors import IoctlError
+from uffdlab.lab import Lab
+from uffdlab.machines import ssh
+from uffdlab.machines.interpreter import modules
+from uffdlab.machines.stream import StreamMachine
+
+UNPRIVILEGED = "local, unprivileged"  # the parameter `lab` of a test that runs on one
+NOBODY = "65534"
+SYSCTL = Path("/proc/sys/vm/unprivileged_userfaultfd")
+# Of the system: one below /root cannot be used by others.
+PYTHON = "/usr/bin/python3"
+
+
+@contextlib.contextmanager
+def nobodys_lab(first=""):
+    """Give a lab whose agent is of somebody who may do nothing, after it has run this Python.
+
+    It is this user's own if that is not root.
+    """
+    if not SYSCTL.exists() or not Path(PYTHON).exists() or not shutil.which("setpriv"):
+        pytest.skip("no userfaultfd, no python3 of the system, or no setpriv here")
+    folder = Path(tempfile.mkdtemp())
+    try:
+        for name, origin, package in modules("uffdlab.agent.stdio", *later.NAMES):
+            if name.partition(".")[0] not in ssh._OURS:
+                continue
+            place = folder / name.replace(".", "/")
+            place = place / "__init__.py" if package else place.parent / origin.name
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin, place)
+        folder.chmod(0o755)
+        program = (
+            f"{first}\nimport sys; sys.path.insert(0, {str(folder)!r}); from uffdlab.agent.stdio import main; main()"
+        )
+        who = [] if os.geteuid() else ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        with Lab(machine=StreamMachine([*who, PYTHON, "-IB", "-c", program], "local").up()) as lab:
+            yield lab
+    finally:
+        shutil.rmtree(folder)
+
+
+def needs_root(error):
+    """Tell whether what was refused is for root alone."""
+    if isinstance(error, IoctlError):
+        return error.errno == errno.EPERM
+    return "as root has it" in str(error) or "only root can" in str(error)
