@@ -129,13 +129,25 @@ class IoctlCalls:
         Parameters
         ----------
         to, from_ : Region or PageRange
-            As many bytes each; `to` is registered for missing faults and empty.
+            As many bytes each; `to` is registered for missing faults and empty.  It may reach into `from_` from below.
         allow_src_holes : bool
             UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES: pass over pages that are not there, in place of ENOENT.
+
+        Raises
+        ------
+        UsageError
+            `to` begins within `from_`.  No kernel that has been tried (6.12, 6.18, 7.3) refuses it; see the message.
         """
         target, source = _pages(to), _pages(from_)
         if target.length != source.length:
             raise UsageError(f"{source} of {source.length} bytes cannot be moved to {target} of {target.length} bytes")
+        if source.start < target.start < source.start + source.length:
+            words = f"dict(dst={target.start:#x}, src={source.start:#x}, len={target.length})"
+            raise UsageError(
+                f"{target} begins within {source}: the kernel moves one page after the other, from the first on, and "
+                "would move again what it has just moved. Move parts that do not overlap, the last one first; or see "
+                f"what it does: uffd.ioctl('UFFDIO_MOVE', {words})"
+            )
         bits = _mode(MoveMode, False, dontwake) | (int(MoveMode.ALLOW_SRC_HOLES) if allow_src_holes else 0) | mode
         values = {"dst": target.start, "src": source.start, "len": target.length, "mode": bits}
         return self.ioctl("UFFDIO_MOVE", values, where=f"{source} to {target}", check=check)

@@ -113,6 +113,10 @@ def test_ranges_that_overlap(lab, registered):
         another.register(region[2:], "minor")
     with pytest.raises(UsageError, match="cannot be moved"):
         uffd.move(region[:2], region[1:2])
+    with pytest.raises(
+        UsageError, match=r"pages 1–2 begins within pages 0–1: .* one page after the other.*uffd\.ioctl\("
+    ):
+        uffd.move(region[1:3], region[:2])
     with pytest.raises(IoctlError, match=r"ENOENT: .*not registered"):  # the alias is another mapping
         uffd.continue_(region.alias[3])
 

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from uffdlab.errors import FaultUnresolved, NoMessage
+from uffdlab.errors import FaultUnresolved, NoMessage, UsageError
 from uffdlab.messages import Fork, Remap, Remove, Unmap
 from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS, Feature
@@ -91,6 +91,25 @@ def test_move(lab, region, needs):
         assert uffd.move(region[1:4], source[1:4], check=False).errno in (errno.ENOENT, errno.EEXIST, errno.EAGAIN)
         assert uffd.move(region[0], source[2], allow_src_holes=True).ok
     source.unmap()
+
+
+@pytest.mark.parametrize("memory", ["anon"])
+def test_move_within_itself(lab, region, needs, memory):
+    """Page after page, as nobody refuses it: downwards it is memmove, upwards the first page is carried to the end."""
+    needs("UFFDIO_MOVE")
+    region[1:].fill(70)
+    with lab.userfaultfd() as uffd:
+        uffd.register(region, "missing")
+        assert uffd.move(region[:3], region[1:]).done == 3 * region.page_size
+        assert region.snapshot("pagemap").has(State.PRESENT).tolist() == [True, True, True, False]
+        assert [region.read(page).result() for page in range(3)] == [70, 71, 72]
+        region[1:].madvise("dontneed")
+        up = {"dst": region[1].start, "src": region.start, "len": 3 * region.page_size}
+        with pytest.raises(UsageError, match="begins within"):
+            uffd.move(region[1:], region[:3])
+        assert uffd.ioctl("UFFDIO_MOVE", up).done == 3 * region.page_size
+        assert region.snapshot("pagemap").has(State.PRESENT).tolist() == [False, False, False, True]
+        assert region.read(3).result() == 70
 
 
 @pytest.mark.parametrize("memory", ["thp"])
