@@ -50,6 +50,7 @@ def test_ours_is_there_on_that_memory(tests, there, theirs, here, ours):
 def test_every_behaviour_test_is_in_the_table_or_is_our_own(tests):
     own = {name for name in tests if name not in {here for _, _, here, _ in rows()}}
     assert own == {
+        "test_move_within_itself",
         "test_faults_of_every_kind_of_access",
         "test_wp_when_a_range_is_registered_anew_without_it",
         "test_an_unprotected_page_is_touched_freely",
