@@ -1,0 +1,90 @@
+"""The other ends of a client's streams, in the test's hands."""
+
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import msgpack
+
+from uffdlab import errors
+from uffdlab.machines import rpc
+
+
+class Agent:
+    """The other end, in the test's hands."""
+
+    def __init__(self):
+        ours, self.stream = socket.socketpair()
+        self.stream.settimeout(5)
+        self._unpacker = msgpack.Unpacker()
+        self.client = rpc.Client(
+            ours, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError
+        )
+
+    def send(self, *frames):
+        for frame in frames:
+            self.stream.sendall(frame if isinstance(frame, bytes) else msgpack.packb(frame))
+
+    def receive(self):
+        while True:
+            for frame in self._unpacker:
+                return frame
+            data = self.stream.recv(1 << 16)
+            assert data
+            self._unpacker.feed(data)
+
+    def hello(self):
+        self.send([2, "hello", [{"release": "6.1"}]])
+        return self.client.hello(5)
+
+    def close(self):
+        self.client.close(errors.LabClosed("closed"))
+        self.stream.close()
+
+
+class AgentAndTarget(Agent):
+    """The other ends of both streams."""
+
+    def __init__(self):
+        ours, self.stream = socket.socketpair()
+        line, self.target = socket.socketpair()
+        for end in (self.stream, self.target):
+            end.settimeout(5)
+        self._unpacker = msgpack.Unpacker()
+        self._of_target = msgpack.Unpacker()
+        self.client = rpc.Client(
+            ours, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError, target=line
+        )
+
+    def spawn(self, marker):
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(self.client.call, "agent.spawn", (marker, 0), 5)
+            self.send([1, self.receive()[1], None, {"pid": 7}])
+            asked.result(5)
+        while marker not in (seen := self.target.recv(4096)):
+            assert seen
+        self.target.sendall(b"old stuff" + marker)
+        until = time.monotonic() + 5
+        while not self.client._target.up:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+
+    def asked_of_target(self):
+        while True:
+            for frame in self._of_target:
+                return frame
+            self._of_target.feed(self.target.recv(1 << 16))
+
+    def lose_target(self, marker, kind="target-lost"):
+        self.send([2, "target-lost", [7, "it ended", kind, 9, marker]])
+
+    def close(self):
+        super().close()
+        self.target.close()
+
+
+def in_thread(function, *args):
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(function, *args)
+    pool.shutdown(wait=False)
+    return future
