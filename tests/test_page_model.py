@@ -99,6 +99,17 @@ def test_read_write_protection_is_met_by_every_access():
     assert answers("anon", Op("register", 0, int(RWP | WP)))[-1] == "EINVAL"
 
 
+@pytest.mark.parametrize(
+    ("seen", "right"),
+    [(Seen(True, True), True), (Seen(False, False), True), (Seen(True, False), False), (Seen(False, True), False)],
+)
+def test_of_a_huge_page_of_a_file_that_may_be_torn_what_is_there_is_protected(seen, right):
+    model = Model(Rules("shmem-thp"), 512)
+    for op in (Op("write", 2, 7), Op("register", 0, int(RWP), count=512), Op("read", 2), Op("rwprotect", 2, flag=True)):
+        model.apply(op)
+    assert model.agrees(2, seen) is right
+
+
 def test_what_a_call_tells():
     model = Model(Rules("anon", events=True), 4)
     told = []

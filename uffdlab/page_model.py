@@ -156,7 +156,7 @@ class Model:
         def one(_: int, page: Page) -> str:
             if not page.modes & RWP:
                 return "ENOENT"
-            if page.entry:
+            if page.entry or page.mapped is None:  # what is not there after all forgets it
                 page.wp = op.flag
             page.may_write = None
             return "ok"
