@@ -58,6 +58,13 @@ def test_an_unknown_bit_is_neither_had_nor_lacked():
     assert State.WRITABLE in snapshot.unknown
 
 
+def test_what_is_no_state_is_told():
+    for ask in (snap([WP]).has, snap([WP]).lacks, snap([WP]).knows):
+        with pytest.raises(UsageError, match=r"'present' is no State; ask for State\.PRESENT"):
+            ask("present")
+    assert snap([WP]).has(np.uint32(State.PRESENT)).all()
+
+
 def test_groups_merge_neighbours_with_equal_state():
     snapshot = snap([WP] * 32 + [RW] * 16 + [0] * 15 + [MARKER])
     assert [str(group) for group in snapshot.groups()] == [

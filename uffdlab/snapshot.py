@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 from dataclasses import InitVar, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -370,7 +371,10 @@ def _frozen(array: Any, dtype: type[np.unsignedinteger[Any]], name: str) -> NDAr
 
 
 def _all(flags: NDArray[np.uint32], state: State) -> NDArray[np.bool_]:
-    wanted = np.uint32(state)
+    try:
+        wanted = np.uint32(operator.index(state))
+    except TypeError:
+        raise UsageError(f"{state!r} is no State; ask for State.PRESENT, or State.PRESENT | State.UFFD_WP") from None
     found: NDArray[np.bool_] = (flags & wanted) == wanted
     return found
 
