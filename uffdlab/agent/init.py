@@ -13,6 +13,7 @@ from uffdlab.agent import commands, native, server
 from uffdlab.agent.native import lib
 
 PORT, TARGET_PORT = "uffdlab.agent", "uffdlab.target"
+_PORTS = "/sys/class/virtio-ports"  # where each has its name: vport0p1/name
 _PORT_DEADLINE = 10.0  # seconds; the devices are found in a few milliseconds
 _MODULES = "/modules"  # .ko files by the order of their names: what the kernel has not built in
 
@@ -87,24 +88,28 @@ def _insert_modules() -> None:
 
 
 def _open_port(wanted: str) -> int:
-    # sysfs knows each port's name: /sys/class/virtio-ports/vport0p1/name.
     until = time.monotonic() + _PORT_DEADLINE
     while True:
         try:
-            ports = os.listdir("/sys/class/virtio-ports")
+            ports = {_name_of(port): port for port in os.listdir(_PORTS)}
         except FileNotFoundError:
-            ports = []
-        for port in ports:
-            with open(f"/sys/class/virtio-ports/{port}/name", encoding="utf-8") as file:
-                name = file.read().strip()
-            if name == wanted:
-                return os.open(f"/dev/{port}", os.O_RDWR | os.O_CLOEXEC)
+            ports = {}
+        if wanted in ports:
+            return os.open(f"/dev/{ports[wanted]}", os.O_RDWR | os.O_CLOEXEC)
         if time.monotonic() > until:
             raise TimeoutError(
                 f"no virtio port is named {wanted}: the kernel needs VIRTIO_PCI and VIRTIO_CONSOLE, built in or "
                 "as modules beside its image"
             )
         time.sleep(0.002)
+
+
+def _name_of(port: str) -> str:
+    try:
+        with open(f"{_PORTS}/{port}/name", encoding="utf-8") as file:
+            return file.read().strip()
+    except FileNotFoundError:  # a port is there before its name is
+        return ""
 
 
 def after_restore(entropy: bytes, wall_ns: int) -> None:
