@@ -99,6 +99,13 @@ def test_read_write_protection_is_met_by_every_access():
     assert answers("anon", Op("register", 0, int(RWP | WP)))[-1] == "EINVAL"
 
 
+def test_of_a_huge_page_of_a_file_a_write_may_be_a_minor_fault_again():
+    ops = [Op("register", 0, int(WP | MINOR), count=4), Op("read", 2), Op("write", 2, 7)]
+    assert answers("shmem-thp", *ops)[1:] == ["= 0", SKIP]
+    assert answers("shmem", *ops)[1:] == ["= 0", "ok"]
+    assert answers("shmem-thp", Op("alias_write", 2, 7), ops[0], Op("continue", 2), Op("write", 2, 8))[-1] == "ok"
+
+
 @pytest.mark.parametrize(
     ("seen", "right"),
     [(Seen(True, True), True), (Seen(False, False), True), (Seen(True, False), False), (Seen(False, True), False)],

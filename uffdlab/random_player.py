@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
-from uffdlab.errors import NoMessage, UffdlabError
+from uffdlab.errors import AgentError, NoMessage, UffdlabError
 from uffdlab.messages import Fork, Message, Remap, Remove, Unmap
 from uffdlab.page_model import Model
 from uffdlab.page_rules import ANY, SKIP, Op, Rules
@@ -94,7 +94,10 @@ class Player:
         if expected == SKIP:
             return
         self._trail.append(op)
-        got = self._fork(op) if op.call == "fork" else self._do(op, pages)
+        try:
+            got = self._fork(op) if op.call == "fork" else self._do(op, pages)
+        except AgentError as error:  # it waits where the model sees nothing to wait for
+            raise self._disagree(f"{op} should give {expected!r}: {error}") from error
         if expected not in (ANY, got):
             raise self._disagree(f"{op} should give {expected!r} and gave {got!r}")
         self._hear(op)

@@ -1,10 +1,10 @@
-"""What the kernel may do to pages between two calls, here made to happen: docs/findings/behind-the-back.md."""
+"""What the kernel does to pages that nobody asked for, here made to happen: docs/findings/behind-the-back.md."""
 
 import errno
 
 import pytest
 
-from uffdlab.errors import IoctlError
+from uffdlab.errors import IoctlError, NoMessage
 from uffdlab.pte import State
 
 from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
@@ -49,4 +49,26 @@ def test_small_pages_that_are_put_together_are_mapped_no_more(lab):
     region.alias.madvise("collapse")
     assert not region.snapshot("pagemap").has(State.PRESENT).any()
     assert region.sweep("read").result() == sum(range(1, PAGES + 1))
+    region.unmap()
+
+
+@pytest.mark.parametrize("modes", [("minor", "wp"), ("minor",), ("wp",)], ids=" ".join)
+def test_a_write_to_a_page_that_is_mapped_can_be_a_minor_fault(lab, modes):
+    """The huge page that a read mapped is not writable where WP may be asked for; the first write unmaps it."""
+    region = lab.map(pages=PAGES, memory="shmem-thp")
+    with lab.userfaultfd() as uffd:
+        uffd.register(region, *modes)
+        assert region.read(2).result() == 0
+        if not region.snapshot("pagemap").has(State.PRESENT).all():
+            pytest.skip(f"{lab.kernel} gave no huge page")
+        touch = region.write(1, 5)
+        if modes == ("minor", "wp"):
+            fault = uffd.read_fault()
+            assert (fault.page, fault.minor, fault.write) == (1, True, True)
+            assert not region.snapshot("pagemap").has(State.PRESENT).any()
+            uffd.continue_(region[1])
+        touch.result()
+        with pytest.raises(NoMessage):
+            uffd.read_fault(timeout=0.05)
+    assert region.read(1).result() == 5
     region.unmap()
