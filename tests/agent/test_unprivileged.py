@@ -119,6 +119,22 @@ def test_huge_pages_are_put_back():
     assert pool.read_text() == before
 
 
+def test_two_labs_put_back_what_each_has_set_aside():
+    pool = POOL / "nr_hugepages"
+    if os.geteuid() or not pool.exists():
+        pytest.skip("only root can set huge pages aside")
+    before = int(pool.read_text())
+    try:
+        with Lab(machine="local") as one:
+            one.map(pages=before + 3, memory="hugetlb").alias.fill(1)
+            with Lab(machine="local") as other:
+                other.map(pages=2, memory="hugetlb").alias.fill(1)
+                one.close()
+    except UsageError as error:
+        pytest.skip(str(error))
+    assert int(pool.read_text()) == before
+
+
 def test_what_would_hit_the_host_is_refused():
     with Lab(machine="local") as lab, pytest.raises(UsageError, match="in a guest of the lab's own only"):
         lab.call("agent.sysrq", "c")

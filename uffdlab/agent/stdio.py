@@ -52,23 +52,28 @@ def _swap_on() -> int:
 
 
 class _HugePages:
-    # Reserves huge pages as in a guest, and remembers how many there were.
+    # Reserves huge pages as in a guest, and remembers how many it added: another lab here may do the same meanwhile.
     def __init__(self) -> None:
-        self._before: dict[Path, str] = {}
+        self._added: dict[Path, int] = {}
 
     def reserve(self, page_size: int, free: int) -> dict[str, int]:
         pool = Path(_POOL.format(page_size // 1024))
-        if pool.exists():
-            self._before.setdefault(pool, pool.read_text(encoding="ascii"))
+        before = _count(pool)
         try:
             return commands.reserve_hugepages(page_size, free)
         except PermissionError:
             raise Refusal("usage", f"{free} free huge pages are needed, and only root can set them aside") from None
+        finally:
+            self._added[pool] = self._added.get(pool, 0) + _count(pool) - before
 
     def put_back(self) -> None:
-        for pool, count in self._before.items():
-            if pool.read_text(encoding="ascii") != count:
-                pool.write_text(count, encoding="ascii")
+        for pool, added in self._added.items():
+            if added:
+                pool.write_text(str(max(0, _count(pool) - added)), encoding="ascii")
+
+
+def _count(pool: Path) -> int:
+    return int(pool.read_text(encoding="ascii")) if pool.exists() else 0
 
 
 def main(silence: float = 0.0) -> None:
