@@ -1,11 +1,9 @@
 """A lab's machine, from its start to its end."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from uffdlab import connection as connection_module
 from uffdlab.connection import Connection
 from uffdlab.errors import LabClosed, MachineLost, UsageError
 from uffdlab.machines import choice
@@ -33,10 +31,6 @@ class Spoken:
         raise MachineLost("it was gone already")
 
 
-def ignore(_nonce):
-    """Hear of a new target."""
-
-
 @pytest.fixture
 def started(monkeypatch):
     machines = []
@@ -54,44 +48,24 @@ def test_the_agent_has_longer_than_the_target_to_say_that_it_is_late():
     machine = Spoken()
     connection = Connection(None, machine, Options())
     assert connection.target_call("ioctl", 1, deadline=3.0) == "answer"
-    assert machine.asked[-1] == ("target.ioctl", (3.0, 1), 8.0)
-
-
-def test_the_first_target_starts_when_it_is_needed_and_only_one_does():
-    machine, met = Spoken(), []
-    connection = Connection(None, machine, Options())
-    connection.open(print, met.append)
-    connection.call("agent.exec")
-    assert not met
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(connection.target_call, ["beacon"] * 4))
-    assert [method for method, *_ in machine.asked].count("agent.spawn") == len(met) == 1
-    connection.new_target()
-    connection.target_call("beacon")
-    assert len(set(met)) == 2
-    assert [params for method, params, _ in machine.asked if method == "agent.spawn"] == [
-        (nonce, connection_module._BASE) for nonce in met
-    ]
+    assert machine.asked == [("target.ioctl", (3.0, 1), 8.0)]
 
 
 def test_now_is_the_guest_s_clock():
     connection = Connection(None, Spoken(), Options())
-    connection.open(print, ignore)
+    connection.open(print)
     assert connection.now() - time.monotonic_ns() == pytest.approx(10**12, abs=10**8)
 
 
 def test_another_machine_of_the_same_sort(started):
     connection = Connection("6.1-series", None, Options(cpus=2))
-    connection.open(print, ignore)
+    connection.open(print)
     assert connection.kernel == "6.1-series 1"
-    connection.target_call("beacon")
     connection.end()
     connection.start()
-    connection.open(print, ignore)
+    connection.open(print)
     assert connection.kernel == "6.1-series 2"
     assert connection.machine is started[1]
-    connection.target_call("beacon")  # and so is its target
-    assert [method for method, *_ in started[1].asked][-2:] == ["agent.spawn", "target.beacon"]
     assert [(machine.closed, machine.ears) for machine in started] == [(True, []), (False, [print])]
 
 
@@ -106,7 +80,7 @@ def test_a_machine_that_was_given_is_not_replaced():
 def test_a_closed_one_says_what_to_do():
     machine = Spoken()
     connection = Connection("mine", machine, Options())
-    connection.open(print, ignore)
+    connection.open(print)
     connection.close()
     assert (machine.closed, machine.ears) == (True, [])
     for ask in (connection.must_answer, lambda: connection.call("agent.ping")):

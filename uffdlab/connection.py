@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 DEADLINE = 10.0  # seconds; of a call that names none
 _ANSWER_GRACE = 5.0  # seconds more for the agent to tell that a deadline has passed
 _PING_DEADLINE = 4.0
-_BASE = 0x10_0000_0000  # where a target's first region is put: a round address reads best
-_NONCE_BYTES = 32
 
 
 class Connection:
@@ -48,9 +45,6 @@ class Connection:
         self.closed = False
         self._ahead_ns = 0
         self._deafen: Callable[[], None] = lambda: None
-        self._meet: Callable[[bytes], None] = lambda _nonce: None
-        self._spawning = threading.RLock()
-        self._has_target = False
         self._start: Callable[[], tuple[str, Machine]]
         self.kernel: str
         self.machine: Machine
@@ -61,12 +55,8 @@ class Connection:
             self._start = _not_ours
             self.kernel, self.machine = str(kernel or machine.name), machine
 
-    def open(self, hear: Hear, meet: Callable[[bytes], None]) -> None:
-        """Let `hear` have the machine's notifications, on its reader thread, and see what its clock says.
-
-        `meet` is told of each target that has started: what its beacon holds.
-        """
-        self._meet = meet
+    def open(self, hear: Hear) -> None:
+        """Let `hear` have the machine's notifications, on its reader thread, and see what its clock says."""
         self._deafen = self.machine.notify_to(hear)
         self._ahead_ns = clock.ahead_ns(lambda: int(self.call("agent.clock")))
 
@@ -84,7 +74,6 @@ class Connection:
 
     def start(self) -> None:
         """Start another machine of the same sort; it is to be opened then."""
-        self._has_target = False
         self.kernel, self.machine = self._start()
 
     def close(self) -> None:
@@ -105,20 +94,8 @@ class Connection:
         return self.machine.call(method, *params, deadline=deadline + _ANSWER_GRACE)
 
     def target_call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
-        """Ask the target, which is started if there was none yet; see :meth:`uffdlab.Lab.target_call`."""
-        if not self._has_target:
-            with self._spawning:
-                if not self._has_target:
-                    self.new_target()
+        """Ask the target; see :meth:`uffdlab.Lab.target_call`."""
         return self.call(f"target.{method}", deadline, *params, deadline=deadline)
-
-    def new_target(self) -> None:
-        """Start a new target process; the one that there may be ends."""
-        with self._spawning:
-            nonce = os.urandom(_NONCE_BYTES)
-            self.call("agent.spawn", nonce, _BASE)
-            self._meet(nonce)
-            self._has_target = True
 
     def must_answer(self) -> None:
         """Raise MachineError if the machine does not answer any more."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from typing import TYPE_CHECKING, Any, Self
 
 from uffdlab.belongings import Belongings
@@ -24,13 +25,15 @@ from uffdlab.uapi import Feature
 from uffdlab.userfaultfd import Userfaultfd
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Callable, Sequence
 
     from uffdlab.child import Child
     from uffdlab.machines import Machine
     from uffdlab.programs import Execution
     from uffdlab.widgets.bench import Bench
+
+_BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
+_NONCE_BYTES = 32
 
 
 class Lab(Observations):
@@ -99,7 +102,8 @@ class Lab(Observations):
 
     def _begin(self) -> None:
         # With a machine that has just come up.
-        self._connection.open(self._news.hear, self._looking.new_target)
+        self._connection.open(self._news.hear)
+        self.restart_target()
 
     @property
     def kernel(self) -> str:
@@ -114,12 +118,11 @@ class Lab(Observations):
     # --- the target
 
     def restart_target(self) -> None:
-        """Start a new target process.  The old one is ended, with its regions, userfaultfds and touches.
-
-        The first one starts by itself, when the target is first asked for something.
-        """
+        """Start a new target process.  The old one is ended, with its regions, userfaultfds and touches."""
         self._belongings.lose("the target process was replaced by a new one")
-        self._connection.new_target()
+        nonce = os.urandom(_NONCE_BYTES)
+        self.call("agent.spawn", nonce, _BASE)
+        self._looking.new_target(nonce)
         if len(self.timeline):
             self.timeline.add("target", "a new target process", self._now())
 

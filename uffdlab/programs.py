@@ -228,7 +228,7 @@ class _Ears:
 
 
 _NO_TOOLS = (
-    "The guest has no shell and no tools: they come from this host's busybox, which is not installed "
+    "The guest has no shell and no tools: they come from this host's busybox, which is not installed, or of no use "
     "(apt-get install busybox-static)"
 )
 

@@ -1,8 +1,8 @@
-"""The userfaultfd ABI: what ioctls, modes, features and messages there are, with the version each came in.
+"""The userfaultfd ABI: what ioctls, modes, features and events there are, with the version each came in.
 
 Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  The versions are labels for readers; what a
-kernel can do is found by trying, never by comparing them.  This module is used on both sides, so it imports only the
-standard library; how the structures are laid out is in :mod:`uffdlab.uapi_layout`.
+kernel can do is found by trying, never by comparing them.  How the structures are laid out is in
+:mod:`uffdlab.uapi_layout`.
 """
 
 from __future__ import annotations

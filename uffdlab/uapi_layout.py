@@ -59,6 +59,9 @@ class Layout:
         self.request = direction << 30 | self.size << 16 | UFFDIO << 8 | nr
         self._words = f"={len(fields)}Q"
 
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.request:#x}: {', '.join(self.fields)}>"
+
     def pack(self, values: dict[str, int]) -> bytes:
         """Pack the argument; words not given are 0."""
         return struct.pack(self._words, *[values.get(field, 0) & _WORD for field in self.fields])

@@ -46,13 +46,24 @@ def test_a_shell_and_tools(unpacked):
     assert set(listed) < set(unpacked)
 
 
-def test_without_busybox_there_are_none(monkeypatch):
-    monkeypatch.setattr(initramfs, "_busybox", lambda: None)
+@pytest.mark.parametrize("what", ["none", "a script", "cut short", "one that fails", "one that lists nothing"])
+def test_without_a_busybox_of_use_there_are_none(monkeypatch, tmp_path, caplog, what):
+    path = tmp_path / "busybox"
+    real = Path(shutil.which("busybox")).read_bytes()
+    path.write_bytes({"a script": b"#!/bin/sh\n", "cut short": real[: 1 << 16], "one that fails": read("false"),
+                      "one that lists nothing": read("true")}.get(what, b""))  # fmt: skip
+    path.chmod(0o755)
+    monkeypatch.setattr(initramfs, "_busybox", lambda: None if what == "none" else path)
     seen = {}
     monkeypatch.setattr(cpio, "pack", lambda entries: seen.update(entries) or b"")
     initramfs.get()
+    assert ("guests have no shell and no tools" in caplog.text) == (what != "none")
     assert "init" in seen
     assert not any("busybox" in name or name.endswith("/sh") for name in seen)
+
+
+def read(name):
+    return Path(shutil.which(name)).read_bytes()
 
 
 def test_extra_files(unpacked):

@@ -44,6 +44,25 @@ def test_the_target_s_end_is_told_to_who_waits_at_its_own_line(both):
             asked.result(5)
 
 
+def test_a_target_lost_just_before_a_call_is_for_the_agent_to_tell(both, monkeypatch):
+    both.spawn(b"m" * 32)
+    expect = both.client._expect_answer
+
+    def late(asked=None):
+        if asked is not None:
+            both.client._lose_target([1, "it ended", "target-lost", 9, b"m" * 32])
+        return expect(asked)
+
+    monkeypatch.setattr(both.client, "_expect_answer", late)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        _, number, method, _ = both.receive()
+        assert method == "target.ioctl"
+        both.send([1, number, {"kind": "target-lost", "message": "there is no target process"}, None])
+        with pytest.raises(errors.TargetLost, match="no target"):
+            asked.result(5)
+
+
 def test_a_target_that_is_late_is_ended_by_the_agent(both):
     both.spawn(b"m" * 32)
     with ThreadPoolExecutor(1) as pool:

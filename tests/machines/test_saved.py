@@ -83,15 +83,16 @@ def test_a_cut_file_is_thrown_away(cut):
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 200), st.integers(0, 255))
 @example(116, ord("E"))  # of a number that makes an infinite one
-def test_a_garbled_header_is_thrown_away_or_fits(at, byte):
+def test_a_garbled_header_is_noticed(at, byte):
     save({8192: b"x" * 9000})
     path = store.folder("machines") / ("a" * 40 + ".state")
-    data = bytearray(path.read_bytes())
-    data[at] = byte
+    before = path.read_bytes()
+    data = bytearray(before)
+    data[at % (before.index(b"QEVM devices") + 12)] = byte  # what fills the page up does not count
     path.write_bytes(data)
     state = saved.find("a" * 40)
-    if state is not None:
-        with contextlib.suppress(saved.Unusable):
+    if state is not None and data != before:
+        with pytest.raises(saved.Unusable):
             load(state)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 from uffdlab import errors, kernels
-from uffdlab.machines import clock, qemu, store
+from uffdlab.machines import clock, guest, qemu, store
 
-from ..processes import alive, children, gone_within, held  # noqa: TID252 - tests are no package that is installed
+from ..processes import alive, children, gone_within, held, wait_until  # noqa: TID252 - tests are no package that is installed
 
 pytestmark = pytest.mark.vm
 
@@ -399,6 +399,24 @@ def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
         assert machine.call("agent.ping", 1) == 1
     with qemu.start(kernel) as machine:
         assert machine.restored
+
+
+def test_a_qemu_that_stands_still_while_it_is_restored_costs_a_boot(kernel, own_states, monkeypatch):
+    qemu.start(kernel).close()
+    (state,) = own_states()
+    wake = guest.QemuMachine.wake
+
+    def wake_stopped(machine, saved):
+        assert wait_until(lambda: len(machine.pids) == 2)
+        os.kill(machine.pids[-1], signal.SIGSTOP)
+        wake(machine, saved)
+
+    monkeypatch.setattr(guest.QemuMachine, "wake", wake_stopped)
+    monkeypatch.setattr(guest, "_RESTORE_DEADLINE", 0.5)
+    with qemu.start(kernel) as machine:
+        assert not machine.restored
+        assert machine.call("agent.ping", 1) == 1
+    assert state in own_states()  # its content was not at fault
 
 
 def test_saving_and_restoring_at_the_same_time(kernel, own_states):

@@ -157,7 +157,7 @@ class QemuMachine(KeptMachine):
         """
         with self._waking:
             devices = state.load(self._ram)  # while QEMU starts; it goes on once it has these
-            with self._incoming, suppress(BrokenPipeError):  # QEMU has ended: the agent's line says so below
+            with self._incoming, suppress(OSError):  # QEMU has ended, or hangs: the agent's line says so below
                 self._incoming.settimeout(_RESTORE_DEADLINE)
                 self._incoming.sendall(devices)
             self._client.greeted()

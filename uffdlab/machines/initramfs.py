@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import logging
 import marshal
 import os
 import shutil
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import uffdlab
 from uffdlab import errors
 from uffdlab.agent import later
-from uffdlab.machines import cpio, elf, store
+from uffdlab.machines import cpio, elf, interpreter, store
 from uffdlab.machines.interpreter import modules, run
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
 INIT = "uffdlab.agent.init"
 
+_log = logging.getLogger("uffdlab.machines")
+
 _PYC_HEADER = 16  # bytes
-_KEEP = 4  # archives, a few MB each
+_KEEP = 4  # archives, 14 MB each
 _LIBRARIES = "usr/lib"
 # Python looks for its prefix upwards from here, and never finds it in /.
 _INTERPRETER = "usr/bin/python3"
@@ -152,7 +155,8 @@ def _makers() -> set[Path]:
     # What shapes the archive without going in: this code, and the folders where a new file (a freshly built
     # extension, say) may change what is imported.
     package = Path(uffdlab.__file__).parent
-    return {package, package / "agent", *(Path(module) for module in (__file__, cpio.__file__, elf.__file__))}
+    ours = __file__, cpio.__file__, elf.__file__, interpreter.__file__
+    return {package, package / "agent", *map(Path, ours)}
 
 
 def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str, cpio.Entry]:
@@ -177,8 +181,9 @@ def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str,
     busybox = _busybox()
     if busybox is not None:
         sources.add(busybox)
-        objects += [busybox] if elf.interpreter(busybox.read_bytes()) else []
-        for name, entry in _tools(busybox).items():
+        tools, dynamic = _tools(busybox)
+        objects += [busybox] if dynamic else []
+        for name, entry in tools.items():
             entries.setdefault(name, entry)
     if loader:
         entries.update(_libraries(loader, objects, sources))
@@ -196,10 +201,19 @@ def _busybox() -> Path | None:
     return Path(found).resolve() if found else None
 
 
-def _tools(busybox: Path) -> dict[str, cpio.Entry]:
-    # Itself, and a link to it for each of its applets, whose paths it lists: "usr/bin/env".
-    links = dict.fromkeys(run([str(busybox), "--list-full"]).split(), cpio.symlink("/bin/busybox"))
-    return links | {"bin/busybox": cpio.file(_trimmed(busybox, busybox.read_bytes()), executable=True)}
+def _tools(busybox: Path) -> tuple[dict[str, cpio.Entry], bool]:
+    # Itself, with a link to it for each of its applets, whose paths it lists ("usr/bin/env"), and whether it needs
+    # libraries.  A guest can do without, so whatever is odd about it means none.
+    try:
+        data = elf.loaded(busybox.read_bytes())
+        applets = run([str(busybox), "--list-full"]).split()
+        if "bin/sh" not in applets:
+            raise elf.NotElf("it lists no shell")
+    except (elf.NotElf, errors.HostUnsupported, OSError) as error:
+        _log.warning("guests have no shell and no tools: %s is of no use (%s)", busybox, str(error).splitlines()[0])
+        return {}, False
+    links = dict.fromkeys(applets, cpio.symlink("/bin/busybox"))
+    return links | {"bin/busybox": cpio.file(data, executable=True)}, bool(elf.interpreter(data))
 
 
 def _bytecode(name: str, source: bytes) -> bytes:

@@ -207,5 +207,5 @@ def _save(machine: QemuMachine, settings: Settings) -> None:
     try:
         machine.call("agent.load")
         machine.save(_state_key(settings))
-    except (errors.MachineError, errors.HostUnsupported) as error:
+    except (errors.MachineError, errors.AgentError, errors.HostUnsupported) as error:
         _log.warning("the booted machine could not be saved, so the next one boots again: %s", error)

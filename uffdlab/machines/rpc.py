@@ -159,8 +159,10 @@ class Client:
         if threading.current_thread() is self._reader:
             raise errors.UsageError(f"{method} was called by a subscriber of notifications, which must not wait")
         line = self._target
-        if line is not None and line.up and method.startswith(_OF_TARGET):
-            return self._ask_target(line, method, params, deadline)
+        if line is not None and method.startswith(_OF_TARGET):
+            marker = line.marker
+            if line.up and marker:
+                return self._ask_target(line, marker, method, params, deadline)
         answer = self._ask(method, params, deadline)
         if line is not None and method == _SPAWN:
             self._meet(line, params[0])
@@ -175,13 +177,16 @@ class Client:
         finally:
             self._forget(number)
 
-    def _ask_target(self, line: TargetLine, method: str, params: tuple[Any, ...], deadline: float) -> Any:
+    def _ask_target(
+        self, line: TargetLine, marker: bytes, method: str, params: tuple[Any, ...], deadline: float
+    ) -> Any:
         # As the agent would: it takes the target's deadline off the parameters, and ends a target that misses it.
         seconds, *rest = params
         until = time.monotonic() + seconds
-        marker = line.marker
         number, future = self._expect_answer(_Asked(method, marker))
         try:
+            if line.marker != marker:  # lost before this call could be told of it: the agent knows
+                return self._ask(method, params, deadline)
             data = _packed([_REQUEST, number, method, rest], method)
             try:
                 line.send(data, until)

@@ -22,11 +22,11 @@ from uffdlab.machines import limits, store
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MAGIC = b"uffdlab-state-4\n"
-_SIZES = struct.Struct("<QQ")  # of the header's JSON, of the device state
+_MAGIC = b"uffdlab-state-5\n"
+_SIZES = struct.Struct("<QQQ")  # of the header's JSON, of the device state; the sum of these and of RAM
 _PAGE = 4096
 _BLOCK = 16 * _PAGE  # RAM is kept or left out in blocks of this size
-_KEEP = 12  # states, about 40 MB each
+_KEEP = 8  # states, 60 MB each, with Debian's kernels twice that
 
 
 class Unusable(Exception):
@@ -50,6 +50,7 @@ class SavedState:
     _extents: list[tuple[int, int]]
     _ram_size: int
     _ram_start: int
+    _header_sum: int
     _sum: int
 
     def load(self, ram: int) -> bytes:
@@ -62,7 +63,7 @@ class SavedState:
         OSError
             This process has no descriptors or memory left.
         """
-        total = 0
+        total = self._header_sum
         try:
             with self.path.open("rb", buffering=0) as file:
                 offset, length = self._devices
@@ -77,7 +78,7 @@ class SavedState:
                                 raise Unusable(f"{self.path} is shorter than its header says")
                             total = sums.add(total, part)
                         at += length
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             if isinstance(error, OSError) and error.errno in limits.ERRNOS:
                 raise
             raise Unusable(f"{self.path}: {error}") from error
@@ -105,16 +106,16 @@ def find(name: str) -> SavedState | None:
             start = file.read(len(_MAGIC) + _SIZES.size)
             if not start.startswith(_MAGIC):
                 raise Unusable("it is of another kind")
-            header_size, device_size = _SIZES.unpack_from(start, len(_MAGIC))
+            header_size, device_size, total = _SIZES.unpack_from(start, len(_MAGIC))
             whole = os.fstat(file.fileno()).st_size
             if header_size + device_size > whole:
                 raise Unusable("it is shorter than its header says")
-            header = json.loads(file.read(header_size))
+            text = file.read(header_size)
+            header = json.loads(text)
             facts, ram_size = dict(header["facts"]), int(header["ram_size"])
             device = len(start) + header_size
             ram_start = -(-(device + device_size) // _PAGE) * _PAGE
             extents = [(int(at), int(length)) for at, length in header["extents"]]
-            total = int(header["sum"])
             if ram_start + sum(length for _at, length in extents) != whole:
                 raise Unusable("its size is not what its header says")
     except OSError as error:
@@ -125,7 +126,7 @@ def find(name: str) -> SavedState | None:
         discard(name)
         return None
     store.touch(path)
-    return SavedState(path, facts, (device, device_size), extents, ram_size, ram_start, total)
+    return SavedState(path, facts, (device, device_size), extents, ram_size, ram_start, sums.add(0, text), total)
 
 
 def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> None:
@@ -156,14 +157,14 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
             del block  # it holds the map open
             runs = np.split(used, np.flatnonzero(np.diff(used) > 1) + 1)
             extents += [(start + int(run[0]) * _BLOCK, run.size * _BLOCK) for run in runs if run.size]
-        total = sums.add(0, device_state)
+        header = json.dumps({"facts": facts, "ram_size": size, "extents": extents}).encode()
+        total = sums.add(sums.add(0, header), device_state)
         where = _path(name)
         with store.publish(where) as file, memoryview(memory) as view:
             for at, length in extents:
                 with view[at : at + length] as part:
                     total = sums.add(total, part)
-            header = json.dumps({"facts": facts, "ram_size": size, "extents": extents, "sum": total}).encode()
-            file.write(_MAGIC + _SIZES.pack(len(header), len(device_state)) + header + device_state)
+            file.write(_MAGIC + _SIZES.pack(len(header), len(device_state), total) + header + device_state)
             file.write(bytes(-file.tell() % _PAGE))
             for at, length in extents:
                 with view[at : at + length] as part:
