@@ -24,7 +24,7 @@ def vagrant() -> None:
 @vagrant.command()
 @click.argument("kernel", default="6.1-series")
 def up(kernel: str) -> None:
-    """Bring it up with KERNEL, or switch it to that; the kernel and the box are made if they are not there."""
+    """Bring it up with KERNEL, or switch it to that; the kernel is built and a box fetched or made if need be."""
     from uffdlab.machines.vagrant import start  # noqa: PLC0415 - so that `uffdlab --help` is fast
 
     with _errors():
@@ -51,7 +51,7 @@ def halt() -> None:
 
 @vagrant.command()
 def destroy() -> None:
-    """Remove it and its disk.  The box stays: `vagrant box remove uffdlab/bookworm64`."""
+    """Remove it and its disk.  The box stays: `vagrant box list`, `vagrant box remove`."""
     with _errors():
         _vm().destroy()
 

@@ -39,7 +39,8 @@ module UffdlabLibvirt
     def call(env)
       box = env[:machine].box
       image = box && File.join(box.directory, "box.img")
-      remove_torso(env, "#{box.name.gsub("/", "-VAGRANTSLASH-")}_vagrant_box_image_#{box.version}_box.img", image) if image
+      name = "#{box.name.gsub("/", "-VAGRANTSLASH-")}_vagrant_box_image_#{box.version}_box.img" if box
+      remove_torso(env, name, image) if image && File.exist?(image)
       @app.call(env)
     end
 

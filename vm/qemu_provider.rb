@@ -27,7 +27,7 @@ module UffdlabQemu
     config(:uffdlab_qemu, :provider) { Config }
   end
 
-  # kernel: path of a vmlinux or bzImage, nil for the box's own; memory in MiB; accelerator: "tcg" or "kvm".
+  # kernel: path of a vmlinux or bzImage, nil for what the box boots; memory in MiB; accelerator: "tcg" or "kvm".
   class Config < Vagrant.plugin("2", :config)
     DEFAULTS = { kernel: nil, command_line: "root=/dev/vda rw console=ttyS0 net.ifnames=0", memory: 1024, cpus: 1,
                  accelerator: "tcg" }.freeze
@@ -255,8 +255,6 @@ module UffdlabQemu
 
     def command(machine, provider, port)
       config = machine.provider_config
-      kernel = config.kernel || machine.box.directory.join("vmlinuz")
-      initrd = config.kernel ? [] : ["-initrd", machine.box.directory.join("initrd.img")]
       cpu = config.accelerator == "kvm" ? "host" : "max,la57=off,cx16=off,erms=off,fsrm=off" # as in uffdlab/machines/qemu.py
       FileUtils.touch(provider.console)
       FileUtils.chmod(0o600, [provider.console, provider.disk])
@@ -269,8 +267,16 @@ module UffdlabQemu
         "-drive", "if=virtio,format=qcow2,file=#{provider.disk}",
         # restrict: the guest reaches neither the host nor anything beyond it
         "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:#{port}-:22", "-device", "virtio-net-pci,netdev=net",
-        "-device", "virtio-rng-pci", "-kernel", kernel, *initrd, "-append", config.command_line
+        "-device", "virtio-rng-pci", *kernel(config, machine.box.directory)
       ].map(&:to_s)
+    end
+
+    # What is to boot; nothing for a box with a boot loader, as Debian's, if no kernel is asked for.
+    def kernel(config, box)
+      return ["-kernel", config.kernel, "-append", config.command_line] if config.kernel
+      return [] unless box.join("vmlinuz").file?
+
+      ["-kernel", box.join("vmlinuz"), "-initrd", box.join("initrd.img"), "-append", config.command_line]
     end
   end
 

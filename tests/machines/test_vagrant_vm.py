@@ -16,85 +16,9 @@ import pytest
 from uffdlab import errors
 from uffdlab.machines import clock, vagrant
 from uffdlab.machines.vagrant import pack_agent
-from uffdlab.machines.vagrant_vm import VagrantVm, Wanted
+from uffdlab.machines.vagrant_vm import VagrantVm
 
-# Their world is a folder: notes, state, what the guest shows; a file fail-COMMAND makes a command fail.
-VAGRANT = """#!/bin/bash
-cd {world}
-echo "$*" >>notes
-[ ! -e "hang-$1" ] || {{ trap 'sleep 0.3; echo interrupted >>notes; kill $!; exit 1' INT; sleep 60 & wait; }}
-[ ! -e "fail-$1" ] || {{ printf '\\033[31mno luck\\033[0m\\n'; echo 'with it' >&2; cat "fail-$1"; exit 3; }}
-boot() {{ echo running >state; echo "boot-$RANDOM$RANDOM" >boot; cat release-next >release; provision; }}
-provision() {{ sed -n 's/.*"agent_key": "\\(.*\\)".*/\\1/p' "$VAGRANT_DOTFILE_PATH/lab.json" >agents; }}
-case $1 in
-status) echo "1,default,state,$(cat state)" ;;
-up | reload) boot ;;
-provision) provision ;;
-ssh-config) echo 'Host default' ;;
-halt) echo poweroff >state ;;
-destroy) echo not_created >state ;;
-esac
-"""
-SSH = """#!/bin/bash
-cd {world}
-[ "$(cat state)" = running ] || exit 255
-[ ! -e fail-ssh ] || {{ cat fail-ssh >&2; exit 255; }}
-for last in "$@"; do :; done
-case $last in
-*agent.stdio*) exec ${{last#sudo -n}} ;;
-*) cat boot release agents ;;
-esac
-"""
-
-
-class World:
-    """A Vagrantfile's folder, a PATH, and what the programs there do."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        for name in ("bin", "vm", "world"):
-            (folder / name).mkdir()
-        (folder / "vm" / "Vagrantfile").touch()
-        self.program("vm/build-box", "#!/bin/bash\n")
-        for name, text in (("vagrant", VAGRANT), ("ssh", SSH)):
-            self.program(f"bin/{name}", text.format(world=folder / "world"))
-        self.put("state", "not_created")
-        self.put("release-next", "6.1.0-series")
-        self.put("agents", "")
-        self.vm = VagrantVm(folder / "vm")
-
-    def program(self, name, text):
-        path = self.folder / name
-        path.write_text(text)
-        path.chmod(0o755)
-
-    def put(self, name, text=""):
-        (self.folder / "world" / name).write_text(text + "\n")
-
-    def notes(self):
-        """What vagrant was asked to do since the last call, but for the questions."""
-        path = self.folder / "world" / "notes"
-        lines = path.read_text().splitlines() if path.exists() else []
-        path.write_text("")
-        return [line for line in lines if line.split()[0] not in {"status", "ssh-config"}]
-
-
-WANTED = Wanted(
-    "/boot/vmlinux", "6.1-series", "a" * 64, "6.1.0-series", 1024, 1, "tcg", None, "/tmp/uffdlab.tar", "0123"
-)
-
-
-@pytest.fixture
-def world(tmp_path, monkeypatch):
-    for name in ("VAGRANT_DOTFILE_PATH", "UFFDLAB_BOX"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    return World(tmp_path)
-
-
-def bring_up(vm, wanted=WANTED):
-    os.close(vm.bring_up(wanted))
+from .vagrants import WANTED, bring_up
 
 
 def test_brought_up_once_and_found_running_after_that(world):
@@ -239,7 +163,7 @@ def owner(world):
     """Another process that brings it up, with a vagrant that hangs by now."""
     world.put("hang-up")
     code = (
-        "import sys; from pathlib import Path; from tests.machines.test_vagrant_vm import WANTED\n"
+        "import sys; from pathlib import Path; from tests.machines.vagrants import WANTED\n"
         "from uffdlab.machines.vagrant_vm import VagrantVm; VagrantVm(Path(sys.argv[1])).bring_up(WANTED, print)"
     )
     with subprocess.Popen(
@@ -283,27 +207,6 @@ def _mentions(environ, folder):
         return f"VAGRANT_DOTFILE_PATH={folder}".encode() in environ.read_bytes()
     except OSError:
         return False
-
-
-def test_a_vm_from_another_box_is_not_used(world):
-    catalog = world.folder / "cache" / "box" / "catalog.json"
-    catalog.parent.mkdir(parents=True)
-    catalog.write_text('{"versions": [{"version": "12.2"}]}')
-    machine = world.vm.data / "machines" / "default" / "uffdlab_qemu"
-    machine.mkdir(parents=True)
-    (machine / "box_meta").write_text('{"name": "uffdlab/bookworm64", "version": "12.1"}')
-    bring_up(world.vm)  # Vagrant keeps box_meta of a VM that was destroyed
-    (machine / "id").write_text("uffdlab-qemu")
-    with pytest.raises(errors.MachineError, match=r"version 12\.1 of the box .* version 12\.2: remove the VM"):
-        bring_up(world.vm)
-    world.vm.destroy()
-
-
-def test_a_box_that_cannot_be_made(world):
-    world.program("vm/build-box", "#!/bin/bash\necho 'box: mke2fs is missing'\nexit 1\n")
-    with pytest.raises(errors.HostUnsupported, match=r"vm/build-box could not make the box:\nbox: mke2fs is missing"):
-        bring_up(world.vm)
-    assert world.notes() == []
 
 
 @pytest.mark.parametrize("program", ["vagrant", "ssh"])

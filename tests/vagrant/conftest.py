@@ -83,6 +83,7 @@ class TestedVm(VagrantVm):
 def _made(folder, provider, patch):
     patch.setenv("VAGRANT_DOTFILE_PATH", str(folder))
     patch.setenv("VAGRANT_DEFAULT_PROVIDER", provider)
+    patch.setenv("UFFDLAB_BOX", "uffdlab/bookworm64")  # wherever the tests run; test_box.py has the choice
     made = TestedVm()
     made.provider = provider
     return made

@@ -3,7 +3,7 @@
 Unlike QEMU's guests it stays when its user is gone, as Vagrant's machines do: ``uffdlab vagrant destroy`` removes it.
 What is known of it lies in ``vm/.vagrant``, beside Vagrant's own notes::
 
-    lab.json      what the Vagrantfile is to bring up: the kernel, memory, CPUs, the agent's archive
+    lab.json      what the Vagrantfile is to bring up: the box, the kernel, memory, CPUs, the agent's archive
     booted.json   what was brought up, and the boot id of the guest that came of it
     ssh-config    the way in;  known_hosts  the guest's key, taken when it first came up, under the id of the VM
     work.lock     held while something about the VM is changed, until the vagrant that does it has ended;
@@ -29,13 +29,13 @@ from typing import TYPE_CHECKING, Any
 from uffdlab import errors
 from uffdlab.kernels.cache import write_atomically
 from uffdlab.kernels.process import Child, ChildTimeout
+from uffdlab.machines import vagrant_box
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 _UP = 1800.0  # seconds for vagrant up, reload, halt: emulation is slow, and so is a box on its way
 _ASK = 120.0  # for what only asks
-_BOX = 3600.0  # for vm/build-box
 _REACH = 90.0  # for a command by ssh; a VM that is taken for dead is booted again
 _PUT_AWAY = 120.0  # for a vagrant that is interrupted to remove what it has begun
 _CONSOLE = 256 << 10  # bytes; a guest may write any number
@@ -141,7 +141,7 @@ class VagrantVm:
         MachineError
             It did not come up, a lab uses it with another kernel, or it was made from another box.
         HostUnsupported
-            The box cannot be made.
+            No box can be had or made.
         """
         with self._changing():
             self._check_box()
@@ -205,13 +205,30 @@ class VagrantVm:
     # --- bringing it up
 
     def _change(self, wanted: Wanted, *, boot: bool, answers: bool, tell: Callable[[str], object]) -> None:
-        self._make_box(tell)
-        state = self.state()
+        state = self.state()  # also says, before a box is fetched or made, that the provider is missing
+        if state != "not_created":
+            self._start(wanted, self._box(), state, boot=boot, answers=answers, tell=tell)
+            return
+        boxes = vagrant_box.Boxes(self.folder / "build-box", self._run, tell)
+        box = boxes.choose()
+        try:
+            self._start(wanted, box, state, boot=True, answers=False, tell=tell)
+        except errors.MachineError as error:
+            if not boxes.replaceable(box):
+                raise
+            tell(f"the VM did not come up from {box}: removing it")
+            self._vagrant("destroy", "--force")  # fails if it was no fault of the box, but there is no libvirt
+            boxes.refuse(error)
+            self._start(wanted, boxes.choose(), state, boot=True, answers=False, tell=tell)
+
+    def _start(
+        self, wanted: Wanted, box: str, state: str, *, boot: bool, answers: bool, tell: Callable[[str], object]
+    ) -> None:
         if state == "not_created":
             (self.data / "known_hosts").unlink(missing_ok=True)
         if boot:
             (self.data / "booted.json").unlink(missing_ok=True)
-        write_atomically(self.data / "lab.json", json.dumps(asdict(wanted), indent=1).encode())
+        write_atomically(self.data / "lab.json", json.dumps({"box": box, **asdict(wanted)}, indent=1).encode())
         if not boot and state == "running":
             tell("vagrant provision")
             self._vagrant("provision", tell=tell)
@@ -238,35 +255,40 @@ class VagrantVm:
             )
         write_atomically(self.data / "booted.json", json.dumps({**asdict(wanted), "boot_id": seen.boot_id}).encode())
 
-    def _make_box(self, tell: Callable[[str], object]) -> None:
-        if os.environ.get("UFFDLAB_BOX"):  # the user's choice, which Vagrant fetches
-            return
-        status, said = self._run([self.folder / "build-box"], _BOX, tell, lines=True)
-        if status:
-            raise errors.HostUnsupported(f"vm/build-box could not make the box:\n{said}", missing="box")
-
     def _check_box(self) -> None:
         # A VM keeps the disk of the box that it was made from.
-        catalog = _box_folder() / "catalog.json"
-        if os.environ.get("UFFDLAB_BOX") or not catalog.is_file():
+        if not any((self.data / "machines" / "default").glob("*/id")):
+            return
+        made, again = self._box(), "remove the VM (uffdlab vagrant destroy), the next start makes it anew"
+        asked = os.environ.get("UFFDLAB_BOX") or made
+        if made != asked:
+            raise errors.MachineError(f"the VM was made from the box {made}, and UFFDLAB_BOX is {asked}: {again}")
+        catalog = vagrant_box.folder() / "catalog.json"
+        if made != vagrant_box.OWN or not catalog.is_file():
             return
         offered = json.loads(catalog.read_text())["versions"][0]["version"]
-        for made in (self.data / "machines" / "default").glob("*/box_meta"):
-            box = json.loads(made.read_text())
-            if (made.parent / "id").exists() and box.get("version") not in (offered, None):
-                raise errors.MachineError(
-                    f"the VM was made from version {box['version']} of the box {box.get('name')}, and the box here has "
-                    f"version {offered}: remove the VM (uffdlab vagrant destroy), the next start makes it anew"
-                )
+        version = self._box_notes().get("version", offered)
+        if version != offered:
+            raise errors.MachineError(
+                f"the VM was made from version {version} of the box {made}, and the box here has version {offered}: "
+                f"{again}"
+            )
+
+    def _box(self) -> str:
+        # Which the VM that is there was made from; one that never came up whole has no notes.
+        name = self._box_notes().get("name") or _facts(self.data / "lab.json").get("box")
+        return str(name or vagrant_box.OWN)
+
+    def _box_notes(self) -> dict[str, Any]:
+        # Vagrant's, which it keeps when the VM is gone.
+        for path in (self.data / "machines" / "default").glob("*/id"):
+            return _facts(path.with_name("box_meta"))
+        return {}
 
     # --- looking at it
 
     def _booted(self) -> dict[str, Any]:
-        try:
-            facts = json.loads((self.data / "booted.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return facts if isinstance(facts, dict) else {}
+        return _facts(self.data / "booted.json")
 
     def _look(self) -> Seen:
         if not (self.data / "ssh-config").exists():
@@ -321,6 +343,7 @@ class VagrantVm:
         *,
         lines: bool = False,
         changes: bool = True,
+        on_tick: Callable[[], None] | None = None,
     ) -> tuple[int, str]:
         said: list[str] = []
 
@@ -351,7 +374,7 @@ class VagrantVm:
             ) as child,
         ):
             try:
-                return child.wait(deadline, on_line=line), "\n".join(said)
+                return child.wait(deadline, on_line=line, on_tick=on_tick), "\n".join(said)
             except KeyboardInterrupt:
                 tell("interrupted: putting away what has been begun")
                 raise
@@ -410,10 +433,13 @@ def _try_lock(descriptor: int, how: int) -> bool:
     return True
 
 
-def _box_folder() -> Path:
-    chosen = os.environ.get("UFFDLAB_CACHE")
-    cache = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uffdlab"
-    return cache / "box"
+def _facts(path: Path) -> dict[str, Any]:
+    # Empty if they are not there, or are no facts.
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def _difference(seen: Seen, wanted: Wanted) -> str:

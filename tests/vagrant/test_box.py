@@ -1,0 +1,294 @@
+"""Which box a VM is made from, for real: a server on the loopback offers what stands in for Debian's.
+
+Vagrant's boxes and the cache are the test's own; only the kernels are the user's.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from uffdlab.kernels.cache import Cache
+from uffdlab.lab import Lab
+from uffdlab.machines import vagrant_box
+from uffdlab.machines.vagrant import want
+from uffdlab.machines.vagrant_box import DEBIAN, OWN, Boxes
+
+pytestmark = pytest.mark.timeout(3600)
+BUILD_BOX = Path(__file__).parents[2] / "vm" / "build-box"
+DEBUGFS = shutil.which("debugfs") or "/usr/sbin/debugfs"
+MIB = 1 << 20
+USERS_CACHE = Cache().folder
+alone_in_qemu = pytest.mark.parametrize("alone", ["uffdlab_qemu"], indirect=True)
+
+
+class Server(ThreadingHTTPServer):
+    """Offers one box under Debian's name; after the first MiB it waits until it may go on."""
+
+    def __init__(self, box, provider="libvirt"):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.box = box
+        offered = {"name": provider, "url": f"{self.url}/it.box"}
+        self.catalog = json.dumps({"name": DEBIAN, "versions": [{"version": "12.1", "providers": [offered]}]}).encode()
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.asked = []
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.begin()
+
+    def do_GET(self):
+        self.server.asked.append(self.path)
+        if self.begin() == "application/json":
+            self.wfile.write(self.server.catalog)
+            return
+        with self.server.box.open("rb") as box, contextlib.suppress(ConnectionError):
+            self.wfile.write(box.read(MIB))
+            self.server.go_on.wait(600)
+            shutil.copyfileobj(box, self.wfile)
+
+    def begin(self):
+        kinds = {f"/{DEBIAN}": ("application/json", len(self.server.catalog))}
+        kinds["/it.box"] = ("application/octet-stream", self.server.box.stat().st_size)
+        if self.path not in kinds:
+            self.send_error(404)
+            return None
+        kind, size = kinds[self.path]
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(size))
+        self.end_headers()
+        return kind
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Let Vagrant look for boxes at a server of our own."""
+    running = []
+
+    def start(box, **options):
+        server = Server(box, **options)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        running.append((server, thread))
+        monkeypatch.setenv("VAGRANT_SERVER_URL", server.url)
+        return server
+
+    yield start
+    for server, thread in running:
+        server.go_on.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.fixture
+def apart(alone, tmp_path, monkeypatch):
+    """The VM `alone` with no box anywhere; its folder for large things, which is emptied."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for each in USERS_CACHE.iterdir():
+        if each.name != "box":
+            (cache / each.name).symlink_to(each)
+    monkeypatch.setenv("UFFDLAB_CACHE", str(cache))
+    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("UFFDLAB_BOX")
+    large = tmp_path / "large"
+    large.mkdir()
+    yield large
+    alone.destroy()
+    if alone.provider == "libvirt":
+        words = ["virsh", "-q", "-c", "qemu:///system", "vol-delete", "--pool", "default"]
+        subprocess.run([*words, "debian-VAGRANTSLASH-bookworm64_vagrant_box_image_12.1_box.img"], check=True)
+    for each in (large, tmp_path / "home", cache):
+        shutil.rmtree(each)
+
+
+def packed(folder):
+    """A box of what lies there."""
+    box = folder / "it.box"
+    with tarfile.open(box, "w") as archive:
+        for name in ("metadata.json", "box.img"):
+            archive.add(folder / name, name)
+    return box
+
+
+def own_disk(folder):
+    """The disk of our own box, which has no partitions, with what Debian's says of itself."""
+    subprocess.run([BUILD_BOX], env={**os.environ, "UFFDLAB_CACHE": str(USERS_CACHE)}, check=True)
+    with tarfile.open(USERS_CACHE / "box" / "uffdlab.box") as archive:
+        archive.extract("box.img", folder, filter="data")
+    (folder / "metadata.json").write_text('{"provider": "libvirt", "format": "qcow2", "virtual_size": 3}')
+    return folder / "box.img"
+
+
+def like_debians(disk):
+    """Move it into a partition, name another that cannot be mounted, take away the Python packages of the agent."""
+    plain, whole = disk.with_name("plain"), disk.with_name("whole")
+    subprocess.run(["qemu-img", "convert", "-O", "raw", disk, plain], check=True)
+    orders, fstab = disk.with_name("orders"), disk.with_name("fstab")
+    fstab.write_text("PARTUUID=00000000-0f /boot/efi vfat defaults 0 1\n")
+    lines = ["cd /etc", "rm fstab", f"write {fstab} fstab"]
+    if sys.version_info[:2] == (3, 11):  # the box's: it can be lent the host's
+        gone = ("msgpack", "_cffi_backend.cpython-311-x86_64-linux-gnu.so")
+        lines += ["cd /usr/lib/python3/dist-packages", *(f"unlink {name}" for name in gone)]
+    orders.write_text("".join(f"{line}\n" for line in lines))
+    subprocess.run([DEBUGFS, "-w", "-f", orders, plain], capture_output=True, check=True)
+    size = plain.stat().st_size
+    # The first sector: one entry of its table, bootable, of type Linux, at 1 MiB; then its signature.
+    entry = struct.pack("<B3xB3xII", 0x80, 0x83, MIB // 512, size // 512)
+    whole.write_bytes(entry.rjust(446 + 16, b"\0").ljust(510, b"\0") + b"\x55\xaa")
+    os.truncate(whole, MIB + size)
+    words = ["dd", f"if={plain}", f"of={whole}", "bs=1M", "seek=1", "conv=sparse,notrunc", "status=none"]
+    subprocess.run(words, check=True)
+    plain.unlink()
+    subprocess.run(["qemu-img", "convert", "-O", "qcow2", whole, disk], check=True)
+    whole.unlink()
+
+
+def box_of(vm):
+    """The box that Vagrant says it made the VM from."""
+    (notes,) = vm.data.glob("machines/default/*/box_meta")
+    return json.loads(notes.read_text())["name"]
+
+
+def boxes_here():
+    return subprocess.run(["vagrant", "box", "list"], capture_output=True, text=True, check=True).stdout
+
+
+def test_debians_is_fetched_and_the_vm_comes_up_from_its_partition(alone, apart, serve):
+    like_debians(own_disk(apart))
+    server = serve(packed(apart))
+    with Lab("6.1-series", machine="vagrant") as lab:
+        region = lab.map(pages=4)
+        region.alias.fill()
+        assert lab.cross_examine(region).agree
+    assert box_of(alone) == DEBIAN
+    assert alone.guest("findmnt -no SOURCE /") == (0, "/dev/vda1\n")
+    assert "/boot/efi" in alone.guest("cat /etc/fstab")[1]
+    assert "msgpack" in alone.guest("ls /opt/uffdlab/*")[1] or sys.version_info[:2] != (3, 11)  # lent
+    assert not (apart.parent / "cache" / "box").exists()
+    server.asked.clear()
+    alone.by_hand("halt")
+    alone.by_hand("up")  # the Vagrantfile knows the box
+    assert alone.by_hand("ssh", "-c", "findmnt -no SOURCE /").stdout.strip() == "/dev/vda1"
+    assert server.asked == []
+
+
+@alone_in_qemu
+def test_debians_from_which_it_does_not_come_up_is_replaced_by_ours(alone, apart, serve):
+    own_disk(apart)  # no partition, hence no root device
+    serve(packed(apart))
+    told = []
+    os.close(alone.bring_up(want("6.1-series")[1], told.append))
+    assert told[0] == f"vagrant box add {DEBIAN}"
+    note = vagrant_box.folder() / "refused"
+    assert [line for line in told if line.startswith("the VM") or "taken" in line] == [
+        f"the VM did not come up from {DEBIAN}: removing it",
+        f"{DEBIAN} is not taken (the VM did not come up from it, see {note}): making a box of Debian's packages",
+    ]
+    assert "Kernel panic - not syncing: VFS: Unable to mount root fs" in note.read_text()
+    assert box_of(alone) == OWN
+    assert alone.guest("findmnt -no SOURCE /") == (0, "/dev/vda\n")
+    assert len(alone.qemu()) == 1
+
+
+@pytest.fixture
+def choose(alone, apart):
+    """Choose a box with the real vagrant, but do not make one; what was chosen, and what was told."""
+
+    def choose():
+        told = []
+        build = apart / "build-box"
+        build.write_text("#!/bin/sh\n")
+        build.chmod(0o755)
+        return Boxes(build, alone._run, told.append).choose(), told
+
+    return choose
+
+
+@alone_in_qemu
+def test_a_server_that_takes_what_is_sent_and_never_answers(alone, choose, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("VAGRANT_SERVER_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert choose() == (
+            OWN,
+            [
+                f"vagrant box add {DEBIAN}",
+                f"{DEBIAN} is not taken (nothing came in 30 s): making a box of Debian's packages",
+            ],
+        )
+    assert alone.left() == []
+
+
+@alone_in_qemu
+@pytest.mark.parametrize(
+    ("server", "why"),
+    [
+        ("http://box.invalid", r"Could not resolve host: box\.invalid"),
+        ("http://127.0.0.1:1", r"Failed to connect to 127\.0\.0\.1 port 1.*"),
+        ("404", "The requested URL returned error: 404"),
+    ],
+)
+def test_why_debians_is_not_to_be_had(choose, apart, serve, monkeypatch, server, why):
+    if server == "404":
+        (apart / "it.box").touch()
+        server = serve(apart / "it.box").url + "/elsewhere"
+    monkeypatch.setenv("VAGRANT_SERVER_URL", server)
+    box, told = choose()
+    assert box == OWN
+    assert re.fullmatch(rf"{DEBIAN} is not taken \({why}\): making a box of Debian's packages", told[-1])
+
+
+@alone_in_qemu
+@pytest.mark.parametrize("provider", ["libvirt", "virtualbox"])
+def test_the_box_is_the_providers_and_fetched_once(choose, apart, serve, monkeypatch, provider):
+    (apart / "metadata.json").write_text(json.dumps({"provider": provider, "format": "qcow2", "virtual_size": 1}))
+    (apart / "box.img").write_bytes(b"\0")
+    server = serve(packed(apart), provider=provider)
+    with monkeypatch.context() as patch:
+        if provider == "virtualbox":
+            patch.setenv("VAGRANT_DEFAULT_PROVIDER", provider)
+        assert choose() == (DEBIAN, [f"vagrant box add {DEBIAN}"])
+        assert boxes_here() == f"{DEBIAN} ({provider}, 12.1)\n"
+        server.asked.clear()
+        assert choose() == (DEBIAN, [])
+    assert server.asked == []
+
+
+@alone_in_qemu
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_ended_during_the_download(alone, apart, serve, wait_for, how):
+    (apart / "metadata.json").write_text('{"provider": "libvirt", "format": "qcow2", "virtual_size": 1}')
+    (apart / "box.img").write_bytes(os.urandom(8 * MIB))
+    serve(packed(apart)).go_on.clear()
+    words = [sys.executable, "-m", "uffdlab", "vagrant", "up"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as owner:
+        home = Path(os.environ["VAGRANT_HOME"])
+        wait_for(lambda: any(part.stat().st_size >= MIB // 2 for part in home.glob("tmp/box*")))
+        owner.send_signal(how)
+        said, _ = owner.communicate(timeout=120)
+    assert owner.returncode == (130 if how == signal.SIGINT else -how), said
+    assert said.startswith(f"vagrant box add {DEBIAN}\n")
+    alone.halt()  # waits for Vagrant, which hears of it from its minder
+    assert alone.left() == []
+    assert list(home.glob("boxes/*/*")) == []
+    assert "no installed boxes" in boxes_here()
