@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from uffdlab.machines.console import Console
 from uffdlab.machines.identity import Identity
 from uffdlab.machines.process import KeptProcess
 
-from ..processes import alive, gone_within, wait_until  # noqa: TID252 - tests are no package that is installed
+from ..processes import alive, gone_within, held, nothing_left, wait_until  # noqa: TID252 - tests are no package that is installed
 
 
 def start(code, **options):
@@ -62,7 +63,7 @@ def test_a_signal_is_told():
 def test_kill_leaves_nothing():
     before = len(list(Path("/proc/self/fd").iterdir()))
     process, _log = start("import time; time.sleep(100)")
-    kept = process._keeper.pid
+    kept = process.pids[0]
     children = f"/proc/{kept}/task/{kept}/children"
     assert wait_until(lambda: Path(children).read_text())
     child = int(Path(children).read_text())
@@ -83,13 +84,110 @@ def test_a_program_that_is_not_there(tmp_path):
     process.kill()
 
 
+INTERRUPTED = """
+import errno, os, signal, sys, threading, time
+from pathlib import Path
+from uffdlab.machines.console import Console
+from uffdlab.machines.process import KeptProcess
+import socket
+
+def held():
+    return sorted(os.listdir("/proc/self/fd")), Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+def one(interrupted_after=0):
+    ours, theirs = socket.socketpair()  # which itself can lose a descriptor
+    with ours, theirs:
+        signal.setitimer(signal.ITIMER_REAL, interrupted_after)
+        process = KeptProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], [theirs.fileno()], ours,
+                              log=Console())
+        process.kill()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+wrong = []
+threading.excepthook = lambda args: wrong.append(repr(args.exc_value))
+sys.unraisablehook = lambda args: wrong.append(repr(args.exc_value))
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+one()
+before = held()
+whole = time.monotonic()
+one()
+whole = time.monotonic() - whole
+stopped = 0
+for number in range(60):
+    try:
+        one(whole * (number + 1) / 60)
+    except KeyboardInterrupt:
+        stopped += 1
+until = time.monotonic() + 10
+while (held() != before or threading.active_count() > 1) and time.monotonic() < until:
+    time.sleep(0.01)
+print(stopped > 20, wrong, held() == before or (before, held()), threading.enumerate()[1:])
+"""
+
+
+def test_ctrl_c_at_any_moment_leaves_nothing():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("True [] True []\n", "")
+
+
+def test_ctrl_c_while_the_thread_starts(monkeypatch):
+    # The thread runs, and the one that started it does not come to know.
+    start_thread = threading.Thread.start
+
+    def interrupted(thread):
+        start_thread(thread)
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    before = held()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start("import time; time.sleep(100)")
+    assert nothing_left(before)
+
+
+def test_one_that_is_abandoned_ends():
+    before = held()
+    process, _log = start("import time; time.sleep(100)")
+    pids = process.pids
+    assert all(alive(pid) for pid in pids)
+    del process
+    assert gone_within(5, *pids)
+    assert nothing_left(before)
+
+
+def test_too_few_descriptors_are_told():
+    # Also if it is the search for a folder for temporary files that gets none.
+    code = (
+        "import resource, sys, tempfile\n"
+        "from uffdlab import errors\n"
+        "from uffdlab.machines import limits\n"
+        "from uffdlab.machines.console import Console\n"
+        "from uffdlab.machines.process import KeptProcess\n"
+        "found = set()\n"
+        "for limit in range(3, 40):\n"
+        "    tempfile.tempdir = None\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 64))\n"
+        "    try:\n"
+        "        with limits.told():\n"
+        "            KeptProcess([sys.executable, '-c', ''], log=Console()).kill()\n"
+        "        found.add('it runs')\n"
+        "        break\n"
+        "    except errors.HostUnsupported as error:\n"
+        "        found.add(error.missing)\n"
+        "print(sorted(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("['files', 'it runs']\n", "")
+
+
 OWNER = """
 import socket, sys, time
 from uffdlab.machines.console import Console
 from uffdlab.machines.process import KeptProcess
 ours, theirs = socket.socketpair()
 process = KeptProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], ours, log=Console())
-keeper = process._keeper.pid
+keeper = process.pids[0]
 while True:
     with open(f"/proc/{keeper}/task/{keeper}/children") as file:
         children = file.read().split()
