@@ -1,5 +1,6 @@
 """A machine at the other end of ssh: a real sshd on loopback, with keys, configuration and port of its own."""
 
+import json
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.lab import Lab
-from uffdlab.machines import heartbeat, ssh
+from uffdlab.machines import heartbeat, remote_start, ssh
 
 from ..processes import alive, gone_within, held  # noqa: TID252 - tests are no package that is installed
 
@@ -227,7 +228,7 @@ def test_where_only_user_mode_may(server):
 
 
 def other_python(version):
-    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python3")) + [
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")) + [
         Path(each) for each in [shutil.which(f"python{version}")] if each
     ]
     return found[0] if found else None
@@ -236,6 +237,7 @@ def other_python(version):
 @pytest.mark.parametrize(
     ("version", "words"),
     [
+        ("2.7", "python3 is older than 3.4; the agent needs Python 3.11"),
         ("3.6", "python3 is older than 3.7; the agent needs Python 3.11"),
         ("3.9", r"its python3 is 3\.9\.\d+; the agent needs Python 3\.11"),
         ("3.13", r"its Python 3\.13\.\d+ has no cffi"),
@@ -257,6 +259,23 @@ def test_no_python_there(server):
     reconfigure(server, ":/usr/bin:/bin", "")
     with pytest.raises(errors.MachineLost, match="has no python3 in PATH"):
         start(server)
+
+
+@pytest.mark.parametrize(
+    ("program", "awaited"),
+    [
+        ("/bin/sleep 60; :", "the python3 there to say what it is"),
+        ("/bin/sh -c 'echo $0; exec sleep 60' '{facts}'", "the python3 there to take the agent in and load it"),
+    ],
+)
+def test_a_python_that_hangs(server, monkeypatch, program, awaited):
+    facts = {**remote_start._facts(), "system": "Linux"}
+    server.python_is(program.replace("{facts}", json.dumps(facts)))
+    monkeypatch.setattr(ssh, "_DEADLINE", 3.0)
+    before = held()
+    with pytest.raises(errors.MachineTimeout, match=f"^far-end: waited 3 s for {awaited}: it hangs"):
+        start(server)
+    assert held() == before
 
 
 def test_a_shell_that_talks(server):

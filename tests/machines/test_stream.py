@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 
@@ -118,6 +120,52 @@ def test_a_program_that_is_not_there():
     with pytest.raises(errors.HostUnsupported, match="no-such-ssh is not in PATH"):
         StreamMachine(["no-such-ssh"], "test")
     assert held() == before
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [
+        ("program", "Permission denied"),
+        ("link", r" \(that is .*real\): Permission denied"),
+        ("folder", "no program that can be run"),
+        ("nothing", "No such file or directory"),
+    ],
+)
+def test_a_path_that_cannot_be_run_is_no_name_for_path(tmp_path, made, reason):
+    program = tmp_path / "python"
+    if made == "folder":
+        program.mkdir()
+    elif made == "program":
+        program.write_text("#!/bin/sh\n")
+    elif made == "link":
+        (tmp_path / "real").write_text("#!/bin/sh\n")
+        program.symlink_to(tmp_path / "real")
+    before = held()
+    with pytest.raises(errors.HostUnsupported, match=rf"^user \d+ cannot run {program}.*{reason}$") as caught:
+        StreamMachine([str(program)], "test")
+    assert "PATH" not in str(caught.value)
+    assert held() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_an_interpreter_that_this_user_cannot_reach():
+    # As with a .venv whose python is a link into somebody's home.
+    with tempfile.TemporaryDirectory() as folder:
+        locked = Path(folder) / "home"
+        locked.mkdir(mode=0o700)
+        (locked / "python").symlink_to("/bin/true")
+        Path(folder).chmod(0o755)
+        (Path(folder) / "python").symlink_to(locked / "python")
+        code = (
+            "import os, sys\nfrom uffdlab import errors\nfrom uffdlab.machines import local\n"
+            "os.setresuid(61234, 61234, 61234)\n"
+            f"sys.executable = {folder!r} + '/python'\n"
+            "try: local.start()\nexcept errors.HostUnsupported as error: print(error)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == (f"user 61234 cannot run {folder}/python (that is {locked}/python): Permission denied\n"), (
+        done.stderr
+    )
 
 
 def test_a_forked_child_neither_uses_nor_ends_it():

@@ -56,6 +56,7 @@ _ADVICE = (
     ("timed out", "nobody answers there"),
     ("No route to host", "nobody answers there"),
     ("not responding", "the line was cut, or that machine hangs"),
+    ("Unknown option: -I", f"its python3 is older than 3.4; the agent needs {_LEAST}"),
     ("annotations is not defined", f"its python3 is older than 3.7; the agent needs {_LEAST}"),
     ("python3: command not found", f"it has no python3 in PATH; the agent needs {_LEAST}"),
     ("python3: not found", f"it has no python3 in PATH; the agent needs {_LEAST}"),
@@ -91,7 +92,13 @@ class SshMachine(StreamMachine):
 
     def _prepare(self, stream: socket.socket) -> None:
         try:
-            _settle(stream, time.monotonic() + _DEADLINE)
+            self._settle(stream, time.monotonic() + _DEADLINE)
+        except TimeoutError:
+            raise errors.MachineTimeout(
+                f"{self._destination}: waited {_DEADLINE:g} s for {self._awaited}: it hangs, or the line is too slow. "
+                "Try it by hand: ssh, then python3",
+                console=self._process.said(),
+            ) from None
         except EOFError:
             self._process.ended.wait(_EXPLAIN)
             raise self._gone("it ended while the agent was sent") from None
@@ -100,6 +107,22 @@ class SshMachine(StreamMachine):
             raise self._gone(str(error.strerror)) from None
         except _Unfit as error:
             raise errors.MachineError(f"{self._destination}: {error}", console=self._process.said()) from None
+
+    def _settle(self, stream: socket.socket, until: float) -> None:
+        # Bring the agent there, before the protocol begins.
+        self._awaited = "the python3 there to say what it is"
+        program = Path(remote_start.__file__).read_text(encoding="utf-8")
+        _send(stream, f"exec({program!a})\n".encode(), until)
+        facts = _receive(stream, until)
+        payload = _payload(facts)
+        self._awaited = "the python3 there to take the agent in and load it"
+        _send(stream, payload, until)
+        failed = _receive(stream, until).get("failed")
+        if failed:
+            raise _Unfit(
+                f"the agent does not load there: {failed}. Its native part was built here, with "
+                f"{os.confstr('CS_GNU_LIBC_VERSION')}; there it is {facts.get('libc')}"
+            )
 
     def _gone(self, reason: str) -> errors.UffdlabError:
         error = super()._gone(reason)
@@ -123,23 +146,10 @@ def start(destination: str, *, options: Sequence[str] = (), deadline: float = 20
         There is no ssh here.
     MachineError
         ssh did not get there, or the agent cannot run there; says why and what to do.
+    MachineTimeout
+        What is there says nothing.
     """
     return SshMachine(destination, options).up(deadline)
-
-
-def _settle(stream: socket.socket, until: float) -> None:
-    # Bring the agent there, before the protocol begins.
-    program = Path(remote_start.__file__).read_text(encoding="utf-8")
-    _send(stream, f"exec({program!a})\n".encode(), until)
-    facts = _receive(stream, until)
-    payload = _payload(facts)
-    _send(stream, payload, until)
-    failed = _receive(stream, until).get("failed")
-    if failed:
-        raise _Unfit(
-            f"the agent does not load there: {failed}. Its native part was built here, with "
-            f"{os.confstr('CS_GNU_LIBC_VERSION')}; there it is {facts.get('libc')}"
-        )
 
 
 def _payload(facts: dict[str, Any]) -> bytes:

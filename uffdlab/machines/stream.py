@@ -6,6 +6,8 @@ console.  When the stream ends the process has a moment to put away what it made
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import socket
 from contextlib import ExitStack
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from uffdlab import errors
+from uffdlab.machines import limits
 from uffdlab.machines.console import Console
 from uffdlab.machines.kept import KeptMachine
 from uffdlab.machines.process import KeptProcess
@@ -38,21 +41,20 @@ class StreamMachine(KeptMachine):
     Raises
     ------
     HostUnsupported
-        The program is not there.
+        The program is not there, or not for this user to run; or this process has no descriptors or memory left.
     """
 
     physical = None
 
+    @limits.told()
     def __init__(self, command: Sequence[str], name: str) -> None:
         self.name = name
         self._program = Path(command[0]).name
-        found = shutil.which(command[0])
-        if found is None:
-            raise errors.HostUnsupported(f"{command[0]} is not in PATH; install it", missing=self._program)
+        found = _found(command[0], self._program)
         log = Console()
         with ExitStack() as undo:
             ours, theirs = (undo.enter_context(end) for end in socket.socketpair())
-            process = KeptProcess([str(Path(found).absolute()), *command[1:]], log=log, stdio=theirs, grace=_GRACE)
+            process = KeptProcess([found, *command[1:]], log=log, stdio=theirs, grace=_GRACE)
             undo.callback(process.kill)
             theirs.close()
             self._process, self._console = process, log
@@ -77,3 +79,20 @@ class StreamMachine(KeptMachine):
             self.close()
             raise
         return self
+
+
+def _found(program: str, name: str) -> str:
+    found = shutil.which(program)
+    if found is not None:
+        return str(Path(found).absolute())
+    if not os.path.dirname(program):  # noqa: PTH120 - a Path forgets the ./ of a name that is one
+        raise errors.HostUnsupported(f"{program} is not in PATH; install it", missing=name)
+    real = os.path.realpath(program)
+    reason, behind = "it is no program that can be run", f" (that is {real})" if real != program else ""
+    try:
+        Path(program).stat()
+        if not os.access(program, os.X_OK):
+            reason = os.strerror(errno.EACCES)
+    except OSError as error:
+        reason = str(error.strerror)
+    raise errors.HostUnsupported(f"user {os.geteuid()} cannot run {program}{behind}: {reason}", missing=name)
