@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -90,8 +91,6 @@ CHANGE = """async changed => {
 
 def rows() -> Iterator[Row]:
     """The peers: the same pages as the pixels of one bare image; the frames of a page that draws nothing."""
-    import base64  # noqa: PLC0415
-
     one, other = _snapshot(0), _snapshot(CHANGED)
     grid = PageGrid(one)
     told = grid.get_state()  # what goes over the wire to a browser

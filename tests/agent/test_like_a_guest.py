@@ -9,12 +9,12 @@ import pytest
 
 from uffdlab.scenarios import minor_wp
 
-from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
-from ..vm.test_client_capabilities import (  # noqa: TID252
+from ..unprivileged import UNPRIVILEGED
+from ..vm.test_client_capabilities import (
     test_features_and_ioctls_agree,
     test_the_probe_leaves_the_lab_as_it_was,
 )
-from ..vm.test_lab import (  # noqa: TID252
+from ..vm.test_lab import (
     registered,
     test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline,
     test_a_fault_can_be_held_open,
@@ -27,23 +27,23 @@ from ..vm.test_lab import (  # noqa: TID252
     test_unregister_lets_the_kernel_resolve_faults_again,
     test_wrong_words_reach_the_kernel_and_come_back_explained,
 )
-from ..vm.test_witnesses_deed import (  # noqa: TID252
+from ..vm.test_witnesses_deed import (
     four,
     test_a_copy_on_write_is_seen,
     test_a_write_that_trapped_is_withdrawn_and_leaves_no_message,
     test_a_write_while_another_fault_waits,
     test_what_the_kernel_refuses_is_no_trap,
 )
-from ..vm.test_witnesses_examination import (  # noqa: TID252
+from ..vm.test_witnesses_examination import (
     test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught,
     test_witnesses_agree_on_every_snapshot_of_a_scenario,
 )
-from ..vm.test_witnesses_walk import (  # noqa: TID252
+from ..vm.test_witnesses_walk import (
     test_a_mapping_that_went_away_behind_the_lab_s_back,
     test_a_region_that_is_gone_is_not_looked_at,
     test_a_target_that_died,
 )
-from ..vm.where import LOCAL, on_each  # noqa: TID252
+from ..vm.where import LOCAL, on_each
 
 lab = on_each(LOCAL, UNPRIVILEGED)
 

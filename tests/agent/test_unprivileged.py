@@ -12,7 +12,7 @@ from uffdlab.lab import Lab
 from uffdlab.uapi import Feature
 from uffdlab.userfaultfd import DEFAULT_FEATURES
 
-from ..unprivileged import SYSCTL, nobodys_lab  # noqa: TID252 - tests are no package that is installed
+from ..unprivileged import SYSCTL, nobodys_lab
 
 DEVICE = Path("/dev/userfaultfd")
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")

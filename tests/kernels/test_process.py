@@ -12,7 +12,7 @@ import pytest
 
 from uffdlab.kernels.process import Child, ChildTimeout, run
 
-from ..processes import alive, gone_within, wait_until  # noqa: TID252 - tests are no package that is installed
+from ..processes import alive, gone_within, wait_until
 
 
 def test_status_lines_and_tail():

@@ -18,7 +18,7 @@ from uffdlab.machines.console import Console
 from uffdlab.machines.identity import Identity
 from uffdlab.machines.process import KeptProcess
 
-from ..processes import alive, gone_within, held, nothing_left, wait_until  # noqa: TID252 - tests are no package that is installed
+from ..processes import alive, gone_within, held, nothing_left, wait_until
 
 
 def start(code, **options):

@@ -14,7 +14,7 @@ from uffdlab.machines import guest, qemu, saved
 from uffdlab.machines.initramfs import Initramfs
 from uffdlab.machines.settings import Settings
 
-from ..processes import held, nothing_left  # noqa: TID252 - tests are no package that is installed
+from ..processes import held, nothing_left
 
 
 @pytest.fixture(autouse=True)

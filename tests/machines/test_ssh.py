@@ -18,7 +18,7 @@ from uffdlab import errors
 from uffdlab.lab import Lab
 from uffdlab.machines import heartbeat, remote_start, ssh
 
-from ..processes import alive, gone_within, held  # noqa: TID252 - tests are no package that is installed
+from ..processes import alive, gone_within, held
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = pytest.mark.skipif(not SSHD, reason="no sshd here: apt-get install openssh-server")

@@ -16,7 +16,7 @@ from uffdlab.machines import local
 from uffdlab.machines.interpreter import module_path
 from uffdlab.machines.stream import StreamMachine
 
-from ..processes import alive, gone_within, held  # noqa: TID252 - tests are no package that is installed
+from ..processes import alive, gone_within, held
 
 
 def machine(code):

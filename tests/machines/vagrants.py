@@ -85,9 +85,7 @@ class World:
         return [line for line in lines if line.split()[0] not in {"status", "ssh-config"} and line != LIST]
 
 
-WANTED = Wanted(
-    "/boot/vmlinux", "6.1-series", "a" * 64, "6.1.0-series", 1024, 1, "tcg", None, "/tmp/uffdlab.tar", "0123"
-)
+WANTED = Wanted("vmlinux", "6.1-series", "a" * 64, "6.1.0-series", 1024, 1, "tcg", None, "uffdlab.tar", "0123")
 
 
 def bring_up(vm, wanted=WANTED):

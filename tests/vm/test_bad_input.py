@@ -20,7 +20,7 @@ from uffdlab.uapi import ContinueMode, CopyMode, Feature
 from uffdlab.uapi_layout import UFFD_API
 from uffdlab.userfaultfd import Userfaultfd
 
-from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
+from ..unprivileged import UNPRIVILEGED
 from .where import LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]

@@ -10,7 +10,7 @@ from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.userfaultfd import DEFAULT_FEATURES
 
-from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
+from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]

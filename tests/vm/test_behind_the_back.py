@@ -7,7 +7,7 @@ import pytest
 from uffdlab.errors import IoctlError, NoMessage
 from uffdlab.pte import State
 
-from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
+from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]

@@ -7,7 +7,7 @@ from uffdlab.errors import UsageError
 from uffdlab.lab import Lab
 from uffdlab.pte import State
 
-from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
+from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each, sees_entries, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]

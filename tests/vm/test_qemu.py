@@ -17,7 +17,7 @@ import pytest
 from uffdlab import errors, kernels
 from uffdlab.machines import clock, guest, qemu, store
 
-from ..processes import alive, children, gone_within, held, wait_until  # noqa: TID252 - tests are no package that is installed
+from ..processes import alive, children, gone_within, held, wait_until
 
 pytestmark = pytest.mark.vm
 

@@ -14,7 +14,7 @@ from uffdlab import errors
 from uffdlab.lab import Lab
 from uffdlab.machines import qemu, store
 
-from ..processes import held, nothing_left  # noqa: TID252 - tests are no package that is installed
+from ..processes import held, nothing_left
 
 pytestmark = pytest.mark.vm
 

@@ -11,7 +11,7 @@ from uffdlab.page_rules import Op
 from uffdlab.random_calls import MEMORIES, Disagreement, is_known, pages_of, play, play_randomly, rules_of
 from uffdlab.random_ops import random_op, register_all
 
-from ..unprivileged import UNPRIVILEGED  # noqa: TID252 - tests are no package that is installed
+from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]

@@ -7,7 +7,7 @@ import pytest
 from uffdlab.errors import AgentError, UsageError
 from uffdlab.lab import Lab
 
-from ..unprivileged import UNPRIVILEGED, nobodys_lab  # noqa: TID252 - tests are no package that is installed
+from ..unprivileged import UNPRIVILEGED, nobodys_lab
 
 # One of each line of Linux, and this host's own, which is no guest.
 LINES = ("6.1-series", "debian/trixie", "debian/trixie-backports")

@@ -14,13 +14,18 @@ import hashlib
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from uffdlab import errors
 from uffdlab.kernels.cache import write_atomically
+from uffdlab.machines import store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    # Runs a command (its words, a deadline, whom to tell) and gives its exit status and what it said.  lines=True: each
+    # line is told; on_tick=…: called several times a second.
+    Run = Callable[..., tuple[int, str]]
 
 OWN = "uffdlab/bookworm64"
 DEBIAN = "debian/bookworm64"
@@ -32,21 +37,6 @@ _FIRST = 30.0  # until something of it is here: a network may swallow what is se
 _STILL = 600.0  # without a byte more; Vagrant unpacks it in the end
 _SOMETHING = 256 << 10  # bytes: of a box, and not of what a server says about its boxes
 _TELL_EVERY = 10.0  # seconds
-
-
-class Run(Protocol):
-    """Runs a command whose end is waited for, and gives its exit status and what it said."""
-
-    def __call__(
-        self,
-        command: list[str | Path],
-        deadline: float,
-        tell: Callable[[str], object],
-        *,
-        lines: bool = False,
-        on_tick: Callable[[], None] | None = None,
-    ) -> tuple[int, str]:
-        """Run it; `tell` is told each line if `lines`, and `on_tick` is called several times a second."""
 
 
 class Boxes:
@@ -183,9 +173,7 @@ class _Arrival:
 
 def folder() -> Path:
     """Where vm/build-box puts our own box."""
-    chosen = os.environ.get("UFFDLAB_CACHE")
-    cache = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uffdlab"
-    return cache / "box"
+    return store.folder("box")
 
 
 def _listed(said: str) -> set[tuple[str, str]]:
