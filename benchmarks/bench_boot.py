@@ -17,8 +17,8 @@ from pathlib import Path
 from harness import Row, median_seconds
 
 from uffdlab import Lab, MachineError, kernels
-from uffdlab.machines import accel, cpio, qemu
-from uffdlab.machines.guest import QemuMachine
+from uffdlab.machines.qemu import accelerator, cpio, start
+from uffdlab.machines.qemu.machine import QemuMachine
 
 KERNEL = "6.1-series"
 FOR_BOTH = "6.1-series+virtme"  # one image, which boots with virtme-ng too
@@ -58,8 +58,8 @@ def rows() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as scratch:
         initramfs = _poweroff(Path(scratch))
         bare = median_seconds(lambda: _bare_boot(kernel.image, initramfs), runs=RUNS)
-    cold = median_seconds(lambda: qemu.start(kernel, cold=True).close(), runs=RUNS)
-    restored = median_seconds(lambda: qemu.start(kernel).close(), runs=RUNS)
+    cold = median_seconds(lambda: start.start(kernel, cold=True).close(), runs=RUNS)
+    restored = median_seconds(lambda: start.start(kernel).close(), runs=RUNS)
     yield Row("boot to hello", cold, "s", "bare boot, then power-off", bare)
     yield Row("restored to hello", restored, "s", "boot to hello", cold)
     yield from _against_virtme_ng()
@@ -90,7 +90,7 @@ def _against_virtme_ng() -> Iterator[Row]:
         "boot_restored": [sys.executable, "-c", RESTORED, FOR_BOTH],
     }
     with _emulated():
-        qemu.start(kernel).close()  # saved once
+        start.start(kernel).close()  # saved once
         for name in ("boot_cold", "boot_restored"):
             _first_answer(commands[name], kernel.release)  # compiled once
         times: dict[str, list[float]] = {name: [] for name in commands}
@@ -106,15 +106,15 @@ def _against_virtme_ng() -> Iterator[Row]:
 @contextlib.contextmanager
 def _emulated() -> Iterator[None]:
     # For both alike.
-    before = os.environ.get(accel.VARIABLE)
-    os.environ[accel.VARIABLE] = "tcg"
+    before = os.environ.get(accelerator.VARIABLE)
+    os.environ[accelerator.VARIABLE] = "tcg"
     try:
         yield
     finally:
         if before is None:
-            del os.environ[accel.VARIABLE]
+            del os.environ[accelerator.VARIABLE]
         else:
-            os.environ[accel.VARIABLE] = before
+            os.environ[accelerator.VARIABLE] = before
 
 
 def _first_answer(command: list[str], release: str) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from harness import Row, median_seconds
 from playwright.sync_api import sync_playwright
 
-from uffdlab.snapshot import Snapshot
+from uffdlab.observations.snapshot import Snapshot
 from uffdlab.widgets import PageGrid
 
 CHROMIUM = "/usr/bin/chromium"

@@ -17,7 +17,7 @@ from typing import Any
 from harness import Row, median_seconds
 
 from uffdlab import Lab
-from uffdlab.region import Region
+from uffdlab.target.region import Region
 
 KERNEL = "6.1-series"
 WITH_SCAN = "debian/trixie"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from uffdlab.agent import later
+from uffdlab.agent import deferred
 from uffdlab.errors import IoctlError
 from uffdlab.lab import Lab
 from uffdlab.machines import ssh
-from uffdlab.machines.interpreter import modules
+from uffdlab.machines.python_modules import modules
 from uffdlab.machines.stream import StreamMachine
 
 UNPRIVILEGED = "local, unprivileged"  # the parameter `lab` of a test that runs on one
@@ -33,7 +33,7 @@ def nobodys_lab(first=""):
         pytest.skip("no userfaultfd, no python3 of the system, or no setpriv here")
     folder = Path(tempfile.mkdtemp())
     try:
-        for name, origin, package in modules("uffdlab.agent.stdio", *later.NAMES):
+        for name, origin, package in modules("uffdlab.agent.stdio", *deferred.NAMES):
             if name.partition(".")[0] not in ssh._OURS:
                 continue
             place = folder / name.replace(".", "/")

@@ -7,16 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 import uffdlab
-from uffdlab.capabilities import Capabilities
-from uffdlab.deed import Deed
-from uffdlab.handlers import HandlerCounts, NativeHandler, PythonHandler
-from uffdlab.ioctls import BatchResult, IoctlResult
-from uffdlab.mapping_calls import CallResult
-from uffdlab.messages import Fault, Fork, Message
-from uffdlab.programs import Execution
-from uffdlab.timeline import Entry
-from uffdlab.touch import Outcome
+from uffdlab.machines.programs import Execution
+from uffdlab.observations.write_probe import Deed
+from uffdlab.target.capabilities import Capabilities
+from uffdlab.target.fault_handlers import HandlerCounts, NativeHandler, PythonHandler
+from uffdlab.target.ioctl_results import BatchResult, IoctlResult
+from uffdlab.target.syscalls import CallResult
+from uffdlab.target.timeline import Entry
+from uffdlab.target.touch import Outcome
+from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import ContinueMode, FaultFlag, Feature, RegisterMode
+from uffdlab.uapi.messages import Fault, Message
 
 
 def watch(lab: uffdlab.Lab) -> None:

@@ -25,35 +25,35 @@ if TYPE_CHECKING:
     )
     from uffdlab.figures import compare
     from uffdlab.lab import Lab
-    from uffdlab.messages import Fault
+    from uffdlab.observations.snapshot import Snapshot
     from uffdlab.pte import State
-    from uffdlab.region import PageRange, Region
-    from uffdlab.snapshot import Snapshot
-    from uffdlab.touch import Touch
-    from uffdlab.userfaultfd import Userfaultfd
+    from uffdlab.target.region import PageRange, Region
+    from uffdlab.target.touch import Touch
+    from uffdlab.target.userfaultfd import Userfaultfd
+    from uffdlab.uapi.messages import Fault
 
 __version__ = "0.1.0"
 
 _WHERE = {
     "AgentError": "errors",
-    "Fault": "messages",
+    "Fault": "uapi.messages",
     "FaultUnresolved": "errors",
     "IoctlError": "errors",
     "KernelError": "errors",
     "Lab": "lab",
     "LabClosed": "errors",
     "MachineError": "errors",
-    "PageRange": "region",
+    "PageRange": "target.region",
     "ProgramError": "errors",
-    "Region": "region",
-    "Snapshot": "snapshot",
+    "Region": "target.region",
+    "Snapshot": "observations.snapshot",
     "State": "pte",
     "TargetLost": "errors",
-    "Touch": "touch",
+    "Touch": "target.touch",
     "TouchFailed": "errors",
     "UffdlabError": "errors",
     "UsageError": "errors",
-    "Userfaultfd": "userfaultfd",
+    "Userfaultfd": "target.userfaultfd",
     "compare": "figures",
 }
 

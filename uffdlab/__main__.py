@@ -1,5 +1,5 @@
 """``python -m uffdlab``."""
 
-from uffdlab.cli import main
+from uffdlab.cli.main import main
 
 main()

@@ -6,30 +6,30 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Any, Self
 
-from uffdlab.belongings import Belongings
-from uffdlab.capabilities import Capabilities
-from uffdlab.connection import DEADLINE, Connection
 from uffdlab.errors import UsageError
-from uffdlab.looking import Looking
-from uffdlab.machines.choice import Options
-from uffdlab.machines.console import Log
-from uffdlab.mapping_size import page_count, reserve
-from uffdlab.news import News
-from uffdlab.observations import Observations
-from uffdlab.programs import DEADLINE as _PROGRAM_DEADLINE
-from uffdlab.programs import MOST_OUTPUT, Programs
-from uffdlab.region import Region
-from uffdlab.timeline import Timeline
-from uffdlab.touch import Touch
+from uffdlab.lab_observations import Observations
+from uffdlab.machines.connection import DEADLINE, Connection
+from uffdlab.machines.factory import Options
+from uffdlab.machines.programs import DEADLINE as _PROGRAM_DEADLINE
+from uffdlab.machines.programs import MOST_OUTPUT, Programs
+from uffdlab.processes.console import Log
+from uffdlab.target.capabilities import Capabilities
+from uffdlab.target.mapping_size import page_count, reserve
+from uffdlab.target.notifications import News
+from uffdlab.target.region import Region
+from uffdlab.target.registry import Belongings
+from uffdlab.target.timeline import Timeline
+from uffdlab.target.touch import Touch
+from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
-from uffdlab.userfaultfd import Userfaultfd
+from uffdlab.witnesses.selection import Looking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from uffdlab.child import Child
     from uffdlab.machines import Machine
-    from uffdlab.programs import Execution
+    from uffdlab.machines.programs import Execution
+    from uffdlab.target.child import Child
     from uffdlab.widgets.bench import Bench
 
 _BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
@@ -136,7 +136,7 @@ class Lab(Observations):
         pages : int
             How many pages.
         memory : str
-            A key of :data:`uffdlab.agent.memory.MEMORY`: ``"shmem"`` (a memfd, shared), ``"anon"``, ``"hugetlb"``, …
+            A key of :data:`uffdlab.uapi.memory.MEMORY`: ``"shmem"`` (a memfd, shared), ``"anon"``, ``"hugetlb"``, …
         page_size : int, optional
             Bytes of a page, where you want to be sure of it: 2 MiB or 1 GiB for hugetlb, 4096 for all others.
         size : int, optional
@@ -185,7 +185,7 @@ class Lab(Observations):
         ----------
         features : Feature, optional
             What to turn on; it must all be there.  If not given: what the kernel has of
-            :data:`uffdlab.userfaultfd.DEFAULT_FEATURES`.
+            :data:`uffdlab.target.userfaultfd.DEFAULT_FEATURES`.
 
         Raises
         ------
@@ -204,7 +204,7 @@ class Lab(Observations):
 
     def fork(self) -> Child:
         """Fork the target: a child with the same memory, which can touch it and be looked at."""
-        from uffdlab.child import Child  # noqa: PLC0415 - only those who fork need it
+        from uffdlab.target.child import Child  # noqa: PLC0415 - only those who fork need it
 
         return Child(self)
 

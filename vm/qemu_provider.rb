@@ -255,7 +255,7 @@ module UffdlabQemu
 
     def command(machine, provider, port)
       config = machine.provider_config
-      cpu = config.accelerator == "kvm" ? "host" : "max,la57=off,cx16=off,erms=off,fsrm=off" # as in uffdlab/machines/qemu.py
+      cpu = config.accelerator == "kvm" ? "host" : "max,la57=off,cx16=off,erms=off,fsrm=off" # as in uffdlab/machines/qemu/start.py
       FileUtils.touch(provider.console)
       FileUtils.chmod(0o600, [provider.console, provider.disk])
       [

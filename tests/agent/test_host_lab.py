@@ -9,7 +9,6 @@ import time
 
 import pytest
 
-from uffdlab.agent.memory import MEMORY
 from uffdlab.errors import (
     AgentError,
     FaultUnresolved,
@@ -20,8 +19,10 @@ from uffdlab.errors import (
     TouchFailed,
     UsageError,
 )
-from uffdlab.messages import Fault, Fork, Remap, Remove, Unmap
+from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
+from uffdlab.uapi.memory import MEMORY
+from uffdlab.uapi.messages import Fault, Remap, Remove, Unmap
 
 from ..unprivileged import needs_root
 

@@ -12,10 +12,10 @@ import time
 
 import pytest
 
-from uffdlab.child import Child
 from uffdlab.errors import FaultUnresolved, LabClosed, NoMessage, TargetLost, TouchFailed, UffdlabError, UsageError
-from uffdlab.region import PageRange, Region
-from uffdlab.touch import Touch
+from uffdlab.target.child import Child
+from uffdlab.target.region import PageRange, Region
+from uffdlab.target.touch import Touch
 
 PAGES = 4
 _MOST = 60  # seconds until the watchdog ends this process

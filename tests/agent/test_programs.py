@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from uffdlab.errors import ProgramError, UsageError
 from uffdlab.machines import local
-from uffdlab.programs import Execution, Programs
+from uffdlab.machines.programs import Execution, Programs
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,10 @@
 
 import pytest
 
-from uffdlab.page_model import MISSING, WP, Model
-from uffdlab.page_rules import Op, Rules
-from uffdlab.random_calls import Disagreement, is_known, play, play_randomly, rules_of, shrink
-from uffdlab.random_ops import random_ops
+from uffdlab.fuzz.generator import random_ops
+from uffdlab.fuzz.model import MISSING, WP, Model
+from uffdlab.fuzz.rules import Op, Rules
+from uffdlab.fuzz.run import Disagreement, is_known, play, play_randomly, rules_of, shrink
 
 ANON, SHMEM = Rules("anon", leave_out=frozenset({"rwprotect"})), Rules("shmem", leave_out=frozenset({"rwprotect"}))
 

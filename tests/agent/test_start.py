@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 from uffdlab import agent
-from uffdlab.agent import later
-from uffdlab.machines.initramfs import INIT
-from uffdlab.machines.interpreter import modules
+from uffdlab.agent import deferred
+from uffdlab.machines.python_modules import modules
+from uffdlab.machines.qemu.initramfs import INIT
 
 SLOW = {"contextlib", "ctypes", "dataclasses", "enum", "functools", "inspect", "pathlib", "platform", "re", "signal",
-        "socket", "threading", "traceback", "typing", "uffdlab.uapi", "uffdlab.agent.probe"}  # fmt: skip
+        "socket", "threading", "traceback", "typing", "uffdlab.uapi.flags", "uffdlab.agent.probe"}  # fmt: skip
 
 
 def test_nothing_slow_is_imported_before_the_hello():
@@ -22,9 +22,9 @@ def test_nothing_slow_is_imported_before_the_hello():
 
 
 def test_what_is_imported_later_is_packed():
-    packed = {name for name, _, _ in modules(INIT, *later.NAMES)} | set(sys.builtin_module_names)
+    packed = {name for name, _, _ in modules(INIT, *deferred.NAMES)} | set(sys.builtin_module_names)
     seen = 0
-    for path in Path(agent.__file__).parent.glob("*.py"):
+    for path in Path(agent.__file__).parent.rglob("*.py"):
         if path.name == "_native_build.py":
             continue
         for function in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef)):

@@ -9,8 +9,8 @@ import pytest
 
 from uffdlab.errors import AgentError, IoctlError, UsageError
 from uffdlab.lab import Lab
+from uffdlab.target.userfaultfd import DEFAULT_FEATURES
 from uffdlab.uapi import Feature
-from uffdlab.userfaultfd import DEFAULT_FEATURES
 
 from ..unprivileged import SYSCTL, nobodys_lab
 

@@ -12,7 +12,7 @@ SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
 
 MAKE = """
 import numpy as np
-from uffdlab.snapshot import Snapshot
+from uffdlab.observations.snapshot import Snapshot
 from uffdlab.widgets import PageGrid
 
 def snap(*runs):
@@ -133,7 +133,7 @@ def test_a_million_pages(run_cells, page, axe):
 def test_a_region_that_is_gone_is_said(run_cells, page):
     gone = """
 from uffdlab.errors import LabClosed
-from uffdlab.timeline import Timeline
+from uffdlab.target.timeline import Timeline
 class Gone:
     timeline, regions = Timeline(), ()
     lab = property(lambda self: self)

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from uffdlab import kernels
-from uffdlab.kernels import catalogue, selftests
+from uffdlab.fuzz.run import play_randomly
+from uffdlab.kernels import catalogue, kselftest
 from uffdlab.lab import Lab
-from uffdlab.machines import qemu
-from uffdlab.random_calls import play_randomly
-from uffdlab.selftest import ktap, plan, run
+from uffdlab.machines.qemu import start
+from uffdlab.scenarios.kselftest import ktap, plan, run
 
 KERNEL = "6.1-series+debug"
 SECONDS = float(os.environ.get("UFFDLAB_DEBUG_SECONDS", "600"))
@@ -52,7 +52,7 @@ def test_a_complaint_is_seen(line):
 @contextlib.contextmanager
 def started(kernel):
     # KASAN and lockdep take their time to come up.
-    machine = qemu.start(kernels.get(kernel), cpus=2, memory_mib=2048, deadline=900)
+    machine = start.start(kernels.get(kernel), cpus=2, memory_mib=2048, deadline=900)
     with Lab(kernel, machine=machine) as lab:
         lab.exec(["dmesg", "-n", "8"])  # all of the log on the console from here on
         yield lab
@@ -98,7 +98,7 @@ def test_the_kernel_checks_itself(lab):
 @pytest.mark.vm
 @pytest.mark.timeout(4 * 3600)
 def test_the_selftests_of_the_series(lab, silent):
-    tests = selftests.of_kernel(KERNEL)
+    tests = kselftest.of_kernel(KERNEL)
     calls = plan(tests)
     lines = []
 

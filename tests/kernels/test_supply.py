@@ -15,7 +15,7 @@ import pytest
 from tiny_kernel import elf
 
 from uffdlab import errors
-from uffdlab.kernels import host, versions
+from uffdlab.kernels import host_checks, versions
 from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.catalogue import load
 from uffdlab.kernels.progress import Silent
@@ -78,7 +78,7 @@ def test_cached_needs_no_compiler(lab, monkeypatch, tmp_path):
     get(lab, "tiny-two")
     two.write_text(two.read_text() + "\n")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert host.toolchain() == ""
+    assert host_checks.toolchain() == ""
     assert get(lab, "tiny-base") == kernel
     assert lab.supply().find("tiny-two") is None
     with pytest.raises(errors.HostUnsupported, match="missing gcc"):

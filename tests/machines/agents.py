@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import msgpack
 
 from uffdlab import errors
-from uffdlab.machines import rpc
+from uffdlab.machines.rpc import client
 
 
 class Agent:
@@ -17,7 +17,7 @@ class Agent:
         ours, self.stream = socket.socketpair()
         self.stream.settimeout(5)
         self._unpacker = msgpack.Unpacker()
-        self.client = rpc.Client(
+        self.client = client.Client(
             ours, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError
         )
 
@@ -52,7 +52,7 @@ class AgentAndTarget(Agent):
             end.settimeout(5)
         self._unpacker = msgpack.Unpacker()
         self._of_target = msgpack.Unpacker()
-        self.client = rpc.Client(
+        self.client = client.Client(
             ours, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError, target=line
         )
 

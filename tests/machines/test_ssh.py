@@ -16,9 +16,10 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.lab import Lab
-from uffdlab.machines import heartbeat, remote_start, ssh
+from uffdlab.machines import ssh, ssh_bootstrap
+from uffdlab.machines.rpc import heartbeat
 
-from ..processes import alive, gone_within, held
+from ..leftovers import alive, gone_within, held
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = pytest.mark.skipif(not SSHD, reason="no sshd here: apt-get install openssh-server")
@@ -269,7 +270,7 @@ def test_no_python_there(server):
     ],
 )
 def test_a_python_that_hangs(server, monkeypatch, program, awaited):
-    facts = {**remote_start._facts(), "system": "Linux"}
+    facts = {**ssh_bootstrap._facts(), "system": "Linux"}
     server.python_is(program.replace("{facts}", json.dumps(facts)))
     monkeypatch.setattr(ssh, "_DEADLINE", 3.0)
     before = held()

@@ -13,10 +13,10 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.machines import local
-from uffdlab.machines.interpreter import module_path
+from uffdlab.machines.python_modules import module_path
 from uffdlab.machines.stream import StreamMachine
 
-from ..processes import alive, gone_within, held
+from ..leftovers import alive, gone_within, held
 
 
 def machine(code):
@@ -73,7 +73,7 @@ def test_an_agent_that_does_not_end_is_killed():
 OWNER = """
 import sys, time
 from uffdlab.machines import local
-from uffdlab.machines.interpreter import module_path
+from uffdlab.machines.python_modules import module_path
 machine = local.start()
 target = machine.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"]
 print(machine.hello["pid"], target, machine.pids[0], flush=True)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from uffdlab.machines.vagrant_vm import VagrantVm, Wanted
+from uffdlab.machines.vagrant.vm import VagrantVm, Wanted
 
 # Their world is a folder: notes, state, what the guest shows; a file fail-COMMAND makes a command fail, hang-COMMAND
 # hang, and do-COMMAND is what it does first.

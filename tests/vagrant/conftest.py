@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from uffdlab import errors
-from uffdlab.machines.vagrant_vm import VagrantVm
+from uffdlab.machines.vagrant.vm import VagrantVm
 
 PROVIDERS = ("uffdlab_qemu", "libvirt")
 

@@ -10,7 +10,7 @@ import pytest
 
 from uffdlab import errors, kernels
 from uffdlab.lab import Lab
-from uffdlab.machines.vagrant import want
+from uffdlab.machines.vagrant.machine import want
 
 pytestmark = pytest.mark.timeout(3600)
 UP = [sys.executable, "-m", "uffdlab", "vagrant", "up"]

@@ -22,9 +22,9 @@ import pytest
 
 from uffdlab.kernels.cache import Cache
 from uffdlab.lab import Lab
-from uffdlab.machines import vagrant_box
-from uffdlab.machines.vagrant import want
-from uffdlab.machines.vagrant_box import DEBIAN, OWN, Boxes
+from uffdlab.machines.vagrant import box as vagrant_box
+from uffdlab.machines.vagrant.box import DEBIAN, OWN, Boxes
+from uffdlab.machines.vagrant.machine import want
 
 pytestmark = pytest.mark.timeout(3600)
 BUILD_BOX = Path(__file__).parents[2] / "vm" / "build-box"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from uffdlab import userfaultfd
-from uffdlab.child import Child
-from uffdlab.ioctl_calls import IoctlCalls
-from uffdlab.mapping_calls import MappingCalls
+from uffdlab.target import userfaultfd
+from uffdlab.target.child import Child
+from uffdlab.target.ioctls import IoctlCalls
+from uffdlab.target.syscalls import MappingCalls
+from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
-from uffdlab.userfaultfd import Userfaultfd
 
 
 def without(patch, kind, method, **changed):

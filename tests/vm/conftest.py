@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from uffdlab.lab import Lab
-from uffdlab.userfaultfd import DEFAULT_FEATURES
+from uffdlab.target.userfaultfd import DEFAULT_FEATURES
 
 KERNELS = (
     "6.1-base",

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from uffdlab import cachedir
 from uffdlab.lab import Lab
-from uffdlab.machines import store
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from processes import held
@@ -46,7 +46,7 @@ def memory_mib():
 
 def named():
     # What has a name in the file system or among the sockets.  The folders are this process's own.
-    folders = Path(tempfile.gettempdir()), store.folder("machines").parent
+    folders = Path(tempfile.gettempdir()), cachedir.folder("machines").parent
     files = [(str(path), path.stat().st_size) for folder in folders for path in folder.rglob("*") if not path.is_dir()]
     lines = Path("/proc/net/unix").read_text().splitlines()
     return sorted(files), sorted(line for line in lines if any(str(folder) in line for folder in folders))

@@ -16,9 +16,9 @@ from uffdlab.errors import (
     WitnessError,
 )
 from uffdlab.lab import Lab
+from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import ContinueMode, CopyMode, Feature
-from uffdlab.uapi_layout import UFFD_API
-from uffdlab.userfaultfd import Userfaultfd
+from uffdlab.uapi.layout import UFFD_API
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LOCAL, on_each

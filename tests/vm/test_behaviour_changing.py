@@ -5,10 +5,10 @@ import errno
 import pytest
 
 from uffdlab.errors import IoctlError, UsageError
-from uffdlab.messages import Fork, Remap, Remove, Unmap
 from uffdlab.pte import State
+from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
 from uffdlab.uapi import IOCTLS, Feature
-from uffdlab.userfaultfd import DEFAULT_FEATURES
+from uffdlab.uapi.messages import Remap, Remove, Unmap
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each

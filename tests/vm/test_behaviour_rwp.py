@@ -6,8 +6,8 @@ import errno
 import pytest
 
 from uffdlab.errors import NoMessage
-from uffdlab.messages import Fork
 from uffdlab.pte import State
+from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature, RegisterMode
 
 from ..unprivileged import UNPRIVILEGED

@@ -6,9 +6,10 @@ import itertools
 import pytest
 
 from uffdlab.errors import FaultUnresolved, NoMessage, UsageError
-from uffdlab.messages import Fork, Remap, Remove, Unmap
 from uffdlab.pte import State
+from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import IOCTLS, Feature
+from uffdlab.uapi.messages import Remap, Remove, Unmap
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each, sees_entries, with_swap

@@ -2,10 +2,10 @@
 
 import pytest
 
-from uffdlab.agent.memory import MEMORY
 from uffdlab.errors import UsageError
 from uffdlab.lab import Lab
 from uffdlab.pte import State
+from uffdlab.uapi.memory import MEMORY
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each, sees_entries, with_swap

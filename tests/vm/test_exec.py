@@ -8,7 +8,7 @@ import threading
 import pytest
 from click.testing import CliRunner
 
-from uffdlab.cli import main
+from uffdlab.cli.main import main
 from uffdlab.errors import GuestPanic, ProgramError
 from uffdlab.lab import Lab
 

@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from uffdlab.demo import must_fail
+from uffdlab.cli.demo import must_fail
 from uffdlab.errors import IoctlError
 from uffdlab.pte import State
 from uffdlab.scenarios import minor_wp
@@ -91,7 +91,7 @@ def test_a_lie_is_caught(lab):
     words[2] ^= 1 << 57  # uffd-wp
     from dataclasses import replace
 
-    from uffdlab.cross_examination import CrossExamination
+    from uffdlab.observations.cross_examination import CrossExamination
 
     found = CrossExamination([honest, replace(liar, words=words)]).disagreements
     assert [(each.page, each.bit) for each in found] == [(2, State.UFFD_WP)]

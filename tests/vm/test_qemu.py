@@ -14,10 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from uffdlab import errors, kernels
-from uffdlab.machines import clock, guest, qemu, store
+from uffdlab import cachedir, errors, kernels
+from uffdlab.machines import clock
+from uffdlab.machines.qemu import machine as guest
+from uffdlab.machines.qemu import start
 
-from ..processes import alive, children, gone_within, held, wait_until
+from ..leftovers import alive, children, gone_within, held, wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -76,7 +78,7 @@ def kernel():
 
 
 def curious(kernel, **options):
-    return qemu.start(kernel, extra={"init": CURIOUS}, **options)
+    return start.start(kernel, extra={"init": CURIOUS}, **options)
 
 
 def pids(machine):
@@ -88,14 +90,14 @@ def pids(machine):
 @pytest.mark.parametrize("name", ALL)
 def test_every_kernel_boots_and_is_restored(name):
     image = kernels.get(name)
-    with qemu.start(image, cold=True) as machine:
+    with start.start(image, cold=True) as machine:
         cold = machine.hello
         assert not machine.restored
-        qemu._save(machine, machine.settings)
+        start._save(machine, machine.settings)
         assert machine.call("agent.ping", 1) == 1  # it goes on after that
     assert cold["release"] == image.release
     assert cold["page_size"] == 4096
-    with qemu.start(image) as machine:
+    with start.start(image) as machine:
         assert machine.restored
         assert machine.call("agent.ping", "here") == "here"
         assert machine.hello["release"] == image.release
@@ -133,7 +135,7 @@ def test_a_guest_reaches_nothing_of_the_host(kernel):
 
 def test_the_guests_clock_runs_as_fast_as_ours(kernel):
     for cold in (True, False):
-        with qemu.start(kernel, cold=cold) as machine:
+        with start.start(kernel, cold=cold) as machine:
             assert clock.rate(lambda guest=machine: guest.call("agent.clock")) == pytest.approx(1, abs=clock.TOLERANCE)
 
 
@@ -141,12 +143,12 @@ def test_the_guests_clock_runs_as_fast_as_ours(kernel):
 def test_a_guest_whose_clock_runs_away_is_neither_used_nor_saved(kernel, own_states, monkeypatch):
     monkeypatch.setattr(clock, "counter_mhz", lambda: 100)  # what a guest on a busy host may believe
     with pytest.raises(errors.MachineError, match=r"clock runs \d+\.?\d* times as fast as the host's, after each of 3"):
-        qemu.start(kernel)
+        start.start(kernel)
     assert own_states() == []
 
 
 def test_panic(kernel):
-    with qemu.start(kernel) as machine:
+    with start.start(kernel) as machine:
         started = time.monotonic()
         with pytest.raises(errors.GuestPanic, match="sysrq triggered crash") as caught:
             machine.call("agent.sysrq", "c", deadline=10)
@@ -164,7 +166,7 @@ def test_an_agent_that_ends_is_the_end_of_the_machine(kernel):
 def test_init_says_on_the_console_why_it_gave_up(kernel):
     script = b"#!/usr/bin/python3 -ISBXutf8\nraise SystemExit('this init gives up')\n"
     with pytest.raises(errors.MachineLost, match="this init gives up"):
-        qemu.start(kernel, extra={"init": script}, cold=True, deadline=30)
+        start.start(kernel, extra={"init": script}, cold=True, deadline=30)
 
 
 def test_hang(kernel):
@@ -177,7 +179,7 @@ def test_hang(kernel):
 
 
 def test_a_stopped_guest_is_late(kernel):
-    with qemu.start(kernel) as machine:
+    with start.start(kernel) as machine:
         with machine.physical.paused(), pytest.raises(errors.MachineTimeout):
             machine.call("agent.ping", deadline=0.5)
         assert machine.call("agent.ping", 2) == 2
@@ -186,7 +188,7 @@ def test_a_stopped_guest_is_late(kernel):
 def test_no_hello_in_time(kernel):
     script = b"#!/usr/bin/python3 -ISBXutf8\nimport time\nprint('sleeping on', flush=True)\ntime.sleep(1000)\n"
     with pytest.raises(errors.MachineTimeout, match="did not come up") as caught:
-        qemu.start(kernel, extra={"init": script}, cold=True, deadline=12)
+        start.start(kernel, extra={"init": script}, cold=True, deadline=12)
     assert "sleeping on" in caught.value.console
 
 
@@ -208,7 +210,7 @@ def test_qemu_killed_from_outside(kernel):
 
 
 def test_keeper_killed_from_outside(kernel):
-    with qemu.start(kernel) as machine:
+    with start.start(kernel) as machine:
         keeper, emulator = pids(machine)
         os.kill(keeper, signal.SIGKILL)
         assert gone_within(1, emulator)
@@ -300,7 +302,7 @@ def test_a_forked_child_neither_uses_nor_ends_the_machine():
 
 
 def test_a_machine_nobody_refers_to_ends(kernel):
-    machine = qemu.start(kernel)
+    machine = start.start(kernel)
     found = pids(machine)
     del machine
     assert gone_within(1, *found)
@@ -322,7 +324,7 @@ def test_machines_at_the_same_time_share_nothing(kernel):
 
 def test_twenty_machines_leave_nothing(kernel):
     def once():
-        with qemu.start(kernel) as machine:
+        with start.start(kernel) as machine:
             machine.physical.root_candidates()
 
     once()
@@ -333,7 +335,7 @@ def test_twenty_machines_leave_nothing(kernel):
 
 
 def test_a_closed_machine(kernel):
-    machine = qemu.start(kernel)
+    machine = start.start(kernel)
     physical = machine.physical
     frame = physical.root_candidates()[0][0] // 4096
     kept = physical.words(frame)
@@ -373,12 +375,12 @@ def test_physical_memory_is_the_guests(kernel, memory_mib):
 def own_states(monkeypatch, tmp_path):
     # A cache of its own for machines; the kernel is in the other one.
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
-    return lambda: sorted(store.folder("machines").glob("*.state"))
+    return lambda: sorted(cachedir.folder("machines").glob("*.state"))
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled header", "garbled devices", "other pages", "one bit"])
 def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
-    qemu.start(kernel).close()
+    start.start(kernel).close()
     (state,) = own_states()
     data = bytearray(state.read_bytes())
     match damage:
@@ -394,15 +396,15 @@ def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
         case "one bit":
             data[len(data) // 3] ^= 4
     state.write_bytes(data)
-    with qemu.start(kernel) as machine:
+    with start.start(kernel) as machine:
         assert not machine.restored
         assert machine.call("agent.ping", 1) == 1
-    with qemu.start(kernel) as machine:
+    with start.start(kernel) as machine:
         assert machine.restored
 
 
 def test_a_qemu_that_stands_still_while_it_is_restored_costs_a_boot(kernel, own_states, monkeypatch):
-    qemu.start(kernel).close()
+    start.start(kernel).close()
     (state,) = own_states()
     wake = guest.QemuMachine.wake
 
@@ -413,7 +415,7 @@ def test_a_qemu_that_stands_still_while_it_is_restored_costs_a_boot(kernel, own_
 
     monkeypatch.setattr(guest.QemuMachine, "wake", wake_stopped)
     monkeypatch.setattr(guest, "_RESTORE_DEADLINE", 0.5)
-    with qemu.start(kernel) as machine:
+    with start.start(kernel) as machine:
         assert not machine.restored
         assert machine.call("agent.ping", 1) == 1
     assert state in own_states()  # its content was not at fault
@@ -421,7 +423,7 @@ def test_a_qemu_that_stands_still_while_it_is_restored_costs_a_boot(kernel, own_
 
 def test_saving_and_restoring_at_the_same_time(kernel, own_states):
     with ThreadPoolExecutor(4) as pool:
-        for machine in pool.map(lambda _: qemu.start(kernel), range(4)):
+        for machine in pool.map(lambda _: start.start(kernel), range(4)):
             assert machine.call("agent.ping", 3) == 3
             machine.close()
     assert len(own_states()) == 1
@@ -429,12 +431,12 @@ def test_saving_and_restoring_at_the_same_time(kernel, own_states):
 
 
 def test_a_cold_boot_saves_nothing(kernel, own_states):
-    qemu.start(kernel, cold=True).close()
+    start.start(kernel, cold=True).close()
     assert own_states() == []
 
 
 def test_other_options_are_another_state(kernel, own_states):
-    qemu.start(kernel).close()
-    with qemu.start(kernel, append="uffdlab.other=1") as machine:
+    start.start(kernel).close()
+    with start.start(kernel, append="uffdlab.other=1") as machine:
         assert not machine.restored
     assert len(own_states()) == 2

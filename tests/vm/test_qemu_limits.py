@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from uffdlab import errors
+from uffdlab import cachedir, errors
 from uffdlab.lab import Lab
-from uffdlab.machines import qemu, store
+from uffdlab.machines.qemu import start
 
-from ..processes import held, nothing_left
+from ..leftovers import held, nothing_left
 
 pytestmark = pytest.mark.vm
 
@@ -42,8 +42,8 @@ def emulator(monkeypatch):
         folder.chmod(0o755)
 
         def put(script):
-            program = folder / qemu.PROGRAM
-            program.write_text(script.replace("QEMU", shutil.which(qemu.PROGRAM)))
+            program = folder / start.PROGRAM
+            program.write_text(script.replace("QEMU", shutil.which(start.PROGRAM)))
             program.chmod(0o755)
             monkeypatch.setenv("PATH", str(folder), prepend=":")
             return folder
@@ -74,7 +74,7 @@ def test_no_address_space_for_qemu(emulator):
 
 def states():
     """Name the saved states, and which file each is."""
-    return {path.name: path.stat().st_ino for path in store.folder("machines").glob("*.state")}
+    return {path.name: path.stat().st_ino for path in cachedir.folder("machines").glob("*.state")}
 
 
 def test_few_descriptors_left_cost_no_saved_state():

@@ -4,12 +4,12 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from uffdlab.agent.memory import MEMORY
 from uffdlab.errors import AgentError, UsageError
+from uffdlab.fuzz.generator import random_op, register_all
+from uffdlab.fuzz.rules import Op
+from uffdlab.fuzz.run import MEMORIES, Disagreement, is_known, pages_of, play, play_randomly, rules_of
 from uffdlab.lab import Lab
-from uffdlab.page_rules import Op
-from uffdlab.random_calls import MEMORIES, Disagreement, is_known, pages_of, play, play_randomly, rules_of
-from uffdlab.random_ops import random_op, register_all
+from uffdlab.uapi.memory import MEMORY
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each

@@ -10,7 +10,7 @@ import pytest
 from uffdlab.errors import GuestPanic, LabClosed, MachineTimeout, TargetLost, WitnessError
 from uffdlab.lab import Lab
 
-from ..processes import gone_within
+from ..leftovers import gone_within
 
 pytestmark = pytest.mark.vm
 

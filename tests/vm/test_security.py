@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from uffdlab import cachedir
 from uffdlab.errors import MachineError
 from uffdlab.lab import Lab
-from uffdlab.machines import keeper, store
+from uffdlab.processes import supervisor
 
 pytestmark = pytest.mark.vm
 
@@ -54,7 +55,7 @@ def test_what_the_guest_writes_stays_in_its_own_memory(lab):
         return {
             path: (path.stat().st_size, path.stat().st_mtime_ns)
             for name in ("initramfs", "images")
-            for path in store.folder(name).rglob("*")
+            for path in cachedir.folder(name).rglob("*")
             if path.is_file()
         }
 
@@ -94,7 +95,7 @@ def test_the_emulator_of_roots_is_nobody(lab):
 
 
 def test_the_emulator_can_write_to_nothing_that_has_a_name(lab):
-    if ctypes.CDLL(None).syscall(keeper._CREATE_RULESET, None, ctypes.c_size_t(0), keeper._VERSION) < 1:
+    if ctypes.CDLL(None).syscall(supervisor._CREATE_RULESET, None, ctypes.c_size_t(0), supervisor._VERSION) < 1:
         pytest.skip("no Landlock in this host's kernel")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -132,7 +133,7 @@ def test_nothing_of_a_running_guest_has_a_name(lab):
 
 def test_saved_machines_are_for_their_owner_alone(lab):
     assert lab.release
-    folder = store.folder("machines")
+    folder = cachedir.folder("machines")
     states = list(folder.glob("*.state"))
     assert states
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in states)

@@ -3,7 +3,7 @@
 import pytest
 from click.testing import CliRunner
 
-from uffdlab.cli import main
+from uffdlab.cli.main import main
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from uffdlab.cross_examination import CrossExamination
 from uffdlab.errors import NoMessage
+from uffdlab.observations.cross_examination import CrossExamination
 from uffdlab.pte import State
 
 pytestmark = pytest.mark.vm

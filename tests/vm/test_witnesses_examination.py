@@ -3,18 +3,17 @@
 import numpy as np
 import pytest
 
-from uffdlab import examination
-from uffdlab.cross_examination import CrossExamination
+from uffdlab.observations.cross_examination import CrossExamination
 from uffdlab.pte import State, pagemap, x86
-from uffdlab.scenarios import SCENARIOS
+from uffdlab.scenarios import SCENARIOS, witness_audit
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 
 def test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught(any_lab):
-    cases = list(examination.examine(any_lab))
-    assert examination.table(cases).count(f"| {any_lab.kernel} |") == len(examination.MEMORIES)
-    assert len(cases) == len(examination.MEMORIES) * len(examination.MODES)
+    cases = list(witness_audit.examine(any_lab))
+    assert witness_audit.table(cases).count(f"| {any_lab.kernel} |") == len(witness_audit.MEMORIES)
+    assert len(cases) == len(witness_audit.MEMORIES) * len(witness_audit.MODES)
     assert not [each for case in cases for each in case.disagreements]
     made = [case for case in cases if not case.refused]
     assert len(made) >= len(cases) // 2

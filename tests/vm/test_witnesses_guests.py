@@ -9,8 +9,8 @@ from uffdlab import kernels
 from uffdlab.errors import MachineError, UffdlabError, WitnessError
 from uffdlab.kernels import apt, progress
 from uffdlab.lab import Lab
-from uffdlab.machines import initramfs, modules, qemu
-from uffdlab.machines.settings import Settings
+from uffdlab.machines.qemu import initramfs, kernel_modules, start
+from uffdlab.machines.qemu.command import Settings
 from uffdlab.pte import State
 from uffdlab.uapi import Feature
 
@@ -39,14 +39,14 @@ def check(lab, levels=4):
 
 def settings(kernel, **keywords):
     image = kernels.get(kernel)
-    archive = initramfs.get(modules.beside(image.image))
+    archive = initramfs.get(kernel_modules.beside(image.image))
     values = {"cpus": 1, "memory_mib": 1024, "append": "", **keywords}
-    return Settings(qemu.find_program(), image.image, image.key, archive, "tcg", **values)
+    return Settings(start.find_program(), image.image, image.key, archive, "tcg", **values)
 
 
 def test_page_table_isolation():
     """The processor's CR3 in user mode is then the half table, which maps all of user space."""
-    machine = qemu._boot(settings(DEBIAN, append="pti=on"), 60)
+    machine = start._boot(settings(DEBIAN, append="pti=on"), 60)
     with Lab(DEBIAN, machine=machine) as lab:
         with lab._looking._spinning(5):
             # arch/x86/include/asm/pgtable.h, PTI_PGTABLE_SWITCH_BIT: the half for user mode lies one page further.
@@ -80,7 +80,7 @@ def test_two_labs_are_not_mistaken_for_each_other():
         assert not there.alias.snapshot("physical").has(State.PRESENT).any()
 
 
-class FiveLevels(qemu.Settings):
+class FiveLevels(start.Settings):
     """A processor with five levels of page tables."""
 
     @property
@@ -101,7 +101,7 @@ def packaged_image(tmp_path_factory):
 
 def test_five_levels(packaged_image):
     usual = settings("debian/trixie")
-    machine = qemu._boot(FiveLevels(**{**vars(usual), "image": packaged_image}), 120)
+    machine = start._boot(FiveLevels(**{**vars(usual), "image": packaged_image}), 120)
     with Lab("debian/trixie", machine=machine) as lab:
         with lab._looking._spinning(5):
             assert {levels for _, levels in machine.physical.root_candidates()} == {5}
@@ -114,7 +114,7 @@ def test_five_levels(packaged_image):
 
 
 def test_a_processor_that_was_never_started():
-    machine = qemu._boot(settings("6.1-series", cpus=2, append="maxcpus=1"), 60)
+    machine = start._boot(settings("6.1-series", cpus=2, append="maxcpus=1"), 60)
     with Lab("6.1-series", machine=machine) as lab:
         assert sorted(levels for _, levels in machine.physical.root_candidates()) == [0, 4]
         check(lab)

@@ -3,7 +3,7 @@
 import pytest
 
 from uffdlab.errors import AgentError, IoctlError
-from uffdlab.palette import look_of
+from uffdlab.figures.palette import look_of
 from uffdlab.pte import State
 from uffdlab.uapi import Feature
 

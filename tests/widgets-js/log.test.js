@@ -15,7 +15,7 @@ describe("the fault log", () => {
 });
 
 describe("columns", () => {
-  // What uffdlab.widgets._columns packs of the rows (1.5, "é"), (-2.25, "") and (3, "page"); a Python test has the same.
+  // What uffdlab.widgets._data.columns packs of the rows (1.5, "é"), (-2.25, "") and (3, "page"); a Python test has the same.
   const BYTES = "0300000000000000000000000000f83f00000000000002c000000000000008400200000002000000060000000000000" +
     "0c3a97061676500" + "00";
   const view = (hex, offset = 0) => {

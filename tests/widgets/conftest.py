@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from uffdlab.snapshot import Snapshot
-from uffdlab.widgets import _loop
+from uffdlab.observations.snapshot import Snapshot
+from uffdlab.widgets._base import event_loop
 
 ABSENT = 0
 WP = 0x8000000000000465  # present, accessed, dirty, uffd-wp
@@ -69,5 +69,5 @@ class Loop:
 @pytest.fixture
 def loop(monkeypatch):
     loop = Loop()
-    monkeypatch.setattr(_loop, "running", lambda: loop)
+    monkeypatch.setattr(event_loop, "running", lambda: loop)
     return loop

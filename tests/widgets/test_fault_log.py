@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from uffdlab.errors import IoctlError, LabClosed, UsageError
-from uffdlab.messages import Fault, Message
-from uffdlab.timeline import Timeline
+from uffdlab.target.timeline import Timeline
 from uffdlab.uapi import Event, FaultFlag
+from uffdlab.uapi.messages import Fault, Message
 from uffdlab.widgets import FaultLog
 
 START = 0x10_0000_0000

@@ -10,10 +10,11 @@ from types import SimpleNamespace
 import pytest
 
 from uffdlab.errors import IoctlError, LabClosed, UsageError
-from uffdlab.ioctls import IoctlResult
-from uffdlab.timeline import Timeline
+from uffdlab.target.ioctl_results import IoctlResult
+from uffdlab.target.timeline import Timeline
 from uffdlab.uapi import IOCTLS, Feature
-from uffdlab.widgets import IoctlPanel, PageGrid, _calls
+from uffdlab.widgets import IoctlPanel, PageGrid
+from uffdlab.widgets._data import ioctl_call
 
 START = 0x10_0000_0000
 OLD = {"features": Feature(0), "continue_wp": False}
@@ -199,7 +200,7 @@ def test_without_a_kernel_it_shows_the_call(panel):
 def test_every_ioctl_and_mode_has_an_opinion_on_every_kernel():
     for name, row in IOCTLS.items():
         for flag in (None, *row.modes):
-            assert not _calls.lacking(name, flag, NEW)
+            assert not ioctl_call.lacking(name, flag, NEW)
 
 
 def test_static_forms(panel, tmp_path):

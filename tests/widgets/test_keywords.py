@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from uffdlab import widgets
-from uffdlab.widgets._base import check_keywords
+from uffdlab.widgets._base.widget import check_keywords
 
 PARTS = {name: getattr(widgets, name) for name in widgets.__all__}
 

@@ -10,9 +10,10 @@ import pytest
 from ipywidgets.widgets.widget import _instances
 
 from uffdlab.errors import LabClosed, UnknownKernel, UsageError
-from uffdlab.timeline import Timeline
+from uffdlab.target.timeline import Timeline
 from uffdlab.uapi import Feature
-from uffdlab.widgets import CompareGrids, KernelPicker, LabPanel, _loop, kernel_picker
+from uffdlab.widgets import CompareGrids, KernelPicker, LabPanel, kernel_picker
+from uffdlab.widgets._base import event_loop
 
 ABSENT, WP, WRITABLE = 0, 0x8000000000000465, 0x8000000000000867
 
@@ -74,7 +75,7 @@ def booting(monkeypatch):
 def finish(thread):
     thread.join(10)
     assert not thread.is_alive()
-    _loop.soon(lambda: None)  # what the thread left for the main thread
+    event_loop.soon(lambda: None)  # what the thread left for the main thread
 
 
 def test_boots_on_a_thread_and_tells(booting):

@@ -9,8 +9,9 @@ import pytest
 import traitlets
 
 from uffdlab.errors import UsageError
-from uffdlab.timeline import Timeline
-from uffdlab.widgets import PageGrid, _loop
+from uffdlab.target.timeline import Timeline
+from uffdlab.widgets import PageGrid
+from uffdlab.widgets._base import event_loop
 
 ABSENT, WP, WRITABLE = 0, 0x8000000000000465, 0x8000000000000867
 
@@ -174,7 +175,7 @@ def test_follows_the_timeline_from_any_thread(snapshot):
     thread = threading.Thread(target=region.timeline.add, args=("touch", "read", 2))
     thread.start()
     thread.join()
-    _loop.soon(lambda: None)  # the main thread comes by
+    event_loop.soon(lambda: None)  # the main thread comes by
     assert grid.snapshot is filled
 
 

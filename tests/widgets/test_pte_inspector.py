@@ -5,10 +5,10 @@ import pytest
 
 from uffdlab import pte
 from uffdlab.errors import LabClosed, UsageError, WitnessError
-from uffdlab.timeline import Timeline
-from uffdlab.walk import Walk, Walks
+from uffdlab.observations.page_walk import Walk, Walks
+from uffdlab.target.timeline import Timeline
 from uffdlab.widgets import PageGrid, PteInspector
-from uffdlab.widgets._bitfield import bitfield
+from uffdlab.widgets._export.bitfield import bitfield
 from uffdlab.witnesses.tables import Step
 
 START = 0x10_0000_0000

@@ -5,8 +5,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from uffdlab.ioctls import IoctlResult
-from uffdlab.timeline import Timeline
+from uffdlab.target.ioctl_results import IoctlResult
+from uffdlab.target.timeline import Timeline
 from uffdlab.widgets import PageGrid, TimelineView
 
 ABSENT, WP = 0, 0x8000000000000465

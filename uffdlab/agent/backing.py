@@ -6,8 +6,8 @@ import errno
 import os
 
 from uffdlab.agent import native
-from uffdlab.agent.memory import Memory
 from uffdlab.agent.rpc import Refusal
+from uffdlab.uapi.memory import Memory
 
 
 def open_file(memory: Memory, name: str, length: int) -> int:

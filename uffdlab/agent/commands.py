@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from uffdlab.agent import later, swap
+from uffdlab.agent import deferred, swap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _write(path: str, text: str) -> None:
 
 METHODS: dict[str, Any] = {
     "agent.clock": time.monotonic_ns,
-    "agent.load": later.load,
+    "agent.load": deferred.load,
     "agent.memory_bytes": memory_bytes,
     "agent.reserve_hugepages": reserve_hugepages,
     "agent.swap_on": swap.swap_on,

@@ -8,7 +8,7 @@ import os
 from uffdlab.agent import native
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
-from uffdlab.uapi_layout import MESSAGE_SIZE
+from uffdlab.uapi.layout import MESSAGE_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

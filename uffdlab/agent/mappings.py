@@ -7,8 +7,8 @@ import mmap
 import os
 
 from uffdlab.agent import backing, native
-from uffdlab.agent.memory import MEMORY, Memory
 from uffdlab.agent.rpc import Refusal
+from uffdlab.uapi.memory import MEMORY, Memory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

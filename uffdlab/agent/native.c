@@ -3,7 +3,7 @@
  * The agent's native core: system calls with their errno and time.
  *
  * Nothing here takes the interpreter's lock.  The structures of userfaultfd
- * come from the project's own declarations (uffdlab/uapi.py), so this builds
+ * come from the project's own declarations (uffdlab/uapi/flags.py), so this builds
  * against headers of any age.
  */
 #define _GNU_SOURCE

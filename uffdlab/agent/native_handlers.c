@@ -16,7 +16,7 @@
 #include "native.h"
 #include "native_threads.h"
 
-/* linux/userfaultfd.h, see uffdlab/uapi.py */
+/* linux/userfaultfd.h, see uffdlab/uapi/flags.py */
 #define UFFD(access, nr, words)		((access) << 30 | (unsigned long)(8 * (words)) << 16 | 0xAAUL << 8 | (nr))
 #define LAB_WAKE			UFFD(2UL, 0x02, 2)
 #define LAB_IOCTL(nr, words)		UFFD(3UL, nr, words)

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from uffdlab import uapi
-from uffdlab.agent import commands, mappings, uffds
-from uffdlab.agent.memory import MEMORY, Memory
+from uffdlab.agent import commands, mappings, userfaultfds
 from uffdlab.agent.native import lib
 from uffdlab.agent.rpc import Refusal
-from uffdlab.uapi_layout import UFFD_API
+from uffdlab.uapi.layout import UFFD_API
+from uffdlab.uapi.memory import MEMORY, Memory
 
 _PAGE = mmap.PAGESIZE
 _PAGES = 2
@@ -72,9 +72,9 @@ def _scratch(memory: Memory) -> Iterator[mappings.Mapping]:
 
 @contextlib.contextmanager
 def _userfaultfd(features: int) -> Iterator[int]:
-    fd, _ = uffds.open_userfaultfd()
+    fd, _ = userfaultfds.open_userfaultfd()
     try:
-        answer = uffds.call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": UFFD_API, "features": features})
+        answer = userfaultfds.call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": UFFD_API, "features": features})
         if answer["errno"]:
             raise OSError(answer["errno"], "UFFDIO_API refused features that it has offered")
         yield fd
@@ -91,12 +91,12 @@ def _attempt(one: _Try, features: int) -> int:
         elif one.ioctl == "UFFDIO_CONTINUE":
             lib.lab_poke(memory.alias, b"\1", 1)  # the page is in the page cache now, and not mapped
         page = {"start": memory.start, "len": _PAGE}
-        registered = uffds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], {**page, "mode": one.register})
+        registered = userfaultfds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], {**page, "mode": one.register})
         if registered["errno"]:
             return int(registered["errno"])
         words = {**page, "dst": memory.start, "src": other.start, "mode": one.mode}
         ioctl = uapi.IOCTLS[one.ioctl]
-        answer = uffds.call(fd, ioctl, {name: words[name] for name in ioctl.fields if name in words})
+        answer = userfaultfds.call(fd, ioctl, {name: words[name] for name in ioctl.fields if name in words})
         return int(answer["errno"])
 
 
@@ -110,12 +110,12 @@ def _modes(features: int) -> dict[str, dict[int, int]]:
 def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
     """Give the errnos of the ioctls that are there wherever a userfaultfd is, and the ioctls that UFFDIO_API names."""
     with contextlib.ExitStack() as stack:
-        fd, _ = uffds.open_userfaultfd()
+        fd, _ = userfaultfds.open_userfaultfd()
         stack.callback(os.close, fd)
         memory = stack.enter_context(_scratch(MEMORY["anon"]))
         page = {"start": memory.start, "len": _PAGE}
         answers = {
-            name: uffds.call(fd, uapi.IOCTLS[name], words)
+            name: userfaultfds.call(fd, uapi.IOCTLS[name], words)
             for name, words in (
                 ("UFFDIO_API", {"api": UFFD_API, "features": features}),
                 ("UFFDIO_REGISTER", {**page, "mode": int(_MODES.MISSING)}),
@@ -129,7 +129,7 @@ def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
 def _set_mode(features: int) -> int:
     with _userfaultfd(features) as fd:
         words = {"enable": int(uapi.Feature.RWP_ASYNC), "disable": 0}
-        return int(uffds.call(fd, uapi.IOCTLS["UFFDIO_SET_MODE"], words)["errno"])
+        return int(userfaultfds.call(fd, uapi.IOCTLS["UFFDIO_SET_MODE"], words)["errno"])
 
 
 def _memory(memory: Memory, features: int) -> dict[str, Any]:
@@ -146,7 +146,7 @@ def _memory(memory: Memory, features: int) -> dict[str, Any]:
 def _register(mapping: mappings.Mapping, mode: uapi.RegisterMode, features: int) -> dict[str, int]:
     with _userfaultfd(features) as fd:
         words = {"start": mapping.start, "len": mapping.length, "mode": int(mode)}
-        answer = uffds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], words)
+        answer = userfaultfds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], words)
         return {"errno": answer["errno"], "ioctls": 0 if answer["errno"] else answer["words"]["ioctls"]}
 
 
@@ -172,7 +172,7 @@ def all_of_it() -> dict[str, Any]:
     mode word the errno it came back with.  ``memory``: see :func:`_memory`.  ``continue_wp``: whether UFFDIO_CONTINUE
     knows MODE_WP, None where it cannot be tried: no feature bit tells of it.
     """
-    offered = uffds.offered_features()
+    offered = userfaultfds.offered_features()
     features = offered & ~int(_UNWANTED)
     modes, ioctls = _modeless(features)
     modes |= _modes(features)
@@ -186,7 +186,7 @@ def all_of_it() -> dict[str, Any]:
     return {
         "features": offered,
         "ioctls": ioctls,
-        "ways": uffds.ways(),
+        "ways": userfaultfds.ways(),
         "modes": modes,
         "memory": memory,
         "continue_wp": None if plain else wp == 0,

@@ -8,13 +8,13 @@ from uffdlab.agent import native
 from uffdlab.agent.children import WORD_FD, Child
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
-from uffdlab.uapi_layout import LAYOUTS
+from uffdlab.uapi.layout import LAYOUTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from uffdlab.uapi_layout import Layout
+    from uffdlab.uapi.layout import Layout
 
 _WORD = 8
 

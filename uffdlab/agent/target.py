@@ -13,13 +13,14 @@ import select
 import time
 from _thread import allocate_lock, start_new_thread
 
-from uffdlab.agent import handlers, native, uffds, witness_methods
+from uffdlab.agent import handlers, native, userfaultfds
 from uffdlab.agent.children import Children
 from uffdlab.agent.mappings import Mappings
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import REQUEST, Channel, MarkedChannel, Refusal
 from uffdlab.agent.touches import Touches
-from uffdlab.uapi_layout import EVENT_FORK, LAYOUTS, decode
+from uffdlab.agent.witnesses import methods
+from uffdlab.uapi.layout import EVENT_FORK, LAYOUTS, decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class Target:
         self._mappings = Mappings(base)
         self._touches = Touches()
         self._children = Children(self._touches.done_fd)
-        self._uffds = uffds.Userfaultfds()
+        self._uffds = userfaultfds.Userfaultfds()
         self._handlers: dict[int, handlers.Handler] = {}  # by number of the userfaultfd
         self._unread: set[int] = set()  # numbers of the userfaultfds that are not to be read
         self._feed_lock = allocate_lock()  # one reader of messages and endings at a time, so that order is kept
@@ -81,7 +82,7 @@ class Target:
             "target.sync": self._feed_once,
             "target.spin": lambda nanoseconds: lib.lab_spin_start(nanoseconds),
             "target.spin_stop": lambda: lib.lab_spin_stop(),
-            **witness_methods.of(self._beacon, lambda child: self._children.find(child).pid),
+            **methods.of(self._beacon, lambda child: self._children.find(child).pid),
         }
 
     # --- userfaultfd
@@ -113,9 +114,9 @@ class Target:
         fd = self._uffds.fd(number)
         ioctl = LAYOUTS[name]
         if source is None:
-            return uffds.call(fd, ioctl, values)
+            return userfaultfds.call(fd, ioctl, values)
         with _OwnMemory(source, name) as memory:
-            return uffds.call(fd, ioctl, {**values, "src": memory})
+            return userfaultfds.call(fd, ioctl, {**values, "src": memory})
 
     def _batch(
         self, number: int, name: str, values: dict[str, int], step: int, count: int, source: bytes | None
@@ -124,9 +125,9 @@ class Target:
         fd = self._uffds.fd(number)
         ioctl = LAYOUTS[name]
         if source is None:
-            return uffds.batch(fd, ioctl, values, step, count)
+            return userfaultfds.batch(fd, ioctl, values, step, count)
         with _OwnMemory(source, name) as memory:
-            return uffds.batch(fd, ioctl, {**values, "src": memory}, step, count)
+            return userfaultfds.batch(fd, ioctl, {**values, "src": memory}, step, count)
 
     # --- native handlers
 

@@ -1,6 +1,7 @@
 """Figures of page states: for paper, and for readers without a live kernel.
 
-A page is a cell with a letter, a colour and a hatch (:mod:`uffdlab.palette`); no state is told by colour alone, and
+A page is a cell with a letter, a colour and a hatch (:mod:`uffdlab.figures.palette`).  No state is told by colour
+alone;
 every picture carries a text made from the same data.  The same data give the same bytes.
 """
 

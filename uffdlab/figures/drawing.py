@@ -20,9 +20,9 @@ from matplotlib.transforms import Affine2D
 
 from uffdlab.errors import UsageError
 from uffdlab.figures.lettering import glyph, measure, wrapped, write
+from uffdlab.figures.palette import LOOKS, MIXED, Look, looks_of
 from uffdlab.figures.style import DPI, FAINT, LINE, PANEL, PAPER, POINTS, RC, SMALL, TITLE
-from uffdlab.palette import LOOKS, MIXED, Look, looks_of
-from uffdlab.snapshot import Snapshot
+from uffdlab.observations.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

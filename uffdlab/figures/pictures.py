@@ -16,10 +16,10 @@ from matplotlib.figure import Figure
 from uffdlab import pte
 from uffdlab.errors import UsageError
 from uffdlab.figures.drawing import draw
+from uffdlab.figures.palette import looks_of
 from uffdlab.figures.style import DPI, PAPER, RC
 from uffdlab.figures.titles import what, where
-from uffdlab.palette import looks_of
-from uffdlab.snapshot import Difference, Snapshot
+from uffdlab.observations.snapshot import Difference, Snapshot
 
 if TYPE_CHECKING:
     import os

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from uffdlab import pte
 from uffdlab.errors import UsageError
 from uffdlab.figures.titles import what, where
-from uffdlab.listing import html_table
+from uffdlab.observations.page_text import html_table
+from uffdlab.observations.snapshot import Snapshot
 from uffdlab.pte import State
-from uffdlab.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from uffdlab.snapshot import Snapshot
+    from uffdlab.observations.snapshot import Snapshot
 
 
 def what(snapshot: Snapshot) -> str:

@@ -2,7 +2,7 @@
 
 from uffdlab.kernels.cache import Cache, Kernel
 from uffdlab.kernels.catalogue import Catalogue
-from uffdlab.kernels.named import get, pte_reader
+from uffdlab.kernels.lookup import get, pte_reader
 from uffdlab.kernels.progress import Progress
 from uffdlab.kernels.supply import Listed, Supply
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from uffdlab.errors import HostUnsupported, SourceError
-from uffdlab.kernels import host
+from uffdlab.kernels import host_checks
 from uffdlab.kernels.cache import discard
-from uffdlab.kernels.process import ChildTimeout, run
+from uffdlab.processes.job import ChildTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,7 +162,7 @@ class DebianArchive:
         HostUnsupported
             No apt, no Debian mirror, or no keyring.
         """
-        host.require_apt()
+        host_checks.require_apt()
         self._set_up(root, suites)
         progress.stage(f"package lists of {', '.join(suites)}", unit="bytes")
         lists = root / "lists"
@@ -171,7 +171,7 @@ class DebianArchive:
         )
         if "No space left on device" in said:
             discard(root)
-            raise host.disk_full(root, f"package lists of {', '.join(suites)}")
+            raise host_checks.disk_full(root, f"package lists of {', '.join(suites)}")
         if status:
             raise SourceError(
                 f"apt-get update for {', '.join(suites)} (private, signatures checked by {self._keyring}) failed:\n"
@@ -198,7 +198,7 @@ class DebianArchive:
         SourceError
             One could not be fetched, or is not what the signed index says.
         """
-        host.require_apt()
+        host_checks.require_apt()
         self._set_up(root, suites)
         debs = root / "debs"
         discard(debs)
@@ -213,7 +213,7 @@ class DebianArchive:
             on_tick=lambda: progress.at(_bytes_in(debs)),
         )
         if "No space left on device" in said:
-            raise host.disk_full(debs, f"fetching {found.package}")
+            raise host_checks.disk_full(debs, f"fetching {found.package}")
         if status:
             raise SourceError(
                 f"apt-get download {' '.join(wanted)} failed:\n{_complaints(said)}\n"

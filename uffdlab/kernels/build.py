@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import BuildError
-from uffdlab.kernels import host
-from uffdlab.kernels.process import Child, ChildTimeout
+from uffdlab.kernels import host_checks
+from uffdlab.processes.job import Child, ChildTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -220,7 +220,7 @@ class _Make:
         if status == 0 or not real:
             return
         if any("No space left on device" in line for line in errors):
-            raise host.disk_full(self._tree.objects, f"compiling {self._entry.name}")
+            raise host_checks.disk_full(self._tree.objects, f"compiling {self._entry.name}")
         output = first_errors(errors or list(child.tail))
         raise BuildError(
             f"{self._entry.name}: make {words[-1]} failed:\n{output}\nThe whole log is {self.log}",

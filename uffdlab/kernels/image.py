@@ -22,9 +22,9 @@ import lz4.block  # type: ignore[import-untyped]
 import zstandard
 
 from uffdlab.errors import SourceError
-from uffdlab.kernels import host
+from uffdlab.kernels import host_checks
 from uffdlab.kernels.cache import Kernel
-from uffdlab.kernels.process import ChildTimeout, run
+from uffdlab.processes.job import ChildTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -178,7 +178,7 @@ def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
             except ChildTimeout:
                 status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
             if "No space left on device" in said:
-                raise host.disk_full(out, f"unpacking {deb.name}")
+                raise host_checks.disk_full(out, f"unpacking {deb.name}")
             if status:
                 raise SourceError(f"{deb.name} cannot be unpacked (dpkg-deb -x → {status}): {said.strip()}")
         packed = _one_of(scratch, "boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz")
@@ -200,7 +200,8 @@ def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
 
 
 def _take_modules(scratch: Path, out: Path) -> None:
-    # Debian's kernels have the RAM disk as a module, bookworm's virtio as well; uffdlab.machines.modules takes them
+    # Debian's kernels have the RAM disk as a module, bookworm's virtio as well;
+    # uffdlab.machines.qemu.kernel_modules takes them
     # from here to the initramfs.
     for path in sorted(scratch.glob("**/lib/modules/*/kernel/drivers/**/*.ko*")):
         if path.name.partition(".ko")[0].replace("-", "_") in _MODULES:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import HostUnsupported
-from uffdlab.kernels import host, keys, local
+from uffdlab.kernels import cache_key, host_checks, user_tree
 from uffdlab.kernels.cache import discard
 from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.tree import Tree
@@ -97,9 +97,9 @@ class Sources:
         tree = Tree(folder, version.debs[0].sha256, inherit, objects=entry.objects)
         if tree.unpacked:
             return tree, version
-        host.require_space(folder, _SPACE, f"unpacking and building {entry.package}")
+        host_checks.require_space(folder, _SPACE, f"unpacking and building {entry.package}")
         if tarball is not None:
-            tree.unpack_tarball(tarball, lambda fresh: local.require_kernel(fresh, tarball), progress)
+            tree.unpack_tarball(tarball, lambda fresh: user_tree.require_kernel(fresh, tarball), progress)
             return tree, version
         with self._versions.locked(entry, progress):
             version, debs = self._versions.download(entry, version, progress, fresh=held.fresh)
@@ -113,15 +113,15 @@ class Sources:
     def _copied(self, source: Source, tree: Tree, progress: Progress) -> tuple[Tree, Resolved]:
         assert source.tree is not None
         if not tree.unpacked:
-            host.require_space(tree.folder, _SPACE, f"copying and building {source.tree}")
+            host_checks.require_space(tree.folder, _SPACE, f"copying and building {source.tree}")
         seen = self._versions.look(source)
-        local.copy(source.tree, seen, tree, progress)
+        user_tree.copy(source.tree, seen, tree, progress)
         return tree, seen.resolved(source.tree)
 
     def key(self, entry: Built) -> str | None:
         """Hash what an entry's source is made of, as far as is known here: the package and the patches; else None."""
         found = self._versions.remembered(entry)
-        return keys.source_key(entry, found) if found else None
+        return cache_key.source_key(entry, found) if found else None
 
     def read(
         self, entry: Built, paths: Iterable[PurePosixPath], *, progress: Progress | None = None
@@ -153,7 +153,7 @@ class Sources:
         progress = progress or automatic()
         try:
             progress.start(entry.name, f"reading its source, {entry.package}")
-            with host.disk_errors(self._cache.folder, entry.name), self.hold(entry, progress) as held:
+            with host_checks.disk_errors(self._cache.folder, entry.name), self.hold(entry, progress) as held:
                 yield self.unpacked(entry, held, progress)
             progress.finish("read")
         finally:

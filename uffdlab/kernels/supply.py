@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import BuildError, KernelError, SourceError
-from uffdlab.kernels import build, catalogue, host, image, reader, sizes
+from uffdlab.kernels import build, catalogue, code_size, host_checks, image, pte_reader
 from uffdlab.kernels.apt import Archive, DebianArchive
 from uffdlab.kernels.cache import Cache, Kernel, discard, write_atomically
+from uffdlab.kernels.cache_key import key_of, made_of
 from uffdlab.kernels.catalogue import Built, Catalogue, Entry, Packaged, Source
-from uffdlab.kernels.keys import key_of, made_of
 from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.sources import Sources
 from uffdlab.kernels.versions import Versions
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from uffdlab.kernels.apt import Resolved
+    from uffdlab.kernels.code_size import Sizes
     from uffdlab.kernels.progress import Progress
-    from uffdlab.kernels.sizes import Sizes
     from uffdlab.kernels.tree import Tree
 
 # Free disk space asked for, in bytes: measured with the objects of a 6.1 (0.15 GB) and the cloud kernels (0.2 GB at
@@ -89,11 +89,11 @@ class Supply:
         entry = self._kernels[name]
         if not refresh and (kernel := self._cached(entry)):
             return kernel
-        host.require_platform()
+        host_checks.require_platform()
         progress = progress or automatic()
         began = time.monotonic()
         try:
-            with host.disk_errors(self._cache.folder, name):
+            with host_checks.disk_errors(self._cache.folder, name):
                 if isinstance(entry, Built):
                     kernel = self._build(entry, progress, refresh)
                 else:
@@ -140,20 +140,20 @@ class Supply:
     def _sizes(self, entry: Built, progress: Progress | None) -> Sizes:
         name = entry.name
         kernel = self.get(name)
-        file = kernel.image.parent / sizes.FILE
-        if (known := sizes.load(file, name)) is not None:
+        file = kernel.image.parent / code_size.FILE
+        if (known := code_size.load(file, name)) is not None:
             return known
         progress = progress or automatic()
         try:
             progress.start(name, "was built without measuring it, compiling its objects again")
-            with host.disk_errors(self._cache.folder, name), self.sources.hold(entry, progress) as held:
+            with host_checks.disk_errors(self._cache.folder, name), self.sources.hold(entry, progress) as held:
                 tree, found = self.sources.unpacked(entry, held, progress)
                 if key_of(entry, found) != kernel.key:
                     raise KernelError(f"{name}: its source changed just now: try again", kernel=name)
                 tree.switch_to(entry.patches, name)
                 build.build(entry, tree, self._cache.log(name), progress, (held.lock,))
-                made = sizes.measure(tree.objects, name)
-                write_atomically(file, sizes.dump(made))
+                made = code_size.measure(tree.objects, name)
+                write_atomically(file, code_size.dump(made))
                 self._cache.log(name).unlink()
             progress.finish("measured")
             return made
@@ -175,8 +175,8 @@ class Supply:
         if isinstance(entry, Packaged):
             progress = progress or automatic()
             try:
-                with host.disk_errors(self._cache.folder, name):
-                    return reader.module_for(kernel, entry, self._cache, self._archive, progress)
+                with host_checks.disk_errors(self._cache.folder, name):
+                    return pte_reader.module_for(kernel, entry, self._cache, self._archive, progress)
             finally:
                 progress.close()
         if kernel.config is None or "CONFIG_PTE_READER=y\n" not in kernel.config.read_text():
@@ -254,7 +254,7 @@ class Supply:
             found, fresh = self._versions.resolve(entry, progress, refresh=refresh)
             if kernel := self._cache.find(entry.name, key_of(entry, found)):
                 return kernel
-            host.require_space(root, _SPACE_PACKAGED, f"fetching {entry.name}")
+            host_checks.require_space(root, _SPACE_PACKAGED, f"fetching {entry.name}")
             found, debs = self._versions.download(entry, found, progress, fresh=fresh)
             out = root / "out"
             discard(out)
@@ -268,13 +268,13 @@ class Supply:
                 discard(out)
 
     def _build(self, entry: Built, progress: Progress, refresh: bool) -> Kernel:
-        host.require_build_tools()
+        host_checks.require_build_tools()
         progress.start(entry.name, f"{_why(refresh)}, building it from {entry.package}")
         with self.sources.hold(entry, progress, refresh=refresh) as held:
             if kernel := self._cache.find(entry.name, key_of(entry, held.version)):
                 return kernel
             tree, found = self.sources.unpacked(entry, held, progress)
-            host.require_space(tree.folder, _SPACE_BUILD, f"building {entry.name}")
+            host_checks.require_space(tree.folder, _SPACE_BUILD, f"building {entry.name}")
             tree.switch_to(entry.patches, entry.name)
             log = self._cache.log(entry.name)
             release = build.build(entry, tree, log, progress, (held.lock,))
@@ -298,7 +298,7 @@ class Supply:
             shutil.copy(tree.objects / ".config", out / "config")
             shutil.copy(log, out / "build.log")
             with contextlib.suppress(KernelError):  # before 6.1 there is no list of what is linked
-                (out / sizes.FILE).write_bytes(sizes.dump(sizes.measure(tree.objects, entry.name)))
+                (out / code_size.FILE).write_bytes(code_size.dump(code_size.measure(tree.objects, entry.name)))
             kernel = self._cache.publish(out, made, made_of(entry, found))
         finally:
             discard(out)
@@ -309,7 +309,7 @@ class Supply:
         found = self._versions.remembered(entry)
         if found is None:
             return None
-        if isinstance(entry, Built) and not host.toolchain():
+        if isinstance(entry, Built) and not host_checks.toolchain():
             # Nothing could be built here, so it does not matter with which compiler the one that is here was.
             return self._cache.find_made_of(entry.name, made_of(entry, found))
         return self._cache.find(entry.name, key_of(entry, found))

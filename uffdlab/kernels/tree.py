@@ -14,9 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import PatchError, SourceError
-from uffdlab.kernels import host
+from uffdlab.kernels import host_checks
 from uffdlab.kernels.cache import discard, write_atomically
-from uffdlab.kernels.process import ChildTimeout, run
+from uffdlab.processes.job import ChildTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -256,7 +256,7 @@ class Tree:
         except ChildTimeout:
             status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
         if "No space left on device" in said:
-            raise host.disk_full(self.folder, f"unpacking {deb.name}")
+            raise host_checks.disk_full(self.folder, f"unpacking {deb.name}")
         if status:
             raise SourceError(f"{deb.name} cannot be unpacked: {command[0]} ended with {status}: {said.strip()}")
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import SourceError
-from uffdlab.kernels import local
+from uffdlab.kernels import user_tree
 from uffdlab.kernels.apt import KERNEL_PARTS, Deb, Resolved
 from uffdlab.kernels.cache import write_atomically
 from uffdlab.kernels.catalogue import Built, Packaged
@@ -93,7 +93,7 @@ class Versions:
         found, _ = self.resolve(entry, progress, refresh=True)
         return found, self._archive.download(found, entry.suites, root, progress)
 
-    def look(self, source: Source) -> local.Found:
+    def look(self, source: Source) -> user_tree.Found:
         """Read a user's tree.
 
         Raises
@@ -102,7 +102,7 @@ class Versions:
             It is none, or cannot be read.
         """
         assert source.tree is not None
-        return local.look(source.tree, self._tree_memo(source))
+        return user_tree.look(source.tree, self._tree_memo(source))
 
     def forget(self, source: Source) -> None:
         """Forget what was found in a user's tree."""

@@ -1,4 +1,4 @@
-"""Where kernels run: the interfaces that every machine has.  :mod:`uffdlab.machines.qemu` is the default one."""
+"""Where kernels run: the interfaces that every machine has.  :mod:`uffdlab.machines.qemu.start` is the default one."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from uffdlab.machines.interpreter import module_path
+from uffdlab.machines.python_modules import module_path
 from uffdlab.machines.stream import StreamMachine
 
 # The agent sees the modules that this interpreter sees, wherever they come from.

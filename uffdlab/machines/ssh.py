@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uffdlab import errors
-from uffdlab.agent import later
-from uffdlab.machines import heartbeat, remote_start
-from uffdlab.machines.interpreter import modules
+from uffdlab.agent import deferred
+from uffdlab.machines import ssh_bootstrap
+from uffdlab.machines.python_modules import modules
+from uffdlab.machines.rpc import heartbeat
 from uffdlab.machines.stream import StreamMachine
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class SshMachine(StreamMachine):
     def _settle(self, stream: socket.socket, until: float) -> None:
         # Bring the agent there, before the protocol begins.
         self._awaited = "the python3 there to say what it is"
-        program = Path(remote_start.__file__).read_text(encoding="utf-8")
+        program = Path(ssh_bootstrap.__file__).read_text(encoding="utf-8")
         _send(stream, f"exec({program!a})\n".encode(), until)
         facts = _receive(stream, until)
         payload = _payload(facts)
@@ -170,7 +171,7 @@ def _payload(facts: dict[str, Any]) -> bytes:
         )
     archive, native = io.BytesIO(), []
     with zipfile.ZipFile(archive, "w") as file:
-        for name, origin, package in modules("uffdlab.agent.stdio", *later.NAMES, "msgpack.fallback"):
+        for name, origin, package in modules("uffdlab.agent.stdio", *deferred.NAMES, "msgpack.fallback"):
             if name.partition(".")[0] not in _OURS:
                 continue
             data = origin.read_bytes()

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from uffdlab import errors
-from uffdlab.machines import limits
-from uffdlab.machines.console import Console
-from uffdlab.machines.kept import KeptMachine
-from uffdlab.machines.process import KeptProcess
+from uffdlab.machines.base import KeptMachine
+from uffdlab.processes import limits
+from uffdlab.processes.console import Console
+from uffdlab.processes.supervised import KeptProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

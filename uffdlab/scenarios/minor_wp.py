@@ -15,10 +15,10 @@ from uffdlab.scenarios.result import Group, Result
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
-    from uffdlab.region import PageRange, Region
-    from uffdlab.snapshot import Snapshot
-    from uffdlab.touch import Touch
-    from uffdlab.userfaultfd import IoctlResult, Userfaultfd
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.region import PageRange, Region
+    from uffdlab.target.touch import Touch
+    from uffdlab.target.userfaultfd import IoctlResult, Userfaultfd
 
 PAGES = {"shmem": 64, "hugetlb": 8}
 _BITS = State.PRESENT | State.WRITABLE | State.UFFD_WP | State.MARKER | State.SWAPPED | State.POISON | State.GUARD

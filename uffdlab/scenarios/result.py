@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from uffdlab.snapshot import Snapshot
-    from uffdlab.timeline import Timeline
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.timeline import Timeline
 
 
 @dataclass(frozen=True)

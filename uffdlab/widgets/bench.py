@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets  # type: ignore[import-untyped]
 
 from uffdlab.errors import UffdlabError
-from uffdlab.widgets import _export
-from uffdlab.widgets._box import LabBox, Said
-from uffdlab.widgets._source import css
-from uffdlab.widgets._stack import Stack
-from uffdlab.widgets._succession import Follower, counterpart, counterpart_userfaultfd
-from uffdlab.widgets._work import errand
+from uffdlab.widgets._assets import css
+from uffdlab.widgets._base.background import errand
+from uffdlab.widgets._base.controls import LabBox, Said
+from uffdlab.widgets._base.lab_lifecycle import Follower, counterpart, counterpart_userfaultfd
+from uffdlab.widgets._export import html_page
+from uffdlab.widgets._export.picture_stack import Stack
 from uffdlab.widgets.fault_log import FaultLog
 from uffdlab.widgets.ioctl_panel import IoctlPanel
 from uffdlab.widgets.lab_panel import LabPanel
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _NARROW = 256  # pages; a grid of more takes the whole width
 
 
-class Bench(_export.Pictured, Follower, LabBox):
+class Bench(html_page.Pictured, Follower, LabBox):
     """A grid of a new region's pages, touches and ioctls on them, faults, timeline, page-table entries.
 
     The region's pages are in the page cache and not mapped, so a touch of one is a minor fault once it is registered.
@@ -149,7 +149,7 @@ class Bench(_export.Pictured, Follower, LabBox):
             name = type(part).__name__
             head, *rows = csv.reader(io.StringIO(part.to_csv()))
             writer.writerows([["part", *head], *([name, *row] for row in rows)])
-        return _export.deliver(out.getvalue(), path)
+        return html_page.deliver(out.getvalue(), path)
 
     def _printed(self) -> Sequence[Any]:
         return self.grid, self.timeline, self.ioctls, self.faults, self.inspector, self.panel
@@ -160,4 +160,4 @@ class Bench(_export.Pictured, Follower, LabBox):
         style = css("page_grid.css", "timeline_view.css")
         title = repr(self._lab)
         parts = [self.grid.part(), self.timeline.part()]
-        return _export.deliver(_export.page(title, parts, style, after=f'<div class="uffdlab">{rest}</div>'), path)
+        return html_page.deliver(html_page.page(title, parts, style, after=f'<div class="uffdlab">{rest}</div>'), path)

@@ -13,16 +13,16 @@ import traitlets
 
 from uffdlab import figures
 from uffdlab.errors import UsageError
-from uffdlab.snapshot import Difference
-from uffdlab.widgets import _export
-from uffdlab.widgets._box import LabBox
-from uffdlab.widgets._source import css
+from uffdlab.observations.snapshot import Difference
+from uffdlab.widgets._assets import css
+from uffdlab.widgets._base.controls import LabBox
+from uffdlab.widgets._export import html_page
 from uffdlab.widgets.page_grid import PageGrid
 
 if TYPE_CHECKING:
     import os
 
-    from uffdlab.snapshot import Snapshot
+    from uffdlab.observations.snapshot import Snapshot
 
 
 _MODES = (("what differs from the first", "changed"), ("all pages", "after"), ("by turns with the first", "flicker"))
@@ -30,7 +30,7 @@ _WIDE: Any = {"description_width": "initial"}
 _PANE = {"flex": "1 1 300px", "min_width": "0"}
 
 
-class CompareGrids(_export.Pictured, LabBox):
+class CompareGrids(html_page.Pictured, LabBox):
     """One grid a snapshot; in all but the first the pages that are as in the first are faded.
 
     Parameters
@@ -104,7 +104,7 @@ class CompareGrids(_export.Pictured, LabBox):
         """Give one self-contained HTML page with all of the grids, which hover, select and zoom without a kernel."""
         parts = [grid.part(name) for name, grid in zip(self._snapshots, self.grids, strict=True)]
         told = f'<div class="uffdlab">{self._told()}</div>'
-        return _export.deliver(_export.page("The same pages compared", parts, css("page_grid.css"), told), path)
+        return html_page.deliver(html_page.page("The same pages compared", parts, css("page_grid.css"), told), path)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give a table, one line a page of each snapshot, which begins with the snapshot's name."""
@@ -114,7 +114,7 @@ class CompareGrids(_export.Pictured, LabBox):
             lines += [["snapshot", *head]] * (not lines) + [[name, *row] for row in rows]
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows(lines)
-        return _export.deliver(out.getvalue(), path)
+        return html_page.deliver(out.getvalue(), path)
 
     def close(self) -> None:
         """Take all of it away."""

@@ -15,22 +15,23 @@ import traitlets
 
 from uffdlab import uapi
 from uffdlab.errors import IoctlError, UffdlabError, UsageError
-from uffdlab.listing import html_table
-from uffdlab.messages import Fault
-from uffdlab.widgets import _columns, _drawings, _export
-from uffdlab.widgets._live import LiveWidget
-from uffdlab.widgets._loop import later, soon
-from uffdlab.widgets._source import css, javascript
-from uffdlab.widgets._succession import counterpart_userfaultfd
-from uffdlab.widgets._work import Looks, errand
+from uffdlab.observations.page_text import html_table
+from uffdlab.uapi.messages import Fault
+from uffdlab.widgets._assets import css, javascript
+from uffdlab.widgets._base.background import Looks, errand
+from uffdlab.widgets._base.event_loop import later, soon
+from uffdlab.widgets._base.lab_lifecycle import counterpart_userfaultfd
+from uffdlab.widgets._base.live import LiveWidget
+from uffdlab.widgets._data import columns
+from uffdlab.widgets._export import drawings, html_page
 
 if TYPE_CHECKING:
     import os
 
     from uffdlab.figures import Picture
-    from uffdlab.timeline import Entry
-    from uffdlab.touch import Touch
-    from uffdlab.userfaultfd import IoctlResult, Userfaultfd
+    from uffdlab.target.timeline import Entry
+    from uffdlab.target.touch import Touch
+    from uffdlab.target.userfaultfd import IoctlResult, Userfaultfd
 
 _KEPT = 200  # messages
 _SHOWN = 50
@@ -47,7 +48,7 @@ _ACTIONS = {
 }
 
 
-class FaultLog(_export.Pictured, LiveWidget):
+class FaultLog(html_page.Pictured, LiveWidget):
     """Messages, waiting touches, and buttons to resolve them.
 
     However many messages come, all are counted, and the page gets the newest of them a few times a second.
@@ -195,7 +196,7 @@ class FaultLog(_export.Pictured, LiveWidget):
         self._show(([], False))
 
     def _pack(self) -> None:
-        numbers, texts, packed = _columns.numbers, _columns.texts, _columns.packed
+        numbers, texts, packed = columns.numbers, columns.texts, columns.packed
         when, what = [when for when, _ in self.shown], [what for _, what in self.shown]
         self._rows = packed(len(what), numbers(when, "f8"), texts(what))
         counts = self.counts
@@ -295,7 +296,7 @@ class FaultLog(_export.Pictured, LiveWidget):
     def picture(self) -> Picture:
         """Draw the faults that are kept as points, when and on which page, with alt text."""
         points = [((when - (self._zero or 0)) / 1000, page, kind) for when, page, kind in self._points]
-        return _drawings.faults("Faults", points, self._told())
+        return drawings.faults("Faults", points, self._told())
 
     def static(self) -> str:
         """Give the touches that wait, the faults as a picture and the messages as an HTML table."""
@@ -312,14 +313,14 @@ class FaultLog(_export.Pictured, LiveWidget):
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give one self-contained HTML page with the messages, and write it to `path` if given."""
         before = f'<div class="uffdlab">{self.static()}</div>'
-        return _export.deliver(_export.page("Faults", [], css("page_grid.css"), before), path)
+        return html_page.deliver(html_page.page("Faults", [], css("page_grid.css"), before), path)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give the messages that are kept, one line each: the guest's time in ns, the message."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerows([("time_ns", "message"), *self._kept])
-        return _export.deliver(out.getvalue(), path)
+        return html_page.deliver(out.getvalue(), path)
 
     def fallback(self) -> dict[str, str]:
         """Give what :meth:`static` gives."""

@@ -11,17 +11,17 @@ import traitlets
 
 from uffdlab.errors import IoctlError, UffdlabError, UsageError
 from uffdlab.uapi import IOCTLS
-from uffdlab.widgets import _calls
-from uffdlab.widgets._box import CodeBox, Said
-from uffdlab.widgets._live import LiveBox
-from uffdlab.widgets._sheet import Sheet, Sheeted
-from uffdlab.widgets._succession import counterpart, counterpart_userfaultfd
-from uffdlab.widgets._work import errand
+from uffdlab.widgets._base.background import errand
+from uffdlab.widgets._base.controls import CodeBox, Said
+from uffdlab.widgets._base.lab_lifecycle import counterpart, counterpart_userfaultfd
+from uffdlab.widgets._base.live import LiveBox
+from uffdlab.widgets._data import ioctl_call
+from uffdlab.widgets._export.sheet import Sheet, Sheeted
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
-    from uffdlab.region import Region
-    from uffdlab.userfaultfd import IoctlResult, Userfaultfd
+    from uffdlab.target.region import Region
+    from uffdlab.target.userfaultfd import IoctlResult, Userfaultfd
     from uffdlab.widgets.page_grid import PageGrid
 
 _WIDE: Any = {"description_width": "initial"}
@@ -107,15 +107,15 @@ class IoctlPanel(Sheeted, LiveBox):
     # --- the form
 
     def _named(self, name: str) -> str:
-        lacks = ", this kernel lacks it" if _calls.lacking(name, None, self._capabilities) else ""
-        return f"{name} (Linux {_calls.since(name)}{lacks})"
+        lacks = ", this kernel lacks it" if ioctl_call.lacking(name, None, self._capabilities) else ""
+        return f"{name} (Linux {ioctl_call.since(name)}{lacks})"
 
     def _chosen(self, _change: object = None) -> None:
         name = self.ioctl.value
-        boxes = [self._checkbox(name, flag) for flag in _calls.flag_list(name)]
+        boxes = [self._checkbox(name, flag) for flag in ioctl_call.flag_list(name)]
         words = [
             ipywidgets.Text(value="0x0", description=word, style=_WIDE)
-            for word in _calls.other_words(name)
+            for word in ioctl_call.other_words(name)
             if not (name == "UFFDIO_COPY" and word == "src")
         ]
         for each in (*boxes, *words):
@@ -134,8 +134,10 @@ class IoctlPanel(Sheeted, LiveBox):
         self._changed()
 
     def _checkbox(self, name: str, flag: enum.IntFlag) -> ipywidgets.Checkbox:
-        lacks = "; this kernel lacks it" if _calls.lacking(name, flag, self._capabilities) else ""
-        text = f"{flag.name} ({int(flag):#x}): {_calls.does(name, flag)} (Linux {_calls.since(name, flag)}{lacks})"
+        lacks = "; this kernel lacks it" if ioctl_call.lacking(name, flag, self._capabilities) else ""
+        text = (
+            f"{flag.name} ({int(flag):#x}): {ioctl_call.does(name, flag)} (Linux {ioctl_call.since(name, flag)}{lacks})"
+        )
         box = ipywidgets.Checkbox(description=text, indent=False, layout={"width": "auto"})
         box.flag = flag
         return box
@@ -175,7 +177,7 @@ class IoctlPanel(Sheeted, LiveBox):
     # --- the call
 
     @property
-    def call(self) -> _calls.Call:
+    def call(self) -> ioctl_call.Call:
         """What the form says.
 
         Raises
@@ -192,7 +194,7 @@ class IoctlPanel(Sheeted, LiveBox):
             if each not in (self.bits, self.data)
         }
         start = self._region.start + first * size
-        return _calls.Call(self.ioctl.value, start, count * size, first, count, mode, others)
+        return ioctl_call.Call(self.ioctl.value, start, count * size, first, count, mode, others)
 
     def send_ioctl(self) -> IoctlResult | IoctlError | None:
         """Send what the form says.
@@ -222,7 +224,7 @@ class IoctlPanel(Sheeted, LiveBox):
         self._sending = True
         errand(lambda: self._sent(call, data), lambda came: self._came(*came))
 
-    def _sent(self, call: _calls.Call, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
+    def _sent(self, call: ioctl_call.Call, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
         source = data[: call.length].ljust(call.length, b"\0") if call.ioctl == "UFFDIO_COPY" else None
         try:
             outcome = self._uffd.ioctl(call.ioctl, call.values, source=source, where=call.where)

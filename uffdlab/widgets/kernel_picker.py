@@ -11,10 +11,10 @@ import traitlets
 from uffdlab import kernels
 from uffdlab.kernels import catalogue
 from uffdlab.lab import Lab
-from uffdlab.widgets._box import LabBox, Said
-from uffdlab.widgets._loop import soon
-from uffdlab.widgets._sheet import Sheet, Sheeted
-from uffdlab.widgets._succession import Follower
+from uffdlab.widgets._base.controls import LabBox, Said
+from uffdlab.widgets._base.event_loop import soon
+from uffdlab.widgets._base.lab_lifecycle import Follower
+from uffdlab.widgets._export.sheet import Sheet, Sheeted
 
 if TYPE_CHECKING:
     from collections.abc import Callable

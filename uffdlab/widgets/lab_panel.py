@@ -10,11 +10,11 @@ import traitlets
 
 from uffdlab.errors import UffdlabError
 from uffdlab.uapi import FEATURES_SINCE, Feature, flag_names
-from uffdlab.widgets._box import Said
-from uffdlab.widgets._live import LiveBox
-from uffdlab.widgets._sheet import Sheet, Sheeted
-from uffdlab.widgets._succession import announce
-from uffdlab.widgets._work import Looks, errand
+from uffdlab.widgets._base.background import Looks, errand
+from uffdlab.widgets._base.controls import Said
+from uffdlab.widgets._base.lab_lifecycle import announce
+from uffdlab.widgets._base.live import LiveBox
+from uffdlab.widgets._export.sheet import Sheet, Sheeted
 from uffdlab.widgets.kernel_picker import KernelPicker
 
 if TYPE_CHECKING:

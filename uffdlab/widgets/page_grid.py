@@ -9,14 +9,14 @@ import traitlets
 
 from uffdlab import figures
 from uffdlab.errors import UsageError
-from uffdlab.region import PageRange
-from uffdlab.widgets import _export
-from uffdlab.widgets._kinds import MIXED_DATA, Kinds
-from uffdlab.widgets._live import LiveWidget
-from uffdlab.widgets._loop import later, soon
-from uffdlab.widgets._source import css, javascript
-from uffdlab.widgets._succession import counterpart
-from uffdlab.widgets._work import Looks
+from uffdlab.target.region import PageRange
+from uffdlab.widgets._assets import css, javascript
+from uffdlab.widgets._base.background import Looks
+from uffdlab.widgets._base.event_loop import later, soon
+from uffdlab.widgets._base.lab_lifecycle import counterpart
+from uffdlab.widgets._base.live import LiveWidget
+from uffdlab.widgets._data.page_codes import MIXED_DATA, Kinds
+from uffdlab.widgets._export import html_page
 
 if TYPE_CHECKING:
     import os
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uffdlab.lab import Lab
-    from uffdlab.region import Mapping, Region
-    from uffdlab.snapshot import Snapshot
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.region import Mapping, Region
 
 _MODES = ("side", "flicker", "changed", "after")
 _SAID_CHANGES = 4
@@ -33,7 +33,7 @@ _SEEN = ("ioctl", "touch")
 _PAUSE = 0.05  # s between what happens and a look at it: much may happen at once
 
 
-class PageGrid(_export.Pictured, LiveWidget):
+class PageGrid(html_page.Pictured, LiveWidget):
     """The pages of one snapshot, or of two: before and after.
 
     Up to 2,048 pages are cells with a letter, a colour and a hatch; more are a map that zooms from all pages down to
@@ -299,7 +299,7 @@ class PageGrid(_export.Pictured, LiveWidget):
         of = self._earlier if content.get("which") == "before" and self._earlier is not None else self._snapshot
         page = int(content["page"])
         if page in of.pages:
-            self.send({"id": content["id"], "entry": _export.entry(of, page)})
+            self.send({"id": content["id"], "entry": html_page.entry(of, page)})
 
     # --- without a live kernel
 
@@ -315,14 +315,14 @@ class PageGrid(_export.Pictured, LiveWidget):
             return self._snapshot.to_csv(path)
         head, *after = self._snapshot.to_csv().splitlines()
         lines = [f"when,{head}", *(f"before,{line}" for line in self._earlier.to_csv().splitlines()[1:])]
-        return _export.deliver("\n".join([*lines, *(f"after,{line}" for line in after)]) + "\n", path)
+        return html_page.deliver("\n".join([*lines, *(f"after,{line}" for line in after)]) + "\n", path)
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give one self-contained HTML page that hovers, selects and zooms without a kernel."""
         part = self.part()
-        return _export.deliver(_export.page(part.title, [part], css("page_grid.css")), path)
+        return html_page.deliver(html_page.page(part.title, [part], css("page_grid.css")), path)
 
-    def part(self, title: str = "") -> _export.Part:
+    def part(self, title: str = "") -> html_page.Part:
         """Give it as a part of an HTML page without a kernel, under a title."""
         state = {
             name: getattr(self, name)
@@ -330,7 +330,7 @@ class PageGrid(_export.Pictured, LiveWidget):
         }
         data = {"_codes": self._codes, "_before": self._before}
         snapshots = {"after": self._snapshot, "before": self._earlier}
-        return _export.Part(title or self._facts()["title"], "page_grid.js", state, data, snapshots)
+        return html_page.Part(title or self._facts()["title"], "page_grid.js", state, data, snapshots)
 
     def fallback(self) -> dict[str, str]:
         """Give the picture, with its alt text, and what changed."""

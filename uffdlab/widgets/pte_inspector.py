@@ -11,12 +11,12 @@ import ipywidgets  # type: ignore[import-untyped]
 
 from uffdlab import pte
 from uffdlab.errors import WitnessError
-from uffdlab.widgets import _drawings, _export
-from uffdlab.widgets._bitfield import bitfield, meanings
-from uffdlab.widgets._live import LiveBox
-from uffdlab.widgets._loop import later, soon
-from uffdlab.widgets._succession import counterpart
-from uffdlab.widgets._work import Looks
+from uffdlab.widgets._base.background import Looks
+from uffdlab.widgets._base.event_loop import later, soon
+from uffdlab.widgets._base.lab_lifecycle import counterpart
+from uffdlab.widgets._base.live import LiveBox
+from uffdlab.widgets._export import drawings, html_page
+from uffdlab.widgets._export.bitfield import bitfield, meanings
 
 if TYPE_CHECKING:
     import os
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
     from uffdlab.figures import Picture
     from uffdlab.lab import Lab
-    from uffdlab.region import Region
-    from uffdlab.timeline import Entry
+    from uffdlab.target.region import Region
+    from uffdlab.target.timeline import Entry
     from uffdlab.widgets.page_grid import PageGrid
 
     _Seen = tuple[tuple[str, Sequence[pte.Bit]], str]  # an entry's caption and bits, and all as HTML
@@ -34,7 +34,7 @@ _PAUSE = 0.15  # s
 _NEWS = ("ioctl", "touch")
 
 
-class PteInspector(_export.Pictured, LiveBox):
+class PteInspector(html_page.Pictured, LiveBox):
     """The page-table entry of one page, looked at again after every ioctl and touch.
 
     Parameters
@@ -151,7 +151,7 @@ class PteInspector(_export.Pictured, LiveBox):
 
     def picture(self) -> Picture:
         """Draw the bit field as a figure with alt text."""
-        return _drawings.bits(*self._entry)
+        return drawings.bits(*self._entry)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give one line a field of the entry, the highest first: lowest bit, width, name, value, what it means."""
@@ -159,4 +159,4 @@ class PteInspector(_export.Pictured, LiveBox):
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["bit", "width", "name", "value", "means"])
         writer.writerows([bit.number, bit.width, bit.name, bit.value, bit.meaning] for bit in self._entry[1])
-        return _export.deliver(out.getvalue(), path)
+        return html_page.deliver(out.getvalue(), path)

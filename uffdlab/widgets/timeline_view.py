@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from uffdlab.listing import html_table
-from uffdlab.snapshot import Snapshot
-from uffdlab.widgets import _columns, _drawings, _export, _lanes
-from uffdlab.widgets._live import LiveWidget
-from uffdlab.widgets._loop import later, soon
-from uffdlab.widgets._source import css, javascript
+from uffdlab.observations.page_text import html_table
+from uffdlab.observations.snapshot import Snapshot
+from uffdlab.widgets._assets import css, javascript
+from uffdlab.widgets._base.event_loop import later, soon
+from uffdlab.widgets._base.live import LiveWidget
+from uffdlab.widgets._data import columns, timeline_lanes
+from uffdlab.widgets._export import drawings, html_page
 
 if TYPE_CHECKING:
     import os
 
     from uffdlab.figures import Picture
     from uffdlab.lab import Lab
-    from uffdlab.timeline import Entry, Timeline
+    from uffdlab.target.timeline import Entry, Timeline
     from uffdlab.widgets.page_grid import PageGrid
 
 _SHOWN = 500  # the newest
@@ -28,7 +29,7 @@ _PRINTED = 60  # of them in a picture
 _PAUSE = 0.2  # s
 
 
-class TimelineView(_export.Pictured, LiveWidget):
+class TimelineView(html_page.Pictured, LiveWidget):
     """The entries of a timeline, a column each, in lanes: touches, messages, ioctls, page tables.
 
     Parameters
@@ -53,7 +54,7 @@ class TimelineView(_export.Pictured, LiveWidget):
     position = traitlets.Int(-1).tag(sync=True)
     # Columns: number, lane, at, took, whose turn it is to wake (-1 nobody, -2 no gap), text, change.
     _events = traitlets.Bytes().tag(sync=True)
-    _lanes = traitlets.Dict(_lanes.LANES).tag(sync=True)
+    _lanes = traitlets.Dict(timeline_lanes.LANES).tag(sync=True)
 
     def __init__(self, timeline: Timeline, grid: PageGrid | None = None, **keywords: Any) -> None:
         self._timeline, self._grid, self._due = timeline, grid, False
@@ -92,7 +93,7 @@ class TimelineView(_export.Pictured, LiveWidget):
         self._due = False
         follows = not self.events or self.position == self.events[-1]["n"]
         newest = self._timeline.newest(_SHOWN)
-        self.events = _lanes.events(newest)
+        self.events = timeline_lanes.events(newest)
         with self.hold_sync():
             self._events = _packed(self.events)
             if not newest:
@@ -125,27 +126,27 @@ class TimelineView(_export.Pictured, LiveWidget):
 
     def picture(self) -> Picture:
         """Draw the newest entries as a figure with alt text."""
-        return _drawings.lanes("Timeline", self.events[-_PRINTED:])
+        return drawings.lanes("Timeline", self.events[-_PRINTED:])
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give one self-contained HTML page in which one can step through the entries without a kernel."""
         style = css("page_grid.css", "timeline_view.css")
-        return _export.deliver(_export.page("Timeline", [self.part()], style), path)
+        return html_page.deliver(html_page.page("Timeline", [self.part()], style), path)
 
-    def part(self) -> _export.Part:
+    def part(self) -> html_page.Part:
         """Give it as a part of an HTML page without a kernel."""
         state = {"position": self.position, "_lanes": dict(self._lanes)}
-        return _export.Part("Timeline", "timeline_view.js", state, {"_events": self._events})
+        return html_page.Part("Timeline", "timeline_view.js", state, {"_events": self._events})
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give one line an entry: number, lane, start and duration in µs, text, change, who wakes its DONTWAKE."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["number", "kind", "at_us", "took_us", "text", "change", "woken_by"])
-        for each in _lanes.events(list(self._timeline)):
+        for each in timeline_lanes.events(list(self._timeline)):
             gap = "" if each["gap"] is None else "nobody" if each["gap"] < 0 else each["gap"]
             writer.writerow([each[key] for key in ("n", "lane", "at", "took", "text", "change")] + [gap])
-        return _export.deliver(out.getvalue(), path)
+        return html_page.deliver(out.getvalue(), path)
 
     def fallback(self) -> dict[str, str]:
         """Give the lanes as a picture, and the table."""
@@ -159,9 +160,9 @@ class TimelineView(_export.Pictured, LiveWidget):
 
 
 def _packed(events: list[dict[str, Any]]) -> bytes:
-    numbers, texts = _columns.numbers, _columns.texts
-    lanes = [*_lanes.LANES]
-    return _columns.packed(
+    numbers, texts = columns.numbers, columns.texts
+    lanes = [*timeline_lanes.LANES]
+    return columns.packed(
         len(events),
         numbers((each["n"] for each in events), "i4"),
         numbers((lanes.index(each["lane"]) if each["lane"] in lanes else len(lanes) for each in events), "u1"),

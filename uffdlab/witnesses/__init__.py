@@ -11,7 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from uffdlab.snapshot import Snapshot
+    from uffdlab.observations.snapshot import Snapshot
     from uffdlab.witnesses.kernel import KernelWitness
     from uffdlab.witnesses.pagemap import PagemapWitness
     from uffdlab.witnesses.physical import PhysicalWitness
@@ -24,7 +24,7 @@ NAMES = ("physical", "kernel", "pagemap", "scan")
 
 
 class Mapped(Protocol):
-    """What a witness needs to know of a mapping of the target: a :class:`uffdlab.region.Mapping` is one."""
+    """What a witness needs to know of a mapping of the target: a :class:`uffdlab.target.region.Mapping` is one."""
 
     name: str
     start: int

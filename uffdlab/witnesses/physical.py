@@ -9,7 +9,7 @@ import numpy as np
 
 from uffdlab import pte
 from uffdlab.errors import UsageError, WitnessError
-from uffdlab.snapshot import Snapshot
+from uffdlab.observations.snapshot import Snapshot
 from uffdlab.witnesses.roots import RootFinder
 from uffdlab.witnesses.tables import Memory, Root, Tables, points_to_tables
 

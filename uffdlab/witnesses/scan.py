@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from uffdlab.errors import WitnessError
-from uffdlab.snapshot import Snapshot
-from uffdlab.witnesses.answers import ask, blob, whole_number
+from uffdlab.observations.snapshot import Snapshot
+from uffdlab.witnesses.replies import ask, blob, whole_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -1,0 +1,214 @@
+"""The model by itself: what it says of calls whose answers are known, and that its calls can be repeated."""
+
+import random
+from itertools import islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uffdlab.fuzz.generator import CALLS, calls_of, random_op, random_ops, register_all, spots
+from uffdlab.fuzz.model import MINOR, MISSING, RWP, WP, Model
+from uffdlab.fuzz.page import Page, Seen
+from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
+from uffdlab.fuzz.run import MEMORIES, pages_of
+
+ALL = int(MISSING | WP | MINOR)
+NO_MORE = frozenset({"poison", "move", "rwprotect"})
+
+
+def answers(memory, *ops, events=False):
+    model = Model(Rules(memory, events=events), 4)
+    return [model.apply(op) for op in ops]
+
+
+@pytest.mark.parametrize("memory", ["shmem", "hugetlb", "tmpfs", "anon-shared"])
+def test_a_minor_fault_is_resolved_write_protected(memory):
+    assert answers(
+        memory,
+        Op("register", 0, ALL),
+        Op("alias_write", 0, 7),
+        Op("read", 0),
+        Op("continue", 0, flag=True),
+        Op("read", 0),
+        Op("write", 0, 8),
+        Op("protect", 0),
+        Op("write", 0, 8),
+        Op("alias_read", 0),
+    ) == ["ok", "ok", "fault minor", "ok", "= 7", "fault wp", "ok", "ok", "= 8"]
+
+
+@pytest.mark.parametrize("memory", ["shmem-private", "hugetlb-private"])
+def test_a_private_page_is_a_copy_once_it_was_written_to(memory):
+    assert answers(
+        memory,
+        Op("alias_write", 0, 7), Op("read", 0), Op("write", 0, 8), Op("alias_read", 0), Op("alias_write", 0, 9),
+        Op("read", 0), Op("dontneed", 0), Op("read", 0),
+    )[3:] == ["= 7", "ok", "= 8", "ok", "= 9"]  # fmt: skip
+
+
+def test_only_a_file_that_is_shared_can_be_punched_through_the_region():
+    assert answers("anon", Op("remove", 0)) == ["EINVAL"]
+    assert answers("shmem-private", Op("remove", 0)) == ["EACCES"]
+    assert answers("shmem", Op("write", 0, 5), Op("remove", 0), Op("read", 0))[1:] == ["ok", "= 0"]
+
+
+def test_a_hole_that_is_punched_takes_a_private_copy_only_with_hugetlb():
+    ops = [Op("write", 0, 8), Op("alias_remove", 0), Op("read", 0)]
+    assert answers("shmem-private", *ops)[-1] == "= 8"
+    assert answers("hugetlb-private", *ops)[-1] == "= 0"
+
+
+def test_the_mark_of_an_anonymous_page_goes_with_it_and_that_of_a_file_stays():
+    ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, flag=True), Op("dontneed", 0)]
+    assert answers("anon", *ops, Op("write", 0, 2))[-1] == "ok"
+    assert answers("shmem", *ops, Op("write", 0, 2))[-1] == "fault wp"
+
+
+def test_a_range_ends_at_the_first_page_that_fails():
+    registered = Op("register", 0, ALL, count=4)
+    assert answers("shmem", registered, Op("copy", 2, 5), Op("copy", 0, 7, count=4))[-1] == "EAGAIN after 2"
+    assert answers("shmem", registered, Op("copy", 0, 5), Op("copy", 0, 7, count=4))[-1] == "EEXIST"
+    # The region may be several mappings to the kernel, and such an ioctl is for one.
+    assert answers("shmem", Op("register", 0, ALL), Op("copy", 0, 7, count=4))[-1] == "ok"
+
+
+def test_a_page_is_moved_without_its_protection():
+    model = Model(Rules("anon"), 4)
+    for op in (Op("register", 0, ALL & ~int(MINOR), count=4), Op("copy", 1, 5, flag=True)):
+        assert model.apply(op) == "ok"
+    assert [model.apply(Op("move", 0, 1)), model.apply(Op("move", 0, 1)), model.apply(Op("move", 2, 1))] == [
+        "ok", "EEXIST", "ENOENT",
+    ]  # fmt: skip
+    assert (model.pages[0].content, model.pages[0].wp, model.pages[1].mapped) == (5, False, False)
+
+
+def test_a_page_that_a_child_may_have_is_not_moved():
+    registered = Op("register", 0, int(MISSING), count=4)
+    moves = [registered, Op("copy", 1, 5), Op("fork", 0), Op("move", 0, 1)]
+    assert answers("anon", *moves)[-1] == SKIP
+    assert answers("anon", *moves[:-1], Op("write", 1, 6), Op("move", 0, 1))[-1] == "ok"
+
+
+def test_read_write_protection_is_met_by_every_access():
+    registered = [Op("register", 0, int(RWP), count=4), Op("write", 0, 5), Op("rwprotect", 0, flag=True)]
+    assert answers("anon", *registered, Op("read", 0), Op("rwprotect", 0), Op("read", 0))[3:] == [
+        "fault rwp", "ok", "= 5",
+    ]  # fmt: skip
+    assert answers("anon", *registered, Op("protect", 0, flag=True))[-1] == "ENOENT"
+    assert answers("anon", Op("register", 0, int(RWP | WP)))[-1] == "EINVAL"
+
+
+def test_of_a_huge_page_of_a_file_a_write_may_be_a_minor_fault_again():
+    ops = [Op("register", 0, int(WP | MINOR), count=4), Op("read", 2), Op("write", 2, 7)]
+    assert answers("shmem-thp", *ops)[1:] == ["= 0", SKIP]
+    assert answers("shmem", *ops)[1:] == ["= 0", "ok"]
+    assert answers("shmem-thp", Op("alias_write", 2, 7), ops[0], Op("continue", 2), Op("write", 2, 8))[-1] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("seen", "right"),
+    [(Seen(True, True), True), (Seen(False, False), True), (Seen(True, False), False), (Seen(False, True), False)],
+)
+def test_of_a_huge_page_of_a_file_that_may_be_torn_what_is_there_is_protected(seen, right):
+    model = Model(Rules("shmem-thp"), 512)
+    for op in (Op("write", 2, 7), Op("register", 0, int(RWP), count=512), Op("read", 2), Op("rwprotect", 2, flag=True)):
+        model.apply(op)
+    assert model.agrees(2, seen) is right
+
+
+def test_what_a_call_tells():
+    model = Model(Rules("anon", events=True), 4)
+    told = []
+    for op in (Op("dontneed", 0), Op("register", 0, ALL & ~int(MINOR), count=4), Op("dontneed", 1), Op("mremap", 0)):
+        model.apply(op)
+        told.append(list(model.told))
+    assert told == [[], [], ["remove"], ["remap", "unmap"]]
+    assert model.pages[0].modes
+    quiet = Model(Rules("anon"), 4)
+    quiet.apply(Op("register", 0, int(MISSING), count=4))
+    quiet.apply(Op("mremap", 0))
+    assert not quiet.told
+    assert not quiet.pages[0].modes  # who did not ask to hear of it loses the registration
+
+
+@pytest.mark.parametrize("events", [False, True])
+def test_a_child_keeps_the_marks_only_if_somebody_hears_of_it(events):
+    model = Model(Rules("anon", events=events), 4)
+    for op in (Op("register", 0, int(WP), count=4), Op("write", 0, 5), Op("protect", 0, flag=True)):
+        model.apply(op)
+    child = model.child()
+    assert (child.pages[0].wp, child.pages[0].content) == (events, 5)
+    assert child.apply(Op("write", 0, 6)) == ("fault wp" if events else "ok")
+    assert model.apply(Op("read", 0)) == "= 5"
+
+
+def test_a_page_in_swap_keeps_content_and_mark():
+    model = Model(Rules("anon"), 4)
+    for op in (Op("register", 0, int(MISSING | WP), count=4), Op("copy", 0, 5, flag=True), Op("page_out", 0)):
+        assert model.apply(op) == "ok"
+    assert model.pages[0].mapped is None
+    assert not model.agrees(0, Seen(present=False, wp=False))
+    assert model.agrees(0, Seen(present=False, wp=True, file=False, swapped=True))
+    assert model.apply(Op("copy", 0, 9)) == "EEXIST"
+    assert model.apply(Op("read", 0)) == "= 5"
+
+
+@pytest.mark.parametrize(
+    ("op", "answer"),
+    [
+        (Op("copy", 1, 5), "ENOENT"),
+        (Op("protect", 1, flag=True), "ENOENT"),
+        (Op("protect", 0, flag=True, dontwake=True), "EINVAL"),
+        (Op("continue", 0), "EFAULT"),
+        (Op("move", 0, 1), "EINVAL"),
+        (Op("collapse", 0), SKIP),
+        (Op("remove", 0), "ok"),
+        (Op("register", 0, ALL), "ok"),
+    ],
+)
+def test_what_cannot_be_is_refused(op, answer):
+    assert answers("shmem", Op("register", 0, int(MISSING | WP)), op)[-1] == answer
+
+
+@pytest.mark.parametrize(
+    "seen",
+    [
+        Seen(present=False, wp=True),
+        Seen(present=True, wp=False),
+        Seen(present=True, wp=True, file=True),
+        Seen(present=True, wp=True, writable=True),
+        Seen(present=True, wp=True, swapped=True),
+    ],
+)
+def test_what_was_seen_otherwise_is_found_out(seen):
+    page = Page(mapped=True, own=True, wp=True, may_write=False)
+    assert page.agrees(Seen(present=True, wp=True, file=False, swapped=False, writable=False))
+    assert page.agrees(Seen(present=True, wp=True))
+    assert not page.agrees(seen)
+
+
+@given(st.sampled_from(MEMORIES), st.integers(0, 1000), st.booleans(), st.sampled_from([frozenset(), NO_MORE]))
+def test_every_call_has_one_answer_and_the_same_seed_gives_the_same_calls(memory, seed, events, leave_out):
+    rules, pages = Rules(memory, events, events, leave_out), min(pages_of(memory), 8)
+    ops = list(islice(random_ops(rules, pages, seed), 40))
+    assert ops == list(islice(random_ops(rules, pages, seed), 40))
+    assert {op.call for op in ops} <= set(calls_of(rules))
+    model = Model(rules, pages)
+    for op in ops:
+        answer = model.apply(op)
+        assert answer
+        assert op.call != "collapse" or answer in (ANY, SKIP)
+        for page in model.pages:
+            assert not (page.wp and not page.modes & (WP | RWP))
+            assert not (page.mapped and page.poisoned)
+
+
+def test_what_the_generator_leaves_out():
+    assert set(CALLS) - set(calls_of(Rules("thp"))) == {"alias_read", "alias_write", "alias_remove"}
+    assert set(CALLS) - set(calls_of(Rules("shmem", leave_out=NO_MORE))) == NO_MORE | {"collapse"}
+    assert list(spots(4)) == [0, 1, 2, 3]
+    assert list(spots(512)) == [0, 1, 2, 511]
+    assert register_all(Rules("anon"), 4).value == int(MISSING | WP)
+    made = {random_op(random.Random(seed), Rules("thp"), 512).page for seed in range(50)}
+    assert made == {0, 1, 2, 511}

@@ -1,0 +1,211 @@
+"""Patches found in mails, mboxes and pages."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import quopri
+from email.message import EmailMessage
+
+import pytest
+
+from uffdlab.errors import PatchError
+from uffdlab.kernels.patches.mail import read
+
+DIFF = """\
+diff --git a/mm/x.c b/mm/x.c
+--- a/mm/x.c
++++ b/mm/x.c
+@@ -1,3 +1,3 @@ int x(void)
+ {
+-\treturn 1;
++\treturn 2;
+ }
+"""
+MAIL = "From: A <a@example.org>\nSubject: [PATCH 2/3] mm: two\nDate: today\n"
+
+
+def test_a_mail():
+    [message] = read(f"{MAIL}\nWhy.\n---\n{DIFF}-- \n2.39.1\n".encode(), "m").messages
+    assert (message.subject, message.depth) == ("[PATCH 2/3] mm: two", 0)
+    [file] = message.files
+    assert (file.old, file.new) == ("mm/x.c", "mm/x.c")
+    [hunk] = file.hunks
+    assert (hunk.line, hunk.start, hunk.section, hunk.missing) == (10, 1, "int x(void)", 0)
+    assert hunk.lines == ((" ", "{"), ("-", "\treturn 1;"), ("+", "\treturn 2;"), (" ", "}"))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_encoded(end):
+    body = base64.encodebytes(DIFF.replace("\n", end).encode()).decode()
+    head = MAIL + "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n"
+    [message] = read(f"{head}\n{body}".encode(), "m").messages
+    assert message.change == read(DIFF.encode(), "m").messages[0].change
+
+
+def mime(text: bytes, charset: str, encoding: str) -> bytes:
+    head = f"{MAIL}Content-Type: text/plain; charset={charset}\nContent-Transfer-Encoding: {encoding}\n\n"
+    return head.encode() + (quopri.encodestring(text) if encoding == "quoted-printable" else text)
+
+
+@pytest.mark.parametrize("encoding", ["8bit", "quoted-printable"])
+@pytest.mark.parametrize("charset", ["utf-8", "x-unheard-of", "us-ascii"])
+def test_letters_beyond_ascii(charset, encoding):
+    text = DIFF.replace("return 2;", "return 2; /* größer */").encode()
+    [message] = read(mime(text, charset, encoding), "m").messages
+    assert message.files[0].hunks[0].lines[2] == ("+", "\treturn 2; /* größer */")
+
+
+def test_bytes_that_are_no_text_are_kept():
+    [message] = read(DIFF.encode().replace(b"return 2", b"return '\xe9'"), "m").messages
+    assert message.text.encode("utf-8", "surrogateescape").count(b"'\xe9'") == 1
+
+
+def attached(**how) -> bytes:
+    mail = EmailMessage()
+    mail["From"], mail["Subject"] = "a@example.org", "[PATCH] mm: two"
+    mail.set_content("See what is attached.\n")
+    mail.add_attachment(DIFF.encode(), filename="two.patch", **how)
+    return mail.as_bytes()
+
+
+def only_a_page() -> bytes:
+    mail = EmailMessage()
+    mail["From"], mail["Subject"] = "a@example.org", "[PATCH] mm: two"
+    mail.set_content(f"<html><body><pre>{html.escape(DIFF)}</pre></body></html>", subtype="html")
+    return mail.as_bytes()
+
+
+def twice() -> bytes:
+    mail = EmailMessage()
+    mail["From"], mail["Subject"] = "a@example.org", "[PATCH] mm: two"
+    mail.set_content(DIFF)
+    mail.add_alternative(f"<pre>{html.escape(DIFF)}</pre>", subtype="html")
+    mail.add_attachment(DIFF, subtype="x-patch", filename="two.patch")
+    return mail.as_bytes()
+
+
+def forwarded() -> bytes:
+    inner, outer = EmailMessage(), EmailMessage()
+    inner["From"], inner["Subject"] = "a@example.org", "[PATCH] mm: two"
+    inner.set_content(DIFF)
+    outer["From"], outer["Subject"] = "b@example.org", "Fwd: [PATCH] mm: two"
+    outer.add_attachment(inner)
+    return outer.as_bytes()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        attached(maintype="text", subtype="x-patch"),
+        attached(maintype="application", subtype="octet-stream"),
+        only_a_page(),
+        twice(),
+        forwarded(),
+        b"\xef\xbb\xbf" + MAIL.encode() + b"\n" + DIFF.encode(),
+        (MAIL + "\n" + DIFF).encode("utf-16"),
+        gzip.compress((MAIL + "\n" + DIFF).encode(), mtime=0),
+        (MAIL + "\n" + DIFF).replace("\n", "\r\n").encode(),
+        DIFF.replace(" a/", " ").replace(" b/", " ").encode(),
+        "".join(f"&gt; {html.escape(line)}\n" for line in DIFF.splitlines()).encode(),
+        f"<html><body>{'<br>'.join(html.escape(DIFF).splitlines())}".encode(),
+    ],
+    ids=lambda data: "",
+)
+def test_it_is_found_in_any_wrapping(data):
+    [message] = read(data, "m").messages
+    assert message.change == read(DIFF.encode(), "m").messages[0].change
+    assert "None" not in message.subject
+
+
+def letter(number: int, *, of: int = 3, version: str = "", answer: bool = False, end: str = "\n") -> str:
+    diff = DIFF.replace("return 2", f"return {number}") if number else "A cover letter."
+    text = "".join(f"> {line}\n" for line in diff.splitlines()) if answer else diff
+    subject = f"{'Re: ' * answer}[PATCH{version} {number}/{of}] mm: {number}"
+    start = "From a@example.org Tue Feb 14 22:38:39 2023\n"
+    return f"{start}From: A <a@example.org>\nSubject: {subject}\n\n{text}\n".replace("\n", end)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_an_mbox_in_the_order_of_its_numbers(end):
+    found = read("".join(letter(number, end=end) for number in (3, 0, 1, 2)).encode(), "m")
+    assert [message.subject[-1] for message in found.messages] == ["1", "2", "3"]
+    assert found.notes == ()
+    assert [message.files[0].hunks[0].line for message in found.messages] == [26, 39, 8]
+
+
+def test_a_thread_has_answers_and_older_versions():
+    thread = [letter(number) for number in (0, 1, 2, 3)]
+    thread += [letter(2, answer=True), *(letter(number, of=2, version=" v2") for number in (1, 2, 2))]
+    found = read("".join(thread).encode(), "m")
+    assert [message.subject for message in found.messages] == ["[PATCH v2 1/2] mm: 1", "[PATCH v2 2/2] mm: 2"]
+    assert found.notes == (
+        *(f"left out for version 2: [PATCH {number}/3] mm: {number}" for number in (1, 2, 3)),
+        "left out, it quotes a patch: Re: [PATCH 2/3] mm: 2",
+        "left out, it is there twice: [PATCH v2 2/2] mm: 2",
+    )
+
+
+def test_a_series_with_a_gap_says_so():
+    assert read("".join(map(letter, (1, 3))).encode(), "m").notes == ("not in it: 2/3",)
+
+
+def test_a_page_of_an_archive():
+    page = (
+        "<html><body><pre>Re: [PATCH] mm: x\n" + DIFF.replace("{", "&#123;").replace("+", "<b>+</b>") + "</pre></html>"
+    )
+    [message] = read(page.encode(), "m").messages
+    assert message.files[0].hunks[0].lines[2] == ("+", "\treturn 2;")
+
+
+def test_a_new_file_and_one_that_goes():
+    text = "--- /dev/null\n+++ b/a.c\n@@ -0,0 +1 @@\n+int a;\n--- a/b.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-int b;\n"
+    assert [(file.old, file.new) for file in read(text.encode(), "m").messages[0].files] == [
+        (None, "a.c"),
+        ("b.c", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "Looks good to me.\n", MAIL + "\nCover letter\n 1 file changed\n", "--- a/x\n+++ b/x\n", "\0\xff" * 99]
+)
+def test_no_patch(text):
+    with pytest.raises(PatchError, match="holds no patch"):
+        read(text.encode("latin-1"), "m")
+
+
+def test_what_no_hunk_tells():
+    text = (
+        "diff --git a/a.c b/b.c\nrename from a.c\nrename to b.c\n"
+        "diff --git a/x.png b/x.png\nnew file mode 100644\nGIT binary patch\nliteral 1\nRc\n\n"
+        "diff --git a/run b/run\nold mode 100644\nnew mode 100755\n" + DIFF
+    )
+    found = read(text.encode(), "m").messages[0].files
+    assert [(file.old, file.new, file.beside, file.line, len(file.hunks)) for file in found] == [
+        ("a.c", "b.c", "", 1, 0),
+        (None, "x.png", "binary", 4, 0),
+        ("run", "run", "mode", 10, 0),
+        ("mm/x.c", "mm/x.c", "", 13, 1),
+    ]
+
+
+def test_text_that_looks_like_a_page_is_left_alone():
+    [message] = read(DIFF.replace("return 2;", 'puts("<br> <pre>");').encode(), "m").messages
+    assert message.files[0].hunks[0].lines[2] == ("+", '\tputs("<br> <pre>");')
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (bytes((64 << 20) + 1), "more than 67108864 bytes"),
+        (gzip.compress(bytes((64 << 20) + 1), mtime=0), "more than 67108864 bytes"),
+        (gzip.compress(DIFF.encode(), mtime=0)[:-30] + bytes(9), "gzip, and damaged"),
+        ("".join(letter(1, of=1) for _ in range(1001)).encode(), "holds 1001 patches"),
+        (DIFF.replace("-1,3", f"-{'9' * 5000},3").encode(), "a patch without hunks"),
+    ],
+    ids=["long", "long-unpacked", "damaged", "many", "digits"],
+)
+def test_more_than_any_mail_has(data, says):
+    with pytest.raises(PatchError, match=says):
+        read(data, "m")

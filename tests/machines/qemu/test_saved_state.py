@@ -1,0 +1,183 @@
+"""What was saved is what comes back; what does not fit is thrown away."""
+
+import contextlib
+import errno
+import os
+import resource
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from uffdlab import cachedir
+from uffdlab.machines.qemu import saved_state
+
+SIZE = 4 << 20
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
+
+
+def memory(content):
+    descriptor = os.memfd_create("test")
+    os.ftruncate(descriptor, SIZE)
+    for at, data in content.items():
+        os.pwrite(descriptor, data, at)
+    return descriptor
+
+
+def whole(descriptor):
+    return os.pread(descriptor, SIZE + 1, 0)
+
+
+def save(content, name="a" * 40):
+    ram = memory(content)
+    try:
+        saved_state.save(name, ram=ram, device_state=b"QEVM devices", facts={"release": "6.1"})
+        return whole(ram)
+    finally:
+        os.close(ram)
+
+
+def load(state):
+    ram = memory({})
+    try:
+        devices = state.load(ram)
+        return whole(ram), devices
+    finally:
+        os.close(ram)
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.dictionaries(
+        st.integers(0, SIZE - 9000), st.binary(min_size=1, max_size=16).map(lambda data: data * 500), max_size=6
+    )
+)
+def test_what_is_saved_comes_back(content):
+    before = save(content)
+    state = saved_state.find("a" * 40)
+    assert state.facts == {"release": "6.1"}
+    assert load(state) == (before, b"QEVM devices")
+
+
+def test_pages_of_zeros_take_no_room():
+    save({0: bytes(SIZE - 4096), SIZE - 4096: b"x"})
+    assert saved_state.find("a" * 40).path.stat().st_size < 100_000
+
+
+def test_nothing_there():
+    assert saved_state.find("b" * 40) is None
+
+
+@pytest.mark.parametrize("cut", [0, 1, 20, 40, 100, 5000, -1])
+def test_a_cut_file_is_thrown_away(cut):
+    save({8192: b"x" * 9000})
+    path = saved_state.find("a" * 40).path
+    path.write_bytes(path.read_bytes()[:cut])
+    assert saved_state.find("a" * 40) is None
+    assert not path.exists()
+
+
+@settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0, 200), st.integers(0, 255))
+@example(116, ord("E"))  # of a number that makes an infinite one
+def test_a_garbled_header_is_noticed(at, byte):
+    save({8192: b"x" * 9000})
+    path = cachedir.folder("machines") / ("a" * 40 + ".state")
+    before = path.read_bytes()
+    data = bytearray(before)
+    data[at % (before.index(b"QEVM devices") + 12)] = byte  # what fills the page up does not count
+    path.write_bytes(data)
+    state = saved_state.find("a" * 40)
+    if state is not None and data != before:
+        with pytest.raises(saved_state.Unusable):
+            load(state)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(0), st.integers(0, 7))
+def test_one_flipped_bit_of_the_content_is_noticed(at, bit):
+    save({8192: b"x" * 9000, 1 << 20: b"y" * 5000})
+    path = cachedir.folder("machines") / ("a" * 40 + ".state")
+    data = bytearray(path.read_bytes())
+    devices = data.index(b"QEVM devices")
+    places = [*range(devices, devices + 12), *range(-(-(devices + 12) // 4096) * 4096, len(data))]
+    data[places[at % len(places)]] ^= 1 << bit
+    path.write_bytes(data)
+    with pytest.raises(saved_state.Unusable, match="not what was saved"):
+        load(saved_state.find("a" * 40))
+
+
+def test_a_file_that_shrinks_under_us():
+    save({8192: b"x" * 9000})
+    state = saved_state.find("a" * 40)
+    os.truncate(state.path, 5000)
+    with pytest.raises(saved_state.Unusable, match="shorter"):
+        load(state)
+    state.path.unlink()
+    with pytest.raises(saved_state.Unusable):
+        load(state)
+
+
+@contextlib.contextmanager
+def no_descriptors_left():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.ExitStack() as taken:
+        for _ in range(3):  # whatever is free below the limit
+            last = os.open(os.devnull, os.O_RDONLY)
+            taken.callback(os.close, last)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, before[1]))
+        try:
+            while True:
+                taken.callback(os.close, os.open(os.devnull, os.O_RDONLY))
+        except OSError:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_state_stays_when_it_cannot_be_opened_for_want_of_descriptors():
+    save({8192: b"x" * 9000})
+    state = saved_state.find("a" * 40)
+    ram = memory({})
+    with no_descriptors_left():
+        for attempt in (lambda: saved_state.find("a" * 40), lambda: state.load(ram)):
+            with pytest.raises(OSError, match="Too many open files"):
+                attempt()
+    os.close(ram)
+    assert saved_state.find("a" * 40) == state
+
+
+@pytest.mark.parametrize(("number", "error"), [(errno.ENOMEM, OSError), (errno.EIO, saved_state.Unusable)])
+def test_what_is_missing_is_told_from_what_is_wrong(monkeypatch, number, error):
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
+
+    save({8192: b"x" * 9000})
+    state = saved_state.find("a" * 40)
+    monkeypatch.setattr(os, "preadv", fails)
+    with pytest.raises(error, match=os.strerror(number)):
+        load(state)
+
+
+def test_keys_differ_in_every_part():
+    keys = {
+        saved_state.key("a", 1),
+        saved_state.key("a", 2),
+        saved_state.key("a1"),
+        saved_state.key("a", "1"),
+        saved_state.key(),
+    }
+    assert len(keys) == 5
+
+
+def test_old_states_make_room(monkeypatch):
+    monkeypatch.setattr(saved_state, "_KEEP", 2)
+    for number in range(4):
+        save({0: b"x"}, name=f"{number:040}")
+        os.utime(cachedir.folder("machines") / f"{number:040}.state", ns=(number, number))
+    assert saved_state.find(f"{3:040}")
+    assert not saved_state.find(f"{0:040}")

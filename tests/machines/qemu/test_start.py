@@ -1,0 +1,176 @@
+"""Starting a machine where it cannot be started: each refusal says why, and leaves nothing."""
+
+import os
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.kernels import Kernel
+from uffdlab.machines.qemu import machine as guest
+from uffdlab.machines.qemu import saved_state, start
+from uffdlab.machines.qemu.command import Settings
+from uffdlab.machines.qemu.initramfs import Initramfs
+
+from ...leftovers import held, nothing_left
+
+
+@pytest.fixture(autouse=True)
+def _emulated(monkeypatch, tmp_path):
+    monkeypatch.setenv("UFFDLAB_ACCEL", "tcg")
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    image = tmp_path / "vmlinux"
+    image.touch()
+    return Kernel("a kernel", image, "", "key")
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    # In place of QEMU: a shell script.
+    def make(script):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        (folder / start.PROGRAM).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / start.PROGRAM).chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    return make
+
+
+@pytest.fixture
+def before():
+    return held()
+
+
+def test_no_qemu(kernel, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(errors.HostUnsupported, match="apt-get install qemu-system-x86") as caught:
+        start.start(kernel)
+    assert caught.value.missing == "qemu"
+
+
+@pytest.mark.parametrize(("system", "machine"), [("linux", "aarch64"), ("darwin", "x86_64")])
+def test_another_host(kernel, monkeypatch, system, machine):
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    with pytest.raises(errors.HostUnsupported, match="x86-64 Linux"):
+        start.start(kernel)
+
+
+def test_qemu_that_ends_at_once(kernel, program, before):
+    program("echo 'this is not your day' >&2; exit 4")
+    with pytest.raises(errors.MachineLost, match="ended with status 4: this is not your day"):
+        start.start(kernel)
+    assert nothing_left(before)
+
+
+def test_qemu_that_says_nothing(kernel, program, before):
+    program("exec sleep 100")
+    with pytest.raises(errors.MachineTimeout, match=r"did not come up.*within 0\.5 s"):
+        start.start(kernel, deadline=0.5)
+    assert nothing_left(before)
+
+
+def test_a_hostile_qemu(kernel, program, before):
+    # It answers on every descriptor it got with bytes that mean nothing.
+    program(
+        "for fd in 4 5 6 7 8 9 10 11 12 13 14 15 16; do printf '\\301\\301' >&$fd; done 2>/dev/null; exec sleep 100"
+    )
+    with pytest.raises(errors.MachineError):
+        start.start(kernel, deadline=10)
+    assert nothing_left(before)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"cpus": 0},
+        {"cpus": 65},
+        {"memory_mib": 0},
+        {"memory_mib": 100},
+        {"memory_mib": 1 << 30},
+        {"append": "quiet -- sh"},
+        {"append": "a\nb"},
+    ],
+)
+def test_options_without_meaning(kernel, options):
+    with pytest.raises(errors.UsageError, match=next(iter(options))):
+        start.start(kernel, **options)
+
+
+def test_no_image(tmp_path):
+    with pytest.raises(errors.KernelError, match="there is no image"):
+        start.start(Kernel("gone", tmp_path / "gone", "", "key"))
+
+
+def test_no_memory_left(kernel, monkeypatch, before):
+    monkeypatch.setattr(guest, "_available_mib", lambda: 20)
+    with pytest.raises(errors.HostUnsupported, match="20 MiB of memory are available") as caught:
+        start.start(kernel)
+    assert caught.value.missing == "memory"
+    assert nothing_left(before)
+
+
+def test_memory_that_the_host_does_not_give(kernel, monkeypatch, before):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(errors.HostUnsupported, match="No space left"):
+        guest._ram_file(1024)
+    assert nothing_left(before)
+
+
+def test_the_user_has_the_last_word_on_the_command_line():
+    settings = Settings("qemu", Path("k"), "", Initramfs(Path("i"), ""), "tcg", 1, 1024, "loglevel=7")
+    assert settings.command_line.endswith(" loglevel=7")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"kernel_key": "other"},
+        {"initramfs": Initramfs(Path("i"), "other")},
+        {"accelerator": "kvm"},  # and with it the CPU model
+        {"cpus": 2},
+        {"memory_mib": 512},
+        {"append": "quiet"},
+        "the image in its place",
+        "QEMU in its place",
+        "the CPU model",
+        "the host's CPU",
+    ],
+    ids=str,
+)
+def test_whatever_makes_a_machine_is_in_the_key_of_its_saved_state(tmp_path, monkeypatch, change):
+    image, program = tmp_path / "vmlinux", tmp_path / "qemu"
+    image.write_text("a kernel")
+    program.write_text("an emulator")
+    settings = Settings(str(program), image, "key", Initramfs(Path("i"), "key"), "tcg", 1, 1024, "")
+    before = start._state_key(settings)
+    assert start._state_key(replace(settings)) == before
+    match change:
+        case "the image in its place":
+            image.write_text("another kernel")
+        case "QEMU in its place":
+            program.write_text("another emulator")
+        case "the CPU model":
+            monkeypatch.setattr(Settings, "cpu", "qemu64")
+        case "the host's CPU":
+            monkeypatch.setattr(start, "_host_cpu", lambda: "another")
+        case _:
+            settings = replace(settings, **change)
+    assert start._state_key(settings) != before
+
+
+def test_a_state_of_another_form_is_another_state(monkeypatch):
+    before = saved_state.key("a")
+    monkeypatch.setattr(saved_state, "_MAGIC", b"uffdlab-state-1\n")
+    assert saved_state.key("a") != before

@@ -1,0 +1,215 @@
+"""The client against agents that answer, dawdle and die."""
+
+import logging
+import queue
+import threading
+import time
+
+import msgpack
+import pytest
+
+from uffdlab import errors
+from uffdlab.machines.rpc import client
+
+from ..agents import in_thread
+
+
+def test_one_that_is_gone_before_it_is_greeted_says_so_when_asked(agent):
+    agent.stream.close()
+    with pytest.raises(errors.MachineLost):
+        agent.client.hello(5)
+    agent.client.greeted()
+    with pytest.raises(errors.MachineLost):
+        agent.client.call("agent.ping", (), 1)
+
+
+def test_hello(agent):
+    assert agent.hello() == {"release": "6.1"}
+
+
+def test_no_hello(agent):
+    with pytest.raises(errors.MachineTimeout, match="said nothing"):
+        agent.client.hello(0.05)
+
+
+def test_a_call_and_its_answer(agent):
+    agent.hello()
+    asked = in_thread(agent.client.call, "target.map", ("shmem", 64, b"\0\1", 1.5, None, [1], {"a": 1}), 5)
+    kind, number, method, params = agent.receive()
+    assert (kind, method, params) == (0, "target.map", ["shmem", 64, b"\0\1", 1.5, None, [1], {"a": 1}])
+    agent.send([1, number, None, {"start": 1 << 44, "bytes": b"\xff"}])
+    assert asked.result(5) == {"start": 1 << 44, "bytes": b"\xff"}
+
+
+def test_answers_may_come_in_any_order(agent):
+    agent.hello()
+    asked = [in_thread(agent.client.call, f"m{i}", (), 5) for i in range(8)]
+    for frame in reversed([agent.receive() for _ in asked]):
+        agent.send([1, frame[1], None, frame[2]])
+    assert [future.result(5) for future in asked] == [f"m{i}" for i in range(8)]
+
+
+def test_a_frame_in_pieces(agent):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 5)
+    frame = msgpack.packb([1, agent.receive()[1], None, bytes(300)])
+    for at in range(len(frame)):
+        agent.stream.sendall(frame[at : at + 1])
+    assert asked.result(5) == bytes(300)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("usage", errors.UsageError),
+        ("closed", errors.LabClosed),
+        ("target-lost", errors.TargetLost),
+        ("fault-unresolved", errors.FaultUnresolved),
+        ("touch-failed", errors.TouchFailed),
+        ("KeyError", errors.AgentError),
+    ],
+)
+def test_errors_by_kind(agent, kind, expected):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 5)
+    agent.send([1, agent.receive()[1], {"kind": kind, "message": "no", "data": {"address": 4096}}, None])
+    with pytest.raises(expected, match="no") as caught:
+        asked.result(5)
+    assert type(caught.value) is expected
+    if isinstance(caught.value, errors.AgentError):
+        assert caught.value.kind == kind
+        assert caught.value.data == {"address": 4096}
+    if expected in {errors.FaultUnresolved, errors.TouchFailed}:
+        assert caught.value.address == 4096
+
+
+def test_a_late_answer_is_dropped(agent):
+    agent.hello()
+    with pytest.raises(errors.MachineTimeout, match=r"slow: no answer within 0\.1 s"):
+        agent.client.call("slow", (), 0.1)
+    number = agent.receive()[1]
+    asked = in_thread(agent.client.call, "next", (), 5)
+    second = agent.receive()[1]
+    agent.send([1, number, None, "late"], [1, second, None, "in time"])
+    assert asked.result(5) == "in time"
+
+
+def test_an_agent_that_reads_nothing(agent):
+    agent.hello()
+    started = time.monotonic()
+    with pytest.raises(errors.MachineTimeout, match="takes no request"):
+        agent.client.call("m", (bytes(8 << 20),), 0.3)
+    assert time.monotonic() - started < 3
+    with pytest.raises(errors.MachineTimeout):  # half a request is out: there is no going on
+        agent.client.call("m", (), 5)
+
+
+def test_everybody_hears_of_the_end_at_once(agent):
+    agent.hello()
+    asked = [in_thread(agent.client.call, "m", (), 60) for _ in range(3)]
+    for _ in asked:
+        agent.receive()
+    agent.stream.close()
+    for future in asked:
+        with pytest.raises(errors.MachineLost):
+            future.result(5)
+    with pytest.raises(errors.MachineLost):
+        agent.client.call("m", (), 5)
+
+
+def test_closing_ends_what_waits(agent):
+    agent.hello()
+    asked = in_thread(agent.client.call, "m", (), 60)
+    agent.receive()
+    agent.client.close(errors.LabClosed("closed"))
+    with pytest.raises(errors.LabClosed):
+        asked.result(5)
+
+
+def test_parameters_that_do_not_go_over_the_wire(agent):
+    agent.hello()
+    for value in (object(), 1 << 70, {1, 2}):
+        with pytest.raises(errors.UsageError, match="do not go over the wire"):
+            agent.client.call("m", (value,), 5)
+    asked = in_thread(agent.client.call, "m", (), 5)
+    agent.send([1, agent.receive()[1], None, 1])
+    assert asked.result(5) == 1
+
+
+# --- notifications
+
+
+def test_notifications_go_to_every_subscriber_until_it_leaves(agent):
+    agent.hello()
+    one, two, both = [], [], threading.Barrier(2)
+    leave = agent.client.subscribe(lambda method, params: one.append((method, params)))
+    agent.client.subscribe(lambda method, params: (two.append((method, params)), both.wait(5)))
+    agent.send([2, "fault", [1]])
+    both.wait(5)
+    leave()
+    leave()
+    agent.send([2, "fault", [2]])
+    both.wait(5)
+    assert one == [("fault", [1])]
+    assert two == [("fault", [1]), ("fault", [2])]
+
+
+def test_a_subscriber_that_fails_harms_nobody(agent, caplog):
+    agent.hello()
+    heard = threading.Event()
+
+    def fails(_method, _params):
+        raise RuntimeError("oh dear")
+
+    agent.client.subscribe(fails)
+    agent.client.subscribe(lambda *_: heard.set())
+    with caplog.at_level(logging.ERROR):
+        agent.send([2, "fault", []])
+        assert heard.wait(5)
+    assert "oh dear" in caplog.text
+
+
+def test_a_subscriber_that_calls_is_told_not_to(agent):
+    agent.hello()
+    told = []
+
+    def calls(_method, _params):
+        try:
+            agent.client.call("m", (), 5)
+        except errors.UsageError as error:
+            told.append(error)
+
+    agent.client.subscribe(calls)
+    agent.send([2, "fault", []])
+    until = time.monotonic() + 5
+    while not told and time.monotonic() < until:
+        time.sleep(0.01)
+    assert "subscriber" in str(told[0])
+
+
+def test_subscribers_hear_of_the_end_once(agent):
+    heard = queue.Queue()
+    agent.client.subscribe(lambda *what: heard.put(what))
+    agent.hello()
+    agent.stream.close()
+    method, (error,) = heard.get(timeout=5)
+    assert method == client.LOST
+    assert isinstance(error, errors.MachineLost)
+    agent.client.fail(errors.MachineLost("again"))
+    agent.close()
+    assert heard.empty()
+
+
+def test_who_closes_it_is_not_told(agent):
+    heard = []
+    agent.client.subscribe(lambda *what: heard.append(what))
+    agent.hello()
+    agent.close()
+    assert heard == []
+
+
+def test_an_agent_cannot_say_that_it_is_lost(agent):
+    agent.hello()
+    agent.send([2, client.LOST, ["not an error"]])
+    with pytest.raises(errors.ProtocolError, match="neither a response nor a notification"):
+        agent.client.call("x", (), 5)

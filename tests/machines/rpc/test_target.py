@@ -1,0 +1,135 @@
+"""The client's second line, straight to the target."""
+
+import queue
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import msgpack
+import pytest
+
+from uffdlab import errors
+from uffdlab.machines.rpc import client
+
+
+def test_calls_go_through_the_agent_until_the_target_has_answered_its_marker(both):
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.map", (10.0, "shmem"), 15)
+        _, number, method, params = both.receive()
+        assert (method, params) == ("target.map", [10.0, "shmem"])
+        both.send([1, number, None, "relayed"])
+        assert asked.result(5) == "relayed"
+        both.spawn(b"m" * 32)
+        asked = pool.submit(both.client.call, "target.map", (10.0, "shmem"), 15)
+        _, number, method, params = both.asked_of_target()
+        assert (method, params) == ("target.map", ["shmem"])  # the deadline is kept here
+        both.target.sendall(msgpack.packb([1, number, None, "direct"]))
+        assert asked.result(5) == "direct"
+
+
+def test_the_target_s_end_is_told_to_who_waits_at_its_own_line(both):
+    both.spawn(b"m" * 32)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        both.asked_of_target()
+        both.lose_target(b"o" * 32)  # another one
+        both.lose_target(b"m" * 32)
+        with pytest.raises(errors.TargetLost, match=r"^target\.ioctl: it ended") as lost:
+            asked.result(5)
+        assert lost.value.data == {"status": 9}
+        # The next call is for the agent, which knows that there is none.
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        _, number, _, _ = both.receive()
+        both.send([1, number, {"kind": "target-lost", "message": "there is no target process"}, None])
+        with pytest.raises(errors.TargetLost, match="no target"):
+            asked.result(5)
+
+
+def test_a_target_lost_just_before_a_call_is_for_the_agent_to_tell(both, monkeypatch):
+    both.spawn(b"m" * 32)
+    expect = both.client._expect_answer
+
+    def late(asked=None):
+        if asked is not None:
+            both.client._lose_target([1, "it ended", "target-lost", 9, b"m" * 32])
+        return expect(asked)
+
+    monkeypatch.setattr(both.client, "_expect_answer", late)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        _, number, method, _ = both.receive()
+        assert method == "target.ioctl"
+        both.send([1, number, {"kind": "target-lost", "message": "there is no target process"}, None])
+        with pytest.raises(errors.TargetLost, match="no target"):
+            asked.result(5)
+
+
+def test_a_target_that_is_late_is_ended_by_the_agent(both):
+    both.spawn(b"m" * 32)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (0.05, 1), 5)
+        both.asked_of_target()
+        _, number, method, params = both.receive()
+        assert (method, params) == ("agent.late", [b"m" * 32, ["target.ioctl"]])
+        both.lose_target(b"m" * 32, "fault-unresolved")
+        both.send([1, number, None, None])
+        with pytest.raises(errors.FaultUnresolved, match=r"target\.ioctl: it ended"):
+            asked.result(5)
+
+
+def test_when_the_agent_is_deaf_too_the_call_is_named(both, monkeypatch):
+    monkeypatch.setattr(client, "_LATE_ANSWER", 0.1)
+    both.spawn(b"m" * 32)
+    with pytest.raises(errors.MachineTimeout) as caught:
+        both.client.call("target.ioctl", (0.1, 1), 0.15)
+    words = "target.ioctl: no answer within 0.1 s, and none of the agent, which was to end it, within 0.1 s"
+    assert str(caught.value) == words
+
+
+def test_a_target_that_takes_no_request_is_late_too(both):
+    both.spawn(b"m" * 32)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (0.1, bytes(1 << 24)), 5)
+        _, number, method, _ = both.receive()
+        assert method == "agent.late"
+        both.lose_target(b"m" * 32, "fault-unresolved")
+        both.send([1, number, None, None])
+        with pytest.raises(errors.FaultUnresolved):
+            asked.result(5)
+
+
+def test_an_answer_of_a_target_that_is_gone_is_dropped(both):
+    both.spawn(b"m" * 32)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        _, number, _, _ = both.asked_of_target()
+        both.lose_target(b"m" * 32)
+        with pytest.raises(errors.TargetLost):
+            asked.result(5)
+        both.target.sendall(msgpack.packb([1, number, None, "late"]))
+        both.spawn(b"o" * 32)
+        asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
+        _, number, _, _ = both.asked_of_target()
+        both.target.sendall(msgpack.packb([1, number, None, "of the new one"]))
+        assert asked.result(5) == "of the new one"
+
+
+def test_what_the_target_said_is_heard_before_the_news_of_its_end(both):
+    both.spawn(b"m" * 32)
+    heard = queue.Queue()
+    both.client.subscribe(lambda method, _: heard.put(method))
+    held = threading.Event()
+    stop = both.client.subscribe(lambda *_: held.wait(5))
+    both.send([2, "held", []])
+    assert heard.get(timeout=5) == "held"
+    both.target.sendall(msgpack.packb([2, "last-words", []]))
+    both.lose_target(b"m" * 32)
+    held.set()
+    assert [heard.get(timeout=5) for _ in range(2)] == ["last-words", "target-lost"]
+    stop()
+
+
+@pytest.mark.parametrize("params", [[], [7, "it ended"], [7, "it ended", "target-lost", 9, "no bytes"]])
+def test_an_end_that_does_not_say_whose_is_malformed(both, params):
+    both.send([2, "target-lost", params])
+    with pytest.raises(errors.ProtocolError, match="target-lost"):
+        both.client.call("agent.ping", (), 5)

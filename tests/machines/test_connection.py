@@ -1,0 +1,88 @@
+"""A lab's machine, from its start to its end."""
+
+import time
+
+import pytest
+
+from uffdlab.errors import LabClosed, MachineLost, UsageError
+from uffdlab.machines import factory
+from uffdlab.machines.connection import Connection
+from uffdlab.machines.factory import Options
+
+
+class Spoken:
+    """A machine that answers and remembers what was asked of it."""
+
+    name = "qemu"
+
+    def __init__(self):
+        self.asked, self.ears, self.closed = [], [], False
+
+    def call(self, method, *params, deadline):
+        self.asked.append((method, params, deadline))
+        return time.monotonic_ns() + 10**12 if method == "agent.clock" else "answer"
+
+    def notify_to(self, hear):
+        self.ears.append(hear)
+        return lambda: self.ears.remove(hear)
+
+    def close(self):
+        self.closed = True
+        raise MachineLost("it was gone already")
+
+
+@pytest.fixture
+def started(monkeypatch):
+    machines = []
+
+    def start(kernel, machine, options):
+        assert (machine, options) == (None, Options(cpus=2))
+        machines.append(Spoken())
+        return f"{kernel} {len(machines)}", machines[-1]
+
+    monkeypatch.setattr(factory, "start", start)
+    return machines
+
+
+def test_the_agent_has_longer_than_the_target_to_say_that_it_is_late():
+    machine = Spoken()
+    connection = Connection(None, machine, Options())
+    assert connection.target_call("ioctl", 1, deadline=3.0) == "answer"
+    assert machine.asked == [("target.ioctl", (3.0, 1), 8.0)]
+
+
+def test_now_is_the_guest_s_clock():
+    connection = Connection(None, Spoken(), Options())
+    connection.open(print)
+    assert connection.now() - time.monotonic_ns() == pytest.approx(10**12, abs=10**8)
+
+
+def test_another_machine_of_the_same_sort(started):
+    connection = Connection("6.1-series", None, Options(cpus=2))
+    connection.open(print)
+    assert connection.kernel == "6.1-series 1"
+    connection.end()
+    connection.start()
+    connection.open(print)
+    assert connection.kernel == "6.1-series 2"
+    assert connection.machine is started[1]
+    assert [(machine.closed, machine.ears) for machine in started] == [(True, []), (False, [print])]
+
+
+def test_a_machine_that_was_given_is_not_replaced():
+    machine = Spoken()
+    connection = Connection("mine", machine, Options())
+    with pytest.raises(UsageError, match="make a new machine, and a new lab"):
+        connection.end()
+    assert (connection.kernel, machine.closed) == ("mine", False)
+
+
+def test_a_closed_one_says_what_to_do():
+    machine = Spoken()
+    connection = Connection("mine", machine, Options())
+    connection.open(print)
+    connection.close()
+    assert (machine.closed, machine.ears) == (True, [])
+    for ask in (connection.must_answer, lambda: connection.call("agent.ping")):
+        with pytest.raises(LabClosed, match=r"uffdlab\.Lab\('mine'\)"):
+            ask()

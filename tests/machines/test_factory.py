@@ -1,0 +1,56 @@
+"""A machine by its name, and what each refuses."""
+
+import pytest
+
+from uffdlab.errors import UsageError
+from uffdlab.lab import Lab
+from uffdlab.machines import factory
+
+
+@pytest.fixture(autouse=True)
+def _unset(monkeypatch):
+    monkeypatch.delenv(factory.VARIABLE, raising=False)
+
+
+def test_an_unknown_machine_names_those_there_are():
+    with pytest.raises(UsageError, match=r"no machine 'qemuu'; there is 'qemu', 'local'"):
+        Lab(machine="qemuu")
+
+
+def test_a_kernel_of_its_own_is_not_chosen():
+    with pytest.raises(UsageError, match=r"not '6\.1-series': leave the kernel out, Lab\(machine='local'\)"):
+        Lab("6.1-series", machine="local")
+
+
+@pytest.mark.parametrize("option", [{"cpus": 2}, {"memory_mib": 512}, {"hugepages": 4}, {"command_line": "quiet"}])
+def test_options_of_a_guest_are_for_a_guest(option):
+    with pytest.raises(UsageError, match=f"^{next(iter(option))}: machine='local' is as it is"):
+        Lab(machine="local", **option)
+
+
+@pytest.mark.parametrize("option", [{"hugepages": 4}, {"command_line": "quiet"}, {"pte_reader": True}])
+def test_vagrant_boots_all_kernels_alike(option):
+    with pytest.raises(UsageError, match=f"^{next(iter(option))}: machine='vagrant' boots all kernels in the same way"):
+        Lab(machine="vagrant", **option)
+
+
+def test_hugepages_are_counted():
+    with pytest.raises(UsageError, match="hugepages=-1"):
+        Lab(hugepages=-1)
+
+
+def test_the_environment_chooses_where_the_program_does_not(monkeypatch):
+    monkeypatch.setenv(factory.VARIABLE, "local")
+    with Lab() as lab:
+        assert repr(lab) == f"<Lab Linux {lab.release}: Linux {lab.release} in local>"
+    monkeypatch.setenv(factory.VARIABLE, "the cellar")
+    with pytest.raises(UsageError, match="no machine 'the cellar'"):
+        Lab()
+    with Lab(machine="local") as lab:
+        assert lab.release
+
+
+@pytest.mark.parametrize("bad", [3, 6.1, b"6.1-series", ["6.1-series"]])
+def test_a_kernel_that_is_no_name(bad):
+    with pytest.raises(UsageError, match="a kernel is a name"):
+        Lab(bad)

@@ -1,0 +1,294 @@
+"""Which box the VM is made from, with a vagrant that only takes notes; tests/vagrant has the real one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.machines.vagrant import box as vagrant_box
+from uffdlab.machines.vagrant.box import DEBIAN, OWN
+
+from ..vagrants import WANTED, bring_up
+
+ADD = f"box add {DEBIAN} --provider libvirt"
+COMES = "mkdir -p $VAGRANT_HOME/tmp; truncate -s 1M $VAGRANT_HOME/tmp/box123\n"
+FAILS_FROM_DEBIANS = f"""
+if grep -q '"box": "{DEBIAN}"' "$VAGRANT_DOTFILE_PATH/lab.json"; then
+	echo running >state; echo "no root device"; exit 1
+fi
+"""
+
+
+@pytest.fixture
+def bare(world):
+    """A world where vm/build-box has not run yet."""
+    (world.folder / "cache" / "box" / "recipe").unlink()
+    return world
+
+
+def box_of(world):
+    return json.loads((world.vm.data / "lab.json").read_text())["box"]
+
+
+def bring_up_heard(world):
+    """Bring it up; the lines that were told."""
+    told = []
+    descriptor = world.vm.bring_up(WANTED, told.append)
+    os.close(descriptor)
+    return told
+
+
+def test_ours_is_taken_at_once_where_it_is(world):
+    assert bring_up_heard(world) == ["vagrant up"]
+    assert world.notes() == ["up --provision"]
+    assert box_of(world) == OWN
+
+
+def test_debians_is_taken_where_the_network_has_it(bare):
+    assert bring_up_heard(bare) == [f"vagrant box add {DEBIAN}", "vagrant up"]
+    assert bare.notes() == [ADD, "up --provision"]
+    assert box_of(bare) == DEBIAN
+
+
+def test_debians_is_taken_where_vagrant_has_it(bare):
+    bare.put(
+        "boxes",
+        "1,,ui,info,debian/bookworm64 (libvirt\\, 12)\n1,,box-name,debian/bookworm64\n1,,box-provider,libvirt\n"
+        "1,,box-version,12.20250126.1",
+    )
+    assert bring_up_heard(bare) == ["vagrant up"]
+    assert bare.notes() == ["up --provision"]
+    assert box_of(bare) == DEBIAN
+
+
+@pytest.mark.parametrize(
+    "listed", ["debian/bookworm64\n1,,box-provider,virtualbox", "uffdlab/bookworm64\n1,,box-provider,libvirt"]
+)
+def test_another_box_is_not_taken_for_it(bare, listed):
+    bare.put("boxes", f"1,,box-name,{listed}")
+    bring_up(bare.vm)
+    assert bare.notes() == [ADD, "up --provision"]
+
+
+def test_without_a_network_ours_is_made(bare):
+    bare.put("fail-box-add", "Error: Could not resolve host: box.test\n")
+    assert bring_up_heard(bare) == [
+        f"vagrant box add {DEBIAN}",
+        f"{DEBIAN} is not taken (Could not resolve host: box.test): making a box of Debian's packages",
+        "vagrant up",
+    ]
+    assert bare.notes() == [ADD, "build-box", "up --provision"]
+    assert box_of(bare) == OWN
+    bare.vm.destroy()
+    assert bring_up_heard(bare) == ["vagrant up"]
+
+
+@pytest.mark.parametrize("box", [OWN, DEBIAN, "some/box"])
+def test_the_user_chooses(bare, monkeypatch, box):
+    monkeypatch.setenv("UFFDLAB_BOX", box)
+    bring_up(bare.vm)
+    assert bare.notes() == [*(["build-box"] if box == OWN else []), "up --provision"]
+    assert box_of(bare) == box
+
+
+def test_a_network_that_swallows_what_is_sent(bare, monkeypatch):
+    monkeypatch.setattr(vagrant_box, "_FIRST", 1.0)
+    bare.put("hang-box-add")
+    assert f"{DEBIAN} is not taken (nothing came in 1 s): making a box of Debian's packages" in bring_up_heard(bare)
+    assert bare.notes() == [ADD, "interrupted", "build-box", "up --provision"]
+
+
+def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
+    monkeypatch.setattr(vagrant_box, "_FIRST", 2.0)
+    monkeypatch.setattr(vagrant_box, "_TELL_EVERY", 0.5)
+    bare.put("do-box-add", COMES + "sleep 3; rm $VAGRANT_HOME/tmp/box123; sleep 1")
+    told = bring_up_heard(bare)
+    assert told[1] == f"vagrant box add {DEBIAN}: 1 MiB have come"
+    assert box_of(bare) == DEBIAN
+
+
+def test_a_download_that_was_interrupted_and_begins_anew(bare, monkeypatch):
+    monkeypatch.setattr(vagrant_box, "_FIRST", 2.0)
+    part = bare.folder / "vagrant-home" / "tmp" / "box123"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"\0" * (8 << 20))
+    bare.put("do-box-add", f"truncate -s 0 {part}; sleep 0.6; {COMES} sleep 3")
+    bring_up(bare.vm)
+    assert box_of(bare) == DEBIAN
+
+
+def test_what_a_server_says_of_its_boxes_is_no_box(bare, monkeypatch):
+    monkeypatch.setattr(vagrant_box, "_FIRST", 1.0)
+    bare.put("do-box-add", COMES.replace("1M", "64K"))
+    bare.put("hang-box-add")
+    assert "nothing came in 1 s" in bring_up_heard(bare)[1]
+
+
+def test_a_download_that_stands_still(bare, monkeypatch):
+    monkeypatch.setattr(vagrant_box, "_STILL", 1.0)
+    bare.put("do-box-add", COMES)
+    bare.put("hang-box-add")
+    assert "nothing came in 1 s" in bring_up_heard(bare)[1]
+
+
+def test_a_download_without_end(bare, monkeypatch):
+    monkeypatch.setattr(vagrant_box, "_FETCH", 1.0)
+    bare.put("hang-box-add")
+    assert "it was not here after 0 minutes" in bring_up_heard(bare)[1]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_ended_during_the_download(bare, how):
+    bare.put("hang-box-add")
+    code = (
+        "import sys; from pathlib import Path; from tests.machines.vagrants import WANTED\n"
+        "from uffdlab.machines.vagrant.vm import VagrantVm; VagrantVm(Path(sys.argv[1])).bring_up(WANTED, print)"
+    )
+    command = [sys.executable, "-uc", code, bare.folder / "vm"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as owner:
+        assert owner.stdout.readline() == f"vagrant box add {DEBIAN}\n"
+        while ADD not in bare.notes():
+            time.sleep(0.05)
+        time.sleep(0.3)  # its trap is set after its note
+        owner.send_signal(how)
+        said = owner.communicate(timeout=30)[0]
+    assert said == ("interrupted: putting away what has been begun\n" if how == signal.SIGINT else "")
+    (bare.folder / "world" / "hang-box-add").unlink()
+    bring_up(bare.vm)
+    assert bare.notes() == ["interrupted", ADD, "up --provision"]
+
+
+def test_debians_from_which_it_does_not_come_up(bare):
+    bare.put("do-up", FAILS_FROM_DEBIANS)
+    note = bare.folder / "cache" / "box" / "refused"
+    assert bring_up_heard(bare) == [
+        f"vagrant box add {DEBIAN}",
+        "vagrant up",
+        f"the VM did not come up from {DEBIAN}: removing it",
+        f"{DEBIAN} is not taken (the VM did not come up from it, see {note}): making a box of Debian's packages",
+        "vagrant up",
+    ]
+    assert bare.notes() == [ADD, "up --provision", "destroy --force", "build-box", "up --provision"]
+    assert box_of(bare) == OWN
+    assert note.read_text().endswith("no root device\n")
+    bare.vm.destroy()
+    (note.parent / "recipe").unlink()  # as after a change of vm/build-box
+    bare.notes()
+    bring_up(bare.vm)
+    assert bare.notes() == ["build-box", "up --provision"]
+    bare.vm.destroy()
+    note.unlink()
+    (note.parent / "recipe").unlink()
+    (bare.folder / "world" / "do-up").unlink()
+    bare.notes()
+    bring_up(bare.vm)
+    assert bare.notes() == [ADD, "up --provision"]
+
+
+def test_debians_is_not_refused_where_nothing_can_be_removed(bare):
+    bare.put("do-up", FAILS_FROM_DEBIANS)
+    bare.put("fail-destroy", "Failed to connect socket\n")
+    with pytest.raises(errors.MachineError, match=r"(?s)vagrant destroy .*Failed to connect socket"):
+        bring_up(bare.vm)
+    assert bare.notes() == [ADD, "up --provision", "destroy --force"]
+    assert not (bare.folder / "cache" / "box" / "refused").exists()
+
+
+def test_debians_that_the_user_chose_is_not_replaced(bare, monkeypatch):
+    monkeypatch.setenv("UFFDLAB_BOX", DEBIAN)
+    bare.put("do-up", FAILS_FROM_DEBIANS)
+    with pytest.raises(errors.MachineError, match="no root device"):
+        bring_up(bare.vm)
+    assert bare.notes() == ["up --provision"]
+    assert not (bare.folder / "cache" / "box" / "refused").exists()
+
+
+def test_ours_from_which_it_does_not_come_up_is_not_replaced(world):
+    world.put("fail-up")
+    with pytest.raises(errors.MachineError, match="no luck"):
+        bring_up(world.vm)
+    assert world.notes() == ["up --provision"]
+
+
+def test_a_vm_that_once_came_up_from_debians_is_not_removed(bare):
+    bring_up(bare.vm)
+    bare.vm.halt()
+    bare.put("do-up", FAILS_FROM_DEBIANS)
+    bare.notes()
+    with pytest.raises(errors.MachineError, match="no root device"):
+        bring_up(bare.vm)
+    assert bare.notes() == ["up --provision"]
+    assert box_of(bare) == DEBIAN
+
+
+def test_virtualbox_takes_debians(world, monkeypatch):
+    monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
+    bring_up(world.vm)  # ours is there, and is of no use
+    assert world.notes() == [f"box add {DEBIAN} --provider virtualbox", "up --provision"]
+    assert box_of(world) == DEBIAN
+
+
+def test_virtualbox_without_a_network(world, monkeypatch):
+    monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
+    world.put("fail-box-add", "Error: Could not resolve host: box.test\n")
+    with pytest.raises(
+        errors.HostUnsupported, match=r"not to be had for virtualbox \(Could not resolve host"
+    ) as caught:
+        bring_up(world.vm)
+    assert caught.value.missing == "box"
+    assert world.notes() == [f"box add {DEBIAN} --provider virtualbox"]
+
+
+def test_what_is_wrong_with_the_provider_is_said_before_a_box_is_fetched(bare):
+    bare.put("fail-status")
+    with pytest.raises(errors.MachineError, match=r"vagrant status .* ended with status 3"):
+        bring_up(bare.vm)
+    assert bare.notes() == []
+
+
+def test_a_box_that_cannot_be_made(bare):
+    bare.put("fail-box-add")
+    bare.program("vm/build-box", "#!/bin/bash\necho 'box: mke2fs is missing'\nexit 1\n")
+    with pytest.raises(errors.HostUnsupported, match=r"vm/build-box could not make the box:\nbox: mke2fs is missing"):
+        bring_up(bare.vm)
+    assert bare.notes() == [ADD]
+
+
+def made_from(world, name, version):
+    """Vagrant's notes of a VM."""
+    machine = world.vm.data / "machines" / "default" / "uffdlab_qemu"
+    machine.mkdir(parents=True)
+    (machine / "box_meta").write_text(json.dumps({"name": name, "version": version}))
+    return machine / "id"
+
+
+def test_a_vm_from_another_version_of_the_box_is_not_used(world):
+    there = made_from(world, OWN, "12.0")
+    bring_up(world.vm)  # Vagrant keeps box_meta of a VM that was destroyed
+    there.write_text("uffdlab-qemu")
+    with pytest.raises(errors.MachineError, match=r"version 12\.0 of the box .* version 12\.1: remove the VM"):
+        bring_up(world.vm)
+    world.vm.destroy()
+
+
+def test_a_vm_from_another_box_is_not_used_where_the_user_chose(world, monkeypatch):
+    bring_up(world.vm)
+    made_from(world, DEBIAN, "12.0").write_text("uffdlab-qemu")
+    bring_up(world.vm)  # it is there, whatever there is beside it
+    monkeypatch.setenv("UFFDLAB_BOX", OWN)
+    with pytest.raises(errors.MachineError, match=f"made from the box {DEBIAN}, and UFFDLAB_BOX is {OWN}: remove"):
+        bring_up(world.vm)
+
+
+def test_without_vagrants_notes_the_box_is_the_one_that_was_asked_for(bare, monkeypatch):
+    bring_up(bare.vm)
+    made_from(bare, DEBIAN, "12.0").write_text("uffdlab-qemu")
+    next(bare.vm.data.glob("machines/default/*/box_meta")).unlink()  # written when Vagrant is done
+    monkeypatch.setenv("UFFDLAB_BOX", OWN)
+    with pytest.raises(errors.MachineError, match=f"made from the box {DEBIAN}"):
+        bring_up(bare.vm)

@@ -1,0 +1,76 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from uffdlab.observations.cross_examination import CrossExamination
+from uffdlab.observations.snapshot import Snapshot
+from uffdlab.observations.write_probe import Deed
+from uffdlab.pte import State
+
+WRITABLE, PROTECTED, ABSENT = 0x8000_0000_0000_1867, 0x8000_0000_0000_1C65, 0
+
+
+def seen(*words, witness="physical"):
+    return Snapshot("r", 0x10000, 4096, witness, np.array(words, np.uint64), np.ones(len(words), np.uint8))
+
+
+def deed(before, after=None, *, trapped=False, refused="", page=0):
+    return Deed(page, trapped, None, refused, seen(before), seen(before if after is None else after))
+
+
+@pytest.mark.parametrize(
+    ("word", "done", "contradicts"),
+    [
+        (WRITABLE, deed(WRITABLE), State(0)),
+        (WRITABLE, deed(WRITABLE, trapped=True), State.WRITABLE),
+        (WRITABLE, deed(WRITABLE, refused="SIGSEGV"), State.WRITABLE),
+        (PROTECTED, deed(PROTECTED, trapped=True), State(0)),
+        (PROTECTED, deed(PROTECTED), State.WRITABLE),
+        (PROTECTED, deed(PROTECTED, WRITABLE), State(0)),  # asynchronous: the kernel lifted the protection itself
+        (ABSENT, deed(ABSENT, WRITABLE), State(0)),
+        (ABSENT, deed(ABSENT, trapped=True), State(0)),
+    ],
+)
+def test_what_happened_is_held_against_what_was_said(word, done, contradicts):
+    assert done.contradicts(seen(word)) == contradicts
+
+
+def test_a_lying_witness_is_convicted_by_the_deed():
+    done = [deed(WRITABLE), deed(PROTECTED, trapped=True, page=1)]
+    assert CrossExamination([seen(WRITABLE, PROTECTED)], done).agree
+    found = CrossExamination([seen(WRITABLE, WRITABLE)], done).disagreements
+    assert [(each.page, each.bit, each.second, each.second_word) for each in found] == [
+        (1, State.WRITABLE, "deed", PROTECTED)
+    ]
+    assert "page 1, writable: physical read" in str(found[0])
+
+
+def test_a_deed_says_what_it_changed():
+    assert str(deed(PROTECTED, trapped=True)) == "a write to page 0 trapped; the page is as before"
+    assert "refused with SIGBUS" in str(deed(ABSENT, refused="SIGBUS"))
+    copied = deed(0x8000_0000_0000_1025, 0x8000_0000_0000_2867)
+    assert copied.copied
+    assert "went through" in str(copied)
+    assert "dirty" in str(copied)
+
+
+PRESENT_FILE, PRESENT_OWN = 1 << 63 | 1 << 61, 1 << 63  # as pagemap shows them to somebody who may see no frames
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "copied"),
+    [
+        (PRESENT_FILE, PRESENT_OWN, True),  # the file's, and then its own
+        (PRESENT_FILE, PRESENT_FILE, None),
+        (PRESENT_OWN, PRESENT_OWN, None),
+        (0, PRESENT_OWN, False),  # there was nothing to copy
+        (PRESENT_OWN | 5, PRESENT_OWN | 5, False),
+        (PRESENT_OWN | 5, PRESENT_OWN | 6, True),
+    ],
+)
+def test_a_copy_is_seen_without_frames_or_left_open(before, after, copied):
+    done = Deed(
+        0, False, None, "", *(replace(seen(word, witness="pagemap"), form="pagemap") for word in (before, after))
+    )
+    assert done.copied is copied

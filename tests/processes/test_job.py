@@ -1,0 +1,136 @@
+"""Children that end when we do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from uffdlab.processes.job import Child, ChildTimeout, run
+
+from ..leftovers import alive, gone_within, wait_until
+
+
+def test_status_lines_and_tail():
+    seen = []
+    status, tail = run(["sh", "-c", "echo one; echo two >&2; printf three; exit 7"], deadline=20, on_line=seen.append)
+    assert status == 7
+    assert seen == ["one", "two", "three"]
+    assert tail == "one\ntwo\nthree"
+
+
+def test_deadline_ends_the_whole_group():
+    began = time.monotonic()
+    pids = []
+    with pytest.raises(ChildTimeout):
+        run(["sh", "-c", "sleep 60 & echo $!; wait"], deadline=0.5, on_line=lambda line: pids.append(int(line)))
+    assert time.monotonic() - began < 15
+    assert gone_within(20, pids[0])
+
+
+def test_exception_in_a_callback_ends_the_child():
+    pids = []
+
+    def stop(line):
+        pids.append(int(line))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(["sh", "-c", "echo $$; sleep 60"], deadline=60, on_line=stop)
+    assert gone_within(20, pids[0])
+
+
+@pytest.mark.parametrize(("does", "stays"), [("trap '' TERM", True), ("trap 'exit 1' TERM", False), ("true", False)])
+def test_the_marker_stays_if_the_child_had_to_be_killed(tmp_path, does, stays):
+    marker = tmp_path / "marker"
+    marker.touch()
+    with (
+        Child(["sh", "-c", f"{does}; echo up; while :; do sleep 0.1; done"], grace=0.5, marker=marker) as child,
+        pytest.raises(ChildTimeout),
+    ):
+        child.wait(1.5)
+    assert marker.exists() == stays
+
+
+@pytest.mark.parametrize(("does", "status"), [("exit 7", 7), ("kill -9 $$", -9), ("kill -15 $$", -15)])
+def test_with_a_marker_the_child_ends_as_it_did(tmp_path, does, status):
+    marker = tmp_path / "marker"
+    marker.touch()
+    with Child(["sh", "-c", f"echo said; {does}"], marker=marker) as child:
+        assert child.wait(20) == status
+    assert list(child.tail) == ["said"]
+    assert marker.exists() == (status == -signal.SIGKILL)
+
+
+def test_sigkill_of_the_parent_ends_the_child():
+    code = (
+        "from uffdlab.processes.job import run\n"
+        "run(['sh', '-c', 'echo $$; exec sleep 60'], deadline=60, on_line=lambda line: print(line, flush=True))\n"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(parent.stdout.readline())
+    assert alive(pid)
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait(20)
+    parent.stdout.close()
+    assert gone_within(20, pid)
+
+
+TOLD = """
+import signal, sys, time
+from pathlib import Path
+told = Path(sys.argv[1])
+def on_signal(number, _frame):
+    with told.open("a") as file:
+        file.write(f"{number}\\n")
+    print("x" * 200_000, flush=True)  # more than a pipe holds
+    with told.open("a") as file:
+        file.write("put away\\n")
+signal.signal(signal.SIGINT, on_signal)
+print("up", flush=True)
+until = time.monotonic() + 60
+while "put away" not in (told.read_text() if told.exists() else "") and time.monotonic() < until:
+    time.sleep(0.01)
+time.sleep(0.5)  # for a second signal
+"""
+OWNER = """
+import signal, sys, threading, time
+from uffdlab.processes.job import Child
+for _ in range(5):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+with Child([sys.executable, "-c", *sys.argv[1:]], farewell=signal.SIGINT, grace=20, minded=True) as child:
+    child.wait(60, on_line=lambda line: print(line, flush=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_minded_child_is_told_once_of_its_owners_end_and_can_speak_to_its_own(tmp_path, number):
+    told = tmp_path / "told"
+    owner = subprocess.Popen(
+        [sys.executable, "-c", OWNER, TOLD, told], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    assert owner.stdout.readline() == "up\n"
+    owner.send_signal(number)
+    owner.wait(30)
+    owner.stdout.close()
+    assert wait_until(lambda: "put away" in (told.read_text() if told.exists() else ""), 20)
+    time.sleep(0.6)
+    assert told.read_text().split("\n") == [str(int(signal.SIGINT)), "put away", ""]
+
+
+def test_a_minded_child_that_stays_after_its_owners_end_is_killed():
+    code = (
+        "from uffdlab.processes.job import Child\n"
+        "stays = ['sh', '-c', 'trap : TERM; echo $$; while :; do sleep 0.1; done']\n"
+        "with Child(stays, grace=0.5, minded=True) as child:\n"
+        "    child.wait(60, on_line=lambda line: print(line, flush=True))\n"
+    )
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    pid = int(owner.stdout.readline())
+    owner.kill()
+    owner.communicate()
+    assert gone_within(20, pid)

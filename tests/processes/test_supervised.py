@@ -1,0 +1,367 @@
+"""A kept process ends with its owner, and what it said is told."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from uffdlab.processes import supervisor
+from uffdlab.processes.console import Console
+from uffdlab.processes.identity import Identity
+from uffdlab.processes.supervised import KeptProcess
+
+from ..leftovers import alive, gone_within, held, nothing_left, wait_until
+
+
+def start(code, **options):
+    ours, theirs = socket.socketpair()
+    log = Console()
+    with theirs:
+        process = KeptProcess(
+            [sys.executable, "-ISc", code, str(theirs.fileno())], [theirs.fileno()], ours, log=log, **options
+        )
+    return process, log
+
+
+def test_the_console_arrives():
+    process, log = start("import socket,sys; socket.socket(fileno=int(sys.argv[1])).sendall(b'hello from inside')")
+    assert process.ended.wait(10)
+    assert log.text() == "hello from inside"
+    assert process.how_it_ended() == "ended with status 0"
+    process.kill()
+
+
+def test_stderr_is_told():
+    process, _log = start("import sys; print('no such machine', file=sys.stderr); sys.exit(3)")
+    assert process.ended.wait(10)
+    assert process.how_it_ended() == "ended with status 3: no such machine"
+    process.kill()
+
+
+def test_a_flood_of_stderr_is_bounded():
+    process, _log = start("import sys; sys.stderr.write('x' * (1 << 20)); sys.exit(1)")
+    assert process.ended.wait(10)
+    assert len(process.how_it_ended()) < 20_000
+    process.kill()
+
+
+def test_a_signal_is_told():
+    process, _log = start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert process.ended.wait(10)
+    assert process.how_it_ended().startswith("was killed by signal 9, ")
+    process.kill()
+
+
+def test_kill_leaves_nothing():
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    process, _log = start("import time; time.sleep(100)")
+    kept = process.pids[0]
+    children = f"/proc/{kept}/task/{kept}/children"
+    assert wait_until(lambda: Path(children).read_text())
+    child = int(Path(children).read_text())
+    assert process.how_it_ended() == ""
+    process.kill()
+    process.kill()
+    assert not alive(child)
+    assert not alive(kept)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_program_that_is_not_there(tmp_path):
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = KeptProcess([str(tmp_path / "none")], [], ours, log=Console())
+    assert process.ended.wait(10)
+    assert "No such file" in process.how_it_ended()
+    process.kill()
+
+
+INTERRUPTED = """
+import errno, os, signal, sys, threading, time
+from pathlib import Path
+from uffdlab.processes.console import Console
+from uffdlab.processes.supervised import KeptProcess
+import socket
+
+def held():
+    return sorted(os.listdir("/proc/self/fd")), Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+def one(interrupted_after=0):
+    ours, theirs = socket.socketpair()  # which itself can lose a descriptor
+    with ours, theirs:
+        signal.setitimer(signal.ITIMER_REAL, interrupted_after)
+        process = KeptProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], [theirs.fileno()], ours,
+                              log=Console())
+        process.kill()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+wrong = []
+threading.excepthook = lambda args: wrong.append(repr(args.exc_value))
+sys.unraisablehook = lambda args: wrong.append(repr(args.exc_value))
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+one()
+before = held()
+whole = time.monotonic()
+one()
+whole = time.monotonic() - whole
+stopped = 0
+for number in range(60):
+    try:
+        one(whole * (number + 1) / 60)
+    except KeyboardInterrupt:
+        stopped += 1
+until = time.monotonic() + 10
+while (held() != before or threading.active_count() > 1) and time.monotonic() < until:
+    time.sleep(0.01)
+print(stopped > 20, wrong, held() == before or (before, held()), threading.enumerate()[1:])
+"""
+
+
+def test_ctrl_c_at_any_moment_leaves_nothing():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("True [] True []\n", "")
+
+
+def test_ctrl_c_while_the_thread_starts(monkeypatch):
+    # The thread runs, and the one that started it does not come to know.
+    start_thread = threading.Thread.start
+
+    def interrupted(thread):
+        start_thread(thread)
+        time.sleep(0.2)
+        raise KeyboardInterrupt
+
+    before = held()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        start("import time; time.sleep(100)")
+    assert nothing_left(before)
+
+
+def test_one_that_is_abandoned_ends():
+    before = held()
+    process, _log = start("import time; time.sleep(100)")
+    pids = process.pids
+    assert all(alive(pid) for pid in pids)
+    del process
+    assert gone_within(5, *pids)
+    assert nothing_left(before)
+
+
+def test_too_few_descriptors_are_told():
+    # Also if it is the search for a folder for temporary files that gets none.
+    code = (
+        "import resource, sys, tempfile\n"
+        "from uffdlab import errors\n"
+        "from uffdlab.processes import limits\n"
+        "from uffdlab.processes.console import Console\n"
+        "from uffdlab.processes.supervised import KeptProcess\n"
+        "found = set()\n"
+        "for limit in range(3, 40):\n"
+        "    tempfile.tempdir = None\n"
+        "    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 64))\n"
+        "    try:\n"
+        "        with limits.told():\n"
+        "            KeptProcess([sys.executable, '-c', ''], log=Console()).kill()\n"
+        "        found.add('it runs')\n"
+        "        break\n"
+        "    except errors.HostUnsupported as error:\n"
+        "        found.add(error.missing)\n"
+        "print(sorted(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert (done.stdout, done.stderr) == ("['files', 'it runs']\n", "")
+
+
+OWNER = """
+import socket, sys, time
+from uffdlab.processes.console import Console
+from uffdlab.processes.supervised import KeptProcess
+ours, theirs = socket.socketpair()
+process = KeptProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], ours, log=Console())
+keeper = process.pids[0]
+while True:
+    with open(f"/proc/{keeper}/task/{keeper}/children") as file:
+        children = file.read().split()
+    if children:
+        break
+print(keeper, *children, flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_owner_dies(how):
+    with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
+        found = [int(word) for word in owner.stdout.readline().split()]
+        assert len(found) == 2
+        assert all(alive(pid) for pid in found)
+        owner.send_signal(how)
+        assert wait_until(lambda: not any(alive(pid) for pid in found), 1.0)
+
+
+def test_the_owner_dies_before_the_keeper_looks():
+    # The keeper is told to keep for a process that is not its parent: as if that had just ended.
+    other = subprocess.Popen([sys.executable, "-c", "pass"])
+    other.wait()
+    started = time.monotonic()
+    with subprocess.Popen(
+        [
+            sys.executable,
+            "-ISB",
+            supervisor.__file__,
+            str(other.pid),
+            "-1",
+            "0",
+            "/nowhere",
+            "free",
+            sys.executable,
+            "-c",
+            "import time; time.sleep(100)",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.read() == b"9\n"
+    assert time.monotonic() - started < 10
+
+
+FOLDER_OWNER = """
+import sys, time
+from uffdlab.processes.console import Console
+from uffdlab.processes.supervised import KeptProcess
+process = KeptProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], log=Console())
+process.folder.mkdir(mode=0o700)
+(process.folder / "socket").touch()
+print(process.folder, flush=True)
+time.sleep(100)
+"""
+
+
+def test_the_folder_goes_with_the_process_also_when_the_owner_is_killed():
+    with subprocess.Popen([sys.executable, "-c", FOLDER_OWNER], stdout=subprocess.PIPE, text=True) as owner:
+        folder = Path(owner.stdout.readline().strip())
+        assert folder.is_dir()
+        owner.kill()
+        assert wait_until(lambda: not folder.exists())
+
+
+def test_a_grace_is_given_and_then_no_more():
+    for code, grace, least, most in (
+        ("import sys; sys.stdin.read()", 20.0, 0.0, 10.0),  # it ends with its stream
+        ("import time; time.sleep(100)", 1.0, 0.9, 10.0),
+    ):
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = KeptProcess([sys.executable, "-ISc", code], log=Console(), stdio=theirs, grace=grace)
+        started = time.monotonic()
+        ours.close()
+        process.kill()
+        assert least < time.monotonic() - started < most
+
+
+# What a bounded program tries: each line it prints is something that it could do.
+ATTEMPTS = """
+import ctypes, errno, os, socket, sys
+def attempt(what, how):
+    try:
+        how()
+    except OSError as error:
+        print(what, errno.errorcode[error.errno], file=sys.stderr)
+    else:
+        print(what, "done", file=sys.stderr)
+folder, port = {folder!r}, {port}
+attempt("make", lambda: open(folder + "/made", "w"))
+attempt("write", lambda: open(folder + "/there", "r+"))
+attempt("remove", lambda: os.unlink(folder + "/there"))
+attempt("bind", lambda: socket.socket(socket.AF_UNIX).bind(folder + "/socket"))
+attempt("connect", lambda: socket.create_connection(("127.0.0.1", port)))
+attempt("read", lambda: open(folder + "/there").read())
+memory = os.memfd_create("m")
+attempt("memory", lambda: open(f"/proc/self/fd/{{memory}}", "r+b").write(b"x"))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print("privileges", status["NoNewPrivs"].strip(), file=sys.stderr)
+print("user", os.getresuid(), os.getresgid(), os.getgroups(), status["CapEff"].strip(), file=sys.stderr)
+"""
+
+
+def attempts(folder, **options):
+    folder.chmod(0o777)
+    (folder / "there").write_text("here")
+    (folder / "there").chmod(0o666)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        code = ATTEMPTS.format(folder=str(folder), port=listener.getsockname()[1])
+        process = KeptProcess(["/usr/bin/python3", "-ISc", code], log=Console(), **options)
+        assert process.ended.wait(20)
+    process.kill()
+    return dict(line.split(" ", 1) for line in process.said().splitlines())
+
+
+@pytest.fixture
+def open_folder():
+    # Where others can write: pytest's own folders are for their owner alone.
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def landlock():
+    return ctypes.CDLL(None).syscall(supervisor._CREATE_RULESET, None, ctypes.c_size_t(0), supervisor._VERSION)
+
+
+def test_a_bounded_program_writes_nowhere_and_gains_nothing(open_folder):
+    free = attempts(open_folder)
+    assert {free[what] for what in ("make", "write", "remove", "bind", "connect")} == {"done"}
+    assert free["privileges"] == "0"
+    (open_folder / "socket").unlink()
+    bounded = attempts(open_folder, bounded=True)
+    assert bounded["privileges"] == "1"
+    assert bounded["user"] == free["user"]
+    assert (bounded["read"], bounded["memory"]) == ("done", "done")
+    if landlock() < 1:
+        pytest.skip("no Landlock in this host's kernel")
+    assert {bounded[what] for what in ("make", "write", "remove", "bind")} == {"EACCES"}
+    assert (open_folder / "there").read_text() == "here"
+    if landlock() >= 4:
+        assert bounded["connect"] == "EACCES"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_program_of_roots_becomes_somebody_else(open_folder):
+    found = attempts(open_folder, bounded=True, identity=Identity(61234, (108,)))
+    assert found["user"] == "(61234, 61234, 61234) (61234, 61234, 61234) [108] 0000000000000000"
+    assert found["privileges"] == "1"
+    assert found["memory"] == "done"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_program_that_somebody_else_cannot_run(tmp_path):
+    program = tmp_path / "program"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o700)
+    process = KeptProcess([str(program)], log=Console(), bounded=True, identity=Identity(61234))
+    assert process.ended.wait(20)
+    assert process.how_it_ended() == f"ended with status 127: {program} as user 61234: Permission denied"
+    process.kill()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.parametrize("victim", ["keeper", "owner"])
+def test_a_program_that_became_somebody_else_ends_with_its_keeper(victim):
+    code = OWNER.replace("log=Console()", "log=Console(), bounded=True, identity=Identity(61234)")
+    code = code.replace("[sys.executable", '["/usr/bin/python3"')
+    code = "from uffdlab.processes.identity import Identity\n" + code
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
+        kept, program = (int(word) for word in owner.stdout.readline().split())
+        assert wait_until(lambda: "\nUid:\t61234" in Path(f"/proc/{program}/status").read_text())
+        time.sleep(0.2)  # it has become the program by now
+        os.kill({"keeper": kept, "owner": owner.pid}[victim], signal.SIGKILL)
+        assert gone_within(2, kept, program)
+        owner.kill()

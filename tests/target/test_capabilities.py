@@ -1,0 +1,62 @@
+import pytest
+
+from uffdlab.target.capabilities import Capabilities, html_table, markdown_table, table
+from uffdlab.uapi import Feature, RegisterMode
+from uffdlab.uapi.memory import MEMORY
+
+
+def answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):
+    registered = {int(mode): {"errno": 0 if mode == RegisterMode.MISSING else 22, "ioctls": 1} for mode in RegisterMode}
+    return {
+        "features": int(features),
+        "ioctls": ioctls,
+        "ways": {"userfaultfd(2)": 0, "/dev/userfaultfd": 13},
+        "modes": {"UFFDIO_CONTINUE": {0: 0, 1: 0, 2: 0 if continue_wp else 22}},
+        "memory": {"anon": {"errno": 0, "register": registered}, "hugetlb": {"errno": 12, "register": {}}},
+        "continue_wp": continue_wp,
+    }
+
+
+def test_it_is_the_answer_and_a_table():
+    found = Capabilities("here", answer())
+    assert found["continue_wp"] is True
+    assert found["features"] == Feature.POISON
+    words = {row.name: row.word for row in found.rows}
+    assert (words["POISON"], words["MOVE"]) == ("yes", "no")
+    assert words["/dev/userfaultfd"] == "EACCES"
+    assert (words["hugetlb: MISSING"], words["anon: MINOR"]) == ("ENOMEM", "EINVAL")
+    assert {row.name: row.since for row in found.rows}["UFFDIO_CONTINUE WP"] == "6.4"
+
+
+def test_unknown_features_are_kept():
+    found = Capabilities("here", answer(Feature(1 << 40)))
+    assert [row.word for row in found.rows if row.name == "bit 40"] == ["yes"]
+
+
+def test_unknown_ioctls_are_kept():
+    found = Capabilities("here", answer(ioctls=1 << 0x3F | 7 | 1 << 0x0B))
+    assert [(row.name, row.word) for row in found.rows if row.name.startswith("number")] == [("number 0x0b", "yes")]
+
+
+def test_the_first_thing_that_is_missing_is_named():
+    found = Capabilities("here", answer(continue_wp=False))
+    assert found.missing("POISON", "UFFDIO_CONTINUE", "UFFDIO_CONTINUE WP", "MOVE") == "UFFDIO_CONTINUE WP"
+    assert found.missing("POISON") == ""
+    with pytest.raises(KeyError):
+        found.missing("POISEN")
+
+
+def test_kernels_stand_side_by_side():
+    both = [Capabilities("a<b", answer()), Capabilities("c", answer(continue_wp=False))]
+    row = next(row for row in table(both) if row[1] == "UFFDIO_CONTINUE WP")
+    assert row == ["mode", "UFFDIO_CONTINUE WP", "6.4", "yes", "EINVAL"]
+    assert "| mode | UFFDIO_CONTINUE WP | 6.4 | yes | EINVAL |" in markdown_table(both)
+    assert "a&lt;b" in html_table(both)
+    assert "a<b" not in html_table(both)
+    assert str(both[0]).splitlines()[0].split() == ["name", "since", "a<b"]
+
+
+def test_every_memory_has_a_family():
+    registered = {int(mode): {"errno": 0, "ioctls": 1} for mode in RegisterMode}
+    whole = {**answer(), "memory": {name: {"errno": 0, "register": registered} for name in MEMORY}}
+    assert sum(row.group == "memory" for row in Capabilities("here", whole).rows) == 4 * len(MEMORY)

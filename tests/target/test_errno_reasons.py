@@ -1,0 +1,106 @@
+import errno
+
+import pytest
+
+from uffdlab.target.errno_reasons import explain, misfit
+from uffdlab.uapi import IOCTLS, Feature, RegisterMode
+
+CONTINUE = IOCTLS["UFFDIO_CONTINUE"]
+MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
+
+
+@pytest.mark.parametrize(
+    ("mode", "registered", "knows", "words"),
+    [
+        (2, MINOR | WP, False, "does not know UFFDIO_CONTINUE_MODE_WP"),
+        (2, MINOR, True, "registered for WP"),
+        (3, MINOR, True, "registered for WP"),
+        (0x40, MINOR | WP, True, "0x40 mean nothing to UFFDIO_CONTINUE"),
+        (0, None, True, "not registered"),
+        (0, MINOR, True, "more than one mapping"),
+    ],
+)
+def test_the_reason_for_einval_of_continue(mode, registered, knows, words):
+    assert words in explain(CONTINUE, errno.EINVAL, mode, registered=registered, knows_continue_wp=knows)
+
+
+@pytest.mark.parametrize("name", sorted(IOCTLS))
+@pytest.mark.parametrize("error", sorted(errno.errorcode))
+def test_every_errno_of_every_ioctl_has_words(name, error):
+    assert len(explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)) > 10
+
+
+def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
+    text = explain(IOCTLS["UFFDIO_WRITEPROTECT"], errno.EINVAL, 1, registered=MINOR, knows_continue_wp=True)
+    assert "registered for WP" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("UFFDIO_CONTINUE", {"start": 0x1008, "len": 0x1000}, "start 0x1008 is unaligned"),
+        ("UFFDIO_COPY", {"dst": 0x1008, "src": 0, "len": 0x1000}, "dst 0x1008 is unaligned"),
+        ("UFFDIO_COPY", {"dst": 0x1000, "src": 8, "len": 0x1000}, ""),
+        ("UFFDIO_MOVE", {"dst": 0x1000, "src": 8, "len": 0x1000}, "src 0x8 is unaligned"),
+        ("UFFDIO_CONTINUE", {"start": 0x1000, "len": 100}, "len 0x64 is unaligned"),
+        ("UFFDIO_CONTINUE", {"start": 0x1000, "len": 0}, "empty"),
+        ("UFFDIO_CONTINUE", {"start": 0x1000, "len": 0x1000}, ""),
+        ("UFFDIO_API", {"api": 7}, ""),
+    ],
+)
+def test_what_is_no_whole_pages_is_named(name, values, words):
+    found = misfit(IOCTLS[name], values, 0x1000)
+    assert words in found
+    assert bool(words) is bool(found)
+    if found:
+        text = explain(IOCTLS[name], errno.EINVAL, 0, registered=None, knows_continue_wp=True, misfit=found)
+        assert text == found
+
+
+def test_memory_without_a_page_cache_is_named():
+    told = {"registered": MINOR, "knows_continue_wp": True}
+    assert "anon is not" in explain(CONTINUE, errno.EINVAL, 0, memory="anon", **told)
+    assert "anon is not" in explain(IOCTLS["UFFDIO_REGISTER"], errno.EINVAL, int(MINOR), memory="anon", **told)
+    for memory in ("anon-shared", "shmem", "hugetlb"):
+        assert "is not:" not in explain(CONTINUE, errno.EINVAL, 0, memory=memory, **told)
+
+
+def test_a_hole_in_the_source_of_a_move_is_no_missing_registration():
+    move = IOCTLS["UFFDIO_MOVE"]
+    assert "allow_src_holes" in explain(move, errno.ENOENT, 0, registered=RegisterMode.MISSING, knows_continue_wp=None)
+    assert "not registered" in explain(move, errno.ENOENT, 0, registered=None, knows_continue_wp=None)
+
+
+def register(error, mode, registered=None, features=None):
+    return explain(
+        IOCTLS["UFFDIO_REGISTER"], error, mode, registered=registered, knows_continue_wp=True, features=features
+    )
+
+
+def test_rwp_needs_its_feature_and_no_wp_beside_it():
+    assert "Feature.RWP" in register(errno.EINVAL, RegisterMode.RWP, features=Feature.THREAD_ID)
+    assert "Feature.RWP" not in register(errno.EINVAL, RegisterMode.RWP, features=Feature.RWP)
+    assert "share a bit" in register(errno.EINVAL, RegisterMode.WP | RegisterMode.RWP, features=Feature.RWP)
+
+
+def test_a_registration_that_would_drop_wp_is_not_blamed_on_another_userfaultfd():
+    assert "registered for WP with this userfaultfd" in register(
+        errno.EBUSY, RegisterMode.MINOR, MINOR | RegisterMode.WP
+    )
+    assert "another userfaultfd" in register(errno.EBUSY, RegisterMode.MINOR)
+    assert "another userfaultfd" in register(errno.EBUSY, RegisterMode.WP, RegisterMode.WP)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "words"),
+    [
+        ("UFFDIO_RWPROTECT", errno.ENOENT, "not registered for RWP"),
+        ("UFFDIO_WRITEPROTECT", errno.ENOENT, "not registered for WP"),
+        ("UFFDIO_SET_MODE", errno.EINVAL, "RWP_ASYNC alone"),
+        ("UFFDIO_MOVE", errno.EINVAL, "private anonymous"),
+        ("UFFDIO_MOVE", errno.EBUSY, "since a fork"),
+        ("UFFDIO_COPY", errno.EBUSY, "another userfaultfd"),
+    ],
+)
+def test_what_an_errno_means_to_one_ioctl(name, error, words):
+    assert words in explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)

@@ -1,0 +1,88 @@
+"""What the agent tells without being asked."""
+
+import struct
+
+import pytest
+
+from uffdlab.errors import MachineLost, TargetLost
+from uffdlab.machines.rpc.client import LOST
+from uffdlab.target.notifications import News
+from uffdlab.target.timeline import Timeline
+
+
+class Heard:
+    """Belongings with one touch and one userfaultfd, both this."""
+
+    number, what = 1, "read of page 0"
+
+    def __init__(self):
+        self.heard = []
+
+    def userfaultfd(self, number):
+        return self if number == 1 else None
+
+    def pop_touch(self, number):
+        return self if number == 1 else None
+
+    def deliver(self, *message):
+        self.heard.append(message)
+
+    def finish(self, end):
+        self.heard.append(end)
+
+    def lose(self, why):
+        self.heard.append(why)
+
+    def hear_no_more(self, error):
+        self.heard.append(error)
+
+
+@pytest.fixture
+def heard():
+    return Heard()
+
+
+@pytest.fixture
+def timeline():
+    return Timeline()
+
+
+@pytest.fixture
+def news(heard, timeline):
+    return News(heard, timeline, lambda: 1000)
+
+
+def test_a_message_goes_to_its_userfaultfd(news, heard):
+    data = struct.pack("<B31x", 0x12)
+    news.hear("message", [1, data, 5, 0])
+    news.hear("message", [2, data, 5, 0])  # of one that was closed meanwhile
+    assert heard.heard == [(data, 5, 0)]
+
+
+def test_the_end_of_a_touch_is_on_the_timeline(news, heard, timeline):
+    end = {"state": "done", "started_ns": 3, "ended_ns": 9}
+    news.hear("touch", [1, end])
+    news.hear("touch", [2, end])
+    assert heard.heard == [end]
+    assert [(entry.text, entry.started_ns, entry.ended_ns) for entry in timeline] == [("read of page 0: done", 3, 9)]
+
+
+def test_a_lost_target(news, heard, timeline):
+    news.hear("target-lost", [77, "it ended by SIGKILL", "target-lost", 9, b"nonce"])
+    assert heard.heard == ["it ended by SIGKILL"]
+    (entry,) = timeline
+    assert entry.text == "the target is lost: it ended by SIGKILL"
+    assert isinstance(entry.what, TargetLost)
+
+
+def test_a_lost_machine_without_the_console_on_the_timeline(news, heard, timeline):
+    error = MachineLost("the machine is gone", console="much\nmore")
+    news.hear(LOST, [error])
+    assert heard.heard == [error]
+    (entry,) = timeline
+    assert (entry.text, entry.what) == ("the machine is lost: the machine is gone", error)
+
+
+def test_what_is_for_others_is_left_alone(news, heard, timeline):
+    news.hear("program-output", [1, 1, b"hello"])
+    assert (heard.heard, len(timeline)) == ([], 0)

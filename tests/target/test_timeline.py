@@ -1,0 +1,36 @@
+import threading
+
+from uffdlab.target.timeline import Timeline
+
+
+def test_times_are_counted_from_the_first_entry_in_microseconds():
+    timeline = Timeline()
+    timeline.add("ioctl", "UFFDIO_CONTINUE(page 3) → ok", 1_002_000, 1_004_500)
+    timeline.add("map", "a region", 1_000_000)
+    assert timeline.rows() == [
+        ("2.0", "2.5", "ioctl", "UFFDIO_CONTINUE(page 3) → ok"),
+        ("0.0", "", "map", "a region"),
+    ]
+    assert "UFFDIO_CONTINUE(page 3)" in str(timeline)
+
+
+def test_html_is_escaped():
+    timeline = Timeline()
+    timeline.add("map", "<Region & co>", 1)
+    assert "&lt;Region &amp; co&gt;" in timeline._repr_html_()
+
+
+def test_an_empty_timeline_can_be_shown():
+    assert len(Timeline()) == 0
+    assert "what happened" in str(Timeline())
+    assert "<table>" in Timeline()._repr_html_()
+
+
+def test_numbers_stay_in_order_when_threads_add():
+    timeline = Timeline()
+    threads = [threading.Thread(target=lambda: [timeline.add("message", "m", 1) for _ in range(200)]) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [entry.number for entry in timeline] == list(range(1600))

@@ -1,0 +1,95 @@
+import threading
+
+import pytest
+
+from uffdlab.errors import FaultUnresolved, MachineTimeout, TargetLost, TouchFailed
+from uffdlab.target.touch import Touch
+
+END = {"state": "done", "value": 7, "started_ns": 100, "ended_ns": 350, "signal": 0, "signal_address": 0}
+
+
+class WaitingLab:
+    """A lab in whose target every touch waits until it is withdrawn."""
+
+    def __init__(self):
+        self.waits = True
+        self.touch = None
+        self.hangs = False
+
+    def must_answer(self):
+        if self.hangs:
+            raise MachineTimeout("agent.ping: no answer within 4.0 s")
+
+    def target_call(self, method, number):
+        if method == "withdraw":
+            self.touch.finish({**END, "state": "withdrawn"})
+            return None
+        assert method == "touch_waits"
+        return self.waits
+
+
+@pytest.fixture
+def touch():
+    lab = WaitingLab()
+    lab.touch = Touch(lab, 1, "read", 0x1000003000, "read of page 3 of region-1")
+    return lab.touch
+
+
+def test_a_waiting_touch_stays_a_ticket(touch):
+    assert touch.state == "waiting"
+    with pytest.raises(FaultUnresolved, match=r"page 3 .*0x1000003000.* 0\.01 s") as caught:
+        touch.result(timeout=0.01)
+    assert caught.value.address == 0x1000003000
+    assert touch.state == "waiting"
+    touch.finish(END)
+    assert touch.result() == 7
+    assert touch.state == "done"
+    assert touch.waited_ns == 250
+
+
+def test_a_machine_that_hangs_is_no_unresolved_fault(touch):
+    touch._lab.hangs = True
+    with pytest.raises(MachineTimeout):
+        touch.result(timeout=0.01)
+
+
+def test_a_touch_that_neither_waits_nor_ended_is_running(touch):
+    touch._lab.waits = False
+    assert touch.state == "running"
+    assert touch.waited_ns is None
+
+
+def test_the_result_comes_from_another_thread(touch):
+    threading.Timer(0.02, touch.finish, [END]).start()
+    assert touch.result(timeout=5) == 7
+
+
+def test_a_write_gives_nothing_and_a_copy_its_bytes():
+    write = Touch(WaitingLab(), 1, "write", 0, "write")
+    write.finish(END)
+    assert write.result() is None
+    copy = Touch(WaitingLab(), 2, "copy_out", 0, "copy")
+    copy.finish({**END, "bytes": b"abc"})
+    assert copy.result() == b"abc"
+
+
+def test_a_signal_is_a_failure_with_its_address(touch):
+    touch.finish({**END, "state": "signal", "signal": 7, "signal_address": 0xABC000})
+    assert touch.state == "failed"
+    with pytest.raises(TouchFailed, match="SIGBUS at 0xabc000"):
+        touch.result()
+
+
+def test_withdrawing_takes_the_access_back(touch):
+    assert touch.withdraw() is True
+    assert touch.state == "withdrawn"
+    with pytest.raises(TouchFailed, match="withdrawn"):
+        touch.result()
+
+
+def test_a_lost_target_fails_the_touch_once(touch):
+    touch.fail(TargetLost("gone"))
+    touch.fail(TargetLost("gone again"))
+    assert touch.state == "failed"
+    with pytest.raises(TargetLost, match=r"^gone$"):
+        touch.result()

@@ -1,0 +1,216 @@
+import errno
+import threading
+
+import pytest
+
+from uffdlab import uapi
+from uffdlab.errors import IoctlError, LabClosed, NoMessage, TargetLost, UsageError
+from uffdlab.target.region import Region
+from uffdlab.target.timeline import Timeline
+from uffdlab.target.userfaultfd import Userfaultfd
+from uffdlab.uapi import Feature
+from uffdlab.uapi.messages import Fault, Message
+
+PAGE = 4096
+START = 0x10_0000_0000
+
+
+class ScriptedLab:
+    """A lab whose target answers every ioctl with what `answers` says for it, else with success."""
+
+    def __init__(self):
+        self.timeline = Timeline()
+        self.capabilities = {"continue_wp": True, "features": Feature(0)}
+        self.sent = []
+        self.answers = {}
+        self.offered = int(Feature.MINOR_SHMEM)
+        self.closed = []
+
+    def target_call(self, method, *params):
+        if method == "uffd_open":
+            wanted, required = params
+            asked = wanted & self.offered | required
+            bad = errno.EINVAL if asked & ~self.offered else 0
+            return {"number": 0 if bad else 1, "way": "userfaultfd(2)", "offered": self.offered, "asked": asked,
+                    "errno": bad}  # fmt: skip
+        if method == "uffd_close":
+            self.closed.append(params[0])
+            return None
+        _, name, values, source = params
+        self.sent.append((name, values, source))
+        error, output = self.answers.get(name, (0, values.get("len", 0)))
+        words = dict.fromkeys(uapi.IOCTLS[name].fields, 0) | values
+        if uapi.IOCTLS[name].output:
+            words[uapi.IOCTLS[name].output] = output
+        return {"errno": error, "words": words, "started_ns": 1000, "ended_ns": 3500}
+
+    def forget_userfaultfd(self, number):
+        self.closed.append(-number)
+
+    @staticmethod
+    def memory_at(_address):
+        return "shmem"
+
+    @staticmethod
+    def page_size_at(_address):
+        return PAGE
+
+    @staticmethod
+    def locate(address):
+        page = (address - START) // PAGE
+        return ("region-1", page) if 0 <= page < 64 else ("", None)
+
+
+@pytest.fixture
+def lab():
+    return ScriptedLab()
+
+
+@pytest.fixture
+def region(lab):
+    return Region(lab, 1, "shmem", START, 0, 64, PAGE)
+
+
+@pytest.fixture
+def uffd(lab):
+    return Userfaultfd(lab, None)
+
+
+def message(flags, address):
+    return bytes([0x12]) + bytes(7) + flags.to_bytes(8, "little") + address.to_bytes(8, "little") + bytes(8)
+
+
+def test_only_what_the_kernel_offers_is_turned_on(uffd):
+    assert uffd.features == Feature.MINOR_SHMEM
+
+
+def test_a_feature_that_is_asked_for_and_missing_is_named(lab):
+    with pytest.raises(IoctlError, match="this kernel lacks POISON"):
+        Userfaultfd(lab, Feature.POISON)
+
+
+@pytest.mark.parametrize(
+    ("wp", "dontwake", "mode"), [(False, False, 0), (False, True, 1), (True, False, 2), (True, True, 3)]
+)
+def test_continue_sends_exactly_its_flags(lab, uffd, region, wp, dontwake, mode):
+    result = uffd.continue_(region[8:16], wp=wp, dontwake=dontwake)
+    assert lab.sent == [("UFFDIO_CONTINUE", {"start": START + 8 * PAGE, "len": 8 * PAGE, "mode": mode}, None)]
+    assert (result.ok, result.done, result.took_ns) == (True, 8 * PAGE, 2500)
+
+
+def test_writeprotect_has_its_bits_the_other_way_round(lab, uffd, region):
+    uffd.writeprotect(region[0], wp=True)
+    uffd.writeprotect(region[0], wp=False, dontwake=True)
+    assert [values["mode"] for _, values, _ in lab.sent] == [1, 2]
+
+
+def test_copy_pads_with_zeroes(lab, uffd, region):
+    uffd.copy(region[:2], b"abc", wp=True)
+    name, values, source = lab.sent[0]
+    assert (name, values) == ("UFFDIO_COPY", {"dst": START, "len": 2 * PAGE, "mode": 2})
+    assert source == b"abc" + bytes(2 * PAGE - 3)
+    with pytest.raises(UsageError, match="do not fit into page 0"):
+        uffd.copy(region[0], bytes(PAGE + 1))
+
+
+def test_an_errno_is_an_error_with_the_call_and_the_reason(lab, uffd, region):
+    uffd.register(region, "minor", "wp")
+    lab.capabilities["continue_wp"] = False
+    lab.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
+    with pytest.raises(IoctlError) as caught:
+        uffd.continue_(region[3], wp=True)
+    assert str(caught.value).startswith("UFFDIO_CONTINUE(page 3, WP) → EINVAL: this kernel does not know")
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_an_errno_can_be_asked_for_as_data(lab, uffd, region):
+    lab.answers["UFFDIO_CONTINUE"] = (errno.EAGAIN, 3 * PAGE)
+    result = uffd.continue_(region, check=False)
+    assert (result.ok, result.errno, result.done, result.output) == (False, errno.EAGAIN, 3 * PAGE, 3 * PAGE)
+    lab.answers["UFFDIO_CONTINUE"] = (errno.EEXIST, -errno.EEXIST)
+    assert uffd.continue_(region, check=False).done == 0
+    assert "→ EEXIST" in str(lab.timeline)
+
+
+def test_the_reason_knows_what_the_range_is_registered_for(lab, uffd, region):
+    lab.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
+    with pytest.raises(IoctlError, match="not registered with this userfaultfd"):
+        uffd.continue_(region[0])
+    uffd.register(region, "minor")
+    with pytest.raises(IoctlError, match="needs a range that is registered for WP"):
+        uffd.continue_(region[0], wp=True)
+    uffd.unregister(region)
+    with pytest.raises(IoctlError, match="not registered with this userfaultfd"):
+        uffd.continue_(region[0])
+
+
+@pytest.mark.parametrize(("modes", "mode"), [(["minor"], 4), (["MINOR", "wp"], 6), ([uapi.RegisterMode.MISSING], 1)])
+def test_register_takes_names_and_flags(lab, uffd, region, modes, mode):
+    uffd.register(region, *modes)
+    assert lab.sent[0][1]["mode"] == mode
+
+
+@pytest.mark.parametrize("modes", [[], ["write"]])
+def test_register_without_a_mode_or_with_a_strange_one(uffd, region, modes):
+    with pytest.raises(UsageError, match=r"minor|missing"):
+        uffd.register(region, *modes)
+
+
+def test_pages_must_be_pages(uffd):
+    with pytest.raises(UsageError, match=r"region\[3\]"):
+        uffd.wake(3)
+
+
+def test_a_raw_ioctl_may_be_wrong_but_not_misspelt(lab, uffd):
+    uffd.ioctl("UFFDIO_CONTINUE", {"start": 1, "len": 1, "mode": 0xFF00}, check=False)
+    assert lab.sent[0][1] == {"start": 1, "len": 1, "mode": 0xFF00}
+    with pytest.raises(UsageError, match="is no ioctl of a userfaultfd"):
+        uffd.ioctl("UFFDIO_CONTIUE", {})
+    with pytest.raises(UsageError, match="has no word length"):
+        uffd.ioctl("UFFDIO_WAKE", {"length": 1})
+
+
+def test_messages_come_in_order_and_faults_can_be_picked_out(uffd):
+    uffd.deliver(bytes([0x15]) + bytes(31), 1)
+    uffd.deliver(message(3, START + 5 * PAGE), 2)
+    fault = uffd.read_fault(timeout=1)
+    assert isinstance(fault, Fault)
+    assert (fault.page, fault.write, fault.wp) == (5, True, True)
+    kept = uffd.read_message(timeout=1)
+    assert isinstance(kept, Message)
+    assert kept.event == uapi.Event.REMOVE
+
+
+def test_no_message_in_time_is_said(uffd):
+    with pytest.raises(NoMessage, match=r"no page fault .* 0\.01 s"):
+        uffd.read_fault(timeout=0.01)
+    with pytest.raises(TimeoutError):
+        uffd.read_message(timeout=0.01)
+
+
+def test_a_closed_one_says_so(lab, uffd, region):
+    uffd.close()
+    uffd.close()
+    assert lab.closed == [-1, 1]
+    with pytest.raises(LabClosed, match="closed"):
+        uffd.wake(region)
+    with pytest.raises(LabClosed, match="closed"):
+        uffd.read_fault(timeout=60)
+
+
+def test_whoever_waits_for_a_message_hears_that_none_will_come(uffd):
+    uffd.deliver(message(0, START), 1)
+    threading.Timer(0.05, uffd.lose, ["the target has ended"]).start()
+    assert uffd.read_fault(timeout=60).page == 0
+    with pytest.raises(TargetLost, match="has ended"):
+        uffd.read_fault(timeout=60)
+    with pytest.raises(TargetLost, match="has ended"):
+        uffd.ioctl("UFFDIO_WAKE", {})
+
+
+def test_pages_of_a_region_that_is_gone_are_refused(lab, uffd, region):
+    region.lose("it was unmapped", UsageError)
+    for where in (region, region[3], region.alias[3]):
+        with pytest.raises(UsageError, match="was unmapped"):
+            uffd.wake(where)
+    assert lab.sent == []

@@ -1,0 +1,226 @@
+"""The lab is asked on threads of its own; what it says comes by the event loop, and nothing comes after closing."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from uffdlab.errors import LabClosed
+from uffdlab.target.timeline import Timeline
+from uffdlab.uapi import FaultFlag
+from uffdlab.uapi.messages import Fault
+from uffdlab.widgets import FaultLog, PageGrid
+from uffdlab.widgets._base.background import Looks, errand
+
+ABSENT, WP = 0, 0x8000000000000465
+
+
+class Slow:
+    """Gives an answer when it is let go, and keeps which threads asked."""
+
+    def __init__(self):
+        self.gate, self.asked = threading.Semaphore(0), []
+
+    def __call__(self):
+        self.asked.append(threading.current_thread())
+        assert self.gate.acquire(timeout=10)
+        return len(self.asked)
+
+
+@pytest.fixture
+def slow():
+    return Slow()
+
+
+@pytest.fixture
+def shown():
+    return []
+
+
+def until_gone(loop):
+    loop.until(lambda: not loop.threads())
+
+
+def test_looks_elsewhere_and_shows_here(loop, slow, shown):
+    looks = Looks(slow, lambda seen: shown.append((seen, threading.current_thread())), shown.append)
+    looks.ask()
+    loop.turn()
+    assert looks.busy
+    assert shown == []
+    slow.gate.release()
+    loop.until(lambda: shown)
+    assert shown == [(1, threading.main_thread())]
+    assert slow.asked[0] is not threading.main_thread()
+    assert not looks.busy
+    until_gone(loop)
+
+
+def test_what_is_asked_for_during_a_look_is_one_more(loop, slow, shown):
+    looks = Looks(slow, shown.append, shown.append)
+    for _ in range(100):
+        looks.ask()
+    for _ in range(2):
+        slow.gate.release()
+    loop.until(lambda: shown == [1, 2])
+    until_gone(loop)
+    loop.turn()
+    assert len(slow.asked) == 2
+
+
+def test_an_older_look_does_not_cover_a_newer_one(loop, slow, shown):
+    looks = Looks(slow, shown.append, shown.append)
+    looks.ask()
+    loop.until(lambda: slow.asked)
+    slow.gate.release(2)
+    looks.now()
+    until_gone(loop)
+    loop.turn()
+    assert len(shown) == 1
+
+
+@pytest.mark.parametrize("end", ["close", "forget"])
+def test_what_comes_after_the_end_is_not_shown(loop, slow, shown, end):
+    looks = Looks(slow, shown.append, shown.append)
+    looks.ask()
+    loop.until(lambda: slow.asked)
+    getattr(looks, end)()
+    slow.gate.release()
+    until_gone(loop)
+    loop.turn()
+    assert shown == []
+    assert not looks.busy
+    if end == "close":
+        looks.ask()
+        looks.now()
+        assert len(slow.asked) == 1
+
+
+def test_what_fails_is_told(loop, shown):
+    def fails():
+        raise LabClosed("closed")
+
+    looks = Looks(fails, print, shown.append)
+    looks.ask()
+    loop.until(lambda: shown)
+    assert str(shown[0]) == "closed"
+
+
+def test_a_look_knows_itself(loop, shown):
+    looks = Looks(lambda: looks.here, shown.append, shown.append)
+    assert not looks.here
+    looks.ask()
+    loop.until(lambda: shown)
+    assert shown == [True]
+    assert not looks.here
+
+
+def test_without_a_loop_all_is_done_at_once(shown):
+    looks = Looks(lambda: 7, shown.append, shown.append)
+    looks.ask()
+    assert errand(lambda: 8, shown.append) is None
+    assert shown == [7, 8]
+
+
+def test_an_errand(loop, slow, shown):
+    thread = errand(slow, shown.append)
+    loop.turn()
+    assert shown == []
+    slow.gate.release()
+    thread.join(10)
+    loop.turn()
+    assert shown == [1]
+
+
+# --- in widgets
+
+
+class Region:
+    """What a grid follows: a guest that is slow to answer."""
+
+    def __init__(self, slow, snapshot):
+        self.lab, self.regions, self.timeline = self, (), Timeline()
+        self._slow, self._snapshot = slow, snapshot
+
+    def snapshot(self):
+        number = self._slow()
+        taken = self._snapshot((WP, number), (ABSENT, 8 - number), time_ns=number)
+        self.timeline.add("snapshot", "by the grid", number, None, taken)
+        return taken
+
+
+@pytest.fixture
+def region(slow, snapshot):
+    slow.gate.release()  # the first look, when the grid begins to follow
+    return Region(slow, snapshot)
+
+
+def written(grid):
+    return int((grid.snapshot.words != 0).sum())
+
+
+def test_a_grid_that_follows_keeps_the_notebook_going(loop, slow, region, snapshot):
+    grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
+    assert written(grid) == 1
+    for _ in range(20):
+        region.timeline.add("ioctl", "UFFDIO_CONTINUE", 5)
+    loop.until(lambda: len(slow.asked) == 2)
+    for _ in range(5):
+        loop.turn()  # which does not wait
+    assert written(grid) == 1
+    slow.gate.release()
+    loop.until(lambda: written(grid) == 2)
+    assert slow.asked[1] is not threading.main_thread()
+    grid.close()
+    until_gone(loop)
+
+
+def test_closing_a_grid_during_its_look_leaves_nothing(loop, slow, region, snapshot):
+    grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
+    region.timeline.add("ioctl", "UFFDIO_CONTINUE", 5)
+    loop.until(lambda: len(slow.asked) == 2)
+    grid.close()
+    slow.gate.release()
+    until_gone(loop)
+    loop.turn()
+    assert written(grid) == 1
+    assert region.timeline._listeners == []
+    assert grid.ended == ""
+
+
+def test_a_printed_page_waits_for_the_look(loop, slow, region, snapshot):
+    grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
+    region.timeline.add("ioctl", "UFFDIO_CONTINUE", 5)
+    slow.gate.release()
+    data, _ = grid._repr_mimebundle_()
+    assert written(grid) == 2
+    assert "pages 0–1: present" in data["text/html"]
+    grid.close()
+
+
+def test_an_older_snapshot_does_not_cover_a_newer_one(loop, region, snapshot):
+    grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
+    for count, when in ((5, 50), (3, 30)):
+        region.timeline.add("snapshot", "by hand", when, None, snapshot((WP, count), (ABSENT, 8 - count), time_ns=when))
+        for _ in range(5):
+            loop.turn()
+    assert written(grid) == 5
+    grid.close()
+
+
+def test_a_log_asks_its_touches_elsewhere(loop, slow):
+    slow.gate.release()
+    touch = type(
+        "Touch", (), {"number": 1, "address": 0x3000, "what": "read", "state": property(lambda _: slow() and "waiting")}
+    )()
+    lab = SimpleNamespace(timeline=Timeline(), touches=(touch,), locate=lambda address: ("region-1", address >> 12))
+    log = FaultLog(SimpleNamespace(), lab)
+    assert [each["what"] for each in log.waiting] == ["read"]
+    fault = Fault(3, "region-1", 0x3000, FaultFlag.WRITE, 0, 1000)
+    lab.timeline.add("message", repr(fault), 1000, None, fault)
+    loop.until(lambda: len(slow.asked) == 2)
+    assert slow.asked[1] is not threading.main_thread()
+    assert log.shown == []
+    slow.gate.release()
+    loop.until(lambda: log.shown)
+    log.close()
+    until_gone(loop)

@@ -1,0 +1,233 @@
+"""A lab ends under its widgets: each says so unasked, offers to start it again, and all go over together."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from uffdlab.errors import KernelError, LabClosed, MachineLost, TargetLost
+from uffdlab.target.timeline import Timeline
+from uffdlab.uapi import Feature
+from uffdlab.widgets import FaultLog, IoctlPanel, LabPanel, PageGrid, PteInspector, TimelineView
+from uffdlab.widgets._base import event_loop, lab_lifecycle
+
+ABSENT = 0
+PAGES = 8
+
+
+class Region:
+    def __init__(self, lab, snapshot):
+        self.lab, self.pages, self.memory, self.page_size, self.start = lab, PAGES, "anon", 4096, 0x10_0000_0000
+        self.name, self.has_alias, self._snapshot = "region-1", False, snapshot
+
+    def __getitem__(self, page):
+        return SimpleNamespace(first=page)
+
+    def snapshot(self):
+        self.lab.call("x")
+        return self._snapshot((ABSENT, PAGES))
+
+    def walk(self, page):
+        self.lab.call("x")
+        raise TargetLost("not here")
+
+
+class Lab:
+    """What the widgets need of a lab, and the ways in which it ends."""
+
+    made = ()
+
+    def __init__(self, kernel="6.1-series"):
+        self.kernel, self.console, self.release, self.witnesses = kernel, "", "6.1", ("physical",)
+        self.timeline = Timeline(self)
+        self.capabilities = {"features": Feature(0), "continue_wp": True}
+        self.regions, self.userfaultfds, self.touches = (), (), ()
+        self.error, self.resets = None, 0
+        Lab.made = (*Lab.made, self)
+
+    def call(self, method, *_):
+        if self.error:
+            raise self.error
+
+    def map(self, *, pages, memory):
+        region = Region(self, Lab.snapshot)
+        self.regions += (region,)
+        return region
+
+    def userfaultfd(self):
+        self.userfaultfds += (SimpleNamespaceWithHash(),)
+        return self.userfaultfds[-1]
+
+    def reset(self):
+        self.error, self.regions, self.userfaultfds = None, (), ()
+        self.resets += 1
+        self.timeline.add("lab", "the lab was reset", 2)
+
+    def restart_target(self):
+        self.regions = self.userfaultfds = ()
+        self.timeline.add("target", "a new target process", 2)
+
+    def end(self, error, kind="lab"):
+        self.error, self.regions, self.userfaultfds = error if kind == "lab" else None, (), ()
+        self.timeline.add(kind, "it ended", 1, None, error)
+
+    def close(self):
+        if not isinstance(self.error, LabClosed):
+            self.end(LabClosed("this lab is closed"))
+
+
+class SimpleNamespaceWithHash:
+    """A userfaultfd as far as widgets go."""
+
+
+@pytest.fixture
+def lab(snapshot, monkeypatch):
+    Lab.snapshot, Lab.made = staticmethod(snapshot), ()
+    monkeypatch.setattr(lab_lifecycle, "Lab", Lab)
+    return Lab()
+
+
+@pytest.fixture
+def widgets(lab):
+    region, uffd = lab.map(pages=PAGES, memory="anon"), lab.userfaultfd()
+    grid = PageGrid(region.snapshot()).follow(region)
+    made = SimpleNamespace(
+        grid=grid,
+        panel=IoctlPanel(uffd, region),
+        log=FaultLog(uffd, lab),
+        view=TimelineView(lab.timeline, grid),
+        inspector=PteInspector(region),
+        lab_panel=LabPanel(lab),
+    )
+    yield made
+    for widget in vars(made).values():
+        widget.close()
+
+
+def finish(thread):
+    thread.join(10)
+    assert not thread.is_alive()
+    event_loop.soon(lambda: None)
+
+
+def test_every_widget_says_unasked_that_its_lab_has_ended(lab, widgets):
+    assert {widget.ended for widget in vars(widgets).values()} == {""}
+    lab.end(MachineLost("the machine is gone\nand its console said …"))
+    assert {widget.ended for widget in vars(widgets).values()} == {"the machine is gone"}
+    assert widgets.panel._bar.ended == "the machine is gone"
+
+
+def test_one_that_is_made_after_the_end_says_so_too(lab):
+    lab.close()
+    view = TimelineView(lab.timeline)
+    assert view.ended == "this lab is closed"
+    view.close()
+
+
+def test_started_again_by_one_all_go_over_to_the_same_region(lab, widgets):
+    lab.end(LabClosed("closed"))
+    lab.timeline.add("ioctl", "late", 3)
+    widgets.log._message(None, {"ask": "start again"}, [])
+    finish(widgets.grid.start_again())
+    _, new = Lab.made
+    assert {widget.ended for widget in vars(widgets).values()} == {""}
+    assert not any(widget._starts for widget in vars(widgets).values())
+    (region,) = new.regions
+    assert widgets.grid._source is widgets.panel._region is widgets.inspector._region is region
+    assert widgets.panel._uffd is widgets.log._uffd is new.userfaultfds[0]
+    assert widgets.view._timeline is new.timeline
+    assert widgets.lab_panel.lab is new
+    assert lab.timeline._listeners == []
+
+
+def test_a_machine_that_crashed_is_put_back_under_the_same_lab(lab, widgets):
+    lab.end(MachineLost("gone"))
+    finish(widgets.view.start_again())
+    assert Lab.made == (lab,)
+    assert lab.resets == 1
+    assert {widget.ended for widget in vars(widgets).values()} == {""}
+    assert lab.regions == (widgets.grid._source,)
+
+
+def test_a_reset_from_the_panel_takes_all_along(lab, widgets):
+    widgets.lab_panel.back.click()
+    assert lab.resets == 1
+    assert {widget.ended for widget in vars(widgets).values()} == {""}
+    assert lab.regions == (widgets.grid._source,)
+    assert widgets.panel._region is widgets.grid._source
+
+
+def test_a_reset_by_hand_is_said(lab, widgets):
+    lab.reset()
+    assert {widget.ended for widget in vars(widgets).values()} == {"the lab was reset"}
+
+
+def test_a_lab_that_was_started_here_ends_with_the_last_widget(lab, widgets):
+    lab.end(LabClosed("closed"))
+    finish(widgets.grid.start_again())
+    _, new = Lab.made
+    *most, last = vars(widgets).values()
+    for widget in most:
+        widget.close()
+    assert new.error is None
+    last.close()
+    assert isinstance(new.error, LabClosed)
+    assert new.timeline._listeners == []
+
+
+def test_a_lab_of_the_users_own_is_left_alone(lab, widgets):
+    for widget in vars(widgets).values():
+        widget.close()
+    assert lab.error is None
+    assert lab.timeline._listeners == []
+
+
+def test_of_a_lost_target_only_the_target_starts_again(lab, widgets):
+    lab.end(TargetLost("the target died"), "target")
+    assert widgets.grid.ended == "the target died"
+    finish(widgets.grid.start_again())
+    assert Lab.made == (lab,)
+    assert {widget.ended for widget in vars(widgets).values()} == {""}
+    assert lab.regions == (widgets.grid._source,)
+
+
+def test_an_unmapped_region_is_said_by_those_that_look_at_it(lab, widgets):
+    (region,) = lab.regions
+    lab.regions = ()
+    lab.timeline.add("unmap", "region-1 was unmapped", 1, None, region)
+    assert widgets.grid.ended == widgets.panel.ended == widgets.inspector.ended == "region-1 was unmapped"
+    assert widgets.log.ended == widgets.view.ended == ""
+    finish(widgets.grid.start_again())
+    assert widgets.grid.ended == ""
+    assert Lab.made == (lab,)
+    assert lab.regions == (widgets.grid._source,)
+
+
+def test_what_does_not_start_is_said(lab, widgets, monkeypatch):
+    lab.end(LabClosed("closed"))
+
+    def fails(_kernel):
+        raise KernelError("no compiler", kernel="6.1-series")
+
+    monkeypatch.setattr(lab_lifecycle, "Lab", fails)
+    finish(widgets.grid.start_again())
+    assert widgets.grid.ended == widgets.log.ended == "no compiler"
+    assert not widgets.grid._starts
+
+
+def test_two_grids_of_one_lab_do_not_wake_each_other(lab):
+    region = lab.map(pages=PAGES, memory="anon")
+    taken = []
+
+    def snapshot():
+        taken.append(Lab.snapshot((ABSENT, PAGES)))
+        lab.timeline.add("snapshot", "s", 1, None, taken[-1])
+        return taken[-1]
+
+    region.snapshot = snapshot
+    grids = [PageGrid(snapshot()).follow(region) for _ in range(2)]
+    before = len(taken)
+    lab.timeline.add("ioctl", "i", 2)
+    assert len(taken) - before <= 2
+    assert grids[0].snapshot in taken[before:]
+    for grid in grids:
+        grid.close()

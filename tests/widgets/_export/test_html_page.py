@@ -1,0 +1,29 @@
+"""A page made by nbconvert without a live kernel shows each widget's own static form."""
+
+import nbformat
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+
+CELL = """
+import numpy as np
+from uffdlab.observations.snapshot import Snapshot
+from uffdlab.target.timeline import Timeline
+from uffdlab.widgets import PageGrid, TimelineView
+words = np.array([0, 0x8000000000000465, 0x8000000000000867], np.uint64)
+levels = np.ones(3, np.uint8)
+pages = Snapshot(region="region-1", start=0, page_size=4096, witness="physical", words=words, levels=levels)
+timeline = Timeline()
+timeline.add("ioctl", "UFFDIO_WAKE(page 3) → ok", 1)
+display(PageGrid(pages))
+display(TimelineView(timeline))
+"""
+
+
+def test_nbconvert_shows_the_data():
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
+    NotebookClient(notebook, timeout=60, kernel_name="python3", store_widget_state=False).execute()
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert 'alt="region-1: 3 pages of 4 KiB' in page
+    assert "data:image/png;base64," in page
+    assert "UFFDIO_WAKE(page 3) → ok" in page
+    assert "application/vnd.jupyter.widget-view+json" not in page

@@ -1,0 +1,1 @@
+"""What the target can tell of its own pages."""

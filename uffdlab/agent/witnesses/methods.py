@@ -1,0 +1,64 @@
+"""What the target can say of its own page tables: one method an RPC, one class a witness."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from uffdlab.agent.witnesses.entries import Entries
+from uffdlab.agent.witnesses.pagemap import Shelf, all_soft_dirty, check_mapped, words_of
+from uffdlab.agent.witnesses.scan import Scan
+from uffdlab.agent.witnesses.soft_dirty import SoftDirty
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..., Any]]:
+    """Give the methods for a target whose beacon page is at `beacon`; call it before anything else is mapped.
+
+    `pid_of` gives the process number of a child by the number the host knows it by, or refuses.
+    """
+    sd = SoftDirty(beacon)
+    scan = Scan(beacon, sd)
+    entries = Entries(beacon)
+    shelf = Shelf()
+
+    def tell_beacon() -> dict[str, Any]:
+        return {
+            "address": beacon,
+            "pid": os.getpid(),
+            "tracks_soft_dirty": sd.tracked,
+            "scan": scan.facts,
+            "entries": entries.facts,
+        }
+
+    def pagemap(start: int, pages: int, page_size: int, child: int = 0, shelved: bool = False) -> dict[str, Any]:
+        process = str(pid_of(child)) if child else "self"
+        if not child:
+            check_mapped(start, pages, page_size)
+        facts = {
+            # Pages of another size than the smallest are of hugetlbfs: a transparent huge page is 4 KiB pages here.
+            "hugetlb": page_size != os.sysconf("SC_PAGE_SIZE"),
+        }
+        if shelved and not child and not facts["hugetlb"]:
+            at = shelf.put(start, pages)
+            soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(shelf.words(pages)))
+            return {**facts, "at": at, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
+        words = words_of(start, pages, page_size, process)
+        soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(words), process)
+        return {**facts, "words": words, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
+
+    def clear_soft_dirty() -> None:
+        with open("/proc/self/clear_refs", "wb") as file:
+            file.write(b"4")  # proc(5)
+
+    return {
+        "target.beacon": tell_beacon,
+        "target.pagemap": pagemap,
+        "target.clear_soft_dirty": clear_soft_dirty,
+        "target.scan": scan.read,
+        "target.entries": entries.read,
+    }

@@ -1,0 +1,145 @@
+"""The commands that run something in a guest: a program, the kernel's own tests."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from uffdlab.errors import ProgramError, UffdlabError, UnknownKernel, UsageError
+from uffdlab.machines.programs import DEADLINE
+from uffdlab.scenarios.kselftest import CPUS, MEMORY_MIB, ktap, plan, run
+from uffdlab.scenarios.kselftest import DEADLINE as SELFTEST_DEADLINE
+
+_NO_KERNEL = 125  # it could not be built or booted
+_FAILED = 1  # the kernel died of it, or the lab cannot say
+# As a shell, env(1) and timeout(1) have it.
+_STATUS = {"no-program": 127, "not-executable": 126, "program-late": 124}
+
+
+class _Exec(click.Command):
+    """Tells who writes an option of the program without `--` before the program."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if "--" in given:
+                raise
+            words = given if all(not word.startswith("-") for word in given[:2]) else ["KERNEL", "COMMAND…"]
+            right = (
+                f"{ctx.command_path} {shlex.join(words[:1])} -- {shlex.join(words[1:]) if words is given else words[1]}"
+            )
+            raise click.UsageError(
+                f"{error.format_message()} If it is one of the program's, put -- before the program: {right}", ctx
+            ) from None
+
+
+@click.command("exec", cls=_Exec)
+@click.argument("kernel")
+@click.argument("command", nargs=-1, required=True)
+@click.option(
+    "--push",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    help="Put this file beside the program; may be the program. An executable brings its libraries.",
+)
+@click.option(
+    "--deadline", type=click.FloatRange(0, min_open=True), default=DEADLINE, show_default=True, help="Seconds."
+)
+@click.option("--memory", type=int, default=1024, show_default=True, help="The guest's memory in MiB.")
+@click.option("--cpus", type=int, default=1, show_default=True, help="The guest's CPUs.")
+def execute(
+    kernel: str, command: tuple[str, ...], push: tuple[Path, ...], deadline: float, memory: int, cpus: int
+) -> None:
+    """Run COMMAND in a fresh guest of KERNEL: uffdlab exec KERNEL -- COMMAND.
+
+    Its output comes as it is written. Exit status: that of the program, 128 + n if signal n ended it; 124 past its
+    deadline, 126 if it is no program for the guest, 127 if there is none, 125 if the kernel could not be built or
+    booted, 1 if the kernel died of it.
+    """
+    from uffdlab.lab import Lab  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
+
+    try:
+        lab = Lab(kernel, memory_mib=memory, cpus=cpus)
+    except (UnknownKernel, UsageError) as error:
+        raise click.UsageError(str(error)) from error
+    except UffdlabError as error:
+        click.echo(f"{kernel}: {error}", err=True)
+        sys.exit(_NO_KERNEL)
+    with lab:
+        try:
+            status = lab.exec(command, push=push, deadline=deadline, on_output=_show).status
+        except UsageError as error:
+            raise click.UsageError(str(error)) from error
+        except ProgramError as error:
+            click.echo("\n".join([f"{kernel}: {error}", *getattr(error, "__notes__", ())]), err=True)
+            status = _STATUS.get(error.kind, _FAILED)
+        except UffdlabError as error:
+            click.echo(f"{kernel}: {error}", err=True)
+            status = _FAILED
+    sys.exit(status)
+
+
+def _show(stream: str, data: bytes) -> None:
+    out = sys.stdout.buffer if stream == "stdout" else sys.stderr.buffer
+    out.write(data)
+    out.flush()
+
+
+@click.command("selftest")
+@click.argument("kernel")
+@click.option(
+    "--tree", help="Take the tests from this source tree, or from the source of this kernel of the catalogue."
+)
+@click.option(
+    "--full", is_flag=True, help="With the sizes of the kernel's run_vmtests.sh; under emulation that takes long."
+)
+@click.option(
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    default=SELFTEST_DEADLINE,
+    show_default=True,
+    help="Seconds for each program.",
+)
+@click.option("--cpus", type=int, default=CPUS, show_default=True, help="The guest's CPUs.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there too.")
+def selftest(kernel: str, tree: str | None, full: bool, deadline: float, cpus: int, output: Path | None) -> None:
+    """Compile the kernel's own userfaultfd tests and run them in a guest of KERNEL; prints KTAP.
+
+    They are those of KERNEL's own source: vm/userfaultfd, or mm/uffd-unit-tests and mm/uffd-stress. Exit status: 0 all
+    is well, 1 a test failed or the kernel died of one, 2 bad usage, 125 the kernel or its tests could not be built, or
+    it did not boot.
+    """
+    from uffdlab.kernels import kselftest  # noqa: PLC0415 - so that `uffdlab --help` is fast
+    from uffdlab.lab import Lab  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
+
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        click.echo(line)
+        lines.append(line)
+
+    try:
+        tests = kselftest.of_tree(Path(tree)) if tree and Path(tree).is_dir() else kselftest.of_kernel(tree or kernel)
+        lab = Lab(kernel, memory_mib=MEMORY_MIB, cpus=cpus)
+    except (UnknownKernel, UsageError) as error:
+        raise click.UsageError(
+            f"{error}. The tests come from a kernel of the catalogue or from --tree FOLDER"
+        ) from error
+    except UffdlabError as error:
+        click.echo(f"{kernel}: {error}", err=True)
+        sys.exit(_NO_KERNEL)
+    good = False
+    with lab:
+        calls = plan(tests, full=full)
+        try:
+            good = ktap(lab, tests, calls, run(lab, tests, calls, deadline=deadline), say)
+        except UffdlabError as error:
+            say(f"Bail out! {kernel}: " + str(error).replace("\n", "\n# "))
+    if output:
+        output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    sys.exit(0 if good else _FAILED)

@@ -1,0 +1,78 @@
+"""Runs a notebook from beginning to end and writes it as an HTML page with all its outputs.
+
+``python -m uffdlab.cli.notebook NOTEBOOK PAGE``; ``UFFDLAB_MACHINE`` says where its lab runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbconvert import HTMLExporter
+
+from uffdlab.cli.interruptible import InterruptibleCommand
+from uffdlab.errors import UffdlabError
+
+_CELL_DEADLINE = 600  # seconds; kernels are there before the notebook runs, but a machine may be slow to answer
+
+
+def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
+    """Run the notebook at `path` in a fresh Python kernel and write it, as executed, to `html`.
+
+    Parameters
+    ----------
+    path : Path
+        The notebook; it is not changed.
+    html : Path
+        Where the page goes.
+    tell : callable
+        Is told, in one line, how it went.
+
+    Raises
+    ------
+    UffdlabError
+        If a cell fails; has the cell's traceback.  The page is written all the same.
+    """
+    started = time.monotonic()
+    document = nbformat.read(path, as_version=4)
+    client = NotebookClient(
+        document,
+        timeout=_CELL_DEADLINE,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(path.parent)}},
+        extra_arguments=["--log-level=ERROR"],  # not that it listens on the loopback device
+    )
+    failure: CellExecutionError | None = None
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        failure = error
+    page, _ = HTMLExporter().from_notebook_node(document)
+    html.write_text(page, encoding="utf-8")
+    if failure is not None:
+        raise UffdlabError(f"a cell of {path} failed; {html} shows all of them\n{failure}") from failure
+    cells = sum(cell.cell_type == "code" for cell in document.cells)
+    tell(f"The notebook's {cells} code cells ran in {time.monotonic() - started:.0f} s.")
+
+
+@click.command(cls=InterruptibleCommand)
+@click.argument("notebook", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.argument("page", type=click.Path(dir_okay=False, path_type=Path))
+def main(notebook: Path, page: Path) -> None:
+    """Run NOTEBOOK and write it, as executed, to PAGE."""
+    try:
+        execute(notebook, page, tell=click.echo)
+    except UffdlabError as error:
+        click.echo(str(error), err=True)
+        sys.exit(1)
+    click.echo(f"Written: {page}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Random calls for the model and a kernel to make; always the same ones for one seed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from uffdlab.fuzz.model import MINOR, MISSING, RWP, WP
+from uffdlab.fuzz.rules import Op, Rules
+
+#: Every call there is.
+CALLS: Final = (
+    "copy", "zeropage", "continue", "protect", "rwprotect", "poison", "move", "wake", "register",
+    "read", "write", "kernel_read", "kernel_write",
+    "dontneed", "remove", "page_out", "collapse", "mprotect", "mremap", "fork",
+    "alias_read", "alias_write", "alias_remove",
+)  # fmt: skip
+# Rarer than the others: they change everything, or take their time.
+_RARE: Final = frozenset({"register", "mremap", "fork", "collapse", "page_out", "wake"})
+_SPOTS: Final = 4  # pages that calls are made on; in a region of huge pages the last is at its end
+
+
+def calls_of(rules: Rules) -> tuple[str, ...]:
+    """Name the calls that this memory and this kernel know."""
+    without = set(rules.leave_out)
+    if not rules.file:
+        without |= {"alias_read", "alias_write", "alias_remove"}
+    if not rules.huge:
+        without.add("collapse")
+    return tuple(call for call in CALLS if call not in without)
+
+
+def spots(pages: int) -> Sequence[int]:
+    """Give the pages that calls are made on."""
+    return range(pages) if pages <= _SPOTS else (*range(_SPOTS - 1), pages - 1)
+
+
+def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
+    """Give one call."""
+    calls = calls_of(rules)
+    call = chance.choice(calls)
+    if call in _RARE and chance.random() < 0.5:
+        call = chance.choice(calls)
+    page, flag, dontwake = chance.choice(spots(pages)), chance.random() < 0.5, chance.random() < 0.25
+    count = chance.choice((1, 1, 2, 3))
+    if call in ("register", "mprotect"):
+        page, count = (0, pages) if chance.random() < 0.6 else (page, 1)
+    value = chance.randrange(1, 1 << 32)
+    if call == "register":
+        value = chance.randrange(16) & (0xF if "rwprotect" in calls else 0x7)
+    elif call == "move":
+        value = chance.choice(spots(pages))
+    return Op(call, page, value, flag, dontwake, count)
+
+
+def register_all(rules: Rules, pages: int) -> Op:
+    """Give the registration for everything that this memory can be registered for at once."""
+    return Op("register", 0, int(MISSING | WP | (MINOR if rules.file else 0)), count=pages)
+
+
+def random_ops(rules: Rules, pages: int, seed: int) -> Iterator[Op]:
+    """Give calls for ever, always the same ones for one seed."""
+    chance = random.Random(seed)  # noqa: S311 - to be repeated, not a secret
+    # Mostly registered for all from the start; what is filled before that may be huge pages.
+    first = chance.random()
+    if first < 0.7:
+        yield register_all(rules, pages)
+    elif first < 0.8 and "rwprotect" in calls_of(rules):
+        yield Op("register", 0, int(RWP), count=pages)
+    while True:
+        yield random_op(chance, rules, pages)

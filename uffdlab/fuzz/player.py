@@ -1,0 +1,274 @@
+"""Player: makes calls on a region of a kernel and on its model, and holds the two against each other."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Self
+
+from uffdlab.errors import AgentError, NoMessage, UffdlabError
+from uffdlab.fuzz.generator import spots
+from uffdlab.fuzz.model import Model
+from uffdlab.fuzz.page import Seen
+from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
+from uffdlab.pte import State
+from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
+from uffdlab.uapi import Feature, RegisterMode
+from uffdlab.uapi.messages import Message, Remap, Remove, Unmap
+
+if TYPE_CHECKING:
+    from uffdlab.lab import Lab
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.child import Child
+    from uffdlab.target.ioctl_results import IoctlResult
+    from uffdlab.target.syscalls import CallResult
+    from uffdlab.target.touch import Touch
+    from uffdlab.target.userfaultfd import Userfaultfd
+
+EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Feature.EVENT_UNMAP
+_MESSAGES: dict[str, type[Message]] = {"fork": Fork, "remap": Remap, "remove": Remove, "unmap": Unmap}
+_BOTH_LOOK = 4  # calls until the best witness looks too, not only pagemap, which is the quickest and knows no writable
+_EHWPOISON = 133
+_DEADLINE = 10.0  # seconds for a touch to end or to wait
+
+
+class Disagreement(UffdlabError):
+    """A kernel did something else than the model.
+
+    Attributes
+    ----------
+    said : str
+        What was expected, and what was there.
+    rules : Rules
+        Of which memory, and how the userfaultfd was opened.
+    trail : tuple of Op
+        What was called on a fresh region, the last one being where they part.
+    """
+
+    def __init__(self, message: str, rules: Rules, trail: Sequence[Op]) -> None:
+        steps = "\n".join(f"  {op}," for op in trail)
+        super().__init__(f"{message}, after\n{steps}\nwith {rules}")
+        self.said = message
+        self.rules = rules
+        self.trail = tuple(trail)
+
+
+class Player:
+    """One region and its model; plays calls on both.  Also a context manager that unmaps the region.
+
+    Parameters
+    ----------
+    lab : Lab
+    rules : Rules
+    pages : int
+    """
+
+    def __init__(self, lab: Lab, rules: Rules, pages: int) -> None:
+        self._lab, self._rules = lab, rules
+        self._region = lab.map(pages=pages, memory=rules.memory)
+        if rules.hugetlb:  # for the copies that a child, a private page and a hole that was punched need
+            lab.call("agent.reserve_hugepages", self._region.page_size, 3 * pages)
+        features = DEFAULT_FEATURES | (EVENTS if rules.events else Feature(0))
+        features |= Feature.WP_UNPOPULATED if rules.unpopulated else Feature(0)
+        features |= Feature.RWP if "rwprotect" not in rules.leave_out else Feature(0)
+        self._uffd = lab.userfaultfd(features & lab.capabilities["features"])
+        self._model = Model(rules, pages)
+        self._trail: list[Op] = []
+
+    @property
+    def calls(self) -> int:
+        """How many were made; those that the model can say nothing of are not."""
+        return len(self._trail)
+
+    def play(self, op: Op) -> None:
+        """Make one call, and look at every page afterwards.
+
+        Raises
+        ------
+        Disagreement
+            If it came back with something else than the model, or left something else.
+        """
+        pages = self._model.span(op)
+        expected = self._model.apply(op)
+        if expected == SKIP:
+            return
+        self._trail.append(op)
+        try:
+            got = self._fork(op) if op.call == "fork" else self._do(op, pages)
+        except AgentError as error:  # it waits where the model sees nothing to wait for
+            raise self._disagree(f"{op} should give {expected!r}: {error}") from error
+        if expected not in (ANY, got):
+            raise self._disagree(f"{op} should give {expected!r} and gave {got!r}")
+        self._hear(op)
+        self._compare(op, self._region.snapshot("pagemap"), self._model)
+        if len(self._trail) % _BOTH_LOOK == 0:
+            self._compare(op, self._region.snapshot(), self._model)
+
+    def finish(self) -> None:
+        """Register nothing any more, and read what the pages hold."""
+        self.play(Op("register", 0, 0, count=len(self._model.pages)))
+        for number in spots(len(self._model.pages)):
+            self.play(Op("read", number))
+
+    # --- looking
+
+    def _compare(self, op: Op, seen: Snapshot, model: Model, whose: str = "") -> None:
+        knows = {state: (seen.has(state), seen.knows(state)) for state in _LOOKED_AT}
+        for number in range(len(model.pages)):
+            of = {state: bool(has[number]) if known[number] else None for state, (has, known) in knows.items()}
+            page = Seen(
+                bool(of[State.PRESENT]), bool(of[State.UFFD_WP]), of[State.FILE], of[State.SWAPPED], of[State.WRITABLE]
+            )
+            if not model.agrees(number, page):
+                raise self._disagree(
+                    f"after {op} page {number}{whose} should be {model.pages[number]}; {seen.witness} saw {page}"
+                )
+
+    def _hear(self, op: Op) -> None:
+        # Every message that is due, and no other.
+        for name in self._model.told:
+            try:
+                message = self._uffd.wait_for(_MESSAGES[name])
+            except NoMessage:
+                raise self._disagree(f"{op} should tell {name} and did not") from None
+            if isinstance(message, Fork):
+                message.userfaultfd.close()
+            if name == "remove" and isinstance(message, Remove) and message.first != op.page:
+                raise self._disagree(f"{op} told {message}")
+        for other in self._uffd.messages(0):
+            raise self._disagree(f"{op} told {other}, which it should not")
+
+    def _disagree(self, message: str) -> Disagreement:
+        return Disagreement(message, self._rules, self._trail)
+
+    # --- doing
+
+    def _do(self, op: Op, pages: range) -> str:
+        if op.call == "register":
+            where = self._region[pages.start : pages.stop]
+            self._uffd.unregister(where)
+            return _name(self._uffd.register(where, RegisterMode(op.value), check=False).errno) if op.value else "ok"
+        if op.call in _ACCESSES:
+            return self._touched(op, self._uffd)
+        if op.call in ("alias_read", "alias_write"):
+            alias = self._region.alias
+            return _ended(op, alias.read(op.page) if op.call == "alias_read" else alias.write(op.page, op.value))
+        if op.call == "mremap":
+            return _name(self._region.mremap().errno)
+        return self._mapping_call(op, pages) or self._ioctl(op, pages)
+
+    def _ioctl(self, op: Op, pages: range) -> str:
+        where, uffd, of = self._region[pages.start : pages.stop], self._uffd, {"dontwake": op.dontwake, "check": False}
+        calls: dict[str, Callable[[], IoctlResult]] = {
+            "copy": lambda: uffd.copy(where, self._words(op.value, len(pages)), wp=op.flag, **of),
+            "zeropage": lambda: uffd.zeropage(where, **of),
+            "continue": lambda: uffd.continue_(where, wp=op.flag, **of),
+            "protect": lambda: uffd.writeprotect(where, wp=op.flag, **of),
+            "rwprotect": lambda: uffd.rwprotect(where, rwp=op.flag, **of),
+            "poison": lambda: uffd.poison(where, **of),
+            "move": lambda: self._move(op),
+            "wake": lambda: uffd.wake(where, check=False),
+        }
+        result = calls[op.call]()
+        if result.errno == errno.EAGAIN and result.done:
+            return f"EAGAIN after {result.done // self._region.page_size}"
+        return _name(result.errno)
+
+    def _move(self, op: Op) -> IoctlResult:
+        # The kernel may not get the lock of a page at once, and says EAGAIN.
+        region = self._region
+        first = self._uffd.move(
+            region[op.page], region[op.value], allow_src_holes=op.flag, dontwake=op.dontwake, check=False
+        )
+        return self._uffd.resume(first, check=False)
+
+    def _words(self, value: int, pages: int) -> bytes:
+        return b"".join(
+            (value + each).to_bytes(8, "little").ljust(self._region.page_size, b"\0") for each in range(pages)
+        )
+
+    def _mapping_call(self, op: Op, pages: range) -> str:
+        where = self._region[pages.start : pages.stop]
+        calls: dict[str, Callable[[], CallResult]] = {
+            "dontneed": lambda: where.madvise("dontneed", check=False),
+            "remove": lambda: self._region[op.page].madvise("remove", check=False),
+            "page_out": lambda: where.madvise("pageout", check=False),
+            "collapse": lambda: self._region.madvise("collapse", check=False),
+            "mprotect": lambda: where.mprotect("rw" if op.flag else "r", check=False),
+            "alias_remove": lambda: self._region.alias[op.page].madvise("remove", check=False),
+        }
+        return _name(calls[op.call]().errno) if op.call in calls else ""
+
+    def _touched(self, op: Op, uffd: Userfaultfd | None, by: Child | None = None) -> str:
+        # A fault is looked at and the access taken back, so it changes nothing.
+        page, write = self._region[op.page], op.call.endswith("write")
+        access = getattr(page, op.call)
+        touch: Touch[object] = access(0, op.value, by=by) if write else access(0, by=by)
+        until = time.monotonic() + _DEADLINE
+        while touch.state == "running" and time.monotonic() < until:
+            time.sleep(0.0005)
+        if touch.state != "waiting":
+            return _ended(op, touch)
+        if uffd is None:
+            touch.withdraw()
+            return "waits"
+        fault = uffd.read_fault()
+        touch.withdraw()
+        kind = next(name for name in ("rwp", "wp", "minor", "missing") if getattr(fault, name))
+        return f"fault {kind}" if fault.page == op.page and fault.write == write else f"{fault}"
+
+    def _fork(self, op: Op) -> str:
+        # The child's pages are looked at, and it makes one access.
+        child_model = self._model.child()
+        access = Op("write" if op.flag else "read", op.page, op.value)
+        with self._lab.fork() as child:
+            uffd = None
+            if self._model.told:
+                uffd = self._uffd.wait_for(Fork).userfaultfd
+                self._model.told.clear()
+            try:
+                self._compare(op, child.snapshot(self._region), child_model, " of the child")
+                self._compare_access(access, uffd, child, child_model)
+            finally:
+                if uffd is not None:
+                    uffd.close()
+        return "ok"
+
+    def _compare_access(self, op: Op, uffd: Userfaultfd | None, child: Child, model: Model) -> None:
+        expected = model.apply(op)
+        if expected == SKIP:
+            return
+        got = self._touched(op, uffd, child)
+        if expected != got:
+            raise self._disagree(f"the child's {op} should give {expected!r} and gave {got!r}")
+        self._compare(op, child.snapshot(self._region), model, " of the child")
+
+    def close(self) -> None:
+        """Unmap the region and close the userfaultfd."""
+        self._uffd.close()
+        if self._region in self._lab.regions:
+            self._region.unmap()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+_ACCESSES = ("read", "write", "kernel_read", "kernel_write")
+_LOOKED_AT = (State.PRESENT, State.UFFD_WP, State.FILE, State.SWAPPED, State.WRITABLE)
+
+
+def _ended(op: Op, touch: Touch[object]) -> str:
+    end = touch.outcome()
+    if end.returned < 0:
+        return _name(-end.returned)
+    return end.signal or (f"= {end.value}" if op.call.endswith("read") else "ok")
+
+
+def _name(error: int) -> str:
+    if error == _EHWPOISON:
+        return "EFAULT"  # poison met in kernel mode: which of the two depends on how the kernel copies
+    return errno.errorcode.get(error, str(error)) if error else "ok"

@@ -1,0 +1,216 @@
+"""Random calls on a kernel, each held against a model of what it should do:  python -m uffdlab.fuzz.run KERNEL."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from uffdlab.errors import AgentError, UffdlabError, UsageError
+from uffdlab.fuzz.generator import random_ops
+from uffdlab.fuzz.player import Disagreement, Player
+from uffdlab.fuzz.rules import Op, Rules
+from uffdlab.pte import State
+from uffdlab.uapi.memory import MEMORY
+
+if TYPE_CHECKING:
+    from uffdlab.lab import Lab
+
+__all__ = ["MEMORIES", "Count", "Disagreement", "is_known", "pages_of", "play", "play_randomly", "rules_of", "shrink"]
+
+#: What a random game is played on; others are the same to the kernel (memfd), or take a GiB a page.
+MEMORIES: Final = (
+    "anon", "shmem", "hugetlb", "shmem-private", "hugetlb-private", "thp", "anon-shared", "tmpfs", "tmpfs-private",
+    "shmem-thp",
+)  # fmt: skip
+_KHUGEPAGED: Final = "/sys/kernel/mm/transparent_hugepage/khugepaged"
+_NEVER_MS: Final = (1 << 32) - 1
+_A_ROUND = 60  # calls on one region
+_OWN: Final = frozenset({"qemu", "vagrant"})  # machines whose kernel nobody else uses
+_AGAIN = 3  # times that a disagreement is looked for again
+
+
+@dataclass(frozen=True)
+class Count:
+    """How many calls were made.
+
+    Attributes
+    ----------
+    calls, regions : int
+        As the model says.
+    unknown : int
+        Regions more, in which something else on this machine may have had a hand; see :func:`is_known`.
+    """
+
+    calls: int
+    regions: int
+    unknown: int = 0
+
+
+def pages_of(memory: str) -> int:
+    """Give how many pages a region of this memory is to have."""
+    kind = MEMORY[memory]
+    return kind.unit // kind.page_size if kind.unit > kind.page_size else 4
+
+
+def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool = False) -> Rules:
+    """Find out what the model has to know of a kernel, by trying; turns on a guest's swap, and its khugepaged off."""
+    kind = MEMORY[memory]
+    leave_out = {
+        call
+        for call, needed in {
+            "poison": ["UFFDIO_POISON"],
+            "move": ["UFFDIO_MOVE"],
+            "rwprotect": ["RWP", "UFFDIO_RWPROTECT"],
+            "continue": [] if not kind.has_alias else ["UFFDIO_CONTINUE"],
+        }.items()
+        if lab.capabilities.missing(*needed)
+    }
+    if memory == "hugetlb-private" and not events and _keeps_marks_at_fork(lab):
+        leave_out.add("fork")
+    unpopulated = unpopulated and not lab.capabilities.missing("WP_UNPOPULATED")
+    _make_steady(lab, huge=kind.unit > kind.page_size)
+    return Rules(memory, events, unpopulated, frozenset(leave_out))
+
+
+def _make_steady(lab: Lab, *, huge: bool) -> None:
+    if not _is_own(lab):
+        return
+    with contextlib.suppress(UffdlabError):
+        lab.call("agent.swap_on")  # MADV_PAGEOUT has no effect without
+    if huge:
+        lab.exec(["sh", "-c", f"echo {_NEVER_MS} >{_KHUGEPAGED}/scan_sleep_millisecs"])
+
+
+def _is_own(lab: Lab) -> bool:
+    return lab.machine.name in _OWN
+
+
+def _keeps_marks_at_fork(lab: Lab) -> bool:
+    # A bug of 6.1: docs/findings/hugetlb-fork.md
+    region = lab.map(pages=1, memory="hugetlb-private")
+    try:
+        region.fill()
+        with lab.userfaultfd() as uffd:
+            uffd.register(region, "wp")
+            uffd.writeprotect(region)
+            with lab.fork() as child:
+                return bool(child.snapshot(region).has(State.UFFD_WP)[0])
+    finally:
+        region.unmap()
+
+
+def play(lab: Lab, rules: Rules, ops: Iterable[Op]) -> int:
+    """Play calls on a fresh region, and read it in the end; gives how many calls were made.
+
+    Raises
+    ------
+    Disagreement
+        At the first call that a kernel and the model do not agree on; has all that led to it.
+    """
+    with Player(lab, rules, pages_of(rules.memory)) as player:
+        for op in ops:
+            player.play(op)
+        player.finish()
+        return player.calls
+
+
+def is_known(lab: Lab, found: Disagreement) -> bool:
+    """Tell whether a disagreement is the doing of the calls, or else unknown.
+
+    On a kernel that others use too, khugepaged and reclaim may change pages between two calls, and neither is the lab's
+    to turn off (docs/findings/behind-the-back.md).  What the calls do comes again when they are made again; what came
+    of something else does not.  In a guest of the lab's own there is nobody else.
+    """
+    return _is_own(lab) or any(_parts_again(lab, found) for _ in range(_AGAIN))
+
+
+def _parts_again(lab: Lab, found: Disagreement) -> bool:
+    try:
+        play(lab, found.rules, found.trail)
+    except Disagreement as again:
+        return again.trail == found.trail
+    return False
+
+
+def shrink(lab: Lab, found: Disagreement, seconds: float = 30.0) -> Disagreement:
+    """Leave out one call after the other as long as a kernel and the model still disagree; gives what is left."""
+    until, at = time.monotonic() + seconds, 0
+    while at < len(found.trail) and time.monotonic() < until:
+        try:
+            play(lab, found.rules, [*found.trail[:at], *found.trail[at + 1 :]])
+            at += 1
+        except Disagreement as smaller:
+            found = smaller
+    return found
+
+
+def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[str] = MEMORIES) -> Count:
+    """Play random calls for some time, on a fresh region every so often.
+
+    Memory that this kernel has not, or the guest has no huge pages for, is passed over.  A disagreement that is not
+    :func:`known <is_known>` to be the doing of the calls is counted as unknown.
+
+    Raises
+    ------
+    Disagreement
+        At the first call that a kernel and the model do not agree on; has all that led to it.
+    """
+    until = time.monotonic() + seconds
+    calls = regions = unknown = tried = 0
+    while time.monotonic() < until:
+        chance = random.Random(seed + tried)  # noqa: S311 - to be repeated, not a secret
+        memory = memories[tried % len(memories)]
+        try:
+            rules = rules_of(lab, memory, events=chance.random() < 0.3, unpopulated=chance.random() < 0.3)
+            with Player(lab, rules, pages_of(memory)) as player:
+                for op in random_ops(rules, pages_of(memory), seed + tried):
+                    if player.calls >= _A_ROUND or time.monotonic() > until:
+                        break
+                    player.play(op)
+                player.finish()
+                calls += player.calls
+            regions += 1
+        except Disagreement as found:
+            if is_known(lab, found):
+                raise
+            unknown += 1
+            sys.stderr.write(f"{lab.kernel}, {memory}: unknown, as it came once and not again: {found.said}\n")
+        except (AgentError, UsageError) as error:
+            sys.stderr.write(f"{lab.kernel}, {memory}: {error}\n")
+            if tried > 2 * len(memories) and not regions:
+                raise
+        tried += 1
+    return Count(calls, regions, unknown)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Play on a kernel; 0 if it and the model agree, 1 if not.  Without a kernel, on the one of the machine chosen."""
+    from uffdlab.lab import Lab  # noqa: PLC0415 - not for --help
+
+    parser = argparse.ArgumentParser(prog="python -m uffdlab.fuzz.run", description=__doc__)
+    parser.add_argument("kernel", nargs="?")
+    parser.add_argument("--machine", help="local, ssh:user@host, vagrant; else a guest in QEMU")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--memory", choices=MEMORIES, action="append", help="may be given several times; else all")
+    asked = parser.parse_args(arguments)
+    with Lab(asked.kernel, machine=asked.machine) as lab:
+        about = f"{lab.kernel}, seed {asked.seed}"
+        try:
+            count = play_randomly(lab, asked.seconds, asked.seed, asked.memory or MEMORIES)
+        except Disagreement as found:
+            sys.stdout.write(f"{about}: {shrink(lab, found)}\n")
+            return 1
+    unknown = f", on {count.unknown} more unknown" if count.unknown else ""
+    sys.stdout.write(f"{about}: {count.calls} calls on {count.regions} regions as they should be{unknown}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Patches as they come by mail: read, fitted to a tree, applied."""

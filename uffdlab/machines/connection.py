@@ -1,0 +1,120 @@
+"""Connection: a lab's machine, from its start to its end, and how it is asked."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from uffdlab.errors import LabClosed, MachineError, UsageError
+from uffdlab.machines import Machine, clock, factory
+
+if TYPE_CHECKING:
+    Hear = Callable[[str, list[Any]], None]
+
+DEADLINE = 10.0  # seconds; of a call that names none
+_ANSWER_GRACE = 5.0  # seconds more for the agent to tell that a deadline has passed
+_PING_DEADLINE = 4.0
+
+
+class Connection:
+    """The one machine that a lab has now.
+
+    Parameters
+    ----------
+    kernel : str, path or None
+    machine : str, Machine or None
+        Its kind, or one that runs already.
+    options : Options
+        What one that is made is to have.
+
+    Attributes
+    ----------
+    kernel : str
+        The kernel's name.
+    machine : Machine
+    closed : bool
+    """
+
+    def __init__(
+        self, kernel: str | os.PathLike[str] | None, machine: str | Machine | None, options: factory.Options
+    ) -> None:
+        self.closed = False
+        self._ahead_ns = 0
+        self._deafen: Callable[[], None] = lambda: None
+        self._start: Callable[[], tuple[str, Machine]]
+        self.kernel: str
+        self.machine: Machine
+        if machine is None or isinstance(machine, str):
+            self._start = partial(factory.start, kernel, machine, options)
+            self.start()
+        else:
+            self._start = _not_ours
+            self.kernel, self.machine = str(kernel or machine.name), machine
+
+    def open(self, hear: Hear) -> None:
+        """Let `hear` have the machine's notifications, on its reader thread, and see what its clock says."""
+        self._deafen = self.machine.notify_to(hear)
+        self._ahead_ns = clock.ahead_ns(lambda: int(self.call("agent.clock")))
+
+    def end(self) -> None:
+        """End the machine, so that :meth:`start` can start another one of the same sort.
+
+        Raises
+        ------
+        UsageError
+            It was not started here; it is left as it is.
+        """
+        if self._start is _not_ours:
+            self._start()
+        self._end()
+
+    def start(self) -> None:
+        """Start another machine of the same sort; it is to be opened then."""
+        self.kernel, self.machine = self._start()
+
+    def close(self) -> None:
+        """End the machine, for good."""
+        self.closed = True
+        self._end()
+
+    def _end(self) -> None:
+        self._deafen()
+        with contextlib.suppress(MachineError):
+            self.machine.close()
+
+    # --- asking
+
+    def call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
+        """Ask the agent; see :meth:`uffdlab.Lab.call`."""
+        self.must_be_open()
+        return self.machine.call(method, *params, deadline=deadline + _ANSWER_GRACE)
+
+    def target_call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
+        """Ask the target; see :meth:`uffdlab.Lab.target_call`."""
+        return self.call(f"target.{method}", deadline, *params, deadline=deadline)
+
+    def must_answer(self) -> None:
+        """Raise MachineError if the machine does not answer any more."""
+        self.must_be_open()
+        self.machine.call("agent.ping", deadline=_PING_DEADLINE)
+
+    def must_be_open(self) -> None:
+        """Raise LabClosed if it was closed."""
+        if self.closed:
+            raise self.closed_error()
+
+    def closed_error(self) -> LabClosed:
+        """Give what everybody is told who asks a closed lab."""
+        return LabClosed(f"this lab ({self.kernel}) is closed; make a new one: uffdlab.Lab({self.kernel!r})")
+
+    def now(self) -> int:
+        """Give the guest's CLOCK_MONOTONIC in ns, reckoned from ours."""
+        return time.monotonic_ns() + self._ahead_ns
+
+
+def _not_ours() -> tuple[str, Machine]:
+    raise UsageError("this lab was given its machine and cannot start another one: make a new machine, and a new lab")

@@ -1,0 +1,150 @@
+"""Choosing a machine by its name, and what can be asked of each."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from uffdlab.errors import UsageError
+from uffdlab.processes import limits
+
+if TYPE_CHECKING:
+    from uffdlab.machines import Machine
+
+_log = logging.getLogger("uffdlab.machines")
+
+VARIABLE = "UFFDLAB_MACHINE"  # chooses where a program does not
+DEFAULT_KERNEL = "6.1-series"
+_PTE_READER = "modules/90-pte_reader.ko"  # in the guest, where all are loaded by the order of their names
+_KINDS = "'qemu', 'local', 'ssh:user@host', 'vagrant'"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a machine that is made for a lab is to have; None or empty where the caller did not say.
+
+    Attributes
+    ----------
+    cpus : int or None
+        1 if None.
+    memory_mib : int or None
+        1024 if None.
+    hugepages : int
+        Pages of 2 MiB that are set aside at boot.
+    command_line : str
+        Added to the kernel's command line.
+    pte_reader : bool
+        Whether a kernel that has no PTE reader built in gets it as a module.
+    """
+
+    cpus: int | None = None
+    memory_mib: int | None = None
+    hugepages: int = 0
+    command_line: str = ""
+    pte_reader: bool = False
+
+    def given(self) -> list[str]:
+        """Return the names of those that the caller gave."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+
+
+@limits.told()
+def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: Options) -> tuple[str, Machine]:
+    """Start a machine.
+
+    Parameters
+    ----------
+    kernel : str, path or None
+        What it is to run, None for what there is.
+    machine : str or None
+        Its kind, ``$UFFDLAB_MACHINE`` if None, and ``"qemu"`` if that is empty.
+    options : Options
+
+    Returns
+    -------
+    kernel : str
+        The kernel's name.
+    machine : Machine
+
+    Raises
+    ------
+    UsageError
+        There is no such kind, or it cannot have such a kernel or option.
+    KernelError, MachineError, HostUnsupported
+        It did not come up.
+    """
+    if kernel is not None and not isinstance(kernel, (str, os.PathLike)):
+        raise UsageError(f"kernel={kernel!r}: a kernel is a name, such as '6.1-series', or a path")
+    wanted = machine or os.environ.get(VARIABLE) or "qemu"
+    if wanted == "qemu":
+        return _qemu(kernel, options)
+    if wanted == "local":
+        from uffdlab.machines import local  # noqa: PLC0415 - of each kind, only what is used
+
+        _takes_what_is_there(wanted, kernel, options)
+        return _running(local.start())
+    if wanted.startswith("ssh:"):
+        from uffdlab.machines import ssh  # noqa: PLC0415
+
+        _takes_what_is_there(wanted, kernel, options)
+        return _running(ssh.start(wanted.removeprefix("ssh:")))
+    if wanted == "vagrant":
+        return _vagrant(kernel, options)
+    raise UsageError(f"there is no machine {wanted!r}; there is {_KINDS}")
+
+
+def _qemu(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str, Machine]:
+    from uffdlab import kernels  # noqa: PLC0415
+    from uffdlab.machines.qemu import start  # noqa: PLC0415
+
+    if options.hugepages < 0:
+        raise UsageError(f"hugepages={options.hugepages}: it is a number of pages of 2 MiB")
+    set_aside = f"hugepagesz=2M hugepages={options.hugepages}" if options.hugepages else ""
+    image = kernels.get(kernel or DEFAULT_KERNEL)
+    module = kernels.pte_reader(kernel or DEFAULT_KERNEL) if options.pte_reader else None
+    machine = start.start(
+        image,
+        cpus=options.cpus if options.cpus is not None else 1,
+        memory_mib=options.memory_mib if options.memory_mib is not None else 1024,
+        append=f"{set_aside} {options.command_line}".strip(),
+        extra={_PTE_READER: module} if module is not None else None,
+    )
+    return image.name, machine
+
+
+def _vagrant(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str, Machine]:
+    from uffdlab.machines.vagrant import machine as vagrant  # noqa: PLC0415
+
+    refused = [name for name in options.given() if name not in {"cpus", "memory_mib"}]
+    if refused:
+        raise UsageError(
+            f"{', '.join(refused)}: machine='vagrant' boots all kernels in the same way, and all that are built here "
+            "have the PTE reader; leave it out"
+        )
+    return vagrant.start(
+        kernel or DEFAULT_KERNEL,
+        cpus=options.cpus if options.cpus is not None else 1,
+        memory_mib=options.memory_mib if options.memory_mib is not None else 1024,
+    )
+
+
+def _takes_what_is_there(machine: str, kernel: Any, options: Options) -> None:
+    if kernel is not None:
+        raise UsageError(
+            f"machine={machine!r} runs a kernel of its own, not {kernel!r}: leave the kernel out, "
+            f"Lab(machine={machine!r}), or leave the machine out to have this kernel in QEMU"
+        )
+    given = options.given()
+    if given:
+        raise UsageError(f"{', '.join(given)}: machine={machine!r} is as it is; these are for a guest in QEMU")
+
+
+def _running(machine: Machine) -> tuple[str, Machine]:
+    _log.warning(
+        "tests run on a machine's own kernel now (%s): one that goes wrong can crash it. Pages are seen by pagemap and "
+        "PAGEMAP_SCAN; raw entries only where the PTE reader of kernel-patch is loaded, and none from outside",
+        machine.hello["release"],
+    )
+    return f"Linux {machine.hello['release']}", machine

@@ -1,0 +1,125 @@
+"""Whether guests run under KVM here, or under emulation.
+
+/dev/kvm may open and answer, and still not run a guest.  Only a guest that has answered proves KVM, so the first start
+after the host's boot tries one, and the verdict is remembered until the next.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from uffdlab import cachedir, errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    M = TypeVar("M")
+
+DEVICE = Path("/dev/kvm")
+VARIABLE = "UFFDLAB_ACCEL"
+
+_PROBE = 10.0  # seconds; a guest under KVM says hello in less than one
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_log = logging.getLogger("uffdlab.machines")
+
+
+def choose(program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None]:
+    """Return the accelerator for guests here, and the probe's guest if one was started and answered.
+
+    ``$UFFDLAB_ACCEL`` decides if it is ``tcg`` or ``kvm``.  If it is unset or ``auto``, the verdict of the last probe
+    does, or a probe is made.
+
+    Parameters
+    ----------
+    program : str
+        QEMU; another one gets a probe of its own.
+    boot : callable
+        Starts a guest with an accelerator, waiting so many seconds for its hello.
+
+    Raises
+    ------
+    UsageError
+        ``$UFFDLAB_ACCEL`` is none of the three.
+    """
+    wanted = os.environ.get(VARIABLE) or "auto"
+    if wanted in {"tcg", "kvm"}:
+        return wanted, None
+    if wanted != "auto":
+        raise errors.UsageError(f"{VARIABLE}={wanted}: it is tcg, kvm or auto")
+    path = cachedir.folder("accel") / "verdict.json"
+    verdict = _remembered(path, program)
+    if verdict is not None:
+        return verdict, None
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - it takes 40 ms, for the first start after a boot alone
+
+    try:
+        with FileLock(path.with_suffix(".lock"), timeout=2 * _PROBE):
+            verdict = _remembered(path, program)  # of a process that was faster
+            if verdict is None:
+                return _probe(path, program, boot)
+    except Timeout:
+        return "tcg", None
+    return verdict, None
+
+
+def known(program: str) -> str:
+    """Return the accelerator that ``$UFFDLAB_ACCEL`` or the last probe decided on; ``"tcg"`` if there was none.
+
+    For machines that are not probed: QEMU's are.
+    """
+    wanted = os.environ.get(VARIABLE) or "auto"
+    if wanted in {"tcg", "kvm"}:
+        return wanted
+    return _remembered(cachedir.folder("accel") / "verdict.json", program) or "tcg"
+
+
+def _probe(path: Path, program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None]:
+    if not os.access(DEVICE, os.R_OK | os.W_OK):
+        missing = "cannot be opened by this user" if DEVICE.exists() else "is not there"
+        return _fall_back(path, program, f"{DEVICE} {missing}")
+    try:
+        guest = boot("kvm", _PROBE)
+    except errors.GuestPanic:
+        raise  # it ran, so this is no matter of KVM
+    except errors.MachineTimeout as error:
+        if error.console:  # it ran, and hangs: no verdict on KVM, and the next try is under emulation
+            return "tcg", None
+        return _fall_back(path, program, f"a guest under KVM said nothing within {_PROBE:.0f} s")
+    except errors.MachineError as error:
+        return _fall_back(path, program, f"a guest under KVM did not come up ({str(error).splitlines()[0]})")
+    _remember(path, program, "kvm", "a guest answered")
+    return "kvm", guest
+
+
+def _fall_back(path: Path, program: str, reason: str) -> tuple[str, None]:
+    # Said here and nowhere else: once for each boot of the host.
+    _remember(path, program, "tcg", reason)
+    _log.warning("guests run under emulation (TCG), several times slower than under KVM: %s", reason)
+    return "tcg", None
+
+
+def _identity(program: str) -> list[object]:
+    found = Path(program).stat()
+    usable = os.access(DEVICE, os.R_OK | os.W_OK)
+    return [_BOOT_ID.read_text(encoding="ascii").strip(), program, found.st_mtime_ns, found.st_size, usable]
+
+
+def _remembered(path: Path, program: str) -> str | None:
+    try:
+        known = json.loads(path.read_bytes())
+        if known["identity"] == _identity(program) and known["accelerator"] in {"kvm", "tcg"}:
+            return str(known["accelerator"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # none, or not one of ours
+    return None
+
+
+def _remember(path: Path, program: str, accelerator: str, reason: str) -> None:
+    record = {"identity": _identity(program), "accelerator": accelerator, "reason": reason}
+    with cachedir.publish(path) as file:
+        file.write(json.dumps(record).encode())

@@ -1,0 +1,283 @@
+"""One guest in QEMU: no root, no network, nothing on disk, and gone when its owner is."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import socket
+import stat
+import time
+import weakref
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from uffdlab import errors
+from uffdlab.machines.base import KeptMachine, late, lost
+from uffdlab.machines.qemu import accelerator, saved_state
+from uffdlab.machines.qemu.command import IGNORE_SHARED, Descriptors
+from uffdlab.machines.qemu.qmp import Monitor
+from uffdlab.processes import identity
+from uffdlab.processes.console import Console
+from uffdlab.processes.supervised import KeptProcess
+
+if TYPE_CHECKING:
+    from uffdlab.machines import PhysicalMemory
+    from uffdlab.machines.qemu.command import Settings
+    from uffdlab.machines.qemu.ram import SharedMemory
+    from uffdlab.processes.identity import Identity
+
+_NEEDED_MIB = 160  # what a small guest and QEMU use up, measured
+_RESTORE_DEADLINE = 5.0  # seconds
+_MIGRATION_DEADLINE = 10.0
+
+
+class QemuMachine(KeptMachine):
+    """One running guest.  :func:`start` makes them."""
+
+    name = "qemu"
+    _program = "QEMU"
+
+    def __init__(self, settings: Settings, *, restore: bool = False) -> None:
+        self.settings = settings
+        self.restored = restore
+        self._physical: SharedMemory | None = None
+        self._debugged = False
+        console = Console()
+        with ExitStack() as undo:
+            below = undo.enter_context(ExitStack())
+            self._ram = _ram_file(settings.memory_mib)
+            below.callback(os.close, self._ram)
+            ours, theirs = zip(*(_socketpair(undo) for _ in range(6 if restore else 4)), strict=True)
+            device = accelerator.DEVICE if settings.accelerator == "kvm" else None
+            user = identity.unprivileged(Path(settings.program), device)
+            with _opened(settings.image, user) as image, _opened(settings.initramfs.path, user) as archive:
+                given = Descriptors(image.fileno(), archive.fileno(), self._ram, *(end.fileno() for end in theirs))
+                inherited = [each for each in given if each is not None]
+                arguments = settings.arguments(given, restore=restore)
+                process = KeptProcess(arguments, inherited, ours[1], log=console, bounded=True, identity=user)
+            undo.callback(process.kill)
+            self._waking = ExitStack()  # closed once it is awake
+            below.callback(self._waking.close)
+            if restore:
+                orders, self._incoming = (self._waking.enter_context(end) for end in ours[4:])
+                orders.sendall(settings.orders(given))
+            super().__init__(process, ours[0], console, below, ours[3])
+            here = weakref.ref(self)
+            self.monitor = Monitor(ours[2], lost=partial(lost, here), late=partial(late, here))
+            below.callback(self.monitor.close)
+            undo.pop_all()
+        for end in theirs:
+            end.close()
+
+    # --- the Machine protocol
+
+    @property
+    def physical(self) -> PhysicalMemory:
+        """The guest's RAM."""
+        with self._closing:
+            self._check()
+            if self._physical is None:
+                from uffdlab.machines.qemu.ram import SharedMemory  # noqa: PLC0415 - numpy takes 100 ms
+
+                here = weakref.ref(self)
+                self._physical = SharedMemory(
+                    self._ram, self.settings.memory_mib << 20, self.monitor, lambda: _check(here)
+                )
+            return self._physical
+
+    @property
+    def ram_bytes(self) -> int:
+        """How much of the guest's RAM takes up memory of this host, in bytes."""
+        with self._closing:
+            self._check()
+            return os.fstat(self._ram).st_blocks * 512
+
+    def close(self) -> None:
+        """End the machine.  Closing a closed machine does nothing."""
+        super().close()
+        with self._closing:
+            physical, self._physical = self._physical, None
+        if physical is not None:
+            physical.close()
+
+    def gdb(self) -> str:
+        """Open QEMU's stub for gdb, if it is not open yet, and return the commands that attach gdb to it.
+
+        Raises
+        ------
+        MachineError
+            QEMU refused it, or is gone.
+        """
+        with self._closing:
+            self._check()
+            if not self._debugged:
+                self._listen_for_gdb()
+                self._debugged = True
+        image = self.settings.image
+        with image.open("rb") as file:
+            symbols = str(image) if file.read(4) == b"\x7fELF" else ""
+        return (
+            f"gdb {symbols} -ex 'target remote {self._stub}'\n".replace("  ", " ")
+            + ("" if symbols else f"# {image.name} is compressed and has no symbols; `file` loads those of a vmlinux\n")
+            + "# The guest stands still until gdb says `continue`, and goes on after `detach`. Addresses are as linked."
+        )
+
+    @property
+    def _stub(self) -> str:
+        return str(self._process.folder / "gdb")
+
+    def _listen_for_gdb(self) -> None:
+        # The socket is ours: the user that QEMU runs as can make none.
+        self._process.folder.mkdir(mode=0o700, exist_ok=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            with suppress(FileNotFoundError):
+                Path(self._stub).unlink()
+            listener.bind(self._stub)
+            Path(self._stub).chmod(0o600)
+            listener.listen(1)
+            self.monitor.give_file(listener.fileno(), "gdb")
+        backend = {"addr": {"type": "fd", "data": {"str": "gdb"}}, "server": True, "wait": False}
+        self.monitor.execute("chardev-add", {"id": "gdb", "backend": {"type": "socket", "data": backend}})
+        said = self.monitor.human("gdbserver chardev:gdb")
+        if "Waiting for gdb" not in said:
+            raise errors.MachineError(f"QEMU opened no stub for gdb: {said.strip()}")
+
+    # --- coming up
+
+    def wake(self, state: saved_state.SavedState) -> None:
+        """Make of a machine that waits for it what was saved, and give it the time and randomness of its own.
+
+        Raises
+        ------
+        Unusable, MachineError, AgentError, OSError
+            It came to nothing; close the machine.
+        """
+        with self._waking:
+            devices = state.load(self._ram)  # while QEMU starts; it goes on once it has these
+            with self._incoming, suppress(OSError):  # QEMU has ended, or hangs: the agent's line says so below
+                self._incoming.settimeout(_RESTORE_DEADLINE)
+                self._incoming.sendall(devices)
+            self._client.greeted()
+            self._client.call("agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
+        self._hello = state.facts
+
+    def save(self, name: str) -> None:
+        """Keep the machine as it is now under `name` in the cache; it goes on afterwards.
+
+        Raises
+        ------
+        MachineError
+            QEMU cannot save it.
+        HostUnsupported
+            The cache cannot be written to.
+        """
+        with open(os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC), "rb") as devices:  # noqa: PTH123 - it has no name
+            self.monitor.give_file(devices.fileno(), "devices")
+            self.monitor.execute("migrate-set-capabilities", IGNORE_SHARED)
+            # It runs until QEMU stops it for this: so one that is restored runs too, without being told to.
+            self.monitor.execute("migrate", {"uri": "fd:devices"})
+            try:
+                self._wait_for_migration()
+                devices.seek(0)
+                saved_state.save(name, ram=self._ram, device_state=devices.read(), facts=self._hello)
+            finally:
+                self.monitor.execute("cont")
+
+    def _wait_for_migration(self) -> None:
+        until = time.monotonic() + _MIGRATION_DEADLINE
+        while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
+            if status in {"failed", "cancelled"} or time.monotonic() > until:
+                raise errors.MachineError(f"saving the state of QEMU's devices came to nothing: {status}")
+            time.sleep(0.001)
+
+    # --- how it ends
+
+    def _gone(self, reason: str) -> errors.UffdlabError:
+        error = super()._gone(reason)
+        said = self._process.said()
+        if "Too many open files" in said:
+            return errors.HostUnsupported(f"{error}. Close other labs, or raise the limit (ulimit -n)", missing="files")
+        if "Cannot allocate memory" in said:
+            size = self.settings.memory_mib
+            return errors.HostUnsupported(
+                f"{error}. This host does not give QEMU {size} MiB for its guest and what it needs itself: "
+                "ask for less, memory_mib=…, close other labs, or raise the limit (ulimit -v, memory.max)",
+                missing="memory",
+            )
+        return error
+
+    def _crash(self) -> errors.UffdlabError | None:
+        panic = self._console.panic()
+        if not panic:
+            return None
+        return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=self._console.crash())
+
+    def disown(self) -> None:
+        """In a forked child: let go of everything without ending the parent's machine."""
+        super().disown()
+        self.monitor.disown()
+        os.close(self._ram)
+        self._waking.close()
+
+
+def _check(here: weakref.ref[QemuMachine]) -> None:
+    machine = here()
+    if machine is None:
+        raise errors.LabClosed("the machine was closed")
+    machine._check()  # noqa: SLF001
+    machine._client.check()  # noqa: SLF001 - what a guest that has ended left in its RAM is not what it says
+
+
+def _socketpair(undo: ExitStack) -> tuple[socket.socket, socket.socket]:
+    pair = socket.socketpair()
+    for end in pair:
+        undo.callback(end.close)
+    return pair
+
+
+def _opened(path: Path, user: Identity | None) -> BinaryIO:
+    # What QEMU can open again by its descriptor; a file that its user may not read is copied.
+    file = path.open("rb")
+    if user is None or os.fstat(file.fileno()).st_mode & stat.S_IROTH:
+        return file
+    with file:
+        copy = open(os.memfd_create(f"uffdlab-{path.name}"[:200], os.MFD_CLOEXEC), "w+b")  # noqa: PTH123, SIM115
+        try:
+            shutil.copyfileobj(file, copy, 1 << 20)
+            copy.flush()
+        except BaseException:
+            copy.close()
+            raise
+    return copy
+
+
+def _ram_file(memory_mib: int) -> int:
+    available = _available_mib()
+    if available is not None and available < _NEEDED_MIB:
+        raise errors.HostUnsupported(
+            f"{available} MiB of memory are available, a guest needs {_NEEDED_MIB}: close other programs or labs",
+            missing="memory",
+        )
+    descriptor = os.memfd_create("uffdlab-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.ftruncate(descriptor, memory_mib << 20)
+        # Whoever maps a file that is cut short gets SIGBUS.
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    except OSError as error:
+        os.close(descriptor)
+        raise errors.HostUnsupported(
+            f"{memory_mib} MiB for the guest's memory: {error.strerror}. Ask for less: memory_mib=…", missing="memory"
+        ) from error
+    return descriptor
+
+
+def _available_mib() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) >> 10
+    return None

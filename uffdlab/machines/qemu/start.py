@@ -1,0 +1,214 @@
+"""Starting guests in QEMU: booted once for each kernel and set of parameters, and restored from then on."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uffdlab import errors
+from uffdlab.machines import clock
+from uffdlab.machines.qemu import accelerator as accel
+from uffdlab.machines.qemu import initramfs, kernel_modules, saved_state
+from uffdlab.machines.qemu.command import Descriptors, Settings
+from uffdlab.machines.qemu.machine import QemuMachine
+from uffdlab.processes import limits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from uffdlab.kernels import Kernel
+
+PROGRAM = "qemu-system-x86_64"
+
+_LEAST_MIB, _MOST_MIB = 128, 1 << 20
+_MOST_CPUS = 64
+_BOOTS = 3  # until the guest's clock runs as it should
+
+_log = logging.getLogger("uffdlab.machines")
+
+
+def find_program() -> str:
+    """Return QEMU's path.
+
+    Raises
+    ------
+    HostUnsupported
+        This is not x86-64 Linux, or there is no QEMU.
+    """
+    if sys.platform != "linux" or platform.machine() not in {"x86_64", "AMD64"}:
+        raise errors.HostUnsupported(
+            f"uffdlab runs its guests on x86-64 Linux; this is {platform.machine()} {sys.platform}", missing="x86-64"
+        )
+    found = shutil.which(PROGRAM)
+    if found is None:
+        raise errors.HostUnsupported(
+            f"{PROGRAM} is not in PATH; install it: apt-get install qemu-system-x86", missing="qemu"
+        )
+    return str(Path(found).resolve())
+
+
+@limits.told()
+def start(
+    kernel: Kernel,
+    *,
+    cpus: int = 1,
+    memory_mib: int = 1024,
+    append: str = "",
+    deadline: float = 60.0,
+    cold: bool = False,
+    extra: Mapping[str, Path | bytes] | None = None,
+) -> QemuMachine:
+    """Start a machine and wait until its agent answers.
+
+    Each combination of kernel and parameters is booted once; its state is saved then, and later starts restore it.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        As :func:`uffdlab.kernels.get` gives it.
+    cpus, memory_mib : int
+        The guest's CPUs, and its memory in MiB.
+    append : str
+        Added to the kernel's command line, where it wins over what is there already.
+    deadline : float
+        Seconds for the agent to say hello.
+    cold : bool
+        Boot, and save nothing.
+    extra : mapping, optional
+        More files for the guest, by their path there: bytes, or a file of the host.
+
+    Raises
+    ------
+    HostUnsupported
+        This host cannot run it; says what to install.
+    UsageError
+        Parameters without meaning.
+    MachineTimeout, GuestPanic, MachineLost
+        It did not come up; has the console's last lines.
+    """
+    _validate(kernel, cpus, memory_mib, append)
+    program = find_program()
+    files = {**kernel_modules.beside(kernel.image), **(extra or {})}
+    archive = initramfs.get(files)
+
+    def settings(accelerator: str) -> Settings:
+        return Settings(program, kernel.image, kernel.key, archive, accelerator, cpus, memory_mib, append)
+
+    def boot(accelerator: str, seconds: float) -> QemuMachine:
+        return _boot(settings(accelerator), seconds)
+
+    accelerator, probed = accel.choose(program, boot)
+    if probed is not None:
+        return probed
+    chosen = settings(accelerator)
+    if cold:
+        return boot(accelerator, deadline)
+    restored = _restore(chosen)
+    if restored is not None:
+        return restored
+    machine = boot(accelerator, deadline)
+    try:
+        _save(machine, chosen)
+    except BaseException:
+        machine.close()
+        raise
+    return machine
+
+
+def _validate(kernel: Kernel, cpus: int, memory_mib: int, append: str) -> None:
+    if not 1 <= cpus <= _MOST_CPUS:
+        raise errors.UsageError(f"cpus={cpus}: a guest has 1 to {_MOST_CPUS} CPUs")
+    if not _LEAST_MIB <= memory_mib <= _MOST_MIB:
+        raise errors.UsageError(f"memory_mib={memory_mib}: a guest has {_LEAST_MIB} to {_MOST_MIB} MiB of memory")
+    if "--" in append.split() or not append.isprintable():
+        raise errors.UsageError(f"append={append!r}: what follows -- goes to init, which is ours; leave it out")
+    if not kernel.image.is_file():
+        raise errors.KernelError(f"{kernel.name}: there is no image at {kernel.image}", kernel=kernel.name)
+
+
+def _boot(settings: Settings, deadline: float) -> QemuMachine:
+    for _ in range(_BOOTS):
+        machine = QemuMachine(settings)
+        try:
+            machine.wait_for_hello(deadline)
+            rate = clock.rate(lambda guest=machine: guest.call("agent.clock"))  # type: ignore[misc]
+        except BaseException:
+            machine.close()
+            raise
+        if abs(rate - 1) <= clock.TOLERANCE:
+            return machine
+        machine.close()
+        _log.info("the guest's clock runs %.3g times as fast as ours, booting another one", rate)
+    raise errors.MachineError(
+        f"the guest's clock runs {rate:.3g} times as fast as the host's, after each of {_BOOTS} boots: the host is too "
+        "busy for a guest to find out how fast its processor counts; try again when it is less so"
+    )
+
+
+def _state_key(settings: Settings) -> str:
+    # Everything that a restored machine must have in common with the saved one.
+    program = Path(settings.program).stat()
+    return saved_state.key(
+        settings.kernel_key,
+        _stamp(settings.image),
+        settings.initramfs.key,
+        (settings.program, program.st_mtime_ns, program.st_size),
+        settings.memory_mib,
+        settings.arguments(Descriptors(), restore=True),
+        _host_cpu(),
+    )
+
+
+def _stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_mtime_ns, found.st_size]
+
+
+def _host_cpu() -> str:
+    # Under KVM, and for what emulation passes through, the processor matters.
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line
+    return ""
+
+
+def _restore(settings: Settings) -> QemuMachine | None:
+    # Anything odd about the state costs a boot, never an error; what the host has not got is one, and costs no state.
+    name = _state_key(settings)
+    machine = None
+    try:
+        state = saved_state.find(name)
+        if state is None:
+            return None
+        machine = QemuMachine(settings, restore=True)
+        machine.wake(state)
+    except saved_state.Unusable as error:
+        _log.info("the saved state %s is thrown away, booting instead: %s", name, error)
+        saved_state.discard(name)
+    except (errors.MachineError, errors.AgentError) as error:
+        # The state of a boot that goes better takes its place.
+        _log.info("the saved state %s did not come up, booting instead: %s", name, error)
+    except BaseException:
+        if machine is not None:
+            machine.close()
+        raise
+    else:
+        return machine
+    if machine is not None:
+        machine.close()
+    return None
+
+
+def _save(machine: QemuMachine, settings: Settings) -> None:
+    # A machine that cannot be saved is still a machine.
+    try:
+        machine.call("agent.load")
+        machine.save(_state_key(settings))
+    except (errors.MachineError, errors.AgentError, errors.HostUnsupported) as error:
+        _log.warning("the booted machine could not be saved, so the next one boots again: %s", error)

@@ -1,0 +1,1 @@
+"""MessagePack-RPC with the agent over one byte stream."""

@@ -1,0 +1,424 @@
+"""The host's end of the wire: MessagePack-RPC with an agent that is trusted with nothing.
+
+Request ``[0, id, method, params]``, response ``[1, id, error, result]``, notification ``[2, method, params]``.  A frame
+that is none of these, or too large, ends the connection with a ProtocolError.  Nothing is unpickled.
+
+Where there is a line of its own to the target, its calls take that: the way through the agent costs an emulated CPU two
+changes of the address space, a millisecond.  The deadline is kept here then, and the agent is told when it has passed.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import threading
+import time
+from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from uffdlab import errors
+from uffdlab.machines.rpc.framing import MAX_FRAME, Full, Line, Malformed, TargetLine
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    Notified = Callable[[str, list[Any]], None]
+
+_REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
+_OF_TARGET, _SPAWN, _LATE = "target.", "agent.spawn", "agent.late"
+_LATE_ANSWER = 5.0  # seconds for the agent to end a target, if the caller gave fewer
+_MEETING = 2.0  # seconds for a target to take its marker
+LOST = "machine-lost"  # a notification of the client's own, with the error; the agent has none of this name
+
+_log = logging.getLogger("uffdlab.machines")
+
+
+def _plain(message: str, _kind: str, _data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.UsageError(message)
+
+
+def _closed(message: str, _kind: str, _data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.LabClosed(message)
+
+
+def _target_lost(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.TargetLost(message, kind=kind, data=data)
+
+
+def _fault_unresolved(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.FaultUnresolved(message, address=_address(data), kind=kind, data=data)
+
+
+def _touch_failed(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.TouchFailed(message, address=_address(data), kind=kind, data=data)
+
+
+def _program(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
+    return errors.ProgramError(message, kind=kind, data=data)
+
+
+# What the agent's kinds of error become here; any other kind is an AgentError.
+ERRORS: dict[str, Callable[[str, str, dict[str, Any]], errors.UffdlabError]] = {
+    "usage": _plain,
+    "closed": _closed,
+    "target-lost": _target_lost,
+    "fault-unresolved": _fault_unresolved,
+    "touch-failed": _touch_failed,
+    **dict.fromkeys(("no-program", "not-executable", "program-late", "program-output", "program-killed"), _program),
+}
+
+
+def _address(data: dict[str, Any]) -> int:
+    found = data.get("address", 0)
+    return found if isinstance(found, int) else 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    # What is asked of a target on its own line.
+    method: str
+    marker: bytes
+
+
+class Client:
+    """Calls to one agent, from any number of threads, answered by one reader thread.
+
+    Parameters
+    ----------
+    stream : socket
+        The byte stream; the client closes it.
+    lost : callable
+        Called with a reason when the stream has ended, before anybody is told: returns what the callers get.
+    late : callable
+        Called with a message when a deadline has passed: returns what the caller gets.
+    malformed : callable
+        Called with a message when a frame was bad: returns what the callers get.
+    target : socket, optional
+        The byte stream straight to the target; the client closes it too.
+    """
+
+    def __init__(
+        self,
+        stream: socket.socket,
+        *,
+        lost: Callable[[str], errors.UffdlabError],
+        late: Callable[[str], errors.UffdlabError],
+        malformed: Callable[[str], errors.UffdlabError],
+        target: socket.socket | None = None,
+    ) -> None:
+        self._line = Line(stream)
+        self._target = None if target is None else TargetLine(target)
+        self._explain_lost, self._explain_late, self._explain_malformed = lost, late, malformed
+        self._lock = threading.Lock()
+        self._next = 0
+        self._pending: dict[int, Future[Any]] = {}
+        self._asked: dict[int, _Asked] = {}  # of those that are pending, what was asked on the target's own line
+        self._abandoned: set[int] = set()  # asked, no longer waited for, not answered yet
+        self._failure: errors.UffdlabError | None = None
+        self._subscribers: list[Notified] = []
+        self._hello: Future[dict[str, Any]] = Future()
+        self._reader = threading.Thread(target=self._read, name="uffdlab-agent", daemon=True)
+        self._reader.start()
+
+    # --- what callers use
+
+    def hello(self, deadline: float) -> dict[str, Any]:
+        """Return the first thing the agent said, waiting for it at most `deadline` seconds.
+
+        Raises
+        ------
+        MachineError
+            It said nothing in time, something else, or the stream ended.
+        """
+        facts: dict[str, Any] = self._wait(self._hello, deadline, "the guest did not come up: its agent said nothing")
+        return facts
+
+    def greeted(self) -> None:
+        """Take the hello as said: a restored agent said it before its state was saved."""
+        with suppress(InvalidStateError):  # the stream has ended before; whoever asks is told
+            self._hello.set_result({})
+
+    def call(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
+        """Ask the agent, and return its answer.
+
+        Raises
+        ------
+        AgentError
+            What the agent refused, by its kind.
+        MachineError
+            No answer within `deadline` seconds, a malformed one, or the machine is gone.
+        UsageError
+            Parameters that do not go over the wire, or a call from a subscriber, which would wait for itself.
+        """
+        if threading.current_thread() is self._reader:
+            raise errors.UsageError(f"{method} was called by a subscriber of notifications, which must not wait")
+        line = self._target
+        if line is not None and method.startswith(_OF_TARGET):
+            marker = line.marker
+            if line.up and marker:
+                return self._ask_target(line, marker, method, params, deadline)
+        answer = self._ask(method, params, deadline)
+        if line is not None and method == _SPAWN:
+            self._meet(line, params[0])
+        return answer
+
+    def _ask(self, method: str, params: tuple[Any, ...], deadline: float, late: str = "") -> Any:
+        until = time.monotonic() + deadline
+        number, future = self._expect_answer()
+        try:
+            self._send([_REQUEST, number, method, params], until, method)
+            return self._wait(future, until - time.monotonic(), late or f"{method}: no answer")
+        finally:
+            self._forget(number)
+
+    def _ask_target(
+        self, line: TargetLine, marker: bytes, method: str, params: tuple[Any, ...], deadline: float
+    ) -> Any:
+        # As the agent would: it takes the target's deadline off the parameters, and ends a target that misses it.
+        seconds, *rest = params
+        until = time.monotonic() + seconds
+        number, future = self._expect_answer(_Asked(method, marker))
+        try:
+            if line.marker != marker:  # lost before this call could be told of it: the agent knows
+                return self._ask(method, params, deadline)
+            data = _packed([_REQUEST, number, method, rest], method)
+            try:
+                line.send(data, until)
+                return future.result(max(0.0, until - time.monotonic()))
+            except (Full, FutureTimeoutError):
+                with self._lock:
+                    late = [asked.method for asked in self._asked.values() if asked.marker == marker]
+                what = f"{method}: no answer within {seconds:.1f} s, and none of the agent, which was to end it,"
+                self._ask(_LATE, (marker, late or [method]), max(_LATE_ANSWER, deadline - seconds), what)
+                return self._wait(future, 0.0, f"{method}: no answer")
+            except OSError as error:
+                self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
+                raise self._failed() from None
+        finally:
+            self._forget(number)
+
+    def _meet(self, line: TargetLine, marker: bytes) -> None:
+        # A target that has just started looks for its marker; until it has sent it back the agent passes calls on.
+        line.expect(marker)
+        try:
+            line.send(marker, time.monotonic() + _MEETING)
+        except (Full, OSError):
+            line.drop(marker)
+
+    def _expect_answer(self, asked: _Asked | None = None) -> tuple[int, Future[Any]]:
+        future: Future[Any] = Future()
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+            number = self._next
+            self._next += 1
+            self._pending[number] = future
+            if asked is not None:
+                self._asked[number] = asked
+        return number, future
+
+    def _forget(self, number: int) -> None:
+        with self._lock:
+            self._asked.pop(number, None)
+            if self._pending.pop(number, None) is not None:
+                self._abandoned.add(number)
+
+    def notify(self, method: str, deadline: float, *params: Any) -> None:
+        """Tell the agent something that it does not answer; waits at most `deadline` seconds until it is sent."""
+        self._send([_NOTIFICATION, method, params], time.monotonic() + deadline, method)
+
+    def check(self) -> None:
+        """Raise what callers would get, if the connection has ended."""
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure.with_traceback(None)
+
+    def subscribe(self, callback: Notified) -> Callable[[], None]:
+        """Call `callback` with method and parameters of each notification; return what ends that.
+
+        It runs on the reader thread and must not wait; what it raises is logged.  The last one is :data:`LOST` with the
+        error, unless the machine was closed.
+        """
+        with self._lock:
+            self._subscribers.append(callback)
+
+        def unsubscribe() -> None:
+            with self._lock:
+                if callback in self._subscribers:
+                    self._subscribers.remove(callback)
+
+        return unsubscribe
+
+    def fail(self, failure: errors.UffdlabError) -> None:
+        """End it all: everybody who waits or will ask gets `failure`, unless there was one before."""
+        with self._lock:
+            news = self._failure is None
+            if self._failure is None:
+                self._failure = failure
+            failure = self._failure
+            waiting = [*self._pending.values(), self._hello]
+            self._pending.clear()
+            self._asked.clear()
+        for future in waiting:
+            with suppress(InvalidStateError):
+                future.set_exception(failure)
+        for line in self._lines():
+            line.shutdown()
+        # Who closed it knows; of any other end the subscribers hear as of anything else.
+        if news and not isinstance(failure, errors.LabClosed):
+            self._notify(LOST, [failure])
+
+    def close(self, failure: errors.UffdlabError) -> None:
+        """Fail, and wait for the reader to end."""
+        self.fail(failure)
+        if threading.current_thread() is not self._reader:
+            self._reader.join(5.0)
+        self.disown()
+
+    def disown(self) -> None:
+        """In a forked child: let go of the streams, which the parent still uses."""
+        for line in self._lines():
+            line.close()
+
+    # --- how it works
+
+    def _wait(self, future: Future[Any], seconds: float, what: str) -> Any:
+        started = time.monotonic()
+        try:
+            return future.result(max(0.0, seconds))
+        except FutureTimeoutError:
+            if future.done():  # the answer was itself a TimeoutError, or came just now
+                return future.result()
+            waited = time.monotonic() - started
+            raise self._explain_late(f"{what} within {max(waited, seconds):.1f} s") from None
+
+    def _lines(self) -> list[Line]:
+        # The target's first: what it has said is heard before the news of its end.
+        return [self._line] if self._target is None else [self._target, self._line]
+
+    def _send(self, frame: list[Any], until: float, method: str) -> None:
+        data = _packed(frame, method)
+        try:
+            self._line.send(data, until)
+        except Full as full:
+            failure = self._explain_late(f"{method}: the machine takes no request")
+            if full.begun:
+                self.fail(failure)
+            raise failure from None
+        except OSError as error:
+            self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
+            raise self._failed() from None
+
+    def _failed(self) -> errors.UffdlabError:
+        with self._lock:
+            assert self._failure is not None
+            return self._failure.with_traceback(None)
+
+    def _read(self) -> None:
+        poll = select.poll()
+        lines = self._lines()
+        for line in lines:
+            poll.register(line, select.POLLIN)
+        try:
+            while True:
+                poll.poll()
+                for line in lines:
+                    self._hear(line)
+        except EOFError:
+            reason = "the agent closed its stream"
+        except OSError as error:
+            reason = f"the stream from the agent broke: {error.strerror}"
+        except Exception as error:  # noqa: BLE001 - whatever a hostile frame causes, it is a bad frame
+            reason = str(error) or type(error).__name__
+            self.fail(self._explain_malformed(f"the agent sent a malformed frame: {reason}"))
+            return
+        with self._lock:
+            failed = self._failure is not None
+        if not failed:
+            self.fail(self._explain_lost(reason))
+
+    def _hear(self, line: Line) -> None:
+        for frame in line.receive():
+            self._take(frame)
+
+    def _take(self, frame: Any) -> None:
+        match frame:
+            case [int(kind), int(number), error, result] if kind == _RESPONSE:
+                self._answer(number, error, result)
+            case [int(kind), "hello", [dict(facts)]] if kind == _NOTIFICATION and not self._hello.done():
+                self._hello.set_result(facts)
+            case [int(kind), str(method), list(params)] if self._is_news(kind, method):
+                if method == "target-lost":
+                    self._lose_target(params)
+                self._notify(method, params)
+            case _:
+                raise Malformed(f"{str(frame)[:200]} is neither a response nor a notification")
+
+    def _is_news(self, kind: int, method: str) -> bool:
+        return kind == _NOTIFICATION and method != LOST and self._hello.done()
+
+    def _answer(self, number: int, error: Any, result: Any) -> None:
+        with self._lock:
+            future = self._pending.pop(number, None)
+            self._asked.pop(number, None)
+            if future is None:
+                if number not in self._abandoned:
+                    raise Malformed(f"response {number} answers nothing that was asked")
+                self._abandoned.discard(number)
+                return
+        if error is None:
+            future.set_result(result)
+            return
+        match error:
+            case {"kind": str(kind), "message": str(message)}:
+                data = error.get("data")
+                facts = {str(key): value for key, value in data.items()} if isinstance(data, dict) else {}
+                make = ERRORS.get(kind)
+                future.set_exception(
+                    make(message, kind, facts) if make else errors.AgentError(message, kind=kind, data=facts)
+                )
+            case _:
+                with self._lock:
+                    self._pending[number] = future  # so that it fails with the rest
+                raise Malformed(f"response {number} has the error {str(error)[:200]}, which is no map of one")
+
+    def _lose_target(self, params: list[Any]) -> None:
+        # The agent tells this of every target; what was asked of it on its own line is answered by nobody else.
+        match params:
+            case [int(), str(why), str(kind), int(status), bytes(marker)]:
+                pass
+            case _:
+                raise Malformed(f"target-lost {str(params)[:200]} does not say which target, and why")
+        if self._target is not None:
+            self._target.drop(marker)
+        with self._lock:
+            numbers = [number for number, asked in self._asked.items() if asked.marker == marker]
+            lost = [(self._asked.pop(number), self._pending.pop(number)) for number in numbers]
+        for asked, future in lost:
+            make = ERRORS.get(kind, _target_lost)
+            future.set_exception(make(f"{asked.method}: {why}", kind, {"status": status}))
+
+    def _notify(self, method: str, params: list[Any]) -> None:
+        with self._lock:
+            subscribers = list(self._subscribers)
+        for callback in subscribers:
+            try:
+                callback(method, params)
+            except Exception:  # noqa: BLE001 - a subscriber's accident is not the reader's
+                _log.exception("a subscriber failed on the notification %s", method)
+
+
+def _packed(frame: list[Any], method: str) -> bytes:
+    try:
+        data: bytes = msgpack.packb(frame, use_bin_type=True)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise errors.UsageError(f"{method}: the parameters do not go over the wire: {error}") from error
+    if len(data) > MAX_FRAME:
+        raise errors.UsageError(f"{method}: {len(data)} bytes of parameters; at most {MAX_FRAME} go over the wire")
+    return data

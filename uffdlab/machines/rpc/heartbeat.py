@@ -1,0 +1,44 @@
+"""A word now and then to an agent behind ssh: an end of file does not always come when a line is cut."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from typing import TYPE_CHECKING
+
+from uffdlab import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uffdlab.machines.rpc.client import Client
+
+SILENCE = 45.0  # seconds without a word from here, and the agent takes the line for cut
+
+_INTERVAL = 10.0  # seconds
+_END = 5.0  # to wait for the thread
+
+
+def start(client: Client) -> Callable[[], None]:
+    """Let the agent hear from us until the machine is closed or gone; returns what ends that."""
+    over = threading.Event()
+    thread = threading.Thread(target=_beat, args=(weakref.ref(client), over), name="uffdlab-heartbeat", daemon=True)
+    thread.start()
+
+    def end() -> None:
+        over.set()
+        thread.join(_END)
+
+    return end
+
+
+def _beat(here: weakref.ref[Client], over: threading.Event) -> None:
+    while not over.wait(_INTERVAL):
+        client = here()
+        if client is None:
+            return
+        try:
+            client.notify("alive", _INTERVAL)
+        except errors.UffdlabError:
+            return
+        del client

@@ -1,0 +1,1 @@
+"""A kernel in a Debian that Vagrant brings up."""

@@ -1,0 +1,228 @@
+"""Vagrant as a machine: a whole Debian that runs the kernel under test, its agent reached by ssh."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import shutil
+import tarfile
+import time
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from uffdlab import cachedir, errors, kernels
+from uffdlab.kernels.catalogue import Built, load
+from uffdlab.kernels.progress import automatic
+from uffdlab.machines import clock
+from uffdlab.machines.python_modules import modules
+from uffdlab.machines.qemu import accelerator
+from uffdlab.machines.qemu.start import PROGRAM
+from uffdlab.machines.rpc import heartbeat
+from uffdlab.machines.stream import StreamMachine
+from uffdlab.machines.vagrant.vm import VagrantVm, Wanted
+from uffdlab.processes.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# What the guest's kernel needs beside what our own guests need: a network card, a disk, what systemd asks for.
+_FLAVOUR = "vagrant"
+_ARCHIVES_KEPT = 3
+_PACKAGED = (".py", ".so")
+_LENT = {"msgpack", "_cffi_backend"}
+_HELLO = 240.0  # seconds; emulated, on a busy host, Python alone has taken more than 60
+
+
+class VagrantMachine(StreamMachine):
+    """An agent in the VM.  Closing it ends the agent; the VM stays."""
+
+    def __init__(self, vm: VagrantVm, key: str, in_use: int) -> None:
+        self._in_use = in_use
+        self._done = weakref.finalize(self, os.close, in_use)
+        self._vm = vm
+        # As root, for the PTE reader and for huge pages.  Nothing but the agent writes to the stream.
+        agent = f"sudo -n env PYTHONPATH=/opt/uffdlab/{key} python3 -m uffdlab.agent.stdio {heartbeat.SILENCE:.0f}"
+        super().__init__(vm.ssh(agent), "vagrant")
+        self._below.callback(heartbeat.start(self._client))
+
+    def close(self) -> None:
+        """End the agent and let go of the VM, which another lab may then have with another kernel."""
+        super().close()
+        if self._done.alive:
+            fcntl.flock(self._in_use, fcntl.LOCK_UN)  # a child that was just forked has the descriptor too
+        self._done()
+
+    def _crash(self) -> errors.UffdlabError | None:
+        console = Console()
+        console.feed(self._vm.console())
+        panic = console.panic()
+        if not panic:
+            return None
+        return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=console.crash())
+
+    def disown(self) -> None:
+        """In a forked child: let go of everything without ending the parent's agent."""
+        super().disown()
+        self._done()
+
+
+def start(
+    kernel: str | os.PathLike[str],
+    *,
+    cpus: int = 1,
+    memory_mib: int = 1024,
+    vm: VagrantVm | None = None,
+    tell: Callable[[str], object] | None = None,
+) -> tuple[str, VagrantMachine]:
+    """Bring the VM up with a kernel, if it does not run it already, and start an agent in it.
+
+    Parameters
+    ----------
+    kernel : str or path
+        A kernel that is built here, by its name: it is built with what a Debian needs on top.  Or the path of an image,
+        which must have all that built in (``kernel-patch/config/vagrant.config`` tells what).
+    cpus, memory_mib : int
+        The guest's CPUs, and its memory in MiB.
+    vm : VagrantVm, optional
+        By default this checkout's.
+    tell : callable
+        Is told what Vagrant does, a line at a time.  By default progress is shown, if there is anything to do.
+
+    Returns
+    -------
+    kernel : str
+        The kernel's name.
+    machine : VagrantMachine
+
+    Raises
+    ------
+    HostUnsupported
+        No Vagrant, no ssh, no box.
+    KernelError
+        The kernel cannot be had, or comes as a package.
+    MachineError
+        The VM or the agent did not come up, its clock runs wrong, or another lab uses the VM with another kernel.
+    """
+    if cpus < 1 or memory_mib < 256:
+        raise errors.UsageError(f"cpus={cpus}, memory_mib={memory_mib}: a Debian needs a CPU and 256 MiB at least")
+    vm = vm or VagrantVm()
+    name, wanted = want(kernel, cpus=cpus, memory_mib=memory_mib)
+    shown = _Shown(name)
+    try:
+        machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell or shown)).up(_HELLO)
+        shown.finish(machine.hello["release"])
+    finally:
+        shown.close()
+    try:
+        rate = clock.rate(lambda: machine.call("agent.clock"))
+        if abs(rate - 1) > clock.TOLERANCE:
+            raise errors.MachineError(
+                f"the VM's clock runs {rate:.3g} times as fast as the host's, which was too busy when it booted: halt "
+                "it (uffdlab vagrant halt) and start again"
+            )
+    except BaseException:
+        machine.close()
+        raise
+    return name, machine
+
+
+class _Shown:
+    """Progress that is seen once there is something to tell: a VM that runs already takes no time."""
+
+    def __init__(self, kernel: str) -> None:
+        self._kernel = kernel
+        self._progress = automatic()
+        self._began = 0.0
+
+    def __call__(self, line: str) -> None:
+        if not self._began:
+            self._began = time.monotonic()
+            self._progress.start(self._kernel, line)
+        self._progress.stage(line)
+
+    def finish(self, release: str) -> None:
+        """The VM is up."""
+        if self._began:
+            self._progress.finish(f"Linux {release} runs in the VM, {time.monotonic() - self._began:.0f} s")
+
+    def close(self) -> None:
+        """Take a bar away, after an error too."""
+        self._progress.close()
+
+
+def want(kernel: str | os.PathLike[str], *, cpus: int = 1, memory_mib: int = 1024) -> tuple[str, Wanted]:
+    """Say what the VM must be to run a kernel, which is built if it is not there; gives the kernel's name too."""
+    name, found = _kernel(kernel)
+    archive, key = pack_agent()
+    accelerator = _accelerator()
+    mhz = clock.counter_mhz() if accelerator == "tcg" else None  # KVM tells its guests
+    return name, Wanted(
+        kernel=str(found.image),
+        kernel_name=name,
+        kernel_key=found.key,
+        release=found.release,
+        memory_mib=memory_mib,
+        cpus=cpus,
+        accelerator=accelerator,
+        tsc_khz=1000 * mhz if mhz else None,
+        agent=str(archive),
+        agent_key=key,
+    )
+
+
+def _kernel(asked: str | os.PathLike[str]) -> tuple[str, kernels.Kernel]:
+    catalogue = load()
+    if asked not in catalogue:  # a path; or else get() says what it is not
+        found = kernels.get(asked)
+        return found.name, found
+    flavoured = f"{asked}+{_FLAVOUR}"
+    if flavoured not in catalogue:
+        built = ", ".join(each.name for each in catalogue if isinstance(each, Built))
+        raise errors.KernelError(
+            f"{asked} cannot be built with the drivers for disk and network that the Vagrant VM needs, as it comes as "
+            f"a package or in another flavour: choose {built}, or the path of an image that has them",
+            kernel=str(asked),
+        )
+    return str(asked), kernels.get(flavoured)
+
+
+def pack_agent() -> tuple[Path, str]:
+    """Pack the package for the guest's provisioner; gives the archive and the hash of its content.
+
+    What the agent imports from elsewhere lies in the archive under ``lent``, for a box that has it not.
+    """
+    package = Path(__file__).resolve().parents[2]
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for path in sorted(path for path in package.rglob("*") if path.suffix in _PACKAGED and path.is_file()):
+            archive.add(path, f"uffdlab/{path.relative_to(package)}", filter=_plain)
+        for name, path, packaged in modules("msgpack.fallback", "_cffi_backend"):
+            if name.partition(".")[0] in _LENT:
+                place = Path("lent", *name.split("."))
+                whole = place / path.name if packaged else place.with_name(path.name)
+                archive.add(path, str(whole), filter=_plain)
+    key = hashlib.sha256(data.getvalue()).hexdigest()[:16]
+    folder = cachedir.folder("vagrant")
+    found = folder / f"uffdlab-{key}.tar"
+    if not found.exists():
+        with cachedir.publish(found) as file:
+            file.write(data.getvalue())
+    cachedir.touch(found)
+    cachedir.prune(folder, "uffdlab-*.tar", _ARCHIVES_KEPT)
+    return found, key
+
+
+def _accelerator() -> str:
+    program = shutil.which(PROGRAM)  # VirtualBox has none
+    return accelerator.known(str(Path(program).resolve())) if program else "tcg"
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    # The same files give the same archive, whoever has them since when.
+    entry.uid = entry.gid = entry.mtime = 0
+    entry.uname = entry.gname = "root"
+    entry.mode = 0o644
+    return entry

@@ -1,0 +1,454 @@
+"""The VM of vm/Vagrantfile: brought up with a kernel, reached by ssh, halted, destroyed.
+
+Unlike QEMU's guests it stays when its user is gone, as Vagrant's machines do: ``uffdlab vagrant destroy`` removes it.
+What is known of it lies in ``vm/.vagrant``, beside Vagrant's own notes::
+
+    lab.json      what the Vagrantfile is to bring up: the box, the kernel, memory, CPUs, the agent's archive
+    booted.json   what was brought up, and the boot id of the guest that came of it
+    ssh-config    the way in;  known_hosts  the guest's key, taken when it first came up, under the id of the VM
+    work.lock     held while something about the VM is changed, until the vagrant that does it has ended;
+    use.lock      shared by the labs on the VM
+    vagrant.log   what the last vagrant command said
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uffdlab import errors
+from uffdlab.kernels.cache import write_atomically
+from uffdlab.machines.vagrant import box as vagrant_box
+from uffdlab.processes.job import Child, ChildTimeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_UP = 1800.0  # seconds for vagrant up, reload, halt: emulation is slow, and so is a box on its way
+_ASK = 120.0  # for what only asks
+_REACH = 90.0  # for a command by ssh; a VM that is taken for dead is booted again
+_PUT_AWAY = 120.0  # for a vagrant that is interrupted to remove what it has begun
+_CONSOLE = 256 << 10  # bytes; a guest may write any number
+_TAIL = 25  # lines of vagrant's output in an error
+_CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
+_BACKTRACE = re.compile(r"\s+from /.*:\d+:in ")  # of a Ruby that ended; what it says comes before
+_LOOK = "cat /proc/sys/kernel/random/boot_id; uname -r; ls /opt/uffdlab"
+_KEY_CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the VM is to be.
+
+    Attributes
+    ----------
+    kernel : str
+        Path of the image.
+    kernel_name, kernel_key, release : str
+        Of the kernel; `release` is empty if it is not known.
+    memory_mib, cpus : int
+    accelerator : str
+        ``"tcg"`` or ``"kvm"``.
+    tsc_khz : int or None
+        What the guest is told of its time-stamp counter; an emulated one measures it wrong on a busy host.
+    agent, agent_key : str
+        Path of the archive with the package for the guest, and its hash.
+    """
+
+    kernel: str
+    kernel_name: str
+    kernel_key: str
+    release: str
+    memory_mib: int
+    cpus: int
+    accelerator: str
+    tsc_khz: int | None
+    agent: str
+    agent_key: str
+
+    def same_boot(self, booted: dict[str, Any]) -> bool:
+        """Tell whether a VM that was booted with these facts need not be booted again."""
+        names = ("kernel_key", "memory_mib", "cpus", "accelerator")
+        return all(booted.get(name) == getattr(self, name) for name in names)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look into the guest has shown: the boot id, ``uname -r``, and which archives are unpacked there."""
+
+    boot_id: str
+    release: str
+    agents: tuple[str, ...]
+
+
+class _Silent(Exception):
+    """No command runs in the guest by ssh; says why."""
+
+
+class VagrantVm:
+    """The VM of one Vagrantfile.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where the Vagrantfile is, by default this checkout's ``vm``.
+    data : Path, optional
+        Vagrant's notes of it, by default ``$VAGRANT_DOTFILE_PATH``, or else ``.vagrant`` in `folder`.
+
+    Raises
+    ------
+    HostUnsupported
+        There is no Vagrantfile, no vagrant or no ssh.
+    """
+
+    def __init__(self, folder: Path | None = None, data: Path | None = None) -> None:
+        self.folder = folder or Path(__file__).resolve().parents[3] / "vm"
+        if not (self.folder / "Vagrantfile").is_file():
+            raise errors.HostUnsupported(
+                f"{self.folder / 'Vagrantfile'} is not there: it is in the repository, not in the installed package. "
+                "Install from a checkout (`pip install --editable .`)",
+                missing="a checkout",
+            )
+        for program in ("vagrant", "ssh"):
+            if shutil.which(program) is None:
+                raise errors.HostUnsupported(
+                    f"{program} is not in PATH; install it: `make vagrant`, or vm/install-packages vagrant",
+                    missing=program,
+                )
+        self.data = data or Path(os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant")
+        if not self.data.is_absolute():
+            self.data = self.folder / self.data
+        self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._held: tuple[int, ...] = ()  # the lock of who changes something
+
+    # --- what can be done with it
+
+    def bring_up(self, wanted: Wanted, tell: Callable[[str], object] = lambda _line: None) -> int:
+        """See to it that the VM is what is wanted, and return a descriptor that holds it so until it is closed.
+
+        Raises
+        ------
+        MachineError
+            It did not come up, a lab uses it with another kernel, or it was made from another box.
+        HostUnsupported
+            No box can be had or made.
+        """
+        with self._changing():
+            self._check_box()
+            try:
+                seen = self._look()
+            except _Silent:
+                seen = None  # it is halted, or hangs; it will be booted
+            booted = self._booted()
+            up = seen is not None and booted.get("boot_id") == seen.boot_id and wanted.same_boot(booted)
+            if not up or wanted.agent_key not in (seen.agents if seen else ()):
+                with self._nobody(f"to run {wanted.kernel_name}") if not up else contextlib.nullcontext():
+                    self._change(wanted, boot=not up, answers=seen is not None, tell=tell)
+            return self._use()
+
+    def halt(self) -> None:
+        """Shut it down; its disk stays.  A VM that is not there is left alone."""
+        with self._changing(), self._nobody("to halt it"):
+            self._vagrant("halt")
+            (self.data / "booted.json").unlink(missing_ok=True)
+
+    def destroy(self) -> None:
+        """Remove it and its disk.  A VM that is not there is left alone."""
+        with self._changing(), self._nobody("to destroy it"):
+            self._vagrant("destroy", "--force")
+            for name in ("booted.json", "ssh-config", "known_hosts", "lab.json"):
+                (self.data / name).unlink(missing_ok=True)
+
+    def state(self) -> str:
+        """Give Vagrant's word for its state: ``running``, ``poweroff``, ``shutoff``, ``not_created`` …"""
+        for line in self._vagrant("status", "--machine-readable", deadline=_ASK, changes=False).splitlines():
+            fields = line.split(",")
+            if fields[2:3] == ["state"]:
+                return fields[3]
+        raise errors.MachineError(f"vagrant status said no state; see {self.data / 'vagrant.log'}")
+
+    @property
+    def kernel_name(self) -> str:
+        """The kernel that was booted last; empty if none was."""
+        return str(self._booted().get("kernel_name", ""))
+
+    def console(self) -> bytes:
+        """Give the end of what the guest's console has said since it booted; only the QEMU provider keeps that."""
+        for path in (self.data / "machines" / "default").glob("*/console.log"):
+            with path.open("rb") as file:
+                file.seek(max(0, path.stat().st_size - _CONSOLE))
+                return file.read()
+        return b""
+
+    def ssh(self, *command: str) -> list[str]:
+        """Give the words that run a command in the guest; :meth:`bring_up` must have been called once."""
+        return [
+            *("ssh", "-F", str(self.data / "ssh-config"), "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"),
+            *("-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{self.data / "known_hosts"}"'),
+            # Address and port may be another's tomorrow; one that is made anew has an id of its own, and a new key.
+            *("-o", f"HostKeyAlias=vagrant-{self._id()}", "-o", "CheckHostIP=no"),
+            # Vagrant's configuration silences ssh; why it did not get in is to be known.
+            *("-o", "LogLevel=INFO", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6"),
+            *("default", *command),
+        ]
+
+    # --- bringing it up
+
+    def _change(self, wanted: Wanted, *, boot: bool, answers: bool, tell: Callable[[str], object]) -> None:
+        state = self.state()  # also says, before a box is fetched or made, that the provider is missing
+        if state != "not_created":
+            self._start(wanted, self._box(), state, boot=boot, answers=answers, tell=tell)
+            return
+        boxes = vagrant_box.Boxes(self.folder / "build-box", self._run, tell)
+        box = boxes.choose()
+        try:
+            self._start(wanted, box, state, boot=True, answers=False, tell=tell)
+        except errors.MachineError as error:
+            if not boxes.replaceable(box):
+                raise
+            tell(f"the VM did not come up from {box}: removing it")
+            self._vagrant("destroy", "--force")  # fails if it was no fault of the box, but there is no libvirt
+            boxes.refuse(error)
+            self._start(wanted, boxes.choose(), state, boot=True, answers=False, tell=tell)
+
+    def _start(
+        self, wanted: Wanted, box: str, state: str, *, boot: bool, answers: bool, tell: Callable[[str], object]
+    ) -> None:
+        if state == "not_created":
+            (self.data / "known_hosts").unlink(missing_ok=True)
+        if boot:
+            (self.data / "booted.json").unlink(missing_ok=True)
+        write_atomically(self.data / "lab.json", json.dumps({"box": box, **asdict(wanted)}, indent=1).encode())
+        if not boot and state == "running":
+            tell("vagrant provision")
+            self._vagrant("provision", tell=tell)
+        elif state == "running" and answers:
+            tell("vagrant reload")
+            self._vagrant("reload", "--provision", tell=tell)
+        else:
+            if state == "running":  # libvirt's provider would ask it in vain to shut down, and fail
+                tell("vagrant halt")
+                self._vagrant("halt", "--force", tell=tell)
+            tell("vagrant up")
+            self._vagrant("up", "--provision", tell=tell)
+        config = self._vagrant("ssh-config", deadline=_ASK)
+        write_atomically(self.data / "ssh-config", config.encode())
+        try:
+            seen = self._look()
+            wrong = _difference(seen, wanted)
+        except _Silent as silent:
+            wrong = f"ssh does not get in: {silent}"
+        if wrong:
+            raise errors.MachineError(
+                f"vagrant brought the VM up, but {wrong}; see {self.data / 'vagrant.log'}, "
+                "`cd vm && vagrant ssh`, or start anew: uffdlab vagrant destroy"
+            )
+        write_atomically(self.data / "booted.json", json.dumps({**asdict(wanted), "boot_id": seen.boot_id}).encode())
+
+    def _check_box(self) -> None:
+        # A VM keeps the disk of the box that it was made from.
+        if not any((self.data / "machines" / "default").glob("*/id")):
+            return
+        made, again = self._box(), "remove the VM (uffdlab vagrant destroy), the next start makes it anew"
+        asked = os.environ.get("UFFDLAB_BOX") or made
+        if made != asked:
+            raise errors.MachineError(f"the VM was made from the box {made}, and UFFDLAB_BOX is {asked}: {again}")
+        catalog = vagrant_box.folder() / "catalog.json"
+        if made != vagrant_box.OWN or not catalog.is_file():
+            return
+        offered = json.loads(catalog.read_text())["versions"][0]["version"]
+        version = self._box_notes().get("version", offered)
+        if version != offered:
+            raise errors.MachineError(
+                f"the VM was made from version {version} of the box {made}, and the box here has version {offered}: "
+                f"{again}"
+            )
+
+    def _box(self) -> str:
+        # Which the VM that is there was made from; one that never came up whole has no notes.
+        name = self._box_notes().get("name") or _facts(self.data / "lab.json").get("box")
+        return str(name or vagrant_box.OWN)
+
+    def _box_notes(self) -> dict[str, Any]:
+        # Vagrant's, which it keeps when the VM is gone.
+        for path in (self.data / "machines" / "default").glob("*/id"):
+            return _facts(path.with_name("box_meta"))
+        return {}
+
+    # --- looking at it
+
+    def _booted(self) -> dict[str, Any]:
+        return _facts(self.data / "booted.json")
+
+    def _look(self) -> Seen:
+        if not (self.data / "ssh-config").exists():
+            raise _Silent("there is no way in yet")
+        try:
+            done = subprocess.run(
+                self.ssh(_LOOK), capture_output=True, timeout=_REACH, stdin=subprocess.DEVNULL, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise _Silent(f"nothing came back in {_REACH:.0f} s") from None
+        said, complaint = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
+        if _KEY_CHANGED in complaint:
+            raise errors.MachineError(
+                "the VM's ssh host key is not the one that it had when it first came up: something else answers at its "
+                f"address, or the key was changed in it. If you know why, remove {self.data / 'known_hosts'}; if not, "
+                "make the VM anew: uffdlab vagrant destroy"
+            )
+        words = said.split()
+        if len(words) < 2:
+            raise _Silent(_end_of(complaint) or f"ssh ended with status {done.returncode}")
+        return Seen(words[0], words[1], tuple(words[2:]))
+
+    def _id(self) -> str:
+        # Vagrant's, of the VM that is there.
+        for path in sorted((self.data / "machines" / "default").glob("*/id")):
+            return path.read_text().strip()
+        return "none"
+
+    # --- vagrant
+
+    def _vagrant(
+        self,
+        *words: str,
+        deadline: float = _UP,
+        tell: Callable[[str], object] = lambda _line: None,
+        changes: bool = True,
+    ) -> str:
+        status, said = self._run(["vagrant", *words], deadline, tell, changes=changes)
+        if status:
+            raise errors.MachineError(
+                f"vagrant {' '.join(words)} ended with status {status}; its last lines (all: "
+                f"{self.data / 'vagrant.log'}):\n{_end_of(said)}",
+                console=_end_of(self.console().decode(errors="replace")),
+            )
+        return said
+
+    def _run(
+        self,
+        command: list[str | Path],
+        deadline: float,
+        tell: Callable[[str], object],
+        *,
+        lines: bool = False,
+        changes: bool = True,
+        on_tick: Callable[[], None] | None = None,
+    ) -> tuple[int, str]:
+        said: list[str] = []
+
+        def line(text: str) -> None:
+            said.append(text)
+            if lines:
+                tell(text)
+
+        environment = {
+            **os.environ,
+            "VAGRANT_CWD": str(self.folder),
+            "VAGRANT_DOTFILE_PATH": str(self.data),
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "VAGRANT_NO_COLOR": "1",
+        }
+        with (
+            (self.data / "vagrant.log").open("wb") as log,
+            # As Ctrl-C in a terminal: Vagrant then removes a VM that it has not brought up yet.  It keeps the lock
+            # until that is done, also when this process is gone.
+            Child(
+                command,
+                env=environment,
+                log=log,
+                farewell=signal.SIGINT,
+                grace=_PUT_AWAY,
+                minded=True,
+                held=self._held if changes else (),
+            ) as child,
+        ):
+            try:
+                return child.wait(deadline, on_line=line, on_tick=on_tick), "\n".join(said)
+            except KeyboardInterrupt:
+                tell("interrupted: putting away what has been begun")
+                raise
+            except ChildTimeout:
+                raise errors.MachineTimeout(
+                    f"{' '.join(map(str, command))} had not finished after {deadline:.0f} s; its last lines:\n"
+                    f"{_end_of(chr(10).join(said))}"
+                ) from None
+
+    # --- locks
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[None]:
+        until = time.monotonic() + _UP
+        with self._lock_file("work.lock") as descriptor:
+            while not _try_lock(descriptor, fcntl.LOCK_EX):
+                if time.monotonic() > until:
+                    raise errors.MachineTimeout(
+                        f"somebody has held {self.data / 'work.lock'} for {_UP / 60:.0f} minutes: is a vagrant stuck?"
+                    )
+                time.sleep(0.1)
+            self._held = (descriptor,)
+            try:
+                yield
+            finally:
+                self._held = ()
+
+    @contextlib.contextmanager
+    def _nobody(self, purpose: str) -> Iterator[None]:
+        with self._lock_file("use.lock") as descriptor:
+            if not _try_lock(descriptor, fcntl.LOCK_EX):
+                raise errors.MachineError(
+                    f"the Vagrant VM runs {self.kernel_name or 'a kernel'} for a lab that is open: close that {purpose}"
+                )
+            yield
+
+    def _use(self) -> int:
+        descriptor = os.open(self.data / "use.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # at once: who holds it alone holds work.lock too
+        return descriptor
+
+    @contextlib.contextmanager
+    def _lock_file(self, name: str) -> Iterator[int]:
+        descriptor = os.open(self.data / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
+def _try_lock(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    # Empty if they are not there, or are no facts.
+    try:
+        facts = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _difference(seen: Seen, wanted: Wanted) -> str:
+    # What is not as it was wanted; empty if all is.
+    if wanted.release and seen.release != wanted.release:
+        return f"it runs Linux {seen.release}, not {wanted.release}"
+    return "" if wanted.agent_key in seen.agents else "the package is not in it"
+
+
+def _end_of(text: str) -> str:
+    lines = [_CONTROL.sub("", line).rstrip() for line in text.splitlines()]
+    return "\n".join([line for line in lines if line and not _BACKTRACE.match(line)][-_TAIL:])

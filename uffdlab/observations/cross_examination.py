@@ -1,0 +1,129 @@
+"""CrossExamination: what several witnesses say of the same pages, held against each other and against deeds."""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uffdlab.errors import UsageError
+from uffdlab.observations.snapshot import Snapshot
+from uffdlab.pte import State, state_name
+
+if TYPE_CHECKING:
+    from uffdlab.observations.write_probe import Deed
+
+_SHOWN = 20  # disagreements in a text
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One bit of one page on which two witnesses differ.
+
+    Attributes
+    ----------
+    page : int
+        Number of the page within the region.
+    bit : State
+        The bit.
+    first, second : str
+        The two witnesses.
+    first_word, second_word : int
+        What each of them read, raw; of a deed, the word afterwards.
+    """
+
+    page: int
+    bit: State
+    first: str
+    second: str
+    first_word: int
+    second_word: int
+
+    def __str__(self) -> str:
+        return (
+            f"page {self.page}, {state_name(self.bit)}: {self.first} read {self.first_word:#018x}, "
+            f"{self.second} read {self.second_word:#018x}"
+        )
+
+
+class CrossExamination:
+    """Compares snapshots of the same pages, each by another witness.
+
+    Parameters
+    ----------
+    snapshots : list of Snapshot
+        At least one; all of the same pages.
+    deeds : sequence of Deed
+        What writes to these pages did after the snapshots were taken; may be fewer than the pages.
+
+    Attributes
+    ----------
+    compared : dict of State to int
+        For each bit, on how many pages at least two witnesses knew it.
+    disagreements : list of Disagreement
+        Every page and bit on which two that know it differ.
+    """
+
+    def __init__(self, snapshots: list[Snapshot], deeds: Sequence[Deed] = ()) -> None:
+        if not snapshots or len({(each.start, each.page_size, len(each)) for each in snapshots}) != 1:
+            raise UsageError("witnesses can only be compared over the same pages")
+        self.snapshots = snapshots
+        self.deeds = list(deeds)
+        self.compared: dict[State, int] = {}
+        self.disagreements: list[Disagreement] = []
+        for bit in State:
+            compared = np.zeros(len(snapshots[0]), dtype=bool)
+            for one, other in itertools.combinations(snapshots, 2):
+                both = one.knows(bit) & other.knows(bit)
+                compared |= both
+                differ = both & (((one.states ^ other.states) & np.uint32(bit)) != 0)
+                self.disagreements += [
+                    Disagreement(
+                        one.first + int(at), bit, one.witness, other.witness, int(one.words[at]), int(other.words[at])
+                    )
+                    for at in np.flatnonzero(differ)
+                ]
+            if compared.any():
+                self.compared[bit] = int(compared.sum())
+        for deed in self.deeds:
+            for seen in snapshots:
+                self._hold_against(deed, seen[deed.page - seen.first])
+
+    def _hold_against(self, deed: Deed, seen: Snapshot) -> None:
+        for bit in deed.contradicts(seen):
+            self.disagreements.append(
+                Disagreement(deed.page, bit, seen.witness, "deed", int(seen.words[0]), int(deed.after.words[0]))
+            )
+
+    @property
+    def agree(self) -> bool:
+        """No two witnesses differ on a bit that both know."""
+        return not self.disagreements
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Give (bit, pages on which two knew it, pages on which they differ)."""
+        return [
+            (state_name(bit), str(count), str(sum(each.bit == bit for each in self.disagreements)))
+            for bit, count in self.compared.items()
+        ]
+
+    def __str__(self) -> str:
+        names = ", ".join([*(each.witness for each in self.snapshots), *(["deed"] if self.deeds else [])])
+        lines = [f"{'bit':<12} {'compared':>9} {'differ':>7}   ({names})"]
+        lines += [f"{bit:<12} {count:>9} {differ:>7}" for bit, count, differ in self.rows()]
+        return "\n".join(lines + [str(each) for each in self.disagreements[:_SHOWN]])
+
+    def _repr_html_(self) -> str:
+        names = html.escape(", ".join(each.witness for each in self.snapshots))
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("bit", "pages compared", "pages that differ"))
+        body = "".join(
+            f'<tr><th scope="row">{bit}</th><td>{count}</td><td>{differ}</td></tr>'
+            for bit, count, differ in self.rows()
+        )
+        rest = "".join(f"<p>{html.escape(str(each))}</p>" for each in self.disagreements[:_SHOWN])
+        caption = f'<caption style="text-align:left;white-space:nowrap">Witnesses: {names}</caption>'
+        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"

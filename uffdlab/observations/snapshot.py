@@ -1,0 +1,397 @@
+"""Snapshot: the states of a region's pages at one moment, by one witness."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import operator
+from dataclasses import InitVar, dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from uffdlab import pte
+from uffdlab.errors import UsageError
+from uffdlab.observations.difference import Change, Difference
+from uffdlab.observations.page_text import html_table, page_ranges, pages_in_words
+from uffdlab.observations.table import as_csv, as_pandas
+from uffdlab.pte import ALL, State
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Iterator
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+__all__ = ["Change", "Count", "Difference", "Group", "Snapshot", "page_ranges"]
+
+_FORMS = ("x86-64", "arm64", "pagemap", "pagemap-scan")
+
+
+class Count(NamedTuple):
+    """On how many pages a bit is set, clear, and not known."""
+
+    yes: int
+    no: int
+    unknown: int
+
+
+class Group(NamedTuple):
+    """A run of neighbouring pages in the same state.
+
+    ``first`` and ``last`` are page numbers in the region; ``states`` and ``known`` hold for every page of the run.
+    """
+
+    first: int
+    last: int
+    states: State
+    known: State
+
+    @property
+    def size(self) -> int:
+        """Number of pages."""
+        return self.last - self.first + 1
+
+    @property
+    def text(self) -> str:
+        """The state in words: ``present, not writable, uffd-wp``."""
+        return pte.describe(self.states, self.known)
+
+    def __str__(self) -> str:
+        return f"{pages_in_words(self.first, self.last)}: {self.text}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot:
+    """What one witness says of some neighbouring pages at one moment.
+
+    The raw words are kept; states are decoded from them when first asked for.
+
+    Attributes
+    ----------
+    region : str
+        Name of the region.
+    start : int
+        Address of the first page here.
+    page_size : int
+        Size of a page in bytes.
+    witness : str
+        ``pagemap``, ``scan``, ``kernel`` or ``physical``.
+    words : ndarray of uint64, shape (n,)
+        Raw words, one a page, as the witness read them.
+    levels : ndarray of uint8, shape (n,)
+        Where the entry lies: 1 = PTE, 2 = PMD, 3 = PUD, 4, 5; 0 = not known (pagemap).
+    time_ns : int
+        When it was taken, on the target's CLOCK_MONOTONIC; 0 if not known.
+    kernel : str
+        Name of the kernel.
+    first : int
+        Number, in the region, of the first page here.
+    form : str
+        What the words are: ``x86-64`` or ``arm64`` entries, ``pagemap`` words, or categories of ``pagemap-scan``.
+    vma_soft_dirty, hugetlb, tracks_soft_dirty : bool
+        See :func:`uffdlab.pte.decode_pagemap`.
+    answered : int
+        See :func:`uffdlab.pte.decode_scan`.
+    decoded : (ndarray of uint32, ndarray of uint32), optional
+        States and what is known of them, from a witness that has decoded the words already.
+
+    Raises
+    ------
+    UsageError
+        If the parts do not fit together.
+    """
+
+    region: str
+    start: int
+    page_size: int
+    witness: str
+    words: NDArray[np.uint64]
+    levels: NDArray[np.uint8]
+    time_ns: int = 0
+    kernel: str = ""
+    first: int = 0
+    form: str = "x86-64"
+    vma_soft_dirty: bool = False
+    hugetlb: bool = False
+    tracks_soft_dirty: bool = True
+    answered: int = 0
+    decoded: InitVar[tuple[NDArray[np.uint32], NDArray[np.uint32]] | None] = None
+
+    def __post_init__(self, decoded: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None) -> None:
+        words = _frozen(self.words, np.uint64, "words")
+        levels = _frozen(self.levels, np.uint8, "levels")
+        if words.ndim != 1 or words.shape != levels.shape:
+            raise UsageError(
+                f"a snapshot needs one word and one level a page; got arrays of shape {words.shape} and {levels.shape}"
+            )
+        if self.page_size < 4096 or self.page_size & (self.page_size - 1):
+            raise UsageError(f"page_size={self.page_size} is no power of two from 4096 up")
+        if self.start < 0 or self.start % self.page_size:
+            raise UsageError(f"start={self.start:#x} is not at a page of {self.page_size} bytes")
+        if self.first < 0:
+            raise UsageError(f"first={self.first} is no page number")
+        if self.form not in _FORMS:
+            raise UsageError(f"form={self.form!r} is not one of {', '.join(_FORMS)}")
+        object.__setattr__(self, "words", words)
+        object.__setattr__(self, "levels", levels)
+        if decoded is not None:
+            self.__dict__["_decoded"] = tuple(_frozen(each, np.uint32, "states") for each in decoded)
+
+    @cached_property
+    def _decoded(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+        if self.form == "pagemap":
+            states, known = pte.decode_pagemap(
+                self.words,
+                vma_soft_dirty=self.vma_soft_dirty,
+                hugetlb=self.hugetlb,
+                tracks_soft_dirty=self.tracks_soft_dirty,
+            )
+        elif self.form == "pagemap-scan":
+            states, known = pte.decode_scan(
+                self.words,
+                answered=self.answered,
+                vma_soft_dirty=self.vma_soft_dirty,
+                tracks_soft_dirty=self.tracks_soft_dirty,
+            )
+        elif self.form == "arm64":
+            states, known = pte.decode_arm64(self.words, self.levels)
+        else:
+            states, known = pte.decode_x86(self.words, self.levels, tracks_soft_dirty=self.tracks_soft_dirty)
+        states.flags.writeable = False
+        known.flags.writeable = False
+        return states, known
+
+    @property
+    def states(self) -> NDArray[np.uint32]:
+        """Bits of :class:`State` that are set and known; uint32, shape (n,)."""
+        return self._decoded[0]
+
+    @property
+    def known(self) -> NDArray[np.uint32]:
+        """Bits of :class:`State` that this witness can tell; uint32, shape (n,)."""
+        return self._decoded[1]
+
+    # --- which pages
+
+    def __len__(self) -> int:
+        return self.words.size
+
+    def __iter__(self) -> Iterator[Snapshot]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, which: int | slice) -> Snapshot:
+        """Give some of the pages: ``snapshot[3]``, ``snapshot[:32]``; page numbers stay those of the region."""
+        if isinstance(which, slice):
+            start, stop, step = which.indices(len(self))
+            if step != 1:
+                raise UsageError(f"a snapshot is cut into runs of neighbouring pages, not in steps of {step}")
+            stop = max(start, stop)
+        else:
+            index = int(which)
+            start = index + len(self) if index < 0 else index
+            stop = start + 1
+            if not 0 <= start < len(self):
+                raise IndexError(f"this snapshot has pages 0 to {len(self) - 1}; there is no page {index}")
+        decoded = (self.states[start:stop], self.known[start:stop]) if "_decoded" in self.__dict__ else None
+        return replace(
+            self,
+            start=self.start + start * self.page_size,
+            first=self.first + start,
+            words=self.words[start:stop],
+            levels=self.levels[start:stop],
+            decoded=decoded,
+        )
+
+    @property
+    def pages(self) -> range:
+        """Page numbers in the region."""
+        return range(self.first, self.first + len(self))
+
+    @property
+    def addresses(self) -> NDArray[np.uint64]:
+        """Address of each page; uint64, shape (n,)."""
+        return np.uint64(self.start) + np.arange(len(self), dtype=np.uint64) * np.uint64(self.page_size)
+
+    # --- what they are
+
+    def has(self, state: State) -> NDArray[np.bool_]:
+        """Tell for each page whether all bits of `state` are set (and known to be); bool, shape (n,)."""
+        return _all(self.states, state)
+
+    def lacks(self, state: State) -> NDArray[np.bool_]:
+        """Tell for each page whether all bits of `state` are known to be clear; bool, shape (n,)."""
+        return _all(self.known & ~self.states, state)
+
+    def knows(self, state: State) -> NDArray[np.bool_]:
+        """Tell for each page whether all bits of `state` are known; bool, shape (n,)."""
+        return _all(self.known, state)
+
+    def frames(self) -> NDArray[np.int64]:
+        """Give the page frame number (4 KiB units) behind each page, -1 where none is mapped or it is not known."""
+        if self.form == "pagemap":
+            return pte.frames_pagemap(self.words)
+        if self.form == "pagemap-scan":
+            return np.full(len(self), -1, dtype=np.int64)
+        frames_of = pte.frames_arm64 if self.form == "arm64" else pte.frames_x86
+        frames = frames_of(self.words, self.levels)
+        inside = np.where(self.has(State.HUGE), (np.int64(1) << 9 * (self.levels.astype(np.int64) - 1)) - 1, 0)
+        offset = (self.addresses >> np.uint64(12)).astype(np.int64) & inside
+        return np.where(frames < 0, frames, frames + offset)
+
+    def counts(self) -> dict[State, Count]:
+        """Count for each bit on how many pages it is set, clear and not known."""
+        known = {state: int(self.knows(state).sum()) for state in State}
+        yes = {state: int(self.has(state).sum()) for state in State}
+        return {state: Count(yes[state], known[state] - yes[state], len(self) - known[state]) for state in State}
+
+    def groups(self, of: State = ALL) -> list[Group]:
+        """Merge neighbouring pages that are alike in the bits of `of`; :data:`uffdlab.pte.MAPPING` is a good choice."""
+        states, known = self.states & np.uint32(of), self.known & np.uint32(of)
+        return [
+            Group(self.first + low, self.first + high - 1, State(int(states[low])), State(int(known[low])))
+            for low, high in _runs(states, known)
+        ]
+
+    @property
+    def unknown(self) -> State:
+        """Bits that this witness knows of none of the pages."""
+        return ALL & ~State(int(np.bitwise_or.reduce(self.known))) if len(self) else ALL
+
+    def __sub__(self, before: Snapshot) -> Difference:
+        """``after - before``: what changed."""
+        if not isinstance(before, Snapshot):
+            return NotImplemented
+        return Difference(before, self)
+
+    # --- for the eye
+
+    def __str__(self) -> str:
+        lines = [f"{self._title()}"]
+        lines += [f"  {group}" for group in self.groups()]
+        if self.unknown:
+            lines.append(f"  ({self._unknown_text()})")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of {self._title()}>"
+
+    def _title(self) -> str:
+        pages = pages_in_words(self.first, self.first + len(self) - 1) if len(self) else "no pages"
+        kernel = f"{self.kernel}, " if self.kernel else ""
+        return f"{self.region}, {pages} ({kernel}seen by {self.witness})"
+
+    def _unknown_text(self) -> str:
+        return f"not known to {self.witness}: " + ", ".join(pte.state_name(state) for state in self.unknown)
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (str(group.size), f"{group.first}–{group.last}" if group.size > 1 else str(group.first), group.text)
+            for group in self.groups()
+        ]
+        note = self._unknown_text() if self.unknown else ""
+        return html_table(self._title(), ("pages", "numbers", "state"), rows, note)
+
+    # --- for programs
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as plain data for JSON; words are hexadecimal strings.  :meth:`from_dict` reads it back."""
+        return {
+            "region": self.region,
+            "start": self.start,
+            "page_size": self.page_size,
+            "first": self.first,
+            "witness": self.witness,
+            "kernel": self.kernel,
+            "time_ns": self.time_ns,
+            "form": self.form,
+            "vma_soft_dirty": self.vma_soft_dirty,
+            "hugetlb": self.hugetlb,
+            "tracks_soft_dirty": self.tracks_soft_dirty,
+            "answered": self.answered,
+            "bits": {pte.state_name(state): int(state) for state in State},
+            "words": [f"{word:#018x}" for word in self.words.tolist()],
+            "levels": self.levels.tolist(),
+            "states": self.states.tolist(),
+            "known": self.known.tolist(),
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Snapshot:
+        """Make a snapshot of what :meth:`to_dict` gave; states are decoded anew from the raw words."""
+        try:
+            words = np.array([int(word, 16) for word in data["words"]], dtype=np.uint64)
+            levels = np.array(data["levels"], dtype=np.uint8)
+            rest = {each.name: data[each.name] for each in fields(cls) if each.name not in ("words", "levels")}
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise UsageError(f"this is no snapshot's data: {error!r}") from error
+        return cls(words=words, levels=levels, **rest)
+
+    def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give :meth:`to_dict` as JSON text, and write it to `path` if given."""
+        return _deliver(json.dumps(self.to_dict(), ensure_ascii=False), path)
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give a table as CSV text, one line a page, and write it to `path` if given.
+
+        Columns: page, address, word, level, frame, then a column a bit: 1, 0, or ? where it is not known.
+        """
+        return _deliver(as_csv(self), path)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Give a table as a pandas DataFrame, one row a page: the columns of :meth:`to_csv`, with the page as index.
+
+        A bit is True, False, or pandas.NA where it is not known.
+
+        Raises
+        ------
+        UsageError
+            If pandas is not installed.
+        """
+        return as_pandas(self)
+
+    def filter(self, state: State) -> list[Snapshot]:
+        """Give the runs of neighbouring pages on which all bits of `state` are set and known."""
+        return [self[low:high] for low, high in _runs(self.has(state).astype(np.uint32)) if self.has(state)[low]]
+
+
+def _frozen(array: Any, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:
+    # A read-only view, so that nothing done to a snapshot changes what it says; no copy where it already fits.
+    given = np.asarray(array)
+    if given.size and given.dtype.kind not in "ui":
+        raise UsageError(f"a snapshot's {name} are unsigned integers, not {given.dtype}")
+    if given.size and given.dtype != dtype and not 0 <= int(given.min()) <= int(given.max()) <= np.iinfo(dtype).max:
+        raise UsageError(f"a snapshot's {name} lie within 0 to {np.iinfo(dtype).max}")
+    view = given.astype(dtype, copy=False).view()
+    view.flags.writeable = False
+    return view
+
+
+def _all(flags: NDArray[np.uint32], state: State) -> NDArray[np.bool_]:
+    try:
+        wanted = np.uint32(operator.index(state))
+    except TypeError:
+        raise UsageError(f"{state!r} is no State; ask for State.PRESENT, or State.PRESENT | State.UFFD_WP") from None
+    found: NDArray[np.bool_] = (flags & wanted) == wanted
+    return found
+
+
+def _runs(*arrays: NDArray[np.uint32]) -> list[tuple[int, int]]:
+    # Half-open index ranges over which all arrays are constant.
+    size = arrays[0].size
+    if not size:
+        return []
+    differs = np.zeros(size - 1, dtype=bool)
+    for array in arrays:
+        differs |= array[1:] != array[:-1]
+    edges = [0, *(np.flatnonzero(differs) + 1).tolist(), size]
+    return list(itertools.pairwise(edges))
+
+
+def _deliver(text: str, path: str | os.PathLike[str] | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text

@@ -1,0 +1,228 @@
+"""Run a child process that ends when this one does, however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import IO
+
+_TICK = 0.2  # s between two looks at the deadline and calls of on_tick
+_GRACE = 10.0  # s a child has to clean up after SIGTERM
+_TAIL_LINES = 400
+
+
+class ChildTimeout(Exception):
+    """A child did not end before its deadline, and was ended."""
+
+
+class Child:
+    """A command in its own process group, its output read line by line.
+
+    Ctrl-C reaches only this process, which then ends the group with SIGTERM, so that make can delete its half-made
+    targets. When this process is killed outright, the kernel sends the child SIGTERM (PR_SET_PDEATHSIG), perhaps more
+    than once.
+
+    One that is `minded` has a minder (minder.py) above it, which then sends the whole group `farewell` once, reads on
+    what it says, kills what is left after `grace`, and removes the file `marker` when the command has ended and could
+    clean up.
+
+    Parameters
+    ----------
+    command : sequence of str
+    cwd : Path, optional
+    env : mapping, optional
+        Instead of this process's own environment.
+    stdin : file, optional
+        What the child reads, by default nothing.
+    log : binary file, optional
+        Gets everything that the child writes.
+    inherit : sequence of int
+        File descriptors handed down; a lock among them lives as long as the child.
+    farewell : Signals
+        In place of SIGTERM.
+    grace : float
+        Seconds that the child then has to clean up before it is killed.
+    minded : bool
+        Whether it has something to put away, also when this process is killed outright.
+    held : sequence of int
+        File descriptors, locks for instance, that the minder holds until the command has ended.
+    marker : Path, optional
+        A file that stays if the command, which is minded then, was killed outright.
+
+    Attributes
+    ----------
+    tail : deque of str
+        The last lines of its output.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: IO[bytes] | None = None,
+        log: IO[bytes] | None = None,
+        inherit: Sequence[int] = (),
+        farewell: signal.Signals = signal.SIGTERM,
+        grace: float = _GRACE,
+        minded: bool = False,
+        held: Sequence[int] = (),
+        marker: Path | None = None,
+    ) -> None:
+        words = [str(word) for word in command]
+        reading, writing = os.pipe()
+        inherit = tuple(inherit)
+        if minded or marker is not None:
+            minder = [sys.executable, "-ISB", str(Path(__file__).with_name("job_supervisor.py"))]
+            held = (reading, *held)
+            facts = (os.getpid(), ",".join(map(str, held)), grace, int(farewell), marker or "")
+            words = [*minder, *map(str, facts), *words]
+            inherit += held
+        # util-linux's; a preexec_fn would not be safe in a process with threads
+        elif guard := shutil.which("setpriv"):
+            words = [guard, "--pdeathsig", farewell.name.removeprefix("SIG"), "--", *words]
+        self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._log = log
+        self._farewell, self._grace = farewell, grace
+        self._rest = b""  # of a line that is not whole yet
+        self._output = os.fdopen(reading, "rb", buffering=0)
+        try:
+            self._process = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=None if env is None else dict(env),
+                stdin=stdin if stdin is not None else subprocess.DEVNULL,
+                stdout=writing,
+                stderr=subprocess.STDOUT,
+                pass_fds=inherit,
+                process_group=0,
+            )
+        except BaseException:
+            self._output.close()
+            raise
+        finally:
+            os.close(writing)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def wait(
+        self,
+        deadline: float,
+        *,
+        on_line: Callable[[str], None] | None = None,
+        on_tick: Callable[[], None] | None = None,
+    ) -> int:
+        """Read until the child has ended, and return its exit status.
+
+        Raises
+        ------
+        ChildTimeout
+            It had not ended after `deadline` seconds.
+        """
+        output = self._output
+        until = time.monotonic() + deadline
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            while True:
+                if time.monotonic() > until:
+                    raise ChildTimeout
+                if on_tick is not None:
+                    on_tick()
+                if not selector.select(_TICK):
+                    # A grandchild that outlives the child may hold the pipe open: the child's end is what counts.
+                    if self._process.poll() is not None:
+                        break
+                    continue
+                chunk = os.read(output.fileno(), 1 << 16)
+                if not chunk:
+                    break
+                self._take(chunk, on_line)
+        self._take(b"\n" if self._rest else b"", on_line)
+        if on_tick is not None:
+            on_tick()
+        try:
+            status = self._process.wait(max(0.0, until - time.monotonic()) + _TICK)
+        except subprocess.TimeoutExpired:
+            raise ChildTimeout from None
+        return status
+
+    def end(self) -> None:
+        """End the process group if it still runs, within the grace period and a little."""
+        process = self._process
+        try:
+            if process.poll() is None:
+                self._signal(self._farewell)
+                self._hear_out(time.monotonic() + self._grace)
+        finally:
+            if process.poll() is None:
+                self._signal(signal.SIGKILL)
+                process.wait()
+            self._output.close()
+
+    def _hear_out(self, until: float) -> None:
+        # Nobody can put anything away who waits for a full pipe.
+        process = self._process
+        while process.poll() is None and time.monotonic() < until:
+            if not select.select([self._output], [], [], _TICK)[0]:
+                continue
+            chunk = os.read(self._output.fileno(), 1 << 16)
+            self._take(chunk, None)
+            if not chunk:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(max(0.0, until - time.monotonic()))
+
+    def _signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, number)
+
+    def _take(self, chunk: bytes, on_line: Callable[[str], None] | None) -> None:
+        if self._log is not None:
+            self._log.write(chunk)
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        for line in lines:
+            text = line.decode(errors="replace").rstrip("\r")
+            self.tail.append(text)
+            if on_line is not None:
+                on_line(text)
+
+
+def run(
+    command: Sequence[str | Path],
+    *,
+    deadline: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: IO[bytes] | None = None,
+    log: IO[bytes] | None = None,
+    inherit: Sequence[int] = (),
+    on_line: Callable[[str], None] | None = None,
+    on_tick: Callable[[], None] | None = None,
+) -> tuple[int, str]:
+    """Run a command to its end and return its exit status and the tail of its output.
+
+    Raises
+    ------
+    ChildTimeout
+        It had not ended after `deadline` seconds.
+    """
+    with Child(command, cwd=cwd, env=env, stdin=stdin, log=log, inherit=inherit) as child:
+        status = child.wait(deadline, on_line=on_line, on_tick=on_tick)
+        return status, "\n".join(child.tail)

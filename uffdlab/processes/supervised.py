@@ -1,0 +1,295 @@
+"""A child process, kept by a keeper, that ends with this process however that ends."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import weakref
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from uffdlab import errors
+from uffdlab.processes import limits, supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from uffdlab.processes.console import Console
+    from uffdlab.processes.identity import Identity
+
+_STDERR_KEPT = 16 << 10  # bytes
+_REAP = 5.0  # seconds
+
+
+class KeptProcess:
+    """A program under its keeper, with one thread that drains its console and stderr.
+
+    Parameters
+    ----------
+    command : sequence of str
+        The program, by its path, and its arguments.
+    inherit : sequence of int
+        Descriptors that the program gets under the same numbers.
+    console : socket, optional
+        Our end of the guest's console, which is this object's from then on.  Without one, stderr is the console.
+    log : Console
+        Where the console goes.
+    stdio : socket, optional
+        What the program gets as its stdin and stdout; /dev/null if none is given.
+    grace : float
+        Seconds that it has to end by itself once it is not wanted any more.
+    bounded : bool
+        Whether it is to gain no privileges, write to no file by its name and make no TCP connection; the latter two
+        where the kernel has Landlock (5.13; TCP 6.7).
+    identity : Identity, optional
+        Whom it is to run as; bounded, then.
+
+    Attributes
+    ----------
+    folder : Path
+        For files that must have a name: not there until somebody makes it, and removed when the program has ended.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        inherit: Sequence[int] = (),
+        console: socket.socket | None = None,
+        *,
+        log: Console,
+        stdio: socket.socket | None = None,
+        grace: float = 0.0,
+        bounded: bool = False,
+        identity: Identity | None = None,
+    ) -> None:
+        self.has_console = console is not None
+        self._run = run = _Run(log, grace)
+        self._finalizer = weakref.finalize(self, run.end)
+        bounds = str(identity or ("bounded" if bounded else "free"))
+        try:
+            run.begin(command, inherit, console, stdio.fileno() if stdio is not None else -1, bounds)
+        except BaseException:
+            self.kill()
+            raise
+        self.ended = run.ended
+        self.folder = run.folder
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The numbers of the keeper and of what it keeps, while they run."""
+        kept_by = self._run.keeper
+        if kept_by is None or kept_by.returncode is not None:
+            return ()
+        try:
+            children = Path(f"/proc/{kept_by.pid}/task/{kept_by.pid}/children").read_text(encoding="ascii")
+        except OSError:
+            return ()
+        return kept_by.pid, *map(int, children.split())
+
+    def said(self) -> str:
+        """Return what it has written to stderr so far; of a flood, the beginning."""
+        return self._run.stderr.decode(errors="replace").strip()
+
+    def how_it_ended(self) -> str:
+        """Return in words how the program ended, with what it said to stderr; empty while it runs."""
+        if not self.ended.is_set():
+            return ""
+        complaints, status = self.said(), self._run.status
+        if status is None:
+            words = "was killed with its keeper"
+        elif os.WIFSIGNALED(status):
+            number = os.WTERMSIG(status)
+            words = f"was killed by signal {number}"
+            if number in {signal.SIGKILL, signal.SIGBUS}:
+                words += ", by somebody or because the host ran out of memory"
+        else:
+            words = f"ended with status {os.WEXITSTATUS(status)}"
+        return f"{words}: {complaints}" if complaints else words
+
+    def kill(self) -> None:
+        """Kill it, if it still runs, and wait until nothing of it is left.  Once or more often, from any thread."""
+        self._run.end()
+        self._finalizer.detach()  # not before: a kill that Ctrl-C cuts off is done again when this is collected
+
+    def disown(self) -> None:
+        """In a forked child: let go of it without ending it."""
+        self._finalizer.detach()
+        self._run.disown()
+
+
+class _Run:
+    # What belongs to one run of the program.  Its thread makes all of it, since Ctrl-C interrupts the main thread
+    # alone, anywhere, and closes all of it but the pipe that keeps the program alive, which is end()'s.  The thread
+    # holds this and not the KeptProcess: one that is abandoned is collected, and so ended.
+
+    def __init__(self, log: Console, grace: float) -> None:
+        self.keeper: subprocess.Popen[bytes] | None = None
+        self.stderr = bytearray()
+        self.status: int | None = None
+        self.ended = threading.Event()
+        self.folder = Path()
+        self._log = log
+        self._grace = grace
+        self._owner = os.getpid()
+        self._life: io.FileIO | None = None
+        self._ends: list[io.FileIO | socket.socket] = []
+        self._thread: threading.Thread | None = None
+        self._changing = threading.Lock()  # held while the keeper is started or ended
+        self._unwanted = False
+        self._beginning = threading.Lock()  # to wait for: of an Event, Ctrl-C can break the locks
+        self._beginning.acquire()
+        self._failure: BaseException | None = None
+
+    def begin(
+        self, command: Sequence[str], inherit: Sequence[int], console: socket.socket | None, stdio: int, bounds: str
+    ) -> None:
+        # Return when the keeper runs.  Whatever this raises, Ctrl-C too: end() it before the arguments are closed.
+        arguments = (command, inherit, console, stdio, bounds)
+        self._thread = threading.Thread(target=self._main, args=arguments, name="uffdlab-console", daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            raise errors.HostUnsupported(
+                f"starting {command[0]}: {error}. Close other labs, or raise the limit (ulimit -u, pids.max)",
+                missing="threads",
+            ) from error
+        self._beginning.acquire()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def end(self) -> None:
+        if os.getpid() != self._owner:
+            return
+        self._unwanted = True
+        with self._changing:  # if the thread is starting the keeper: once it has
+            if self._life is not None:
+                self._life.close()
+            if self.keeper is not None:
+                try:
+                    self.keeper.wait(_REAP + self._grace)
+                except subprocess.TimeoutExpired:  # a forked child may hold the pipe; the kernel then kills its child
+                    self.keeper.kill()
+                    self.keeper.wait()
+        if self._thread is not None and threading.current_thread() is not self._thread:
+            with contextlib.suppress(RuntimeError):  # it was never started
+                self._thread.join(_REAP)
+
+    def disown(self) -> None:
+        for end in (self._life, *self._ends):
+            if end is not None:
+                end.close()
+        if self.keeper is not None:
+            self.keeper.returncode = 0  # not this process's child: no waiting, no warning
+
+    def _main(self, *arguments: Any) -> None:
+        try:
+            try:
+                with self._changing:
+                    if self._unwanted:
+                        return
+                    numbers = self._start_keeper(*arguments)
+            except BaseException as error:  # noqa: BLE001 - begin() raises it
+                self._failure = error
+                return
+            finally:
+                del arguments
+                self._beginning.release()
+            self._pump(*numbers)
+        finally:
+            for end in self._ends:
+                end.close()
+            self.ended.set()
+
+    def _start_keeper(
+        self, command: Sequence[str], inherit: Sequence[int], console: socket.socket | None, stdio: int, bounds: str
+    ) -> tuple[int, int, int]:
+        # Return where the status, stderr and the console come.
+        self.folder = _temporary_folder() / f"uffdlab-{secrets.token_hex(8)}"
+        options = [str(self._owner), str(stdio), str(self._grace), str(self.folder), bounds]
+        with ExitStack() as theirs:
+            life_end, self._life = _pipe()
+            theirs.enter_context(life_end)
+            status_end, status = _pipe()
+            self._ends.append(status_end)
+            theirs.enter_context(status)
+            errors_end, complaints = _pipe()
+            self._ends.append(errors_end)
+            theirs.enter_context(complaints)
+            try:
+                self.keeper = subprocess.Popen(
+                    [sys.executable, "-ISB", supervisor.__file__, *options, *command],
+                    stdin=life_end,
+                    stdout=status,
+                    stderr=complaints,
+                    pass_fds=[*inherit, *([stdio] if stdio >= 0 else [])],
+                    cwd="/",
+                    start_new_session=True,  # a Ctrl-C in the terminal is not for it
+                )
+            except OSError as error:
+                if error.errno in limits.ERRNOS:
+                    raise
+                raise errors.HostUnsupported(
+                    f"starting {sys.executable} to keep {command[0]} failed: {error.strerror}", missing="processes"
+                ) from error
+        if console is not None:
+            self._ends.append(socket.socket(fileno=console.detach()))  # for the caller it is closed by that
+        return status_end.fileno(), errors_end.fileno(), self._ends[-1].fileno()
+
+    def _pump(self, status_end: int, errors_end: int, console: int) -> None:
+        reported = bytearray()
+        poll = select.poll()
+        open_ends = {status_end, errors_end, console}
+        for descriptor in open_ends:
+            poll.register(descriptor, select.POLLIN)
+        # When it has ended with its keeper, what is in the console is all, though our caller may hold the other end.
+        while events := poll.poll(None if open_ends & {status_end, errors_end} else 0):
+            for descriptor, _events in events:
+                data = _read(descriptor)
+                if not data:
+                    poll.unregister(descriptor)
+                    open_ends.discard(descriptor)
+                    continue
+                if descriptor == console:
+                    self._log.feed(data)
+                if descriptor == errors_end:
+                    self.stderr += data[: max(0, _STDERR_KEPT - len(self.stderr))]
+                if descriptor == status_end:
+                    reported += data
+        with contextlib.suppress(ValueError):
+            self.status = int(reported)
+        if self.keeper is not None:
+            self.keeper.wait()  # it has closed its end of all that, and ends
+
+
+def _pipe() -> tuple[io.FileIO, io.FileIO]:
+    # As objects: closing one is one step, and doing so again does nothing.
+    reading, writing = os.pipe()
+    return io.FileIO(reading, "r"), io.FileIO(writing, "w")
+
+
+def _temporary_folder() -> Path:
+    try:
+        return Path(tempfile.gettempdir()).absolute()
+    except FileNotFoundError as error:
+        os.close(os.open("/", os.O_PATH))  # it says the same if no descriptor is left; this says that
+        raise errors.HostUnsupported(
+            f"no folder for temporary files can be written to: {error.strerror}. Set TMPDIR", missing="temporary folder"
+        ) from error
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # ECONNRESET: the other side ended with our bytes unread
+        return b""

@@ -1,0 +1,204 @@
+"""Every witness held against the others, over kinds of memory and ways to register it; and lies put in on purpose.
+
+``python -m uffdlab.scenarios.witness_audit KERNEL…`` prints the table; it ends
+with 1 on a disagreement or a lie that is believed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from uffdlab.errors import IoctlError, UsageError
+from uffdlab.observations.cross_examination import CrossExamination
+from uffdlab.pte import State
+
+if TYPE_CHECKING:
+    from uffdlab.lab import Lab
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.observations.write_probe import Deed
+    from uffdlab.target.region import Region
+    from uffdlab.target.userfaultfd import Userfaultfd
+
+__all__ = ["LIES", "MEMORIES", "MODES", "Case", "examine", "lies_caught", "table"]
+
+MEMORIES = (
+    "anon", "anon-shared", "shmem", "shmem-private", "tmpfs", "thp", "shmem-thp", "hugetlb", "hugetlb-private",
+)  # fmt: skip
+MODES = (("missing",), ("minor",), ("wp",), ("minor", "wp"))
+_PAGES = 8
+
+#: Which bit of its raw word is turned over, per format: a decoder that looks at the wrong place, or a kernel that does
+#: not tell.
+LIES = {
+    "x86-64": {State.PRESENT: 0, State.WRITABLE: 1, State.UFFD_WP: 10},
+    "pagemap": {State.PRESENT: 63, State.UFFD_WP: 57},
+    "pagemap-scan": {State.PRESENT: 3},
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One region, examined.
+
+    Attributes
+    ----------
+    kernel, memory, mode : str
+    pages : int
+        How many pages were looked at.
+    witnesses : tuple of str
+    compared : int
+        Pairs of page and bit on which at least two witnesses had a say.
+    disagreements : tuple of str
+    refused : str
+        Why this kernel cannot register this memory so; empty if it can.
+    lies, caught : int
+        How many words were falsified, and how many of these the examination found.
+    """
+
+    kernel: str
+    memory: str
+    mode: str
+    pages: int = 0
+    witnesses: tuple[str, ...] = ()
+    compared: int = 0
+    disagreements: tuple[str, ...] = ()
+    refused: str = ""
+    lies: int = 0
+    caught: int = 0
+
+
+def examine(lab: Lab, memories: Iterable[str] = MEMORIES, modes: Iterable[tuple[str, ...]] = MODES) -> Iterator[Case]:
+    """Make pages in every state that a kind of memory and a mode allow, and hold the witnesses against each other."""
+    for memory in memories:
+        for mode in modes:
+            yield _case(lab, memory, mode)
+
+
+def _case(lab: Lab, memory: str, mode: tuple[str, ...]) -> Case:
+    name = "+".join(mode)
+    region = _map(lab, memory)
+    uffd = lab.userfaultfd()
+    try:
+        uffd.register(region, *mode)
+        _into_all_states(region, uffd, mode)
+        examined = lab.cross_examine(region[: min(region.pages, 1024)])
+        deeds = [lab.probe(region[page]) for page in range(_PAGES)]
+        convicted = CrossExamination(examined.snapshots, deeds)
+        lies, caught = lies_caught(examined.snapshots, deeds)
+    except IoctlError as error:
+        return Case(lab.kernel, memory, name, refused=f"{error.call}: errno {error.errno}")
+    finally:
+        uffd.close()
+        region.unmap()
+    return Case(
+        kernel=lab.kernel,
+        memory=memory,
+        mode=name,
+        pages=len(examined.snapshots[0]),
+        witnesses=(*(each.witness for each in examined.snapshots), "deed"),
+        compared=sum(examined.compared.values()),
+        disagreements=tuple(map(str, convicted.disagreements)),
+        lies=lies,
+        caught=caught,
+    )
+
+
+def _map(lab: Lab, memory: str) -> Region:
+    size = 1024 * 4096 if memory.endswith("thp") else 0
+    region = lab.map(size=size, memory=memory) if size else lab.map(pages=_PAGES, memory=memory)
+    # Pages 0 to 3 are touched before it is registered, so that some are mapped whatever the mode is; the rest is not.
+    with suppress(UsageError):  # memory without a file has no alias
+        region.alias.fill()
+    if memory.endswith("thp"):
+        region.fill()
+    else:
+        region[:2].fill()
+        for page in (2, 3):
+            region.read(page).result()
+        region[4:].madvise("dontneed", check=False)  # the kernel maps the neighbours of what is read
+    return region
+
+
+def _into_all_states(region: Region, uffd: Userfaultfd, mode: tuple[str, ...]) -> None:
+    if "minor" in mode:
+        uffd.continue_(region[4], check=False)
+    if "missing" in mode:
+        uffd.copy(region[5], bytes(8), check=False)
+    if "wp" in mode:
+        for page in (1, 3, 6):  # written, read only, and not there
+            uffd.writeprotect(region[page])
+
+
+def lies_caught(snapshots: list[Snapshot], deeds: Sequence[Deed] = ()) -> tuple[int, int]:
+    """Falsify one bit of one page in one witness's words at a time; give how many lies there were and were caught.
+
+    A lie about a bit is one only where the decoder is misled by it, and can be caught only where another witness, or
+    a deed that met a userfaultfd, has a say on that bit.
+    """
+    lies = caught = 0
+    for number, honest in enumerate(snapshots):
+        others = [*snapshots[:number], *snapshots[number + 1 :]]
+        for state, bit in LIES.get(honest.form, {}).items():
+            for page in np.flatnonzero(honest.has(State.PRESENT))[:_PAGES].tolist():
+                liar = _falsified(honest, page, bit)
+                heard = any(other.knows(state)[page] for other in others)
+                trapped = any(deed.page == honest.first + page and deed.trapped for deed in deeds)
+                if liar.has(state)[page] == honest.has(state)[page] or not (
+                    heard or (state == State.WRITABLE and trapped)
+                ):
+                    continue
+                lies += 1
+                found = CrossExamination([liar, *others], deeds).disagreements
+                caught += any(each.page == honest.first + page for each in found)
+    return lies, caught
+
+
+def _falsified(honest: Snapshot, page: int, bit: int) -> Snapshot:
+    words = honest.words.copy()
+    words[page] ^= np.uint64(1 << bit)
+    return replace(honest, words=words)
+
+
+def table(cases: Iterable[Case]) -> str:
+    """Write the cases as a Markdown table, a line a kernel and kind of memory."""
+    rows: dict[tuple[str, str], dict[str, Case]] = {}
+    for case in cases:
+        rows.setdefault((case.kernel, case.memory), {})[case.mode] = case
+    modes = ["+".join(mode) for mode in MODES]
+    lines = [f"| kernel | memory | {' | '.join(modes)} | witnesses |", "|---" * (len(modes) + 3) + "|"]
+    for (kernel, memory), found in rows.items():
+        cells = [_cell(found.get(mode)) for mode in modes]
+        who = next((", ".join(each.witnesses) for each in found.values() if each.witnesses), "")
+        lines.append(f"| {kernel} | {memory} | {' | '.join(cells)} | {who} |")
+    return "\n".join(lines)
+
+
+def _cell(case: Case | None) -> str:
+    if case is None:
+        return ""
+    return "cannot" if case.refused else f"{len(case.disagreements)} of {case.compared:,}; {case.caught}/{case.lies}"
+
+
+def main(kernels: list[str]) -> int:
+    """Examine on these kernels and print the table."""
+    from uffdlab.lab import Lab  # noqa: PLC0415 - Lab is above this module
+
+    cases = []
+    for kernel in kernels:
+        with Lab(kernel) as lab:
+            cases += list(examine(lab))
+    print(table(cases))  # noqa: T201
+    wrong = [f"{case.kernel} {case.memory} {case.mode}: {each}" for case in cases for each in case.disagreements]
+    wrong += [f"{c.kernel} {c.memory} {c.mode}: {c.lies - c.caught} lies uncaught" for c in cases if c.lies != c.caught]
+    print("\n".join(wrong), file=sys.stderr)  # noqa: T201
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,172 @@
+"""Capabilities: what one kernel can do with a userfaultfd, found by trying, as data and as a table."""
+
+from __future__ import annotations
+
+import errno as _errno
+import html
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from uffdlab import uapi
+from uffdlab.uapi import Feature, RegisterMode
+from uffdlab.uapi.memory import MEMORY, Memory
+
+_MEMORY_SINCE = {
+    "anon": {"MISSING": "4.3", "WP": "5.7", "RWP": "7.3"},
+    "shmem": {"MISSING": "4.11", "WP": "5.19", "MINOR": "5.14", "RWP": "7.3"},
+    "hugetlb": {"MISSING": "4.11", "WP": "5.19", "MINOR": "5.13", "RWP": "7.3"},
+}
+
+
+@dataclass(frozen=True)
+class Capability:
+    """One thing that a kernel can do or cannot.
+
+    Attributes
+    ----------
+    group : str
+        ``way``, ``feature``, ``ioctl``, ``mode`` or ``memory``.
+    name : str
+        As the kernel spells it.
+    since : str
+        The Linux version it came in, "" where that is not known here.
+    errno : int or None
+        What trying it came back with, 0 if it worked; None for a feature, which is offered or not.
+    there : bool
+        This kernel can do it.
+    """
+
+    group: str
+    name: str
+    since: str
+    errno: int | None
+    there: bool
+
+    @property
+    def word(self) -> str:
+        """``yes``, ``no`` or the errno's name."""
+        if self.there:
+            return "yes"
+        return "no" if not self.errno else _errno.errorcode.get(self.errno, str(self.errno))
+
+
+class Capabilities(dict[str, Any]):
+    """What one kernel can do; also a dict of what the target answered.
+
+    Keys: ``features`` (Feature), ``ioctls`` (their numbers, as bits), ``continue_wp`` (bool, or None where it cannot be
+    tried), ``ways``, ``modes``, ``memory``.
+
+    Parameters
+    ----------
+    kernel : str
+        Its name.
+    answer : dict
+        From the target, see :func:`uffdlab.agent.probe.all_of_it`.
+    """
+
+    def __init__(self, kernel: str, answer: Mapping[str, Any]) -> None:
+        super().__init__(answer, features=Feature(answer["features"]))
+        self.kernel = kernel
+        self.rows: tuple[Capability, ...] = tuple(_rows(self))
+
+    def missing(self, *names: str) -> str:
+        """Name the first of `names` that this kernel lacks, "" if it has all: ``missing("MOVE", "shmem: MINOR")``.
+
+        Raises
+        ------
+        KeyError
+            If a name is none of :attr:`rows`.
+        """
+        by_name = {row.name: row for row in self.rows}
+        return next((name for name in names if not by_name[name].there), "")
+
+    def __str__(self) -> str:
+        return text_table([self])
+
+    def __repr__(self) -> str:
+        there = sum(row.there for row in self.rows)
+        return f"<Capabilities of {self.kernel}: {there} of {len(self.rows)}>"
+
+    def _repr_html_(self) -> str:
+        return html_table([self])
+
+
+def _rows(answer: Mapping[str, Any]) -> Iterator[Capability]:
+    for way, error in answer["ways"].items():
+        since = "6.1" if way.startswith("/dev") else "5.11" if way.endswith("USER_MODE_ONLY") else "4.3"
+        yield Capability("way", way, since, error, error == 0)
+    features = answer["features"]
+    for feature in Feature:
+        yield Capability("feature", str(feature.name), uapi.FEATURES_SINCE[feature], None, bool(features & feature))
+    for bit in _bits(features, known=(feature.bit_length() - 1 for feature in Feature)):
+        yield Capability("feature", f"bit {bit}", "", None, True)
+    for name, tried in answer["modes"].items():
+        ioctl = uapi.IOCTLS[name]
+        for mode, error in tried.items():
+            words = uapi.flag_names(mode, ioctl.modes)
+            since = max((ioctl.since, ioctl.modes_since.get(words, ioctl.since)), key=_version)
+            group, label = ("mode", f"{name} {words}") if mode else ("ioctl", name)
+            yield Capability(group, label, since, error, error == 0)
+    for number in _bits(answer["ioctls"], known=(ioctl.nr for ioctl in uapi.IOCTLS.values())):
+        yield Capability("ioctl", f"number {number:#04x}", "", None, True)
+    for memory, found in answer["memory"].items():
+        for mode in RegisterMode:
+            error = found["errno"] or found["register"][int(mode)]["errno"]
+            since = _MEMORY_SINCE[_family(MEMORY[memory])].get(str(mode.name), "")
+            yield Capability("memory", f"{memory}: {mode.name}", since, error, error == 0)
+
+
+def _bits(word: int, known: Iterable[int]) -> list[int]:
+    # Those that are set and that we have no name for.
+    return sorted({bit for bit in range(64) if word >> bit & 1} - set(known))
+
+
+def _family(memory: Memory) -> str:
+    if memory.hugetlb:
+        return "hugetlb"
+    return "anon" if memory.backing == "anon" and not memory.shared else "shmem"
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def table(several: Sequence[Capabilities]) -> list[list[str]]:
+    """Give the rows of a table of several kernels side by side: what, name, since, and a word for each kernel."""
+    names = list(dict.fromkeys((row.group, row.name, row.since) for each in several for row in each.rows))
+    words = [{(row.group, row.name): row.word for row in each.rows} for each in several]
+    return [[*name, *(known.get(name[:2], "no") for known in words)] for name in names]
+
+
+def _heads(several: Sequence[Capabilities]) -> list[str]:
+    return ["", "name", "since", *(each.kernel for each in several)]
+
+
+def text_table(several: Sequence[Capabilities]) -> str:
+    """Give the table as plain text."""
+    rows = [_heads(several), *table(several)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def markdown_table(several: Sequence[Capabilities]) -> str:
+    """Give the table in Markdown."""
+    heads = _heads(several)
+    lines = [heads, ["---"] * len(heads), *table(several)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def html_table(several: Sequence[Capabilities]) -> str:
+    """Give the table in HTML."""
+    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in _heads(several))
+    body = "".join(
+        "<tr>" + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) + "</tr>"
+        for row in table(several)
+    )
+    caption = f"What {' and '.join(html.escape(each.kernel) for each in several)} can do"
+    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+FORMS = {"text": text_table, "markdown": markdown_table, "html": html_table}

@@ -1,0 +1,57 @@
+"""Child: a forked child of the target, with the same memory in page tables of its own."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Self
+
+from uffdlab.target.region import Mapping, PageRange, pages_of
+from uffdlab.witnesses import PagemapWitness
+
+if TYPE_CHECKING:
+    from uffdlab.lab import Lab
+    from uffdlab.observations.snapshot import Snapshot
+
+
+class Child:
+    """A process that was forked from the target; give it to an access: ``region.write(3, by=child)``.
+
+    It makes one access at a time.  Also a context manager that ends it.
+
+    Attributes
+    ----------
+    pid : int
+        Its process number in the guest.
+    took_ns : int
+        How long fork(2) took, with the wait for its FORK event being read.
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        answer = lab.target_call("fork")
+        self.pid: int = answer["pid"]
+        self.took_ns: int = answer["ended_ns"] - answer["started_ns"]
+        lab.timeline.add("target", f"fork of child {self.pid}", answer["started_ns"], answer["ended_ns"], self)
+
+    def snapshot(self, where: Mapping | PageRange) -> Snapshot:
+        """Ask pagemap for the state of each page of `where` in the child's page tables."""
+        pages = pages_of(where)
+        tracks = bool(self._lab.target_call("beacon")["tracks_soft_dirty"])
+        read = partial(self._lab.read_pagemap, child=self.pid)
+        witness = PagemapWitness(read, kernel=self._lab.kernel, tracks_soft_dirty=tracks)
+        return witness.read(pages.mapping, pages.first, pages.count)
+
+    def end(self) -> None:
+        """Kill it.  An access that it still waits in fails with SIGKILL."""
+        if self.pid:
+            pid, self.pid = self.pid, 0
+            self._lab.target_call("end_child", pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid or 'ended'}>"

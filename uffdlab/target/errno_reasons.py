@@ -1,0 +1,198 @@
+"""The likely reason for an errno of a userfaultfd ioctl, in words.
+
+From the man pages (ioctl_userfaultfd(2)) and mm/userfaultfd.c, fs/userfaultfd.c of Linux 6.1 to 7.3.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from uffdlab import uapi
+from uffdlab.uapi.memory import MEMORY
+
+_BOTH = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
+_FILLS = {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", "UFFDIO_MOVE"}
+
+# What an errno means to one ioctl and not to the others.
+_OF_ONE = {
+    ("UFFDIO_WRITEPROTECT", errno.ENOENT): "the range is not registered for WP; uffd.register(region, …, 'wp')",
+    ("UFFDIO_RWPROTECT", errno.ENOENT): "the range is not registered for RWP; uffd.register(region, …, 'rwp')",
+    ("UFFDIO_MOVE", errno.EINVAL): (
+        "pages move between private anonymous mappings that are alike; shmem and hugetlb cannot be moved"
+    ),
+    ("UFFDIO_COPY", errno.EFAULT): "the source cannot be read: all of it must be mapped in the target",
+    ("UFFDIO_MOVE", errno.EBUSY): "a page of the source is pinned, or another process has it since a fork",
+}
+
+_SPANS = "the range spans memory that this ioctl cannot handle, or more than one mapping"
+_NO_RANGE = {
+    "UFFDIO_API": (
+        "it works once for a userfaultfd, with api 0xaa and features that the kernel has; lab.userfaultfd() does it"
+    ),
+    "UFFDIO_SET_MODE": "Feature.RWP_ASYNC alone can be changed, on a userfaultfd that has Feature.RWP",
+}
+
+
+def misfit(ioctl: uapi.Ioctl, values: dict[str, int], page_size: int) -> str:
+    """Say how a range fails to be whole pages of `page_size` bytes; empty if it is, or if the ioctl has none."""
+    if "len" not in ioctl.fields:
+        return ""
+    if not values.get("len"):
+        return f"the range is empty (len 0): it must be one page, {page_size} bytes, or more"
+    # Of these, only UFFDIO_COPY takes a source that is not aligned.
+    for name in ("start", "dst", "len", *(["src"] if ioctl.name == "UFFDIO_MOVE" else [])):
+        value = values.get(name, 0)
+        if value % page_size:
+            return f"{name} {value:#x} is unaligned: it must be a multiple of the page size, {page_size} bytes"
+    return ""
+
+
+def explain(
+    ioctl: uapi.Ioctl,
+    error: int,
+    mode: int,
+    *,
+    registered: uapi.RegisterMode | None,
+    knows_continue_wp: bool | None,
+    features: uapi.Feature | None = None,
+    misfit: str = "",
+    beyond: bool = False,
+    memory: str = "",
+) -> str:
+    """Give the likely reason, and what to do.
+
+    Parameters
+    ----------
+    ioctl : Ioctl
+        The ioctl that failed.
+    error : int
+        Its errno.
+    mode : int
+        The mode word it was given.
+    registered : RegisterMode or None
+        What the range is registered for with this userfaultfd; None if for nothing.
+    knows_continue_wp : bool or None
+        Whether trying has shown that this kernel knows UFFDIO_CONTINUE_MODE_WP; None if that is not known.
+    features : Feature or None
+        What this userfaultfd was opened with; None if that is not known.
+    misfit : str
+        What :func:`misfit` says of the range.
+    beyond : bool
+        Whether the range ends where no process has memory.
+    memory : str
+        Of which kind the range is, as :meth:`uffdlab.Lab.map` calls it; empty if that is not known.
+    """
+    if error == errno.EINVAL:
+        if misfit:
+            return misfit
+        if beyond:
+            return "the range lies, or ends, outside of the addresses that a process can have"
+        return _invalid(ioctl, mode, registered, knows_continue_wp, features, memory)
+    known = {
+        errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT changes a page that is there",
+        errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
+        errno.EBUSY: "a page of the range belongs to another userfaultfd, or the kernel is holding it; try again",
+        errno.EFAULT: "the source cannot be read, or the page cannot be had",
+        errno.ENOENT: "no page, or no registration, is there",
+        errno.ESRCH: "the process of this userfaultfd has exited",
+        errno.EPERM: "the memory may not be written by this process, or userfaultfd needs a privilege it lacks",
+        errno.ENOSPC: "no memory or no quota left for the page (hugetlb: no free huge page)",
+        errno.ENOMEM: "the guest is out of memory",
+        errno.ENOTTY: f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})",
+    }
+    return (
+        _kept(ioctl, error, mode, registered)
+        or _special(ioctl, error, registered)
+        or known.get(error, "ioctl_userfaultfd(2) names no reason for this errno")
+    )
+
+
+def _special(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None) -> str:
+    # What an errno means to one ioctl and not to the others.
+    if error == errno.EEXIST and ioctl.name in {"UFFDIO_COPY", "UFFDIO_ZEROPAGE"}:
+        return (
+            "a page of the range is mapped already, or it is in the page cache and only not mapped here: "
+            "UFFDIO_CONTINUE maps that one, UFFDIO_WRITEPROTECT changes one that is mapped"
+        )
+    if error == errno.EFAULT and ioctl.name == "UFFDIO_CONTINUE":
+        return (
+            "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY "
+            "(one that was only read and never written can be taken back at any time)"
+        )
+    if error == errno.ENOENT and ioctl.name == "UFFDIO_MOVE" and registered is not None:
+        return "a page of the source is not there (allow_src_holes=True passes over it), or a range spans mappings"
+    if error == errno.ENOENT and ioctl.name in _FILLS:
+        return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
+    return _OF_ONE.get((ioctl.name, error), "")
+
+
+def _kept(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
+    # mm/userfaultfd.c of 7.3: a mode switch must not drop what page-table entries may be marked for.
+    if ioctl.name != "UFFDIO_REGISTER" or error != errno.EBUSY or registered is None:
+        return ""
+    dropped = registered & (uapi.RegisterMode.WP | uapi.RegisterMode.RWP) & ~uapi.RegisterMode(mode)
+    if not dropped:
+        return ""
+    return (
+        f"the range is registered for {uapi.flag_names(dropped, uapi.RegisterMode)} with this userfaultfd, which "
+        "this kernel (7.3 and newer) drops only by uffd.unregister(…)"
+    )
+
+
+def _invalid(
+    ioctl: uapi.Ioctl,
+    mode: int,
+    registered: uapi.RegisterMode | None,
+    knows_continue_wp: bool | None,
+    features: uapi.Feature | None,
+    memory: str,
+) -> str:
+    wants_wp = "WP" in ioctl.modes.__members__ and bool(mode & ioctl.modes["WP"])
+    wrong = _wrong_mode(ioctl, mode) or _wrong_memory(ioctl, mode, memory)
+    if wrong:
+        return wrong
+    if ioctl.name == "UFFDIO_CONTINUE" and wants_wp and knows_continue_wp is False:
+        return "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
+    if ioctl.name == "UFFDIO_REGISTER":
+        return _not_registered(mode, features)
+    if registered is None:
+        what = "destination" if ioctl.name == "UFFDIO_MOVE" else "range"
+        return f"the {what} is not registered with this userfaultfd; uffd.register(…) first"
+    if wants_wp and not registered & uapi.RegisterMode.WP:
+        return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
+    return _OF_ONE.get((ioctl.name, errno.EINVAL), _SPANS)
+
+
+def _wrong_memory(ioctl: uapi.Ioctl, mode: int, memory: str) -> str:
+    if not memory or MEMORY[memory].backing != "anon" or MEMORY[memory].shared:
+        return ""
+    if ioctl.name == "UFFDIO_CONTINUE":
+        return f"it maps what is in the page cache, and {memory} is not: UFFDIO_COPY and UFFDIO_ZEROPAGE fill its pages"
+    if ioctl.name == "UFFDIO_REGISTER" and mode & uapi.RegisterMode.MINOR:
+        return f"MINOR is for memory in the page cache, shmem and hugetlb, and {memory} is not; register it for MISSING"
+    return ""
+
+
+def _not_registered(mode: int, features: uapi.Feature | None) -> str:
+    if mode & uapi.RegisterMode.RWP and features is not None and not features & uapi.Feature.RWP:
+        return "RWP needs a userfaultfd with Feature.RWP; lab.userfaultfd() turns it on where the kernel has it (7.3)"
+    return (
+        f"this kernel cannot register this memory for {uapi.flag_names(mode, uapi.RegisterMode)}, or a "
+        "part of the range is not mapped; lab.capabilities shows which memory it can"
+    )
+
+
+def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
+    # What is wrong with the words by themselves, whatever the range.
+    unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
+    if unknown:
+        return f"the mode bits {unknown:#x} mean nothing to {ioctl.name}"
+    if ioctl.name in _NO_RANGE:
+        return _NO_RANGE[ioctl.name]
+    if ioctl.name == "UFFDIO_REGISTER" and not mode:
+        return "UFFDIO_REGISTER needs a mode: MISSING, WP, MINOR or RWP"
+    if ioctl.name == "UFFDIO_REGISTER" and mode & _BOTH == _BOTH:
+        return "WP and RWP share a bit of the page-table entry: a range can be registered for one of them"
+    if ioctl.name in ("UFFDIO_WRITEPROTECT", "UFFDIO_RWPROTECT") and mode == sum(int(flag) for flag in ioctl.modes):
+        return "to protect wakes nobody, so the kernel refuses DONTWAKE with it"
+    return ""

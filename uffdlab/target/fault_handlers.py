@@ -1,0 +1,180 @@
+"""Handlers: what resolves page faults, in C beside the target or in Python here on the host."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from uffdlab.errors import UsageError
+from uffdlab.target.message_queue import AnyMessage, Inbox
+from uffdlab.uapi.messages import Fault
+
+if TYPE_CHECKING:
+    from uffdlab.lab import Lab
+
+_POLICIES = {
+    "missing": ("forward", "copy", "copy_wp", "zeropage", "poison"),
+    "minor": ("forward", "continue", "continue_wp", "poison"),
+    "wp": ("forward", "unprotect"),
+    "rwp": ("forward", "unprotect"),
+}
+_MOST_ERRORS = 100  # kept of a Python handler
+
+
+@dataclass(frozen=True)
+class HandlerCounts:
+    """What a native handler has done.
+
+    Attributes
+    ----------
+    served : dict
+        How many faults it has resolved, by kind: missing, minor, wp, rwp.
+    forwarded : int
+        How many messages it has passed on.
+    failed : int
+        How many faults it could not resolve; they are passed on as well.
+    last_errno : int
+        Of the last one that failed.
+    running : bool
+        It has not been stopped.
+    latency : tuple of int
+        ``latency[i]`` faults took more than 2^(i-1) and at most 2^i ns from being read to being resolved.
+    """
+
+    served: dict[str, int]
+    forwarded: int
+    failed: int
+    last_errno: int
+    running: bool
+    latency: tuple[int, ...]
+
+    @property
+    def total(self) -> int:
+        """All faults that it has resolved."""
+        return sum(self.served.values())
+
+    def percentile(self, share: float) -> int:
+        """Give an upper bound in ns of the time that this share (0 to 1) of the faults took; 0 if there were none."""
+        seen = 0
+        for power, count in enumerate(self.latency):
+            seen += count
+            if seen and seen >= share * self.total:
+                return 1 << power
+        return 0
+
+    def __str__(self) -> str:
+        served = ", ".join(f"{count} {kind}" for kind, count in self.served.items() if count) or "none"
+        rows = [f"  ≤ {(1 << power) / 1000:>10,.1f} µs {count:>8}" for power, count in enumerate(self.latency) if count]
+        text = f"faults resolved: {served}; passed on: {self.forwarded}; failed: {self.failed}"
+        return "\n".join([text, *rows])
+
+
+class NativeHandler:
+    """A loop in C beside the target; also a context manager that stops it.
+
+    Parameters
+    ----------
+    lab : Lab
+    number : int
+        Of the userfaultfd.
+    policies : dict
+        What to do with each kind of fault.
+    page_size : int
+    content : bytes
+        What copy puts into a page.
+    """
+
+    def __init__(self, lab: Lab, number: int, policies: dict[str, str], page_size: int, content: bytes) -> None:
+        for fault, policy in policies.items():
+            if policy not in _POLICIES[fault]:
+                raise UsageError(f"{fault}={policy!r}: there is {', '.join(_POLICIES[fault])}")
+        if len(content) > page_size:
+            raise UsageError(f"{len(content)} bytes do not fit into a page of {page_size} bytes")
+        self._lab = lab
+        self._number = number
+        self._last: HandlerCounts | None = None
+        lab.target_call("handle", number, policies, page_size, content)
+
+    @property
+    def counts(self) -> HandlerCounts:
+        """What it has done so far."""
+        return self._last or _counts(self._lab.target_call("handler_counts", self._number))
+
+    def stop(self) -> HandlerCounts:
+        """End the loop; faults are messages again.  Stopping a stopped one gives its last counts."""
+        if self._last is None:
+            self._last = _counts(self._lab.target_call("handler_stop", self._number))
+        return self._last
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _counts(answer: dict[str, Any]) -> HandlerCounts:
+    return HandlerCounts(**{**answer, "latency": tuple(answer["latency"])})
+
+
+class PythonHandler:
+    """Python code that resolves faults, on a thread of its own on the host; also a context manager that stops it.
+
+    It cannot deadlock with what it serves: the touches wait in the guest, on native threads, and hold nothing that this
+    code needs.  If the code itself touches a page that nobody resolves, its ``result()`` has a deadline like any other.
+    Messages that are no page faults stay for :meth:`Userfaultfd.read_message`.
+
+    Attributes
+    ----------
+    served : int
+        How many faults it was given.
+    errors : list of Exception
+        What it raised, the last 100; the fault then waits on, and the next one is served.
+    """
+
+    def __init__(self, inbox: Inbox, resolve: Callable[[Fault], object]) -> None:
+        self.served = 0
+        self.errors: list[Exception] = []
+        self._resolve = resolve
+        self._pending: queue.SimpleQueue[Fault | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._serve, name="uffdlab-handler", daemon=True)
+        self._stop_taking = inbox.take_with(self._take)
+        self._thread.start()
+
+    def _take(self, message: AnyMessage) -> bool:
+        if not isinstance(message, Fault):
+            return False
+        self._pending.put(message)
+        return True
+
+    def _serve(self) -> None:
+        while (fault := self._pending.get()) is not None:
+            self.served += 1
+            try:
+                self._resolve(fault)
+            except Exception as error:  # noqa: BLE001 - kept for the reader, the loop goes on
+                self.errors = [*self.errors[-_MOST_ERRORS + 1 :], error]
+
+    def stop(self, timeout: float = 30.0) -> None:
+        """Serve what has come, then end.
+
+        Raises
+        ------
+        UsageError
+            If the code is still busy after `timeout` seconds.
+        """
+        self._stop_taking()
+        self._pending.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                raise UsageError(f"the handler is still at a fault after {timeout:g} s; its code does not come back")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

@@ -1,0 +1,254 @@
+"""Region, its alias, and ranges of their pages."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import TargetLost, UsageError
+from uffdlab.target.accesses import Accesses
+from uffdlab.target.syscalls import CallResult, MappingCalls, move_mapping
+from uffdlab.uapi.memory import MEMORY
+
+if TYPE_CHECKING:
+    from uffdlab.lab import Lab
+    from uffdlab.observations.page_walk import Walks
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.observations.write_probe import Deed
+
+
+@dataclass(frozen=True)
+class PageRange(Accesses, MappingCalls):
+    """Some neighbouring pages of a region: ``region[3]``, ``region[8:16]``.
+
+    Attributes
+    ----------
+    mapping : Mapping
+        The region or alias they belong to.
+    first, count : int
+        In pages.
+    """
+
+    mapping: Mapping
+    first: int
+    count: int
+
+    @property
+    def start(self) -> int:
+        """Address of the first page in the target."""
+        return self.mapping.start + self.first * self.mapping.page_size
+
+    @property
+    def length(self) -> int:
+        """Length in bytes."""
+        return self.count * self.mapping.page_size
+
+    def snapshot(self, witness: str | None = None) -> Snapshot:
+        """See :meth:`Mapping.snapshot`."""
+        return self.mapping.lab.snapshot(self, witness)
+
+    @property
+    def _place(self) -> tuple[Lab, str, int, int, int]:
+        lab, name, _, _, page_size = self.mapping._place  # noqa: SLF001 - a range is a part of its mapping
+        return lab, name, self.start, self.count, page_size
+
+    def _words(self, page: int) -> str:
+        return f"page {self.first + page % self.count} of {self.mapping.name}"
+
+    def __str__(self) -> str:
+        last = self.first + self.count - 1
+        return f"page {self.first}" if self.count == 1 else f"pages {self.first}–{last}"
+
+
+class Mapping(Accesses, MappingCalls):
+    """One mapping of the target, as pages.
+
+    Attributes
+    ----------
+    lab : Lab
+        The lab it belongs to.
+    name : str
+        What it is called in tables and pictures.
+    start : int
+        Its address in the target.
+    pages : int
+        How many pages it has.
+    page_size : int
+        Size of one of them in bytes.
+    lost : TargetLost, UsageError or None
+        Why it is not there any more, None while it is.
+    """
+
+    def __init__(self, lab: Lab, name: str, start: int, pages: int, page_size: int) -> None:
+        self.lab = lab
+        self.name = name
+        self.start = start
+        self.pages = pages
+        self.page_size = page_size
+        self.lost: TargetLost | UsageError | None = None
+
+    @property
+    def length(self) -> int:
+        """Length in bytes."""
+        return self.pages * self.page_size
+
+    def __len__(self) -> int:
+        return self.pages
+
+    def __iter__(self) -> Iterator[PageRange]:
+        return (PageRange(self, page, 1) for page in range(self.pages))
+
+    def __getitem__(self, which: int | slice) -> PageRange:
+        if not isinstance(which, slice):
+            if not hasattr(which, "__index__"):
+                raise UsageError(f"{self.name}[{which!r}]: pages are counted, as in region[3] or region[8:16]")
+            which = operator.index(which)
+            page = which + self.pages if which < 0 else which
+            if not 0 <= page < self.pages:
+                raise UsageError(f"{self.name} has pages 0 to {self.pages - 1}; page {which} is not one of them")
+            return PageRange(self, page, 1)
+        first, stop, step = which.indices(self.pages)
+        if step != 1:
+            raise UsageError(f"pages of {self.name} were asked for in steps of {step}; a range takes them one by one")
+        if stop <= first or (which.stop is not None and which.stop > self.pages):
+            raise UsageError(
+                f"{self.name}[{'' if which.start is None else which.start}:{'' if which.stop is None else which.stop}] "
+                f"is no range of its {self.pages} pages; give first and end within 0 to {self.pages}"
+            )
+        return PageRange(self, first, stop - first)
+
+    def page_of(self, address: int) -> int | None:
+        """Give the number of the page that holds `address`, None if it is outside."""
+        page = (address - self.start) // self.page_size
+        return page if 0 <= page < self.pages else None
+
+    def snapshot(self, witness: str | None = None) -> Snapshot:
+        """Ask a witness for the state of every page.
+
+        Parameters
+        ----------
+        witness : str, optional
+            One of :data:`uffdlab.witnesses.NAMES`; the best one there is if not given.
+
+        Raises
+        ------
+        WitnessError
+            If the witness that was asked for cannot say anything here.
+        """
+        return self.lab.snapshot(self[:], witness)
+
+    def probe(self, page: int) -> Deed:
+        """Find out by a write that changes no content whether `page` can be written; see :class:`Deed`."""
+        return self.lab.probe(self[page])
+
+    def walk(self, page: int) -> Walks:
+        """Walk the page tables to one page; of a region with an alias, also to the same page there.
+
+        Raises
+        ------
+        WitnessError
+            If the host cannot see the guest's memory.
+        """
+        return self.lab.walk(self[page].start)
+
+    def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
+        """Take it that it is gone; the lab calls this.  Every access says so from then on, as an error of this kind."""
+        self.lost = kind(f"{self.name} is gone: {why}; map a new one: lab.map(…)")
+
+    def must_be_there(self) -> None:
+        """Raise TargetLost if the target it was in is gone, UsageError if it was unmapped."""
+        if self.lost is not None:
+            raise self.lost.with_traceback(None)
+
+    @property
+    def _place(self) -> tuple[Lab, str, int, int, int]:
+        self.must_be_there()
+        return self.lab, self.name, self.start, self.pages, self.page_size
+
+    def _words(self, page: int) -> str:
+        return f"{self[page]} of {self.name}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name}: {self.pages} pages of {self.page_size} bytes at {self.start:#x}>"
+
+
+class Region(Mapping):
+    """A mapping that can be registered with a userfaultfd.
+
+    Attributes
+    ----------
+    memory : str
+        A key of :data:`uffdlab.uapi.memory.MEMORY`, ``shmem`` or ``hugetlb`` for example.
+    has_alias : bool
+        Whether there is an alias.
+    """
+
+    def __init__(self, lab: Lab, number: int, memory: str, start: int, alias: int, pages: int, page_size: int) -> None:
+        super().__init__(lab, f"region-{number}", start, pages, page_size)
+        self.number = number
+        self.memory = memory
+        self.has_alias = MEMORY[memory].has_alias
+        self._alias = Mapping(lab, f"region-{number}'s alias", alias, pages, page_size)
+
+    @property
+    def alias(self) -> Mapping:
+        """A second mapping of the same file pages, never registered.
+
+        Through it pages get into the page cache without being mapped in the region.
+
+        Raises
+        ------
+        UsageError
+            If this memory has no file: nothing else can map its pages.
+        """
+        if not self.has_alias:
+            raise UsageError(
+                f"{self.name} is {self.memory} memory, {MEMORY[self.memory].about}: no second mapping of its pages can "
+                "be had; memory that is shared or has a file has an alias"
+            )
+        return self._alias
+
+    def walk(self, page: int) -> Walks:
+        """Walk the page tables to one page, and where there is an alias to the same page there, side by side."""
+        ends = [self[page].start]
+        with suppress(UsageError):  # memory without a file has no alias
+            ends.append(self.alias[page].start)
+        return self.lab.walk(*ends)
+
+    def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
+        """See :meth:`Mapping.lose`."""
+        super().lose(why, kind)
+        self._alias.lose(why, kind)
+
+    def unmap(self) -> None:
+        """Unmap the region and its alias."""
+        self.lab.unmap(self)
+
+    def mremap(self) -> CallResult:
+        """mremap(2): move the whole region to another address, where nothing is; :attr:`start` is the new one then."""
+        place = int(self._place[0].target_call("free_place", self.length))
+        result = move_mapping(self, place)
+        self.start = result.value
+        self.lab.target_call("moved", self.number, self.start)
+        return result
+
+    def __repr__(self) -> str:
+        return f"{super().__repr__()[:-1]}, {self.memory}: {MEMORY[self.memory].about}>"
+
+
+def pages_of(where: Mapping | PageRange) -> PageRange:
+    """Give a region, an alias or a part of one as a range of pages.
+
+    Raises
+    ------
+    UsageError
+        If it is none of these.
+    """
+    if isinstance(where, PageRange):
+        return where
+    if isinstance(where, Mapping):
+        return where[:]
+    raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")

@@ -1,0 +1,65 @@
+"""The userfaultfd ABI, for host and guest: flags, ioctls, messages, structures and kinds of memory.
+
+The names of :mod:`uffdlab.uapi.flags` are found here too, loaded when first used: the agent needs only
+:mod:`uffdlab.uapi.layout` before its hello, and an emulated CPU takes long to import :mod:`enum`.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from uffdlab.uapi.flags import (
+        FEATURES_SINCE,
+        IOCTLS,
+        ContinueMode,
+        CopyMode,
+        Event,
+        FaultFlag,
+        Feature,
+        Ioctl,
+        MoveMode,
+        NoMode,
+        OpenFlag,
+        PoisonMode,
+        RegisterMode,
+        RwprotectMode,
+        WriteprotectMode,
+        ZeropageMode,
+        flag_names,
+    )
+
+__all__ = [
+    "FEATURES_SINCE",
+    "IOCTLS",
+    "ContinueMode",
+    "CopyMode",
+    "Event",
+    "FaultFlag",
+    "Feature",
+    "Ioctl",
+    "MoveMode",
+    "NoMode",
+    "OpenFlag",
+    "PoisonMode",
+    "RegisterMode",
+    "RwprotectMode",
+    "WriteprotectMode",
+    "ZeropageMode",
+    "flag_names",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib  # noqa: PLC0415 - the agent, which starts here too, needs none of it
+
+    value = getattr(importlib.import_module(f"{__name__}.flags"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

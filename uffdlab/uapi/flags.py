@@ -1,0 +1,196 @@
+"""The userfaultfd ABI: what ioctls, modes, features and events there are, with the version each came in.
+
+Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  The versions are labels for readers; what a
+kernel can do is found by trying, never by comparing them.  How the structures are laid out is in
+:mod:`uffdlab.uapi.layout`.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Final
+
+from uffdlab.uapi.layout import (
+    EVENT_FORK,
+    EVENT_PAGEFAULT,
+    EVENT_REMAP,
+    EVENT_REMOVE,
+    EVENT_UNMAP,
+    LAYOUTS,
+    USER_MODE_ONLY,
+    Layout,
+)
+
+
+class RegisterMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_REGISTER."""
+
+    MISSING = 1 << 0
+    WP = 1 << 1
+    MINOR = 1 << 2
+    RWP = 1 << 3
+
+
+class CopyMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_COPY."""
+
+    DONTWAKE = 1 << 0
+    WP = 1 << 1
+
+
+class ZeropageMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_ZEROPAGE."""
+
+    DONTWAKE = 1 << 0
+
+
+class MoveMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_MOVE."""
+
+    DONTWAKE = 1 << 0
+    ALLOW_SRC_HOLES = 1 << 1
+
+
+class WriteprotectMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_WRITEPROTECT.  The order differs from the other ioctls': WP is bit 0 here."""
+
+    WP = 1 << 0
+    DONTWAKE = 1 << 1
+
+
+class ContinueMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_CONTINUE.  No feature bit tells whether a kernel knows WP; it is found by trying."""
+
+    DONTWAKE = 1 << 0
+    WP = 1 << 1
+
+
+class PoisonMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_POISON."""
+
+    DONTWAKE = 1 << 0
+
+
+class RwprotectMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_RWPROTECT."""
+
+    RWP = 1 << 0
+    DONTWAKE = 1 << 1
+
+
+class NoMode(enum.IntFlag, boundary=enum.KEEP):
+    """For the ioctls that have no mode word."""
+
+
+class Feature(enum.IntFlag, boundary=enum.KEEP):
+    """Features of UFFDIO_API.  Unknown bits are kept."""
+
+    PAGEFAULT_FLAG_WP = 1 << 0
+    EVENT_FORK = 1 << 1
+    EVENT_REMAP = 1 << 2
+    EVENT_REMOVE = 1 << 3
+    MISSING_HUGETLBFS = 1 << 4
+    MISSING_SHMEM = 1 << 5
+    EVENT_UNMAP = 1 << 6
+    SIGBUS = 1 << 7
+    THREAD_ID = 1 << 8
+    MINOR_HUGETLBFS = 1 << 9
+    MINOR_SHMEM = 1 << 10
+    EXACT_ADDRESS = 1 << 11
+    WP_HUGETLBFS_SHMEM = 1 << 12
+    WP_UNPOPULATED = 1 << 13
+    POISON = 1 << 14
+    WP_ASYNC = 1 << 15
+    MOVE = 1 << 16
+    RWP = 1 << 17
+    RWP_ASYNC = 1 << 18
+
+
+class FaultFlag(enum.IntFlag, boundary=enum.KEEP):
+    """Flags of a page-fault message (UFFD_PAGEFAULT_FLAG_*)."""
+
+    WRITE = 1 << 0
+    WP = 1 << 1
+    MINOR = 1 << 2
+    RWP = 1 << 3
+
+
+class Event(enum.IntEnum):
+    """Kinds of messages that a userfaultfd gives when it is read (UFFD_EVENT_*)."""
+
+    PAGEFAULT = EVENT_PAGEFAULT
+    FORK = EVENT_FORK
+    REMAP = EVENT_REMAP
+    REMOVE = EVENT_REMOVE
+    UNMAP = EVENT_UNMAP
+
+
+class OpenFlag(enum.IntFlag, boundary=enum.KEEP):
+    """Flags of userfaultfd(2) and of USERFAULTFD_IOC_NEW, as on x86-64 and arm64."""
+
+    USER_MODE_ONLY = USER_MODE_ONLY
+    NONBLOCK = 0o4000
+    CLOEXEC = 0o2000000
+
+
+class Ioctl(Layout):
+    """One ioctl of a userfaultfd, and what is known of it beside its :class:`~uffdlab.uapi.layout.Layout`.
+
+    Attributes
+    ----------
+    modes : type
+        The IntFlag of its mode word.
+    since : str
+        The Linux version that brought it; for reading only.
+    modes_since : dict
+        For each mode that came later than the ioctl, the version that brought it.
+    """
+
+    def __init__(
+        self, name: str, since: str, modes: type[enum.IntFlag] = NoMode, modes_since: dict[str, str] | None = None
+    ) -> None:
+        layout = LAYOUTS[name]
+        super().__init__(name, layout.nr, layout.access, layout.fields, layout.output)
+        self.since, self.modes, self.modes_since = since, modes, modes_since or {}
+
+
+def _table(*rows: Ioctl) -> dict[str, Ioctl]:
+    return {row.name: row for row in rows}
+
+
+IOCTLS: Final = _table(
+    Ioctl("UFFDIO_API", "4.3"),
+    Ioctl("UFFDIO_REGISTER", "4.3", RegisterMode, {"WP": "5.7", "MINOR": "5.13", "RWP": "7.3"}),
+    Ioctl("UFFDIO_UNREGISTER", "4.3"),
+    Ioctl("UFFDIO_WAKE", "4.3"),
+    Ioctl("UFFDIO_COPY", "4.3", CopyMode, {"WP": "5.7"}),
+    Ioctl("UFFDIO_ZEROPAGE", "4.3", ZeropageMode),
+    Ioctl("UFFDIO_MOVE", "6.8", MoveMode),
+    Ioctl("UFFDIO_WRITEPROTECT", "5.7", WriteprotectMode),
+    Ioctl("UFFDIO_CONTINUE", "5.13", ContinueMode, {"WP": "6.4"}),
+    Ioctl("UFFDIO_POISON", "6.6", PoisonMode),
+    Ioctl("UFFDIO_RWPROTECT", "7.3", RwprotectMode),
+    Ioctl("UFFDIO_SET_MODE", "7.3"),
+)
+
+FEATURES_SINCE: Final = {
+    Feature.PAGEFAULT_FLAG_WP: "5.7", Feature.EVENT_FORK: "4.11", Feature.EVENT_REMAP: "4.11",
+    Feature.EVENT_REMOVE: "4.11", Feature.MISSING_HUGETLBFS: "4.11", Feature.MISSING_SHMEM: "4.11",
+    Feature.EVENT_UNMAP: "4.11", Feature.SIGBUS: "4.14", Feature.THREAD_ID: "4.14", Feature.MINOR_HUGETLBFS: "5.13",
+    Feature.MINOR_SHMEM: "5.14", Feature.EXACT_ADDRESS: "5.18", Feature.WP_HUGETLBFS_SHMEM: "5.19",
+    Feature.WP_UNPOPULATED: "6.4", Feature.POISON: "6.6", Feature.WP_ASYNC: "6.7", Feature.MOVE: "6.8",
+    Feature.RWP: "7.3", Feature.RWP_ASYNC: "7.3",
+}  # fmt: skip
+
+
+def flag_names(value: int, kind: type[enum.IntFlag]) -> str:
+    """Name the bits of a flag word; bits without a name are kept as a number.
+
+    >>> flag_names(0x103, ContinueMode)
+    'DONTWAKE|WP|0x100'
+    """
+    names = [flag.name or "" for flag in kind if value & flag]
+    rest = value & ~sum(int(flag) for flag in kind)
+    if rest:
+        names.append(hex(rest))
+    return "|".join(names) or "0"

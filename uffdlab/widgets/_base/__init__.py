@@ -1,0 +1,1 @@
+"""What all widgets share: traits, controls, background work, what follows a lab's life."""

@@ -1,0 +1,89 @@
+"""What all of the widgets made of ipywidgets' controls share, and the two small parts that ipywidgets lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import ipywidgets  # type: ignore[import-untyped]
+import traitlets
+
+from uffdlab.widgets._assets import css, javascript
+from uffdlab.widgets._base.widget import LabWidget, check_keywords
+from uffdlab.widgets._export import html_page
+
+if TYPE_CHECKING:
+    import os
+
+
+class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """Controls one below the other; checks keywords, lets go of what it listens to, has a static form."""
+
+    _keywords: tuple[str, ...] = ()
+    _releases: tuple[Callable[[], None], ...] = ()  # what it listens to now
+    _closing: tuple[Callable[[], None], ...] = ()  # what ends with it
+
+    def __init__(self, children: list[ipywidgets.Widget], **keywords: Any) -> None:
+        check_keywords(type(self).__name__, keywords, self._keywords)
+        super().__init__(children, **keywords)
+        self.add_class("uffdlab")
+
+    def close(self) -> None:
+        """Take it away, with everything in it and every listener it has."""
+        for release in (*self._closing, *self._releases):
+            release()
+        self._releases = ()
+        for child in self.children:
+            close_all(child)
+        self.layout.close()
+        super().close()
+
+    def static(self) -> str:
+        """Give what it says as plain HTML, for pages without a live kernel."""
+        return ""
+
+    def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give one self-contained HTML page with what it says, and write it to `path` if given."""
+        before = f'<div class="uffdlab">{self.static()}</div>'
+        return html_page.deliver(html_page.page(type(self).__name__, [], css("page_grid.css"), before), path)
+
+    def catch_up(self) -> None:
+        """Do now what waits for the event loop: whoever prints a page does not come back later."""
+
+    def _repr_mimebundle_(self, **keywords: Any) -> Any:
+        self.catch_up()
+        bundle = super()._repr_mimebundle_(**keywords)
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**(data or {}), "text/html": self.static()}, metadata
+
+
+def close_all(widget: ipywidgets.Widget) -> None:
+    """Close a widget, all that is in it, and what says how it looks; ipywidgets keeps what is not closed for ever."""
+    for child in getattr(widget, "children", ()):
+        close_all(child)
+    for of in ("layout", "style"):
+        look = getattr(widget, of, None)
+        if isinstance(look, ipywidgets.Widget):
+            look.close()
+    widget.close()
+
+
+class CodeBox(LabWidget):
+    """Some text to copy."""
+
+    _esm = javascript("code_box.js")
+    _css = css("page_grid.css")
+    _keywords = ("text", "label")
+
+    text = traitlets.Unicode().tag(sync=True)
+    label = traitlets.Unicode().tag(sync=True)
+
+
+class Said(LabWidget):
+    """A line that a screen reader reads out when it changes."""
+
+    _esm = javascript("said.js")
+    _css = css("page_grid.css")
+    _keywords = ("text",)
+
+    text = traitlets.Unicode().tag(sync=True)

@@ -1,0 +1,1 @@
+"""What widgets show, as plain data: page codes, timeline lanes, columns, forms of an ioctl."""

@@ -1,0 +1,69 @@
+"""Pages as codes: one small number a page, and a table of what each number looks like."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from uffdlab import pte
+from uffdlab.figures.palette import MIXED, Look, look_of
+from uffdlab.pte import State
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from uffdlab.observations.snapshot import Snapshot
+
+_WIDTH = np.uint64(len(State))
+_MASK = (1 << len(State)) - 1
+
+
+def look_data(look: Look) -> dict[str, str]:
+    """Give a look as the page needs it."""
+    return {"letter": look.letter, "words": look.words, "colour": look.colour, "ink": look.ink, "hatch": look.hatch}
+
+
+MIXED_DATA = look_data(MIXED)
+
+
+class Kinds:
+    """The kinds of entry seen so far, numbered in the order of their coming."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[int, int] = {}
+        self.table: list[dict[str, Any]] = []
+
+    def codes(self, snapshot: Snapshot) -> NDArray[np.uint32]:
+        """Number each page's kind; uint32, shape (n,)."""
+        # The level matters to a huge page's width; where an absent page's walk ends is no difference between pages.
+        levels = np.where(snapshot.states & np.uint32(State.HUGE), snapshot.levels, np.uint8(0)).astype(np.uint64)
+        keys = (
+            snapshot.states.astype(np.uint64)
+            | snapshot.known.astype(np.uint64) << _WIDTH
+            | levels << np.uint64(2 * len(State))
+        )
+        # Neighbours are mostly alike: sort the first of each run, not every page.
+        starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if keys.size else np.arange(0)
+        kinds, which = np.unique(keys[starts], return_inverse=True)
+        numbers = np.array([self._number(key, snapshot.page_size) for key in kinds.tolist()], dtype=np.uint32)
+        lengths = np.diff(np.append(starts, keys.size))
+        return np.repeat(numbers[which.reshape(-1)], lengths) if keys.size else np.zeros(0, np.uint32)
+
+    def _number(self, key: int, page_size: int) -> int:
+        if key not in self._numbers:
+            self._numbers[key] = len(self.table)
+            states, known, level = key & _MASK, key >> len(State) & _MASK, key >> 2 * len(State)
+            spanned = 4096 << 9 * (level - 1) if states & State.HUGE and level > 1 else page_size
+            self.table.append(
+                {
+                    **look_data(look_of(states, known)),
+                    "says": pte.describe(states, known),
+                    "span": max(1, spanned // page_size),
+                }
+            )
+        return self._numbers[key]
+
+    def pack(self, codes: NDArray[np.uint32]) -> bytes:
+        """Give the codes in as few bytes as hold every kind: one a page, or two."""
+        return codes.astype(np.uint8 if len(self.table) <= 256 else "<u2").tobytes()

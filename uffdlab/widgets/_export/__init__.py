@@ -1,0 +1,1 @@
+"""The static form of a widget: HTML, SVG, PNG."""

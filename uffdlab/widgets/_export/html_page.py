@@ -1,0 +1,185 @@
+"""A widget as one HTML file that needs no kernel: its own JavaScript, its data, and the entries it would ask for."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from uffdlab import figures, pte
+from uffdlab.widgets._assets import javascript
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    from uffdlab.observations.snapshot import Snapshot
+
+_Text = TypeVar("_Text", str, bytes)
+_MOST_LAYOUTS = 4096
+_FRAME = 0x5A5A5  # put where a frame number goes, to find it again in the words
+
+
+def entry(snapshot: Snapshot, page: int) -> dict[str, Any]:
+    """Give one page's entry as the grid shows it."""
+    index = page - snapshot.first
+    table = figures.entry(snapshot, page)
+    address = snapshot.start + index * snapshot.page_size
+    frame = int(snapshot.frames()[index]) if len(snapshot) <= 4096 else int(snapshot[index].frames()[0])
+    return {
+        "title": table.title,
+        "says": table.note,
+        "facts": f"Address {address:#x}, " + (f"page frame {frame:#x}." if frame >= 0 else "no page frame known."),
+        "rows": [list(row) for row in table.rows],
+    }
+
+
+@dataclass(frozen=True)
+class Part:
+    """One widget of a page.
+
+    Attributes
+    ----------
+    title : str
+        What stands above it.
+    module : str
+        Its JavaScript.
+    state : dict
+        Its traits that are no bytes.
+    data : dict of str to bytes
+        Those that are.
+    snapshots : dict of str to Snapshot or None
+        What its entries are asked of: ``after``, ``before``.
+    """
+
+    title: str
+    module: str
+    state: dict[str, Any]
+    data: dict[str, bytes]
+    snapshots: dict[str, Snapshot | None] = field(default_factory=dict)
+
+    def embedded(self) -> dict[str, Any]:
+        """Give it as it stands in the page."""
+        return {
+            "title": self.title,
+            "module": self.module,
+            "state": {"ended": "", "_starts": False, **self.state},
+            "bytes": {name: _squeezed(each) for name, each in self.data.items()},
+            "details": {name: _details(each) for name, each in self.snapshots.items() if each is not None},
+        }
+
+
+def page(title: str, parts: Sequence[Part], style: str, before: str = "", after: str = "") -> str:
+    """Give the whole HTML page: some HTML, the widgets, some more."""
+    # "</" may not occur inside of a script element.
+    embedded = json.dumps([part.embedded() for part in parts], ensure_ascii=False).replace("</", "<\\/")
+    modules = ",\n".join(
+        f'"{name}": (() => {{\n{javascript(name).replace("export default", "return")}\n}})()'
+        for name in dict.fromkeys(part.module for part in parts)
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title>\n<style>\n:root {{ color-scheme: light dark; }}\n{style}</style></head>\n"
+        f'<body><main><h1 class="uffdlab-hidden">{html.escape(title)}</h1>{before}'
+        '<div id="widgets"></div><noscript>This page needs JavaScript.</noscript>'
+        f"{after}</main>\n"
+        f'<script type="application/json" id="data">{embedded}</script>\n'
+        f'<script type="module">\nconst widgets = {{{modules}}};\n{javascript("alone.js")}</script></body></html>\n'
+    )
+
+
+class Pictured:
+    """What can be drawn: as SVG and as PNG."""
+
+    def picture(self) -> figures.Picture:
+        """Draw what is shown as a figure with alt text."""
+        raise NotImplementedError
+
+    def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give the picture as SVG text, and write it to `path` if given."""
+        return deliver(self.picture().svg(), path)
+
+    def to_png(self, path: str | os.PathLike[str] | None = None) -> bytes:
+        """Give the picture as PNG, and write it to `path` if given."""
+        return deliver(self.picture().png(), path)
+
+
+def deliver(content: _Text, path: str | os.PathLike[str] | None) -> _Text:
+    """Give `content`, and write it to `path` if given."""
+    if path is not None:
+        Path(path).write_bytes(content.encode() if isinstance(content, str) else content)
+    return content
+
+
+def _squeezed(data: bytes) -> str:
+    return base64.b64encode(gzip.compress(data, mtime=0)).decode()
+
+
+def _details(snapshot: Snapshot) -> dict[str, Any]:
+    # Every word, and a table of bits for each that differs in more than its frame number.
+    words = snapshot.words.astype("<u8")
+    low, width, masked = _without_frames(snapshot)
+    different, of_word = np.unique(masked, return_inverse=True)
+    keys, which = np.unique(of_word.reshape(-1) * 8 + snapshot.levels, return_inverse=True)
+    layouts = [
+        _layout(snapshot, int(different[key >> 3]), key & 7, low.get(key & 7, 0), width)
+        for key in keys[:_MOST_LAYOUTS].tolist()
+    ]
+    return {
+        "words": _squeezed(words.tobytes()),
+        "layouts": layouts,
+        "which": _squeezed(which.reshape(-1).astype("<u2" if len(keys) <= 1 << 16 else "<u4").tobytes()),
+        "wide": len(keys) > 1 << 16,
+        "title": f"{snapshot.region}, page {{page}}{f' on {snapshot.kernel}' if snapshot.kernel else ''}, "
+        f"seen by {snapshot.witness}: {{word}}",
+        "first": snapshot.first,
+        "start": hex(snapshot.start),
+        "page_size": snapshot.page_size,
+    }
+
+
+def _without_frames(snapshot: Snapshot) -> tuple[dict[int, int], int, NDArray[np.uint64]]:
+    # For each level the lowest bit of the frame field, its upper end, and the words with a mark in place of the frame.
+    words, masked = snapshot.words, snapshot.words.copy()
+    if snapshot.form == "pagemap":
+        mapped = (words >> np.uint64(63) & np.uint64(1) != 0) & (words & np.uint64((1 << 55) - 1) != 0)
+        masked[mapped] = words[mapped] & ~np.uint64((1 << 55) - 1) | np.uint64(_FRAME)
+        return dict.fromkeys(range(6), 0), 55, masked
+    top = 52 if snapshot.form == "x86-64" else 48
+    lows = {}
+    for level in np.unique(snapshot.levels).tolist():
+        low = 12 + 9 * max(0, level - 1)
+        lows[level] = low
+        mapped = (words & np.uint64(1) != 0) & (snapshot.levels == level) & snapshot.has(pte.State.PRESENT)
+        field = np.uint64((1 << top) - (1 << low))
+        masked[mapped] = words[mapped] & ~field | np.uint64(_FRAME << low) & field
+    return lows, top, masked
+
+
+def _layout(snapshot: Snapshot, word: int, level: int, low: int, top: int) -> dict[str, Any]:
+    shift = 0 if snapshot.form == "pagemap" else low - 12
+    marked = word >> low & (1 << top - low) - 1 == _FRAME
+    rows = []
+    for bit in pte.explain(snapshot.form, word, level):
+        name = str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}"
+        value, meaning = str(bit.value) if bit.width <= 5 else f"{bit.value:#x}", bit.meaning
+        if marked and bit.name == "frame":
+            value, meaning = "{value}", meaning.replace(f"{_FRAME << shift:#x}", "{frame}")
+        rows.append([name, bit.name, value, meaning])
+    return {
+        "rows": rows,
+        "low": low,
+        "top": top,
+        "shift": shift,
+        "framed": marked,
+        "level": pte.LEVEL_NAMES[level],
+    }

@@ -1,0 +1,92 @@
+"""A sheet: what a form or a panel says, as plain text; for pages without a live kernel as HTML, picture and CSV."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import textwrap
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uffdlab.widgets._export import drawings, html_page
+
+if TYPE_CHECKING:
+    import os
+
+    from uffdlab.figures import Picture
+
+_WIDE = 100  # characters
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Names with what they are, and longer texts.
+
+    Attributes
+    ----------
+    title : str
+    rows : tuple of (str, str)
+        A name and what it is.
+    texts : tuple of (str, str)
+        A caption and a text whose lines stay as they are.
+    """
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+    texts: tuple[tuple[str, str], ...] = ()
+
+    def html(self) -> str:
+        """Give it as an HTML table and preformatted texts."""
+        body = "".join(
+            f'<tr><th scope="row" style="text-align:left">{html.escape(name)}</th>'
+            f'<td style="text-align:left">{html.escape(what)}</td></tr>'
+            for name, what in self.rows
+        )
+        texts = "".join(
+            f'<p>{html.escape(caption)}</p><pre style="font-family:monospace">{html.escape(text)}</pre>'
+            for caption, text in self.texts
+        )
+        caption = f'<caption style="text-align:left">{html.escape(self.title)}</caption>'
+        return f"<table>{caption}<tbody>{body}</tbody></table>{texts}"
+
+    def picture(self) -> Picture:
+        """Draw it, with alt text that says the same."""
+        lines: list[tuple[str, str]] = [("bold", self.title)]
+        wide = max((len(name) for name, _ in self.rows), default=0) + 2
+        for name, what in self.rows:
+            first, *rest = textwrap.wrap(what, max(_WIDE - wide, 40)) or [""]
+            lines += [("code", f"{name:<{wide}}{first}"), *(("code", " " * wide + each) for each in rest)]
+        for caption, text in self.texts:
+            lines += [("", ""), ("plain", caption)]
+            for line in text.expandtabs(8).rstrip().splitlines():
+                lines += [("code", each) for each in textwrap.wrap(line, _WIDE, drop_whitespace=False) or [""]]
+        said = "; ".join(f"{name}: {what}" for name, what in self.rows)
+        texts = "".join(f" {caption}: {' '.join(text.split())}." for caption, text in self.texts)
+        return drawings.text(lines, f"{self.title}: {said}.{texts}")
+
+    def csv(self) -> str:
+        """Give it as CSV, a line a name and a line a text."""
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([("name", "value"), *self.rows, *self.texts])
+        return out.getvalue()
+
+
+class Sheeted(html_page.Pictured):
+    """A widget whose static form is a sheet."""
+
+    def sheet(self) -> Sheet:
+        """Give what is shown as plain text."""
+        raise NotImplementedError
+
+    def static(self) -> str:
+        """Give what is shown as plain HTML, for pages without a live kernel."""
+        return self.sheet().html()
+
+    def picture(self) -> Picture:
+        """Draw what is shown as a figure with alt text."""
+        return self.sheet().picture()
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Give what is shown as CSV, a name and what it is in each line, and write it to `path` if given."""
+        return html_page.deliver(self.sheet().csv(), path)

@@ -1,0 +1,264 @@
+"""Looking: a lab's witnesses, made when first asked, and which of them to ask."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from uffdlab import witnesses
+from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError
+from uffdlab.witnesses import NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from uffdlab.machines import PhysicalMemory
+    from uffdlab.observations.page_walk import Walks
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.region import Mapping, PageRange, Region
+    from uffdlab.witnesses import PhysicalWitness, Witness
+
+    Ask = Callable[..., Any]
+
+_BULK_DEADLINE = 60.0  # seconds
+_SHELVED_FROM = 1 << 14  # pages
+_MOST = 1 << 22  # pages at one look; a snapshot of them takes some 70 MB
+
+
+class Looking:
+    """The witnesses of one lab.
+
+    Parameters
+    ----------
+    ask : callable
+        ``ask(method, *params, deadline=…)``: a call to the target.
+    physical : callable
+        Gives the guest's memory, None where the host cannot see it.
+    now : callable
+        Gives the guest's CLOCK_MONOTONIC in ns.
+    kernel : str
+        Name of the kernel.
+    machine : str
+        What sort of machine it is.
+    """
+
+    def __init__(
+        self,
+        ask: Ask,
+        physical: Callable[[], PhysicalMemory | None],
+        now: Callable[[], int],
+        *,
+        kernel: str,
+        machine: str,
+    ) -> None:
+        self._ask = ask
+        self._physical = physical
+        self._now = now
+        self._kernel = kernel
+        self._machine = machine
+        self._nonce = b""
+        self._facts: dict[str, Any] | None = None
+        self._made: dict[str, Witness] = {}
+        self._shelf = threading.Lock()
+
+    # --- what there is to look at
+
+    def new_target(self, nonce: bytes) -> None:
+        """Forget what was known of the last target; the new one has `nonce` in its beacon."""
+        self._nonce = nonce
+        self._facts = None
+        self._made = {}
+
+    # --- who can tell
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The witnesses there are here and now, the best one first."""
+        return tuple(name for name in NAMES if not self._why_not(name))
+
+    def _why_not(self, name: str) -> str:
+        facts = self.facts
+        if name == "physical" and self._physical() is None:
+            return f"the host cannot see the memory of this {self._machine} machine"
+        if name == "kernel":
+            return str(facts["entries"]["why_not"])
+        if name == "scan" and not facts["scan"]["answered"]:
+            return "this kernel has no PAGEMAP_SCAN; it came with 6.7"
+        return ""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the target says of its beacon, and of what the kernel can tell."""
+        if self._facts is None:
+            self._facts = dict(self._ask("beacon"))
+        return self._facts
+
+    def witness(self, name: str) -> Witness:
+        """Give a witness by its name.
+
+        Raises
+        ------
+        UsageError
+            There is no witness of that name.
+        WitnessError
+            It cannot say anything here.
+        """
+        if name not in NAMES:
+            raise UsageError(f"there is no witness {name!r}; there is {', '.join(NAMES)}")
+        if name not in self._made:
+            try:
+                why_not = self._why_not(name)
+            except TargetLost as error:
+                raise WitnessError(
+                    f"{name}: there is no target to look at; lab.restart_target() starts one", witness=name
+                ) from error
+            if why_not:
+                raise WitnessError(f"{name}: {why_not}; this lab has {', '.join(self.names)}", witness=name)
+            self._made[name] = self._make(name)
+        return self._made[name]
+
+    def _make(self, name: str) -> Witness:
+        common: dict[str, Any] = {
+            "kernel": self._kernel,
+            "tracks_soft_dirty": bool(self.facts["tracks_soft_dirty"]),
+        }
+        if name == "pagemap":
+            return witnesses.PagemapWitness(self._read_pagemap, **common)
+        if name == "scan":
+            return witnesses.ScanWitness(self._bulk("scan"), int(self.facts["scan"]["answered"]), **common)
+        if name == "kernel":
+            return witnesses.KernelWitness(self._bulk("entries"), **common)
+        return self._make_physical(common)
+
+    def _make_physical(self, common: dict[str, Any]) -> PhysicalWitness:
+        memory = self._physical()
+        assert memory is not None
+        beacon = self.facts["address"], self._nonce
+        return witnesses.PhysicalWitness(memory, beacon, self._spinning, now=self._now, **common)
+
+    def walk(self, addresses: Iterable[int], regions: Iterable[Region]) -> Walks:
+        """Walk to some addresses, which may lie in some regions or their aliases."""
+        from uffdlab.observations.page_walk import Walk, Walks  # noqa: PLC0415 - they need numpy
+
+        witness = self.witness("physical")
+        assert isinstance(witness, witnesses.PhysicalWitness)
+        tracks = bool(self.facts["tracks_soft_dirty"])
+        mappings = [mapping for region in regions for mapping in _both(region)]
+
+        def what(address: int) -> str:
+            found = ((mapping, mapping.page_of(address)) for mapping in mappings)
+            return next((f"page {page} of {mapping.name}" for mapping, page in found if page is not None), "")
+
+        return Walks(
+            Walk(each, witness.path(each), what=what(each), kernel=self._kernel, tracks_soft_dirty=tracks)
+            for each in addresses
+        )
+
+    def _bulk(self, method: str) -> Callable[[int, int, int], dict[str, Any]]:
+        def read(start: int, pages: int, page_size: int) -> dict[str, Any]:
+            answer: dict[str, Any] = self._ask(method, start, pages, page_size, deadline=_BULK_DEADLINE)
+            return answer
+
+        return read
+
+    def _read_pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
+        over_the_wire = self._bulk("pagemap")
+        if pages < _SHELVED_FROM or self._physical() is None:
+            return over_the_wire(start, pages, page_size)
+        # So many words are left in the target's memory, and read out of the guest's RAM.
+        physical = self.witness("physical")
+        assert isinstance(physical, witnesses.PhysicalWitness)
+        with self._shelf:
+            answer: dict[str, Any] = self._ask("pagemap", start, pages, page_size, 0, True, deadline=_BULK_DEADLINE)
+            if "at" not in answer:
+                return answer
+            try:
+                return {**answer, "words": physical.content(int(answer["at"]), 8 * pages)}
+            except (WitnessError, TypeError, ValueError):  # swapped out, or nonsense
+                return over_the_wire(start, pages, page_size)
+
+    @contextlib.contextmanager
+    def _spinning(self, seconds: float) -> Iterator[None]:
+        """Keep the target in user mode, so that its page-table root is in a CPU's CR3."""
+        try:
+            self._ask("spin", int(seconds * 1e9))
+        except TargetLost as error:
+            raise WitnessError(
+                "physical: the target has ended, and its page tables with it; lab.restart_target() starts a new one",
+                witness="physical",
+            ) from error
+        try:
+            yield
+        finally:
+            with contextlib.suppress(TargetLost):
+                self._ask("spin_stop")
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the guest; the target's page tables are found before, for that takes its help."""
+        witness = self.witness("physical")
+        memory = self._physical()
+        assert isinstance(witness, witnesses.PhysicalWitness)
+        assert memory is not None
+        witness.find()
+        with memory.paused():
+            yield
+
+    # --- asking
+
+    def read(self, where: PageRange, name: str | None = None) -> tuple[Snapshot, list[WitnessError]]:
+        """Ask one witness, or where none is named the best one that can answer.
+
+        Returns
+        -------
+        snapshot : Snapshot
+        failed : list of WitnessError
+            Why better witnesses did not answer.
+
+        Raises
+        ------
+        WitnessError
+            The named one, or none at all, can say anything.
+        UsageError
+            These are too many pages for one look.
+        """
+        if where.count > _MOST:
+            raise UsageError(
+                f"{where.count} pages are more than one look can be at ({_MOST}); look at a part of them, "
+                f"region[:{_MOST}]"
+            )
+        gone = where.mapping.lost  # then others may be at its address
+        if gone is not None:
+            witness = name or NAMES[0]
+            raise WitnessError(f"{witness}: {gone}", witness=witness) from gone
+        if name is not None:
+            return self._asked(name, where), []
+        failed: list[WitnessError] = []
+        for candidate in NAMES:
+            try:
+                if self._why_not(candidate):
+                    continue
+                return self._asked(candidate, where), failed
+            except WitnessError as error:
+                failed.append(error)
+            except TargetLost as error:
+                failed.append(WitnessError(f"{candidate} of {where.mapping.name}: {error}", witness=candidate))
+        for other in failed[1:]:
+            failed[0].add_note(f"and {other}")
+        raise failed[0]
+
+    def _asked(self, name: str, where: PageRange) -> Snapshot:
+        try:
+            return self.witness(name).read(where.mapping, where.first, where.count)
+        except MachineError as error:
+            error.add_note(f"{name} of {where.mapping.name} was asked when the machine failed")
+            raise
+
+
+def _both(region: Region) -> list[Mapping]:
+    try:
+        return [region, region.alias]
+    except UsageError:  # memory without a file has no alias
+        return [region]
