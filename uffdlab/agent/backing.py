@@ -23,7 +23,7 @@ def open_file(memory: Memory, name: str, length: int) -> int:
         fd = _tmpfs_file("always" if memory.backing == "tmpfs-huge" else "never")
     try:
         os.ftruncate(fd, length)
-    except OSError:
+    except BaseException:
         os.close(fd)
         raise
     return fd

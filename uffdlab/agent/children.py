@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import time
 
 from uffdlab.agent import native
 from uffdlab.agent.native import ffi, lib
+from uffdlab.agent.pidfd import Process
 from uffdlab.agent.rpc import Refusal
-from uffdlab.agent.signals import SIGKILL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,13 +28,11 @@ class Child:
 
     Attributes
     ----------
-    pid : int
+    process : Process
     touch : cdata
-        struct lab_touch *, in memory that both processes share.
+        struct lab_touch *, in memory that both processes share; NULL when it is closed.
     word_fd : int
         A file of its own for the touches that are system calls on a file; :data:`WORD_FD` in the child.
-    signal : int
-        What has killed it, 0 while it lives or when it went by itself.
     started_ns, ended_ns : int
         When fork(2) was called and came back, CLOCK_MONOTONIC.
     """
@@ -45,19 +42,33 @@ class Child:
         if self.touch == ffi.NULL:
             raise Refusal("usage", "no memory for a child")
         self.touch.done_fd = done_fd
-        self.signal = 0
         self._busy = False
+        self._fds: list[int] = []
+        try:
+            self._fork()
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _fork(self) -> None:
         wait_end, self._go = os.pipe2(os.O_CLOEXEC)
-        self.word_fd = native.memfd("child", os.MFD_CLOEXEC)
-        times = ffi.new("int64_t[2]")
-        self.pid: int = lib.lab_fork(self.touch, wait_end, self.word_fd, times, times + 1)
-        os.close(wait_end)
+        self._fds = [self._go]
+        try:
+            self.word_fd = native.memfd("child", os.MFD_CLOEXEC)
+            self._fds.append(self.word_fd)
+            times = ffi.new("int64_t[2]")
+            pid = lib.lab_fork(self.touch, wait_end, self.word_fd, times, times + 1)
+        finally:
+            os.close(wait_end)
+        if pid < 0:
+            raise Refusal("usage", f"fork: {os.strerror(-pid)}", errno=-pid)
         self.started_ns, self.ended_ns = times[0], times[1]
-        if self.pid < 0:
-            os.close(self._go)
-            os.close(self.word_fd)
-            lib.lab_free_shared_touch(self.touch)
-            raise Refusal("usage", f"fork: {os.strerror(-self.pid)}", errno=-self.pid)
+        self.process = Process(pid)
+
+    @property
+    def pid(self) -> int:
+        """Its process number; another process may have it once this one has ended."""
+        return self.process.pid
 
     def claim(self) -> None:
         """Take its touch for a new access.
@@ -69,8 +80,8 @@ class Child:
         """
         if self._busy:
             raise Refusal("usage", f"child {self.pid} is at another touch; it makes one at a time")
-        if not self.alive():
-            raise Refusal("usage", f"child {self.pid} has ended")
+        if self.process.status() is not None:
+            raise Refusal("usage", self.end_in_words())
         self._busy = True
         lib.lab_touch_prepare(self.touch)
 
@@ -79,32 +90,55 @@ class Child:
         os.write(self._go, b"g")
 
     def release(self) -> None:
-        """Its touch has ended and was told."""
+        """Let it make another touch: the last one has ended and was told, or did not begin."""
         self._busy = False
 
     def withdraw(self) -> None:
         """Ask it to come back from a touch."""
-        lib.lab_child_withdraw(self.pid, self.touch)
+        lib.lab_child_withdraw(self.process.fd, self.touch)
 
-    def alive(self) -> bool:
-        """Tell whether it runs; reaps it when it does not."""
-        if self.pid <= 0:
-            return False
-        done, status = os.waitpid(self.pid, os.WNOHANG)
-        if done:
-            self.signal = os.WTERMSIG(status) if os.WIFSIGNALED(status) else SIGKILL
-            self.pid = 0
-        return not done
+    @property
+    def signal(self) -> int:
+        """What has killed it; 0 while it lives, or when it went by itself."""
+        status = self.process.status()
+        return os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
+
+    def end_in_words(self) -> str:
+        """Tell how one that has ended did."""
+        status = self.process.status()
+        if status is None:
+            return f"child {self.pid} runs"
+        if os.WIFSIGNALED(status):
+            return f"child {self.pid} has ended by signal {os.WTERMSIG(status)}"
+        code = os.WEXITSTATUS(status)
+        failed = {lib.LAB_CHILD_NO_FDS: "fcntl or dup2", lib.LAB_CHILD_CLOSE_FAILED: "close_range"}.get(code)
+        why = f": {failed} failed in it: {os.strerror(-self.touch.returned)}" if failed else ""
+        return f"child {self.pid} has ended with status {code}{why}"
 
     def end(self) -> None:
-        """Kill it and wait until it is gone."""
-        if self.alive():
-            os.kill(self.pid, SIGKILL)
-            until = time.monotonic() + _END_DEADLINE
-            while self.alive() and time.monotonic() < until:
-                time.sleep(0.0005)
-        os.close(self._go)
-        os.close(self.word_fd)
+        """Kill it and wait until it is gone.
+
+        Raises
+        ------
+        Refusal
+            If it does not end; it is still there then.
+        """
+        if self.process.kill(_END_DEADLINE) is None:
+            raise Refusal(
+                "usage", f"child {self.pid} did not end by SIGKILL in {_END_DEADLINE:g} s: it hangs in the kernel"
+            )
+
+    def close(self) -> None:
+        """Give back what one that has ended used; nobody may look at its touch any more."""
+        self.process.close()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+        lib.lab_free_shared_touch(self.touch)
+        self.touch = ffi.NULL
 
 
 class Children:
@@ -113,24 +147,35 @@ class Children:
     def __init__(self, done_fd: int) -> None:
         self._done_fd = done_fd
         self._by_pid: dict[int, Child] = {}
+        self._running: dict[int, Child] = {}  # those whose end was not told yet
 
     def fork(self) -> dict[str, int]:
         """Fork a child.  Waits until a FORK event, if one is due, has been read."""
         if len(self._by_pid) >= _MOST:
             raise Refusal("usage", f"{_MOST} children are as many as there can be; end one first")
         child = Child(self._done_fd)
-        self._by_pid[child.pid] = child
+        self._by_pid[child.pid] = self._running[child.pid] = child
         return {"pid": child.pid, "started_ns": child.started_ns, "ended_ns": child.ended_ns}
 
     def find(self, pid: int) -> Child:
-        """Give child `pid`."""
+        """Return child `pid`."""
         if pid not in self._by_pid:
             raise Refusal("usage", f"there is no child {pid}; it was ended")
         return self._by_pid[pid]
 
-    def end(self, pid: int) -> Child:
-        """End child `pid` and forget it."""
-        child = self.find(pid)
-        child.end()
-        del self._by_pid[pid]
-        return child
+    def running_fds(self) -> list[int]:
+        """Return the descriptors that are readable when a child has ended; those of told ones are left out."""
+        return [child.process.fd for child in list(self._running.values())]
+
+    def newly_ended(self) -> list[Child]:
+        """Return the children that have ended since the last call."""
+        ended = [child for child in list(self._running.values()) if child.process.status() is not None]
+        for child in ended:
+            self._running.pop(child.pid, None)
+        return ended
+
+    def forget(self, child: Child) -> None:
+        """Give back what a child that has ended used."""
+        self._by_pid.pop(child.pid, None)
+        self._running.pop(child.pid, None)
+        child.close()

@@ -48,21 +48,30 @@ class Handler:
     """
 
     def __init__(self, fd: int, policies: dict[str, str], page_size: int, content: bytes) -> None:
+        copied = ffi.from_buffer(content[:page_size])
         self._length = page_size
         self._source = native.map_memory(0, page_size, mmap.PROT_READ | mmap.PROT_WRITE, _PRIVATE, -1)
-        lib.lab_poke(self._source, ffi.from_buffer(content[:page_size]), len(content[:page_size]))
-        self.messages_fd, self._forward = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        os.set_blocking(self._forward, True)
+        self._pipe: list[int] = []
+        try:
+            lib.lab_poke(self._source, copied, len(copied))
+            self._start(fd, policies)
+        except BaseException:
+            self._release()
+            raise
+
+    def _start(self, fd: int, policies: dict[str, str]) -> None:
+        self._pipe = list(os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK))
+        self.messages_fd, forward = self._pipe
+        os.set_blocking(forward, True)
         self._native = ffi.new("struct lab_handler *")
         self._native.uffd = fd
-        self._native.forward_fd = self._forward
+        self._native.forward_fd = forward
         for fault in FAULTS:
             setattr(self._native, fault, POLICIES[policies.get(fault, "forward")])
-        self._native.page_size = page_size
+        self._native.page_size = self._length
         self._native.source = self._source
         error = lib.lab_handler_start(self._native)
         if error:
-            self._release()
             raise Refusal("usage", f"no thread for a handler: {os.strerror(-error)}")
 
     def counts(self) -> dict[str, Any]:
@@ -96,13 +105,17 @@ class Handler:
         return counts
 
     def _release(self) -> None:
-        os.close(self._forward)
-        os.close(self.messages_fd)
+        for end in self._pipe:
+            os.close(end)
         native.unmap_memory(self._source, self._length)
 
 
-def check(policies: dict[str, str]) -> None:
-    """Refuse policies that are not known here."""
+def check(policies: dict[str, str], page_size: int, content: bytes) -> None:
+    """Refuse policies that are not known here, what is no page, and what cannot be copied into one."""
+    if not isinstance(content, bytes):
+        raise Refusal("usage", f"a handler copies bytes, not {type(content).__name__}")
+    if page_size < mmap.PAGESIZE or page_size & (page_size - 1):
+        raise Refusal("usage", f"page_size={page_size}: a power of two from {mmap.PAGESIZE} on is a page's size")
     strange = set(policies) - set(FAULTS) | set(policies.values()) - set(POLICIES)
     if strange:
         raise Refusal("usage", f"no such fault or policy: {', '.join(sorted(strange))}")

@@ -28,11 +28,13 @@ class Mapping:
 
     def close(self) -> None:
         """Unmap it and its alias and close its file."""
-        native.unmap_memory(self.start, self.length)
-        if self.alias:
-            native.unmap_memory(self.alias, self.length)
-        if self.fd >= 0:
-            os.close(self.fd)
+        try:
+            native.unmap_memory(self.start, self.length)
+            if self.alias:
+                native.unmap_memory(self.alias, self.length)
+        finally:
+            if self.fd >= 0:
+                os.close(self.fd)
 
 
 def _why(error: OSError) -> str:
@@ -65,7 +67,7 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
             alias = native.map_memory(start + ALIAS_DISTANCE, length, READ_WRITE, mmap.MAP_SHARED, fd)
         elif memory.shared:
             alias = native.duplicate_mapping(start, length, start + ALIAS_DISTANCE)
-    except (OSError, Refusal):
+    except BaseException:
         if start:
             native.unmap_memory(start, length)
         if fd >= 0:

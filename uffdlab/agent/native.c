@@ -150,6 +150,18 @@ int lab_swap_on(const char *disk)
 	return swapon(disk, 0) ? -errno : 0;
 }
 
+int lab_pidfd_open(int pid)
+{
+	long fd = syscall(434 /* pidfd_open, Linux 5.3 */, pid, 0);
+
+	return fd < 0 ? -errno : (int)fd;
+}
+
+int lab_pidfd_signal(int pidfd, int number)
+{
+	return syscall(424 /* pidfd_send_signal, Linux 5.1 */, pidfd, number, NULL, 0) ? -errno : 0;
+}
+
 int lab_die_with_parent(void)
 {
 	return prctl(PR_SET_PDEATHSIG, SIGKILL) ? -errno : 0;

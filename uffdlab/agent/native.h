@@ -11,6 +11,8 @@ int lab_madvise(uint64_t address, uint64_t length, int advice);
 int lab_duplicate(uint64_t address, uint64_t length, uint64_t place, uint64_t *duplicate);
 int lab_swap_on(const char *disk);
 int lab_stream_pair(int *pair);
+int lab_pidfd_open(int pid);
+int lab_pidfd_signal(int pidfd, int number);	/* to that one process, never to another or to a group */
 int lab_die_with_parent(void);
 int lab_mount(const char *kind, const char *where, unsigned long flags);
 int lab_insert_module(int fd);
@@ -76,13 +78,18 @@ int lab_touch_withdraw(struct lab_touch *touch);
 void lab_touch_join(struct lab_touch *touch);
 long lab_syscall_number(const char *name);
 
-/* A forked child with a touch in memory that both share; it makes that touch for every byte that comes from go_fd.
- * Its descriptor 2 is word_fd. */
+/*
+ * A forked child with a touch in memory that both share; it makes that touch for every byte that comes from go_fd.
+ * Its descriptor 2 is word_fd.  One that cannot set itself up exits with an enum lab_child_exit and leaves the errno
+ * in `returned`.
+ */
+enum lab_child_exit { LAB_CHILD_NO_MORE = 0, LAB_CHILD_NO_FDS = 100, LAB_CHILD_CLOSE_FAILED = 101 };
+
 struct lab_touch *lab_shared_touch(void);
 void lab_free_shared_touch(struct lab_touch *touch);
 int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_ns, int64_t *ended_ns);
 void lab_touch_prepare(struct lab_touch *shared);
-int lab_child_withdraw(int pid, struct lab_touch *shared);
+int lab_child_withdraw(int pidfd, struct lab_touch *shared);
 
 /* native_handlers.c: a loop that resolves faults without the interpreter. */
 enum lab_policy {

@@ -21,6 +21,8 @@ __all__ = [
     "map_memory",
     "memfd",
     "mount",
+    "pidfd_open",
+    "pidfd_signal",
     "stream_pair",
     "swap_on",
     "unmap_memory",
@@ -116,6 +118,21 @@ def stream_pair() -> tuple[int, int]:
     if error:
         _raise(error, "socketpair")
     return pair[0], pair[1]
+
+
+def pidfd_open(pid: int) -> int:
+    """pidfd_open(2)."""
+    fd: int = lib.lab_pidfd_open(pid)
+    if fd < 0:
+        _raise(fd, f"pidfd_open({pid})")
+    return fd
+
+
+def pidfd_signal(pidfd: int, number: int) -> None:
+    """pidfd_send_signal(2)."""
+    error = lib.lab_pidfd_signal(pidfd, number)
+    if error:
+        _raise(error, f"pidfd_send_signal({number})")
 
 
 def swap_on(disk: bytes) -> None:

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -225,14 +226,40 @@ void lab_free_shared_touch(struct lab_touch *touch)
 	munmap(touch, sizeof(*touch));
 }
 
-static void keep_only(int go_fd, int done_fd, int word_fd)
+/* The child has no other way to say what went wrong: the errno is where its parent looks when it has ended. */
+static void give_up(struct lab_touch *shared, int status)
 {
-	/* These three are all the child keeps: no copy of a userfaultfd or of the way to the agent. */
-	const int kept[3] = { fcntl(go_fd, F_DUPFD, 16), fcntl(done_fd, F_DUPFD, 16), fcntl(word_fd, F_DUPFD, 16) };
+	shared->returned = -errno;
+	_exit(status);
+}
 
+static void close_from(struct lab_touch *shared, int first)
+{
+	struct rlimit limit;
+
+	if (syscall(436 /* close_range, Linux 5.9 */, first, ~0U, 0) == 0)
+		return;
+	if (errno != ENOSYS || getrlimit(RLIMIT_NOFILE, &limit))
+		give_up(shared, LAB_CHILD_CLOSE_FAILED);
+	for (int fd = first; (rlim_t)fd < limit.rlim_cur; fd++)
+		close(fd);
+}
+
+/* These three are all the child keeps: no copy of a userfaultfd or of the way to the agent. */
+static void keep_only(struct lab_touch *shared, int go_fd, int done_fd, int word_fd)
+{
+	const int from[3] = { go_fd, done_fd, word_fd };
+	int kept[3];
+
+	for (int i = 0; i < 3; i++) {	/* out of the way of 0, 1 and 2 first */
+		kept[i] = fcntl(from[i], F_DUPFD, 3);
+		if (kept[i] < 0)
+			give_up(shared, LAB_CHILD_NO_FDS);
+	}
 	for (int i = 0; i < 3; i++)
-		dup2(kept[i], i);
-	syscall(436 /* close_range, Linux 5.9 */, 3, ~0U, 0);
+		if (dup2(kept[i], i) < 0)
+			give_up(shared, LAB_CHILD_NO_FDS);
+	close_from(shared, 3);
 }
 
 static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int word_fd)
@@ -240,7 +267,7 @@ static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int
 	char go;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	keep_only(go_fd, done_fd, word_fd);
+	keep_only(shared, go_fd, done_fd, word_fd);
 	shared->done_fd = 1;
 	for (;;) {
 		ssize_t got = read(0, &go, 1);
@@ -248,9 +275,19 @@ static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got != 1)
-			_exit(0);
+			_exit(LAB_CHILD_NO_MORE);
 		make_touch(shared);
 	}
+}
+
+/*
+ * A thread's first use of its own variables calls malloc, and another thread may hold malloc's lock when the child
+ * begins, for ever: so the thread that forks uses them before.
+ */
+static void use_thread_variables(void)
+{
+	*(struct lab_touch *volatile *)&current_touch = NULL;
+	*(volatile char *)&way_out = 0;
 }
 
 int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_ns, int64_t *ended_ns)
@@ -259,6 +296,7 @@ int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_
 	pid_t pid;
 
 	pthread_once(&handler_installed, install_handler);
+	use_thread_variables();
 	*started_ns = lab_now_ns();
 	/*
 	 * Not fork(3): that holds the allocator's locks until the FORK event has
@@ -279,8 +317,8 @@ void lab_touch_prepare(struct lab_touch *shared)
 	__atomic_store_n(&shared->state, LAB_TOUCH_STARTED, __ATOMIC_RELEASE);
 }
 
-int lab_child_withdraw(int pid, struct lab_touch *shared)
+int lab_child_withdraw(int pidfd, struct lab_touch *shared)
 {
 	__atomic_store_n(&shared->withdrawn, 1, __ATOMIC_RELEASE);
-	return kill(pid, SIGUSR1) ? -errno : 0;
+	return lab_pidfd_signal(pidfd, SIGUSR1);
 }

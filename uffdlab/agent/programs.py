@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+from uffdlab.agent.pidfd import Process
 from uffdlab.agent.rpc import Refusal
 from uffdlab.agent.signals import SIGINT, SIGKILL, SIGPIPE, SIGXFSZ
 
@@ -24,13 +25,12 @@ _STDOUT, _STDERR = 1, 2
 
 
 class _Program:
-    def __init__(self, number: int, key: int, pid: int, outputs: dict[int, int], seconds: float, most: int) -> None:
+    def __init__(self, number: int, key: int, pid: int, outputs: dict[int, int], until: float, most: int) -> None:
         self.number = number  # of the host's request
         self.key = key  # the host's own name for it
-        self.pid = pid
-        self.ended_fd = os.pidfd_open(pid)  # readable when it has ended
+        self.process = Process(pid)
         self.outputs = outputs  # the read end of a pipe → 1 or 2
-        self.until = time.monotonic() + seconds
+        self.until = until
         self.left = most  # bytes that it may still write
         self.refusal: Refusal | None = None  # why it was killed
 
@@ -90,54 +90,39 @@ class Programs:
         Refusal
             ``no-program`` or ``not-executable``.
         """
+        if key in self._running:
+            raise Refusal("usage", f"program {key} has not ended; each has a key of its own")
+        until = time.monotonic() + seconds
         path = _find(argv[0], folder)
         around = {
             "PATH": f"{folder}:{os.environ.get('PATH', os.defpath)}",
             "LD_LIBRARY_PATH": f"{folder}/.lib:{os.environ.get('LD_LIBRARY_PATH', '')}".rstrip(":"),
         }
-        outer, outputs, theirs = os.getcwd(), {}, []
-        actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
-        for stream in (_STDOUT, _STDERR):
-            ours, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-            os.set_blocking(end, True)
-            outputs[ours] = stream
-            theirs.append(end)
-            actions.append((os.POSIX_SPAWN_DUP2, end, stream))
+        outputs: dict[int, int] = {}
+        theirs: dict[int, int] = {}
+        program = None
         try:
-            os.chdir(folder)
-            pid = os.posix_spawn(
-                path,
-                argv,
-                {**os.environ, **around, **environment},
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=(SIGINT, SIGPIPE, SIGXFSZ),
-            )
-        except OSError as error:
-            for ours in outputs:
-                os.close(ours)
-            raise Refusal(
-                "not-executable",
-                f"{argv[0]} is there and does not start: {error.strerror}. A script needs a first line #!… that names "
-                "a program of the guest, a program must be one for its processor, with its loader there",
-            ) from error
+            for stream in (_STDOUT, _STDERR):
+                ours, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+                outputs[ours], theirs[end] = stream, stream
+                os.set_blocking(end, True)
+            pid = _spawn(path, argv, folder, {**os.environ, **around, **environment}, theirs)
+            program = _Program(number, key, pid, outputs, until, most)
         finally:
-            os.chdir(outer)
-            for end in theirs:
+            for end in (*theirs, *(() if program else outputs)):
                 os.close(end)
-        self._running[key] = _Program(number, key, pid, outputs, seconds, most)
+        self._running[key] = program
 
     def descriptors(self) -> list[int]:
         """Give what to poll for reading."""
-        return [fd for program in self._running.values() for fd in (program.ended_fd, *program.outputs)]
+        return [fd for program in self._running.values() for fd in (program.process.fd, *program.outputs)]
 
     def look(self, ready: set[int]) -> None:
         """Pass on what programs have written, and which have ended."""
         for program in list(self._running.values()):
             for fd in ready & program.outputs.keys():
                 self._pass_on(program, fd)
-            if program.ended_fd in ready:
+            if program.process.fd in ready:
                 self._ended(program)
 
     def next_deadline(self) -> float:
@@ -158,7 +143,7 @@ class Programs:
     def end_all(self) -> None:
         """Kill them all and remove their folders; the host is gone."""
         for program in list(self._running.values()):
-            os.killpg(program.pid, SIGKILL)
+            program.process.signal_group(SIGKILL)
             self._forget(program)
         for folder in list(self._folders):
             self._discard(folder)
@@ -193,7 +178,7 @@ class Programs:
     def _kill(self, program: _Program, why: Refusal) -> None:
         program.refusal = why
         program.until = time.monotonic() + _END_DEADLINE
-        os.killpg(program.pid, SIGKILL)
+        program.process.signal_group(SIGKILL)
 
     def _pass_on(self, program: _Program, fd: int) -> bool:
         # Whether there may be more.
@@ -216,32 +201,60 @@ class Programs:
         return True
 
     def _ended(self, program: _Program) -> None:
-        os.killpg(program.pid, SIGKILL)  # what it has left in the background; it is not reaped yet
+        program.process.signal_group(SIGKILL)  # what it has left in the background; it is not reaped yet
         for fd in list(program.outputs):
             until = time.monotonic() + _END_DEADLINE
             while self._pass_on(program, fd) and time.monotonic() < until:
                 pass
-        _, status = os.waitpid(program.pid, 0)
+        status = program.process.status()
         self._forget(program)
         if program.refusal:
             self._host.respond(program.number, program.refusal.as_map(), None)
             return
+        assert status is not None  # its pidfd was readable
         code = os.waitstatus_to_exitcode(status)
         end = {"status": code if code >= 0 else 128 - code, "signal": max(0, -code)}
         self._host.respond(program.number, None, end)
 
     def _forget(self, program: _Program) -> None:
         del self._running[program.key]
-        for fd in (program.ended_fd, *program.outputs):
+        program.process.close()
+        for fd in program.outputs:
             os.close(fd)
         # Those that it left behind are children of the guest's first process now, which this is.
         until = time.monotonic() + _END_DEADLINE
         try:
             while time.monotonic() < until:
-                if os.waitpid(-program.pid, os.WNOHANG) == (0, 0):
+                if os.waitpid(-program.process.pid, os.WNOHANG) == (0, 0):
                     time.sleep(0.001)
         except ChildProcessError:
             pass
+
+
+def _spawn(path: str, argv: list[str], folder: str, environment: dict[str, str], streams: dict[int, int]) -> int:
+    # With descriptors as stdout and stderr; gives the process number.
+    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    actions += [(os.POSIX_SPAWN_DUP2, end, stream) for end, stream in streams.items()]
+    outer = os.getcwd()
+    try:
+        os.chdir(folder)
+        return os.posix_spawn(
+            path,
+            argv,
+            environment,
+            file_actions=actions,
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(SIGINT, SIGPIPE, SIGXFSZ),
+        )
+    except OSError as error:
+        raise Refusal(
+            "not-executable",
+            f"{argv[0]} is there and does not start: {error.strerror}. A script needs a first line #!… that names "
+            "a program of the guest, a program must be one for its processor, with its loader there",
+        ) from error
+    finally:
+        os.chdir(outer)
 
 
 def _remove(folder: str) -> None:

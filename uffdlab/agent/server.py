@@ -14,6 +14,7 @@ import sys
 import time
 
 from uffdlab.agent import commands, native
+from uffdlab.agent.pidfd import Process
 from uffdlab.agent.programs import Programs
 from uffdlab.agent.rpc import NOTIFICATION, REQUEST, Channel, Refusal
 from uffdlab.agent.signals import SIGKILL
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 _DEFAULT_DEADLINE = 10.0  # seconds
 _REAP_DEADLINE = 5.0
+_NOT_REAPED = -1  # in place of the status of a target that did not end
 
 
 class _Waiting:
@@ -36,8 +38,8 @@ class _Waiting:
 
 
 class _Target:
-    def __init__(self, pid: int, nonce: bytes, stream: int) -> None:
-        self.pid, self.nonce = pid, nonce
+    def __init__(self, process: Process, nonce: bytes, stream: int) -> None:
+        self.process, self.nonce = process, nonce
         self.channel = Channel(stream, stream)
         self.waiting: dict[int, _Waiting] = {}
 
@@ -79,8 +81,7 @@ class Server:
             pass
         finally:
             if self._target:
-                os.kill(self._target.pid, SIGKILL)
-                _reap(self._target.pid)
+                self._target.process.kill(_REAP_DEADLINE)
             self._programs.end_all()
 
     @staticmethod
@@ -159,7 +160,12 @@ class Server:
         ours, theirs = native.stream_pair()
         sys.stdout.flush()
         sys.stderr.flush()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(ours)
+            os.close(theirs)
+            raise
         if pid == 0:
             status = 1
             try:
@@ -175,7 +181,11 @@ class Server:
             finally:
                 os._exit(status)
         os.close(theirs)
-        self._target = _Target(pid, nonce, ours)
+        try:
+            self._target = _Target(Process(pid), nonce, ours)
+        except OSError:
+            os.close(ours)
+            raise
         return {"pid": pid}
 
     def _from_target(self, child: _Target) -> None:
@@ -194,17 +204,19 @@ class Server:
     def _target_ended(self, child: _Target, kind: str = "target-lost", why: str = "") -> None:
         self._target = None
         os.close(child.channel.fileno())
-        status = _reap(child.pid)
+        ended = child.process.wait(_REAP_DEADLINE)
+        child.process.close()
+        status = _NOT_REAPED if ended is None else ended
         why = why or f"the target process ended ({_status_words(status)})"
         for waiting in child.waiting.values():
             refusal = Refusal(kind, f"{waiting.method}: {why}", status=status)
             self._host.respond(waiting.number, refusal.as_map(), None)
-        self._host.notify("target-lost", child.pid, why, kind, status, child.nonce)
+        self._host.notify("target-lost", child.process.pid, why, kind, status, child.nonce)
 
     def _kill_target(self) -> None:
         if self._target:
             child = self._target
-            os.kill(child.pid, SIGKILL)
+            child.process.signal(SIGKILL)
             self._target_ended(child, why="the target process was ended on request")
 
     def _milliseconds_to_next_deadline(self) -> int | None:
@@ -227,7 +239,7 @@ class Server:
             self._end_late(child, methods + [waiting.method for waiting in child.waiting.values()])
 
     def _end_late(self, child: _Target, methods: list[str]) -> None:
-        os.kill(child.pid, SIGKILL)
+        child.process.signal(SIGKILL)
         late = ", ".join(methods)
         why = f"{late} did not come back before its deadline: it waits in the kernel. The target was killed."
         self._target_ended(child, "fault-unresolved", why)
@@ -243,19 +255,8 @@ def _accident(error: Exception) -> dict[str, Any]:
     return {"kind": type(error).__name__, "message": str(error) or type(error).__name__, "data": data}
 
 
-def _reap(pid: int) -> int:
-    """Wait for a child that is ending; -1 if it does not."""
-    until = time.monotonic() + _REAP_DEADLINE
-    while time.monotonic() < until:
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done:
-            return status
-        time.sleep(0.001)
-    return -1
-
-
 def _status_words(status: int) -> str:
-    if status < 0:
+    if status == _NOT_REAPED:
         return "and could not be reaped"
     if os.WIFSIGNALED(status):
         import signal

@@ -80,10 +80,14 @@ def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> C
     address = wanted.get("address", 0)
     if name in ("file_read", "file_write"):
         fd = native.memfd("touch", os.MFD_CLOEXEC) if child is None else os.dup(child.word_fd)
-        os.pwrite(fd, value.to_bytes(_WORD, "little"), 0)
-        # Reading from the file writes to the page, and the other way round.
-        number = _number("pread" if name == "file_read" else "pwrite")
-        return Call(number, _six(fd if child is None else WORD_FD, address, _WORD, 0), fd=fd)
+        try:
+            os.pwrite(fd, value.to_bytes(_WORD, "little"), 0)
+            # Reading from the file writes to the page, and the other way round.
+            number = _number("pread" if name == "file_read" else "pwrite")
+            return Call(number, _six(fd if child is None else WORD_FD, address, _WORD, 0), fd=fd)
+        except BaseException:
+            os.close(fd)
+            raise
     if name in ("gup_read", "gup_write"):
         if child is not None:
             raise Refusal("usage", "a child cannot make this touch; it can read, write and let the kernel do so")

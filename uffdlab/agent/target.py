@@ -74,7 +74,7 @@ class Target:
             "target.touch_waits": self._touches.waiting,
             "target.touch_progress": self._touches.progress,
             "target.withdraw": self._touches.withdraw,
-            "target.fork": self._children.fork,
+            "target.fork": self._fork,
             "target.end_child": self._end_child,
             "target.handle": self._handle,
             "target.handler_counts": lambda number: self._handler(number).counts(),
@@ -138,7 +138,7 @@ class Target:
             raise Refusal("usage", "a handler serves this userfaultfd already; stop it first")
         if number in self._unread:
             raise Refusal("usage", "the messages of this userfaultfd are left unread now; a handler would read them")
-        handlers.check(policies)
+        handlers.check(policies, page_size, content)
         with self._feed_lock:
             self._handlers[number] = handlers.Handler(fd, policies, page_size, content)
         os.eventfd_write(self._feed_changed, 1)
@@ -178,8 +178,18 @@ class Target:
             more = {**more, "fd": self._uffds.fd(more["uffd"])}
         return self._touches.start(number, kind, address, length, stride, value, more, who)
 
+    def _fork(self) -> dict[str, int]:
+        answer = self._children.fork()
+        os.eventfd_write(self._feed_changed, 1)
+        return answer
+
     def _end_child(self, pid: int) -> None:
-        self._touches.lost(self._children.end(pid))
+        child = self._children.find(pid)
+        child.end()
+        with self._feed_lock:
+            self._touches.lost(child)
+            self._children.forget(child)
+        os.eventfd_write(self._feed_changed, 1)
 
     # --- the feed
 
@@ -187,7 +197,7 @@ class Target:
         """Tell what the userfaultfds say and which touches ended, as it happens, for ever."""
         while True:
             poll = select.poll()
-            for fd in (self._feed_changed, self._touches.done_fd, *self._message_fds()):
+            for fd in (self._feed_changed, self._touches.done_fd, *self._children.running_fds(), *self._message_fds()):
                 poll.register(fd, select.POLLIN)
             for fd, _ in poll.poll():
                 if fd == self._feed_changed:
@@ -215,6 +225,8 @@ class Target:
                 handler = self._handlers.get(number)
                 for message in handler.read() if handler else self._uffds.read(number):
                     self._notify("message", number, message, time.monotonic_ns(), self._adopted(message))
+            for child in self._children.newly_ended():
+                self._touches.lost(child)
             for number, result in self._touches.ended():
                 self._notify("touch", number, result)
 
@@ -231,12 +243,12 @@ class _OwnMemory:
     def __init__(self, source: bytes, name: str) -> None:
         if not 0 < len(source) <= _MAX_SOURCE:
             raise Refusal("usage", f"{name} can copy 1 to {_MAX_SOURCE} bytes here, not {len(source)}")
-        self._source = source
+        self._source = ffi.from_buffer(source)
         self._length = -(-len(source) // mmap.PAGESIZE) * mmap.PAGESIZE
 
     def __enter__(self) -> int:
         self._memory = native.map_memory(0, self._length, _READ_WRITE, _PRIVATE, -1)
-        lib.lab_poke(self._memory, ffi.from_buffer(self._source), len(self._source))
+        lib.lab_poke(self._memory, self._source, len(self._source))
         return self._memory
 
     def __exit__(self, *_: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from _thread import allocate_lock
 
 from uffdlab.agent.children import Child
 from uffdlab.agent.native import ffi, lib
@@ -28,6 +29,9 @@ _STATES = {
     lib.LAB_TOUCH_SIGNAL: "signal",
     lib.LAB_TOUCH_WITHDRAWN: "withdrawn",
 }
+_STRIDED = ("fill", "sweep")
+_EACH = ("read", "write", "modify")
+_WORD = 1 << 64
 MAX_COPY_OUT = 16 << 20  # bytes
 _SETTLE = 0.1  # seconds until a touch either ended or sleeps
 
@@ -50,13 +54,26 @@ class Ticket:
     def __init__(self, native: Any, buffer: Any, call: Call | None, child: Child | None) -> None:
         self.native, self.buffer, self.call, self.child = native, buffer, call, child
 
+    def close(self) -> None:
+        """Give back what it used; its child can make another touch."""
+        if self.call is not None:
+            self.call.close()
+        if self.child is not None:
+            self.child.release()
+
 
 class Touches:
-    """All touches of one target, by number; those that ended are given once and forgotten."""
+    """All touches of one target, by number; those that ended are given once and forgotten.
+
+    Who deletes a ticket has it: the lock is held from looking a ticket up until the touch was told to come back, or
+    from deleting it until its thread is joined, so that no touch is used after its end.
+    """
 
     def __init__(self) -> None:
         self.done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._lock = allocate_lock()
         self._tickets: dict[int, Ticket] = {}
+        self._lost: list[tuple[int, dict[str, Any]]] = []  # the ends of those whose child has died
 
     def start(
         self,
@@ -82,35 +99,45 @@ class Touches:
             Who makes it.
         """
         more = more or {}
-        if kind not in _KINDS:
-            raise Refusal("usage", f"a touch cannot be {kind!r}; it can be {', '.join(_KINDS)}")
-        if kind == "copy_out" and length > MAX_COPY_OUT:
-            raise Refusal("usage", f"{length} bytes are more than can be copied at once ({MAX_COPY_OUT})")
+        _check(kind, address, length, stride, value, more)
         if child is not None and kind == "copy_out":
             raise Refusal("usage", "a child cannot copy pages out; it can read words")
+        if number in self._tickets:
+            raise Refusal("usage", f"touch {number} has not ended; each has a number of its own")
+        if child is not None:
+            child.claim()  # before anything of its is written to: it may be at a touch
+        ticket = None
+        try:
+            ticket = self._ready(kind, address, length, stride, value, more, child)
+            with self._lock:
+                self._tickets[number] = ticket
+            _go(ticket)
+        except BaseException:
+            self._tickets.pop(number, None)
+            if ticket is not None:
+                ticket.close()
+            elif child is not None:
+                child.release()
+            raise
+        return {"waiting": _settle(ticket), "thread": ticket.native.thread_id}
+
+    def _ready(
+        self, kind: str, address: int, length: int, stride: int, value: int, more: dict[str, Any], child: Child | None
+    ) -> Ticket:
         touch = child.touch if child is not None else ffi.new("struct lab_touch *")
         buffer = ffi.new("char[]", length) if kind == "copy_out" else ffi.NULL
-        call = prepare(more, value, child) if kind == "syscall" else None
-        if child is not None:
-            child.claim()
         touch.kind, touch.address, touch.length, touch.stride, touch.value = (
             _KINDS[kind], address, length, stride, value,
         )  # fmt: skip
         touch.each = _KINDS[more.get("each", "read")]
         touch.first, touch.jump = more.get("first", 0), more.get("jump", 1)
-        if call is not None:
-            touch.number, touch.arguments = call.number, call.arguments
         touch.buffer = buffer
         if child is None:
             touch.done_fd = self.done_fd
-        ticket = Ticket(touch, buffer, call, child)
-        self._tickets[number] = ticket
-        try:
-            _go(ticket)
-        except BaseException:
-            del self._tickets[number]
-            raise
-        return {"waiting": _settle(ticket), "thread": touch.thread_id}
+        call = prepare(more, value, child) if kind == "syscall" else None
+        if call is not None:
+            touch.number, touch.arguments = call.number, call.arguments
+        return Ticket(touch, buffer, call, child)
 
     def waiting(self, number: int) -> bool:
         """Tell whether the touch sleeps in the kernel now."""
@@ -118,48 +145,73 @@ class Touches:
         return ticket is not None and _settle(ticket)
 
     def progress(self, number: int) -> int:
-        """Give how many accesses of a sweep or fill have been made; 0 for one that has ended."""
-        ticket = self._tickets.get(number)
-        return 0 if ticket is None else int(ticket.native.progress)
+        """Return how many accesses of a sweep or fill have been made; 0 for one that has ended."""
+        with self._lock:
+            ticket = self._tickets.get(number)
+            return 0 if ticket is None else int(ticket.native.progress)
 
     def withdraw(self, number: int) -> None:
         """Ask a waiting touch to come back without its access."""
-        ticket = self._tickets.get(number)
-        if ticket is None:
-            return
-        if ticket.child is not None:
-            ticket.child.withdraw()
-        else:
-            lib.lab_touch_withdraw(ticket.native)
+        with self._lock:
+            ticket = self._tickets.get(number)
+            if ticket is None:
+                return
+            if ticket.child is not None:
+                ticket.child.withdraw()
+            else:
+                lib.lab_touch_withdraw(ticket.native)
 
     def lost(self, child: Child) -> None:
-        """Make the touch of a child that has died end as a failure."""
-        for ticket in self._tickets.values():
-            if ticket.child is child and lib.lab_touch_state_of(ticket.native) == lib.LAB_TOUCH_STARTED:
-                ticket.native.signal_number = child.signal
-                ticket.native.ended_ns = max(time.monotonic_ns(), ticket.native.started_ns)
-                ticket.native.state = lib.LAB_TOUCH_SIGNAL
+        """Take the ends of the touches of a child that has ended; one that it has not made ends as its process did."""
+        with self._lock:
+            for number in [number for number, ticket in self._tickets.items() if ticket.child is child]:
+                ticket = self._tickets.pop(number)
+                touch = ticket.native
+                state = _STATES.get(lib.lab_touch_state_of(touch))
+                why = ""
+                if state is None:
+                    state, touch.signal_number = "signal" if child.signal else "lost", child.signal
+                    touch.signal_code = touch.signal_address = 0
+                    touch.ended_ns = max(time.monotonic_ns(), touch.started_ns)
+                    why = child.end_in_words()
+                self._lost.append((number, {**_result(ticket, state), "why": why}))
+                ticket.close()
         os.eventfd_write(self.done_fd, 1)
 
     def ended(self) -> list[tuple[int, dict[str, Any]]]:
-        """Give (number, result) of each touch that has ended since the last call."""
+        """Return (number, result) of each touch that has ended since the last call."""
         try:
             os.eventfd_read(self.done_fd)
         except BlockingIOError:
             return []
-        found = []
-        for number, ticket in list(self._tickets.items()):
-            state = _STATES.get(lib.lab_touch_state_of(ticket.native))
-            if state is None:
-                continue
-            result = _result(ticket, state)
-            if ticket.child is not None:
-                ticket.child.release()
-            else:
-                lib.lab_touch_join(ticket.native)
-            del self._tickets[number]
-            found.append((number, result))
+        with self._lock:
+            found, self._lost = self._lost, []
+            for number in list(self._tickets):
+                state = _STATES.get(lib.lab_touch_state_of(self._tickets[number].native))
+                if state is None:
+                    continue
+                ticket = self._tickets.pop(number)
+                if ticket.child is None:
+                    lib.lab_touch_join(ticket.native)
+                found.append((number, _result(ticket, state)))
+                ticket.close()
         return found
+
+
+def _check(kind: str, address: int, length: int, stride: int, value: int, more: dict[str, Any]) -> None:
+    if kind not in _KINDS:
+        raise Refusal("usage", f"a touch cannot be {kind!r}; it can be {', '.join(_KINDS)}")
+    words = {"address": address, "length": length, "stride": stride, "value": value}
+    words |= {name: more[name] for name in ("first", "jump") if name in more}
+    for name, word in words.items():
+        if not isinstance(word, int) or not 0 <= word < _WORD:
+            raise Refusal("usage", f"{kind} with {name}={word!r}: it is a whole number from 0 to 2⁶⁴ - 1")
+    if kind in _STRIDED and not stride:
+        raise Refusal("usage", f"{kind} with stride=0 would come to no other address; give the bytes of a page")
+    if kind == "copy_out" and length > MAX_COPY_OUT:
+        raise Refusal("usage", f"{length} bytes are more than can be copied at once ({MAX_COPY_OUT})")
+    if more.get("each", "read") not in _EACH:
+        raise Refusal("usage", f"a sweep cannot {more['each']!r}; it can {', '.join(_EACH)}")
 
 
 def _go(ticket: Ticket) -> None:
@@ -189,7 +241,6 @@ def _result(ticket: Ticket, state: str) -> dict[str, Any]:
     if ticket.call is not None:
         result["value"] = ticket.call.value()
         result["words"] = ticket.call.words()
-        ticket.call.close()
     if ticket.buffer:
         result["bytes"] = bytes(ffi.buffer(ticket.buffer))  # our own buffer, never registered memory
     return result

@@ -156,7 +156,11 @@ class Userfaultfds:
         offered = offered_features()
         fd, way = open_userfaultfd()
         features = wanted & offered | required
-        answer = call(fd, LAYOUTS["UFFDIO_API"], {"api": UFFD_API, "features": features})
+        try:
+            answer = call(fd, LAYOUTS["UFFDIO_API"], {"api": UFFD_API, "features": features})
+        except BaseException:
+            os.close(fd)
+            raise
         if answer["errno"]:
             os.close(fd)
             return {"number": 0, "way": way, "offered": offered, "asked": features, **answer}

@@ -26,7 +26,7 @@ class Outcome:
     Attributes
     ----------
     state : str
-        ``done``, ``signal`` or ``withdrawn``.
+        ``done``, ``signal``, ``withdrawn``, or ``lost`` when the child that was to make it had ended.
     value : int
         What was read; for a sweep the sum of it.
     data : bytes
@@ -43,6 +43,8 @@ class Outcome:
         How long it took in the guest, in ns.
     words : dict
         The argument of an ioctl as the kernel left it; empty for any other access.
+    why : str
+        How the child ended that was to make it; empty if it made it.
     """
 
     state: str
@@ -54,6 +56,7 @@ class Outcome:
     returned: int
     took_ns: int
     words: dict[str, int] = field(default_factory=dict)
+    why: str = ""
 
     @property
     def ok(self) -> bool:
@@ -94,7 +97,7 @@ class Touch(Generic[_Given_co]):
             if self._end.exception():
                 return "failed"
             state = str(self._end.result()["state"])
-            return "failed" if state == "signal" else state
+            return "failed" if state in ("signal", "lost") else state
         return "waiting" if self._lab.target_call("touch_waits", self.number) else "running"
 
     def result(self, timeout: float = 10.0) -> _Given_co:
@@ -122,6 +125,8 @@ class Touch(Generic[_Given_co]):
             When the target died.
         """
         end = self.outcome(timeout)
+        if end.state == "lost":
+            raise TouchFailed(f"{self.what}: {end.why}, and whether it was made is not known", address=self.address)
         if end.state == "signal":
             raise TouchFailed(f"{self.what} ended in {end.signal} at {end.signal_address:#x}", address=self.address)
         if end.state == "withdrawn":
@@ -165,6 +170,7 @@ class Touch(Generic[_Given_co]):
             returned=end.get("returned", 0),
             took_ns=end["ended_ns"] - end["started_ns"],
             words=end.get("words", {}),
+            why=end.get("why", ""),
         )
 
     def outcome_or_withdraw(self, deadline: float) -> Outcome:

@@ -1,0 +1,179 @@
+"""Forked children of the target: what ends one, and what its touch says then."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from uffdlab.uapi import Feature
+
+# The agent's own classes in a process of the test's: its memory, and one page that is registered and never resolved.
+_PARTS = """
+import mmap, os, resource, select, signal, threading
+from uffdlab.agent import native, userfaultfds
+from uffdlab.agent.children import Children
+from uffdlab.agent.native import lib
+from uffdlab.agent.rpc import Refusal
+from uffdlab.agent.touches import Touches
+from uffdlab.uapi.layout import LAYOUTS
+
+PAGE = native.map_memory(0, 4096, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1)
+touches = Touches()
+children = Children(touches.done_fd)
+
+def register():
+    opened = userfaultfds.Userfaultfds()
+    fd = opened.fd(opened.open(0, 0)["number"])
+    words = {"start": PAGE, "len": 4096, "mode": 1}
+    assert userfaultfds.call(fd, LAYOUTS["UFFDIO_REGISTER"], words)["errno"] == 0
+    return fd
+"""
+
+
+def run(script, **environment):
+    """Run it in a session of its own, since a signal may go to the whole group; return what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", _PARTS + textwrap.dedent(script)],
+        env={**os.environ, **environment},
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_touch_is_withdrawn_whose_child_has_ended_and_nobody_is_signalled(host_lab):
+    told = run("""
+        bystander = os.fork()  # of the same process group
+        if not bystander:
+            signal.pause()
+        pid = children.fork()["pid"]
+        child = children.find(pid)
+        os.kill(pid, signal.SIGSTOP)
+        touches.start(1, "read", PAGE, 8, 8, 0, None, child)
+        child.end()
+        touches.withdraw(1)
+        touches.lost(child)
+        touches.withdraw(1)
+        print([(number, end["state"], end["signal"]) for number, end in touches.ended()])
+        print(os.waitpid(bystander, os.WNOHANG))
+        os.kill(bystander, signal.SIGKILL)
+    """)
+    assert told == [f"[(1, 'signal', {int(signal.SIGKILL)})]", "(0, 0)"]
+
+
+@pytest.mark.parametrize("times", [100])
+def test_children_end_while_their_touches_are_withdrawn(host_lab, times):
+    """The end is told after the child has gone: a withdrawal that comes between reaches nobody."""
+    region = host_lab.map(pages=1, memory="anon")
+    with host_lab.userfaultfd(Feature.EVENT_FORK) as uffd:
+        uffd.register(region, "missing")
+        for _ in range(times):
+            child = host_lab.fork()
+            touch = region.read(0, by=child)
+            child.end()
+            touch.withdraw()
+            assert touch.outcome().state in ("signal", "withdrawn")
+    region.unmap()
+
+
+def test_a_child_that_somebody_kills_is_told_of_at_once(host_lab):
+    region = host_lab.map(pages=1, memory="anon")
+    with host_lab.userfaultfd(Feature.EVENT_FORK) as uffd:
+        uffd.register(region, "missing")
+        child = host_lab.fork()
+        touch = region.read(0, by=child)
+        os.kill(child.pid, signal.SIGKILL)
+        assert touch.outcome().signal == "SIGKILL"
+        child.end()
+    region.unmap()
+
+
+def test_a_child_keeps_its_number_until_it_is_ended():
+    told = run("""
+        pid = children.fork()["pid"]
+        child = children.find(pid)
+        os.kill(pid, signal.SIGKILL)
+        assert child.process.wait(10) == signal.SIGKILL
+        assert children.newly_ended() == [child] and children.newly_ended() == []
+        assert child.process.status() == signal.SIGKILL
+        print(os.path.exists(f"/proc/{pid}"))
+        try:
+            touches.start(1, "read", PAGE, 8, 8, 0, None, child)
+        except Refusal as refusal:
+            print(refusal)
+        child.end()
+        children.forget(child)
+        print(os.path.exists(f"/proc/{pid}"))
+        child.process.signal(signal.SIGKILL)
+    """)
+    assert told[0] == "True"
+    assert told[1].endswith("has ended by signal 9")
+    assert told[2] == "False"
+
+
+def test_a_child_that_cannot_keep_its_descriptors_says_so():
+    told = run("""
+        os.dup2(touches.done_fd, 40)  # above the limit that is set below
+        low = resource.getrlimit(resource.RLIMIT_NOFILE)
+        before = set(os.listdir("/proc/self/fd"))
+        children._done_fd = 40
+        taken = [os.open("/", os.O_RDONLY) for _ in range(8)]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken) + 1, low[1]))
+        for fd in taken[:4]:
+            os.close(fd)
+        child = children.find(children.fork()["pid"])
+        assert child.process.wait(10) is not None
+        print(child.signal)
+        try:
+            touches.start(1, "read", PAGE, 8, 8, 0, None, child)
+        except Refusal as refusal:
+            print(refusal)
+    """)
+    assert told[0] == "0"
+    assert told[1].endswith("with status 100: fcntl or dup2 failed in it: Too many open files")
+
+
+def test_a_child_makes_its_touch_whoever_holds_the_allocator():
+    """A thread's first use of its own variables allocates; a child that did so would wait for a lock nobody opens."""
+    told = run(
+        """
+        import ctypes
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype = ctypes.c_void_p
+        libc.malloc.argtypes = libc.malloc_trim.argtypes = [ctypes.c_size_t]
+        libc.free.argtypes = [ctypes.c_void_p]
+        blocks = [libc.malloc(20_000) for _ in range(20_000)]
+        for block in blocks[::2]:
+            libc.free(block)
+        ended = False
+
+        def allocate():
+            while not ended:
+                libc.malloc_trim(0)  # visits each of them, with the lock held
+
+        threads = [threading.Thread(target=allocate) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        made = 0
+        for number in range(50):
+            child = children.find(children.fork()["pid"])
+            touches.start(number, "read", PAGE, 8, 8, 0, None, child)
+            if select.select([touches.done_fd], [], [], 20)[0]:
+                made += 1
+            child.end()
+            touches.lost(child)
+            touches.ended()
+            children.forget(child)
+        ended = True
+        print(made)
+        """,
+        GLIBC_TUNABLES="glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0",
+    )
+    assert told == ["50"]
