@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { columnsFor, moved } from "../../uffdlab/widgets/cells.js";
-import { hatchCss, shade } from "../../uffdlab/widgets/looks.js";
-import { COLUMNS, View, widest } from "../../uffdlab/widgets/view.js";
+import { columnsFor, moved } from "../../uffdlab/widgets/static/page_cells.js";
+import { hatchCss, shade } from "../../uffdlab/widgets/static/cell_style.js";
+import { COLUMNS, View, widest } from "../../uffdlab/widgets/static/viewport.js";
 
 const key = (name, ctrlKey = false) => ({ key: name, ctrlKey });
 

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { unpacked } from "../../uffdlab/widgets/columns.js";
-import { counted, microseconds, seconds } from "../../uffdlab/widgets/fault_log.js";
-import { duration, eventsOf, gaps, told } from "../../uffdlab/widgets/timeline_view.js";
+import { unpacked } from "../../uffdlab/widgets/static/columns.js";
+import { counted, microseconds, seconds } from "../../uffdlab/widgets/static/fault_log.js";
+import { duration, eventsOf, gaps, told } from "../../uffdlab/widgets/static/timeline_view.js";
 
 describe("the fault log", () => {
   it("tells how long a touch waits", () => {

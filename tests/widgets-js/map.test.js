@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { Holdings } from "../../uffdlab/widgets/holdings.js";
-import { chosen, lined, pale, pixel, put, shares, striped } from "../../uffdlab/widgets/pixels.js";
+import { Holdings } from "../../uffdlab/widgets/static/cell_counts.js";
+import { chosen, lined, pale, pixel, put, shares, striped } from "../../uffdlab/widgets/static/pixels.js";
 
 const RED = pixel("#ff0000");
 const BLUE = pixel("#0000ff");

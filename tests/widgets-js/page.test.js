@@ -1,13 +1,13 @@
 // @vitest-environment happy-dom
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
-import codeBox from "../../uffdlab/widgets/code_box.js";
-import { make, table } from "../../uffdlab/widgets/elements.js";
-import { endBar } from "../../uffdlab/widgets/ended.js";
-import faultLog from "../../uffdlab/widgets/fault_log.js";
-import { guarded, listening } from "../../uffdlab/widgets/guard.js";
-import pageGrid from "../../uffdlab/widgets/page_grid.js";
-import said from "../../uffdlab/widgets/said.js";
-import timelineView from "../../uffdlab/widgets/timeline_view.js";
+import codeBox from "../../uffdlab/widgets/static/code_box.js";
+import { make, table } from "../../uffdlab/widgets/static/dom.js";
+import { endBar } from "../../uffdlab/widgets/static/lab_ended.js";
+import faultLog from "../../uffdlab/widgets/static/fault_log.js";
+import { guarded, listening } from "../../uffdlab/widgets/static/error_guard.js";
+import pageGrid from "../../uffdlab/widgets/static/page_grid.js";
+import said from "../../uffdlab/widgets/static/status_line.js";
+import timelineView from "../../uffdlab/widgets/static/timeline_view.js";
 import { Model, packed, texts } from "./model.js";
 
 let el;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { addressOf, between, codesOf, patch, rangeName, summary, tally } from "../../uffdlab/widgets/pages.js";
+import { addressOf, between, codesOf, patch, rangeName, summary, tally } from "../../uffdlab/widgets/static/page_codes.js";
 
 const KINDS = [{ words: "absent" }, { words: "present, writable" }, { words: "present, writable" }];
 

@@ -1,4 +1,4 @@
-"""The widgets' JavaScript and CSS, read from the files beside them.
+"""The widgets' JavaScript and CSS, read from the folder static/.
 
 A widget's page gets one module, but its code lies in several small ES modules that vitest can import one by one.  Here
 they are put together: dependencies first, ``import`` lines left out, ``export`` struck from all but the default.
@@ -11,7 +11,7 @@ import functools
 import re
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+HERE = Path(__file__).resolve().parent / "static"
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
 

@@ -82,7 +82,7 @@ class CodeBox(LabWidget):
 class Said(LabWidget):
     """A line that a screen reader reads out when it changes."""
 
-    _esm = javascript("said.js")
+    _esm = javascript("status_line.js")
     _css = css("page_grid.css")
     _keywords = ("text",)
 

@@ -14,7 +14,7 @@ from uffdlab.widgets._base.widget import LabWidget
 
 
 class LiveWidget(Follower, LabWidget):
-    """A widget with JavaScript of its own, which puts ``ended.js``'s bar above it."""
+    """A widget with JavaScript of its own, which puts ``lab_ended.js``'s bar above it."""
 
     def _asked(self, content: dict[str, Any]) -> None:
         if content.get("ask") == "start again":
@@ -44,7 +44,7 @@ class LiveBox(Follower, LabBox):
 class EndBar(LabWidget):
     """Says why a lab is of no use any more, and has a button that starts it again."""
 
-    _esm = javascript("end_bar.js")
+    _esm = javascript("lab_ended_bar.js")
     _css = css("page_grid.css")
 
     ended = traitlets.Unicode().tag(sync=True)

@@ -93,7 +93,8 @@ def page(title: str, parts: Sequence[Part], style: str, before: str = "", after:
         '<div id="widgets"></div><noscript>This page needs JavaScript.</noscript>'
         f"{after}</main>\n"
         f'<script type="application/json" id="data">{embedded}</script>\n'
-        f'<script type="module">\nconst widgets = {{{modules}}};\n{javascript("alone.js")}</script></body></html>\n'
+        f'<script type="module">\nconst widgets = {{{modules}}};\n{javascript("standalone.js")}</script>'
+        "</body></html>\n"
     )
 
 

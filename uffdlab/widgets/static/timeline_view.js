@@ -1,7 +1,7 @@
 import { unpacked } from "./columns.js";
-import { make } from "./elements.js";
-import { endBar } from "./ended.js";
-import { guarded, listening } from "./guard.js";
+import { make } from "./dom.js";
+import { endBar } from "./lab_ended.js";
+import { guarded, listening } from "./error_guard.js";
 
 const PLAY_MS = 900;
 const LETTERS = { touch: "T", message: "M", ioctl: "I", snapshot: "S" };

@@ -1,12 +1,12 @@
-import { Cells } from "./cells.js";
-import { make, freshId } from "./elements.js";
-import { endBar } from "./ended.js";
-import { Entry } from "./entry.js";
-import { guarded, listening } from "./guard.js";
-import { paint } from "./looks.js";
-import { PageMap } from "./map.js";
-import { codesOf, number, patch, rangeName, summary } from "./pages.js";
-import { View } from "./view.js";
+import { Cells } from "./page_cells.js";
+import { make, freshId } from "./dom.js";
+import { endBar } from "./lab_ended.js";
+import { Entry } from "./entry_details.js";
+import { guarded, listening } from "./error_guard.js";
+import { paint } from "./cell_style.js";
+import { PageMap } from "./page_map.js";
+import { codesOf, number, patch, rangeName, summary } from "./page_codes.js";
+import { View } from "./viewport.js";
 
 const MOST_CELLS = 2048;
 const FLICKER_MS = 900;

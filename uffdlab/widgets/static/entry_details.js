@@ -1,5 +1,5 @@
-import { make, table } from "./elements.js";
-import { addressOf } from "./pages.js";
+import { make, table } from "./dom.js";
+import { addressOf } from "./page_codes.js";
 
 // The entry under the pointer or the cursor: address, raw word and its bits, asked of Python and kept.
 

@@ -1,7 +1,7 @@
-import { make } from "./elements.js";
-import { Painter } from "./painter.js";
-import { between, summary } from "./pages.js";
-import { COLUMNS } from "./view.js";
+import { make } from "./dom.js";
+import { Painter } from "./map_painter.js";
+import { between, summary } from "./page_codes.js";
+import { COLUMNS } from "./viewport.js";
 
 // A pane of more pages than can be elements: a canvas whose cells stand for 2^n pages each, from all of them down to one.
 // For assistive technology there is one real cell, that of the cursor, which says what its range holds.

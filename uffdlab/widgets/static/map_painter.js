@@ -1,9 +1,9 @@
-import { make } from "./elements.js";
-import { Holdings } from "./holdings.js";
-import { tile } from "./looks.js";
-import { number } from "./pages.js";
+import { make } from "./dom.js";
+import { Holdings } from "./cell_counts.js";
+import { tile } from "./cell_style.js";
+import { number } from "./page_codes.js";
 import { chosen, lined, pale, pixel, put, striped } from "./pixels.js";
-import { COLUMNS } from "./view.js";
+import { COLUMNS } from "./viewport.js";
 
 // Paints the cells of a map onto its canvas; a cell stands for one page, or for many.  The squares are put together in
 // memory and given to the canvas in one piece: thousands of single drawings are what is slow without a GPU.

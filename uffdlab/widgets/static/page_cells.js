@@ -1,6 +1,6 @@
-import { make } from "./elements.js";
-import { paint } from "./looks.js";
-import { between } from "./pages.js";
+import { make } from "./dom.js";
+import { paint } from "./cell_style.js";
+import { between } from "./page_codes.js";
 
 // A pane of up to about 2,000 pages, an element each: an ARIA grid with one cell in the tab order.
 

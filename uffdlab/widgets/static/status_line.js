@@ -1,5 +1,5 @@
-import { make } from "./elements.js";
-import { guarded, listening } from "./guard.js";
+import { make } from "./dom.js";
+import { guarded, listening } from "./error_guard.js";
 
 function render({ model, el }) {
   const listen = listening(model, el);

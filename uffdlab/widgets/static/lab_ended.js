@@ -1,4 +1,4 @@
-import { make } from "./elements.js";
+import { make } from "./dom.js";
 
 // The bar above a widget whose lab has ended: why, and a button that starts it again.
 

@@ -1,4 +1,4 @@
-import { tally } from "./pages.js";
+import { tally } from "./page_codes.js";
 
 // What the cells of a map hold, kept until the pages change.  Pages are looked at in blocks: a block all of whose pages
 // are of one kind is one number, so that a cell of many pages costs little however often the map is zoomed.

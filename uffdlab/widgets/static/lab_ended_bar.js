@@ -1,6 +1,6 @@
-import { make } from "./elements.js";
-import { endBar } from "./ended.js";
-import { guarded, listening } from "./guard.js";
+import { make } from "./dom.js";
+import { endBar } from "./lab_ended.js";
+import { guarded, listening } from "./error_guard.js";
 
 function render({ model, el }) {
   const listen = listening(model, el);

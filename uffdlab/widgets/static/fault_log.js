@@ -1,8 +1,8 @@
 import { unpacked } from "./columns.js";
-import { make, freshId } from "./elements.js";
-import { endBar } from "./ended.js";
-import { guarded, listening } from "./guard.js";
-import { number } from "./pages.js";
+import { make, freshId } from "./dom.js";
+import { endBar } from "./lab_ended.js";
+import { guarded, listening } from "./error_guard.js";
+import { number } from "./page_codes.js";
 
 const TICK_MS = 500;
 
