@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { Holdings } from "../../uffdlab/widgets/static/cell_counts.js";
+import { CellCounts } from "../../uffdlab/widgets/static/cell_counts.js";
 import { chosen, lined, pale, pixel, put, shares, striped } from "../../uffdlab/widgets/static/pixels.js";
 
 const RED = pixel("#ff0000");
@@ -65,21 +65,21 @@ describe("squares", () => {
 describe("what cells hold", () => {
   const many = (count = 1024) => {
     const codes = new Uint8Array(count);
-    const holdings = new Holdings(() => 3);
-    holdings.show(codes, null);
-    return [codes, holdings];
+    const cellCounts = new CellCounts(() => 3);
+    cellCounts.show(codes, null);
+    return [codes, cellCounts];
   };
   it("is the one kind of all pages", () => {
-    const [, holdings] = many();
-    expect(holdings.of(256, 512, 256)).toEqual({ kind: 0, counts: null, faded: false });
+    const [, cellCounts] = many();
+    expect(cellCounts.of(256, 512, 256)).toEqual({ kind: 0, counts: null, faded: false });
   });
   it("is how many there are of each, exactly, at every level", () => {
-    const [codes, holdings] = many();
+    const [codes, cellCounts] = many();
     codes.fill(1, 100, 300);
     codes[301] = 2;
     for (const per of [2, 16, 64, 128, 1024]) {
       for (let from = 0; from < codes.length; from += per) {
-        const { kind, counts } = holdings.of(from, from + per, per);
+        const { kind, counts } = cellCounts.of(from, from + per, per);
         const plain = [0, 0, 0];
         for (const code of codes.subarray(from, from + per)) plain[code] += 1;
         if (kind < 0) expect([...counts]).toEqual(plain);
@@ -88,23 +88,23 @@ describe("what cells hold", () => {
     }
   });
   it("is looked at anew where pages have changed", () => {
-    const [codes, holdings] = many();
-    holdings.of(0, 1024, 1024);
+    const [codes, cellCounts] = many();
+    cellCounts.of(0, 1024, 1024);
     codes[70] = 2;
-    holdings.show(codes, null, 70, 71);
-    expect([...holdings.of(0, 1024, 1024).counts]).toEqual([1023, 0, 1]);
-    expect(holdings.of(70, 71, 1).kind).toBe(2);
+    cellCounts.show(codes, null, 70, 71);
+    expect([...cellCounts.of(0, 1024, 1024).counts]).toEqual([1023, 0, 1]);
+    expect(cellCounts.of(70, 71, 1).kind).toBe(2);
   });
   it("ends with the region", () => {
-    const [codes, holdings] = many(100);
+    const [codes, cellCounts] = many(100);
     codes[99] = 1;
-    expect([...holdings.of(64, 100, 64).counts]).toEqual([35, 1, 0]);
+    expect([...cellCounts.of(64, 100, 64).counts]).toEqual([35, 1, 0]);
   });
   it("is faded only if all of it is unchanged", () => {
-    const [codes, holdings] = many(128);
+    const [codes, cellCounts] = many(128);
     const faded = new Uint8Array(128).fill(1);
     faded[3] = 0;
-    holdings.show(codes, faded);
-    expect([holdings.of(0, 64, 64).faded, holdings.of(64, 128, 64).faded]).toEqual([false, true]);
+    cellCounts.show(codes, faded);
+    expect([cellCounts.of(0, 64, 64).faded, cellCounts.of(64, 128, 64).faded]).toEqual([false, true]);
   });
 });

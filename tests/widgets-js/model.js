@@ -2,7 +2,7 @@
 
 export class Model {
   constructor(state) {
-    this.state = { ended: "", _starts: false, _said: "", ...state };
+    this.state = { ended: "", _starts: false, _status: "", ...state };
     this.sent = [];
     this.saved = 0;
     this.heard = new Map();

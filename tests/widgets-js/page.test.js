@@ -6,7 +6,7 @@ import { endBar } from "../../uffdlab/widgets/static/lab_ended.js";
 import faultLog from "../../uffdlab/widgets/static/fault_log.js";
 import { guarded, listening } from "../../uffdlab/widgets/static/error_guard.js";
 import pageGrid from "../../uffdlab/widgets/static/page_grid.js";
-import said from "../../uffdlab/widgets/static/status_line.js";
+import statusLine from "../../uffdlab/widgets/static/status_line.js";
 import timelineView from "../../uffdlab/widgets/static/timeline_view.js";
 import { Model, packed, texts } from "./model.js";
 
@@ -81,7 +81,7 @@ describe("the bar of a lab that has ended", () => {
 describe("small parts", () => {
   it("a line that is read out", () => {
     const model = new Model({ text: "one" });
-    const end = said.render({ model, el });
+    const end = statusLine.render({ model, el });
     expect(el.querySelector('[role="status"]').textContent).toBe("one");
     model.becomes("text", "two");
     expect(el.textContent).toBe("two");

@@ -129,20 +129,20 @@ def test_resolves(lab, log, action, name, mode):
     assert values.get("start", values.get("dst")) == START + 5 * 4096
     assert values["len"] == 4096
     assert source == (b"hi".ljust(4096, b"\0") if action == "copy" else None)
-    assert log._said == f"{name}(page 5) → done"
+    assert log._status == f"{name}(page 5) → done"
 
 
 def test_what_fails_is_said(lab, log):
     lab.touches = (Touch(3),)
     lab.error = IoctlError("UFFDIO_CONTINUE(page 3)", errno.EFAULT, "there is no page in the page cache")
     assert log.resolve("continue") is lab.error
-    assert log._said == "UFFDIO_CONTINUE(page 3) → EFAULT: there is no page in the page cache"
+    assert log._status == "UFFDIO_CONTINUE(page 3) → EFAULT: there is no page in the page cache"
     lab.error = LabClosed("this lab is closed")
     assert log.resolve("continue") is None
-    assert log._said == "this lab is closed"
+    assert log._status == "this lab is closed"
     lab.touches = ()
     assert log.resolve("continue") is None
-    assert log._said == "nothing waits any more"
+    assert log._status == "nothing waits any more"
     with pytest.raises(UsageError, match="no way 'mend'"):
         log.resolve("mend")
 
@@ -151,7 +151,7 @@ def test_a_lab_that_is_gone_is_said(lab, log):
     lab.touches = (Touch(3, LabClosed("this lab is closed")),)
     log.refresh()
     assert log.waiting == []
-    assert log._said == "this lab is closed"
+    assert log._status == "this lab is closed"
 
 
 def test_closing_leaves_no_listener(lab):

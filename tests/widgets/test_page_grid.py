@@ -84,7 +84,7 @@ def test_the_same_again_sends_no_pages(snapshot, sent):
 def test_what_changed_is_said(snapshot):
     grid = PageGrid(snapshot((ABSENT, 8)))
     grid.show(snapshot((WP, 3), (ABSENT, 5)))
-    assert grid._said == "3 pages (0–2): absent → present, not writable, uffd-wp, dirty, accessed"
+    assert grid._status == "3 pages (0–2): absent → present, not writable, uffd-wp, dirty, accessed"
 
 
 def test_selection_is_the_range_of_the_next_ioctl(snapshot):

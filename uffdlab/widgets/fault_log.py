@@ -81,7 +81,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
     _counts = traitlets.Bytes().tag(sync=True)
     _waiting = traitlets.Bytes().tag(sync=True)
     _actions = traitlets.List(list(_ACTIONS)).tag(sync=True)
-    _said = traitlets.Unicode().tag(sync=True)
+    _status = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, uffd: Userfaultfd, lab: Any, **keywords: Any) -> None:
         self._uffd, self._lab = uffd, lab
@@ -192,7 +192,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
             later(_PAUSE, self._turn)
 
     def _not_told(self, error: Exception) -> None:
-        self._said = str(error)
+        self._status = str(error)
         self._show(([], False))
 
     def _pack(self) -> None:
@@ -281,7 +281,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
         return outcome, f"{outcome.call} → done"
 
     def _tell(self, said: str) -> None:
-        self._said = said
+        self._status = said
         later(_PAUSE, self._turn)
 
     def _asked(self, content: dict[str, Any]) -> None:

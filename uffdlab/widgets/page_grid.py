@@ -74,7 +74,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
     _kinds: traitlets.List[dict[str, Any]] = traitlets.List(traitlets.Dict()).tag(sync=True)
     _codes = traitlets.Bytes().tag(sync=True)
     _before = traitlets.Bytes().tag(sync=True)
-    _said = traitlets.Unicode().tag(sync=True)
+    _status = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, snapshot: Snapshot, before: Snapshot | None = None, **keywords: Any) -> None:
         if not len(snapshot):
@@ -150,7 +150,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             self._meta = self._facts()
             self._before = b"" if earlier is None else self._seen.pack(earlier)
             if same_pages and len(self._codes) == len(packed):
-                self._said = self._what_changed(*old)
+                self._status = self._what_changed(*old)
             else:
                 self._codes = packed
         if self._codes != packed:
@@ -326,7 +326,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         """Give it as a part of an HTML page without a kernel, under a title."""
         state = {
             name: getattr(self, name)
-            for name in ("mode", "selection", "cursor", "_chooses", "_meta", "_kinds", "_said")
+            for name in ("mode", "selection", "cursor", "_chooses", "_meta", "_kinds", "_status")
         }
         data = {"_codes": self._codes, "_before": self._before}
         snapshots = {"after": self._snapshot, "before": self._earlier}

@@ -8,7 +8,7 @@ const KEPT = 100000; // cells
 const UNSEEN = -2;
 const MIXED = -1;
 
-export class Holdings {
+export class CellCounts {
   // kinds() gives how many kinds there are.
   constructor(kinds) {
     this.kinds = kinds;
@@ -39,14 +39,14 @@ export class Holdings {
     const cell = from / per;
     let held = level.get(cell);
     if (!held) {
-      held = this.look(from, to);
+      held = this.count(from, to);
       level.set(cell, held);
       this.kept += 1;
     }
     return held;
   }
 
-  look(from, to) {
+  count(from, to) {
     const counts = to - from < BLOCK ? tally(this.codes, from, to, this.kinds()) : this.tallied(from, to);
     const kind = counts.findIndex((count) => count === to - from);
     return { kind, counts: kind < 0 ? counts : null, faded: this.isFaded(from, to) };

@@ -6,10 +6,10 @@ export function shade(colour) {
   return `rgb(${parts.map((part) => Math.min(255, Math.round(part * factor))).join(",")})`;
 }
 
-export function hatchCss(look) {
-  const line = shade(look.colour);
+export function hatchCss(style) {
+  const line = shade(style.colour);
   const stripes = (angle) => `repeating-linear-gradient(${angle}, ${line} 0 1px, transparent 1px 6px)`;
-  switch (look.hatch[0]) {
+  switch (style.hatch[0]) {
     case "/":
       return stripes("-45deg");
     case "\\":
@@ -25,40 +25,40 @@ export function hatchCss(look) {
   }
 }
 
-export function paint(element, look) {
-  const hatch = hatchCss(look);
-  element.style.background = hatch ? `${hatch}, ${look.colour}` : look.colour;
-  element.style.backgroundColor = look.colour;
-  element.style.color = look.ink;
+export function paint(element, style) {
+  const hatch = hatchCss(style);
+  element.style.background = hatch ? `${hatch}, ${style.colour}` : style.colour;
+  element.style.backgroundColor = style.colour;
+  element.style.color = style.ink;
   element.style.textShadow = hatch
-    ? [[-1, 0], [1, 0], [0, -1], [0, 1], [-1, -1], [1, 1]].map(([x, y]) => `${x}px ${y}px 1px ${look.colour}`).join(",")
+    ? [[-1, 0], [1, 0], [0, -1], [0, 1], [-1, -1], [1, 1]].map(([x, y]) => `${x}px ${y}px 1px ${style.colour}`).join(",")
     : "none";
 }
 
 // One cell as a picture of its own, to be stamped onto a canvas.
-export function tile(look, size, scale) {
+export function tile(style, size, scale) {
   const canvas = document.createElement("canvas");
   const pixels = Math.max(1, Math.round(size * scale));
   canvas.width = pixels;
   canvas.height = pixels;
   const brush = canvas.getContext("2d");
   brush.scale(scale, scale);
-  brush.fillStyle = look.colour;
+  brush.fillStyle = style.colour;
   brush.fillRect(0, 0, size, size);
-  brush.strokeStyle = shade(look.colour);
+  brush.strokeStyle = shade(style.colour);
   brush.lineWidth = 0.8;
-  strokeHatch(brush, look.hatch[0], size);
+  strokeHatch(brush, style.hatch[0], size);
   if (size >= 9) {
-    brush.font = `bold ${size * (look.letter.length > 1 ? 0.5 : 0.66)}px sans-serif`;
+    brush.font = `bold ${size * (style.letter.length > 1 ? 0.5 : 0.66)}px sans-serif`;
     brush.textAlign = "center";
     brush.textBaseline = "middle";
-    if (look.hatch) {
-      brush.strokeStyle = look.colour;
+    if (style.hatch) {
+      brush.strokeStyle = style.colour;
       brush.lineWidth = 3;
-      brush.strokeText(look.letter, size / 2, size / 2 + 0.5);
+      brush.strokeText(style.letter, size / 2, size / 2 + 0.5);
     }
-    brush.fillStyle = look.ink;
-    brush.fillText(look.letter, size / 2, size / 2 + 0.5);
+    brush.fillStyle = style.ink;
+    brush.fillText(style.letter, size / 2, size / 2 + 0.5);
   }
   return canvas;
 }

@@ -8,16 +8,16 @@ function render({ model, el }) {
     const code = make("code", {}, model.get("text"));
     const block = make("pre", { class: "uffdlab-code", tabindex: 0, role: "group", "aria-label": label }, code);
     const button = make("button", { type: "button", "aria-label": `copy ${label}` }, "copy");
-    const said = make("span", { role: "status" });
+    const status = make("span", { role: "status" });
     listen.model("change:text", () => {
       code.textContent = model.get("text");
-      said.textContent = "";
+      status.textContent = "";
     });
     listen.on(button, "click", async () => {
-      if (await copied(model.get("text"), code)) said.textContent = " copied";
-      else said.textContent = " marked: press Ctrl+C";
+      if (await copied(model.get("text"), code)) status.textContent = " copied";
+      else status.textContent = " marked: press Ctrl+C";
     });
-    el.append(make("div", { class: "uffdlab uffdlab-code-box" }, make("div", {}, `${label} `, button, said), block));
+    el.append(make("div", { class: "uffdlab uffdlab-code-box" }, make("div", {}, `${label} `, button, status), block));
   })();
   return () => listen.end();
 }

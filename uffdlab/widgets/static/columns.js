@@ -1,4 +1,4 @@
-// Rows that come as columns in one run of bytes (see _columns.py): unpacked(view, ["f8", "text"]) gives the columns.
+// Rows that come as columns in one run of bytes (see _data/columns.py): unpacked(view, ["f8", "text"]) gives the columns.
 
 const KINDS = { f8: Float64Array, i4: Int32Array, u1: Uint8Array };
 const ALIGNED = 8;

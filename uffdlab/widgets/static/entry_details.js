@@ -6,7 +6,7 @@ import { addressOf } from "./page_codes.js";
 const MOST_KEPT = 5000;
 const PAUSE = 40;
 
-export class Entry {
+export class EntryDetails {
   constructor(model, listen) {
     this.model = model;
     this.kept = new Map();

@@ -31,7 +31,7 @@ class FaultLog {
     this.waiting = make("div", { role: "group", "aria-label": "touches that wait", class: "uffdlab-waiting" });
     this.counts = make("p", { class: "uffdlab-facts" });
     this.rows = make("tbody");
-    this.said = make("div", { role: "status", class: "uffdlab-said" });
+    this.status = make("div", { role: "status", class: "uffdlab-status" });
     const field = freshId("content");
     this.data = make("input", { type: "text", id: field, size: 12 });
     this.buttons = make("div", { class: "uffdlab-zoom", role: "group", "aria-label": "resolve" });
@@ -46,19 +46,19 @@ class FaultLog {
     const scroller = make("div", { class: "uffdlab-scroll", tabindex: 0, role: "group", "aria-label": "messages" }, log);
     this.element = make("div", { class: "uffdlab uffdlab-fault-log", "data-lm-suppress-shortcuts": "true" });
     this.element.append(
-      endBar(model, listen), make("p", { class: "uffdlab-title" }, "Faults"), this.waiting, this.buttons, this.said, this.counts, scroller,
+      endBar(model, listen), make("p", { class: "uffdlab-title" }, "Faults"), this.waiting, this.buttons, this.status, this.counts, scroller,
     );
     listen.on(this.waiting, "change", (event) => (this.chosen = Number(event.target.value)));
     listen.model("change:_waiting", () => this.drawWaiting());
     listen.model("change:_rows", () => this.drawRows());
     listen.model("change:_counts", () => this.drawRows());
-    listen.model("change:_said", () => (this.said.textContent = model.get("_said")));
+    listen.model("change:_status", () => (this.status.textContent = model.get("_status")));
     listen.model("msg:custom", (message) => {
-      if (message.failed) this.said.textContent = message.failed;
+      if (message.failed) this.status.textContent = message.failed;
     });
     const timer = setInterval(guarded(model, el, () => this.tick()), TICK_MS);
     listen.also(() => clearInterval(timer));
-    this.said.textContent = model.get("_said");
+    this.status.textContent = model.get("_status");
     this.drawWaiting();
     this.drawRows();
   }

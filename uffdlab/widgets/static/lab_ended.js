@@ -3,15 +3,15 @@ import { make } from "./dom.js";
 // The bar above a widget whose lab has ended: why, and a button that starts it again.
 
 export function endBar(model, listen) {
-  const said = make("p", {});
+  const status = make("p", {});
   const button = make("button", { type: "button" }, "start again");
   const bar = make("div", { class: "uffdlab-ended", role: "alert" });
   const tell = () => {
     const why = model.get("ended");
     const starts = model.get("_starts");
-    said.textContent = starts ? "A new lab boots …" : `No longer live: ${why}`;
+    status.textContent = starts ? "A new lab boots …" : `No longer live: ${why}`;
     button.disabled = starts;
-    bar.replaceChildren(...(why ? [said, button] : []));
+    bar.replaceChildren(...(why ? [status, button] : []));
   };
   listen.on(button, "click", () => model.send({ ask: "start again" }));
   listen.model("change:ended", tell);

@@ -1,5 +1,5 @@
 import { make } from "./dom.js";
-import { Holdings } from "./cell_counts.js";
+import { CellCounts } from "./cell_counts.js";
 import { tile } from "./cell_style.js";
 import { number } from "./page_codes.js";
 import { chosen, lined, pale, pixel, put, striped } from "./pixels.js";
@@ -14,12 +14,12 @@ const LABEL = 11; // px
 const MOST = 16; // px, a cell's side
 const LEAST = 5;
 
-export class Painter {
+export class MapPainter {
   constructor(host, view) {
     this.host = host;
     this.view = view;
     this.stamps = new Map();
-    this.holdings = new Holdings(() => host.kinds.length);
+    this.cellCounts = new CellCounts(() => host.kinds.length);
     this.colours = [];
     this.frames = 0;
     this.selection = [];
@@ -30,11 +30,11 @@ export class Painter {
   }
 
   get codes() {
-    return this.holdings.codes;
+    return this.cellCounts.codes;
   }
 
   show(codes, faded, from, to) {
-    this.holdings.show(codes, faded, from, to);
+    this.cellCounts.show(codes, faded, from, to);
     this.painted = {};
   }
 
@@ -50,7 +50,7 @@ export class Painter {
     if (side === this.side && scale === this.scale && gutter === this.gutter) return false;
     Object.assign(this, { side, scale, gutter, gap: Math.max(1, Math.round(scale)) });
     this.stamps.clear();
-    this.holdings.forget();
+    this.cellCounts.forget();
     this.painted = {};
     this.canvas.width = gutter + side * COLUMNS;
     this.canvas.height = side * view.screen;
@@ -121,7 +121,7 @@ export class Painter {
   }
 
   square(from, to) {
-    const held = this.holdings.of(from, to, this.view.per);
+    const held = this.cellCounts.of(from, to, this.view.per);
     const picked = this.selected(from, to);
     if (held.counts) {
       if (!held.square) held.square = this.mixed(held);
@@ -138,9 +138,9 @@ export class Painter {
     return square;
   }
 
-  drawn(look, faded) {
+  drawn(style, faded) {
     const size = this.side - this.gap;
-    const { data } = tile(look, size / this.scale, this.scale).getContext("2d").getImageData(0, 0, size, size);
+    const { data } = tile(style, size / this.scale, this.scale).getContext("2d").getImageData(0, 0, size, size);
     const picture = new Uint32Array(data.buffer);
     return lined(faded ? picture.map(pale) : picture, this.side, this.gap, LINE);
   }

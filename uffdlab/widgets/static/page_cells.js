@@ -35,7 +35,7 @@ export function moved(index, event, count, columns) {
   }
 }
 
-export class Cells {
+export class PageCells {
   // host: { first, count, pageSize, start, kinds, select(range), focus(page), hover(page, pane), anchor }
   constructor(host, name, listen) {
     this.host = host;
@@ -75,9 +75,9 @@ export class Cells {
     this.cells.forEach((cell, index) => {
       const kind = kinds[codes[index]];
       const mark = `${codes[index]} ${faded && faded[index] ? 1 : 0}`;
-      if (cell.dataset.mark === mark && cell.look === kind) return;
+      if (cell.dataset.mark === mark && cell.kind === kind) return;
       cell.dataset.mark = mark;
-      cell.look = kind;
+      cell.kind = kind;
       paint(cell, kind);
       // A huge page spans the cells it covers: one letter, no borders within.
       const inside = kind.span > 1 && (BigInt(start) / BigInt(pageSize) + BigInt(index)) % BigInt(kind.span) !== 0n;

@@ -36,10 +36,10 @@ export function summary(codes, kinds, from, to, first) {
   counts.forEach((count, kind) => {
     if (count) merged.set(kinds[kind].words, (merged.get(kinds[kind].words) || 0) + count);
   });
-  const said = [...merged].sort((one, other) => other[1] - one[1]);
+  const listed = [...merged].sort((one, other) => other[1] - one[1]);
   const name = rangeName(first + from, to - from);
-  if (said.length === 1) return `${name}: ${said[0][0]}`;
-  return `${name}: ${said.map(([words, count]) => `${number(count)} ${words}`).join("; ")}`;
+  if (listed.length === 1) return `${name}: ${listed[0][0]}`;
+  return `${name}: ${listed.map(([words, count]) => `${number(count)} ${words}`).join("; ")}`;
 }
 
 // The range from one page to another, whichever is lower: [first, count].

@@ -1,12 +1,12 @@
-import { Cells } from "./page_cells.js";
+import { PageCells } from "./page_cells.js";
 import { make, freshId } from "./dom.js";
 import { endBar } from "./lab_ended.js";
-import { Entry } from "./entry_details.js";
+import { EntryDetails } from "./entry_details.js";
 import { guarded, listening } from "./error_guard.js";
 import { paint } from "./cell_style.js";
 import { PageMap } from "./page_map.js";
 import { codesOf, number, patch, rangeName, summary } from "./page_codes.js";
-import { View } from "./viewport.js";
+import { Viewport } from "./viewport.js";
 
 const MOST_CELLS = 2048;
 const FLICKER_MS = 900;
@@ -46,7 +46,7 @@ class PageGrid {
     listen.model("change:_kinds", () => this.draw());
     listen.model("change:selection", () => this.selected());
     listen.model("change:cursor", () => this.cursor());
-    listen.model("change:_said", () => (this.said.textContent = model.get("_said")));
+    listen.model("change:_status", () => (this.status.textContent = model.get("_status")));
     listen.model("msg:custom", (message, buffers) => {
       if (message.patch === undefined) return;
       const width = model.get("_codes").byteLength / this.count;
@@ -72,11 +72,11 @@ class PageGrid {
     const meta = model.get("_meta");
     Object.assign(this, { first: meta.first, count: meta.count, pageSize: meta.page_size, start: meta.start });
     this.mode = this.codes("_before") ? model.get("mode") : "after";
-    this.entry = new Entry(model, this.inner);
-    this.said = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_said"));
+    this.entry = new EntryDetails(model, this.inner);
+    this.status = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_status"));
     this.legend = make("ul", { class: "uffdlab-legend", "aria-label": "legend" });
     this.choice = make("p", { class: "uffdlab-choice" });
-    this.view = this.count > MOST_CELLS ? new View(this.count) : null;
+    this.view = this.count > MOST_CELLS ? new Viewport(this.count) : null;
     const names = this.mode === "side" ? ["before", "after"] : [this.mode === "flicker" ? "after" : ""];
     this.panes = names.map((name) => this.pane(name || "after", name ? `${name}: ${meta.title}` : meta.title));
     const panes = make("div", { class: "uffdlab-panes" });
@@ -87,7 +87,7 @@ class PageGrid {
     const parts = [this.bar, make("p", { class: "uffdlab-title" }, meta.title)];
     if (this.codes("_before") && model.get("_chooses") !== false) parts.push(this.modes());
     if (this.view) parts.push(this.zooms());
-    parts.push(panes, this.choice, this.legend, this.entry.element, this.said);
+    parts.push(panes, this.choice, this.legend, this.entry.element, this.status);
     this.root.replaceChildren(...parts);
     if (this.mode === "flicker") this.startFlicker();
     this.panes.forEach((pane) => pane.resize && pane.resize());
@@ -97,7 +97,7 @@ class PageGrid {
   }
 
   pane(which, name) {
-    const pane = this.view ? new PageMap(this, name, this.inner, this.view) : new Cells(this, name, this.inner);
+    const pane = this.view ? new PageMap(this, name, this.inner, this.view) : new PageCells(this, name, this.inner);
     pane.which = which;
     return pane;
   }
@@ -194,14 +194,14 @@ class PageGrid {
       });
       return found;
     });
-    const looks = new Map(this.kinds.map((kind) => [kind.letter, kind]));
-    const items = [...looks.values()].filter((look) => counts.some((found) => found.has(look.letter)));
+    const styles = new Map(this.kinds.map((kind) => [kind.letter, kind]));
+    const items = [...styles.values()].filter((style) => counts.some((found) => found.has(style.letter)));
     this.legend.replaceChildren(
-      ...items.map((look) => {
-        const swatch = make("span", { class: "uffdlab-swatch", "aria-hidden": "true" }, look.letter);
-        paint(swatch, look);
-        const shown = counts.map((found) => number(found.get(look.letter) || 0));
-        return make("li", {}, swatch, ` ${look.words}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
+      ...items.map((style) => {
+        const swatch = make("span", { class: "uffdlab-swatch", "aria-hidden": "true" }, style.letter);
+        paint(swatch, style);
+        const shown = counts.map((found) => number(found.get(style.letter) || 0));
+        return make("li", {}, swatch, ` ${style.words}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
       }),
     );
   }

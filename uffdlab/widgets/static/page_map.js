@@ -1,5 +1,5 @@
 import { make } from "./dom.js";
-import { Painter } from "./map_painter.js";
+import { MapPainter } from "./map_painter.js";
 import { between, summary } from "./page_codes.js";
 import { COLUMNS } from "./viewport.js";
 
@@ -11,7 +11,7 @@ export class PageMap {
     this.host = host;
     this.name = name;
     this.view = view;
-    this.painter = new Painter(host, view);
+    this.painter = new MapPainter(host, view);
     this.canvas = this.painter.canvas;
     this.pending = 0;
     this.cell = make("div", { role: "gridcell", tabindex: 0, class: "uffdlab-cursor" });

@@ -6,7 +6,7 @@ async function unzipped(text) {
   return new DataView(await new Response(stream).arrayBuffer());
 }
 
-class Alone {
+class StandaloneModel {
   constructor(state) {
     this.state = state;
     this.listeners = new Map();
@@ -63,7 +63,7 @@ class Alone {
 
 const place = document.getElementById("widgets");
 for (const given of JSON.parse(document.getElementById("data").textContent)) {
-  const model = new Alone(given.state);
+  const model = new StandaloneModel(given.state);
   for (const [name, text] of Object.entries(given.bytes)) model.state[name] = await unzipped(text);
   for (const [name, each] of Object.entries(given.details)) {
     model.details[name] = { ...each, words: await unzipped(each.words), which: await unzipped(each.which) };

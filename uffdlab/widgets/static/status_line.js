@@ -4,7 +4,7 @@ import { guarded, listening } from "./error_guard.js";
 function render({ model, el }) {
   const listen = listening(model, el);
   guarded(model, el, () => {
-    const line = make("div", { class: "uffdlab uffdlab-said", role: "status", "aria-live": "polite" }, model.get("text"));
+    const line = make("div", { class: "uffdlab uffdlab-status", role: "status", "aria-live": "polite" }, model.get("text"));
     listen.model("change:text", () => (line.textContent = model.get("text")));
     el.append(line);
   })();

@@ -45,7 +45,7 @@ class TimelineView {
     this.timer = 0;
     this.element = make("div", { class: "uffdlab uffdlab-timeline", "data-lm-suppress-shortcuts": "true" });
     this.lanes = make("div", { class: "uffdlab-lanes", role: "listbox", "aria-label": "timeline", tabindex: 0 });
-    this.said = make("p", { role: "status", class: "uffdlab-said" });
+    this.status = make("p", { role: "status", class: "uffdlab-status" });
     const bar = make("div", { class: "uffdlab-zoom", role: "group", "aria-label": "step" });
     for (const [label, words, action] of [
       ["|◀", "first entry", () => this.go(0)],
@@ -60,7 +60,7 @@ class TimelineView {
     this.play = make("button", { type: "button", "aria-pressed": "false" }, "play");
     listen.on(this.play, "click", () => this.toggle());
     bar.append(this.play);
-    this.element.append(endBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, this.lanes, this.said);
+    this.element.append(endBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, this.lanes, this.status);
     listen.on(this.lanes, "keydown", (event) => this.key(event));
     listen.on(this.lanes, "click", (event) => {
       const mark = event.target.closest(".uffdlab-event");
@@ -148,13 +148,13 @@ class TimelineView {
     for (const old of this.lanes.querySelectorAll('[aria-selected="true"]')) old.setAttribute("aria-selected", "false");
     const mark = this.lanes.querySelector(`[data-at="${at}"]`);
     if (!mark) {
-      this.said.textContent = this.events.length ? "" : "Nothing has happened yet.";
+      this.status.textContent = this.events.length ? "" : "Nothing has happened yet.";
       this.lanes.removeAttribute("aria-activedescendant");
       return;
     }
     mark.setAttribute("aria-selected", "true");
     this.lanes.setAttribute("aria-activedescendant", mark.id);
-    this.said.textContent = `entry ${at + 1} of ${this.events.length}, ${told(this.events[at])}`;
+    this.status.textContent = `entry ${at + 1} of ${this.events.length}, ${told(this.events[at])}`;
     const { left, width } = mark.getBoundingClientRect();
     const box = this.lanes.getBoundingClientRect();
     if (left < box.left || left + width > box.right) this.lanes.scrollLeft += left - box.left - box.width / 2;

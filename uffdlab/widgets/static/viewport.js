@@ -11,7 +11,7 @@ export function widest(count) {
 }
 
 // One view, shared by all panes of a grid: what a cell stands for, the row at the top, where the cursor is.
-export class View {
+export class Viewport {
   constructor(count) {
     this.count = count;
     this.widest = widest(count);
