@@ -1,4 +1,4 @@
-"""A file is published whole or not at all."""
+"""Where the cache folder is, names in it, and files that are there whole or not at all."""
 
 import errno
 import os
@@ -6,10 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from uffdlab import cachedir, errors
+from uffdlab.kernels.cache import Cache
 
 
 def test_a_file_appears_when_it_is_finished(tmp_path):
@@ -93,3 +97,55 @@ def test_prune_keeps_the_most_recently_used(tmp_path):
     assert (tmp_path / "0.x").stat().st_mtime > time.time() - 60
     cachedir.prune(tmp_path, "*.x", 2)
     assert {path.name for path in tmp_path.iterdir()} == {"0.x", "5.x", "other"}
+
+
+@given(st.lists(st.text(min_size=1, max_size=30), unique=True))
+def test_slugs_are_file_names_and_differ(names):
+    slugs = [cachedir.slug(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    for each in slugs:
+        assert Path(each).name == each
+        assert not each.startswith(".")
+
+
+def test_folder_from_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "mine"))
+    assert cachedir.root() == tmp_path / "mine"
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("UFFDLAB_CACHE", "~/mine")
+    assert cachedir.folder("x") == tmp_path / "home" / "mine" / "x"
+    assert Cache().folder == tmp_path / "home" / "mine"
+    monkeypatch.setenv("UFFDLAB_CACHE", "~nobody-of-that-name/mine")
+    with pytest.raises(errors.HostUnsupported, match="UFFDLAB_CACHE is ~nobody"):
+        cachedir.root()
+    monkeypatch.setenv("UFFDLAB_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cachedir.root() == tmp_path / "xdg" / "uffdlab"
+
+
+def test_discard_clears_what_a_killed_discard_left(tmp_path):
+    (tmp_path / ".trash-1-1").mkdir()
+    (tmp_path / "it").mkdir()
+    cachedir.discard(tmp_path / "it")
+    cachedir.discard(tmp_path / "it")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+    path = tmp_path / "it"
+    cachedir.write_atomically(path, b"old")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        cachedir.write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_written_file_is_as_readable_as_the_user_wants(tmp_path):
+    path = tmp_path / "new" / "it"
+    old = os.umask(0o027)
+    try:
+        cachedir.write_atomically(path, b"text")
+    finally:
+        os.umask(old)
+    assert path.stat().st_mode & 0o777 == 0o640

@@ -1,11 +1,15 @@
-"""Files in the cache folder that are there whole or not at all, whoever is killed when."""
+"""The cache folder: where it is, its locks, and files that are there whole or not at all, whoever is killed when."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import os
+import re
 import secrets
-import tempfile
+import shutil
+import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -15,9 +19,30 @@ import platformdirs
 from uffdlab import errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+_LOCK_POLL = 0.2  # s
+_LOCK_DEADLINE = 2 * 3600.0  # s; longer than any build's own deadlines
+
+
+def root() -> Path:
+    """Return the cache folder, ``$UFFDLAB_CACHE`` or else the user's, whether it is there or not.
+
+    Raises
+    ------
+    HostUnsupported
+        ``$UFFDLAB_CACHE`` begins with ``~`` and a name that no user here has.
+    """
+    chosen = os.environ.get("UFFDLAB_CACHE")
+    if not chosen:
+        return platformdirs.user_cache_path("uffdlab").absolute()
+    try:
+        return Path(chosen).expanduser().absolute()
+    except RuntimeError as error:
+        raise errors.HostUnsupported(
+            f"UFFDLAB_CACHE is {chosen}: {error}. Set it to a folder that can be written to", missing="cache folder"
+        ) from error
 
 
 def folder(name: str) -> Path:
@@ -28,8 +53,7 @@ def folder(name: str) -> Path:
     HostUnsupported
         The cache folder cannot be made.
     """
-    chosen = os.environ.get("UFFDLAB_CACHE")
-    path = (Path(chosen) if chosen else platformdirs.user_cache_path("uffdlab")) / name
+    path = root() / name
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -47,7 +71,7 @@ def _cannot_write(path: Path, error: OSError) -> errors.HostUnsupported:
 
 @contextmanager
 def publish(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
-    """Give a file to write, which appears at `path` in one step when the block ends without an error.
+    """Yield a file to write, which appears at `path` in one step when the block ends without an error.
 
     A process killed in between leaves nothing: until the end the file has no name.
 
@@ -57,36 +81,63 @@ def publish(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         No disk space, or the folder cannot be written to.
     """
     try:
-        with _nameless(path.parent) as file:
-            yield file
-            file.flush()
+        with _replacing(path) as file:
             os.fchmod(file.fileno(), mode)
-            passing = path.parent / f".{path.name}.{secrets.token_hex(4)}"
-            # A directory descriptor makes Python use linkat(2), which alone follows the /proc link.
-            here = os.open("/", os.O_PATH | os.O_DIRECTORY)
-            try:
-                os.link(f"/proc/self/fd/{file.fileno()}", passing, src_dir_fd=here, follow_symlinks=True)
-                passing.replace(path)
-            finally:
-                os.close(here)
-                passing.unlink(missing_ok=True)
+            yield file
     except OSError as error:
         raise _cannot_write(path.parent, error) from error
 
 
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole or not at all, also after a power failure; make its folder if need be.
+
+    Raises
+    ------
+    OSError
+        As for any file.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextmanager
-def _nameless(where: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    # The one way in which a file is written here: without a name where the file system can, then put in place.
+    passing = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
-        descriptor = os.open(where, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        named = False
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
-        # A file system without O_TMPFILE: the name lives as long as the block.
-        with tempfile.NamedTemporaryFile(dir=where, prefix=".") as file:
-            yield file  # type: ignore[misc]  # the wrapper has all of BinaryIO
-        return
-    with os.fdopen(descriptor, "w+b") as file:
-        yield file
+        descriptor = os.open(passing, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666)
+        named = True
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            if not named:
+                # A directory descriptor makes Python use linkat(2), which alone follows the /proc link.
+                here = os.open("/", os.O_PATH | os.O_DIRECTORY)
+                try:
+                    os.link(f"/proc/self/fd/{file.fileno()}", passing, src_dir_fd=here, follow_symlinks=True)
+                finally:
+                    os.close(here)
+            passing.replace(path)
+    finally:
+        passing.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def prune(where: Path, pattern: str, keep: int) -> None:
@@ -104,3 +155,68 @@ def touch(path: Path) -> None:
     """Mark a file as used now."""
     with suppress(OSError):
         os.utime(path)
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder so that at no moment half of it is there under its name."""
+    if not folder.exists():
+        return
+    trash = folder.with_name(f".trash-{os.getpid()}-{time.monotonic_ns()}")
+    for old in folder.parent.glob(".trash-*"):  # of a process that was killed here
+        shutil.rmtree(old, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def slug(text: str) -> str:
+    """Make a file name of a name; two names never make the same one."""
+    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", text)
+    if plain == text and not plain.startswith("."):
+        return plain
+    return f"{plain.lstrip('.')}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+@contextmanager
+def locked_file(
+    path: Path, what: str, deadline: float = _LOCK_DEADLINE, on_wait: Callable[[str, float], None] | None = None
+) -> Iterator[int]:
+    """Hold flock(2) on the file `path`, and yield its descriptor.
+
+    A child that inherits the descriptor shares the lock: it is free only when all who could still write are gone.
+
+    Parameters
+    ----------
+    what : str
+        What it guards, for the message.
+    deadline : float
+        In seconds.
+    on_wait : callable, optional
+        Told the process that holds it, and for how many seconds that has been waited for.
+
+    Raises
+    ------
+    KernelError
+        Somebody else held it until the deadline.
+    """
+    began = time.monotonic()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
+                waited = time.monotonic() - began
+                if waited > deadline:
+                    raise errors.KernelError(
+                        f"{what}: process {holder} has held {path} for {deadline:.0f} s: end it, then try again"
+                    ) from None
+                if on_wait is not None:
+                    on_wait(holder, waited)
+                time.sleep(min(_LOCK_POLL, deadline))
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)  # not LOCK_UN: that would free it for the children too

@@ -1,35 +1,13 @@
-"""Names, locks and finished kernels in the cache folder."""
+"""Locks and finished kernels in the cache folder."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from pathlib import Path
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from uffdlab.kernels.cache import Cache, Kernel, discard, slug, write_atomically
+from uffdlab.kernels.cache import Cache, Kernel
 from uffdlab.kernels.progress import Silent
-
-
-@given(st.lists(st.text(min_size=1, max_size=30), unique=True))
-def test_slugs_are_file_names_and_differ(names):
-    slugs = [slug(name) for name in names]
-    assert len(set(slugs)) == len(names)
-    for each in slugs:
-        assert Path(each).name == each
-        assert not each.startswith(".")
-
-
-def test_folder_from_the_environment(tmp_path, monkeypatch):
-    monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "mine"))
-    assert Cache().folder == tmp_path / "mine"
-    monkeypatch.setenv("UFFDLAB_CACHE", "")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert Cache().folder == tmp_path / "xdg" / "uffdlab"
 
 
 def publish(cache: Cache, content: bytes, key: str = "ab" * 32, name: str = "a/b") -> Kernel:
@@ -100,21 +78,3 @@ def test_lock_says_who_holds_it_and_children_share_it(tmp_path):
     assert told == [f"waiting for process {os.getpid()}, at work on it"]
     with cache.locked("it", Silent()), cache.locked("another", Silent()):
         assert len(told) == 1
-
-
-def test_discard_clears_what_a_killed_discard_left(tmp_path):
-    (tmp_path / ".trash-1-1").mkdir()
-    (tmp_path / "it").mkdir()
-    discard(tmp_path / "it")
-    discard(tmp_path / "it")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
-    path = tmp_path / "it"
-    write_atomically(path, b"old")
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import tiny_kernel
 
+from uffdlab import cachedir
 from uffdlab.errors import KernelError, PatchError, UnknownKernel, UsageError
-from uffdlab.kernels import cache
 from uffdlab.kernels.catalogue import CatalogueError, load
 from uffdlab.kernels.supply import Supply
 from uffdlab.kernels.user_kernels import UserKernels
@@ -324,7 +324,7 @@ def test_what_the_user_wrote_stays(user, file):
 def test_the_wait_for_another_process_has_an_end(user, lab, file):
     user.folder.mkdir()
     impatient = UserKernels(user.folder, lab.toml, deadline=0.3)
-    with cache.locked_file(user.folder / ".lock", "the test"):
+    with cachedir.locked_file(user.folder / ".lock", "the test"):
         for change in (
             lambda: impatient.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base"),
             lambda: impatient.remove("new"),

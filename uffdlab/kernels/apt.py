@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from uffdlab.cachedir import discard
 from uffdlab.errors import HostUnsupported, SourceError
 from uffdlab.kernels import host_checks
-from uffdlab.kernels.cache import discard
 from uffdlab.processes.job import ChildTimeout, run
 
 if TYPE_CHECKING:

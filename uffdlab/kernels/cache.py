@@ -1,4 +1,4 @@
-"""The user's cache folder: where things lie, locks, and kernels that are finished.
+"""Kernels in the cache folder: where things lie, locks, and kernels that are finished.
 
 ::
 
@@ -15,28 +15,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
-import re
-import shutil
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-
-from uffdlab.errors import KernelError
+from uffdlab import cachedir
+from uffdlab.cachedir import discard, slug
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
+    from pathlib import Path
 
     from uffdlab.kernels.progress import Progress
-
-_LOCK_POLL = 0.2  # s
-_LOCK_DEADLINE = 2 * 3600.0  # s; longer than any build's own deadlines
 
 
 @dataclass(frozen=True)
@@ -78,10 +68,7 @@ class Cache:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        if folder is None:
-            chosen = os.environ.get("UFFDLAB_CACHE")
-            folder = Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("uffdlab")
-        self.folder = folder.absolute()
+        self.folder = cachedir.root() if folder is None else folder.absolute()
         self.images = self.folder / "images"
 
     def tree(self, source: str) -> Path:
@@ -119,11 +106,11 @@ class Cache:
                 waiting = True
             progress.at(int(waited))
 
-        with locked_file(path, what, on_wait=tell) as descriptor:
+        with cachedir.locked_file(path, what, on_wait=tell) as descriptor:
             yield descriptor
 
     def find(self, name: str, key: str) -> Kernel | None:
-        """Give a finished kernel, or None; one that has been damaged since is none."""
+        """Return a finished kernel, or None; one that has been damaged since is none."""
         folder = self._folder(name, key)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads((folder / "kernel.json").read_text())
@@ -133,7 +120,7 @@ class Cache:
         return None
 
     def find_made_of(self, name: str, made_of: str) -> Kernel | None:
-        """Give the newest finished kernel that is made of this, whatever its key; see :func:`keys.made_of`."""
+        """Return the newest finished kernel that is made of this, whatever its key."""
         for kernel in self.finished(name):
             with contextlib.suppress(OSError, ValueError):
                 if json.loads((kernel.image.parent / "kernel.json").read_text()).get("made_of") == made_of:
@@ -141,7 +128,7 @@ class Cache:
         return None
 
     def finished(self, name: str) -> list[Kernel]:
-        """Give every finished kernel of this name, the newest first."""
+        """Return every finished kernel of this name, the newest first."""
         found = []
         for folder in self.images.glob(f"{slug(name)}-*"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -169,16 +156,16 @@ class Cache:
         }
         (made / "kernel.json").write_text(json.dumps(record, indent=1) + "\n")
         for path in made.iterdir():
-            _sync(path)
+            cachedir.sync(path)
         self.images.mkdir(parents=True, exist_ok=True)
         folder = self._folder(kernel.name, kernel.key)
         discard(folder)  # somebody took a file out of it, or find() had given it
         made.rename(folder)
-        _sync(self.images)
+        cachedir.sync(self.images)
         return _kernel(folder, record)
 
     def remove(self, name: str) -> int:
-        """Remove every finished kernel of this name, and its log; give the bytes freed."""
+        """Remove every finished kernel of this name, and its log; return the bytes freed."""
         freed = 0
         for kernel in self.finished(name):
             folder = kernel.image.parent
@@ -189,81 +176,6 @@ class Cache:
 
     def _folder(self, name: str, key: str) -> Path:
         return self.images / f"{slug(name)}-{key[:20]}"
-
-
-@contextlib.contextmanager
-def locked_file(
-    path: Path, what: str, deadline: float = _LOCK_DEADLINE, on_wait: Callable[[str, float], None] | None = None
-) -> Iterator[int]:
-    """Hold flock(2) on the file `path`, and give its descriptor; see :meth:`Cache.locked`.
-
-    Parameters
-    ----------
-    what : str
-        What it guards, for the message.
-    deadline : float
-        In seconds.
-    on_wait : callable, optional
-        Told the process that holds it, and for how many seconds that has been waited for.
-
-    Raises
-    ------
-    KernelError
-        Somebody else held it until the deadline.
-    """
-    began = time.monotonic()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "?"
-                waited = time.monotonic() - began
-                if waited > deadline:
-                    raise KernelError(
-                        f"{what}: process {holder} has held {path} for {deadline:.0f} s: end it, then try again"
-                    ) from None
-                if on_wait is not None:
-                    on_wait(holder, waited)
-                time.sleep(min(_LOCK_POLL, deadline))
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
-        yield descriptor
-    finally:
-        os.close(descriptor)  # not LOCK_UN: that would free it for the children too
-
-
-def slug(text: str) -> str:
-    """Make a file name of a name; two names never make the same one."""
-    plain = re.sub(r"[^A-Za-z0-9._+-]", "_", text)
-    if plain == text and not plain.startswith("."):
-        return plain
-    return f"{plain.lstrip('.')}~{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def discard(folder: Path) -> None:
-    """Remove a folder so that at no moment half of it is there under its name."""
-    if not folder.exists():
-        return
-    trash = folder.with_name(f".trash-{os.getpid()}-{time.monotonic_ns()}")
-    for old in folder.parent.glob(".trash-*"):  # of a process that was killed here
-        shutil.rmtree(old, ignore_errors=True)
-    folder.rename(trash)
-    shutil.rmtree(trash, ignore_errors=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(data)
-        _sync(part)
-        part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _kernel(folder: Path, record: dict[str, Any]) -> Kernel:
@@ -278,11 +190,3 @@ def _kernel(folder: Path, record: dict[str, Any]) -> Kernel:
         config=inside(record["config"]),
         log=inside(record["log"]),
     )
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uffdlab.cachedir import discard
 from uffdlab.errors import BuildError, KernelError
 from uffdlab.kernels import host_checks
 from uffdlab.kernels.build import first_errors
-from uffdlab.kernels.cache import Cache, discard
+from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.supply import Supply
 from uffdlab.processes.job import ChildTimeout, run

@@ -6,9 +6,9 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from uffdlab.cachedir import discard
 from uffdlab.errors import HostUnsupported
 from uffdlab.kernels import cache_key, host_checks, user_tree
-from uffdlab.kernels.cache import discard
 from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.tree import Tree
 

@@ -9,10 +9,11 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from uffdlab.cachedir import discard, write_atomically
 from uffdlab.errors import BuildError, KernelError, SourceError
 from uffdlab.kernels import build, catalogue, code_size, host_checks, image, pte_reader
 from uffdlab.kernels.apt import Archive, DebianArchive
-from uffdlab.kernels.cache import Cache, Kernel, discard, write_atomically
+from uffdlab.kernels.cache import Cache, Kernel
 from uffdlab.kernels.cache_key import key_of, made_of
 from uffdlab.kernels.catalogue import Built, Catalogue, Entry, Packaged, Source
 from uffdlab.kernels.progress import automatic

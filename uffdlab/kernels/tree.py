@@ -13,9 +13,9 @@ import tempfile
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from uffdlab.cachedir import discard, write_atomically
 from uffdlab.errors import PatchError, SourceError
 from uffdlab.kernels import host_checks
-from uffdlab.kernels.cache import discard, write_atomically
 from uffdlab.processes.job import ChildTimeout, run
 
 if TYPE_CHECKING:

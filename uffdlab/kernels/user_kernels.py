@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from uffdlab.cachedir import discard, locked_file, slug, write_atomically
 from uffdlab.errors import KernelError, PatchError, UsageError
 from uffdlab.kernels import catalogue
 from uffdlab.kernels.build import no_options, turned_off
-from uffdlab.kernels.cache import discard, locked_file, slug, write_atomically
 from uffdlab.kernels.catalogue import Built
 from uffdlab.kernels.patches.am import Port, patches_of
 from uffdlab.kernels.patches.mail import SIZE

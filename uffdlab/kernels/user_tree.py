@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from uffdlab.cachedir import write_atomically
 from uffdlab.errors import SourceError
 from uffdlab.kernels.apt import Deb, Resolved
-from uffdlab.kernels.cache import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,10 +8,10 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from uffdlab.cachedir import write_atomically
 from uffdlab.errors import SourceError
 from uffdlab.kernels import user_tree
 from uffdlab.kernels.apt import KERNEL_PARTS, Deb, Resolved
-from uffdlab.kernels.cache import write_atomically
 from uffdlab.kernels.catalogue import Built, Packaged
 
 if TYPE_CHECKING:

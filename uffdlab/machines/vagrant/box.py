@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab import cachedir, errors
-from uffdlab.kernels.cache import write_atomically
+from uffdlab.cachedir import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from uffdlab import errors
-from uffdlab.kernels.cache import write_atomically
+from uffdlab.cachedir import write_atomically
 from uffdlab.machines.vagrant import box as vagrant_box
 from uffdlab.processes.job import Child, ChildTimeout
 
