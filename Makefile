@@ -54,7 +54,7 @@ test-vagrant: setup-vagrant setup-test
 	@$(python) tests/run.py vagrant
 
 .PHONY: check
-check: setup-check ## ruff and mypy
+check: setup-check ## ruff, mypy, and who imports whom
 	@$(python) tests/run.py check
 
 .PHONY: bench
@@ -63,7 +63,7 @@ bench: setup-bench ## measure against peers, write build/bench/results.json
 
 .PHONY: clean distclean
 clean: ## remove what make made in this folder, but for .venv
-	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 	@echo "The kernels stay in $${UFFDLAB_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uffdlab}; delete that folder to have them built anew."
 distclean: clean ## … and .venv too

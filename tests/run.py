@@ -49,6 +49,7 @@ PARTS = {
         [
             _module("ruff", "check"),
             _module("ruff", "format", "--check"),
+            [str(Path(PYTHON).with_name("lint-imports")), "--no-logo"],
             *(_module("mypy", *of) for of in ([], ["benchmarks"], ["tests/run.py", "tests/user_script.py"])),
         ],
         10,
