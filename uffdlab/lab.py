@@ -215,6 +215,11 @@ class Lab(Observations):
             self._capabilities = Capabilities(self.kernel, self.target_call("probe", deadline=60.0))
         return self._capabilities
 
+    @property
+    def known_capabilities(self) -> Capabilities | None:
+        """The capabilities, if somebody has asked for them already; asks nothing of the kernel."""
+        return self._capabilities
+
     # --- touching
 
     @property

@@ -13,6 +13,10 @@ MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
     ("mode", "registered", "knows", "words"),
     [
         (2, MINOR | WP, False, "does not know UFFDIO_CONTINUE_MODE_WP"),
+        (2, MINOR | WP, None, "does not know UFFDIO_CONTINUE_MODE_WP"),  # nothing else is left
+        (2, MINOR | WP, True, "more than one mapping"),
+        (2, MINOR, None, "'wp'); or this kernel does not know UFFDIO_CONTINUE_MODE_WP"),
+        (2, None, None, "first; or this kernel does not know UFFDIO_CONTINUE_MODE_WP"),
         (2, MINOR, True, "registered for WP"),
         (3, MINOR, True, "registered for WP"),
         (0x40, MINOR | WP, True, "0x40 mean nothing to UFFDIO_CONTINUE"),

@@ -20,7 +20,7 @@ class ScriptedLab:
 
     def __init__(self):
         self.timeline = Timeline()
-        self.capabilities = {"continue_wp": True, "features": Feature(0)}
+        self.known_capabilities = None
         self.sent = []
         self.answers = {}
         self.offered = int(Feature.MINOR_SHMEM)
@@ -115,12 +115,51 @@ def test_copy_pads_with_zeroes(lab, uffd, region):
 
 def test_an_errno_is_an_error_with_the_call_and_the_reason(lab, uffd, region):
     uffd.register(region, "minor", "wp")
-    lab.capabilities["continue_wp"] = False
     lab.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
     with pytest.raises(IoctlError) as caught:
         uffd.continue_(region[3], wp=True)
     assert str(caught.value).startswith("UFFDIO_CONTINUE(page 3, WP) → EINVAL: this kernel does not know")
     assert caught.value.errno == errno.EINVAL
+
+
+@pytest.mark.parametrize(
+    "fail",
+    [
+        lambda uffd, region: uffd.continue_(region[3], wp=True),
+        lambda uffd, region: uffd.poison(region[3]),
+        lambda uffd, region: uffd.ioctl("UFFDIO_COPY", {"dst": 1, "len": 8}),
+        lambda uffd, region: uffd.batch("UFFDIO_CONTINUE", region),
+        lambda uffd, region: uffd.resume(uffd.wake(region, check=False)),
+    ],
+    ids=["continue", "poison", "raw", "batch", "resume"],
+)
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTTY, errno.EEXIST])
+def test_an_error_is_worded_without_asking_the_target_again(lab, uffd, region, monkeypatch, fail, error):
+    asked = []
+
+    def target_call(method, *_params, **_keywords):
+        asked.append(method)
+        if method not in ("ioctl", "batch"):
+            raise TargetLost(f"{method} never comes back")
+        return {"errno": error, "words": dict.fromkeys(("copy", "mapped", "updated"), 0), "done": 0,
+                "started_ns": 0, "ended_ns": 0}  # fmt: skip
+
+    monkeypatch.setattr(lab, "target_call", target_call)
+    with pytest.raises(IoctlError) as caught:
+        fail(uffd, region)
+    assert caught.value.errno == error
+    assert caught.value.__context__ is None
+    assert len(asked) == 1
+
+
+def test_an_ioctl_whose_feature_is_not_offered_is_unknown_to_this_kernel(lab, uffd, region):
+    lab.answers["UFFDIO_POISON"] = (errno.EINVAL, 0)
+    uffd.register(region, "minor")
+    with pytest.raises(IoctlError, match=r"this kernel does not know UFFDIO_POISON \(it came with Linux 6\.6\)"):
+        uffd.poison(region)
+    uffd.offered |= Feature.POISON
+    with pytest.raises(IoctlError, match="more than one mapping"):
+        uffd.poison(region)
 
 
 def test_an_errno_can_be_asked_for_as_data(lab, uffd, region):

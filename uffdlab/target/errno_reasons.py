@@ -24,6 +24,7 @@ _OF_ONE = {
     ("UFFDIO_MOVE", errno.EBUSY): "a page of the source is pinned, or another process has it since a fork",
 }
 
+_NO_CONTINUE_WP = "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
 _SPANS = "the range spans memory that this ioctl cannot handle, or more than one mapping"
 _NO_RANGE = {
     "UFFDIO_API": (
@@ -151,16 +152,26 @@ def _invalid(
     wrong = _wrong_mode(ioctl, mode) or _wrong_memory(ioctl, mode, memory)
     if wrong:
         return wrong
-    if ioctl.name == "UFFDIO_CONTINUE" and wants_wp and knows_continue_wp is False:
-        return "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
     if ioctl.name == "UFFDIO_REGISTER":
         return _not_registered(mode, features)
+    unmet = _unmet(ioctl, registered, wants_wp=wants_wp)
+    unknown_wp = ioctl.name == "UFFDIO_CONTINUE" and wants_wp and not knows_continue_wp
+    # mm/userfaultfd.c has no other EINVAL for whole pages of one mapping that is registered for WP.
+    if unknown_wp and (knows_continue_wp is False or not unmet):
+        return _NO_CONTINUE_WP
+    if unmet:
+        return f"{unmet}; or {_NO_CONTINUE_WP}" if unknown_wp else unmet
+    return _OF_ONE.get((ioctl.name, errno.EINVAL), _SPANS)
+
+
+def _unmet(ioctl: uapi.Ioctl, registered: uapi.RegisterMode | None, *, wants_wp: bool) -> str:
+    # What the range would have to be registered for.
     if registered is None:
         what = "destination" if ioctl.name == "UFFDIO_MOVE" else "range"
         return f"the {what} is not registered with this userfaultfd; uffd.register(…) first"
     if wants_wp and not registered & uapi.RegisterMode.WP:
         return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
-    return _OF_ONE.get((ioctl.name, errno.EINVAL), _SPANS)
+    return ""
 
 
 def _wrong_memory(ioctl: uapi.Ioctl, mode: int, memory: str) -> str:

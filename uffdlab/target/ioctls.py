@@ -31,6 +31,7 @@ class IoctlCalls:
     _lab: Lab
     _number: int
     features: Feature
+    offered: Feature
     _registered: list[tuple[int, int, RegisterMode]]
     _ended: LabClosed | TargetLost  # what it says when it is there no more
 
@@ -305,18 +306,19 @@ class IoctlCalls:
         return IoctlError(result.call, result.errno, reason, done=result.done, output=result.output or 0)
 
     def _reason(self, ioctl: uapi.Ioctl, error: int, values: dict[str, int]) -> str:
+        # From what is known already: to ask the target now could fail or hang, and hide the error itself.
         start = values.get("start", values.get("dst", 0))
         length = values.get("len", 0)
         beyond = not 0 <= start < start + length <= _USER_ADDRESSES
-        tried = self._lab.capabilities.get("modes", {}).get(ioctl.name)
-        if error in (_errno.EINVAL, _errno.ENOTTY) and tried is not None and 0 not in tried.values():
+        if error in (_errno.EINVAL, _errno.ENOTTY) and ioctl.feature and not self.offered & ioctl.feature:
             return f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})"
+        found = self._lab.known_capabilities
         return errno_reasons.explain(
             ioctl,
             error,
             values.get("mode", 0),
             registered=self._registered_for(values),
-            knows_continue_wp=self._lab.capabilities["continue_wp"],
+            knows_continue_wp=found["continue_wp"] if found else None,
             features=self.features,
             misfit=errno_reasons.misfit(ioctl, values, self._lab.page_size_at(start)),
             beyond="len" in ioctl.fields and beyond,

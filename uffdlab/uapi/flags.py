@@ -106,6 +106,10 @@ class Feature(enum.IntFlag, boundary=enum.KEEP):
     RWP_ASYNC = 1 << 18
 
 
+_NONE = Feature(0)
+_MINOR = Feature.MINOR_HUGETLBFS | Feature.MINOR_SHMEM
+
+
 class FaultFlag(enum.IntFlag, boundary=enum.KEEP):
     """Flags of a page-fault message (UFFD_PAGEFAULT_FLAG_*)."""
 
@@ -144,14 +148,21 @@ class Ioctl(Layout):
         The Linux version that brought it; for reading only.
     modes_since : dict
         For each mode that came later than the ioctl, the version that brought it.
+    feature : Feature
+        A kernel knows the ioctl if it offers one of these; 0 if every kernel with a userfaultfd knows it.
     """
 
     def __init__(
-        self, name: str, since: str, modes: type[enum.IntFlag] = NoMode, modes_since: dict[str, str] | None = None
+        self,
+        name: str,
+        since: str,
+        modes: type[enum.IntFlag] = NoMode,
+        modes_since: dict[str, str] | None = None,
+        feature: Feature = _NONE,
     ) -> None:
         layout = LAYOUTS[name]
         super().__init__(name, layout.nr, layout.access, layout.fields, layout.output)
-        self.since, self.modes, self.modes_since = since, modes, modes_since or {}
+        self.since, self.modes, self.modes_since, self.feature = since, modes, modes_since or {}, feature
 
 
 def _table(*rows: Ioctl) -> dict[str, Ioctl]:
@@ -165,12 +176,12 @@ IOCTLS: Final = _table(
     Ioctl("UFFDIO_WAKE", "4.3"),
     Ioctl("UFFDIO_COPY", "4.3", CopyMode, {"WP": "5.7"}),
     Ioctl("UFFDIO_ZEROPAGE", "4.3", ZeropageMode),
-    Ioctl("UFFDIO_MOVE", "6.8", MoveMode),
-    Ioctl("UFFDIO_WRITEPROTECT", "5.7", WriteprotectMode),
-    Ioctl("UFFDIO_CONTINUE", "5.13", ContinueMode, {"WP": "6.4"}),
-    Ioctl("UFFDIO_POISON", "6.6", PoisonMode),
-    Ioctl("UFFDIO_RWPROTECT", "7.3", RwprotectMode),
-    Ioctl("UFFDIO_SET_MODE", "7.3"),
+    Ioctl("UFFDIO_MOVE", "6.8", MoveMode, feature=Feature.MOVE),
+    Ioctl("UFFDIO_WRITEPROTECT", "5.7", WriteprotectMode, feature=Feature.PAGEFAULT_FLAG_WP),
+    Ioctl("UFFDIO_CONTINUE", "5.13", ContinueMode, {"WP": "6.4"}, feature=_MINOR),
+    Ioctl("UFFDIO_POISON", "6.6", PoisonMode, feature=Feature.POISON),
+    Ioctl("UFFDIO_RWPROTECT", "7.3", RwprotectMode, feature=Feature.RWP),
+    Ioctl("UFFDIO_SET_MODE", "7.3", feature=Feature.RWP_ASYNC),
 )
 
 FEATURES_SINCE: Final = {
