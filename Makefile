@@ -28,7 +28,7 @@ no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 
 .PHONY: demo
 demo: setup ## build two kernels, run the notebook, show every page before and after (build/demo/)
-	@mkdir -p "$(jupyter)" && env --block-signal=INT $(python) -m uffdlab.cli.demo
+	@mkdir -p "$(jupyter)" && env --block-signal=INT $(python) -m uffdlab demo
 
 .PHONY: lab
 lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
@@ -43,7 +43,7 @@ vagrant: setup-vagrant ## bring up vm/Vagrantfile with the patched kernel, run t
 	@mkdir -p "$(jupyter)" build/vagrant
 	@$(python) -m uffdlab kernel build debian/bookworm debian/trixie 6.1-as-posted # the notebook compares with them, in QEMU
 	@$(python) -m uffdlab vagrant up
-	@UFFDLAB_MACHINE=vagrant $(python) -m uffdlab.cli.notebook notebooks/minor_wp.ipynb build/vagrant/minor_wp.html
+	@UFFDLAB_MACHINE=vagrant $(python) -m uffdlab notebook notebooks/minor_wp.ipynb build/vagrant/minor_wp.html
 
 .PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-upstream test-debug test-vagrant
 test: setup-test ## every check and test, and how long each part took

@@ -1,11 +1,64 @@
 """Exit statuses of the command line, as `git bisect run` and make read them."""
 
+import subprocess
+import sys
+
+import click
 import pytest
 from click.testing import CliRunner
 
-import uffdlab.lab
-from uffdlab.cli.main import main
-from uffdlab.errors import BuildError, HostUnsupported, MachineLost, TargetLost, UnknownKernel, UsageError
+from uffdlab.cli import exit_status
+from uffdlab.cli.main import COMMANDS, main
+from uffdlab.errors import BuildError, HostUnsupported, MachineLost, ProgramError, TargetLost, UnknownKernel, UsageError
+
+
+def test_help_loads_no_command():
+    code = (
+        "import sys\nfrom uffdlab.cli.main import main\nmain(['--help'], standalone_mode=False)\n"
+        "print(sorted(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert all(f"  {name}" in done.stdout for name in COMMANDS)
+    loaded = set(eval(done.stderr))
+    assert "uffdlab.cli.main" in loaded
+    assert not loaded & {"numpy", "msgpack", "uffdlab.lab", "uffdlab.kernels", "IPython"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there_and_is_what_the_list_says(name):
+    result = CliRunner().invoke(main, [name, "--help"], prog_name="uffdlab")
+    assert (result.exit_code, f"Usage: uffdlab {name}" in result.output) == (0, True)
+    said = COMMANDS[name].load().help.replace("\n", " ")
+    assert said.startswith(COMMANDS[name].short_help.rstrip(".")) or name in {"exec", "selftest"}
+
+
+@pytest.mark.parametrize(
+    ("error", "booted", "status"),
+    [
+        (MachineLost("gone"), False, 125),
+        (MachineLost("gone"), True, 1),
+        (HostUnsupported("no QEMU"), True, 1),
+        (UsageError("no"), True, 2),
+        (ProgramError("late", kind="program-late"), True, 124),
+        (ProgramError("no", kind="not-executable"), True, 126),
+        (ProgramError("none", kind="no-program"), True, 127),
+        (ProgramError("much", kind="program-output"), True, 1),
+    ],
+)
+def test_statuses(error, booted, status):
+    assert exit_status.of(error, booted=booted) == status
+
+
+def test_notes_of_an_error_are_shown(capsys):
+    def fail():
+        error = MachineLost("gone")
+        error.add_note("its last words")
+        with exit_status.from_errors("6.1-base"):
+            raise error
+
+    with pytest.raises(click.exceptions.Exit):
+        fail()
+    assert capsys.readouterr().err == "6.1-base: gone\nits last words\n"
 
 
 @pytest.mark.parametrize(
@@ -23,7 +76,7 @@ def test_a_kernel_that_cannot_be_tested_is_125(monkeypatch, error, status):
     def fail(_name):
         raise error
 
-    monkeypatch.setattr(uffdlab.lab, "Lab", fail)
+    monkeypatch.setattr("uffdlab.cli.run.Lab", fail)
     result = CliRunner().invoke(main, ["run", "minor_wp", "6.1-base"])
     assert result.exit_code == status
     assert str(error) in result.output
@@ -40,7 +93,7 @@ def test_ctrl_c_is_130(monkeypatch):
     def interrupted(_name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(uffdlab.lab, "Lab", interrupted)
+    monkeypatch.setattr("uffdlab.cli.run.Lab", interrupted)
     result = CliRunner().invoke(main, ["run", "minor_wp", "6.1-base"], prog_name="uffdlab")
     assert (result.exit_code, result.stderr) == (130, "\nuffdlab: stopped\n")
 

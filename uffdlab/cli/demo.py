@@ -1,7 +1,6 @@
-"""``make demo``: the main job for real — four kernels, one experiment, the notebook, the evidence.
+"""``uffdlab demo``: the main job for real — four kernels, one experiment, the notebook, the evidence.
 
-Prints one line a kernel and page group, then each check that does not come out as it must on that kernel; writes
-``minor_wp.html`` (the notebook as executed) and ``minor_wp.png``.  Exit status 1 if a check fails, 130 after Ctrl-C.
+``make demo`` runs it.
 """
 
 from __future__ import annotations
@@ -14,8 +13,7 @@ from pathlib import Path
 import click
 
 from uffdlab import figures
-from uffdlab.cli import notebook
-from uffdlab.errors import UffdlabError
+from uffdlab.cli import exit_status, notebook
 from uffdlab.lab import Lab
 from uffdlab.scenarios import Result, minor_wp, reports
 
@@ -58,16 +56,17 @@ _UNKNOWN_FLAG = {
 }
 
 
-def main() -> None:
-    """Run the demo; the command line of ``python -m uffdlab.cli.demo``."""
-    _demo()
-
-
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/demo"), show_default=True)
 @click.option("--notebook-path", type=click.Path(dir_okay=False, exists=True, path_type=Path),
               default=Path("notebooks/minor_wp.ipynb"), show_default=True)  # fmt: skip
-def _demo(out: Path, notebook_path: Path) -> None:
+def demo(out: Path, notebook_path: Path) -> None:
+    """Show on four kernels what UFFDIO_CONTINUE with WP does, and run the notebook.
+
+    Prints a line for each group of pages, then each check that does not come out as it should on that kernel; writes
+    minor_wp.html, the notebook as executed, and minor_wp.png. Exit status: 0 all is as it should be, 1 a check is not,
+    125 a kernel could not be built or booted, 130 after Ctrl-C.
+    """
     out.mkdir(parents=True, exist_ok=True)
     wrong: list[str] = []
     started = time.monotonic()
@@ -75,7 +74,7 @@ def _demo(out: Path, notebook_path: Path) -> None:
         # make starts this with Ctrl-C blocked, so that one that comes while Python loads us waits for here.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for kernel in KERNELS:
-            with Lab(kernel) as lab:
+            with exit_status.from_errors("demo"), Lab(kernel) as lab:
                 result = minor_wp(lab)
             wrong += _tell(result)
             (out / f"{kernel.replace('/', '-')}.json").write_text(reports.to_json(result), encoding="utf-8")
@@ -83,25 +82,23 @@ def _demo(out: Path, notebook_path: Path) -> None:
                 picture = figures.compare(result.snapshots["shmem before"], result.snapshots["shmem after"])
                 picture.save(out / "minor_wp.png")
         click.echo(f"\nThe experiment on {len(KERNELS)} kernels took {time.monotonic() - started:.0f} s.")
-        notebook.execute(notebook_path, out / "minor_wp.html", tell=click.echo)
-    except UffdlabError as error:
-        click.echo(f"\ndemo: {error}", err=True)
-        sys.exit(1)
+        with exit_status.from_errors("demo"):
+            notebook.execute(notebook_path, out / "minor_wp.html", tell=click.echo)
     except KeyboardInterrupt:
         click.echo("\ndemo: stopped; `make demo` goes on with the kernels that are there", err=True)
-        sys.exit(128 + signal.SIGINT)
+        sys.exit(exit_status.INTERRUPTED)
     click.echo(f"\nWritten: {out / 'minor_wp.html'} (the notebook as it ran), {out / 'minor_wp.png'}")
     click.echo("Go on by hand: make lab    (opens JupyterLab on notebooks/minor_wp.ipynb)")
     if wrong:
         click.echo(f"\n{len(wrong)} checks did not come out as they must:", err=True)
         for line in wrong:
             click.echo(f"  {line}", err=True)
-        sys.exit(1)
+        sys.exit(exit_status.FAILED)
     click.echo("Every check came out as it must.")
 
 
 def _tell(result: Result) -> list[str]:
-    """Print a kernel's lines; gives what did not come out as it must."""
+    """Print a kernel's lines; return what did not come out as it must."""
     click.echo(
         f"\n{result.kernel}: {WHAT_IT_IS[result.kernel]} (Linux {result.release}), by the {result.witness} witness"
     )
@@ -118,7 +115,3 @@ def _tell(result: Result) -> list[str]:
     good = sum(check.ok for check in result.checks)
     click.echo(f"  {good} of {len(result.checks)} checks hold" + ("" if wrong else ", as they must on this kernel"))
     return wrong
-
-
-if __name__ == "__main__":
-    main()

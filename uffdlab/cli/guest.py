@@ -8,15 +8,13 @@ from pathlib import Path
 
 import click
 
-from uffdlab.errors import ProgramError, UffdlabError, UnknownKernel, UsageError
+from uffdlab.cli import exit_status
+from uffdlab.errors import UffdlabError
+from uffdlab.kernels import kselftest
+from uffdlab.lab import Lab
 from uffdlab.machines.programs import DEADLINE
 from uffdlab.scenarios.kselftest import CPUS, MEMORY_MIB, ktap, plan, run
 from uffdlab.scenarios.kselftest import DEADLINE as SELFTEST_DEADLINE
-
-_NO_KERNEL = 125  # it could not be built or booted
-_FAILED = 1  # the kernel died of it, or the lab cannot say
-# As a shell, env(1) and timeout(1) have it.
-_STATUS = {"no-program": 127, "not-executable": 126, "program-late": 124}
 
 
 class _Exec(click.Command):
@@ -61,26 +59,10 @@ def execute(
     deadline, 126 if it is no program for the guest, 127 if there is none, 125 if the kernel could not be built or
     booted, 1 if the kernel died of it.
     """
-    from uffdlab.lab import Lab  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
-
-    try:
+    with exit_status.from_errors(kernel):
         lab = Lab(kernel, memory_mib=memory, cpus=cpus)
-    except (UnknownKernel, UsageError) as error:
-        raise click.UsageError(str(error)) from error
-    except UffdlabError as error:
-        click.echo(f"{kernel}: {error}", err=True)
-        sys.exit(_NO_KERNEL)
-    with lab:
-        try:
-            status = lab.exec(command, push=push, deadline=deadline, on_output=_show).status
-        except UsageError as error:
-            raise click.UsageError(str(error)) from error
-        except ProgramError as error:
-            click.echo("\n".join([f"{kernel}: {error}", *getattr(error, "__notes__", ())]), err=True)
-            status = _STATUS.get(error.kind, _FAILED)
-        except UffdlabError as error:
-            click.echo(f"{kernel}: {error}", err=True)
-            status = _FAILED
+    with lab, exit_status.from_errors(kernel, booted=True):
+        status = lab.exec(command, push=push, deadline=deadline, on_output=_show).status
     sys.exit(status)
 
 
@@ -114,25 +96,16 @@ def selftest(kernel: str, tree: str | None, full: bool, deadline: float, cpus: i
     is well, 1 a test failed or the kernel died of one, 2 bad usage, 125 the kernel or its tests could not be built, or
     it did not boot.
     """
-    from uffdlab.kernels import kselftest  # noqa: PLC0415 - so that `uffdlab --help` is fast
-    from uffdlab.lab import Lab  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
-
     lines: list[str] = []
 
     def say(line: str) -> None:
         click.echo(line)
         lines.append(line)
 
-    try:
+    hint = ". The tests come from a kernel of the catalogue or from --tree FOLDER"
+    with exit_status.from_errors(kernel, hint=hint):
         tests = kselftest.of_tree(Path(tree)) if tree and Path(tree).is_dir() else kselftest.of_kernel(tree or kernel)
         lab = Lab(kernel, memory_mib=MEMORY_MIB, cpus=cpus)
-    except (UnknownKernel, UsageError) as error:
-        raise click.UsageError(
-            f"{error}. The tests come from a kernel of the catalogue or from --tree FOLDER"
-        ) from error
-    except UffdlabError as error:
-        click.echo(f"{kernel}: {error}", err=True)
-        sys.exit(_NO_KERNEL)
     good = False
     with lab:
         calls = plan(tests, full=full)
@@ -142,4 +115,4 @@ def selftest(kernel: str, tree: str | None, full: bool, deadline: float, cpus: i
             say(f"Bail out! {kernel}: " + str(error).replace("\n", "\n# "))
     if output:
         output.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    sys.exit(0 if good else _FAILED)
+    sys.exit(0 if good else exit_status.FAILED)

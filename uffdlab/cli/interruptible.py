@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-
 import click
 
+from uffdlab.cli import exit_status
 
-class InterruptibleCommand(click.Command):
-    """A command of that kind; of a group, all the commands in it."""
+
+class InterruptibleGroup(click.Group):
+    """A group whose commands end so."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run it."""
@@ -16,8 +16,4 @@ class InterruptibleCommand(click.Command):
             return super().invoke(ctx)
         except KeyboardInterrupt:
             click.echo(f"\n{ctx.info_name}: stopped", err=True)
-            raise click.exceptions.Exit(128 + signal.SIGINT) from None
-
-
-class InterruptibleGroup(InterruptibleCommand, click.Group):
-    """A group of that kind."""
+            raise click.exceptions.Exit(exit_status.INTERRUPTED) from None

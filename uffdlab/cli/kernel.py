@@ -1,26 +1,86 @@
-"""The commands with which one's own patch becomes a kernel under test."""
+"""``uffdlab kernel``: the kernels under test, and one's own patch made into one."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from uffdlab.errors import UffdlabError, UnknownKernel, UsageError
-
-if TYPE_CHECKING:
-    from uffdlab.scenarios.continue_timing import Timing
+from uffdlab import kernels
+from uffdlab.cli import exit_status
+from uffdlab.errors import KernelError
+from uffdlab.kernels import code_size
+from uffdlab.kernels.user_kernels import UserKernels
+from uffdlab.scenarios.continue_timing import time_continue
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TREE = click.Path(exists=True, path_type=Path)
 _STDIN = Path("/dev/stdin")
-_FAILED = 125  # as for every kernel that cannot be had
 
 
-@click.command("am")
+@click.group()
+def kernel() -> None:
+    """The kernels under test: list, build, add, compare."""
+
+
+@kernel.command("list")
+def kernel_list() -> None:
+    """List every kernel of the catalogue and whether it is there."""
+    for row in kernels.Supply().available():
+        state = row.kernel.release if row.kernel else "not there yet"
+        click.echo(f"{row.name:<24} {state:<28} {row.about}")
+
+
+@kernel.command("build")
+@click.argument("name", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Every kernel of the catalogue.")
+@click.option("--refresh", is_flag=True, help="Ask the mirror again for the newest version of the source.")
+def kernel_build(name: tuple[str, ...], everything: bool, refresh: bool) -> None:
+    """Fetch or build kernels, so that a Lab starts at once."""
+    names = [row.name for row in kernels.Supply().available()] if everything else list(name)
+    if not names:
+        raise click.UsageError("name a kernel, or --all; `uffdlab kernel list` lists them")
+    for each in names:
+        with exit_status.from_errors():
+            found = kernels.get(each, refresh=refresh)
+        click.echo(f"{found.name}: Linux {found.release}, {found.image}")
+
+
+@kernel.command("path")
+@click.argument("name")
+def kernel_path(name: str) -> None:
+    """Print where the image of a kernel is; fetches or builds it if it is not there."""
+    with exit_status.from_errors():
+        click.echo(kernels.get(name).image)
+
+
+@kernel.command("log")
+@click.argument("name")
+def kernel_log(name: str) -> None:
+    """Print the log of a kernel's build."""
+    with exit_status.from_errors():
+        log = kernels.Supply().log(name)
+        if log is None:
+            raise KernelError(
+                f"{name} has no build log: it has not been built here, or comes as a package", kernel=name
+            )
+        click.echo(log.read_text(encoding="utf-8", errors="replace"), nl=False)
+
+
+@kernel.command("remove")
+@click.argument("name", nargs=-1, required=True)
+def kernel_remove(name: tuple[str, ...]) -> None:
+    """Remove kernels from the cache, and those that `kernel add` and `kernel am` made from the list too."""
+    for each in name:
+        with exit_status.from_errors():
+            supply = kernels.Supply()
+            entry = " and the list" if UserKernels().remove(each) else ""
+            freed = supply.remove(each)
+            click.echo(f"{each}: {freed} bytes removed from the cache{entry}")
+
+
+@kernel.command("am")
 @click.argument("mail", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
 @click.option("--on", required=True, help="The kernel to put it on, one that is built here.")
 @click.option("--as", "name", required=True, help="The new kernel's name.")
@@ -31,17 +91,13 @@ def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
     They are tried as they are. Where they are quoted, have lost their white space, or were made for another tree, each
     hunk is fitted by what it says; the list tells which were placed, which guessed, and which have no place.
     """
-    from uffdlab.kernels.user_kernels import UserKernels  # noqa: PLC0415 - so that `uffdlab --help` is fast
-
-    try:
+    with exit_status.from_errors():
         made = UserKernels().am(_STDIN if str(mail) == "-" else mail, on, name, allow_unplaced=allow_unplaced)
-    except UffdlabError as error:
-        _fail(error)
     click.echo(str(made))
     click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")
 
 
-@click.command("add")
+@kernel.command("add")
 @click.argument("name")
 @click.option("--patch", "patches", type=_FILE, multiple=True, help="A patch; several apply in this order.")
 @click.option("--on", help="The kernel to put the patches on, one that is built here.")
@@ -59,16 +115,12 @@ def add(
     base = on or tree
     if base is None or (on and tree):
         raise click.UsageError("give either --on KERNEL or --tree FOLDER")
-    from uffdlab.kernels.user_kernels import UserKernels  # noqa: PLC0415 - so that `uffdlab --help` is fast
-
-    try:
+    with exit_status.from_errors():
         UserKernels().add(name, patches, base, config, about)
-    except UffdlabError as error:
-        _fail(error)
     click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")
 
 
-@click.command("size")
+@kernel.command("size")
 @click.argument("a")
 @click.argument("b")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
@@ -78,13 +130,9 @@ def size(a: str, b: str, as_json: bool, timed: bool) -> None:
 
     Both must be built here. Text is what size(1) counts: code and constants.
     """
-    from uffdlab.kernels import Supply, code_size  # noqa: PLC0415 - so that `uffdlab --help` is fast
-
-    try:
-        found = code_size.compare(*Supply().sizes(a, b))
-        timings = _times(a, b) if timed else ()
-    except UffdlabError as error:
-        _fail(error)
+    with exit_status.from_errors():
+        found = code_size.compare(*kernels.Supply().sizes(a, b))
+        timings = time_continue((a, b)) if timed else ()
     if as_json:
         times = [{"way": timing.way, "ns_a_page": timing.fastest, "ratio": timing.ratios[1]} for timing in timings]
         click.echo(json.dumps({**found.as_data(), "times": times}, indent=1))
@@ -92,16 +140,3 @@ def size(a: str, b: str, as_json: bool, timed: bool) -> None:
     click.echo(str(found))
     if timings:
         click.echo("\n" + "\n".join(map(str, timings)))
-
-
-def _times(a: str, b: str) -> tuple[Timing, ...]:
-    from uffdlab.scenarios.continue_timing import time_continue  # noqa: PLC0415 - so that `uffdlab --help` needs no QEMU client
-
-    return time_continue((a, b))
-
-
-def _fail(error: UffdlabError) -> None:
-    if isinstance(error, UnknownKernel | UsageError):
-        raise click.UsageError(str(error)) from error
-    click.echo(str(error), err=True)
-    sys.exit(_FAILED)

@@ -1,11 +1,7 @@
-"""Runs a notebook from beginning to end and writes it as an HTML page with all its outputs.
-
-``python -m uffdlab.cli.notebook NOTEBOOK PAGE``; ``UFFDLAB_MACHINE`` says where its lab runs.
-"""
+"""``uffdlab notebook``: run a notebook from beginning to end and write it as an HTML page with all its outputs."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +12,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-from uffdlab.cli.interruptible import InterruptibleCommand
+from uffdlab.cli import exit_status
 from uffdlab.errors import UffdlabError
 
 _CELL_DEADLINE = 600  # seconds; kernels are there before the notebook runs, but a machine may be slow to answer
@@ -61,18 +57,11 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
     tell(f"The notebook's {cells} code cells ran in {time.monotonic() - started:.0f} s.")
 
 
-@click.command(cls=InterruptibleCommand)
+@click.command()
 @click.argument("notebook", type=click.Path(dir_okay=False, exists=True, path_type=Path))
 @click.argument("page", type=click.Path(dir_okay=False, path_type=Path))
-def main(notebook: Path, page: Path) -> None:
-    """Run NOTEBOOK and write it, as executed, to PAGE."""
-    try:
+def notebook(notebook: Path, page: Path) -> None:
+    """Run NOTEBOOK and write it, as executed, to PAGE; `UFFDLAB_MACHINE` says where its lab runs."""
+    with exit_status.from_errors():
         execute(notebook, page, tell=click.echo)
-    except UffdlabError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
     click.echo(f"Written: {page}")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import sys
-from typing import TYPE_CHECKING
-
 import click
 
-from uffdlab.errors import UffdlabError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from uffdlab.machines.vagrant.vm import VagrantVm
+from uffdlab.cli import exit_status
+from uffdlab.machines.vagrant.machine import start
+from uffdlab.machines.vagrant.vm import VagrantVm
 
 
 @click.group()
@@ -25,9 +18,7 @@ def vagrant() -> None:
 @click.argument("kernel", default="6.1-series")
 def up(kernel: str) -> None:
     """Bring it up with KERNEL, or switch it to that; the kernel is built and a box fetched or made if need be."""
-    from uffdlab.machines.vagrant.machine import start  # noqa: PLC0415 - so that `uffdlab --help` is fast
-
-    with _errors():
+    with exit_status.from_errors():
         name, machine = start(kernel, tell=click.echo)
         with machine:
             click.echo(f"the VM runs {name}: Linux {machine.hello['release']}; `uffdlab vagrant destroy` removes it")
@@ -36,8 +27,8 @@ def up(kernel: str) -> None:
 @vagrant.command()
 def status() -> None:
     """Say in what state it is, and which kernel it was booted with."""
-    with _errors():
-        vm = _vm()
+    with exit_status.from_errors():
+        vm = VagrantVm()
         state = vm.state()
         click.echo(f"{state}, {vm.kernel_name}" if state == "running" and vm.kernel_name else state)
 
@@ -45,27 +36,12 @@ def status() -> None:
 @vagrant.command()
 def halt() -> None:
     """Shut it down; its disk stays."""
-    with _errors():
-        _vm().halt()
+    with exit_status.from_errors():
+        VagrantVm().halt()
 
 
 @vagrant.command()
 def destroy() -> None:
     """Remove it and its disk.  The box stays: `vagrant box list`, `vagrant box remove`."""
-    with _errors():
-        _vm().destroy()
-
-
-def _vm() -> VagrantVm:
-    from uffdlab.machines.vagrant.vm import VagrantVm  # noqa: PLC0415
-
-    return VagrantVm()
-
-
-@contextlib.contextmanager
-def _errors() -> Iterator[None]:
-    try:
-        yield
-    except UffdlabError as error:
-        click.echo(str(error), err=True)
-        sys.exit(1)
+    with exit_status.from_errors():
+        VagrantVm().destroy()

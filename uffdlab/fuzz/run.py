@@ -1,8 +1,7 @@
-"""Random calls on a kernel, each held against a model of what it should do:  python -m uffdlab.fuzz.run KERNEL."""
+"""Random calls on a kernel, each held against a model of what it should do."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import random
 import sys
@@ -187,30 +186,3 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
                 raise
         tried += 1
     return Count(calls, regions, unknown)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Play on a kernel; 0 if it and the model agree, 1 if not.  Without a kernel, on the one of the machine chosen."""
-    from uffdlab.lab import Lab  # noqa: PLC0415 - not for --help
-
-    parser = argparse.ArgumentParser(prog="python -m uffdlab.fuzz.run", description=__doc__)
-    parser.add_argument("kernel", nargs="?")
-    parser.add_argument("--machine", help="local, ssh:user@host, vagrant; else a guest in QEMU")
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory", choices=MEMORIES, action="append", help="may be given several times; else all")
-    asked = parser.parse_args(arguments)
-    with Lab(asked.kernel, machine=asked.machine) as lab:
-        about = f"{lab.kernel}, seed {asked.seed}"
-        try:
-            count = play_randomly(lab, asked.seconds, asked.seed, asked.memory or MEMORIES)
-        except Disagreement as found:
-            sys.stdout.write(f"{about}: {shrink(lab, found)}\n")
-            return 1
-    unknown = f", on {count.unknown} more unknown" if count.unknown else ""
-    sys.stdout.write(f"{about}: {count.calls} calls on {count.regions} regions as they should be{unknown}\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

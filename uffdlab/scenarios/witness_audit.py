@@ -1,12 +1,7 @@
-"""Every witness held against the others, over kinds of memory and ways to register it; and lies put in on purpose.
-
-``python -m uffdlab.scenarios.witness_audit KERNEL…`` prints the table; it ends
-with 1 on a disagreement or a lie that is believed.
-"""
+"""Every witness held against the others, over kinds of memory and ways to register it; and lies put in on purpose."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -183,22 +178,3 @@ def _cell(case: Case | None) -> str:
     if case is None:
         return ""
     return "cannot" if case.refused else f"{len(case.disagreements)} of {case.compared:,}; {case.caught}/{case.lies}"
-
-
-def main(kernels: list[str]) -> int:
-    """Examine on these kernels and print the table."""
-    from uffdlab.lab import Lab  # noqa: PLC0415 - Lab is above this module
-
-    cases = []
-    for kernel in kernels:
-        with Lab(kernel) as lab:
-            cases += list(examine(lab))
-    print(table(cases))  # noqa: T201
-    wrong = [f"{case.kernel} {case.memory} {case.mode}: {each}" for case in cases for each in case.disagreements]
-    wrong += [f"{c.kernel} {c.memory} {c.mode}: {c.lies - c.caught} lies uncaught" for c in cases if c.lies != c.caught]
-    print("\n".join(wrong), file=sys.stderr)  # noqa: T201
-    return 1 if wrong else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,34 @@
+"""``uffdlab fuzz``: random calls on a kernel, each held against a model of what it should do."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from uffdlab.cli import exit_status
+from uffdlab.fuzz.run import MEMORIES, Disagreement, play_randomly, shrink
+from uffdlab.lab import Lab
+
+
+@click.command()
+@click.argument("kernel", required=False)
+@click.option("--machine", help="local, ssh:user@host or vagrant; else a guest in QEMU.")
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="How long to go on.")
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed makes the same calls.")
+@click.option("--memory", type=click.Choice(MEMORIES), multiple=True, help="May be given several times; else all.")
+def fuzz(kernel: str | None, machine: str | None, seconds: float, seed: int, memory: tuple[str, ...]) -> None:
+    """Make random calls on KERNEL and hold each against a model of what it should do.
+
+    Without KERNEL, they are made on the one of the machine chosen. Exit status: 0 the kernel and the model agree, 1
+    they do not, 2 bad usage, 125 the kernel could not be built or booted.
+    """
+    with exit_status.from_errors(kernel or ""), Lab(kernel, machine=machine) as lab:
+        about = f"{lab.kernel}, seed {seed}"
+        try:
+            count = play_randomly(lab, seconds, seed, memory or MEMORIES)
+        except Disagreement as found:
+            click.echo(f"{about}: {shrink(lab, found)}")
+            sys.exit(exit_status.FAILED)
+    unknown = f", on {count.unknown} more unknown" if count.unknown else ""
+    click.echo(f"{about}: {count.calls} calls on {count.regions} regions as they should be{unknown}")

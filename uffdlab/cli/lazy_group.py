@@ -1,0 +1,53 @@
+"""A group whose commands are loaded when they are called, so that `uffdlab --help` is fast."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from uffdlab.cli.interruptible import InterruptibleGroup
+
+
+@dataclass(frozen=True)
+class LazyCommand:
+    """Where a command is, and what it does in one line."""
+
+    module: str
+    attribute: str
+    short_help: str
+
+    def load(self) -> click.Command:
+        """Import the command."""
+        command = getattr(importlib.import_module(self.module), self.attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+
+class LazyGroup(InterruptibleGroup):
+    """A group of commands of which each is imported when it is called.
+
+    Parameters
+    ----------
+    lazy : dict of str to LazyCommand
+        The commands by their names.
+    """
+
+    def __init__(self, *arguments: Any, lazy: dict[str, LazyCommand], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.lazy = lazy
+
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """Return the names of the commands."""
+        return sorted(self.lazy)
+
+    def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, or None if there is none of this name."""
+        return self.lazy[cmd_name].load() if cmd_name in self.lazy else None
+
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.short_help) for name, command in sorted(self.lazy.items())])
