@@ -212,7 +212,7 @@ class Lab(Observations):
     def capabilities(self) -> Capabilities:
         """What this kernel can do, found by trying; shown as a table with the version each came in."""
         if self._capabilities is None:
-            self._capabilities = Capabilities(self.kernel, self.target_call("probe", deadline=60.0))
+            self._capabilities = Capabilities.from_answer(self.kernel, self.target_call("probe", deadline=60.0))
         return self._capabilities
 
     @property

@@ -1,3 +1,5 @@
+from dataclasses import FrozenInstanceError
+
 import pytest
 
 from uffdlab.target.capabilities import Capabilities, html_table, markdown_table, table
@@ -17,10 +19,10 @@ def answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):
     }
 
 
-def test_it_is_the_answer_and_a_table():
-    found = Capabilities("here", answer())
-    assert found["continue_wp"] is True
-    assert found["features"] == Feature.POISON
+def test_it_is_what_the_target_answered_and_a_table():
+    found = Capabilities.from_answer("here", answer())
+    assert found.continue_wp is True
+    assert found.features == Feature.POISON
     words = {row.name: row.word for row in found.rows}
     assert (words["POISON"], words["MOVE"]) == ("yes", "no")
     assert words["/dev/userfaultfd"] == "EACCES"
@@ -28,18 +30,25 @@ def test_it_is_the_answer_and_a_table():
     assert {row.name: row.since for row in found.rows}["UFFDIO_CONTINUE WP"] == "6.4"
 
 
+def test_it_cannot_be_changed():
+    found = Capabilities.from_answer("here", answer())
+    with pytest.raises(FrozenInstanceError):
+        found.continue_wp = False
+    assert not isinstance(found, dict)
+
+
 def test_unknown_features_are_kept():
-    found = Capabilities("here", answer(Feature(1 << 40)))
+    found = Capabilities.from_answer("here", answer(Feature(1 << 40)))
     assert [row.word for row in found.rows if row.name == "bit 40"] == ["yes"]
 
 
 def test_unknown_ioctls_are_kept():
-    found = Capabilities("here", answer(ioctls=1 << 0x3F | 7 | 1 << 0x0B))
+    found = Capabilities.from_answer("here", answer(ioctls=1 << 0x3F | 7 | 1 << 0x0B))
     assert [(row.name, row.word) for row in found.rows if row.name.startswith("number")] == [("number 0x0b", "yes")]
 
 
 def test_the_first_thing_that_is_missing_is_named():
-    found = Capabilities("here", answer(continue_wp=False))
+    found = Capabilities.from_answer("here", answer(continue_wp=False))
     assert found.missing("POISON", "UFFDIO_CONTINUE", "UFFDIO_CONTINUE WP", "MOVE") == "UFFDIO_CONTINUE WP"
     assert found.missing("POISON") == ""
     with pytest.raises(KeyError):
@@ -47,7 +56,7 @@ def test_the_first_thing_that_is_missing_is_named():
 
 
 def test_kernels_stand_side_by_side():
-    both = [Capabilities("a<b", answer()), Capabilities("c", answer(continue_wp=False))]
+    both = [Capabilities.from_answer("a<b", answer()), Capabilities.from_answer("c", answer(continue_wp=False))]
     row = next(row for row in table(both) if row[1] == "UFFDIO_CONTINUE WP")
     assert row == ["mode", "UFFDIO_CONTINUE WP", "6.4", "yes", "EINVAL"]
     assert "| mode | UFFDIO_CONTINUE WP | 6.4 | yes | EINVAL |" in markdown_table(both)
@@ -59,4 +68,4 @@ def test_kernels_stand_side_by_side():
 def test_every_memory_has_a_family():
     registered = {int(mode): {"errno": 0, "ioctls": 1} for mode in RegisterMode}
     whole = {**answer(), "memory": {name: {"errno": 0, "register": registered} for name in MEMORY}}
-    assert sum(row.group == "memory" for row in Capabilities("here", whole).rows) == 4 * len(MEMORY)
+    assert sum(row.group == "memory" for row in Capabilities.from_answer("here", whole).rows) == 4 * len(MEMORY)

@@ -50,7 +50,7 @@ def features(lab):
     """Give the usual features that this kernel has, and those that are named."""
 
     def asked(*more):
-        wanted = DEFAULT_FEATURES & lab.capabilities["features"]
+        wanted = DEFAULT_FEATURES & lab.capabilities.features
         for each in more:
             wanted |= each
         return wanted

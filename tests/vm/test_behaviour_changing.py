@@ -23,7 +23,7 @@ EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Featu
 
 @pytest.fixture
 def uffd(lab):
-    with lab.userfaultfd(DEFAULT_FEATURES & lab.capabilities["features"] | EVENTS) as uffd:
+    with lab.userfaultfd(DEFAULT_FEATURES & lab.capabilities.features | EVENTS) as uffd:
         yield uffd
 
 

@@ -29,7 +29,7 @@ def test_features_and_ioctls_agree(any_lab):
     found = any_lab.capabilities
     pairs = {Feature.POISON: "UFFDIO_POISON", Feature.MOVE: "UFFDIO_MOVE", Feature.RWP: "UFFDIO_RWPROTECT"}
     for feature, ioctl in pairs.items():
-        assert bool(found["features"] & feature) is (not found.missing(ioctl)), ioctl
+        assert bool(found.features & feature) is (not found.missing(ioctl)), ioctl
 
 
 def test_an_ioctl_that_this_kernel_lacks_is_named(lab):

@@ -34,7 +34,7 @@ def test_the_issue_s_own_numbers(any_lab):
     uffd.register(region, "minor", "wp")
     assert not region.snapshot().has(State.PRESENT).any()
     knows = any_lab.kernel not in WITHOUT_THE_FLAG
-    assert any_lab.capabilities["continue_wp"] is knows
+    assert any_lab.capabilities.continue_wp is knows
     if knows:
         assert uffd.continue_(region[:32], wp=True).done == 32 * 4096
     else:

@@ -17,8 +17,8 @@ from uffdlab.widgets import IoctlPanel, PageGrid
 from uffdlab.widgets._data import ioctl_call
 
 START = 0x10_0000_0000
-OLD = {"features": Feature(0), "continue_wp": False}
-NEW = {"features": Feature((1 << 19) - 1), "continue_wp": True}
+OLD = SimpleNamespace(features=Feature(0), continue_wp=False)
+NEW = SimpleNamespace(features=Feature((1 << 19) - 1), continue_wp=True)
 
 
 class Uffd:

@@ -31,7 +31,7 @@ class Lab:
 
     @property
     def capabilities(self):
-        return {"features": Feature.MISSING_SHMEM | Feature.MINOR_SHMEM, "continue_wp": True}
+        return SimpleNamespace(features=Feature.MISSING_SHMEM | Feature.MINOR_SHMEM, continue_wp=True)
 
     def restart_target(self):
         if self.closed:

@@ -72,7 +72,7 @@ class Player:
         features = DEFAULT_FEATURES | (EVENTS if rules.events else Feature(0))
         features |= Feature.WP_UNPOPULATED if rules.unpopulated else Feature(0)
         features |= Feature.RWP if "rwprotect" not in rules.leave_out else Feature(0)
-        self._uffd = lab.userfaultfd(features & lab.capabilities["features"])
+        self._uffd = lab.userfaultfd(features & lab.capabilities.features)
         self._model = Model(rules, pages)
         self._trail: list[Op] = []
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno as _errno
-import html
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Self
 
 from uffdlab import uapi
 from uffdlab.uapi import Feature, RegisterMode
@@ -51,27 +51,59 @@ class Capability:
         return "no" if not self.errno else _errno.errorcode.get(self.errno, str(self.errno))
 
 
-class Capabilities(dict[str, Any]):
-    """What one kernel can do; also a dict of what the target answered.
+@dataclass(frozen=True, repr=False)
+class Capabilities:
+    """What one kernel can do with a userfaultfd; every errno is 0 where trying it worked.
 
-    Keys: ``features`` (Feature), ``ioctls`` (their numbers, as bits), ``continue_wp`` (bool, or None where it cannot be
-    tried), ``ways``, ``modes``, ``memory``.
-
-    Parameters
+    Attributes
     ----------
     kernel : str
         Its name.
-    answer : dict
-        From the target, see :func:`uffdlab.agent.probe.all_of_it`.
+    features : Feature
+        What UFFDIO_API offers.
+    ioctls : int
+        The numbers, as bits, of the ioctls that UFFDIO_API and UFFDIO_REGISTER name.
+    continue_wp : bool or None
+        Whether UFFDIO_CONTINUE knows MODE_WP, of which no feature tells; None where it cannot be tried.
+    ways : mapping of str to int
+        For each way to open a userfaultfd its errno.
+    modes : mapping of str to mapping of int to int
+        For each ioctl and mode word its errno.
+    memory : mapping of str to mapping of RegisterMode to int
+        For each kind of memory and mode of UFFDIO_REGISTER its errno; that of mapping it where that failed.
     """
 
-    def __init__(self, kernel: str, answer: Mapping[str, Any]) -> None:
-        super().__init__(answer, features=Feature(answer["features"]))
-        self.kernel = kernel
-        self.rows: tuple[Capability, ...] = tuple(_rows(self))
+    kernel: str
+    features: Feature
+    ioctls: int
+    continue_wp: bool | None
+    ways: Mapping[str, int]
+    modes: Mapping[str, Mapping[int, int]]
+    memory: Mapping[str, Mapping[RegisterMode, int]]
+
+    @classmethod
+    def from_answer(cls, kernel: str, answer: Mapping[str, Any]) -> Self:
+        """Make it of what the target answered; see :func:`uffdlab.agent.probe.all_of_it`."""
+        return cls(
+            kernel,
+            Feature(answer["features"]),
+            answer["ioctls"],
+            answer["continue_wp"],
+            answer["ways"],
+            answer["modes"],
+            {
+                name: {mode: found["errno"] or found["register"][int(mode)]["errno"] for mode in RegisterMode}
+                for name, found in answer["memory"].items()
+            },
+        )
+
+    @cached_property
+    def rows(self) -> tuple[Capability, ...]:
+        """Everything, one row each, as the tables show it."""
+        return tuple(_rows(self))
 
     def missing(self, *names: str) -> str:
-        """Name the first of `names` that this kernel lacks, "" if it has all: ``missing("MOVE", "shmem: MINOR")``.
+        """Return the first of `names` that this kernel lacks, or "": ``missing("MOVE", "shmem: MINOR")``.
 
         Raises
         ------
@@ -92,27 +124,27 @@ class Capabilities(dict[str, Any]):
         return html_table([self])
 
 
-def _rows(answer: Mapping[str, Any]) -> Iterator[Capability]:
-    for way, error in answer["ways"].items():
+def _rows(found: Capabilities) -> Iterator[Capability]:
+    for way, error in found.ways.items():
         since = "6.1" if way.startswith("/dev") else "5.11" if way.endswith("USER_MODE_ONLY") else "4.3"
         yield Capability("way", way, since, error, error == 0)
-    features = answer["features"]
     for feature in Feature:
-        yield Capability("feature", str(feature.name), uapi.FEATURES_SINCE[feature], None, bool(features & feature))
-    for bit in _bits(features, known=(feature.bit_length() - 1 for feature in Feature)):
+        yield Capability(
+            "feature", str(feature.name), uapi.FEATURES_SINCE[feature], None, bool(found.features & feature)
+        )
+    for bit in _bits(found.features, known=(feature.bit_length() - 1 for feature in Feature)):
         yield Capability("feature", f"bit {bit}", "", None, True)
-    for name, tried in answer["modes"].items():
+    for name, tried in found.modes.items():
         ioctl = uapi.IOCTLS[name]
         for mode, error in tried.items():
             words = uapi.flag_names(mode, ioctl.modes)
             since = max((ioctl.since, ioctl.modes_since.get(words, ioctl.since)), key=_version)
             group, label = ("mode", f"{name} {words}") if mode else ("ioctl", name)
             yield Capability(group, label, since, error, error == 0)
-    for number in _bits(answer["ioctls"], known=(ioctl.nr for ioctl in uapi.IOCTLS.values())):
+    for number in _bits(found.ioctls, known=(ioctl.nr for ioctl in uapi.IOCTLS.values())):
         yield Capability("ioctl", f"number {number:#04x}", "", None, True)
-    for memory, found in answer["memory"].items():
-        for mode in RegisterMode:
-            error = found["errno"] or found["register"][int(mode)]["errno"]
+    for memory, registered in found.memory.items():
+        for mode, error in registered.items():
             since = _MEMORY_SINCE[_family(MEMORY[memory])].get(str(mode.name), "")
             yield Capability("memory", f"{memory}: {mode.name}", since, error, error == 0)
 
@@ -133,7 +165,7 @@ def _version(text: str) -> tuple[int, ...]:
 
 
 def table(several: Sequence[Capabilities]) -> list[list[str]]:
-    """Give the rows of a table of several kernels side by side: what, name, since, and a word for each kernel."""
+    """Return the rows of a table of several kernels side by side: what, name, since, and a word for each kernel."""
     names = list(dict.fromkeys((row.group, row.name, row.since) for each in several for row in each.rows))
     words = [{(row.group, row.name): row.word for row in each.rows} for each in several]
     return [[*name, *(known.get(name[:2], "no") for known in words)] for name in names]
@@ -144,7 +176,7 @@ def _heads(several: Sequence[Capabilities]) -> list[str]:
 
 
 def text_table(several: Sequence[Capabilities]) -> str:
-    """Give the table as plain text."""
+    """Return the table as plain text."""
     rows = [_heads(several), *table(several)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
@@ -152,21 +184,18 @@ def text_table(several: Sequence[Capabilities]) -> str:
 
 
 def markdown_table(several: Sequence[Capabilities]) -> str:
-    """Give the table in Markdown."""
+    """Return the table in Markdown."""
     heads = _heads(several)
     lines = [heads, ["---"] * len(heads), *table(several)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def html_table(several: Sequence[Capabilities]) -> str:
-    """Give the table in HTML."""
-    head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in _heads(several))
-    body = "".join(
-        "<tr>" + "".join(f'<td style="text-align:left">{html.escape(cell)}</td>' for cell in row) + "</tr>"
-        for row in table(several)
-    )
-    caption = f"What {' and '.join(html.escape(each.kernel) for each in several)} can do"
-    return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    """Return the table in HTML."""
+    from uffdlab.observations import page_text  # noqa: PLC0415 - it needs numpy, which a lab that opens does not wait for
+
+    title = f"What {' and '.join(each.kernel for each in several)} can do"
+    return page_text.html_table(title, _heads(several), table(several))
 
 
 FORMS = {"text": text_table, "markdown": markdown_table, "html": html_table}

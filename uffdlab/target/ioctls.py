@@ -318,7 +318,7 @@ class IoctlCalls:
             error,
             values.get("mode", 0),
             registered=self._registered_for(values),
-            knows_continue_wp=found["continue_wp"] if found else None,
+            knows_continue_wp=found.continue_wp if found else None,
             features=self.features,
             misfit=errno_reasons.misfit(ioctl, values, self._lab.page_size_at(start)),
             beyond="len" in ioctl.fields and beyond,

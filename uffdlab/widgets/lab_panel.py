@@ -148,11 +148,11 @@ class LabPanel(Sheeted, LiveBox):
         except UffdlabError as error:
             rows.append(("state", f"{error} — boot starts a new lab"))
         else:
-            lacks = Feature(sum(int(flag) for flag in FEATURES_SINCE)) & ~can["features"]
-            wp = {True: "yes", False: "no", None: "not known"}[can["continue_wp"]]
+            lacks = Feature(sum(int(flag) for flag in FEATURES_SINCE)) & ~can.features
+            wp = {True: "yes", False: "no", None: "not known"}[can.continue_wp]
             rows += [
                 ("UFFDIO_CONTINUE_MODE_WP", wp),
-                ("features", flag_names(can["features"], Feature).replace("|", ", ")),
+                ("features", flag_names(can.features, Feature).replace("|", ", ")),
                 ("lacks", flag_names(lacks, Feature).replace("|", ", ") if lacks else "none of those known here"),
                 ("witnesses", ", ".join(lab.witnesses)),
             ]

@@ -39,7 +39,7 @@ class Lab:
     def __init__(self, kernel="6.1-series"):
         self.kernel, self.console, self.release, self.witnesses = kernel, "", "6.1", ("physical",)
         self.timeline = Timeline(self)
-        self.capabilities = {"features": Feature(0), "continue_wp": True}
+        self.capabilities = SimpleNamespace(features=Feature(0), continue_wp=True)
         self.regions, self.userfaultfds, self.touches = (), (), ()
         self.error, self.resets = None, 0
         Lab.made = (*Lab.made, self)

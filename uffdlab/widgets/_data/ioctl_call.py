@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from uffdlab import uapi
 from uffdlab.uapi import IOCTLS, Feature
+
+if TYPE_CHECKING:
+    from uffdlab.target.capabilities import Capabilities
 
 _DOES = {
     "DONTWAKE": "leaves asleep what waits for these pages; UFFDIO_WAKE wakes it later",
@@ -67,12 +70,12 @@ def since(ioctl: str, flag: enum.IntFlag | None = None) -> str:
     return row.since if flag is None else row.modes_since.get(str(flag.name), row.since)
 
 
-def lacking(ioctl: str, flag: enum.IntFlag | None, capabilities: dict[str, Any]) -> bool:
+def lacking(ioctl: str, flag: enum.IntFlag | None, capabilities: Capabilities) -> bool:
     """Tell whether this kernel is known to lack the ioctl, or the mode bit."""
     if ioctl == "UFFDIO_CONTINUE" and flag is not None and flag.name == "WP":
-        return capabilities.get("continue_wp") is False
+        return capabilities.continue_wp is False
     needed = _FEATURES.get(ioctl if flag is None else f"{short(ioctl)}.{flag.name}")
-    return needed is not None and not capabilities["features"] & needed
+    return needed is not None and not capabilities.features & needed
 
 
 def other_words(ioctl: str) -> tuple[str, ...]:
