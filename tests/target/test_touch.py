@@ -1,9 +1,13 @@
+import errno
 import threading
 
 import pytest
 
 from uffdlab.errors import FaultUnresolved, MachineTimeout, TargetLost, TouchFailed
+from uffdlab.target import syscalls
+from uffdlab.target.ioctl_results import PendingIoctl
 from uffdlab.target.touch import Touch
+from uffdlab.uapi import IOCTLS
 
 END = {"state": "done", "value": 7, "started_ns": 100, "ended_ns": 350, "signal": 0, "signal_address": 0}
 
@@ -87,9 +91,54 @@ def test_withdrawing_takes_the_access_back(touch):
         touch.result()
 
 
+def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
+    touch._lab.waits = False
+    with pytest.raises(FaultUnresolved, match="still at work"):
+        touch.result(timeout=0.01)
+
+
+@pytest.mark.parametrize(
+    ("kind", "end", "words"),
+    [
+        ("write", {}, "the access was not made"),
+        ("sweep", {"progress": 3}, "3 of its accesses were made before"),
+        ("syscall", {"returned": -errno.EINTR}, "its call came back with EINTR"),
+    ],
+)
+def test_a_withdrawn_touch_says_what_was_made_of_it(kind, end, words):
+    touch = Touch(WaitingLab(), 1, kind, 0, "access")
+    touch.finish({**END, "state": "withdrawn", **end})
+    with pytest.raises(TouchFailed, match=words):
+        touch.result()
+
+
+def test_one_whose_child_ended_before_says_so():
+    touch = Touch(WaitingLab(), 1, "read", 0, "read")
+    touch.finish({**END, "state": "lost", "why": "child 5 has ended with status 1"})
+    assert touch.state == "failed"
+    with pytest.raises(TouchFailed, match=r"child 5 .* not known"):
+        touch.result()
+
+
+def test_what_ends_by_itself_as_it_is_to_be_withdrawn_has_ended(touch):
+    touch.withdraw = lambda: (touch.finish(END), False)[1]
+    assert touch.result_or_withdraw(0.01) == 7
+
+
 def test_a_lost_target_fails_the_touch_once(touch):
     touch.fail(TargetLost("gone"))
     touch.fail(TargetLost("gone again"))
     assert touch.state == "failed"
     with pytest.raises(TargetLost, match=r"^gone$"):
         touch.result()
+
+
+@pytest.mark.parametrize("end", [{"state": "signal", "signal": 7}, {"state": "withdrawn"}, {"state": "lost"}])
+def test_a_call_that_did_not_come_back_has_not_succeeded(end):
+    """Also where an errno is no error."""
+    touch = Touch(WaitingLab(), 1, "syscall", 0, "UFFDIO_WAKE of 1 page")
+    touch.finish({**END, **end})
+    with pytest.raises(TouchFailed):
+        PendingIoctl(touch, IOCTLS["UFFDIO_WAKE"], {}).result()
+    with pytest.raises(TouchFailed):
+        syscalls._result(touch, "madvise", check=False, deadline=1)

@@ -8,7 +8,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -20,6 +19,7 @@
 #include <unistd.h>
 
 #include "native.h"
+#include "native_accesses.h"
 #include "native_threads.h"
 
 /* What only the thread looks at. */
@@ -29,31 +29,31 @@ struct lab_inside {
 
 /*
  * A thread in a touch has a pointer to it here; the handler for SIGBUS and
- * SIGSEGV (the kernel says no) and for SIGUSR1 (we want it back) jumps out of
- * the access.  A thread that waits for a userfaultfd in user mode sleeps
- * interruptibly, so the signal reaches it and the fault is taken back.
+ * SIGSEGV (the kernel says no) and for SIGUSR1 (we want it back) leaves the
+ * access, unless it was made already.  A thread that waits for a userfaultfd
+ * in user mode sleeps interruptibly, so the signal reaches it and the fault is
+ * taken back.
  */
 static __thread struct lab_touch *current_touch;
-static __thread sigjmp_buf way_out;
 
 static void leave_touch(int number, siginfo_t *info, void *context)
 {
 	struct lab_touch *touch = current_touch;
 
-	(void)context;
-	if (!touch) {
-		if (number == SIGUSR1)
-			return;
-		signal(number, SIG_DFL);
-		raise(number);
+	if (number == SIGUSR1) {
+		if (touch && __atomic_load_n(&touch->withdrawn, __ATOMIC_ACQUIRE))
+			lab_leave_access(context);
 		return;
 	}
-	if (number == SIGUSR1 && !__atomic_load_n(&touch->withdrawn, __ATOMIC_ACQUIRE))
+	/* si_code > 0: the kernel's own, of this access and not of somebody who sends signals */
+	if (touch && info->si_code > 0 && lab_leave_access(context)) {
+		touch->signal_number = number;
+		touch->signal_code = info->si_code;
+		touch->signal_address = (uint64_t)info->si_addr;
 		return;
-	touch->signal_number = number;
-	touch->signal_code = info->si_code;
-	touch->signal_address = number == SIGUSR1 ? 0 : (uint64_t)info->si_addr;
-	siglongjmp(way_out, 1);
+	}
+	signal(number, SIG_DFL);
+	raise(number);
 }
 
 static void install_handler(void)
@@ -68,80 +68,86 @@ static void install_handler(void)
 
 static pthread_once_t handler_installed = PTHREAD_ONCE_INIT;
 
-static uint64_t access_word(int kind, uint64_t address, uint64_t value)
+/* These return 1 for an access that was not made, as those of native_accesses.h. */
+static int access_word(struct lab_touch *touch, int kind, uint64_t address, uint64_t value, uint64_t *word)
 {
-	volatile uint64_t *word = (volatile uint64_t *)address;
-
 	switch (kind) {
 	case LAB_TOUCH_WRITE:
 		*word = value;
-		return value;
+		return lab_access_write(&touch->withdrawn, address, value);
 	case LAB_TOUCH_MODIFY:
-		return __atomic_fetch_add(word, value, __ATOMIC_SEQ_CST);
+		return lab_access_modify(&touch->withdrawn, address, value, word);
 	default:
-		return *word;
+		return lab_access_read(&touch->withdrawn, address, word);
 	}
 }
 
-static void sweep(struct lab_touch *touch)
+static int fill(struct lab_touch *touch)	/* a mark in every page: value, value + 1, … */
 {
-	const uint64_t count = touch->length / touch->stride;
-	uint64_t at = touch->first, sum = 0;
+	const uint64_t count = touch->stride ? (touch->length + touch->stride - 1) / touch->stride : 0;
 
 	for (uint64_t i = 0; i < count; i++) {
-		sum += access_word(touch->each, touch->address + at * touch->stride, touch->value);
+		if (lab_access_write(&touch->withdrawn, touch->address + i * touch->stride, touch->value + i))
+			return 1;
+		__atomic_store_n(&touch->progress, i + 1, __ATOMIC_RELAXED);
+	}
+	return 0;
+}
+
+static int sweep(struct lab_touch *touch)
+{
+	const uint64_t count = touch->stride ? touch->length / touch->stride : 0;
+	uint64_t at = touch->first, sum = 0, word = 0;
+
+	for (uint64_t i = 0; i < count; i++) {
+		if (access_word(touch, touch->each, touch->address + at * touch->stride, touch->value, &word))
+			return 1;
+		sum += word;
 		__atomic_store_n(&touch->progress, i + 1, __ATOMIC_RELAXED);
 		at = (at + touch->jump) % count;
 	}
 	touch->value = sum;
+	return 0;
 }
 
-static void access_memory(struct lab_touch *touch)
+static int access_memory(struct lab_touch *touch)
 {
-	const uint64_t *a = touch->arguments;
-	long returned;
-
 	switch (touch->kind) {
-	case LAB_TOUCH_READ:
-	case LAB_TOUCH_WRITE:
-	case LAB_TOUCH_MODIFY:
-		touch->value = access_word(touch->kind, touch->address, touch->value);
-		break;
-	case LAB_TOUCH_FILL:	/* a mark in every page: value, value + 1, … */
-		for (uint64_t offset = 0; offset < touch->length; offset += touch->stride) {
-			*(volatile uint64_t *)(touch->address + offset) = touch->value++;
-			__atomic_store_n(&touch->progress, touch->progress + 1, __ATOMIC_RELAXED);
-		}
-		break;
+	case LAB_TOUCH_FILL:
+		return fill(touch);
 	case LAB_TOUCH_SWEEP:
-		sweep(touch);
-		break;
+		return sweep(touch);
 	case LAB_TOUCH_COPY_OUT:
-		memcpy(touch->buffer, (const void *)touch->address, touch->length);
-		break;
+		return lab_access_copy(&touch->withdrawn, touch->address, touch->buffer, touch->length);
 	case LAB_TOUCH_SYSCALL:
-		returned = syscall(touch->number, a[0], a[1], a[2], a[3], a[4], a[5]);
-		touch->returned = returned == -1 ? -errno : returned;
-		break;
+		return lab_access_syscall(&touch->withdrawn, touch->number, touch->arguments, &touch->returned);
+	default:
+		return access_word(touch, touch->kind, touch->address, touch->value, &touch->value);
 	}
+}
+
+static int make(struct lab_touch *touch)
+{
+	if (access_memory(touch))
+		return touch->signal_number ? LAB_TOUCH_SIGNAL : LAB_TOUCH_WITHDRAWN;
+	/* The call came back because it was to: a signal that came late, or one that nobody sent us, is no withdrawal. */
+	if (touch->kind == LAB_TOUCH_SYSCALL && touch->returned == -EINTR &&
+	    __atomic_load_n(&touch->withdrawn, __ATOMIC_ACQUIRE))
+		return LAB_TOUCH_WITHDRAWN;
+	return LAB_TOUCH_DONE;
 }
 
 static void make_touch(struct lab_touch *touch)
 {
-	volatile int state = LAB_TOUCH_DONE;
 	const uint64_t one = 1;
+	int state;
 
+	touch->signal_number = 0;
+	touch->returned = 0;
 	__atomic_store_n(&touch->thread_id, (int)syscall(SYS_gettid), __ATOMIC_RELEASE);
 	touch->started_ns = lab_now_ns();
-	if (sigsetjmp(way_out, 1) == 0) {
-		current_touch = touch;
-		if (!__atomic_load_n(&touch->withdrawn, __ATOMIC_ACQUIRE))
-			access_memory(touch);
-		else
-			state = LAB_TOUCH_WITHDRAWN;
-	} else {
-		state = touch->signal_number == SIGUSR1 ? LAB_TOUCH_WITHDRAWN : LAB_TOUCH_SIGNAL;
-	}
+	current_touch = touch;
+	state = make(touch);
 	current_touch = NULL;
 	touch->ended_ns = lab_now_ns();
 	__atomic_store_n(&touch->state, state, __ATOMIC_RELEASE);
@@ -287,7 +293,6 @@ static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int
 static void use_thread_variables(void)
 {
 	*(struct lab_touch *volatile *)&current_touch = NULL;
-	*(volatile char *)&way_out = 0;
 }
 
 int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_ns, int64_t *ended_ns)

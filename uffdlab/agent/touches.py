@@ -224,24 +224,24 @@ def _go(ticket: Ticket) -> None:
 
 
 def _result(ticket: Ticket, state: str) -> dict[str, Any]:
-    touch = ticket.native
-    signalled = state == "signal"
+    touch, call = ticket.native, ticket.call
+    made, signalled = state == "done", state == "signal"
     result = {
         "state": state,
-        "value": touch.value,
+        "value": touch.value if made else 0,
         "thread": touch.thread_id,
         "signal": touch.signal_number if signalled else 0,
         "signal_code": touch.signal_code if signalled else 0,
         "signal_address": touch.signal_address if signalled else 0,
-        "returned": touch.returned if ticket.call is not None else 0,
+        "returned": touch.returned if call is not None else 0,
         "progress": touch.progress,
         "started_ns": touch.started_ns,
         "ended_ns": touch.ended_ns,
     }
-    if ticket.call is not None:
-        result["value"] = ticket.call.value()
-        result["words"] = ticket.call.words()
-    if ticket.buffer:
+    if call is not None:
+        result["value"] = call.value() if made and touch.returned >= 0 else 0
+        result["words"] = call.words()
+    if ticket.buffer and made:
         result["bytes"] = bytes(ffi.buffer(ticket.buffer))  # our own buffer, never registered memory
     return result
 

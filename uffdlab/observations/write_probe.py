@@ -148,6 +148,6 @@ def _trapped(touch: Touch[object], faults: list[Fault]) -> bool:
         state = touch.state
         if state not in ("waiting", "running"):
             return False
-        if state == "waiting" and (faults or time.monotonic() > until):
-            return True
+        if (state == "waiting" and faults) or time.monotonic() > until:
+            return True  # else it waits, and nobody here was told
         time.sleep(_PAUSE)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uffdlab import uapi
-from uffdlab.errors import TouchFailed
 
 if TYPE_CHECKING:
     from uffdlab.target.touch import Touch
@@ -95,13 +94,13 @@ class PendingIoctl:
         FaultUnresolved
             When it still waits after `timeout` seconds; it can be asked again.
         TouchFailed
-            When it was withdrawn.
+            When it was withdrawn, or ended in another way than by coming back.
         TargetLost
             When the target died.
         """
         end = self.touch.outcome(timeout)
-        if end.state == "withdrawn":
-            raise TouchFailed(f"{self.touch.what} was withdrawn", address=self.touch.address)
+        if end.state != "done":
+            raise self.touch.failure(end)
         answer = {"errno": max(0, -end.returned), "words": end.words, "started_ns": 0, "ended_ns": end.took_ns}
         return IoctlResult.from_answer(self._ioctl, self._values, answer, "", None)
 

@@ -125,6 +125,8 @@ class MappingCalls:
 
 def _result(touch: Touch[int], name: str, check: bool, deadline: float) -> CallResult:
     outcome = touch.outcome_or_withdraw(deadline)
+    if outcome.state != "done":
+        raise touch.failure(outcome)
     result = CallResult(touch.what, max(0, -outcome.returned), max(-1, outcome.returned), outcome.took_ns)
     if check and not result.ok:
         raise IoctlError(touch.what, result.errno, _REASONS.get(result.errno, f"see {name}(2)"))

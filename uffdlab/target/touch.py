@@ -7,15 +7,17 @@ import os
 import signal
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from uffdlab.errors import FaultUnresolved, TouchFailed
+from uffdlab.errors import FaultUnresolved, TouchFailed, UffdlabError
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
 
 _GIVE_A_WORD = ("read", "modify", "sweep", "syscall")
+_MANY = ("sweep", "fill")
 _Given_co = TypeVar("_Given_co", covariant=True)  # what its result is
 
 
@@ -125,15 +127,8 @@ class Touch(Generic[_Given_co]):
             When the target died.
         """
         end = self.outcome(timeout)
-        if end.state == "lost":
-            raise TouchFailed(f"{self.what}: {end.why}, and whether it was made is not known", address=self.address)
-        if end.state == "signal":
-            raise TouchFailed(f"{self.what} ended in {end.signal} at {end.signal_address:#x}", address=self.address)
-        if end.state == "withdrawn":
-            raise TouchFailed(f"{self.what} was withdrawn; the access was not made", address=self.address)
-        if end.returned < 0:
-            name = errno.errorcode.get(-end.returned, str(-end.returned))
-            raise TouchFailed(f"{self.what} → {name}: {os.strerror(-end.returned)}", address=self.address)
+        if not end.ok:
+            raise self.failure(end)
         given: Any = end.value if self.kind in _GIVE_A_WORD else end.data if self.kind == "copy_out" else None
         return given  # type: ignore[no-any-return]
 
@@ -153,12 +148,10 @@ class Touch(Generic[_Given_co]):
             end = self._end.result(timeout)
         except FutureTimeout:
             self._lab.must_answer()  # a machine that hangs is no unresolved fault
-            raise FaultUnresolved(
-                f"{self.what} (address {self.address:#x}) still waits after {timeout:g} s: nobody has resolved its "
-                "page fault. uffd.read_fault() tells which fault it is; continue_, copy or writeprotect resolve it, "
-                "touch.withdraw() takes the access back.",
-                address=self.address,
-            ) from None
+            why = self._not_ended(timeout)
+            if not self._end.done():
+                raise FaultUnresolved(why, address=self.address) from None
+            end = self._end.result()
         signalled = end["state"] == "signal"
         return Outcome(
             state=end["state"],
@@ -173,16 +166,54 @@ class Touch(Generic[_Given_co]):
             why=end.get("why", ""),
         )
 
+    def failure(self, end: Outcome) -> TouchFailed:
+        """Return the error that says how an access ended that did not succeed."""
+        if end.state == "lost":
+            how = f": {end.why}, and whether it was made is not known"
+        elif end.state == "signal":
+            how = f" ended in {end.signal} at {end.signal_address:#x}"
+        elif end.state == "withdrawn":
+            how = f" was withdrawn; {self._not_made(end)}"
+        else:
+            name = errno.errorcode.get(-end.returned, str(-end.returned))
+            how = f" → {name}: {os.strerror(-end.returned)}"
+        return TouchFailed(f"{self.what}{how}", address=self.address)
+
+    def _not_ended(self, seconds: float) -> str:
+        access = f"{self.what} (address {self.address:#x})"
+        if self.state == "waiting":
+            return (
+                f"{access} still waits after {seconds:g} s: nobody has resolved its page fault. uffd.read_fault() "
+                "tells which fault it is; continue_, copy or writeprotect resolve it, touch.withdraw() takes the "
+                "access back."
+            )
+        return (
+            f"{access} has not ended after {seconds:g} s, and does not sleep: it is still at work. Give it longer, or "
+            "take it back by touch.withdraw()."
+        )
+
+    def _not_made(self, end: Outcome) -> str:
+        if self.kind in _MANY:
+            return f"{self.progress} of its accesses were made before"
+        if self.kind == "syscall" and end.returned:
+            return f"its call came back with {errno.errorcode.get(-end.returned, end.returned)}"
+        return "the access was not made"
+
     def outcome_or_withdraw(self, deadline: float) -> Outcome:
-        """Give :meth:`outcome`; withdraw it and raise FaultUnresolved if it still waits at `deadline` (seconds)."""
+        """Return :meth:`outcome`; withdraw it and raise FaultUnresolved if it has not ended at `deadline` (seconds)."""
         try:
             return self.outcome(deadline)
-        finally:
-            if not self._end.done():
+        except FaultUnresolved:
+            if self.withdraw():
+                raise
+            return self.outcome()  # it ended by itself just now
+        except KeyboardInterrupt:
+            with suppress(UffdlabError):
                 self.withdraw()
+            raise
 
     def result_or_withdraw(self, deadline: float) -> _Given_co:
-        """Give :meth:`result`; withdraw it and raise FaultUnresolved if it still waits at `deadline` (seconds)."""
+        """Return :meth:`result`; withdraw it and raise FaultUnresolved if it has not ended at `deadline` (seconds)."""
         self.outcome_or_withdraw(deadline)
         return self.result(0)
 
@@ -199,14 +230,25 @@ class Touch(Generic[_Given_co]):
         Returns
         -------
         bool
-            True if it was withdrawn, False if it had ended before.
+            True if it was withdrawn: no access was made, or of many those that :attr:`progress` counts.  False if
+            it had ended before.
+
+        Raises
+        ------
+        FaultUnresolved
+            If it has not come back after `timeout` (seconds): the kernel's own fault, in a system call, takes no
+            signal.  It goes on when its fault is resolved, and is done then: :meth:`outcome` tells.
         """
         self._lab.target_call("withdraw", self.number)
         try:
             return bool(self._end.result(timeout)["state"] == "withdrawn")
         except FutureTimeout:
-            message = f"{self.what} cannot be withdrawn: it waits in the kernel where no signal reaches it"
-            raise FaultUnresolved(message, address=self.address) from None
+            self._lab.must_answer()
+            raise FaultUnresolved(
+                f"{self.what} was not withdrawn within {timeout:g} s: it is in the kernel where no signal reaches it. "
+                "It goes on when its page fault is resolved, and its outcome tells whether it was made.",
+                address=self.address,
+            ) from None
 
     @property
     def waited_ns(self) -> int | None:

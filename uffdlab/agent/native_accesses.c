@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Accesses of which it is known whether they were made, whenever a signal comes.
+ *
+ * Each is a sequence of instructions from NAME_begin to NAME_end whose last
+ * one makes the access, all of it.  An interrupted thread whose next
+ * instruction lies between the two has not made it, and goes on at NAME_left;
+ * at NAME_end it has.  No flag that C sets before or after the access could
+ * tell, since a signal may come between the two.
+ *
+ * A system call that the kernel is about to restart is interrupted at its own
+ * instruction, and is as if it had not been made (signal(7)); one that was
+ * interrupted for good has returned EINTR, and lies behind it.
+ */
+#define _GNU_SOURCE
+#include <stddef.h>
+#include <ucontext.h>
+
+#include "native_accesses.h"
+
+#define BEGIN(name)	".globl " #name "\n.hidden " #name "\n.type " #name ", %function\n" #name ":\n"
+#define MARK(name, at)	".globl " #name "_" #at "\n.hidden " #name "_" #at "\n" #name "_" #at ":\n"
+#define END(name)	".size " #name ", . - " #name "\n"
+
+#if defined(__x86_64__)
+
+/* Arguments in rdi, rsi, rdx, rcx.  Both returns of each function. */
+#define RETURNS(name)	"xorl %eax, %eax\n ret\n" MARK(name, left) "movl $1, %eax\n ret\n"
+#define LOOK(name)	"cmpl $0, (%rdi)\n jne " #name "_left\n"
+
+asm(".pushsection .text\n"
+    BEGIN(lab_access_read) MARK(lab_access_read, begin) LOOK(lab_access_read)
+    "movq (%rsi), %rax\n"
+    MARK(lab_access_read, end)
+    "movq %rax, (%rdx)\n" RETURNS(lab_access_read) END(lab_access_read)
+
+    BEGIN(lab_access_write) MARK(lab_access_write, begin) LOOK(lab_access_write)
+    "movq %rdx, (%rsi)\n"
+    MARK(lab_access_write, end)
+    RETURNS(lab_access_write) END(lab_access_write)
+
+    BEGIN(lab_access_modify) MARK(lab_access_modify, begin) LOOK(lab_access_modify)
+    "lock xaddq %rdx, (%rsi)\n"
+    MARK(lab_access_modify, end)
+    "movq %rdx, (%rcx)\n" RETURNS(lab_access_modify) END(lab_access_modify)
+
+    BEGIN(lab_access_copy) MARK(lab_access_copy, begin) LOOK(lab_access_copy)
+    "movq %rdx, %rdi\n"
+    "rep movsb\n"
+    MARK(lab_access_copy, end)
+    RETURNS(lab_access_copy) END(lab_access_copy)
+
+    BEGIN(lab_access_syscall)
+    "pushq %rcx\n"
+    "movq %rdi, %r11\n"	/* the kernel overwrites it, and rcx */
+    "movq %rsi, %rax\n"
+    "movq %rdx, %rcx\n"
+    "movq (%rcx), %rdi\n movq 8(%rcx), %rsi\n movq 16(%rcx), %rdx\n"
+    "movq 24(%rcx), %r10\n movq 32(%rcx), %r8\n movq 40(%rcx), %r9\n"
+    MARK(lab_access_syscall, begin)
+    "cmpl $0, (%r11)\n jne lab_access_syscall_left\n"
+    "syscall\n"
+    MARK(lab_access_syscall, end)
+    "popq %rcx\n movq %rax, (%rcx)\n xorl %eax, %eax\n ret\n"
+    MARK(lab_access_syscall, left)
+    "popq %rcx\n movl $1, %eax\n ret\n"
+    END(lab_access_syscall)
+    ".popsection\n");
+
+#define NEXT_INSTRUCTION(context)	((context)->uc_mcontext.gregs[REG_RIP])
+
+#elif defined(__aarch64__)
+
+/* Arguments in x0 to x3. */
+#define RETURNS(name)	"mov w0, #0\n ret\n" MARK(name, left) "mov w0, #1\n ret\n"
+#define LOOK(name)	"ldr w9, [x0]\n cbnz w9, " #name "_left\n"
+
+asm(".pushsection .text\n .p2align 2\n"
+    BEGIN(lab_access_read) MARK(lab_access_read, begin) LOOK(lab_access_read)
+    "ldr x10, [x1]\n"
+    MARK(lab_access_read, end)
+    "str x10, [x2]\n" RETURNS(lab_access_read) END(lab_access_read)
+
+    BEGIN(lab_access_write) MARK(lab_access_write, begin) LOOK(lab_access_write)
+    "str x2, [x1]\n"
+    MARK(lab_access_write, end)
+    RETURNS(lab_access_write) END(lab_access_write)
+
+    BEGIN(lab_access_modify) MARK(lab_access_modify, begin) LOOK(lab_access_modify)
+    "ldaxr x10, [x1]\n add x11, x10, x2\n stlxr w12, x11, [x1]\n"
+    MARK(lab_access_modify, end)
+    "cbnz w12, lab_access_modify_begin\n"	/* nothing was stored: once more */
+    "dmb ish\n str x10, [x3]\n" RETURNS(lab_access_modify) END(lab_access_modify)
+
+    BEGIN(lab_access_copy) MARK(lab_access_copy, begin) LOOK(lab_access_copy)
+    "1: cbz x3, lab_access_copy_end\n"
+    "ldrb w10, [x1], #1\n strb w10, [x2], #1\n sub x3, x3, #1\n b 1b\n"
+    MARK(lab_access_copy, end)
+    RETURNS(lab_access_copy) END(lab_access_copy)
+
+    BEGIN(lab_access_syscall)
+    "str x3, [sp, #-16]!\n"
+    "mov x9, x0\n mov x8, x1\n mov x10, x2\n"
+    "ldp x0, x1, [x10]\n ldp x2, x3, [x10, #16]\n ldp x4, x5, [x10, #32]\n"
+    MARK(lab_access_syscall, begin)
+    "ldr w9, [x9]\n cbnz w9, lab_access_syscall_left\n"
+    "svc #0\n"
+    MARK(lab_access_syscall, end)
+    "ldr x10, [sp], #16\n str x0, [x10]\n mov w0, #0\n ret\n"
+    MARK(lab_access_syscall, left)
+    "add sp, sp, #16\n mov w0, #1\n ret\n"
+    END(lab_access_syscall)
+    ".popsection\n");
+
+#define NEXT_INSTRUCTION(context)	((context)->uc_mcontext.pc)
+
+#else
+#error "accesses are written for x86-64 and arm64"
+#endif
+
+#define MARKS(name)	\
+	extern const char name##_begin[] __attribute__((visibility("hidden")));	\
+	extern const char name##_end[] __attribute__((visibility("hidden")));	\
+	extern const char name##_left[] __attribute__((visibility("hidden")))
+
+MARKS(lab_access_read);
+MARKS(lab_access_write);
+MARKS(lab_access_modify);
+MARKS(lab_access_copy);
+MARKS(lab_access_syscall);
+
+int lab_leave_access(void *context)
+{
+#define SEQUENCE(name)	{ name##_begin, name##_end, name##_left }
+	static const struct {
+		const char *begin, *end, *left;
+	} sequences[] = {
+		SEQUENCE(lab_access_read), SEQUENCE(lab_access_write), SEQUENCE(lab_access_modify),
+		SEQUENCE(lab_access_copy), SEQUENCE(lab_access_syscall),
+	};
+	ucontext_t *interrupted = context;
+	const uintptr_t at = (uintptr_t)NEXT_INSTRUCTION(interrupted);
+
+	for (size_t i = 0; i < sizeof(sequences) / sizeof(sequences[0]); i++) {
+		if (at < (uintptr_t)sequences[i].begin || at >= (uintptr_t)sequences[i].end)
+			continue;
+		NEXT_INSTRUCTION(interrupted) = (__typeof__(NEXT_INSTRUCTION(interrupted)))(uintptr_t)sequences[i].left;
+		return 1;
+	}
+	return 0;
+}
