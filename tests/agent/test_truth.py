@@ -141,22 +141,22 @@ def test_a_call_is_withdrawn_by_eintr_and_only_when_it_was_to_be():
         _TOUCH,
         """
         import ctypes, errno
-        from uffdlab.agent.touches import _sleeps
+        from uffdlab.agent.pidfd import asleep
         number = {"x86_64": 281, "aarch64": 22}[os.uname().machine]  # epoll_pwait: never restarted
         poll = select.epoll()
         events = ffi.new("char[16]")
         arguments = [poll.fileno(), int(ffi.cast("uintptr_t", events)), 1, (1 << 64) - 1, 0, 8]
 
-        def asleep():
+        def waiting():
             touch = touch_of(lib.LAB_TOUCH_SYSCALL, number=number, arguments=arguments)
-            while not (touch.started_ns and _sleeps(touch.thread_id)):
+            while not (touch.started_ns and asleep(touch.thread_id)):
                 pass
             return touch
 
-        touch = asleep()
+        touch = waiting()
         lib.lab_touch_withdraw(touch)
         print(end_of(touch) == WITHDRAWN, touch.returned == -errno.EINTR)
-        touch = asleep()
+        touch = waiting()
         tgkill = {"x86_64": 234, "aarch64": 131}[os.uname().machine]  # as another process would, by number
         ctypes.CDLL(None).syscall(tgkill, os.getpid(), touch.thread_id, signal.SIGUSR1)
         print(end_of(touch) == DONE, touch.returned == -errno.EINTR)

@@ -80,8 +80,17 @@ static int resolve(const struct lab_handler *handler, int policy, uint64_t page,
 
 static void forward(struct lab_handler *handler, const struct message *message)
 {
-	if (write(handler->forward_fd, message, sizeof(*message)) == sizeof(*message))
+	ssize_t written;
+
+	do {
+		written = write(handler->forward_fd, message, sizeof(*message));
+	} while (written < 0 && errno == EINTR);
+	if (written == sizeof(*message)) {	/* less than PIPE_BUF: all of it or nothing */
 		handler->forwarded++;
+		return;
+	}
+	handler->failed++;
+	handler->last_error = errno;
 }
 
 static void serve_fault(struct lab_handler *handler, const struct message *message, int64_t read_ns)

@@ -92,3 +92,18 @@ class Process:
             os.close(fd)
             if ended:
                 os.waitpid(self.pid, 0)
+
+
+def state(thread: int) -> str:
+    """Return the state of a thread, or of a process's main one, as proc(5) has it: R, S, D, T…; empty if it is gone."""
+    try:
+        with open(f"/proc/{thread}/stat", "rb") as file:  # a thread's number works here as a process's does
+            stat = file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return chr(stat.rpartition(b")")[2].split()[0][0])
+
+
+def asleep(thread: int) -> bool:
+    """Tell whether a thread sleeps in the kernel, interruptibly or not."""
+    return state(thread) in ("S", "D")

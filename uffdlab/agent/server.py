@@ -13,7 +13,7 @@ import select
 import sys
 import time
 
-from uffdlab.agent import commands, native
+from uffdlab.agent import commands, native, pidfd
 from uffdlab.agent.pidfd import Process
 from uffdlab.agent.programs import Programs
 from uffdlab.agent.rpc import NOTIFICATION, REQUEST, Channel, Refusal
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 _DEFAULT_DEADLINE = 10.0  # seconds
 _REAP_DEADLINE = 5.0
+_DOING = dict.fromkeys("SD", "it waits in the kernel") | dict.fromkeys("Tt", "somebody has stopped it")
 _NOT_REAPED = -1  # in place of the status of a target that did not end
 
 
@@ -239,9 +240,10 @@ class Server:
             self._end_late(child, methods + [waiting.method for waiting in child.waiting.values()])
 
     def _end_late(self, child: _Target, methods: list[str]) -> None:
+        doing = _DOING.get(pidfd.state(child.process.pid), "it was still at work")
         child.process.signal(SIGKILL)
         late = ", ".join(methods)
-        why = f"{late} did not come back before its deadline: it waits in the kernel. The target was killed."
+        why = f"{late} did not come back before its deadline: {doing}. The target was killed."
         self._target_ended(child, "fault-unresolved", why)
 
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _BEACON_PLACE = 0x8_0000_0000
+_PAUSE = 0.05  # seconds between two tries of what has failed
 _MAX_SOURCE = 64 << 20  # bytes of one UFFDIO_COPY
 
 
@@ -194,15 +195,32 @@ class Target:
     # --- the feed
 
     def feed(self) -> None:
-        """Tell what the userfaultfds say and which touches ended, as it happens, for ever."""
+        """Tell what the userfaultfds say and which touches ended, as it happens, until the agent is gone.
+
+        What goes wrong is told once, and tried again: a FORK event that no descriptor is left for stays in the kernel.
+        """
+        told = ""
         while True:
-            poll = select.poll()
-            for fd in (self._feed_changed, self._touches.done_fd, *self._children.running_fds(), *self._message_fds()):
-                poll.register(fd, select.POLLIN)
-            for fd, _ in poll.poll():
-                if fd == self._feed_changed:
-                    os.eventfd_read(fd)
-            self._feed_once()
+            try:
+                self._wait()
+                self._feed_once()
+                told = ""
+            except ConnectionError:  # nobody is there to be told; the main thread sees that too, and ends the target
+                return
+            except Exception as error:  # noqa: BLE001 - whatever it is, the host must hear of it
+                why = f"{type(error).__name__}: {error}"
+                if why != told:
+                    self._notify("feed-error", why)
+                told = why
+                time.sleep(_PAUSE)
+
+    def _wait(self) -> None:
+        poll = select.poll()
+        for fd in (self._feed_changed, self._touches.done_fd, *self._children.running_fds(), *self._message_fds()):
+            poll.register(fd, select.POLLIN)
+        for fd, _ in poll.poll():
+            if fd == self._feed_changed:
+                os.eventfd_read(fd)
 
     def _message_fds(self) -> list[int]:
         with self._feed_lock:
@@ -220,15 +238,24 @@ class Target:
 
     def _feed_once(self) -> None:
         # Also called as target.sync: what happened before that call is told before it returns.
+        failed = None
         with self._feed_lock:
             for number in [number for number in self._uffds.fds if number not in self._unread]:
-                handler = self._handlers.get(number)
-                for message in handler.read() if handler else self._uffds.read(number):
-                    self._notify("message", number, message, time.monotonic_ns(), self._adopted(message))
+                try:
+                    self._tell_messages(number)
+                except OSError as error:  # of this one alone: all else is told
+                    failed = OSError(error.errno, f"userfaultfd {number} cannot be read: {error.strerror}")
             for child in self._children.newly_ended():
                 self._touches.lost(child)
             for number, result in self._touches.ended():
                 self._notify("touch", number, result)
+        if failed is not None:
+            raise failed
+
+    def _tell_messages(self, number: int) -> None:
+        handler = self._handlers.get(number)
+        for message in handler.read() if handler else self._uffds.read(number):
+            self._notify("message", number, message, time.monotonic_ns(), self._adopted(message))
 
 
 def _probe() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from _thread import allocate_lock
 
 from uffdlab.agent.children import Child
 from uffdlab.agent.native import ffi, lib
+from uffdlab.agent.pidfd import asleep
 from uffdlab.agent.rpc import Refusal
 from uffdlab.agent.syscalls import Call, prepare
 
@@ -255,17 +256,8 @@ def _settle(ticket: Ticket) -> bool:
         if lib.lab_touch_state_of(touch) != lib.LAB_TOUCH_STARTED:
             return False
         # A child sleeps also before it has begun.
-        if touch.thread_id and (ticket.child is None or touch.started_ns) and _sleeps(touch.thread_id):
+        if touch.thread_id and (ticket.child is None or touch.started_ns) and asleep(touch.thread_id):
             # A thread that has just ended its touch may sleep on its way out: look once more at the state.
             return bool(lib.lab_touch_state_of(touch) == lib.LAB_TOUCH_STARTED)
         time.sleep(0.0002)
     return False
-
-
-def _sleeps(thread: int) -> bool:
-    try:
-        with open(f"/proc/{thread}/stat", "rb") as file:  # a thread's number works here as a process's does
-            stat = file.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(b")")[2].split()[0] in b"SD"

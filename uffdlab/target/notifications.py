@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from uffdlab.errors import TargetLost, UffdlabError
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
     from uffdlab.target.registry import Belongings
     from uffdlab.target.timeline import Timeline
+
+_log = logging.getLogger(__name__)
 
 
 class News:
@@ -33,6 +36,7 @@ class News:
             "message": self._message,
             "touch": self._touch,
             "target-lost": self._target_lost,
+            "feed-error": self._feed_error,
             LOST: self._machine_lost,
         }
 
@@ -53,6 +57,11 @@ class News:
             touch.finish(end)
             text = f"{touch.what}: {end['state']}"
             self._timeline.add("touch", text, end["started_ns"], end["ended_ns"], touch)
+
+    def _feed_error(self, why: str) -> None:
+        text = f"the target cannot tell of all that happens; it tries again: {why}"
+        _log.warning("%s", text)
+        self._timeline.add("target", text, self._now())
 
     def _target_lost(self, _pid: int, why: str, *_: object) -> None:
         self._belongings.lose(why)

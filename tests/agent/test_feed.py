@@ -1,0 +1,62 @@
+"""The feed: what cannot be read is told of, and read when it can be."""
+
+import os
+import queue
+import resource
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+
+from uffdlab.errors import FaultUnresolved
+from uffdlab.target.userfaultfd import Fork
+from uffdlab.uapi import Feature
+
+
+def _free_below(limit, taken):
+    return limit - sum(fd < limit for fd in taken)
+
+
+def test_a_fork_that_no_descriptor_is_left_for_is_told_of_and_goes_on_when_there_is(mortal_lab, caplog):
+    """Once an error in the feed was its end, and nobody heard of a touch or a message any more."""
+    lab = mortal_lab
+    region = lab.map(pages=2, memory="anon")
+    uffd = lab.userfaultfd(Feature.EVENT_FORK)
+    uffd.register(region[0], "missing")
+    heard = queue.Queue()
+    lab.timeline.listen(heard.put)
+    pid = lab.target_call("beacon")["pid"]
+    taken = sorted(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    # Three are free, for fork itself: a pipe and a file. The child's userfaultfd finds none.
+    low = next(limit for limit in range(3, 1000) if _free_below(limit, taken) == 3)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (low, before[1]))
+    children = []
+    forking = threading.Thread(target=lambda: children.append(lab.fork()))
+    forking.start()
+    entry = heard.get(timeout=20)
+    while "Too many open files" not in entry.text:
+        entry = heard.get(timeout=20)
+    assert f"userfaultfd {uffd.number} cannot be read" in entry.text
+    assert "cannot be read" in caplog.text
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+    forking.join(20)
+    (child,) = children
+    assert uffd.wait_for(Fork, timeout=20).userfaultfd.number > 0
+    assert region.read(1).result() == 0  # and ends are told as before
+    child.end()
+
+
+def test_a_call_that_is_late_says_whether_it_sleeps(mortal_lab):
+    region = mortal_lab.map(pages=1, memory="anon")
+    uffd = mortal_lab.userfaultfd(Feature.EVENT_FORK)
+    uffd.register(region, "missing")
+    with pytest.raises(FaultUnresolved, match="it waits in the kernel"), uffd.unread():
+        mortal_lab.target_call("fork", deadline=0.5)
+
+
+def test_a_call_that_is_late_for_another_reason_does_not_blame_the_kernel(mortal_lab):
+    os.kill(mortal_lab.target_call("beacon")["pid"], signal.SIGSTOP)
+    with pytest.raises(FaultUnresolved, match="somebody has stopped it"):
+        mortal_lab.target_call("sync", deadline=0.5)
