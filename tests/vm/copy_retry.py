@@ -1,0 +1,298 @@
+"""What UFFDIO_COPY must come to when its destination is changed while it waits for its source (copy_retry.c)."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+PROGRAM = Path(__file__).with_name("copy_retry.c")
+HALF = 512  # pages of 4 KiB; the destination has two halves, each of them a huge page where it is hugetlb
+LENGTH = 2 * HALF * 4096
+
+
+class Difference(Enum):
+    """What kernels do otherwise than they must."""
+
+    GOES_ON = "fills another mapping than the one it began with; Linux 7.1 compares them (292411fda25b, 85668fda932a)"
+    LOSES_THE_PAGE = "never frees the page that it has copied to when it goes on in a hugetlb mapping"
+    EINVAL_FIRST = "asks whether the range is registered for WP before it compares: no fault, another errno"
+    HUGE_GOES_ON = (
+        "hugetlb's own retry, in 7.3 too, fills any other hugetlb mapping of the same page size, "
+        "and makes entries uffd-wp where that is not registered for WP"
+    )
+    HUGE_PAST_THE_END = "fills a private hugetlb mapping past the end of its file, where a touch is SIGBUS; 7.3 too"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of memory: hugetlb or not, shared or private, of a file that the program has a descriptor of, or not."""
+
+    hugetlb: bool
+    shared: bool
+    file: bool
+
+
+KINDS = {
+    "anon": Kind(hugetlb=False, shared=False, file=False),
+    "thp": Kind(hugetlb=False, shared=False, file=False),
+    "anon-shared": Kind(hugetlb=False, shared=True, file=False),
+    "shmem": Kind(hugetlb=False, shared=True, file=True),
+    "shmem-private": Kind(hugetlb=False, shared=False, file=True),
+    "hugetlb-anon": Kind(hugetlb=True, shared=False, file=False),
+    "hugetlb-anon-shared": Kind(hugetlb=True, shared=True, file=False),
+    "hugetlb": Kind(hugetlb=True, shared=True, file=True),
+    "hugetlb-private": Kind(hugetlb=True, shared=False, file=True),
+}
+OF_FILES = {"mapped-again", "other-offset", "empty", "half", "punched", "filled-elsewhere"}
+_NOT_REGISTERED = {"gone", "half-gone", "moved", "unregistered", "half-read-only"}
+_WITHOUT_WP = {"without-wp", "only-minor"}
+_OTHER_MODES = {"without-wp", "only-minor", "only-wp"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One combination.
+
+    Attributes
+    ----------
+    start, change : str
+        The kind of memory at first, and what happened to it: ``to-KIND`` replaces it by another mapping,
+        ``to-full-KIND`` by one that has all its pages.
+    copied : bool
+        Whether the first half had been copied before the source had a page missing.
+    wp : bool
+        UFFDIO_COPY_MODE_WP.
+    """
+
+    start: str
+    change: str
+    copied: bool
+    wp: bool
+
+    @property
+    def replaced(self) -> str:
+        """The kind of the new mapping, without a word whether it is full; or ""."""
+        return self.change.removeprefix("to-").removeprefix("full-") if self.change.startswith("to-") else ""
+
+    @property
+    def full(self) -> bool:
+        """Whether it has all its pages."""
+        return self.change.startswith("to-full-")
+
+    @property
+    def kind(self) -> Kind:
+        """What is at the destination when the copy goes on."""
+        return KINDS[self.replaced or self.start]
+
+    @property
+    def possible(self) -> bool:
+        """Whether there is such a thing for this kind of memory."""
+        start = KINDS[self.start]
+        of_anon = not start.hugetlb and not start.shared and not start.file
+        return not (self.change in OF_FILES and not start.file) and not (self.change == "only-minor" and of_anon)
+
+
+@dataclass(frozen=True)
+class End:
+    """What is seen at last; see copy_retry.c for the letters, here one for each half."""
+
+    error: int
+    result: int
+    pages: str
+    content: str
+    write: str
+    blocks: int
+    old_blocks: int
+    huge: int
+    reserved: int
+    loses: bool = False
+    leaves_the_pool_alone: bool = True
+    same_each_time: bool = True
+
+
+def read(line: str) -> tuple[Case, End | None]:
+    """Return a line of copy_retry as a case and its end; None where this kernel cannot make the change."""
+    words = dict(word.split("=", 1) for word in line.split())
+    case = Case(words["start"], words["change"], words["held"] == str(HALF), words["mode"] == "2")
+    if "cannot" in words:
+        return case, None
+    left = (words["left_used"], words["left_reserved"], words["left_surplus"])
+    return case, End(
+        error=int(words["errno"]),
+        result=int(words["result"]),
+        pages=_halves(words["pages"]),
+        content=_halves(words["content"]),
+        write=words["write"],
+        blocks=int(words["blocks"]),
+        old_blocks=int(words["old_blocks"]),
+        huge=int(words["huge"]),
+        reserved=int(words["reserved"]),
+        # Half of the rounds: what happens beside it takes or gives back a page now and then.
+        loses=abs(int(words["lost"])) > int(words["rounds"]) / 2,
+        leaves_the_pool_alone=left == ("0", "0", "0"),
+        same_each_time=words["same"] == "1",
+    )
+
+
+def _halves(runs: str) -> str:
+    # "s1024" is "ss", "p512,-512" is "p-"; anything else is given as it is, and equals nothing that is expected.
+    words = runs.split(",")
+    if len(words) == 1 and words[0][1:] == str(2 * HALF):
+        return words[0][0] * 2
+    if len(words) == 2 and all(word[1:] == str(HALF) for word in words):
+        return words[0][0] + words[1][0]
+    return runs
+
+
+def expected(case: Case, differences: frozenset[Difference] = frozenset()) -> End:
+    """Return what must be seen, on a kernel that has these differences."""
+    pages, content = _before(case)
+    error = _error(case, differences)
+    partly = case.change == "half" and not case.copied and error == errno.EFAULT  # the first half is there still
+    filled = [number for number in (0, 1) if number >= case.copied and (not error or (partly and number == 0))]
+    for number in filled:
+        pages = pages[:number] + ("P" if case.wp else "p") + pages[number + 1 :]
+        content = content[:number] + "s" + content[number + 1 :]
+    done = (case.copied + len(filled)) * HALF * 4096
+    huge, reserved = _pool(case, content, filled)
+    old = _old_blocks(case, filled)
+    goes_to_hugetlb = KINDS[case.start].hugetlb < (case.kind.hugetlb or case.change == "giant")
+    return End(
+        error=(errno.EAGAIN if done else error) if error else 0,
+        result=done or -error,
+        pages=pages,
+        content=content,
+        write=_write(case, pages),
+        blocks=_blocks(case, content) if case.replaced else -1 if case.change == "giant" else old,
+        old_blocks=old,
+        huge=huge,
+        reserved=reserved,
+        loses=goes_to_hugetlb and Difference.LOSES_THE_PAGE in differences,
+    )
+
+
+def _error(case: Case, differences: frozenset[Difference]) -> int:
+    # Of the page that the copy waited for, 0 for none.
+    start = KINDS[case.start]
+    if case.change in _NOT_REGISTERED:
+        return errno.ENOENT
+    if _changed(case):
+        if start.hugetlb:
+            found = _of_hugetlb_that_goes_on(case) if Difference.HUGE_GOES_ON in differences else errno.EAGAIN
+        elif case.wp and case.change in _WITHOUT_WP and differences & {Difference.GOES_ON, Difference.EINVAL_FIRST}:
+            found = errno.EINVAL
+        else:
+            found = errno.EAGAIN if Difference.GOES_ON not in differences else errno.EINVAL * (case.change == "giant")
+        if found:
+            return found
+    if case.change == "changing":
+        return errno.EAGAIN
+    if case.change in {"empty", "half"}:
+        ignored = start.hugetlb and not start.shared and Difference.HUGE_PAST_THE_END in differences
+        return 0 if ignored else errno.EFAULT
+    if case.full or case.change == "copied-already" or (case.change == "filled-elsewhere" and start.shared):
+        return errno.EEXIST
+    return 0
+
+
+def _changed(case: Case) -> bool:
+    # To the kernel: the kind, the file, the place in it, or what it is registered for.  Anonymous memory is all alike.
+    if case.replaced:
+        return not KINDS[case.start] == case.kind == KINDS["anon"]
+    return case.change in {"giant", "other-offset", *_OTHER_MODES}
+
+
+def _of_hugetlb_that_goes_on(case: Case) -> int:
+    return errno.EINVAL if case.change == "giant" else 0 if case.kind.hugetlb else errno.ENOENT
+
+
+def _before(case: Case) -> tuple[str, str]:
+    # Entries and content of the two halves when the copy goes on.
+    if case.replaced:
+        return ("pp", "ff") if case.full else ("--", "zz")
+    kind = case.kind
+    pages, content = ("P-" if case.wp else "p-", "sz") if case.copied else ("--", "zz")
+    kept = content if kind.shared else "zz"  # by the file, without a mapping
+    return {
+        "gone": ("--", "tt"),
+        "moved": ("--", "tt"),
+        "giant": ("--", "tt"),
+        "empty": ("--", "tt"),
+        "half-gone": (pages, content[0] + "t"),
+        "half": (pages, content[0] + "t"),
+        "mapped-again": ("--", kept),
+        "other-offset": ("--", "zz"),
+        "dropped": ("--", kept),
+        "changing": ("--", kept),
+        "punched": ("--", "zz") if kind.shared or kind.hugetlb else (pages, content),
+        "filled-elsewhere": (pages, "sf" if case.copied and not kind.shared else "ff"),
+        "copied-already": ((pages[0] if case.copied else "p") + "p", ("s" if case.copied else "f") + "f"),
+    }.get(case.change, (pages, content))
+
+
+def _write(case: Case, pages: str) -> str:
+    def one(page: str) -> str:
+        if page == "P":
+            return "n" if case.change in _WITHOUT_WP else "r"
+        return "r" if case.change in {"read-only", "no-access"} else "w"
+
+    found = {one(page) for page in pages if page != "-"}
+    return found.pop() if len(found) == 1 else "?" if found else "-"
+
+
+def _blocks(case: Case, content: str) -> int:
+    # Of the file of the new mapping.
+    kind = case.kind
+    if not kind.file:
+        return -1
+    if kind.shared:
+        return HALF * sum(half in "sf" for half in content)
+    return 2 * HALF if case.full and not kind.hugetlb else 0
+
+
+def _old_blocks(case: Case, filled: list[int]) -> int:
+    # Of the file of the first mapping, which the program keeps open.
+    kind = KINDS[case.start]
+    if not kind.file:
+        return -1
+    if case.change == "filled-elsewhere":
+        return 2 * HALF
+    if not kind.shared or case.change == "empty":
+        return 0
+    if case.change == "copied-already":
+        return 2 * HALF
+    kept = case.copied and case.change != "punched"
+    return HALF * (kept + (0 if case.replaced else len(filled)))
+
+
+def _pool(case: Case, content: str, filled: list[int]) -> tuple[int, int]:
+    # Huge pages in use and reserved.
+    used, reserved = _pool_of_the_first(case, content, filled)
+    if case.replaced and case.kind.hugetlb:
+        new = sum(half in "sf" for half in content)
+        return used + new, reserved + 2 - new
+    return used, reserved
+
+
+def _pool_of_the_first(case: Case, content: str, filled: list[int]) -> tuple[int, int]:
+    kind, copied = KINDS[case.start], int(case.copied)
+    used = sum(half in "sf" for half in content)
+    own = copied + len(filled)
+    by_change = {
+        "moved": (copied, 2 - copied),
+        "half-gone": (copied, (2 if kind.shared else 1) - copied),
+        # Of a shared file what was reserved before stays so.
+        "other-offset": (own, 3 - own) if kind.shared else (len(filled), 2 - len(filled)),
+    }
+    if kind.shared:
+        # What is cut out of the file is not reserved any more.
+        by_change |= {"empty": (0, 0), "half": (used, 1 - used), "punched": (used, 0)}
+    else:
+        by_change |= {"filled-elsewhere": (2 + own, 2 - own)}
+    if not kind.hugetlb:
+        return 0, 0
+    if case.replaced or case.change in {"gone", "giant"}:
+        return (copied, 2 - copied) if kind.file and kind.shared else (0, 0)
+    return by_change.get(case.change, (used, 2 - used))

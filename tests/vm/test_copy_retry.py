@@ -1,0 +1,127 @@
+"""UFFDIO_COPY while its destination changes: what copy_retry.c sees must be what copy_retry.py says.
+
+The kernel copies outside its locks where the source is not there, and looks its destination up again; what it kept from
+before must fit what it finds.
+"""
+
+import itertools
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from uffdlab.lab import Lab
+
+from .copy_retry import KINDS, PROGRAM, Case, Difference, End, expected, read
+
+CHANGES = (
+    *("nothing", "gone", "half-gone", "moved", "mapped-again", "other-offset", "unregistered", "without-wp", "only-wp"),
+    *("only-minor", "other-uffd", "read-only", "no-access", "half-read-only", "empty", "half", "dropped", "punched"),
+    *("filled-elsewhere", "copied-already", "changing", "giant"),
+)
+REPLACEMENTS = tuple(f"to-{kind}" for kind in KINDS)
+FULL = tuple(f"to-full-{kind}" for kind in KINDS)
+# Changes, the page of the source that is missing, and the mode.
+PARTS = (
+    ((*CHANGES, *REPLACEMENTS, *FULL), 0, 0),
+    (("nothing", "without-wp", "only-wp", "only-minor", "read-only", *REPLACEMENTS), 0, 2),
+    ((*CHANGES, *REPLACEMENTS), 512, 0),
+)
+ALL_BUT_THE_ERRNO = frozenset(Difference) - {Difference.EINVAL_FIRST}
+NEWEST = frozenset({Difference.EINVAL_FIRST, Difference.HUGE_GOES_ON, Difference.HUGE_PAST_THE_END})
+KNOWN = {
+    "6.1-base": ALL_BUT_THE_ERRNO,
+    "debian/trixie": ALL_BUT_THE_ERRNO,
+    "debian/trixie-backports": NEWEST,
+}
+ROUNDS = 3
+COMPLAINT = re.compile(r"BUG|WARNING|Oops|Bad page|Bad rss|kernel tried|unable to handle")
+
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    made = tmp_path_factory.mktemp("copy_retry") / "copy_retry"
+    flags = ["-O2", "-static", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["cc", *flags, PROGRAM, "-o", made], check=True)
+    return made
+
+
+def played(lab, program, starts, changes, held, mode, deadline=1500):
+    """Return what came of each combination."""
+    lists = [",".join(words) for words in (starts, changes)]
+    done = lab.exec([program.name, str(ROUNDS), *lists, str(held), str(mode)], push=[program], deadline=deadline)
+    assert (done.status, done.stderr) == (0, b""), done.text[-500:]
+    found = dict(read(line) for line in done.text.splitlines())
+    assert set(found) == {
+        Case(start, change, held > 0, mode > 0) for start, change in itertools.product(starts, changes)
+    }
+    assert [case for case, end in found.items() if (end is not None) != case.possible] == []
+    return {case: end for case, end in found.items() if end is not None}
+
+
+def unexpected(found, differences):
+    return {
+        f"{case.start} {case.change}, copied={case.copied}, wp={case.wp}, {name}": f"{value}, not {wanted}"
+        for case, end in found.items()
+        for name, value, wanted in _compared(end, expected(case, differences))
+        if value != wanted
+    }
+
+
+def _compared(end, wanted):
+    return [(name, getattr(end, name), getattr(wanted, name)) for name in End.__dataclass_fields__]
+
+
+def complaints(lab):
+    return [line for line in lab.exec(["dmesg"]).text.splitlines() if COMPLAINT.search(line)]
+
+
+@pytest.mark.vm
+@pytest.mark.timeout(600)
+def test_what_replaces_the_destination_gets_nothing_that_was_not_meant_for_it(program):
+    """The short form."""
+    starts = ("anon", "shmem", "hugetlb-private")
+    changes = ("nothing", "gone", "without-wp", "half", "to-shmem", "to-hugetlb", "to-full-hugetlb")
+    with Lab("6.1-base", hugepages=16) as lab:
+        assert unexpected(played(lab, program, starts, changes, 0, 0), KNOWN["6.1-base"]) == {}
+        assert complaints(lab) == []
+
+
+@pytest.mark.vm
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kernel", KNOWN)
+def test_every_change_to_every_kind_of_memory(program, kernel):
+    with Lab(kernel, hugepages=16) as lab:
+        found = {}
+        for part in PARTS:
+            found |= played(lab, program, tuple(KINDS), *part)
+        assert unexpected(found, KNOWN[kernel]) == {}
+        assert complaints(lab) == []
+
+
+CASES = [
+    Case(start, change, held > 0, mode > 0)
+    for changes, held, mode in PARTS
+    for start, change in itertools.product(KINDS, changes)
+]
+
+
+@pytest.mark.parametrize("difference", Difference)
+def test_each_difference_is_one_that_would_be_seen(difference):
+    assert any(expected(case) != expected(case, frozenset({difference})) for case in CASES if case.possible)
+
+
+def test_foreign_content_is_never_right():
+    line = (
+        "start=anon change=to-hugetlb held=0 mode=0 errno=0 result=4194304 pages=p1024 content=s1,x423,z88,s512 "
+        "write=w blocks=1024 old_blocks=-1 huge=2 reserved=0 "
+        "left_used=0 left_reserved=0 left_surplus=0 rounds=3 lost=0 same=0"
+    )
+    case, end = read(line)
+    assert {name for name, value, wanted in _compared(end, expected(case, ALL_BUT_THE_ERRNO)) if value != wanted} == {
+        "content", "loses", "same_each_time",
+    }  # fmt: skip
