@@ -119,7 +119,7 @@ def test_another_distribution_is_told_what_is_missing(machine):
     machine.program("cc", "exit 1")
     done = machine.run("install-packages", "test")
     assert done.returncode == 1
-    assert done.stderr.rstrip().endswith("hold: two")
+    assert done.stderr.rstrip().endswith("contain: two")
     machine.program("cc", "exit 0")
     assert machine.run("install-packages", "test").returncode == 0
 

@@ -1,17 +1,17 @@
-# What Vagrant's libvirt provider leaves to the Vagrantfile: whether libvirt is to be had, a box's disk that came whole, and a
-# kernel that QEMU may read.
+# Additions to Vagrant's libvirt provider: check that libvirt can be used, replace an incomplete copy of a box's disk, and
+# put the kernel where QEMU may read it.
 
 module UffdlabLibvirt
   SOCKETS = %w[/run/libvirt/libvirt-sock /run/libvirt/virtqemud-sock].freeze
-  SECONDS = 60 # the first call of a fresh libvirtd looks at QEMU; a libvirtd that hangs is none
+  SECONDS = 60 # the first call of a new libvirtd probes QEMU; a libvirtd that takes longer hangs
 
-  # Whether there is a libvirt that lets this user make machines.  Its socket alone says little: everybody may connect. Asked
-  # in a process of its own, for nothing can interrupt the library.
+  # Return whether libvirt lets this user create machines.  The socket alone does not show this, because everybody may
+  # connect to it. This runs in a separate process, because nothing can interrupt the library.
   def self.answers?
     return false unless Vagrant.has_plugin?("vagrant-libvirt") && SOCKETS.any? { |path| File.socket?(path) }
 
     asking = fork do
-      $stderr.reopen(File::NULL) # it says there, too, why it is not let in
+      $stderr.reopen(File::NULL) # the library also writes there why libvirt refused the connection
       require "libvirt"
       Libvirt.open("qemu:///system").close
       exit!(0)
@@ -29,8 +29,8 @@ module UffdlabLibvirt
     false
   end
 
-  # Vagrant uploads a box's disk once and goes by its name after that. One whose upload was cut off has the name too, and no
-  # guest would ever boot from it: remove it, so that it is uploaded again.
+  # Vagrant uploads a box's disk once and later checks only its name. An incomplete upload has that name too, and no guest
+  # can boot from it. Remove it, so that Vagrant uploads it again.
   class WholeDisk
     def initialize(app, _env)
       @app = app
@@ -40,13 +40,13 @@ module UffdlabLibvirt
       box = env[:machine].box
       image = box && File.join(box.directory, "box.img")
       name = "#{box.name.gsub("/", "-VAGRANTSLASH-")}_vagrant_box_image_#{box.version}_box.img" if box
-      remove_torso(env, name, image) if image && File.exist?(image)
+      remove_incomplete(env, name, image) if image && File.exist?(image)
       @app.call(env)
     end
 
     private
 
-    def remove_torso(env, name, image)
+    def remove_incomplete(env, name, image)
       pool = env[:machine].provider.driver.connection.client.lookup_storage_pool_by_name(
         env[:machine].provider_config.storage_pool_name
       )
@@ -55,18 +55,18 @@ module UffdlabLibvirt
       size = volume.xml_desc[%r{<physical unit='bytes'>(\d+)</physical>}, 1].to_i
       return if size >= File.size(image)
 
-      env[:ui].warn("#{name} in the storage pool is not whole (#{size} of #{File.size(image)} bytes): uploading it again")
+      env[:ui].warn("#{name} in the storage pool is incomplete (#{size} of #{File.size(image)} bytes): uploading it again")
       volume.delete
     rescue Libvirt::RetrieveError
       nil # no such volume yet
     end
   end
 
-  # libvirt's QEMU is a user of its own, and may not look into anybody's home. So the kernel goes where the disk is, the storage
-  # pool, anew at each start, under the machine's name.
+  # libvirt runs QEMU as a separate user that cannot read home folders. So each start copies the kernel into the storage
+  # pool, where the disk is, under the machine's name.
   module BootFiles
     PARTS = %i[kernel initrd].freeze
-    CHUNK = 256 << 10 # bytes; libvirt takes no more in one message
+    CHUNK = 256 << 10 # bytes; the maximum of one libvirt message
 
     def initialize(app, _env)
       @app = app
@@ -83,7 +83,7 @@ module UffdlabLibvirt
     def delete(pool, name)
       pool.lookup_volume_by_name(name).delete
     rescue Libvirt::RetrieveError
-      nil # there is none
+      nil # it does not exist
     end
   end
 
@@ -101,7 +101,7 @@ module UffdlabLibvirt
 
     private
 
-    # Where libvirt has it.
+    # Copy the file into the storage pool; return its path there.
     def put(env, name, path)
       delete(pool(env), name)
       size = File.size(path)
@@ -130,8 +130,9 @@ module UffdlabLibvirt
     end
   end
 
-  # `vagrant halt --force` pulls the plug. The provider asks the guest to shut down even then, and fails when it does not.
-  class PullPlug
+  # `vagrant halt --force` must stop the machine at once. The provider asks the guest to shut down even then, and fails if
+  # the guest does not.
+  class ForceHalt
     def initialize(app, _env)
       @app = app
     end
@@ -147,7 +148,7 @@ module UffdlabLibvirt
 
   class Plugin < Vagrant.plugin("2")
     name "uffdlab_libvirt"
-    # In every action: a reload starts a machine too, and one that does not come up is destroyed.
+    # For every action: a reload also starts a machine, and Vagrant destroys a machine that does not come up.
     action_hook(:uffdlab_libvirt) do |hook|
       if Vagrant.has_plugin?("vagrant-libvirt")
         actions = VagrantPlugins::ProviderLibvirt::Action
@@ -156,6 +157,6 @@ module UffdlabLibvirt
         hook.before(actions::DestroyDomain, RemoveBootFiles)
       end
     end
-    action_hook(:uffdlab_pull_plug, :machine_action_halt) { |hook| hook.prepend(PullPlug) }
+    action_hook(:uffdlab_force_halt, :machine_action_halt) { |hook| hook.prepend(ForceHalt) }
   end
 end

@@ -1,7 +1,8 @@
-# A Vagrant provider that is QEMU alone: no root, no daemon.  The Vagrantfile loads it; `vagrant up --provider uffdlab_qemu`.
+# A Vagrant provider that uses QEMU alone, without root or a daemon.  The Vagrantfile loads it:
+# `vagrant up --provider uffdlab_qemu`.
 #
-# The guest has a network of its own that leads nowhere: only ssh, from a port on the host's loopback. QEMU runs on after
-# `vagrant up`, as Vagrant's machines do; `vagrant halt` and `vagrant destroy` end it. Takes boxes made for libvirt.
+# The guest's network reaches nothing; only ssh from a port of the host's loopback works. QEMU keeps running after
+# `vagrant up`, as Vagrant's machines do; `vagrant halt` and `vagrant destroy` end it. It uses boxes made for libvirt.
 require "fileutils"
 require "securerandom"
 require "socket"
@@ -27,7 +28,7 @@ module UffdlabQemu
     config(:uffdlab_qemu, :provider) { Config }
   end
 
-  # kernel: path of a vmlinux or bzImage, nil for what the box boots; memory in MiB; accelerator: "tcg" or "kvm".
+  # kernel: path of a vmlinux or bzImage, nil for the kernel of the box; memory in MiB; accelerator: "tcg" or "kvm".
   class Config < Vagrant.plugin("2", :config)
     DEFAULTS = { kernel: nil, command_line: "root=/dev/vda rw console=ttyS0 net.ifnames=0", memory: 1024, cpus: 1,
                  accelerator: "tcg" }.freeze
@@ -46,8 +47,8 @@ module UffdlabQemu
     def validate(_machine)
       wrong = []
       wrong << "kernel: there is no file #{kernel}" if kernel && !File.file?(kernel)
-      wrong << "memory: #{memory} is no number of MiB" unless memory.is_a?(Integer) && memory.positive?
-      wrong << "cpus: #{cpus} is no number of CPUs" unless cpus.is_a?(Integer) && cpus.positive?
+      wrong << "memory: #{memory} is not a positive number of MiB" unless memory.is_a?(Integer) && memory.positive?
+      wrong << "cpus: #{cpus} is not a positive number of CPUs" unless cpus.is_a?(Integer) && cpus.positive?
       { "uffdlab_qemu" => wrong }
     end
   end
@@ -56,7 +57,7 @@ module UffdlabQemu
     def self.usable?(raise_error = false)
       missing = PROGRAMS.reject { |program| Vagrant::Util::Which.which(program) }
       return true if missing.empty?
-      raise Error, "#{missing.join(" and ")} not in PATH: vm/install-packages vagrant" if raise_error
+      raise Error, "#{missing.join(" and ")} not in PATH: run vm/install-packages vagrant" if raise_error
 
       false
     end
@@ -71,7 +72,7 @@ module UffdlabQemu
     def pid_file = @machine.data_dir.join("qemu.pid")
     def port_file = @machine.data_dir.join("ssh.port")
 
-    # The process that runs this machine, if it does: the number alone may be another's by now.
+    # Return the pid of the QEMU that runs this machine, or nil. The pid in the file may belong to another process by now.
     def pid
       number = Integer(File.read(pid_file))
       number if File.read("/proc/#{number}/cmdline").include?("file=#{disk}")
@@ -160,31 +161,31 @@ module UffdlabQemu
     end
   end
 
-  # A disk that keeps what differs from the box's.  A machine that does not come up the first time, or is interrupted before
-  # it has, is removed again, as with libvirt; `vagrant up --no-destroy-on-error` keeps it.
+  # Make a disk that stores only the differences from the box's disk.  If the machine does not come up the first time, or
+  # is interrupted before that, remove it again, as with libvirt. `vagrant up --no-destroy-on-error` keeps it.
   class Create < Step
     def call(env)
       @made = make(env[:machine], env[:machine].provider)
       @app.call(env)
-      @made = false # what fails from now on, such as a provisioner, leaves it as it is
+      @made = false # a failure from now on, for example of a provisioner, keeps the machine
     end
 
     def recover(env)
       return unless @made && env[:destroy_on_error]
 
       provider = env[:machine].provider
-      said = last_words(provider.console)
-      env[:ui].error("The guest's console said last:\n#{said}") unless said.empty? || env[:interrupted]
+      tail = console_tail(provider.console)
+      env[:ui].error("The end of the guest's console:\n#{tail}") unless tail.empty? || env[:interrupted]
       [Kill, Remove].each { |step| step.new(->(_env) {}, env).call(env) }
     end
 
     private
 
     LINES = 10
-    BEFORE = 5 # of them, what led to a panic; its call trace is longer than all of them
-    BYTES = 256 << 10 # a guest may write any number
+    BEFORE = 5 # lines before a panic; its call trace alone has more than LINES lines
+    BYTES = 256 << 10 # of the console to read; the guest may write any number
 
-    def last_words(console)
+    def console_tail(console)
       lines = console.file? ? console.read(BYTES, [console.size - BYTES, 0].max).to_s.scrub("?").lines : []
       panic = lines.index { |line| line.include?("Kernel panic - not syncing") }
       (panic ? lines[[panic - BEFORE, 0].max, LINES] : lines.last(LINES)).join.strip
@@ -199,16 +200,16 @@ module UffdlabQemu
       )
       raise Error, "qemu-img could not make #{provider.disk}: #{made.stderr}" unless made.exit_code.zero?
 
-      # From here on `vagrant destroy` knows of it, also if this process is killed before QEMU has answered.
+      # From here on `vagrant destroy` finds the machine, also if this process is killed before QEMU has answered.
       machine.id = SecureRandom.uuid
       true
     end
   end
 
   class Start < Step
-    TRIES = 5 # a port that was free may be taken when QEMU asks for it
+    TRIES = 5 # a free port may be in use when QEMU opens it
     SECONDS = 60
-    LARGEST = 4 << 30 # bytes of any file: what the guest says on its console is not to fill the host's disk
+    LARGEST = 4 << 30 # bytes of any file: the guest's console output must not fill the host's disk
 
     def run(machine, provider, ui)
       return if provider.pid
@@ -218,7 +219,7 @@ module UffdlabQemu
         port = free_port
         why = start(machine, provider, port)
         if why.nil?
-          ui.info "QEMU runs; ssh is on 127.0.0.1:#{port}"
+          ui.info "QEMU is running; ssh is on 127.0.0.1:#{port}"
           return
         end
         next if why.include?("host forwarding rule")
@@ -234,7 +235,7 @@ module UffdlabQemu
       TCPServer.open("127.0.0.1", 0) { |server| server.addr[1] }
     end
 
-    # nil, or why it did not start.
+    # Return nil, or why QEMU did not start.
     def start(machine, provider, port)
       FileUtils.rm_f(provider.pid_file)
       File.write(provider.port_file, port.to_s)
@@ -242,7 +243,7 @@ module UffdlabQemu
         Process.spawn(*command(machine, provider, port), in: File::NULL, out: log, err: log, pgroup: true,
                       close_others: true, chdir: "/", rlimit_fsize: LARGEST)
       end
-      ended = Process.detach(child) # Vagrant ends, QEMU runs on
+      ended = Process.detach(child) # Vagrant ends, QEMU keeps running
       (SECONDS * 10).times do
         return File.read(provider.messages).strip unless ended.alive?
         return nil if provider.pid
@@ -250,12 +251,13 @@ module UffdlabQemu
         sleep 0.1
       end
       Process.kill(:KILL, child)
-      "it wrote no #{provider.pid_file} in #{SECONDS} s: #{File.read(provider.messages)}"
+      "it did not write #{provider.pid_file} within #{SECONDS} s: #{File.read(provider.messages)}"
     end
 
     def command(machine, provider, port)
       config = machine.provider_config
-      cpu = config.accelerator == "kvm" ? "host" : "max,la57=off,cx16=off,erms=off,fsrm=off" # as in uffdlab/machines/qemu/start.py
+      # The same CPU options as in uffdlab/machines/qemu/command.py.
+      cpu = config.accelerator == "kvm" ? "host" : "max,la57=off,cx16=off,erms=off,fsrm=off"
       FileUtils.touch(provider.console)
       FileUtils.chmod(0o600, [provider.console, provider.disk])
       [
@@ -265,13 +267,13 @@ module UffdlabQemu
         "-m", "#{config.memory}M", "-smp", config.cpus, "-pidfile", provider.pid_file,
         "-chardev", "file,id=console,path=#{provider.console}", "-serial", "chardev:console",
         "-drive", "if=virtio,format=qcow2,file=#{provider.disk}",
-        # restrict: the guest reaches neither the host nor anything beyond it
+        # restrict: the guest can connect neither to the host nor beyond it
         "-netdev", "user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:#{port}-:22", "-device", "virtio-net-pci,netdev=net",
         "-device", "virtio-rng-pci", *kernel(config, machine.box.directory)
       ].map(&:to_s)
     end
 
-    # What is to boot; nothing for a box with a boot loader, as Debian's, if no kernel is asked for.
+    # Return the options for the kernel. Without a given kernel, a box with a boot loader (Debian's) needs none.
     def kernel(config, box)
       return ["-kernel", config.kernel, "-append", config.command_line] if config.kernel
       return [] unless box.join("vmlinuz").file?
@@ -294,8 +296,8 @@ module UffdlabQemu
   end
 
   class Remove < Step
-    # Vagrant stops its wait for ssh with threads that may be just looking at the machine, and then hold the lock of its entry
-    # in Vagrant's list for good.
+    # When Vagrant stops waiting for ssh, it kills threads. A killed thread can hold the lock of the machine's entry in
+    # Vagrant's index forever.
     def release(machine)
       uuid = machine.index_uuid
       machine.env.machine_index.release(Vagrant::MachineIndex::Entry.new(uuid, {})) if uuid

@@ -147,7 +147,7 @@ def like_debians(disk):
     orders, fstab = disk.with_name("orders"), disk.with_name("fstab")
     fstab.write_text("PARTUUID=00000000-0f /boot/efi vfat defaults 0 1\n")
     lines = ["cd /etc", "rm fstab", f"write {fstab} fstab"]
-    if sys.version_info[:2] == (3, 11):  # the box's: it can be lent the host's
+    if sys.version_info[:2] == (3, 11):  # the box's version: it can use the host's modules
         gone = ("msgpack", "_cffi_backend.cpython-311-x86_64-linux-gnu.so")
         lines += ["cd /usr/lib/python3/dist-packages", *(f"unlink {name}" for name in gone)]
     orders.write_text("".join(f"{line}\n" for line in lines))
@@ -184,7 +184,7 @@ def test_debians_is_fetched_and_the_vm_comes_up_from_its_partition(alone, apart,
     assert box_of(alone) == DEBIAN
     assert alone.guest("findmnt -no SOURCE /") == (0, "/dev/vda1\n")
     assert "/boot/efi" in alone.guest("cat /etc/fstab")[1]
-    assert "msgpack" in alone.guest("ls /opt/uffdlab/*")[1] or sys.version_info[:2] != (3, 11)  # lent
+    assert "msgpack" in alone.guest("ls /opt/uffdlab/*")[1] or sys.version_info[:2] != (3, 11)  # from the host
     assert not (apart.parent / "cache" / "box").exists()
     server.asked.clear()
     alone.by_hand("halt")

@@ -299,5 +299,6 @@ def test_the_same_package_gives_the_same_archive(world):
     listed = subprocess.run(["tar", "-tf", path], capture_output=True, text=True, check=True).stdout.splitlines()
     assert {"uffdlab/__init__.py", "uffdlab/agent/server.py", "uffdlab/agent/_native.abi3.so"} <= set(listed)
     assert not [name for name in listed if "__pycache__" in name]
-    lent = {name.removeprefix("lent/").partition(".")[0] for name in listed if name.startswith("lent/")}
-    assert {"msgpack/__init__", "msgpack/fallback", "_cffi_backend"} <= lent
+    folder = "host_modules/"
+    bundled = {name.removeprefix(folder).partition(".")[0] for name in listed if name.startswith(folder)}
+    assert {"msgpack/__init__", "msgpack/fallback", "_cffi_backend"} <= bundled

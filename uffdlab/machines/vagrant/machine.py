@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _FLAVOUR = "vagrant"
 _ARCHIVES_KEPT = 3
 _PACKAGED = (".py", ".so")
-_LENT = {"msgpack", "_cffi_backend"}
+_HOST_MODULES = {"msgpack", "_cffi_backend"}
 _HELLO = 240.0  # seconds; emulated, on a busy host, Python alone has taken more than 60
 
 
@@ -192,7 +192,7 @@ def _kernel(asked: str | os.PathLike[str]) -> tuple[str, kernels.Kernel]:
 def pack_agent() -> tuple[Path, str]:
     """Pack the package for the guest's provisioner; gives the archive and the hash of its content.
 
-    What the agent imports from elsewhere lies in the archive under ``lent``, for a box that has it not.
+    The archive holds the agent's third-party modules under ``host_modules``, for a box that lacks them.
     """
     package = Path(__file__).resolve().parents[2]
     data = io.BytesIO()
@@ -200,8 +200,8 @@ def pack_agent() -> tuple[Path, str]:
         for path in sorted(path for path in package.rglob("*") if path.suffix in _PACKAGED and path.is_file()):
             archive.add(path, f"uffdlab/{path.relative_to(package)}", filter=_plain)
         for name, path, packaged in modules("msgpack.fallback", "_cffi_backend"):
-            if name.partition(".")[0] in _LENT:
-                place = Path("lent", *name.split("."))
+            if name.partition(".")[0] in _HOST_MODULES:
+                place = Path("host_modules", *name.split("."))
                 whole = place / path.name if packaged else place.with_name(path.name)
                 archive.add(path, str(whole), filter=_plain)
     key = hashlib.sha256(data.getvalue()).hexdigest()[:16]
