@@ -11,7 +11,8 @@ from uffdlab.machines.python_modules import modules
 from uffdlab.machines.qemu.initramfs import INIT
 
 SLOW = {"contextlib", "ctypes", "dataclasses", "enum", "functools", "inspect", "pathlib", "platform", "re", "signal",
-        "socket", "threading", "traceback", "typing", "uffdlab.uapi.flags", "uffdlab.agent.probe"}  # fmt: skip
+        "socket", "threading", "traceback", "typing", "uffdlab.uapi.flags", "uffdlab.uapi.ioctls",
+        "uffdlab.agent.probe"}  # fmt: skip
 
 
 def test_nothing_slow_is_imported_before_the_hello():

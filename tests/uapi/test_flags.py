@@ -1,4 +1,4 @@
-"""The ABI tables against the kernel's own header, and their decoding."""
+"""The flags and the ioctls against the kernel's own header, and the versions they came in."""
 
 import re
 import shutil
@@ -80,5 +80,6 @@ def test_every_ioctl_has_a_layout_and_the_other_way_round():
 def test_every_feature_and_mode_has_its_version():
     assert set(uapi.FEATURES_SINCE) == set(uapi.Feature)
     for row in uapi.IOCTLS.values():
-        assert set(row.modes_since) <= set(row.modes.__members__)
+        assert list(row.mode_bits) == [flag.name for flag in row.modes]
+        assert all(bit.flag is row.modes[name] and bit.does and bit.since for name, bit in row.mode_bits.items())
         assert row.output in ("", *row.fields)

@@ -132,6 +132,10 @@ def test_resolves(lab, log, action, name, mode):
     assert log._status == f"{name}(page 5) → done"
 
 
+def test_the_buttons_come_in_the_order_of_the_faults_they_resolve(log):
+    assert log._actions == ["continue", "continue WP", "copy", "zeropage", "unprotect", "poison", "wake"]
+
+
 def test_what_fails_is_said(lab, log):
     lab.touches = (Touch(3),)
     lab.error = IoctlError("UFFDIO_CONTINUE(page 3)", errno.EFAULT, "there is no page in the page cache")

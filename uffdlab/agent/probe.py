@@ -7,7 +7,6 @@ import errno
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from uffdlab import uapi
 from uffdlab.agent import commands, mappings, userfaultfds
 from uffdlab.agent.native import lib
 from uffdlab.agent.rpc import Refusal
+from uffdlab.uapi.ioctls import IOCTLS, Ioctl, Trial
 from uffdlab.uapi.layout import UFFD_API
 from uffdlab.uapi.memory import MEMORY, Memory
 
@@ -36,31 +36,6 @@ _UNWANTED = (
 )
 
 
-@dataclass(frozen=True)
-class _Try:
-    # One ioctl with one mode: on which memory, registered how, and whether the page must be there before.
-    ioctl: str
-    mode: int
-    memory: str
-    register: uapi.RegisterMode
-    present: bool = False
-
-
-def _tries() -> Iterator[_Try]:
-    missing, wp, minor, rwp = _MODES.MISSING, _MODES.WP, _MODES.MINOR, _MODES.RWP
-    for name, memory, register, present in (
-        ("UFFDIO_COPY", "anon", missing | wp, False),
-        ("UFFDIO_ZEROPAGE", "anon", missing, False),
-        ("UFFDIO_MOVE", "anon", missing, False),
-        ("UFFDIO_WRITEPROTECT", "anon", wp, True),
-        ("UFFDIO_CONTINUE", "shmem", minor | wp, False),
-        ("UFFDIO_POISON", "anon", missing, False),
-        ("UFFDIO_RWPROTECT", "anon", rwp, True),
-    ):
-        for mode in (0, *(int(bit) for bit in uapi.IOCTLS[name].modes)):
-            yield _Try(name, mode, memory, register, present)
-
-
 @contextlib.contextmanager
 def _scratch(memory: Memory) -> Iterator[mappings.Mapping]:
     mapping = mappings.make(memory, _PLACE, _PAGES * max(memory.page_size, memory.unit), "probe")
@@ -74,7 +49,7 @@ def _scratch(memory: Memory) -> Iterator[mappings.Mapping]:
 def _userfaultfd(features: int) -> Iterator[int]:
     fd, _ = userfaultfds.open_userfaultfd()
     try:
-        answer = userfaultfds.call(fd, uapi.IOCTLS["UFFDIO_API"], {"api": UFFD_API, "features": features})
+        answer = userfaultfds.call(fd, IOCTLS["UFFDIO_API"], {"api": UFFD_API, "features": features})
         if answer["errno"]:
             raise OSError(answer["errno"], "UFFDIO_API refused features that it has offered")
         yield fd
@@ -82,29 +57,29 @@ def _userfaultfd(features: int) -> Iterator[int]:
         os.close(fd)
 
 
-def _attempt(one: _Try, features: int) -> int:
-    """Give the errno of one ioctl on fresh memory, 0 if it worked."""
-    with _userfaultfd(features) as fd, _scratch(MEMORY[one.memory]) as memory, _scratch(MEMORY["anon"]) as other:
+def _attempt(ioctl: Ioctl, trial: Trial, mode: int, features: int) -> int:
+    """Return the errno of one ioctl on fresh memory, 0 if it worked."""
+    with _userfaultfd(features) as fd, _scratch(MEMORY[trial.memory]) as memory, _scratch(MEMORY["anon"]) as other:
         lib.lab_poke(other.start, b"\1", 1)
-        if one.present:
+        if trial.page == "present":
             lib.lab_poke(memory.start, b"\1", 1)
-        elif one.ioctl == "UFFDIO_CONTINUE":
-            lib.lab_poke(memory.alias, b"\1", 1)  # the page is in the page cache now, and not mapped
+        elif trial.page == "cached":
+            lib.lab_poke(memory.alias, b"\1", 1)
         page = {"start": memory.start, "len": _PAGE}
-        registered = userfaultfds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], {**page, "mode": one.register})
+        registered = userfaultfds.call(fd, IOCTLS["UFFDIO_REGISTER"], {**page, "mode": trial.register})
         if registered["errno"]:
             return int(registered["errno"])
-        words = {**page, "dst": memory.start, "src": other.start, "mode": one.mode}
-        ioctl = uapi.IOCTLS[one.ioctl]
+        words = {**page, "dst": memory.start, "src": other.start, "mode": mode}
         answer = userfaultfds.call(fd, ioctl, {name: words[name] for name in ioctl.fields if name in words})
         return int(answer["errno"])
 
 
 def _modes(features: int) -> dict[str, dict[int, int]]:
-    found: dict[str, dict[int, int]] = {}
-    for one in _tries():
-        found.setdefault(one.ioctl, {})[one.mode] = _attempt(one, features)
-    return found
+    return {
+        name: {mode: _attempt(ioctl, ioctl.trial, mode, features) for mode in (0, *(int(bit) for bit in ioctl.modes))}
+        for name, ioctl in IOCTLS.items()
+        if ioctl.trial
+    }
 
 
 def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
@@ -115,7 +90,7 @@ def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
         memory = stack.enter_context(_scratch(MEMORY["anon"]))
         page = {"start": memory.start, "len": _PAGE}
         answers = {
-            name: userfaultfds.call(fd, uapi.IOCTLS[name], words)
+            name: userfaultfds.call(fd, IOCTLS[name], words)
             for name, words in (
                 ("UFFDIO_API", {"api": UFFD_API, "features": features}),
                 ("UFFDIO_REGISTER", {**page, "mode": int(_MODES.MISSING)}),
@@ -129,7 +104,7 @@ def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
 def _set_mode(features: int) -> int:
     with _userfaultfd(features) as fd:
         words = {"enable": int(uapi.Feature.RWP_ASYNC), "disable": 0}
-        return int(userfaultfds.call(fd, uapi.IOCTLS["UFFDIO_SET_MODE"], words)["errno"])
+        return int(userfaultfds.call(fd, IOCTLS["UFFDIO_SET_MODE"], words)["errno"])
 
 
 def _memory(memory: Memory, features: int) -> dict[str, Any]:
@@ -146,7 +121,7 @@ def _memory(memory: Memory, features: int) -> dict[str, Any]:
 def _register(mapping: mappings.Mapping, mode: uapi.RegisterMode, features: int) -> dict[str, int]:
     with _userfaultfd(features) as fd:
         words = {"start": mapping.start, "len": mapping.length, "mode": int(mode)}
-        answer = userfaultfds.call(fd, uapi.IOCTLS["UFFDIO_REGISTER"], words)
+        answer = userfaultfds.call(fd, IOCTLS["UFFDIO_REGISTER"], words)
         return {"errno": answer["errno"], "ioctls": 0 if answer["errno"] else answer["words"]["ioctls"]}
 
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 _FLAGS = os.O_CLOEXEC | os.O_NONBLOCK  # as UFFD_CLOEXEC and UFFD_NONBLOCK
 _DEVICE = "/dev/userfaultfd"
 _MESSAGES_AT_ONCE = 256
-_BATCHES = ("UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", "UFFDIO_WRITEPROTECT", "UFFDIO_WAKE")
 
 
 def _by_device() -> int:
@@ -114,8 +113,9 @@ def batch(fd: int, ioctl: Layout, values: dict[str, int], step: int, count: int)
 
     Gives how many succeeded, the errno of the one that failed (0 if none), and the times.
     """
-    if ioctl.name not in _BATCHES:
-        raise Refusal("usage", f"{ioctl.name} is not done page by page; {', '.join(_BATCHES)} are")
+    if not ioctl.batch:
+        others = ", ".join(name for name, each in LAYOUTS.items() if each.batch)
+        raise Refusal("usage", f"{ioctl.name} is not done page by page; {others} are")
     work = ffi.new("struct lab_batch *")
     work.words = [values.get(name, 0) for name in ioctl.fields] + [0] * (5 - len(ioctl.fields))
     work.step, work.count = step, count

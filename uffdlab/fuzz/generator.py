@@ -8,10 +8,11 @@ from typing import Final
 
 from uffdlab.fuzz.model import MINOR, MISSING, RWP, WP
 from uffdlab.fuzz.rules import Op, Rules
+from uffdlab.uapi import IOCTLS
 
 #: Every call there is.
 CALLS: Final = (
-    "copy", "zeropage", "continue", "protect", "rwprotect", "poison", "move", "wake", "register",
+    *(ioctl.random_call for ioctl in IOCTLS.values() if ioctl.random_call),
     "read", "write", "kernel_read", "kernel_write",
     "dontneed", "remove", "page_out", "collapse", "mprotect", "mremap", "fork",
     "alias_read", "alias_write", "alias_remove",

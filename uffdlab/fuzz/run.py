@@ -15,6 +15,7 @@ from uffdlab.fuzz.generator import random_ops
 from uffdlab.fuzz.player import Disagreement, Player
 from uffdlab.fuzz.rules import Op, Rules
 from uffdlab.pte import State
+from uffdlab.uapi import IOCTLS
 from uffdlab.uapi.memory import MEMORY
 
 if TYPE_CHECKING:
@@ -61,14 +62,11 @@ def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool =
     """Find out what the model has to know of a kernel, by trying; turns on a guest's swap, and its khugepaged off."""
     kind = MEMORY[memory]
     leave_out = {
-        call
-        for call, needed in {
-            "poison": ["UFFDIO_POISON"],
-            "move": ["UFFDIO_MOVE"],
-            "rwprotect": ["RWP", "UFFDIO_RWPROTECT"],
-            "continue": [] if not kind.has_alias else ["UFFDIO_CONTINUE"],
-        }.items()
-        if lab.capabilities.missing(*needed)
+        ioctl.random_call
+        for ioctl in IOCTLS.values()
+        if ioctl.random_call
+        and (kind.has_alias or ioctl.random_call != "continue")  # the same answer everywhere: no page cache
+        and lab.capabilities.missing(ioctl.name)
     }
     if memory == "hugetlb-private" and not events and _keeps_marks_at_fork(lab):
         leave_out.add("fork")

@@ -138,7 +138,7 @@ def _rows(found: Capabilities) -> Iterator[Capability]:
         ioctl = uapi.IOCTLS[name]
         for mode, error in tried.items():
             words = uapi.flag_names(mode, ioctl.modes)
-            since = max((ioctl.since, ioctl.modes_since.get(words, ioctl.since)), key=_version)
+            since = ioctl.mode_bits[words].since if words in ioctl.mode_bits else ioctl.since
             group, label = ("mode", f"{name} {words}") if mode else ("ioctl", name)
             yield Capability(group, label, since, error, error == 0)
     for number in _bits(found.ioctls, known=(ioctl.nr for ioctl in uapi.IOCTLS.values())):
@@ -158,10 +158,6 @@ def _family(memory: Memory) -> str:
     if memory.hugetlb:
         return "hugetlb"
     return "anon" if memory.backing == "anon" and not memory.shared else "shmem"
-
-
-def _version(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
 
 
 def table(several: Sequence[Capabilities]) -> list[list[str]]:

@@ -11,7 +11,6 @@ from uffdlab import uapi
 from uffdlab.uapi.memory import MEMORY
 
 _BOTH = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
-_FILLS = {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_CONTINUE", "UFFDIO_POISON", "UFFDIO_MOVE"}
 
 # What an errno means to one ioctl and not to the others.
 _OF_ONE = {
@@ -122,7 +121,7 @@ def _special(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None
         )
     if error == errno.ENOENT and ioctl.name == "UFFDIO_MOVE" and registered is not None:
         return "a page of the source is not there (allow_src_holes=True passes over it), or a range spans mappings"
-    if error == errno.ENOENT and ioctl.name in _FILLS:
+    if error == errno.ENOENT and ioctl.fills:
         return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
     return _OF_ONE.get((ioctl.name, error), "")
 
@@ -204,6 +203,6 @@ def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
         return "UFFDIO_REGISTER needs a mode: MISSING, WP, MINOR or RWP"
     if ioctl.name == "UFFDIO_REGISTER" and mode & _BOTH == _BOTH:
         return "WP and RWP share a bit of the page-table entry: a range can be registered for one of them"
-    if ioctl.name in ("UFFDIO_WRITEPROTECT", "UFFDIO_RWPROTECT") and mode == sum(int(flag) for flag in ioctl.modes):
+    if ioctl.protects and mode == sum(int(flag) for flag in ioctl.modes):
         return "to protect wakes nobody, so the kernel refuses DONTWAKE with it"
     return ""

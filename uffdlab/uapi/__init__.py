@@ -1,7 +1,7 @@
 """The userfaultfd ABI, for host and guest: flags, ioctls, messages, structures and kinds of memory.
 
-The names of :mod:`uffdlab.uapi.flags` are found here too, loaded when first used: the agent needs only
-:mod:`uffdlab.uapi.layout` before its hello, and an emulated CPU takes long to import :mod:`enum`.
+The names of :mod:`uffdlab.uapi.flags` and :mod:`uffdlab.uapi.ioctls` are found here too, loaded when first used: the
+agent needs only :mod:`uffdlab.uapi.layout` before its hello, and an emulated CPU takes long to import :mod:`enum`.
 """
 
 from __future__ import annotations
@@ -10,27 +10,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from uffdlab.uapi.flags import (
-        FEATURES_SINCE,
+    from uffdlab.uapi.flags import FEATURES_SINCE, Event, FaultFlag, Feature, OpenFlag, flag_names
+    from uffdlab.uapi.ioctls import (
+        FAULTS,
         IOCTLS,
         ContinueMode,
         CopyMode,
-        Event,
-        FaultFlag,
-        Feature,
         Ioctl,
         MoveMode,
         NoMode,
-        OpenFlag,
         PoisonMode,
         RegisterMode,
         RwprotectMode,
         WriteprotectMode,
         ZeropageMode,
-        flag_names,
     )
 
 __all__ = [
+    "FAULTS",
     "FEATURES_SINCE",
     "IOCTLS",
     "ContinueMode",
@@ -56,7 +53,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415 - the agent, which starts here too, needs none of it
 
-    value = getattr(importlib.import_module(f"{__name__}.flags"), name)
+    flags, ioctls = (importlib.import_module(f"{__name__}.{module}") for module in ("flags", "ioctls"))
+    value = getattr(flags if hasattr(flags, name) else ioctls, name)
     globals()[name] = value
     return value
 

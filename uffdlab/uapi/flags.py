@@ -1,8 +1,8 @@
-"""The userfaultfd ABI: what ioctls, modes, features and events there are, with the version each came in.
+"""The userfaultfd ABI: what features, flags and events there are, with the version each feature came in.
 
 Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  The versions are labels for readers; what a
-kernel can do is found by trying, never by comparing them.  How the structures are laid out is in
-:mod:`uffdlab.uapi.layout`.
+kernel can do is found by trying, never by comparing them.  Ioctls and their modes are in :mod:`uffdlab.uapi.ioctls`,
+the layout of the structures in :mod:`uffdlab.uapi.layout`.
 """
 
 from __future__ import annotations
@@ -16,70 +16,8 @@ from uffdlab.uapi.layout import (
     EVENT_REMAP,
     EVENT_REMOVE,
     EVENT_UNMAP,
-    LAYOUTS,
     USER_MODE_ONLY,
-    Layout,
 )
-
-
-class RegisterMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_REGISTER."""
-
-    MISSING = 1 << 0
-    WP = 1 << 1
-    MINOR = 1 << 2
-    RWP = 1 << 3
-
-
-class CopyMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_COPY."""
-
-    DONTWAKE = 1 << 0
-    WP = 1 << 1
-
-
-class ZeropageMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_ZEROPAGE."""
-
-    DONTWAKE = 1 << 0
-
-
-class MoveMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_MOVE."""
-
-    DONTWAKE = 1 << 0
-    ALLOW_SRC_HOLES = 1 << 1
-
-
-class WriteprotectMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_WRITEPROTECT.  The order differs from the other ioctls': WP is bit 0 here."""
-
-    WP = 1 << 0
-    DONTWAKE = 1 << 1
-
-
-class ContinueMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_CONTINUE.  No feature bit tells whether a kernel knows WP; it is found by trying."""
-
-    DONTWAKE = 1 << 0
-    WP = 1 << 1
-
-
-class PoisonMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_POISON."""
-
-    DONTWAKE = 1 << 0
-
-
-class RwprotectMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_RWPROTECT."""
-
-    RWP = 1 << 0
-    DONTWAKE = 1 << 1
-
-
-class NoMode(enum.IntFlag, boundary=enum.KEEP):
-    """For the ioctls that have no mode word."""
 
 
 class Feature(enum.IntFlag, boundary=enum.KEEP):
@@ -104,10 +42,6 @@ class Feature(enum.IntFlag, boundary=enum.KEEP):
     MOVE = 1 << 16
     RWP = 1 << 17
     RWP_ASYNC = 1 << 18
-
-
-_NONE = Feature(0)
-_MINOR = Feature.MINOR_HUGETLBFS | Feature.MINOR_SHMEM
 
 
 class FaultFlag(enum.IntFlag, boundary=enum.KEEP):
@@ -136,53 +70,6 @@ class OpenFlag(enum.IntFlag, boundary=enum.KEEP):
     NONBLOCK = 0o4000
     CLOEXEC = 0o2000000
 
-
-class Ioctl(Layout):
-    """One ioctl of a userfaultfd, and what is known of it beside its :class:`~uffdlab.uapi.layout.Layout`.
-
-    Attributes
-    ----------
-    modes : type
-        The IntFlag of its mode word.
-    since : str
-        The Linux version that brought it; for reading only.
-    modes_since : dict
-        For each mode that came later than the ioctl, the version that brought it.
-    feature : Feature
-        A kernel knows the ioctl if it offers one of these; 0 if every kernel with a userfaultfd knows it.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        since: str,
-        modes: type[enum.IntFlag] = NoMode,
-        modes_since: dict[str, str] | None = None,
-        feature: Feature = _NONE,
-    ) -> None:
-        layout = LAYOUTS[name]
-        super().__init__(name, layout.nr, layout.access, layout.fields, layout.output)
-        self.since, self.modes, self.modes_since, self.feature = since, modes, modes_since or {}, feature
-
-
-def _table(*rows: Ioctl) -> dict[str, Ioctl]:
-    return {row.name: row for row in rows}
-
-
-IOCTLS: Final = _table(
-    Ioctl("UFFDIO_API", "4.3"),
-    Ioctl("UFFDIO_REGISTER", "4.3", RegisterMode, {"WP": "5.7", "MINOR": "5.13", "RWP": "7.3"}),
-    Ioctl("UFFDIO_UNREGISTER", "4.3"),
-    Ioctl("UFFDIO_WAKE", "4.3"),
-    Ioctl("UFFDIO_COPY", "4.3", CopyMode, {"WP": "5.7"}),
-    Ioctl("UFFDIO_ZEROPAGE", "4.3", ZeropageMode),
-    Ioctl("UFFDIO_MOVE", "6.8", MoveMode, feature=Feature.MOVE),
-    Ioctl("UFFDIO_WRITEPROTECT", "5.7", WriteprotectMode, feature=Feature.PAGEFAULT_FLAG_WP),
-    Ioctl("UFFDIO_CONTINUE", "5.13", ContinueMode, {"WP": "6.4"}, feature=_MINOR),
-    Ioctl("UFFDIO_POISON", "6.6", PoisonMode, feature=Feature.POISON),
-    Ioctl("UFFDIO_RWPROTECT", "7.3", RwprotectMode, feature=Feature.RWP),
-    Ioctl("UFFDIO_SET_MODE", "7.3", feature=Feature.RWP_ASYNC),
-)
 
 FEATURES_SINCE: Final = {
     Feature.PAGEFAULT_FLAG_WP: "5.7", Feature.EVENT_FORK: "4.11", Feature.EVENT_REMAP: "4.11",

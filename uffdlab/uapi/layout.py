@@ -48,12 +48,17 @@ class Layout:
         The signed word in which the kernel leaves bytes done or -errno; empty if there is none.
     size : int
         Size of the argument in bytes.
+    batch : bool
+        The agent can do it page by page in native code: it has one range, whose start goes up by a page each time.
     request : int
         The request number that ioctl(2) takes (asm-generic/ioctl.h).
     """
 
-    def __init__(self, name: str, nr: int, access: str, fields: tuple[str, ...], output: str = "") -> None:
+    def __init__(
+        self, name: str, nr: int, access: str, fields: tuple[str, ...], output: str = "", *, batch: bool = False
+    ) -> None:
         self.name, self.nr, self.access, self.fields, self.output = name, nr, access, fields, output
+        self.batch = batch
         self.size = 8 * len(fields)
         direction = (_IOC_READ if "R" in access else 0) | (_IOC_WRITE if "W" in access else 0)
         self.request = direction << 30 | self.size << 16 | UFFDIO << 8 | nr
@@ -83,13 +88,13 @@ LAYOUTS: Final = _table(
     Layout("UFFDIO_API", 0x3F, "RW", ("api", "features", "ioctls")),
     Layout("UFFDIO_REGISTER", 0x00, "RW", (*_RANGE, "mode", "ioctls")),
     Layout("UFFDIO_UNREGISTER", 0x01, "R", _RANGE),
-    Layout("UFFDIO_WAKE", 0x02, "R", _RANGE),
-    Layout("UFFDIO_COPY", 0x03, "RW", ("dst", "src", "len", "mode", "copy"), "copy"),
-    Layout("UFFDIO_ZEROPAGE", 0x04, "RW", (*_RANGE, "mode", "zeropage"), "zeropage"),
+    Layout("UFFDIO_WAKE", 0x02, "R", _RANGE, batch=True),
+    Layout("UFFDIO_COPY", 0x03, "RW", ("dst", "src", "len", "mode", "copy"), "copy", batch=True),
+    Layout("UFFDIO_ZEROPAGE", 0x04, "RW", (*_RANGE, "mode", "zeropage"), "zeropage", batch=True),
     Layout("UFFDIO_MOVE", 0x05, "RW", ("dst", "src", "len", "mode", "move"), "move"),
-    Layout("UFFDIO_WRITEPROTECT", 0x06, "RW", (*_RANGE, "mode")),
-    Layout("UFFDIO_CONTINUE", 0x07, "RW", (*_RANGE, "mode", "mapped"), "mapped"),
-    Layout("UFFDIO_POISON", 0x08, "RW", (*_RANGE, "mode", "updated"), "updated"),
+    Layout("UFFDIO_WRITEPROTECT", 0x06, "RW", (*_RANGE, "mode"), batch=True),
+    Layout("UFFDIO_CONTINUE", 0x07, "RW", (*_RANGE, "mode", "mapped"), "mapped", batch=True),
+    Layout("UFFDIO_POISON", 0x08, "RW", (*_RANGE, "mode", "updated"), "updated", batch=True),
     Layout("UFFDIO_RWPROTECT", 0x09, "RW", (*_RANGE, "mode")),
     Layout("UFFDIO_SET_MODE", 0x0A, "W", ("enable", "disable")),
 )

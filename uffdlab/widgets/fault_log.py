@@ -37,14 +37,9 @@ _KEPT = 200  # messages
 _SHOWN = 50
 _MOST_WAITING = 20
 _PAUSE = 0.2  # s between two updates of the page
+_WAYS = [(ioctl.name, way) for ioctl in uapi.IOCTLS.values() for way in ioctl.resolves]
 _ACTIONS = {
-    "continue": ("UFFDIO_CONTINUE", 0),
-    "continue WP": ("UFFDIO_CONTINUE", int(uapi.ContinueMode.WP)),
-    "copy": ("UFFDIO_COPY", 0),
-    "zeropage": ("UFFDIO_ZEROPAGE", 0),
-    "unprotect": ("UFFDIO_WRITEPROTECT", 0),
-    "poison": ("UFFDIO_POISON", 0),
-    "wake": ("UFFDIO_WAKE", 0),
+    way.name: (name, way.mode) for name, way in sorted(_WAYS, key=lambda each: uapi.FAULTS.index(each[1].fault))
 }
 
 

@@ -1,7 +1,6 @@
 """An ioctl with its range and mode: what its bits do, what this kernel lacks, and the call as C and as Python.
 
-Everything is made from :data:`uffdlab.uapi.IOCTLS`; only the sentences on the mode bits are written here, after
-ioctl_userfaultfd(2) and include/uapi/linux/userfaultfd.h.
+Everything is made from :data:`uffdlab.uapi.IOCTLS`.
 """
 
 from __future__ import annotations
@@ -11,45 +10,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from uffdlab import uapi
-from uffdlab.uapi import IOCTLS, Feature
+from uffdlab.uapi import IOCTLS
 
 if TYPE_CHECKING:
     from uffdlab.target.capabilities import Capabilities
 
-_DOES = {
-    "DONTWAKE": "leaves asleep what waits for these pages; UFFDIO_WAKE wakes it later",
-    "WP": "leaves the pages write-protected: the next write gives a message",
-    "REGISTER.MISSING": "a touch of a page that is not there gives a message",
-    "REGISTER.WP": "a write to a page that is write-protected gives a message",
-    "REGISTER.MINOR": "a touch of a page that is in the page cache but not mapped gives a message",
-    "REGISTER.RWP": "any touch of a page that is protected gives a message",
-    "WRITEPROTECT.WP": "set: protects; clear: allows writes again and wakes",
-    "RWPROTECT.RWP": "set: protects against any access; clear: allows them again and wakes",
-    "MOVE.ALLOW_SRC_HOLES": "passes over pages that the source does not have",
-}
-# The feature that tells whether a kernel has an ioctl, or one of its modes.
-_FEATURES = {
-    "UFFDIO_MOVE": Feature.MOVE,
-    "UFFDIO_POISON": Feature.POISON,
-    "UFFDIO_RWPROTECT": Feature.RWP,
-    "UFFDIO_SET_MODE": Feature.RWP_ASYNC,
-    "UFFDIO_WRITEPROTECT": Feature.PAGEFAULT_FLAG_WP,
-    "UFFDIO_CONTINUE": Feature.MINOR_HUGETLBFS | Feature.MINOR_SHMEM,
-    "REGISTER.WP": Feature.PAGEFAULT_FLAG_WP,
-    "REGISTER.MINOR": Feature.MINOR_HUGETLBFS | Feature.MINOR_SHMEM,
-    "REGISTER.RWP": Feature.RWP,
-    "COPY.WP": Feature.PAGEFAULT_FLAG_WP,
-}
-_METHODS = {
-    "UFFDIO_CONTINUE": "continue_",
-    "UFFDIO_COPY": "copy",
-    "UFFDIO_ZEROPAGE": "zeropage",
-    "UFFDIO_WRITEPROTECT": "writeprotect",
-    "UFFDIO_POISON": "poison",
-    "UFFDIO_UNREGISTER": "unregister",
-    "UFFDIO_WAKE": "wake",
-    "UFFDIO_RWPROTECT": "rwprotect",
-}
 _OF_THE_RANGE = ("start", "len", "dst")
 
 
@@ -59,23 +24,23 @@ def short(ioctl: str) -> str:
 
 
 def does(ioctl: str, flag: enum.IntFlag) -> str:
-    """Say in one line what a mode bit does."""
-    name = str(flag.name)
-    return _DOES.get(f"{short(ioctl)}.{name}") or _DOES[name]
+    """Return one line on what a mode bit does."""
+    return IOCTLS[ioctl].mode_bits[str(flag.name)].does
 
 
 def since(ioctl: str, flag: enum.IntFlag | None = None) -> str:
-    """Give the Linux version that brought the ioctl, or the mode bit."""
+    """Return the Linux version that brought the ioctl, or the mode bit."""
     row = IOCTLS[ioctl]
-    return row.since if flag is None else row.modes_since.get(str(flag.name), row.since)
+    return row.since if flag is None else row.mode_bits[str(flag.name)].since
 
 
 def lacking(ioctl: str, flag: enum.IntFlag | None, capabilities: Capabilities) -> bool:
     """Tell whether this kernel is known to lack the ioctl, or the mode bit."""
     if ioctl == "UFFDIO_CONTINUE" and flag is not None and flag.name == "WP":
         return capabilities.continue_wp is False
-    needed = _FEATURES.get(ioctl if flag is None else f"{short(ioctl)}.{flag.name}")
-    return needed is not None and not capabilities.features & needed
+    row = IOCTLS[ioctl]
+    needed = row.feature if flag is None else row.mode_bits[str(flag.name)].feature
+    return bool(needed) and not capabilities.features & needed
 
 
 def other_words(ioctl: str) -> tuple[str, ...]:
@@ -152,15 +117,14 @@ class Call:
         plain = not self.mode & ~sum(int(flag) for flag in row.modes)
         if self.ioctl == "UFFDIO_REGISTER" and plain and flags:
             return f"uffd.register({pages}, {', '.join(repr(str(flag.name).lower()) for flag in flags)})"
-        if self.ioctl in _METHODS and plain:
+        if row.method and plain:
             words = [pages]
             if self.ioctl == "UFFDIO_COPY":
                 words.append(repr(data))
             words += [f"{str(flag.name).lower()}=True" for flag in flags]
-            switch = "rwp" if self.ioctl == "UFFDIO_RWPROTECT" else "wp"
-            if self.ioctl in ("UFFDIO_WRITEPROTECT", "UFFDIO_RWPROTECT") and f"{switch}=True" not in words:
-                words.append(f"{switch}=False")
-            return f"uffd.{_METHODS[self.ioctl]}({', '.join(words)})"
+            if row.protects and not self.mode & row.protects:
+                words.append(f"{str(row.modes(row.protects).name).lower()}=False")
+            return f"uffd.{row.method}({', '.join(words)})"
         shown = ", ".join(f'"{word}": {value:#x}' for word, value in self.values.items())
         return f'uffd.ioctl("{self.ioctl}", {{{shown}}})'
 

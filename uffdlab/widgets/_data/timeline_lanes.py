@@ -73,7 +73,6 @@ def _woken(entry: Entry) -> tuple[str, int, int, bool]:
     values = result.values
     start, mode = values.get("start", values.get("dst", 0)), values.get("mode", 0)
     sleeps = "DONTWAKE" in modes and bool(mode & modes["DONTWAKE"])
-    # WRITEPROTECT with WP wakes nobody; that is no gap either.
-    if name in ("UFFDIO_WRITEPROTECT", "UFFDIO_RWPROTECT") and mode & 1:
+    if mode & uapi.IOCTLS[name].protects:  # wakes nobody; that is no gap either
         return "", 0, 0, False
     return name, start, start + values.get("len", 0), sleeps

@@ -1,0 +1,308 @@
+"""The ioctls of a userfaultfd: one row each, with all that is known of it, and the flags of its mode word.
+
+Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3) and ioctl_userfaultfd(2).  The versions are
+labels for readers; what a kernel can do is found by trying.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from uffdlab.uapi.flags import Feature
+from uffdlab.uapi.layout import LAYOUTS, Layout
+
+_ALWAYS = Feature(0)
+_MINOR = Feature.MINOR_HUGETLBFS | Feature.MINOR_SHMEM
+_WP = Feature.PAGEFAULT_FLAG_WP
+
+
+class RegisterMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_REGISTER."""
+
+    MISSING = 1 << 0
+    WP = 1 << 1
+    MINOR = 1 << 2
+    RWP = 1 << 3
+
+
+class CopyMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_COPY."""
+
+    DONTWAKE = 1 << 0
+    WP = 1 << 1
+
+
+class ZeropageMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_ZEROPAGE."""
+
+    DONTWAKE = 1 << 0
+
+
+class MoveMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_MOVE."""
+
+    DONTWAKE = 1 << 0
+    ALLOW_SRC_HOLES = 1 << 1
+
+
+class WriteprotectMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_WRITEPROTECT.  Unlike in the other ioctls, WP is bit 0 here."""
+
+    WP = 1 << 0
+    DONTWAKE = 1 << 1
+
+
+class ContinueMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_CONTINUE.  No feature bit tells whether a kernel knows WP; it is found by trying."""
+
+    DONTWAKE = 1 << 0
+    WP = 1 << 1
+
+
+class PoisonMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_POISON."""
+
+    DONTWAKE = 1 << 0
+
+
+class RwprotectMode(enum.IntFlag, boundary=enum.KEEP):
+    """Modes of UFFDIO_RWPROTECT."""
+
+    RWP = 1 << 0
+    DONTWAKE = 1 << 1
+
+
+class NoMode(enum.IntFlag, boundary=enum.KEEP):
+    """For the ioctls that have no mode word."""
+
+
+@dataclass(frozen=True)
+class ModeBit:
+    """One bit of a mode word.
+
+    Attributes
+    ----------
+    flag : IntFlag
+        The bit.
+    does : str
+        What it does, in one line.
+    since : str
+        The Linux version that brought it; that of its ioctl if not given.
+    feature : Feature
+        A kernel knows the bit if it offers one of these; 0 if no feature tells.
+    """
+
+    flag: enum.IntFlag
+    does: str
+    since: str = ""
+    feature: Feature = _ALWAYS
+
+
+class Resolution(NamedTuple):
+    """A way to resolve a page fault with an ioctl.
+
+    Attributes
+    ----------
+    name : str
+        What a reader calls it: ``continue WP``.
+    fault : str
+        The kind of fault: one of :data:`FAULTS`.
+    mode : int
+        The mode word.
+    """
+
+    name: str
+    fault: str
+    mode: int = 0
+
+
+FAULTS: Final = ("minor", "missing", "wp", "any", "none")
+"""Kinds of faults that a :class:`Resolution` is for; ``none``: it wakes who waits, and the access is tried again."""
+
+
+class Trial(NamedTuple):
+    """On what memory an ioctl is tried, to find out whether a kernel knows it.
+
+    Attributes
+    ----------
+    memory : str
+        A key of :data:`uffdlab.uapi.memory.MEMORY`.
+    register : RegisterMode
+        What the memory is registered for.
+    page : str
+        Where the page is: ``absent``, ``cached`` (in the page cache, not mapped) or ``present``.
+    """
+
+    memory: str
+    register: RegisterMode
+    page: str = "absent"
+
+
+class Ioctl(Layout):
+    """One ioctl of a userfaultfd, and what is known of it beside its :class:`~uffdlab.uapi.layout.Layout`.
+
+    Attributes
+    ----------
+    since : str
+        The Linux version that brought it; for reading only.
+    modes : type
+        The IntFlag of its mode word; :class:`NoMode` if it has none.
+    mode_bits : dict of str to ModeBit
+        The bits of its mode word, by name.
+    feature : Feature
+        A kernel knows the ioctl if it offers one of these; 0 if every kernel with a userfaultfd knows it.
+    method : str
+        The method of :class:`uffdlab.Userfaultfd` that takes a range and the mode bits as keywords; empty if none does.
+    fills : bool
+        It maps pages where none are mapped.
+    protects : int
+        The mode bit with which it protects pages and wakes nobody; without the bit it lifts that protection.
+    resolves : tuple of Resolution
+        How it resolves page faults.
+    trial : Trial or None
+        How a kernel is tried for it; None if that takes more than memory (see :mod:`uffdlab.agent.probe`).
+    random_call : str
+        What :mod:`uffdlab.fuzz` calls it; empty if that does not make it.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        since: str,
+        *mode_bits: ModeBit,
+        modes: type[enum.IntFlag] = NoMode,
+        feature: Feature = _ALWAYS,
+        method: str = "",
+        fills: bool = False,
+        protects: int = 0,
+        resolves: tuple[Resolution, ...] = (),
+        trial: Trial | None = None,
+        random_call: str = "",
+    ) -> None:
+        layout = LAYOUTS[name]
+        super().__init__(name, layout.nr, layout.access, layout.fields, layout.output, batch=layout.batch)
+        self.since, self.modes, self.feature = since, modes, feature
+        self.mode_bits = {str(bit.flag.name): replace(bit, since=bit.since or since) for bit in mode_bits}
+        self.method, self.fills, self.protects, self.resolves = method, fills, int(protects), resolves
+        self.trial, self.random_call = trial, random_call
+
+
+def _table(*rows: Ioctl) -> dict[str, Ioctl]:
+    return {row.name: row for row in rows}
+
+
+def _dontwake(flag: enum.IntFlag) -> ModeBit:
+    return ModeBit(flag, "leaves asleep what waits for these pages; UFFDIO_WAKE wakes it later")
+
+
+def _wp(flag: enum.IntFlag, since: str, feature: Feature = _ALWAYS) -> ModeBit:
+    return ModeBit(flag, "leaves the pages write-protected: the next write gives a message", since, feature)
+
+
+IOCTLS: Final = _table(
+    Ioctl("UFFDIO_API", "4.3"),
+    Ioctl(
+        "UFFDIO_REGISTER",
+        "4.3",
+        ModeBit(RegisterMode.MISSING, "a touch of a page that is not there gives a message"),
+        ModeBit(RegisterMode.WP, "a write to a page that is write-protected gives a message", "5.7", _WP),
+        ModeBit(
+            RegisterMode.MINOR,
+            "a touch of a page that is in the page cache but not mapped gives a message",
+            "5.13",
+            _MINOR,
+        ),
+        ModeBit(RegisterMode.RWP, "any touch of a page that is protected gives a message", "7.3", Feature.RWP),
+        modes=RegisterMode,
+        random_call="register",
+    ),
+    Ioctl("UFFDIO_UNREGISTER", "4.3", method="unregister"),
+    Ioctl("UFFDIO_WAKE", "4.3", method="wake", resolves=(Resolution("wake", "none"),), random_call="wake"),
+    Ioctl(
+        "UFFDIO_COPY",
+        "4.3",
+        _dontwake(CopyMode.DONTWAKE),
+        _wp(CopyMode.WP, "5.7", _WP),
+        modes=CopyMode,
+        method="copy",
+        fills=True,
+        resolves=(Resolution("copy", "missing"),),
+        trial=Trial("anon", RegisterMode.MISSING | RegisterMode.WP),
+        random_call="copy",
+    ),
+    Ioctl(
+        "UFFDIO_ZEROPAGE",
+        "4.3",
+        _dontwake(ZeropageMode.DONTWAKE),
+        modes=ZeropageMode,
+        method="zeropage",
+        fills=True,
+        resolves=(Resolution("zeropage", "missing"),),
+        trial=Trial("anon", RegisterMode.MISSING),
+        random_call="zeropage",
+    ),
+    Ioctl(
+        "UFFDIO_MOVE",
+        "6.8",
+        _dontwake(MoveMode.DONTWAKE),
+        ModeBit(MoveMode.ALLOW_SRC_HOLES, "passes over pages that the source does not have"),
+        modes=MoveMode,
+        feature=Feature.MOVE,
+        fills=True,
+        trial=Trial("anon", RegisterMode.MISSING),
+        random_call="move",
+    ),
+    Ioctl(
+        "UFFDIO_WRITEPROTECT",
+        "5.7",
+        ModeBit(WriteprotectMode.WP, "set: protects; clear: allows writes again and wakes"),
+        _dontwake(WriteprotectMode.DONTWAKE),
+        modes=WriteprotectMode,
+        feature=_WP,
+        method="writeprotect",
+        protects=WriteprotectMode.WP,
+        resolves=(Resolution("unprotect", "wp"),),
+        trial=Trial("anon", RegisterMode.WP, "present"),
+        random_call="protect",
+    ),
+    Ioctl(
+        "UFFDIO_CONTINUE",
+        "5.13",
+        _dontwake(ContinueMode.DONTWAKE),
+        _wp(ContinueMode.WP, "6.4"),
+        modes=ContinueMode,
+        feature=_MINOR,
+        method="continue_",
+        fills=True,
+        resolves=(Resolution("continue", "minor"), Resolution("continue WP", "minor", int(ContinueMode.WP))),
+        trial=Trial("shmem", RegisterMode.MINOR | RegisterMode.WP, "cached"),
+        random_call="continue",
+    ),
+    Ioctl(
+        "UFFDIO_POISON",
+        "6.6",
+        _dontwake(PoisonMode.DONTWAKE),
+        modes=PoisonMode,
+        feature=Feature.POISON,
+        method="poison",
+        fills=True,
+        resolves=(Resolution("poison", "any"),),
+        trial=Trial("anon", RegisterMode.MISSING),
+        random_call="poison",
+    ),
+    Ioctl(
+        "UFFDIO_RWPROTECT",
+        "7.3",
+        ModeBit(RwprotectMode.RWP, "set: protects against any access; clear: allows them again and wakes"),
+        _dontwake(RwprotectMode.DONTWAKE),
+        modes=RwprotectMode,
+        feature=Feature.RWP,
+        method="rwprotect",
+        protects=RwprotectMode.RWP,
+        trial=Trial("anon", RegisterMode.RWP, "present"),
+        random_call="rwprotect",
+    ),
+    Ioctl("UFFDIO_SET_MODE", "7.3", feature=Feature.RWP_ASYNC),
+)
