@@ -1,4 +1,4 @@
-# uffdlab: `make demo` on a fresh Debian 12 machine does everything; `make` alone lists the targets.
+# uffdlab: `make demo` on a fresh Debian 12 machine does everything. `make` alone lists the targets.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 MAKEFLAGS += --no-print-directory
@@ -6,7 +6,7 @@ MAKEFLAGS += --no-print-directory
 python := .venv/bin/python
 export MPLCONFIGDIR := $(CURDIR)/build/matplotlib
 
-# Each of these installs what is missing and ends at once when nothing is.
+# Each of these installs what is missing. If nothing is missing, it ends at once.
 .PHONY: setup setup-lab setup-test setup-check setup-bench setup-vagrant
 setup:       ; @vm/install-packages demo && vm/make-venv
 setup-lab:   ; @vm/install-packages lab && vm/make-venv
@@ -16,7 +16,7 @@ setup-bench: setup-test
 	@test -x .venv/bin/vng || $(python) -m pip install --quiet --disable-pip-version-check --editable '.[virtme-ng]'
 setup-vagrant: ; @vm/install-packages demo vagrant && vm/make-venv && vm/libvirt-daemons start
 
-# Jupyter's own settings stay in the checkout: your ~/.jupyter and ~/.ipython neither change nor get in the way.
+# Jupyter's settings stay in the checkout, so that your ~/.jupyter and ~/.ipython have no effect and do not change.
 jupyter := $(CURDIR)/build/jupyter
 demo lab vagrant: export JUPYTER_CONFIG_DIR := $(jupyter)/config
 demo lab vagrant: export JUPYTER_DATA_DIR := $(jupyter)/data
@@ -27,7 +27,7 @@ demo lab vagrant: export IPYTHONDIR := $(jupyter)/ipython
 no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}
 
 .PHONY: demo
-demo: setup ## build two kernels, run the notebook, show every page before and after (build/demo/)
+demo: setup ## build two kernels, run the notebook, show all pages before and after (build/demo/)
 	@mkdir -p "$(jupyter)" && env --block-signal=INT $(python) -m uffdlab demo
 
 .PHONY: lab
@@ -39,14 +39,14 @@ lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
 		--LabApp.default_url=/lab/tree/minor_wp.ipynb $(LABFLAGS)
 
 .PHONY: vagrant
-vagrant: setup-vagrant ## bring up vm/Vagrantfile with the patched kernel, run the notebook on it (build/vagrant/)
+vagrant: setup-vagrant ## start a Debian VM with the patched kernel, run the notebook on it (build/vagrant/)
 	@mkdir -p "$(jupyter)" build/vagrant
-	@$(python) -m uffdlab kernel build debian/bookworm debian/trixie 6.1-as-posted # the notebook compares with them, in QEMU
+	@$(python) -m uffdlab kernel build debian/bookworm debian/trixie 6.1-as-posted # the notebook also runs these in QEMU
 	@$(python) -m uffdlab vagrant up
 	@UFFDLAB_MACHINE=vagrant $(python) -m uffdlab notebook notebooks/minor_wp.ipynb build/vagrant/minor_wp.html
 
 .PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-upstream test-debug test-vagrant
-test: setup-test ## every check and test, and how long each part took
+test: setup-test ## run all checks and tests, print how long each part took
 	@$(python) tests/run.py
 test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-upstream test-debug: setup-test # one part of `make test`
 	@$(python) tests/run.py $(@:test-%=%)
@@ -54,28 +54,28 @@ test-vagrant: setup-vagrant setup-test
 	@$(python) tests/run.py vagrant
 
 .PHONY: check
-check: setup-check ## ruff, mypy, and who imports whom
+check: setup-check ## run ruff, mypy and import-linter
 	@$(python) tests/run.py check
 
 .PHONY: bench
-bench: setup-bench ## measure against peers, write build/bench/results.json
+bench: setup-bench ## compare with other programs, write build/bench/results.json
 	@$(python) benchmarks/run.py
 
 .PHONY: clean distclean
-clean: ## remove what make made in this folder, but for .venv
+clean: ## remove what make made in this folder, except .venv
 	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
-	@echo "The kernels stay in $${UFFDLAB_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uffdlab}; delete that folder to have them built anew."
-distclean: clean ## … and .venv too
+	@echo "The kernels stay in $${UFFDLAB_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uffdlab}; delete that folder to build them again."
+distclean: clean ## clean, and remove .venv
 	@rm -rf .venv uffdlab/agent/_native.abi3.so uffdlab/bulk/_bulk.abi3.so
 
 .PHONY: help
-help: ## this list
+help: ## list the targets
 	@echo "make TARGET, where TARGET is"
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 14
-	@echo "One part of the tests alone: make test-check, test-unit, test-kernels, test-vm, test-notebook, test-browser."
-	@echo "make test-vagrant brings up VMs with Vagrant, under libvirt and without it."
-	@echo "make test-long runs what make test leaves out: every memory type on every kernel, every widget."
-	@echo "make test-upstream compiles four 7.3 kernels and runs the kernel's own tests on them, with our patch for these."
+	@echo "One part of the tests: make test-check, test-unit, test-kernels, test-vm, test-notebook, test-browser."
+	@echo "make test-vagrant starts VMs with Vagrant, with libvirt and without it."
+	@echo "make test-long runs what make test leaves out: every kind of memory on every kernel, every widget."
+	@echo "make test-upstream compiles four 7.3 kernels and runs the kernel's own tests, with our patch, on them."
 	@echo "make test-debug runs the series' selftests and ten minutes of random calls on a kernel with KASAN and lockdep."
 	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."
