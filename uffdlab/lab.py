@@ -347,7 +347,7 @@ class Lab(Observations):
     @property
     def release(self) -> str:
         """The kernel's release, as ``uname -r`` gives it."""
-        return str(self.machine.hello["release"])
+        return self.machine.hello.release
 
     @property
     def console(self) -> Log:

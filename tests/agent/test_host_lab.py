@@ -360,7 +360,7 @@ def test_what_ends_is_on_the_timeline(mortal_lab):
     mortal_lab.timeline.listen(heard.put)
     mortal_lab.map(pages=4)
     assert heard.get(timeout=5).kind == "map"
-    os.kill(mortal_lab.machine.hello["pid"], signal.SIGKILL)
+    os.kill(mortal_lab.machine.hello.pid, signal.SIGKILL)
     entry = heard.get(timeout=10)
     assert (entry.kind, type(entry.what)) == ("lab", MachineLost)
     mortal_lab.close()

@@ -24,7 +24,7 @@ def machine():
 @pytest.fixture
 def run(machine):
     yield Programs(lambda: machine).run
-    assert not list(Path("/tmp").glob(f"uffdlab-{machine.hello['pid']}-*"))
+    assert not list(Path("/tmp").glob(f"uffdlab-{machine.hello.pid}-*"))
 
 
 def gone(pid, seconds=5.0):

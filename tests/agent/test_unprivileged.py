@@ -41,7 +41,7 @@ def nobodys():
 
 def test_what_user_mode_does_can_be_followed(nobodys):
     assert nobodys.call("agent.ping", 1) == 1
-    assert nobodys.machine.hello["uid"] != 0
+    assert nobodys.machine.hello.uid != 0
     region = nobodys.map(pages=4)
     region.alias.fill(5)
     with nobodys.userfaultfd() as uffd:

@@ -9,6 +9,19 @@ import msgpack
 from uffdlab import errors
 from uffdlab.machines.rpc import client
 
+HELLO = {
+    "protocol": 1,
+    "pid": 1,
+    "uid": 0,
+    "release": "6.1",
+    "version": "#1 SMP",
+    "machine": "x86_64",
+    "python": "3.11.2",
+    "page_size": 4096,
+    "cpus": 1,
+    "monotonic_ns": 10**9,
+}
+
 
 class Agent:
     """The other end, in the test's hands."""
@@ -34,7 +47,7 @@ class Agent:
             self._unpacker.feed(data)
 
     def hello(self):
-        self.send([2, "hello", [{"release": "6.1"}]])
+        self.send([2, "hello", [HELLO]])
         return self.client.hello(5)
 
     def close(self):

@@ -8,6 +8,7 @@ from uffdlab.errors import LabClosed, MachineLost, UsageError
 from uffdlab.machines import factory
 from uffdlab.machines.connection import Connection
 from uffdlab.machines.factory import Options
+from uffdlab.uapi.protocol import KillTarget, Ping, ReadClock, WithdrawTouch
 
 
 class Spoken:
@@ -18,9 +19,9 @@ class Spoken:
     def __init__(self):
         self.asked, self.ears, self.closed = [], [], False
 
-    def call(self, method, *params, deadline):
-        self.asked.append((method, params, deadline))
-        return time.monotonic_ns() + 10**12 if method == "agent.clock" else "answer"
+    def ask(self, request, *, deadline):
+        self.asked.append((request, deadline))
+        return time.monotonic_ns() + 10**12 if isinstance(request, ReadClock) else None
 
     def notify_to(self, hear):
         self.ears.append(hear)
@@ -44,11 +45,12 @@ def started(monkeypatch):
     return machines
 
 
-def test_the_agent_has_longer_than_the_target_to_say_that_it_is_late():
+def test_an_agent_may_be_busy_and_a_target_has_its_deadline():
     machine = Spoken()
     connection = Connection(None, machine, Options())
-    assert connection.target_call("ioctl", 1, deadline=3.0) == "answer"
-    assert machine.asked == [("target.ioctl", (3.0, 1), 8.0)]
+    connection.ask(WithdrawTouch(1), deadline=3.0)
+    connection.ask(KillTarget(), deadline=3.0)
+    assert machine.asked == [(WithdrawTouch(1), 3.0), (KillTarget(), 8.0)]
 
 
 def test_now_is_the_guest_s_clock():
@@ -83,6 +85,6 @@ def test_a_closed_one_says_what_to_do():
     connection.open(print)
     connection.close()
     assert (machine.closed, machine.ears) == (True, [])
-    for ask in (connection.must_answer, lambda: connection.call("agent.ping")):
+    for ask in (connection.must_answer, lambda: connection.ask(Ping())):
         with pytest.raises(LabClosed, match=r"uffdlab\.Lab\('mine'\)"):
             ask()

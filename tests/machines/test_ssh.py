@@ -113,7 +113,7 @@ def what_is_there():
 def test_an_agent_goes_there_answers_and_leaves_nothing(server):
     before, there = held(), what_is_there()
     machine = start(server)
-    agent = machine.hello["pid"]
+    agent = machine.hello.pid
     with Lab(machine=machine) as lab:
         assert lab.release == os.uname().release
         region = lab.map(pages=4)
@@ -215,7 +215,7 @@ def test_where_only_user_mode_may(server):
         pytest.skip("only root can become somebody else, by setpriv")
     server.python_is("setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3")
     with start(server) as machine, Lab(machine=machine) as lab:
-        assert machine.hello["uid"] == 65534
+        assert machine.hello.uid == 65534
         region = lab.map(pages=2)
         region.alias.fill(5)
         with lab.userfaultfd() as uffd:
@@ -311,7 +311,7 @@ def test_a_host_that_is_killed_leaves_nothing_there(server):
         "import sys, time\nfrom uffdlab.machines import ssh\n"
         f"machine = ssh.start('far-end', options={server.options()!r})\n"
         "target = machine.call('agent.spawn', b'n' * 32, 0x10_0000_0000)['pid']\n"
-        "print(machine.hello['pid'], target, flush=True)\ntime.sleep(100)\n"
+        "print(machine.hello.pid, target, flush=True)\ntime.sleep(100)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as host:
         pids = [int(word) for word in host.stdout.readline().split()]
@@ -365,7 +365,7 @@ def test_a_cable_that_is_pulled(server, monkeypatch):
     cable = Cable(server.port)
     try:
         machine = ssh.start("far-end", options=(*server.options(cable.port), "-o", "ServerAliveInterval=1"))
-        agent = machine.hello["pid"]
+        agent = machine.hello.pid
         target = machine.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"]
         time.sleep(5)  # a quiet line is not a cut one
         assert alive(agent)

@@ -37,7 +37,7 @@ AGENT = """
 
 def test_nothing_but_the_protocol_is_on_the_stream():
     with machine(AGENT).up() as agent:
-        assert agent.hello["release"] == os.uname().release
+        assert agent.hello.release == os.uname().release
         agent.call("test.print")
         assert agent.call("test.input") == ""
         assert agent.call("agent.ping", b"\0\xff") == b"\0\xff"
@@ -50,7 +50,7 @@ def test_nothing_but_the_protocol_is_on_the_stream():
 def test_closing_ends_agent_and_target_and_leaves_nothing():
     before = held()
     agent = machine(AGENT).up()
-    pids = [agent.hello["pid"], agent.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"], agent.pids[0]]
+    pids = [agent.hello.pid, agent.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"], agent.pids[0]]
     assert all(alive(pid) for pid in pids)
     agent.close()
     agent.close()
@@ -67,7 +67,7 @@ def test_an_agent_that_does_not_end_is_killed():
     started = time.monotonic()
     agent.close()
     assert time.monotonic() - started < 5
-    assert not alive(agent.hello["pid"])
+    assert not alive(agent.hello.pid)
 
 
 OWNER = """
@@ -76,7 +76,7 @@ from uffdlab.machines import local
 from uffdlab.machines.python_modules import module_path
 machine = local.start()
 target = machine.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"]
-print(machine.hello["pid"], target, machine.pids[0], flush=True)
+print(machine.hello.pid, target, machine.pids[0], flush=True)
 time.sleep(100)
 """
 
@@ -93,7 +93,7 @@ def test_nothing_outlives_its_owner(how):
 
 def test_an_agent_that_is_killed_is_told():
     with machine(AGENT).up() as agent:
-        os.kill(agent.hello["pid"], signal.SIGKILL)
+        os.kill(agent.hello.pid, signal.SIGKILL)
         with pytest.raises(errors.MachineLost, match=r"python\S* was killed by signal 9"):
             agent.call("agent.ping")
 

@@ -5,9 +5,12 @@ import struct
 import pytest
 
 from uffdlab.errors import MachineLost, TargetLost
-from uffdlab.machines.rpc.client import LOST
+from uffdlab.machines.rpc.client import MachineGone
 from uffdlab.target.notifications import News
 from uffdlab.target.timeline import Timeline
+from uffdlab.uapi.protocol import MessageRead, ProgramOutput, TargetEnded, TouchEnded
+
+from .ends import touch_result
 
 
 class Heard:
@@ -54,21 +57,21 @@ def news(heard, timeline):
 
 def test_a_message_goes_to_its_userfaultfd(news, heard):
     data = struct.pack("<B31x", 0x12)
-    news.hear("message", [1, data, 5, 0])
-    news.hear("message", [2, data, 5, 0])  # of one that was closed meanwhile
+    news.hear(MessageRead(1, data, 5, 0))
+    news.hear(MessageRead(2, data, 5, 0))  # of one that was closed meanwhile
     assert heard.heard == [(data, 5, 0)]
 
 
 def test_the_end_of_a_touch_is_on_the_timeline(news, heard, timeline):
-    end = {"state": "done", "started_ns": 3, "ended_ns": 9}
-    news.hear("touch", [1, end])
-    news.hear("touch", [2, end])
+    end = touch_result(started_ns=3, ended_ns=9)
+    news.hear(TouchEnded(1, end))
+    news.hear(TouchEnded(2, end))
     assert heard.heard == [end]
     assert [(entry.text, entry.started_ns, entry.ended_ns) for entry in timeline] == [("read of page 0: done", 3, 9)]
 
 
 def test_a_lost_target(news, heard, timeline):
-    news.hear("target-lost", [77, "it ended by SIGKILL", "target-lost", 9, b"nonce"])
+    news.hear(TargetEnded(77, "it ended by SIGKILL", "target-lost", 9, b"nonce"))
     assert heard.heard == ["it ended by SIGKILL"]
     (entry,) = timeline
     assert entry.text == "the target is lost: it ended by SIGKILL"
@@ -77,12 +80,12 @@ def test_a_lost_target(news, heard, timeline):
 
 def test_a_lost_machine_without_the_console_on_the_timeline(news, heard, timeline):
     error = MachineLost("the machine is gone", console="much\nmore")
-    news.hear(LOST, [error])
+    news.hear(MachineGone(error))
     assert heard.heard == [error]
     (entry,) = timeline
     assert (entry.text, entry.what) == ("the machine is lost: the machine is gone", error)
 
 
 def test_what_is_for_others_is_left_alone(news, heard, timeline):
-    news.hear("program-output", [1, 1, b"hello"])
+    news.hear(ProgramOutput(1, 1, b"hello"))
     assert (heard.heard, len(timeline)) == ([], 0)

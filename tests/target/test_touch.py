@@ -9,7 +9,9 @@ from uffdlab.target.ioctl_results import PendingIoctl
 from uffdlab.target.touch import Touch
 from uffdlab.uapi import IOCTLS
 
-END = {"state": "done", "value": 7, "started_ns": 100, "ended_ns": 350, "signal": 0, "signal_address": 0}
+from .ends import touch_result
+
+END = touch_result()
 
 
 class WaitingLab:
@@ -26,7 +28,7 @@ class WaitingLab:
 
     def target_call(self, method, number):
         if method == "withdraw":
-            self.touch.finish({**END, "state": "withdrawn"})
+            self.touch.finish(touch_result(state="withdrawn"))
             return None
         assert method == "touch_waits"
         return self.waits
@@ -73,12 +75,12 @@ def test_a_write_gives_nothing_and_a_copy_its_bytes():
     write.finish(END)
     assert write.result() is None
     copy = Touch(WaitingLab(), 2, "copy_out", 0, "copy")
-    copy.finish({**END, "bytes": b"abc"})
+    copy.finish(touch_result(bytes=b"abc"))
     assert copy.result() == b"abc"
 
 
 def test_a_signal_is_a_failure_with_its_address(touch):
-    touch.finish({**END, "state": "signal", "signal": 7, "signal_address": 0xABC000})
+    touch.finish(touch_result(state="signal", signal=7, signal_address=0xABC000))
     assert touch.state == "failed"
     with pytest.raises(TouchFailed, match="SIGBUS at 0xabc000"):
         touch.result()
@@ -107,14 +109,14 @@ def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
 )
 def test_a_withdrawn_touch_says_what_was_made_of_it(kind, end, words):
     touch = Touch(WaitingLab(), 1, kind, 0, "access")
-    touch.finish({**END, "state": "withdrawn", **end})
+    touch.finish(touch_result(state="withdrawn", **end))
     with pytest.raises(TouchFailed, match=words):
         touch.result()
 
 
 def test_one_whose_child_ended_before_says_so():
     touch = Touch(WaitingLab(), 1, "read", 0, "read")
-    touch.finish({**END, "state": "lost", "why": "child 5 has ended with status 1"})
+    touch.finish(touch_result(state="lost", why="child 5 has ended with status 1"))
     assert touch.state == "failed"
     with pytest.raises(TouchFailed, match=r"child 5 .* not known"):
         touch.result()
@@ -137,7 +139,7 @@ def test_a_lost_target_fails_the_touch_once(touch):
 def test_a_call_that_did_not_come_back_has_not_succeeded(end):
     """Also where an errno is no error."""
     touch = Touch(WaitingLab(), 1, "syscall", 0, "UFFDIO_WAKE of 1 page")
-    touch.finish({**END, **end})
+    touch.finish(touch_result(**end))
     with pytest.raises(TouchFailed):
         PendingIoctl(touch, IOCTLS["UFFDIO_WAKE"], {}).result()
     with pytest.raises(TouchFailed):

@@ -95,7 +95,7 @@ def cable_pulled(vm):
 def test_a_cable_that_is_pulled(vm, wait_for):
     booted = vm.boot_id()
     with Lab(KERNEL, machine="vagrant") as lab:
-        agent = lab.machine.hello["pid"]
+        agent = lab.machine.hello.pid
         with cable_pulled(vm):
             with pytest.raises(errors.MachineTimeout, match="hangs, or this host is too busy"):
                 lab.call("agent.ping", deadline=2)

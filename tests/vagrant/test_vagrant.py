@@ -62,7 +62,7 @@ def test_a_running_vm_is_used_as_it_is(vm):
 
 def test_closing_leaves_nothing_in_the_guest(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
-        assert vm.guest(f"test -d /proc/{lab.machine.hello['pid']}")[0] == 0
+        assert vm.guest(f"test -d /proc/{lab.machine.hello.pid}")[0] == 0
     assert no_agent_left(vm)
 
 

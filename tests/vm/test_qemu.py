@@ -100,12 +100,12 @@ def test_every_kernel_boots_and_is_restored(name):
     with start.start(image) as machine:
         assert machine.restored
         assert machine.call("agent.ping", "here") == "here"
-        assert machine.hello["release"] == image.release
+        assert machine.hello.release == image.release
 
 
 def test_options_reach_the_guest(kernel):
     with curious(kernel, cpus=2, memory_mib=512, append="uffdlab.test=yes", cold=True) as machine:
-        assert machine.hello["cpus"] == 2
+        assert machine.hello.cpus == 2
         assert b"uffdlab.test=yes" in machine.call("test.read", "/proc/cmdline")
         total = int(re.search(rb"MemTotal: +(\d+) kB", machine.call("test.read", "/proc/meminfo"))[1])
         assert 400 << 10 < total <= 512 << 10

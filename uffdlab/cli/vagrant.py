@@ -21,7 +21,7 @@ def up(kernel: str) -> None:
     with exit_status.from_errors():
         name, machine = start(kernel, tell=click.echo)
         with machine:
-            click.echo(f"the VM runs {name}: Linux {machine.hello['release']}; `uffdlab vagrant destroy` removes it")
+            click.echo(f"the VM runs {name}: Linux {machine.hello.release}; `uffdlab vagrant destroy` removes it")
 
 
 @vagrant.command()

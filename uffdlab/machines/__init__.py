@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     import numpy as np
+
+    from uffdlab.machines.rpc.client import MachineGone
+    from uffdlab.uapi.protocol import HelloFacts, Method, Notification
+
+_Answer = TypeVar("_Answer")
 
 __all__ = ["Machine", "PhysicalMemory"]
 
@@ -22,7 +27,7 @@ class Machine(Protocol):
         ...
 
     @property
-    def hello(self) -> dict[str, Any]:
+    def hello(self) -> HelloFacts:
         """What the agent said first: ``release``, ``version``, ``cpus``, ``page_size`` …"""
         ...
 
@@ -31,25 +36,31 @@ class Machine(Protocol):
         """The guest's RAM, None where the host cannot see it."""
         ...
 
-    def call(self, method: str, /, *args: Any, deadline: float = 10.0) -> Any:
-        """Ask the agent, and return its answer.
+    def ask(self, request: Method[_Answer], *, deadline: float = 10.0) -> _Answer:
+        """Ask the agent or the target something of :mod:`uffdlab.uapi.protocol`, and return the answer.
 
         Raises
         ------
         AgentError
-            What the agent refused.
-        MachineTimeout, GuestPanic, MachineLost, ProtocolError
+            What was refused.
+        ProtocolError
+            The answer is not of the method's shape; names the field.
+        MachineTimeout, GuestPanic, MachineLost
             No answer within `deadline` seconds, or the reason why there will be none.
         LabClosed
             The machine was closed.
         """
         ...
 
-    def notify_to(self, callback: Callable[[str, list[Any]], None]) -> Callable[[], None]:
-        """Call `callback` with method and parameters of each notification; return what ends that.
+    def call(self, method: str, /, *args: Any, deadline: float = 10.0) -> Any:
+        """Ask by name, and return the answer as it came."""
+        ...
 
-        It runs on the machine's reader thread and must not wait.  The last one is ``"machine-lost"`` with the error
-        that every call gets from then on, unless the machine was closed.
+    def notify_to(self, callback: Callable[[Notification | MachineGone], None]) -> Callable[[], None]:
+        """Call `callback` with each notification; return what ends that.
+
+        It runs on the machine's reader thread and must not wait.  The last one is a
+        :class:`~uffdlab.machines.rpc.client.MachineGone`, unless the machine was closed.
         """
         ...
 

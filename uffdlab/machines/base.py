@@ -7,7 +7,7 @@ import threading
 import weakref
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from uffdlab import errors
 from uffdlab.machines.rpc.client import Client
@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from uffdlab.machines.rpc.client import MachineGone
     from uffdlab.processes.console import Console
     from uffdlab.processes.supervised import KeptProcess
+    from uffdlab.uapi.protocol import HelloFacts, Method, Notification
+
+_Answer = TypeVar("_Answer")
 
 _EXPLAIN = 1.0  # seconds to wait for the reason when a connection ends
 
@@ -56,7 +60,7 @@ class KeptMachine:
         self._owner = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
-        self._hello: dict[str, Any] = {}
+        self._hello: HelloFacts | None = None
         self._process, self._console, self._below = process, console, below
         # These hold what they need of this object by weak reference, so that an abandoned machine is collected.
         here = weakref.ref(self)
@@ -73,17 +77,24 @@ class KeptMachine:
     # --- the Machine protocol
 
     @property
-    def hello(self) -> dict[str, Any]:
+    def hello(self) -> HelloFacts:
         """What the agent said first."""
-        return dict(self._hello)
+        if self._hello is None:
+            raise errors.UsageError("the machine is not up: its agent has not been waited for")
+        return self._hello
+
+    def ask(self, request: Method[_Answer], *, deadline: float = 10.0) -> _Answer:
+        """Ask the agent or the target; see :class:`uffdlab.machines.Machine`."""
+        self._check()
+        return self._client.ask(request, deadline)
 
     def call(self, method: str, /, *args: Any, deadline: float = 10.0) -> Any:
-        """Ask the agent, and return its answer; see :class:`uffdlab.machines.Machine`."""
+        """Ask by name, and return the answer as it came."""
         self._check()
         return self._client.call(method, args, deadline)
 
-    def notify_to(self, callback: Callable[[str, list[Any]], None]) -> Callable[[], None]:
-        """Call `callback` with method and parameters of each notification; return what ends that."""
+    def notify_to(self, callback: Callable[[Notification | MachineGone], None]) -> Callable[[], None]:
+        """Call `callback` with each notification; return what ends that."""
         return self._client.subscribe(callback)
 
     def console(self) -> str:

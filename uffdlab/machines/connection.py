@@ -7,16 +7,22 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from uffdlab.errors import LabClosed, MachineError, UsageError
 from uffdlab.machines import Machine, clock, factory
+from uffdlab.uapi.protocol import AgentMethod, Method, Ping, ReadClock
 
 if TYPE_CHECKING:
-    Hear = Callable[[str, list[Any]], None]
+    from uffdlab.machines.rpc.client import MachineGone
+    from uffdlab.uapi.protocol import Notification
+
+    Hear = Callable[[Notification | MachineGone], None]
+
+_Answer = TypeVar("_Answer")
 
 DEADLINE = 10.0  # seconds; of a call that names none
-_ANSWER_GRACE = 5.0  # seconds more for the agent to tell that a deadline has passed
+_GRACE = 5.0  # seconds more for an agent that is busy with something else
 _PING_DEADLINE = 4.0
 
 
@@ -58,7 +64,7 @@ class Connection:
     def open(self, hear: Hear) -> None:
         """Let `hear` have the machine's notifications, on its reader thread, and see what its clock says."""
         self._deafen = self.machine.notify_to(hear)
-        self._ahead_ns = clock.ahead_ns(lambda: int(self.call("agent.clock")))
+        self._ahead_ns = clock.ahead_ns(lambda: self.ask(ReadClock()))
 
     def end(self) -> None:
         """End the machine, so that :meth:`start` can start another one of the same sort.
@@ -88,10 +94,16 @@ class Connection:
 
     # --- asking
 
+    def ask(self, request: Method[_Answer], *, deadline: float = DEADLINE) -> _Answer:
+        """Ask the agent or the target; see :meth:`uffdlab.machines.Machine.ask`."""
+        self.must_be_open()
+        more = _GRACE if isinstance(request, AgentMethod) else 0.0
+        return self.machine.ask(request, deadline=deadline + more)
+
     def call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
         """Ask the agent; see :meth:`uffdlab.Lab.call`."""
         self.must_be_open()
-        return self.machine.call(method, *params, deadline=deadline + _ANSWER_GRACE)
+        return self.machine.call(method, *params, deadline=deadline + _GRACE)
 
     def target_call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
         """Ask the target; see :meth:`uffdlab.Lab.target_call`."""
@@ -100,7 +112,7 @@ class Connection:
     def must_answer(self) -> None:
         """Raise MachineError if the machine does not answer any more."""
         self.must_be_open()
-        self.machine.call("agent.ping", deadline=_PING_DEADLINE)
+        self.machine.ask(Ping(), deadline=_PING_DEADLINE)
 
     def must_be_open(self) -> None:
         """Raise LabClosed if it was closed."""

@@ -145,6 +145,6 @@ def _running(machine: Machine) -> tuple[str, Machine]:
     _log.warning(
         "tests run on a machine's own kernel now (%s): one that goes wrong can crash it. Pages are seen by pagemap and "
         "PAGEMAP_SCAN; raw entries only where the PTE reader of kernel-patch is loaded, and none from outside",
-        machine.hello["release"],
+        machine.hello.release,
     )
-    return f"Linux {machine.hello['release']}", machine
+    return f"Linux {machine.hello.release}", machine

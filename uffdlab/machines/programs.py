@@ -12,13 +12,24 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uffdlab.errors import AgentError, LabClosed, MachineError, ProgramError, UsageError
 from uffdlab.machines import elf
+from uffdlab.uapi.protocol import (
+    DiscardProgramFolder,
+    FilesExist,
+    KillProgram,
+    MakeProgramFolder,
+    ProgramOutput,
+    PutFile,
+    RunProgram,
+)
 
 if TYPE_CHECKING:
     from uffdlab.machines import Machine
+    from uffdlab.machines.rpc.client import MachineGone
+    from uffdlab.uapi.protocol import Notification
 
     OnOutput = Callable[[str, bytes], None]
 
@@ -88,7 +99,7 @@ class Programs:
         argv, files = _checked(command, push)
         if not deadline > 0:
             raise UsageError(f"deadline={deadline}: a program needs more than 0 seconds")
-        folder = self._machine().call("agent.exec_folder")
+        folder = self._machine().ask(MakeProgramFolder())
         try:
             for file in files:
                 data = file.read_bytes()
@@ -97,13 +108,13 @@ class Programs:
             try:
                 return self._run(argv, folder, deadline, on_output, most_output, env)
             except ProgramError as error:
-                if error.kind == "no-program" and not self._machine().call("agent.exists", [_SHELL])[0]:
+                if error.kind == "no-program" and not self._machine().ask(FilesExist([_SHELL]))[0]:
                     error.add_note(_NO_TOOLS)
                 raise
         finally:
             # It is done also if nobody waits for it; a machine that hangs has been waited for already.
             with contextlib.suppress(MachineError, LabClosed):
-                self._machine().call("agent.exec_discard", folder, deadline=_DISCARDING)
+                self._machine().ask(DiscardProgramFolder(folder), deadline=_DISCARDING)
 
     def _run(
         self,
@@ -118,10 +129,9 @@ class Programs:
         ears = _Ears(key, most_output)
 
         def ask() -> None:
-            limits = deadline, most_output, dict(env or {})
+            request = RunProgram(key, list(argv), folder, deadline, most_output, dict(env or {}))
             try:
-                end = self._machine().call("agent.exec", key, argv, folder, *limits, deadline=deadline + _GRACE)
-                ears.ended(int(end["status"]))
+                ears.ended(self._machine().ask(request, deadline=deadline + _GRACE).status)
             except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
                 ears.ended(error)
 
@@ -133,7 +143,7 @@ class Programs:
             end = ears.listen(on_output)
         except BaseException:  # Ctrl-C, or what on_output raised
             with contextlib.suppress(MachineError, AgentError, LabClosed):
-                self._machine().call("agent.exec_kill", key)
+                self._machine().ask(KillProgram(key))
             raise
         finally:
             unsubscribe()
@@ -146,7 +156,7 @@ class Programs:
 
     def _put(self, path: str, data: bytes, *, executable: bool) -> None:
         for at in range(0, len(data) or 1, _CHUNK):
-            self._machine().call("agent.put", path, data[at : at + _CHUNK], at > 0, executable)
+            self._machine().ask(PutFile(path, data[at : at + _CHUNK], at > 0, executable))
 
     def _put_libraries(self, folder: str, file: Path, data: bytes) -> None:
         # Which ones are missing, the loader in the guest knows; where they are, the loader here.
@@ -157,7 +167,7 @@ class Programs:
         if not loader:
             return
         here: dict[str, Path] | None = None
-        if not self._machine().call("agent.exists", [loader])[0]:
+        if not self._machine().ask(FilesExist([loader]))[0]:
             self._put(loader, _read(Path(loader), file), executable=True)
         if _GLIBC not in loader or not os.access(file, os.X_OK):
             return
@@ -183,7 +193,8 @@ class Programs:
         if not any(word in data for word in (b"pthread_cancel", b"pthread_exit")):
             return
         where = f"{folder}/.lib/{_UNWINDER}"
-        if any(self._machine().call("agent.exists", [where, f"/usr/lib/{_UNWINDER}"])):
+        there = self._machine().ask(FilesExist([where, f"/usr/lib/{_UNWINDER}"]))
+        if any(there):
             return
         libc = _libraries(file).get("libc.so.6")
         if libc is not None and (libc.parent / _UNWINDER).is_file():
@@ -199,13 +210,12 @@ class _Ears:
         self._news: queue.SimpleQueue[tuple[str, bytes] | int | BaseException] = queue.SimpleQueue()
         self._heard: dict[str, list[bytes]] = {stream: [] for stream in _STREAMS.values()}
 
-    def hear(self, method: str, params: list[Any]) -> None:
-        if method != "program-output" or params[0] != self._key:
+    def hear(self, news: Notification | MachineGone) -> None:
+        if not isinstance(news, ProgramOutput) or news.key != self._key:
             return
-        _, stream, data = params
-        self._room -= len(data)
-        if isinstance(data, bytes) and self._room >= 0:
-            self._news.put((_STREAMS[stream], data))
+        self._room -= len(news.data)
+        if self._room >= 0:
+            self._news.put((_STREAMS[news.stream], news.data))
 
     def ended(self, how: int | BaseException) -> None:
         self._news.put(how)

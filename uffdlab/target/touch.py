@@ -15,6 +15,7 @@ from uffdlab.errors import FaultUnresolved, TouchFailed, UffdlabError
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
+    from uffdlab.uapi.protocol import TouchResult
 
 _GIVE_A_WORD = ("read", "modify", "sweep", "syscall")
 _MANY = ("sweep", "fill")
@@ -90,7 +91,7 @@ class Touch(Generic[_Given_co]):
         self.kind = kind
         self.address = address
         self.what = what
-        self._end: Future[dict[str, Any]] = Future()
+        self._end: Future[TouchResult] = Future()
 
     @property
     def state(self) -> str:
@@ -98,7 +99,7 @@ class Touch(Generic[_Given_co]):
         if self._end.done():
             if self._end.exception():
                 return "failed"
-            state = str(self._end.result()["state"])
+            state = self._end.result().state
             return "failed" if state in ("signal", "lost") else state
         return "waiting" if self._lab.target_call("touch_waits", self.number) else "running"
 
@@ -152,18 +153,17 @@ class Touch(Generic[_Given_co]):
             if not self._end.done():
                 raise FaultUnresolved(why, address=self.address) from None
             end = self._end.result()
-        signalled = end["state"] == "signal"
         return Outcome(
-            state=end["state"],
-            value=end["value"],
-            data=end.get("bytes", b""),
-            signal=signal.Signals(end["signal"]).name if signalled else "",
-            signal_code=end.get("signal_code", 0),
-            signal_address=end["signal_address"],
-            returned=end.get("returned", 0),
-            took_ns=end["ended_ns"] - end["started_ns"],
-            words=end.get("words", {}),
-            why=end.get("why", ""),
+            state=end.state,
+            value=end.value,
+            data=end.bytes,
+            signal=_signal_name(end.signal) if end.state == "signal" else "",
+            signal_code=end.signal_code,
+            signal_address=end.signal_address,
+            returned=end.returned,
+            took_ns=end.ended_ns - end.started_ns,
+            words=end.words,
+            why=end.why,
         )
 
     def failure(self, end: Outcome) -> TouchFailed:
@@ -221,7 +221,7 @@ class Touch(Generic[_Given_co]):
     def progress(self) -> int:
         """How many accesses of a sweep or fill have been made so far."""
         if self._end.done():
-            return 0 if self._end.exception() else int(self._end.result().get("progress", 0))
+            return 0 if self._end.exception() else self._end.result().progress
         return int(self._lab.target_call("touch_progress", self.number))
 
     def withdraw(self, timeout: float = 5.0) -> bool:
@@ -241,7 +241,7 @@ class Touch(Generic[_Given_co]):
         """
         self._lab.target_call("withdraw", self.number)
         try:
-            return bool(self._end.result(timeout)["state"] == "withdrawn")
+            return self._end.result(timeout).state == "withdrawn"
         except FutureTimeout:
             self._lab.must_answer()
             raise FaultUnresolved(
@@ -256,9 +256,9 @@ class Touch(Generic[_Given_co]):
         if not self._end.done() or self._end.exception():
             return None
         end = self._end.result()
-        return int(end["ended_ns"] - end["started_ns"])
+        return end.ended_ns - end.started_ns
 
-    def finish(self, end: dict[str, Any]) -> None:
+    def finish(self, end: TouchResult) -> None:
         """Take the end of the access from the target; the lab calls this."""
         self._end.set_result(end)
 
@@ -271,3 +271,10 @@ class Touch(Generic[_Given_co]):
         ended = self._end.done()
         state = self.state if ended else "not ended"
         return f"<Touch: {self.what}, {state}>"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal, most of which have no name
+        return f"signal {number}"

@@ -7,11 +7,13 @@ import time
 
 import msgpack
 import pytest
+from msgspec.structs import asdict
 
 from uffdlab import errors
-from uffdlab.machines.rpc import client
+from uffdlab.machines.rpc.client import MachineGone
+from uffdlab.uapi.protocol import ProgramOutput
 
-from ..agents import in_thread
+from ..agents import HELLO, in_thread
 
 
 def test_one_that_is_gone_before_it_is_greeted_says_so_when_asked(agent):
@@ -24,7 +26,7 @@ def test_one_that_is_gone_before_it_is_greeted_says_so_when_asked(agent):
 
 
 def test_hello(agent):
-    assert agent.hello() == {"release": "6.1"}
+    assert asdict(agent.hello()) == HELLO
 
 
 def test_no_hello(agent):
@@ -142,29 +144,29 @@ def test_parameters_that_do_not_go_over_the_wire(agent):
 def test_notifications_go_to_every_subscriber_until_it_leaves(agent):
     agent.hello()
     one, two, both = [], [], threading.Barrier(2)
-    leave = agent.client.subscribe(lambda method, params: one.append((method, params)))
-    agent.client.subscribe(lambda method, params: (two.append((method, params)), both.wait(5)))
-    agent.send([2, "fault", [1]])
+    leave = agent.client.subscribe(one.append)
+    agent.client.subscribe(lambda news: (two.append(news), both.wait(5)))
+    agent.send([2, "program-output", [7, 1, b"one"]])
     both.wait(5)
     leave()
     leave()
-    agent.send([2, "fault", [2]])
+    agent.send([2, "program-output", [7, 2, b"two"]])
     both.wait(5)
-    assert one == [("fault", [1])]
-    assert two == [("fault", [1]), ("fault", [2])]
+    assert one == [ProgramOutput(7, 1, b"one")]
+    assert two == [ProgramOutput(7, 1, b"one"), ProgramOutput(7, 2, b"two")]
 
 
 def test_a_subscriber_that_fails_harms_nobody(agent, caplog):
     agent.hello()
     heard = threading.Event()
 
-    def fails(_method, _params):
+    def fails(_news):
         raise RuntimeError("oh dear")
 
     agent.client.subscribe(fails)
     agent.client.subscribe(lambda *_: heard.set())
     with caplog.at_level(logging.ERROR):
-        agent.send([2, "fault", []])
+        agent.send([2, "program-output", [7, 1, b""]])
         assert heard.wait(5)
     assert "oh dear" in caplog.text
 
@@ -173,14 +175,14 @@ def test_a_subscriber_that_calls_is_told_not_to(agent):
     agent.hello()
     told = []
 
-    def calls(_method, _params):
+    def calls(_news):
         try:
             agent.client.call("m", (), 5)
         except errors.UsageError as error:
             told.append(error)
 
     agent.client.subscribe(calls)
-    agent.send([2, "fault", []])
+    agent.send([2, "program-output", [7, 1, b""]])
     until = time.monotonic() + 5
     while not told and time.monotonic() < until:
         time.sleep(0.01)
@@ -189,12 +191,12 @@ def test_a_subscriber_that_calls_is_told_not_to(agent):
 
 def test_subscribers_hear_of_the_end_once(agent):
     heard = queue.Queue()
-    agent.client.subscribe(lambda *what: heard.put(what))
+    agent.client.subscribe(heard.put)
     agent.hello()
     agent.stream.close()
-    method, (error,) = heard.get(timeout=5)
-    assert method == client.LOST
-    assert isinstance(error, errors.MachineLost)
+    gone = heard.get(timeout=5)
+    assert isinstance(gone, MachineGone)
+    assert isinstance(gone.error, errors.MachineLost)
     agent.client.fail(errors.MachineLost("again"))
     agent.close()
     assert heard.empty()
@@ -202,14 +204,7 @@ def test_subscribers_hear_of_the_end_once(agent):
 
 def test_who_closes_it_is_not_told(agent):
     heard = []
-    agent.client.subscribe(lambda *what: heard.append(what))
+    agent.client.subscribe(heard.append)
     agent.hello()
     agent.close()
     assert heard == []
-
-
-def test_an_agent_cannot_say_that_it_is_lost(agent):
-    agent.hello()
-    agent.send([2, client.LOST, ["not an error"]])
-    with pytest.raises(errors.ProtocolError, match="neither a response nor a notification"):
-        agent.client.call("x", (), 5)

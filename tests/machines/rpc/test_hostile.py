@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from uffdlab import errors
 
-from ..agents import Agent, in_thread
+from ..agents import HELLO, Agent, in_thread
 
 MALFORMED = {
     "not an array": 5,
@@ -23,6 +23,10 @@ MALFORMED = {
     "a notification without a list": [2, "fault", 5],
     "a notification without a name": [2, 5, []],
     "a second hello that is no map": [2, "hello", 5],
+    "a second hello": [2, "hello", [HELLO]],
+    "a notification of another version": [2, "machine-lost", ["not an error"]],
+    "a notification that lacks a parameter": [2, "message", [1, bytes(32), 5]],
+    "a message of another size": [2, "message", [1, bytes(31), 5, 0]],
     "a map": {"a": 1},
     "never used": b"\xc1",
     "bad UTF-8": b"\xa2\xff\xfe",
@@ -46,7 +50,18 @@ def test_a_malformed_frame_ends_the_connection(agent, name):
         agent.client.call("m", (), 5)
 
 
-@pytest.mark.parametrize("error", [5, "no", [], {}, {"kind": 1, "message": "x"}, {"kind": "x"}])
+@pytest.mark.parametrize(
+    "error",
+    [
+        5,
+        "no",
+        [],
+        {},
+        {"kind": 1, "message": "x", "data": {}},
+        {"kind": "x"},
+        {"kind": "x", "message": "x", "data": []},
+    ],
+)
 def test_an_error_that_is_no_map_of_one(agent, error):
     agent.hello()
     asked = in_thread(agent.client.call, "m", (), 60)
@@ -67,7 +82,7 @@ def test_an_answer_given_twice(agent):
 
 
 def test_something_other_than_hello_first(agent):
-    agent.send([2, "fault", []])
+    agent.send([2, "program-output", [1, 1, b""]])
     with pytest.raises(errors.ProtocolError):
         agent.client.hello(5)
 

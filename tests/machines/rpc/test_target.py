@@ -9,6 +9,7 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.machines.rpc import client
+from uffdlab.uapi.protocol import TargetEnded
 
 
 def test_calls_go_through_the_agent_until_the_target_has_answered_its_marker(both):
@@ -39,7 +40,7 @@ def test_the_target_s_end_is_told_to_who_waits_at_its_own_line(both):
         # The next call is for the agent, which knows that there is none.
         asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
         _, number, _, _ = both.receive()
-        both.send([1, number, {"kind": "target-lost", "message": "there is no target process"}, None])
+        both.send([1, number, {"kind": "target-lost", "message": "there is no target process", "data": {}}, None])
         with pytest.raises(errors.TargetLost, match="no target"):
             asked.result(5)
 
@@ -50,7 +51,7 @@ def test_a_target_lost_just_before_a_call_is_for_the_agent_to_tell(both, monkeyp
 
     def late(asked=None):
         if asked is not None:
-            both.client._lose_target([1, "it ended", "target-lost", 9, b"m" * 32])
+            both.client._lose_target(TargetEnded(1, "it ended", "target-lost", 9, b"m" * 32))
         return expect(asked)
 
     monkeypatch.setattr(both.client, "_expect_answer", late)
@@ -58,7 +59,7 @@ def test_a_target_lost_just_before_a_call_is_for_the_agent_to_tell(both, monkeyp
         asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
         _, number, method, _ = both.receive()
         assert method == "target.ioctl"
-        both.send([1, number, {"kind": "target-lost", "message": "there is no target process"}, None])
+        both.send([1, number, {"kind": "target-lost", "message": "there is no target process", "data": {}}, None])
         with pytest.raises(errors.TargetLost, match="no target"):
             asked.result(5)
 
@@ -116,15 +117,15 @@ def test_an_answer_of_a_target_that_is_gone_is_dropped(both):
 def test_what_the_target_said_is_heard_before_the_news_of_its_end(both):
     both.spawn(b"m" * 32)
     heard = queue.Queue()
-    both.client.subscribe(lambda method, _: heard.put(method))
+    both.client.subscribe(lambda news: heard.put(news.method))
     held = threading.Event()
     stop = both.client.subscribe(lambda *_: held.wait(5))
-    both.send([2, "held", []])
-    assert heard.get(timeout=5) == "held"
-    both.target.sendall(msgpack.packb([2, "last-words", []]))
+    both.send([2, "program-output", [1, 1, b"held"]])
+    assert heard.get(timeout=5) == "program-output"
+    both.target.sendall(msgpack.packb([2, "message", [1, bytes(32), 5, 0]]))
     both.lose_target(b"m" * 32)
     held.set()
-    assert [heard.get(timeout=5) for _ in range(2)] == ["last-words", "target-lost"]
+    assert [heard.get(timeout=5) for _ in range(2)] == ["message", "target-lost"]
     stop()
 
 

@@ -15,14 +15,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from msgspec.structs import asdict
+
 from uffdlab import errors
 from uffdlab.machines.base import KeptMachine, late, lost
 from uffdlab.machines.qemu import accelerator, saved_state
 from uffdlab.machines.qemu.command import IGNORE_SHARED, Descriptors
 from uffdlab.machines.qemu.qmp import Monitor
+from uffdlab.machines.rpc import decoding
+from uffdlab.machines.rpc.framing import Malformed
 from uffdlab.processes import identity
 from uffdlab.processes.console import Console
 from uffdlab.processes.supervised import KeptProcess
+from uffdlab.uapi.protocol import AfterRestore
 
 if TYPE_CHECKING:
     from uffdlab.machines import PhysicalMemory
@@ -156,14 +161,17 @@ class QemuMachine(KeptMachine):
         Unusable, MachineError, AgentError, OSError
             It came to nothing; close the machine.
         """
+        try:
+            self._hello = decoding.facts(state.facts)
+        except Malformed as error:
+            raise saved_state.Unusable(str(error)) from None
         with self._waking:
             devices = state.load(self._ram)  # while QEMU starts; it goes on once it has these
             with self._incoming, suppress(OSError):  # QEMU has ended, or hangs: the agent's line says so below
                 self._incoming.settimeout(_RESTORE_DEADLINE)
                 self._incoming.sendall(devices)
             self._client.greeted()
-            self._client.call("agent.after_restore", (secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
-        self._hello = state.facts
+            self._client.ask(AfterRestore(secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
 
     def save(self, name: str) -> None:
         """Keep the machine as it is now under `name` in the cache; it goes on afterwards.
@@ -183,7 +191,7 @@ class QemuMachine(KeptMachine):
             try:
                 self._wait_for_migration()
                 devices.seek(0)
-                saved_state.save(name, ram=self._ram, device_state=devices.read(), facts=self._hello)
+                saved_state.save(name, ram=self._ram, device_state=devices.read(), facts=asdict(self.hello))
             finally:
                 self.monitor.execute("cont")
 

@@ -7,6 +7,7 @@ import platform
 import shutil
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from uffdlab.machines.qemu import initramfs, kernel_modules, saved_state
 from uffdlab.machines.qemu.command import Descriptors, Settings
 from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.processes import limits
+from uffdlab.uapi.protocol import LoadModules, ReadClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -136,7 +138,7 @@ def _boot(settings: Settings, deadline: float) -> QemuMachine:
         machine = QemuMachine(settings)
         try:
             machine.wait_for_hello(deadline)
-            rate = clock.rate(lambda guest=machine: guest.call("agent.clock"))  # type: ignore[misc]
+            rate = clock.rate(partial(machine.ask, ReadClock()))
         except BaseException:
             machine.close()
             raise
@@ -208,7 +210,7 @@ def _restore(settings: Settings) -> QemuMachine | None:
 def _save(machine: QemuMachine, settings: Settings) -> None:
     # A machine that cannot be saved is still a machine.
     try:
-        machine.call("agent.load")
+        machine.ask(LoadModules())
         machine.save(_state_key(settings))
     except (errors.MachineError, errors.AgentError, errors.HostUnsupported) as error:
         _log.warning("the booted machine could not be saved, so the next one boots again: %s", error)

@@ -1,7 +1,8 @@
 """The host's end of the wire: MessagePack-RPC with an agent that is trusted with nothing.
 
-Request ``[0, id, method, params]``, response ``[1, id, error, result]``, notification ``[2, method, params]``.  A frame
-that is none of these, or too large, ends the connection with a ProtocolError.  Nothing is unpickled.
+What can be asked and told is in :mod:`uffdlab.uapi.protocol`.  A frame that is none of it, or too large, ends the
+connection with a ProtocolError; an answer that is not of its method's shape is a ProtocolError to whoever asked.
+Nothing is unpickled.
 
 Where there is a line of its own to the target, its calls take that: the way through the agent costs an emulated CPU two
 changes of the address space, a millisecond.  The deadline is kept here then, and the agent is told when it has passed.
@@ -17,26 +18,40 @@ from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgpack
+from msgspec.structs import astuple
 
 from uffdlab import errors
+from uffdlab.machines.rpc import decoding
 from uffdlab.machines.rpc.framing import MAX_FRAME, Full, Line, Malformed, TargetLine
+from uffdlab.uapi.protocol import EndLateTarget, Hello, Notification, SpawnTarget, TargetEnded, TargetMethod
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    Notified = Callable[[str, list[Any]], None]
+    from uffdlab.uapi.protocol import HelloFacts, Method
+
+    Notified: TypeAlias = Callable[["Notification | MachineGone"], None]
+
+_Answer = TypeVar("_Answer")
 
 _REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
-_OF_TARGET, _SPAWN, _LATE = "target.", "agent.spawn", "agent.late"
+_OF_TARGET = "target."
+_GRACE = 5.0  # seconds more for the agent to tell that a target's deadline has passed
 _LATE_ANSWER = 5.0  # seconds for the agent to end a target, if the caller gave fewer
 _MEETING = 2.0  # seconds for a target to take its marker
-LOST = "machine-lost"  # a notification of the client's own, with the error; the agent has none of this name
 
 _log = logging.getLogger("uffdlab.machines")
+
+
+@dataclass(frozen=True)
+class MachineGone:
+    """The last thing that subscribers are told: the machine is gone, and the error that every call gets."""
+
+    error: errors.UffdlabError
 
 
 def _plain(message: str, _kind: str, _data: dict[str, Any]) -> errors.UffdlabError:
@@ -72,6 +87,11 @@ ERRORS: dict[str, Callable[[str, str, dict[str, Any]], errors.UffdlabError]] = {
     "touch-failed": _touch_failed,
     **dict.fromkeys(("no-program", "not-executable", "program-late", "program-output", "program-killed"), _program),
 }
+
+
+def _error(kind: str, message: str, data: dict[str, Any]) -> errors.UffdlabError:
+    make = ERRORS.get(kind)
+    return make(message, kind, data) if make else errors.AgentError(message, kind=kind, data=data)
 
 
 def _address(data: dict[str, Any]) -> int:
@@ -122,40 +142,60 @@ class Client:
         self._abandoned: set[int] = set()  # asked, no longer waited for, not answered yet
         self._failure: errors.UffdlabError | None = None
         self._subscribers: list[Notified] = []
-        self._hello: Future[dict[str, Any]] = Future()
+        self._hello: Future[HelloFacts | None] = Future()
         self._reader = threading.Thread(target=self._read, name="uffdlab-agent", daemon=True)
         self._reader.start()
 
     # --- what callers use
 
-    def hello(self, deadline: float) -> dict[str, Any]:
-        """Return the first thing the agent said, waiting for it at most `deadline` seconds.
+    def hello(self, deadline: float) -> HelloFacts | None:
+        """Return the first thing the agent said, None if it had said it before, waiting at most `deadline` seconds.
 
         Raises
         ------
         MachineError
             It said nothing in time, something else, or the stream ended.
         """
-        facts: dict[str, Any] = self._wait(self._hello, deadline, "the guest did not come up: its agent said nothing")
+        silent = "the guest did not come up: its agent said nothing"
+        facts: HelloFacts | None = self._wait(self._hello, deadline, silent)
         return facts
 
     def greeted(self) -> None:
         """Take the hello as said: a restored agent said it before its state was saved."""
         with suppress(InvalidStateError):  # the stream has ended before; whoever asks is told
-            self._hello.set_result({})
+            self._hello.set_result(None)
 
-    def call(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
-        """Ask the agent, and return its answer.
+    def ask(self, request: Method[_Answer], deadline: float) -> _Answer:
+        """Ask the agent or the target, and return the answer.
+
+        Parameters
+        ----------
+        request : Method
+        deadline : float
+            Seconds; a target that has not answered by then is ended.
 
         Raises
         ------
         AgentError
-            What the agent refused, by its kind.
+            What was refused, by its kind.
+        ProtocolError
+            The answer is not of the method's shape; names the field.
         MachineError
-            No answer within `deadline` seconds, a malformed one, or the machine is gone.
+            No answer in time, or the machine is gone.
         UsageError
             Parameters that do not go over the wire, or a call from a subscriber, which would wait for itself.
         """
+        if isinstance(request, TargetMethod):
+            raw = self.call(request.method, (deadline, *astuple(request)), deadline + _GRACE)
+        else:
+            raw = self.call(request.method, astuple(request), deadline)
+        try:
+            return decoding.answer(request, raw)
+        except Malformed as error:
+            raise self._explain_malformed(f"{error}: the agent is of another version, or broken") from None
+
+    def call(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
+        """Do a request and return its answer as it came; raises as :meth:`ask` does."""
         if threading.current_thread() is self._reader:
             raise errors.UsageError(f"{method} was called by a subscriber of notifications, which must not wait")
         line = self._target
@@ -164,7 +204,7 @@ class Client:
             if line.up and marker:
                 return self._ask_target(line, marker, method, params, deadline)
         answer = self._ask(method, params, deadline)
-        if line is not None and method == _SPAWN:
+        if line is not None and method == SpawnTarget.method:
             self._meet(line, params[0])
         return answer
 
@@ -195,7 +235,7 @@ class Client:
                 with self._lock:
                     late = [asked.method for asked in self._asked.values() if asked.marker == marker]
                 what = f"{method}: no answer within {seconds:.1f} s, and none of the agent, which was to end it,"
-                self._ask(_LATE, (marker, late or [method]), max(_LATE_ANSWER, deadline - seconds), what)
+                self._ask(EndLateTarget.method, (marker, late or [method]), max(_LATE_ANSWER, deadline - seconds), what)
                 return self._wait(future, 0.0, f"{method}: no answer")
             except OSError as error:
                 self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
@@ -240,10 +280,10 @@ class Client:
                 raise self._failure.with_traceback(None)
 
     def subscribe(self, callback: Notified) -> Callable[[], None]:
-        """Call `callback` with method and parameters of each notification; return what ends that.
+        """Call `callback` with each notification; return what ends that.
 
-        It runs on the reader thread and must not wait; what it raises is logged.  The last one is :data:`LOST` with the
-        error, unless the machine was closed.
+        It runs on the reader thread and must not wait; what it raises is logged.  The last one is :class:`MachineGone`,
+        unless the machine was closed.
         """
         with self._lock:
             self._subscribers.append(callback)
@@ -258,7 +298,7 @@ class Client:
     def fail(self, failure: errors.UffdlabError) -> None:
         """End it all: everybody who waits or will ask gets `failure`, unless there was one before."""
         with self._lock:
-            news = self._failure is None
+            first = self._failure is None
             if self._failure is None:
                 self._failure = failure
             failure = self._failure
@@ -271,8 +311,8 @@ class Client:
         for line in self._lines():
             line.shutdown()
         # Who closed it knows; of any other end the subscribers hear as of anything else.
-        if news and not isinstance(failure, errors.LabClosed):
-            self._notify(LOST, [failure])
+        if first and not isinstance(failure, errors.LabClosed):
+            self._notify(MachineGone(failure))
 
     def close(self, failure: errors.UffdlabError) -> None:
         """Fail, and wait for the reader to end."""
@@ -351,17 +391,21 @@ class Client:
         match frame:
             case [int(kind), int(number), error, result] if kind == _RESPONSE:
                 self._answer(number, error, result)
-            case [int(kind), "hello", [dict(facts)]] if kind == _NOTIFICATION and not self._hello.done():
-                self._hello.set_result(facts)
-            case [int(kind), str(method), list(params)] if self._is_news(kind, method):
-                if method == "target-lost":
-                    self._lose_target(params)
-                self._notify(method, params)
+            case [int(kind), str(method), list(params)] if kind == _NOTIFICATION:
+                self._hear_of(decoding.notification(method, params))
             case _:
                 raise Malformed(f"{str(frame)[:200]} is neither a response nor a notification")
 
-    def _is_news(self, kind: int, method: str) -> bool:
-        return kind == _NOTIFICATION and method != LOST and self._hello.done()
+    def _hear_of(self, news: Notification) -> None:
+        greeted = self._hello.done()
+        if isinstance(news, Hello) == greeted:
+            raise Malformed(f"{news.method} came {'once more' if greeted else 'before the hello'}")
+        if isinstance(news, Hello):
+            self._hello.set_result(news.facts)
+            return
+        if isinstance(news, TargetEnded):
+            self._lose_target(news)
+        self._notify(news)
 
     def _answer(self, number: int, error: Any, result: Any) -> None:
         with self._lock:
@@ -375,43 +419,33 @@ class Client:
         if error is None:
             future.set_result(result)
             return
-        match error:
-            case {"kind": str(kind), "message": str(message)}:
-                data = error.get("data")
-                facts = {str(key): value for key, value in data.items()} if isinstance(data, dict) else {}
-                make = ERRORS.get(kind)
-                future.set_exception(
-                    make(message, kind, facts) if make else errors.AgentError(message, kind=kind, data=facts)
-                )
-            case _:
-                with self._lock:
-                    self._pending[number] = future  # so that it fails with the rest
-                raise Malformed(f"response {number} has the error {str(error)[:200]}, which is no map of one")
+        try:
+            refused = decoding.error_answer(error)
+        except Malformed:
+            with self._lock:
+                self._pending[number] = future  # so that it fails with the rest
+            raise
+        future.set_exception(_error(refused.kind, refused.message, dict(refused.data)))
 
-    def _lose_target(self, params: list[Any]) -> None:
+    def _lose_target(self, end: TargetEnded) -> None:
         # The agent tells this of every target; what was asked of it on its own line is answered by nobody else.
-        match params:
-            case [int(), str(why), str(kind), int(status), bytes(marker)]:
-                pass
-            case _:
-                raise Malformed(f"target-lost {str(params)[:200]} does not say which target, and why")
         if self._target is not None:
-            self._target.drop(marker)
+            self._target.drop(end.nonce)
         with self._lock:
-            numbers = [number for number, asked in self._asked.items() if asked.marker == marker]
+            numbers = [number for number, asked in self._asked.items() if asked.marker == end.nonce]
             lost = [(self._asked.pop(number), self._pending.pop(number)) for number in numbers]
         for asked, future in lost:
-            make = ERRORS.get(kind, _target_lost)
-            future.set_exception(make(f"{asked.method}: {why}", kind, {"status": status}))
+            kind = end.kind if end.kind in ERRORS else "target-lost"
+            future.set_exception(_error(kind, f"{asked.method}: {end.why}", {"status": end.status}))
 
-    def _notify(self, method: str, params: list[Any]) -> None:
+    def _notify(self, news: Notification | MachineGone) -> None:
         with self._lock:
             subscribers = list(self._subscribers)
         for callback in subscribers:
             try:
-                callback(method, params)
+                callback(news)
             except Exception:  # noqa: BLE001 - a subscriber's accident is not the reader's
-                _log.exception("a subscriber failed on the notification %s", method)
+                _log.exception("a subscriber failed on %s", type(news).__name__)
 
 
 def _packed(frame: list[Any], method: str) -> bytes:

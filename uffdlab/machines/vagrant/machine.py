@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import time
 import weakref
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from uffdlab.machines.rpc import heartbeat
 from uffdlab.machines.stream import StreamMachine
 from uffdlab.machines.vagrant.vm import VagrantVm, Wanted
 from uffdlab.processes.console import Console
+from uffdlab.uapi.protocol import ReadClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,11 +115,11 @@ def start(
     shown = _Shown(name)
     try:
         machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell or shown)).up(_HELLO)
-        shown.finish(machine.hello["release"])
+        shown.finish(machine.hello.release)
     finally:
         shown.close()
     try:
-        rate = clock.rate(lambda: machine.call("agent.clock"))
+        rate = clock.rate(partial(machine.ask, ReadClock()))
         if abs(rate - 1) > clock.TOLERANCE:
             raise errors.MachineError(
                 f"the VM's clock runs {rate:.3g} times as fast as the host's, which was too busy when it booted: halt "

@@ -1,0 +1,122 @@
+"""What comes from a guest is of the shape that the description of the wire has, or a ProtocolError names the field."""
+
+import pytest
+
+from uffdlab import errors
+from uffdlab.machines.rpc import decoding
+from uffdlab.machines.rpc.framing import Malformed
+from uffdlab.uapi.protocol import (
+    CallIoctl,
+    FilesExist,
+    IoctlAnswer,
+    MakeProgramFolder,
+    MapMemory,
+    MappedMemory,
+    ReadClock,
+    ReadEntries,
+    ReadPagemap,
+    RunBatch,
+    ScanPages,
+    StartTouch,
+    WithdrawTouch,
+)
+
+from ...target.ends import touch_result
+from ..agents import in_thread
+
+WAKE = CallIoctl(1, "UFFDIO_WAKE", {"start": 0, "len": 4096}, None)
+WOKEN = {"errno": 0, "words": {"start": 0, "len": 4096}, "started_ns": 5, "ended_ns": 9}
+MAP = MapMemory("shmem", 4, 4096)
+MAPPED = {"number": 1, "start": 0x10_0000_0000, "alias": 0x20_0000_0000}
+PAGEMAP = ReadPagemap(0x10_0000_0000, 2, 4096)
+WORDS = {"hugetlb": False, "vma_soft_dirty": False, "time_ns": 1, "words": bytes(16)}
+
+
+def test_an_answer_is_of_its_method_s_type(agent):
+    agent.hello()
+    asked = in_thread(agent.client.ask, WAKE, 3.0)
+    _, number, method, params = agent.receive()
+    assert (method, params) == ("target.ioctl", [3.0, 1, "UFFDIO_WAKE", {"start": 0, "len": 4096}, None])
+    agent.send([1, number, None, WOKEN])
+    assert asked.result(5) == IoctlAnswer(started_ns=5, ended_ns=9, errno=0, words={"start": 0, "len": 4096})
+
+
+def test_a_wrong_answer_is_a_protocol_error_and_no_more(agent):
+    agent.hello()
+    asked = in_thread(agent.client.ask, MAP, 3.0)
+    agent.send([1, agent.receive()[1], None, {**MAPPED, "start": "here"}])
+    with pytest.raises(errors.ProtocolError, match=r"target\.map: .*`\$\.start`"):
+        asked.result(5)
+    asked = in_thread(agent.client.ask, ReadClock(), 3.0)
+    agent.send([1, agent.receive()[1], None, 77])
+    assert asked.result(5) == 77
+
+
+@pytest.mark.parametrize("field", MAPPED)
+@pytest.mark.parametrize("value", [None, "x", b"x", -1, 1.0, float("nan"), True, 1 << 63, (1 << 64) - 1, 1 << 100, []])
+def test_a_field_of_another_type_or_out_of_range(field, value):
+    with pytest.raises(Malformed, match=f"the answer to target.map: .*{field}"):
+        decoding.answer(MAP, {**MAPPED, field: value})
+
+
+@pytest.mark.parametrize("field", WOKEN)
+def test_a_field_that_is_missing(field):
+    with pytest.raises(Malformed, match=f"target.ioctl: .*`{field}`"):
+        decoding.answer(WAKE, {name: value for name, value in WOKEN.items() if name != field})
+
+
+def test_a_field_that_the_list_lacks():
+    with pytest.raises(Malformed, match="unknown field `more`"):
+        decoding.answer(WAKE, {**WOKEN, "more": 1})
+
+
+@pytest.mark.parametrize(
+    ("request_", "raw"),
+    [
+        (WAKE, {**WOKEN, "words": {"start": 0}}),
+        (WAKE, {**WOKEN, "words": {"start": 0, "len": 0, "mode": 0}}),
+        (WAKE, {**WOKEN, "words": {"start": 0, "len": 1 << 100}}),
+        (WAKE, {**WOKEN, "ended_ns": 4}),
+        (MAP, {**MAPPED, "start": 0x10_0000_0800}),
+        (MAP, {**MAPPED, "start": 0}),
+        (MAP, {**MAPPED, "start": (1 << 57) - 4096}),
+        (MAP, {**MAPPED, "alias": 0}),
+        (MapMemory("anon", 1, 4096), MAPPED),
+        (MapMemory("hugetlb", 1, 2 << 20), {**MAPPED, "start": 0x10_0000_1000}),
+        (RunBatch(1, "UFFDIO_WAKE", {}, 4096, 3, None), {"errno": 0, "done": 4, "started_ns": 1, "ended_ns": 1}),
+        (PAGEMAP, {**WORDS, "words": bytes(8)}),
+        (PAGEMAP, {**WORDS, "words": "x" * 16}),
+        (PAGEMAP, {**WORDS, "words": b"", "at": 4096}),
+        (ReadEntries(0, 2, 4096), {"entries": bytes(16), "time_ns": 1}),
+        (ScanPages(0, 2, 4096), {"runs": bytes(25), "vma_soft_dirty": False, "time_ns": 1}),
+        (FilesExist(["a", "b"]), [True]),
+        (FilesExist(["a"]), [1]),
+        (MakeProgramFolder(), ""),
+        (WithdrawTouch(1), 0),
+        (ReadClock(), -1),
+        (ReadClock(), 1 << 100),
+    ],
+)
+def test_what_cannot_be_an_answer_to_that(request_, raw):
+    with pytest.raises(Malformed, match=f"^the answer to {request_.method}: "):
+        decoding.answer(request_, raw)
+
+
+def test_what_is_right():
+    assert decoding.answer(MAP, MAPPED) == MappedMemory(1, 0x10_0000_0000, 0x20_0000_0000)
+    assert decoding.answer(PAGEMAP, WORDS).words == bytes(16)
+    assert decoding.answer(WithdrawTouch(1), None) is None
+    words = {"start": (1 << 64) - 1, "len": -(1 << 63)}
+    assert decoding.answer(WAKE, {**WOKEN, "words": words}).words == words
+
+
+def test_the_end_of_a_touch_is_held_against_what_was_started():
+    copy = StartTouch(1, "copy_out", 0, 4096, 8, 0)
+    copy.check_end(touch_result(bytes=bytes(4096)))
+    copy.check_end(touch_result(state="withdrawn"))
+    with pytest.raises(ValueError, match="`bytes` has 4095 bytes"):
+        copy.check_end(touch_result(bytes=bytes(4095)))
+    ioctl = StartTouch(1, "syscall", 0, 8, 8, 0, {"call": "ioctl", "uffd": 1, "name": "UFFDIO_WAKE", "words": {}})
+    ioctl.check_end(touch_result(words={"start": 1, "len": 2}))
+    with pytest.raises(ValueError, match="`words` are not start, len"):
+        ioctl.check_end(touch_result(words={}))

@@ -1,0 +1,19 @@
+"""Ends of touches, as a target tells them."""
+
+from uffdlab.uapi.protocol import TouchResult
+
+
+def touch_result(**fields):
+    usual = {
+        "state": "done",
+        "value": 7,
+        "thread": 1,
+        "signal": 0,
+        "signal_code": 0,
+        "signal_address": 0,
+        "returned": 0,
+        "progress": 1,
+        "started_ns": 100,
+        "ended_ns": 350,
+    }
+    return TouchResult(**{**usual, **fields})
