@@ -256,7 +256,7 @@ module UffdlabQemu
 
     def command(machine, provider, port)
       config = machine.provider_config
-      # The same CPU options as in uffdlab/machines/qemu/command.py.
+      # Under TCG the same CPU options as in uffdlab/machines/qemu/command.py.
       cpu = config.accelerator == "kvm" ? "host" : "max,la57=off,cx16=off,erms=off,fsrm=off"
       FileUtils.touch(provider.console)
       FileUtils.chmod(0o600, [provider.console, provider.disk])
