@@ -78,7 +78,7 @@ def _write(path: str, text: str) -> None:
 
 
 METHODS: dict[str, Any] = {
-    "agent.clock": time.monotonic_ns,
+    "agent.clock": lambda: time.monotonic_ns(),
     "agent.load": deferred.load,
     "agent.memory_bytes": memory_bytes,
     "agent.reserve_hugepages": reserve_hugepages,

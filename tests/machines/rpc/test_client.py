@@ -67,7 +67,6 @@ def test_a_frame_in_pieces(agent):
         ("closed", errors.LabClosed),
         ("target-lost", errors.TargetLost),
         ("fault-unresolved", errors.FaultUnresolved),
-        ("touch-failed", errors.TouchFailed),
         ("KeyError", errors.AgentError),
     ],
 )
@@ -81,7 +80,7 @@ def test_errors_by_kind(agent, kind, expected):
     if isinstance(caught.value, errors.AgentError):
         assert caught.value.kind == kind
         assert caught.value.data == {"address": 4096}
-    if expected in {errors.FaultUnresolved, errors.TouchFailed}:
+    if expected is errors.FaultUnresolved:
         assert caught.value.address == 4096
 
 

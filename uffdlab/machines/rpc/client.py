@@ -70,10 +70,6 @@ def _fault_unresolved(message: str, kind: str, data: dict[str, Any]) -> errors.U
     return errors.FaultUnresolved(message, address=_address(data), kind=kind, data=data)
 
 
-def _touch_failed(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
-    return errors.TouchFailed(message, address=_address(data), kind=kind, data=data)
-
-
 def _program(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabError:
     return errors.ProgramError(message, kind=kind, data=data)
 
@@ -84,7 +80,6 @@ ERRORS: dict[str, Callable[[str, str, dict[str, Any]], errors.UffdlabError]] = {
     "closed": _closed,
     "target-lost": _target_lost,
     "fault-unresolved": _fault_unresolved,
-    "touch-failed": _touch_failed,
     **dict.fromkeys(("no-program", "not-executable", "program-late", "program-output", "program-killed"), _program),
 }
 

@@ -1,0 +1,98 @@
+"""The agent does what the description of the wire lists, and nothing else; the host is made from it."""
+
+import ast
+import inspect
+import os
+from pathlib import Path
+
+import pytest
+
+from uffdlab import agent
+from uffdlab.agent import commands, init, server, stdio, target
+from uffdlab.machines.rpc import client
+from uffdlab.uapi import protocol
+from uffdlab.uapi.protocol import ERROR_KINDS, METHODS, NOTIFICATIONS, AgentMethod, TargetMethod
+
+SOURCES = sorted(Path(agent.__file__).parent.rglob("*.py"))
+NUMBER_FIRST = {"agent.exec"}  # its function takes the request's number too: it answers later
+
+
+@pytest.fixture(scope="module")
+def functions():
+    """What the agent and its target have for each method."""
+    ends = os.pipe()
+    serving = server.Server(*ends)
+    found = {
+        **serving._methods,
+        "agent.exec": serving._programs.start,
+        "agent.after_restore": init.after_restore,
+        **target.Target(lambda *_: None, os.urandom(32), 0x10_0000_0000).methods,
+    }
+    yield found
+    for end in ends:
+        os.close(end)
+
+
+def calls_of(*names):
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+                if name in names and node.args and isinstance(node.args[0], ast.Constant):
+                    yield node.args[0].value, len(node.args) - 1
+
+
+def parameters_of(entry):
+    """Name → default, a Parameter's empty where there is none."""
+    defaults = entry.__struct_defaults__
+    without = len(entry.__struct_fields__) - len(defaults)
+    return dict(zip(entry.__struct_fields__, (inspect.Parameter.empty,) * without + defaults, strict=True))
+
+
+def test_the_agent_has_every_method_and_no_other(functions):
+    assert functions.keys() == METHODS.keys()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_takes_the_parameters_that_are_listed(functions, name):
+    found = dict(inspect.signature(functions[name]).parameters)
+    if name in NUMBER_FIRST:
+        assert found.pop("number")
+    assert {each.name: each.default for each in found.values()} == parameters_of(METHODS[name])
+    assert list(found) == list(METHODS[name].__struct_fields__)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_of_the_process_that_its_name_says(name):
+    assert issubclass(METHODS[name], TargetMethod if name.startswith("target.") else AgentMethod)
+    assert METHODS[name].method == name
+    assert inspect.getdoc(METHODS[name])
+
+
+def test_what_a_machine_of_another_sort_does_is_listed_too():
+    # They put other functions in place of some.
+    written = (inspect.getsource(stdio), inspect.getsource(init))
+    overridden = [
+        node.value
+        for text in written
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("agent.")
+    ]
+    assert overridden
+    assert set(overridden) <= METHODS.keys()
+    assert commands.METHODS.keys() <= METHODS.keys()
+
+
+def test_the_agent_tells_what_is_listed():
+    told = dict(calls_of("notify", "_notify"))
+    assert told == {name: len(entry.__struct_fields__) for name, entry in NOTIFICATIONS.items()}
+
+
+def test_the_agent_refuses_by_the_kinds_that_are_listed():
+    used = {kind for kind, _ in calls_of("Refusal")} | {"target-lost", "fault-unresolved"}  # these of a late target
+    assert used == ERROR_KINDS.keys()
+    assert client.ERRORS.keys() <= ERROR_KINDS.keys()
+
+
+def test_both_are_of_one_version():
+    assert server.PROTOCOL == protocol.VERSION
