@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import itertools
+import importlib
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from uffdlab.errors import UsageError
-from uffdlab.lab_observations import Observations
 from uffdlab.machines.connection import DEADLINE, Connection
 from uffdlab.machines.factory import Options
 from uffdlab.machines.programs import DEADLINE as _PROGRAM_DEADLINE
 from uffdlab.machines.programs import MOST_OUTPUT, Programs
 from uffdlab.processes.console import Log
-from uffdlab.target.capabilities import Capabilities
-from uffdlab.target.mapping_size import page_count, reserve
-from uffdlab.target.notifications import News
-from uffdlab.target.region import Region
-from uffdlab.target.registry import Belongings
+from uffdlab.target.mapping_size import page_count
+from uffdlab.target.process import TargetProcess
+from uffdlab.target.region import MemoryMapping, PageRange, Region, map_region, pages_of
 from uffdlab.target.timeline import Timeline
-from uffdlab.target.touch import Touch
 from uffdlab.target.userfaultfd import Userfaultfd
-from uffdlab.uapi import Feature
-from uffdlab.witnesses.selection import Looking
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
 
     from uffdlab.machines import Machine
     from uffdlab.machines.programs import Execution
+    from uffdlab.observations.cross_examination import CrossExamination
+    from uffdlab.observations.page_walk import Walks
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.observations.write_probe import Deed
+    from uffdlab.target.capabilities import Capabilities
     from uffdlab.target.child import Child
-    from uffdlab.widgets.bench import Bench
+    from uffdlab.target.touch import Touch
+    from uffdlab.uapi import Feature
+    from uffdlab.witnesses import Witness
 
-_BASE = 0x10_0000_0000  # where the target's first region is put: a round address reads best
-_NONCE_BYTES = 32
 
-
-class Lab(Observations):
+class Lab:
     """A kernel under test in a machine of its own, with one target process in it.
 
     Also a context manager; a lab that is not closed ends with this Python process, even if that is killed.
@@ -86,24 +85,13 @@ class Lab(Observations):
     ) -> None:
         self.timeline = Timeline(self)
         self._connection = Connection(kernel, machine, Options(cpus, memory_mib, hugepages, command_line, pte_reader))
-        self._belongings = Belongings()
-        self._news = News(self._belongings, self.timeline, self._now)
+        self._target = TargetProcess(self._connection, self.timeline)
         self._programs = Programs(lambda: self.machine)
-        self._looking = Looking(
-            self.target_call, lambda: self.machine.physical, self._now, kernel=self.kernel, machine=self.machine.name
-        )
-        self._touch_numbers = itertools.count(1)
-        self._capabilities: Capabilities | None = None
         try:
-            self._begin()
+            self._target.open()
         except BaseException:
             self.close()
             raise
-
-    def _begin(self) -> None:
-        # With a machine that has just come up.
-        self._connection.open(self._news.hear)
-        self.restart_target()
 
     @property
     def kernel(self) -> str:
@@ -119,12 +107,12 @@ class Lab(Observations):
 
     def restart_target(self) -> None:
         """Start a new target process.  The old one is ended, with its regions, userfaultfds and touches."""
-        self._belongings.lose("the target process was replaced by a new one")
-        nonce = os.urandom(_NONCE_BYTES)
-        self.call("agent.spawn", nonce, _BASE)
-        self._looking.new_target(nonce)
-        if len(self.timeline):
-            self.timeline.add("target", "a new target process", self._now())
+        self._target.restart()
+
+    @property
+    def target_pid(self) -> int:
+        """The target's process number in the guest: ``lab.exec(["cat", f"/proc/{lab.target_pid}/smaps"])``."""
+        return self._target.pid
 
     def map(
         self, pages: int | None = None, *, memory: str = "shmem", page_size: int | None = None, size: int | None = None
@@ -150,33 +138,22 @@ class Lab(Observations):
             If this kernel has no such memory.
         """
         kind, pages = page_count(memory, pages, size, page_size)
-        reserve(kind, pages, self._free_hugepages)
-        answer = self.target_call("map", memory, pages, kind.page_size)
-        region = Region(self, answer["number"], memory, answer["start"], answer["alias"], pages, kind.page_size)
-        self._belongings.add_region(region)
-        alias = f", its alias at {region.alias.start:#x}" if region.has_alias else ""
-        self.timeline.add("map", f"{region!r}{alias}", self._now())
-        return region
+        return map_region(self._target, memory, kind, pages)
 
-    def _free_hugepages(self, page_size: int, wanted: int) -> int:
-        return int(self.call("agent.reserve_hugepages", page_size, wanted, deadline=60.0)["free"])
-
-    def unmap(self, region: Region) -> None:
+    @staticmethod
+    def unmap(region: Region) -> None:
         """Unmap a region and its alias."""
-        region.must_be_there()
-        self.target_call("unmap", region.number)
-        self._belongings.unmapped(region)
-        self.timeline.add("unmap", f"{region.name} was unmapped", self._now(), None, region)
+        region.unmap()
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """The regions that are mapped now, the oldest first."""
-        return self._belongings.regions
+        return cast("tuple[Region, ...]", self._target.registry.regions)
 
     @property
     def userfaultfds(self) -> tuple[Userfaultfd, ...]:
         """The userfaultfds that are open, the oldest first."""
-        return self._belongings.userfaultfds
+        return cast("tuple[Userfaultfd, ...]", self._target.registry.userfaultfds)
 
     def userfaultfd(self, features: Feature | None = None) -> Userfaultfd:
         """Open a userfaultfd in the target.
@@ -194,63 +171,105 @@ class Lab(Observations):
         UsageError
             If `features` are none.
         """
-        if features is not None and not isinstance(features, int):
-            raise UsageError(
-                f"features={features!r} are none of a userfaultfd; give flags of uffdlab.uapi.Feature, or none"
-            )
-        uffd = Userfaultfd(self, features)
-        self._belongings.add_userfaultfd(uffd)
-        return uffd
+        return Userfaultfd.open(self._target, features)
 
     def fork(self) -> Child:
         """Fork the target: a child with the same memory, which can touch it and be looked at."""
         from uffdlab.target.child import Child  # noqa: PLC0415 - only those who fork need it
 
-        return Child(self)
+        return Child(self._target)
 
     @property
     def capabilities(self) -> Capabilities:
         """What this kernel can do, found by trying; shown as a table with the version each came in."""
-        if self._capabilities is None:
-            self._capabilities = Capabilities.from_answer(self.kernel, self.target_call("probe", deadline=60.0))
-        return self._capabilities
+        return self._target.capabilities
 
-    @property
-    def known_capabilities(self) -> Capabilities | None:
-        """The capabilities, if somebody has asked for them already; asks nothing of the kernel."""
-        return self._capabilities
-
-    # --- touching
+    # --- accesses
 
     @property
     def touches(self) -> tuple[Touch[object], ...]:
         """The touches that have not ended, the oldest first; most of them wait for a page fault to be resolved."""
-        return self._belongings.touches
+        return cast("tuple[Touch[object], ...]", self._target.registry.touches)
 
-    def touch(
-        self,
-        kind: str,
-        address: int,
-        what: str,
-        *,
-        length: int,
-        stride: int = 8,
-        value: int = 0,
-        more: dict[str, Any] | None = None,
-        by: Child | None = None,
-    ) -> Touch[Any]:
-        """Start one access on a thread of its own in the target, or in a child; regions offer it as methods."""
-        if by is not None and not by.pid:
-            raise UsageError("this child has ended; lab.fork() makes a new one")
-        number = next(self._touch_numbers)
-        touch: Touch[Any] = Touch(self, number, kind, address, what)
-        self._belongings.add_touch(touch)
-        try:
-            self.target_call("touch", number, kind, address, length, stride, value, more, by.pid if by else 0)
-        except BaseException:
-            self._belongings.pop_touch(number)
-            raise
-        return touch
+    # --- looking at pages
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        """The witnesses that this lab has, the best one first."""
+        return self._target.witnesses.names
+
+    def witness(self, name: str) -> Witness:
+        """Return one witness, to be asked by itself: what it says is not kept on the timeline.
+
+        Raises
+        ------
+        UsageError
+            There is no witness of that name.
+        WitnessError
+            It cannot say anything in this lab.
+        """
+        self._connection.must_be_open()
+        return self._target.witnesses.witness(name)
+
+    def snapshot(self, where: MemoryMapping | PageRange, witness: str | None = None) -> Snapshot:
+        """Ask a witness for the state of each page of `where`.
+
+        If none is named, the best one that can answer; why a better one could not is on the timeline.
+
+        Raises
+        ------
+        WitnessError
+            If the witness cannot say anything here.
+        UsageError
+            If these are too many pages for one look.
+        """
+        return self._target.snapshot(pages_of(where), witness)
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Stop the guest's processors within a ``with`` block: all that ``physical`` says there is of one moment.
+
+        Nothing else can be asked of the guest meanwhile.
+
+        Raises
+        ------
+        WitnessError
+            If the host cannot see the guest's memory.
+        """
+        self._connection.must_be_open()
+        return self._target.witnesses.paused()
+
+    def cross_examine(self, where: MemoryMapping | PageRange, *, by_deed: bool = False) -> CrossExamination:
+        """Ask every witness for the same pages and hold their words against each other.
+
+        Parameters
+        ----------
+        where : MemoryMapping or PageRange
+        by_deed : bool
+            Also write to each page, as :meth:`probe` does, and hold what happens against what was said.  A write that
+            goes through leaves the page dirty.
+        """
+        from uffdlab.observations.cross_examination import CrossExamination  # noqa: PLC0415 - it needs numpy
+
+        pages = pages_of(where)
+        snapshots = [self.snapshot(pages, name) for name in self.witnesses]
+        numbers = range(pages.first, pages.first + pages.count) if by_deed else ()
+        return CrossExamination(snapshots, [self.probe(pages.mapping[page]) for page in numbers])
+
+    def probe(self, page: PageRange) -> Deed:
+        """Write to one page without changing its content, and tell whether that trapped; see :class:`Deed`."""
+        from uffdlab.target.write_probe import probe  # noqa: PLC0415 - it needs numpy
+
+        return probe(self._target, page)
+
+    def walk(self, *addresses: int) -> Walks:
+        """Walk the page tables to one address of the target, or to several, side by side.
+
+        Raises
+        ------
+        WitnessError
+            If the host cannot see the guest's memory.
+        """
+        return self._target.walk(*addresses)
 
     # --- other programs
 
@@ -315,32 +334,13 @@ class Lab(Observations):
         """
         return self._connection.target_call(method, *params, deadline=deadline)
 
-    def must_answer(self) -> None:
-        """See to it that the machine still answers.
-
-        Raises
-        ------
-        MachineError
-            It does not, or is lost; has the console's last lines.
-        """
-        self._connection.must_answer()
-
-    def adopt_userfaultfd(self, uffd: Userfaultfd) -> None:
-        """Deliver messages to a userfaultfd that a FORK event has brought."""
-        self._belongings.add_userfaultfd(uffd)
-
-    def forget_userfaultfd(self, number: int) -> None:
-        """Deliver no more messages to a userfaultfd; it calls this when it is closed."""
-        self._belongings.drop_userfaultfd(number)
-
     def _now(self) -> int:
         return self._connection.now()
 
-    def bench(self, **keywords: Any) -> Bench:
-        """Lay all of the widgets out as one workbench in a notebook; keywords as of :class:`uffdlab.widgets.Bench`."""
-        from uffdlab.widgets.bench import Bench  # noqa: PLC0415 - scripts need no widgets
-
-        return Bench(self, **keywords)
+    def bench(self, **keywords: Any) -> Any:
+        """Return all widgets as one workbench, a :class:`uffdlab.widgets.Bench`; it says what the keywords are."""
+        # By name: the widgets stand on the lab, and scripts need none of them.
+        return importlib.import_module("uffdlab.widgets").Bench(self, **keywords)
 
     # --- the machine
 
@@ -389,10 +389,9 @@ class Lab(Observations):
         """
         self._connection.must_be_open()
         self._connection.end()
-        self._belongings.lose("the lab was reset")
-        self._capabilities = None
+        self._target.registry.lose("the lab was reset")
         self._connection.start()
-        self._begin()
+        self._target.open()
         self.timeline.add("lab", "the lab was reset: a new machine, a new target", self._now())
 
     def close(self) -> None:
@@ -401,7 +400,7 @@ class Lab(Observations):
             return
         self._connection.close()
         end = self._connection.closed_error()
-        self._belongings.lose(end)
+        self._target.registry.lose(end)
         self.timeline.add("lab", "the lab was closed", self._now(), None, end)
 
     def __enter__(self) -> Self:

@@ -40,7 +40,7 @@ def waiting(host_lab):
     yield uffd, region, touches
     # All of it is still there to be used, and comes to an end when it is resolved; what waits where the memory was
     # before it was moved or unmapped, when the userfaultfd is closed.
-    host_lab.must_answer()
+    host_lab._connection.must_answer()
     if region in host_lab.regions and uffd.number:
         resolve_all(uffd, region)
     uffd.close()
@@ -145,7 +145,7 @@ def test_the_lab_can_be_asked_while_faults_wait(host_lab, waiting):
         touch = region.read(1, by=child)
         assert touch.result() == 0  # the child's mapping belongs to no userfaultfd
     with pytest.raises(UffdlabError):
-        host_lab.touch("read", 0x1000, "a read of nothing", length=8).result()
+        host_lab._target.touch("read", 0x1000, "a read of nothing", length=8).result()
     assert [uffd.read_fault().page for _ in touches] == list(range(PAGES))
     for look in (lambda: uffd.read_message(0.05), lambda: uffd.wait_for(object, 0.05)):
         refused(NoMessage, look)

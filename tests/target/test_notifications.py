@@ -6,7 +6,7 @@ import pytest
 
 from uffdlab.errors import MachineLost, TargetLost
 from uffdlab.machines.rpc.client import MachineGone
-from uffdlab.target.notifications import News
+from uffdlab.target.notifications import Notifications
 from uffdlab.target.timeline import Timeline
 from uffdlab.uapi.protocol import MessageRead, ProgramOutput, TargetEnded, TouchEnded
 
@@ -14,7 +14,7 @@ from .ends import touch_result
 
 
 class Heard:
-    """Belongings with one touch and one userfaultfd, both this."""
+    """A registry with one touch and one userfaultfd, both this."""
 
     number, what = 1, "read of page 0"
 
@@ -51,41 +51,41 @@ def timeline():
 
 
 @pytest.fixture
-def news(heard, timeline):
-    return News(heard, timeline, lambda: 1000)
+def notifications(heard, timeline):
+    return Notifications(heard, timeline, lambda: 1000)
 
 
-def test_a_message_goes_to_its_userfaultfd(news, heard):
+def test_a_message_goes_to_its_userfaultfd(notifications, heard):
     data = struct.pack("<B31x", 0x12)
-    news.hear(MessageRead(1, data, 5, 0))
-    news.hear(MessageRead(2, data, 5, 0))  # of one that was closed meanwhile
+    notifications.hear(MessageRead(1, data, 5, 0))
+    notifications.hear(MessageRead(2, data, 5, 0))  # of one that was closed meanwhile
     assert heard.heard == [(data, 5, 0)]
 
 
-def test_the_end_of_a_touch_is_on_the_timeline(news, heard, timeline):
+def test_the_end_of_a_touch_is_on_the_timeline(notifications, heard, timeline):
     end = touch_result(started_ns=3, ended_ns=9)
-    news.hear(TouchEnded(1, end))
-    news.hear(TouchEnded(2, end))
+    notifications.hear(TouchEnded(1, end))
+    notifications.hear(TouchEnded(2, end))
     assert heard.heard == [end]
     assert [(entry.text, entry.started_ns, entry.ended_ns) for entry in timeline] == [("read of page 0: done", 3, 9)]
 
 
-def test_a_lost_target(news, heard, timeline):
-    news.hear(TargetEnded(77, "it ended by SIGKILL", "target-lost", 9, b"nonce"))
+def test_a_lost_target(notifications, heard, timeline):
+    notifications.hear(TargetEnded(77, "it ended by SIGKILL", "target-lost", 9, b"nonce"))
     assert heard.heard == ["it ended by SIGKILL"]
     (entry,) = timeline
     assert entry.text == "the target is lost: it ended by SIGKILL"
     assert isinstance(entry.what, TargetLost)
 
 
-def test_a_lost_machine_without_the_console_on_the_timeline(news, heard, timeline):
+def test_a_lost_machine_without_the_console_on_the_timeline(notifications, heard, timeline):
     error = MachineLost("the machine is gone", console="much\nmore")
-    news.hear(MachineGone(error))
+    notifications.hear(MachineGone(error))
     assert heard.heard == [error]
     (entry,) = timeline
     assert (entry.text, entry.what) == ("the machine is lost: the machine is gone", error)
 
 
-def test_what_is_for_others_is_left_alone(news, heard, timeline):
-    news.hear(ProgramOutput(1, 1, b"hello"))
+def test_what_is_for_others_is_left_alone(notifications, heard, timeline):
+    notifications.hear(ProgramOutput(1, 1, b"hello"))
     assert (heard.heard, len(timeline)) == ([], 0)

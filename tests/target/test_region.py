@@ -3,16 +3,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uffdlab.errors import UsageError
-from uffdlab.target.region import Mapping, Region, pages_of
+from uffdlab.target.region import MemoryMapping, Region, pages_of
+from uffdlab.target.timeline import Timeline
 
 PAGE = 4096
 
 
-class RecordingLab:
-    """Takes down what a mapping asks of its lab."""
+class RecordingTarget:
+    """Takes down what a mapping asks of its target."""
 
     def __init__(self):
         self.asked = []
+        self.timeline = Timeline()
 
     def snapshot(self, where, witness):
         self.asked.append(("snapshot", where.first, where.count, witness))
@@ -23,12 +25,12 @@ class RecordingLab:
 
 @pytest.fixture
 def region():
-    return Region(RecordingLab(), 1, "shmem", 0x10_0000_0000, 0x20_0000_0000, 64, PAGE)
+    return Region(RecordingTarget(), 1, "shmem", 0x10_0000_0000, 0x20_0000_0000, 64, PAGE)
 
 
 @given(st.integers(1, 500), st.data())
 def test_an_index_is_the_page_python_would_give(pages, data):
-    mapping = Mapping(RecordingLab(), "m", 0x1000, pages, PAGE)
+    mapping = MemoryMapping(RecordingTarget(), "m", 0x1000, pages, PAGE)
     page = data.draw(st.integers(-pages, pages - 1))
     part = mapping[page]
     assert (part.first, part.count) == (range(pages)[page], 1)
@@ -39,7 +41,7 @@ def test_an_index_is_the_page_python_would_give(pages, data):
 
 @given(st.integers(1, 500), st.data())
 def test_a_slice_is_the_pages_python_would_give(pages, data):
-    mapping = Mapping(RecordingLab(), "m", 0, pages, PAGE)
+    mapping = MemoryMapping(RecordingTarget(), "m", 0, pages, PAGE)
     first = data.draw(st.integers(0, pages - 1))
     stop = data.draw(st.integers(first + 1, pages))
     part = mapping[first:stop]
@@ -59,7 +61,7 @@ def test_what_is_not_there_any_more_is_not_touched(region):
     for each in tries:
         with pytest.raises(UsageError, match="was unmapped"):
             each()
-    assert region.lab.asked == []
+    assert region.target.asked == []
 
 
 @pytest.mark.parametrize("bad", [64, -65, 1000])
@@ -86,7 +88,7 @@ def test_iteration_gives_every_page_once(region):
 
 def test_touches_name_page_and_region(region):
     region.write(3, 0x55, offset=8)
-    kind, address, what, rest = region.lab.asked[0]
+    kind, address, what, rest = region.target.asked[0]
     assert (kind, address) == ("write", 0x10_0000_0000 + 3 * PAGE + 8)
     assert what == "write to page 3 of region-1"
     assert rest == {"length": 8, "value": 0x55, "by": None}
@@ -100,13 +102,13 @@ def test_a_touch_stays_within_its_page(region, offset):
 
 def test_a_negative_value_is_written_as_its_64_bits(region):
     region.write(0, -1)
-    assert region.lab.asked[0][3]["value"] == 2**64 - 1
+    assert region.target.asked[0][3]["value"] == 2**64 - 1
 
 
 def test_snapshots_of_a_part_ask_for_that_part(region):
     region[4:8].snapshot("pagemap")
     region.snapshot()
-    assert region.lab.asked == [("snapshot", 4, 4, "pagemap"), ("snapshot", 0, 64, None)]
+    assert region.target.asked == [("snapshot", 4, 4, "pagemap"), ("snapshot", 0, 64, None)]
 
 
 def test_the_alias_has_the_same_pages_elsewhere(region):

@@ -1,17 +1,22 @@
-"""What a lab has in its target, and what becomes of it."""
+"""The regions, userfaultfds and touches of a target, and what becomes of them."""
 
 import pytest
 
 from uffdlab.errors import LabClosed, MachineLost, TargetLost, UsageError
 from uffdlab.target.region import Region
-from uffdlab.target.registry import Belongings
+from uffdlab.target.registry import Registry
+from uffdlab.target.timeline import Timeline
 from uffdlab.target.touch import Touch
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
 
 
-class AnsweringLab:
-    """As much of a lab as its belongings need."""
+class AnsweringTarget:
+    """As much of a target as its registry needs."""
+
+    def __init__(self):
+        self.timeline = Timeline()
+        self.registry = Registry()
 
     def target_call(self, method, *_, **__):
         assert method == "uffd_open"
@@ -22,45 +27,53 @@ class AnsweringLab:
 
 
 @pytest.fixture
-def lab():
-    return AnsweringLab()
+def target():
+    return AnsweringTarget()
 
 
 @pytest.fixture
-def belongings(lab):
-    made = Belongings()
-    made.add_region(Region(lab, 1, "shmem", 0x10000, 0x90000, 4, 4096))
-    made.add_region(Region(lab, 2, "hugetlb", 0x40000000, 0x80000000, 2, 2 << 20))
-    made.add_userfaultfd(Userfaultfd(lab, Feature(0)))
-    made.add_touch(Touch(lab, 1, "read", 0x10000, "read of page 0"))
+def registry(target):
+    made = target.registry
+    made.add_region(Region(target, 1, "shmem", 0x10000, 0x90000, 4, 4096))
+    made.add_region(Region(target, 2, "hugetlb", 0x40000000, 0x80000000, 2, 2 << 20))
+    Userfaultfd.open(target, Feature(0))
+    made.add_touch(Touch(target, 1, "read", 0x10000, "read of page 0"))
     return made
 
 
-def test_an_address_is_found(belongings):
-    assert belongings.locate(0x12345) == ("region-1", 2)
-    assert belongings.locate(0x40000000 + (3 << 20)) == ("region-2", 1)
-    assert belongings.locate(0x14000) == ("", None)
-    assert belongings.page_size_at(0x40000000) == 2 << 20
-    assert belongings.page_size_at(0x14000) == 4096
+def test_an_address_is_found(registry):
+    assert registry.locate(0x12345) == ("region-1", 2)
+    assert registry.locate(0x40000000 + (3 << 20)) == ("region-2", 1)
+    assert registry.locate(0x14000) == ("", None)
+    assert registry.page_size_at(0x40000000) == 2 << 20
+    assert registry.page_size_at(0x14000) == 4096
+    assert registry.memory_at(0x40000000) == "hugetlb"
+    assert registry.memory_at(0x14000) == ""
 
 
-def test_what_was_let_go_is_not_found(belongings):
-    (first, second) = belongings.regions
-    belongings.unmapped(first)
-    belongings.drop_userfaultfd(7)
-    assert belongings.regions == (second,)
-    assert belongings.locate(0x12345) == ("", None)
-    assert belongings.userfaultfd(7) is None
+def test_an_address_is_described_in_the_region_and_in_its_alias(registry):
+    assert registry.describe(0x12345) == "page 2 of region-1"
+    assert registry.describe(0x92345) == "page 2 of region-1's alias"
+    assert registry.describe(0x14000) == ""
+
+
+def test_what_was_let_go_is_not_found(registry):
+    (first, second) = registry.regions
+    registry.unmapped(first)
+    registry.drop_userfaultfd(7)
+    assert registry.regions == (second,)
+    assert registry.locate(0x12345) == ("", None)
+    assert registry.userfaultfd(7) is None
     with pytest.raises(UsageError, match="it was unmapped"):
         first.must_be_there()
-    assert belongings.pop_touch(1).number == 1
-    assert belongings.pop_touch(1) is None
+    assert registry.pop_touch(1).number == 1
+    assert registry.pop_touch(1) is None
 
 
-def test_a_lost_target_takes_everything_with_it(belongings):
-    regions, (uffd,), (touch,) = belongings.regions, belongings.userfaultfds, belongings.touches
-    belongings.lose("it was killed")
-    assert (belongings.regions, belongings.userfaultfds, belongings.touches) == ((), (), ())
+def test_a_lost_target_takes_everything_with_it(registry):
+    regions, (uffd,), (touch,) = registry.regions, registry.userfaultfds, registry.touches
+    registry.lose("it was killed")
+    assert (registry.regions, registry.userfaultfds, registry.touches) == ((), (), ())
     for region in regions:
         with pytest.raises(TargetLost, match="it was killed"):
             region.must_be_there()
@@ -69,19 +82,19 @@ def test_a_lost_target_takes_everything_with_it(belongings):
             wait()
 
 
-def test_a_closed_lab_says_so_itself(belongings):
-    (region, _), (uffd,), (touch,) = belongings.regions, belongings.userfaultfds, belongings.touches
-    belongings.lose(LabClosed("this lab is closed"))
+def test_a_closed_lab_says_so_itself(registry):
+    (region, _), (uffd,), (touch,) = registry.regions, registry.userfaultfds, registry.touches
+    registry.lose(LabClosed("this lab is closed"))
     region.must_be_there()  # the lab refuses whatever is asked of it
     for wait in (uffd.read_fault, touch.result):
         with pytest.raises(LabClosed, match="this lab is closed"):
             wait()
 
 
-def test_a_lost_machine_ends_every_wait(belongings):
-    (uffd,), (touch,) = belongings.userfaultfds, belongings.touches
-    belongings.hear_no_more(MachineLost("gone"))
+def test_a_lost_machine_ends_every_wait(registry):
+    (uffd,), (touch,) = registry.userfaultfds, registry.touches
+    registry.hear_no_more(MachineLost("gone"))
     for wait in (uffd.read_fault, touch.result):
         with pytest.raises(MachineLost, match="gone"):
             wait()
-    assert belongings.userfaultfds == (uffd,)
+    assert registry.userfaultfds == (uffd,)

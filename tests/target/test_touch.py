@@ -14,8 +14,8 @@ from .ends import touch_result
 END = touch_result()
 
 
-class WaitingLab:
-    """A lab in whose target every touch waits until it is withdrawn."""
+class WaitingConnection:
+    """A connection to a target in which every touch waits until it is withdrawn."""
 
     def __init__(self):
         self.waits = True
@@ -36,9 +36,9 @@ class WaitingLab:
 
 @pytest.fixture
 def touch():
-    lab = WaitingLab()
-    lab.touch = Touch(lab, 1, "read", 0x1000003000, "read of page 3 of region-1")
-    return lab.touch
+    connection = WaitingConnection()
+    connection.touch = Touch(connection, 1, "read", 0x1000003000, "read of page 3 of region-1")
+    return connection.touch
 
 
 def test_a_waiting_touch_stays_a_ticket(touch):
@@ -54,13 +54,13 @@ def test_a_waiting_touch_stays_a_ticket(touch):
 
 
 def test_a_machine_that_hangs_is_no_unresolved_fault(touch):
-    touch._lab.hangs = True
+    touch._connection.hangs = True
     with pytest.raises(MachineTimeout):
         touch.result(timeout=0.01)
 
 
 def test_a_touch_that_neither_waits_nor_ended_is_running(touch):
-    touch._lab.waits = False
+    touch._connection.waits = False
     assert touch.state == "running"
     assert touch.waited_ns is None
 
@@ -71,10 +71,10 @@ def test_the_result_comes_from_another_thread(touch):
 
 
 def test_a_write_gives_nothing_and_a_copy_its_bytes():
-    write = Touch(WaitingLab(), 1, "write", 0, "write")
+    write = Touch(WaitingConnection(), 1, "write", 0, "write")
     write.finish(END)
     assert write.result() is None
-    copy = Touch(WaitingLab(), 2, "copy_out", 0, "copy")
+    copy = Touch(WaitingConnection(), 2, "copy_out", 0, "copy")
     copy.finish(touch_result(bytes=b"abc"))
     assert copy.result() == b"abc"
 
@@ -94,7 +94,7 @@ def test_withdrawing_takes_the_access_back(touch):
 
 
 def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
-    touch._lab.waits = False
+    touch._connection.waits = False
     with pytest.raises(FaultUnresolved, match="still at work"):
         touch.result(timeout=0.01)
 
@@ -108,14 +108,14 @@ def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
     ],
 )
 def test_a_withdrawn_touch_says_what_was_made_of_it(kind, end, words):
-    touch = Touch(WaitingLab(), 1, kind, 0, "access")
+    touch = Touch(WaitingConnection(), 1, kind, 0, "access")
     touch.finish(touch_result(state="withdrawn", **end))
     with pytest.raises(TouchFailed, match=words):
         touch.result()
 
 
 def test_one_whose_child_ended_before_says_so():
-    touch = Touch(WaitingLab(), 1, "read", 0, "read")
+    touch = Touch(WaitingConnection(), 1, "read", 0, "read")
     touch.finish(touch_result(state="lost", why="child 5 has ended with status 1"))
     assert touch.state == "failed"
     with pytest.raises(TouchFailed, match=r"child 5 .* not known"):
@@ -138,9 +138,9 @@ def test_a_lost_target_fails_the_touch_once(touch):
 @pytest.mark.parametrize("end", [{"state": "signal", "signal": 7}, {"state": "withdrawn"}, {"state": "lost"}])
 def test_a_call_that_did_not_come_back_has_not_succeeded(end):
     """Also where an errno is no error."""
-    touch = Touch(WaitingLab(), 1, "syscall", 0, "UFFDIO_WAKE of 1 page")
+    touch = Touch(WaitingConnection(), 1, "syscall", 0, "UFFDIO_WAKE of 1 page")
     touch.finish(touch_result(**end))
     with pytest.raises(TouchFailed):
         PendingIoctl(touch, IOCTLS["UFFDIO_WAKE"], {}).result()
     with pytest.raises(TouchFailed):
-        syscalls._result(touch, "madvise", check=False, deadline=1)
+        syscalls.result(touch, "madvise", check=False, deadline=1)

@@ -6,6 +6,7 @@ import pytest
 from uffdlab import uapi
 from uffdlab.errors import IoctlError, LabClosed, NoMessage, TargetLost, UsageError
 from uffdlab.target.region import Region
+from uffdlab.target.registry import Registry
 from uffdlab.target.timeline import Timeline
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
@@ -15,11 +16,12 @@ PAGE = 4096
 START = 0x10_0000_0000
 
 
-class ScriptedLab:
-    """A lab whose target answers every ioctl with what `answers` says for it, else with success."""
+class ScriptedTarget:
+    """A target that answers every ioctl with what `answers` says for it, else with success."""
 
     def __init__(self):
         self.timeline = Timeline()
+        self.registry = Registry()
         self.known_capabilities = None
         self.sent = []
         self.answers = {}
@@ -44,9 +46,6 @@ class ScriptedLab:
             words[uapi.IOCTLS[name].output] = output
         return {"errno": error, "words": words, "started_ns": 1000, "ended_ns": 3500}
 
-    def forget_userfaultfd(self, number):
-        self.closed.append(-number)
-
     @staticmethod
     def memory_at(_address):
         return "shmem"
@@ -62,18 +61,18 @@ class ScriptedLab:
 
 
 @pytest.fixture
-def lab():
-    return ScriptedLab()
+def target():
+    return ScriptedTarget()
 
 
 @pytest.fixture
-def region(lab):
-    return Region(lab, 1, "shmem", START, 0, 64, PAGE)
+def region(target):
+    return Region(target, 1, "shmem", START, 0, 64, PAGE)
 
 
 @pytest.fixture
-def uffd(lab):
-    return Userfaultfd(lab, None)
+def uffd(target):
+    return Userfaultfd.open(target, None)
 
 
 def message(flags, address):
@@ -84,38 +83,38 @@ def test_only_what_the_kernel_offers_is_turned_on(uffd):
     assert uffd.features == Feature.MINOR_SHMEM
 
 
-def test_a_feature_that_is_asked_for_and_missing_is_named(lab):
+def test_a_feature_that_is_asked_for_and_missing_is_named(target):
     with pytest.raises(IoctlError, match="this kernel lacks POISON"):
-        Userfaultfd(lab, Feature.POISON)
+        Userfaultfd.open(target, Feature.POISON)
 
 
 @pytest.mark.parametrize(
     ("wp", "dontwake", "mode"), [(False, False, 0), (False, True, 1), (True, False, 2), (True, True, 3)]
 )
-def test_continue_sends_exactly_its_flags(lab, uffd, region, wp, dontwake, mode):
+def test_continue_sends_exactly_its_flags(target, uffd, region, wp, dontwake, mode):
     result = uffd.continue_(region[8:16], wp=wp, dontwake=dontwake)
-    assert lab.sent == [("UFFDIO_CONTINUE", {"start": START + 8 * PAGE, "len": 8 * PAGE, "mode": mode}, None)]
+    assert target.sent == [("UFFDIO_CONTINUE", {"start": START + 8 * PAGE, "len": 8 * PAGE, "mode": mode}, None)]
     assert (result.ok, result.done, result.took_ns) == (True, 8 * PAGE, 2500)
 
 
-def test_writeprotect_has_its_bits_the_other_way_round(lab, uffd, region):
+def test_writeprotect_has_its_bits_the_other_way_round(target, uffd, region):
     uffd.writeprotect(region[0], wp=True)
     uffd.writeprotect(region[0], wp=False, dontwake=True)
-    assert [values["mode"] for _, values, _ in lab.sent] == [1, 2]
+    assert [values["mode"] for _, values, _ in target.sent] == [1, 2]
 
 
-def test_copy_pads_with_zeroes(lab, uffd, region):
+def test_copy_pads_with_zeroes(target, uffd, region):
     uffd.copy(region[:2], b"abc", wp=True)
-    name, values, source = lab.sent[0]
+    name, values, source = target.sent[0]
     assert (name, values) == ("UFFDIO_COPY", {"dst": START, "len": 2 * PAGE, "mode": 2})
     assert source == b"abc" + bytes(2 * PAGE - 3)
     with pytest.raises(UsageError, match="do not fit into page 0"):
         uffd.copy(region[0], bytes(PAGE + 1))
 
 
-def test_an_errno_is_an_error_with_the_call_and_the_reason(lab, uffd, region):
+def test_an_errno_is_an_error_with_the_call_and_the_reason(target, uffd, region):
     uffd.register(region, "minor", "wp")
-    lab.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
+    target.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
     with pytest.raises(IoctlError) as caught:
         uffd.continue_(region[3], wp=True)
     assert str(caught.value).startswith("UFFDIO_CONTINUE(page 3, WP) → EINVAL: this kernel does not know")
@@ -134,7 +133,7 @@ def test_an_errno_is_an_error_with_the_call_and_the_reason(lab, uffd, region):
     ids=["continue", "poison", "raw", "batch", "resume"],
 )
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTTY, errno.EEXIST])
-def test_an_error_is_worded_without_asking_the_target_again(lab, uffd, region, monkeypatch, fail, error):
+def test_an_error_is_worded_without_asking_the_target_again(target, uffd, region, monkeypatch, fail, error):
     asked = []
 
     def target_call(method, *_params, **_keywords):
@@ -144,7 +143,7 @@ def test_an_error_is_worded_without_asking_the_target_again(lab, uffd, region, m
         return {"errno": error, "words": dict.fromkeys(("copy", "mapped", "updated"), 0), "done": 0,
                 "started_ns": 0, "ended_ns": 0}  # fmt: skip
 
-    monkeypatch.setattr(lab, "target_call", target_call)
+    monkeypatch.setattr(target, "target_call", target_call)
     with pytest.raises(IoctlError) as caught:
         fail(uffd, region)
     assert caught.value.errno == error
@@ -152,8 +151,8 @@ def test_an_error_is_worded_without_asking_the_target_again(lab, uffd, region, m
     assert len(asked) == 1
 
 
-def test_an_ioctl_whose_feature_is_not_offered_is_unknown_to_this_kernel(lab, uffd, region):
-    lab.answers["UFFDIO_POISON"] = (errno.EINVAL, 0)
+def test_an_ioctl_whose_feature_is_not_offered_is_unknown_to_this_kernel(target, uffd, region):
+    target.answers["UFFDIO_POISON"] = (errno.EINVAL, 0)
     uffd.register(region, "minor")
     with pytest.raises(IoctlError, match=r"this kernel does not know UFFDIO_POISON \(it came with Linux 6\.6\)"):
         uffd.poison(region)
@@ -162,17 +161,17 @@ def test_an_ioctl_whose_feature_is_not_offered_is_unknown_to_this_kernel(lab, uf
         uffd.poison(region)
 
 
-def test_an_errno_can_be_asked_for_as_data(lab, uffd, region):
-    lab.answers["UFFDIO_CONTINUE"] = (errno.EAGAIN, 3 * PAGE)
+def test_an_errno_can_be_asked_for_as_data(target, uffd, region):
+    target.answers["UFFDIO_CONTINUE"] = (errno.EAGAIN, 3 * PAGE)
     result = uffd.continue_(region, check=False)
     assert (result.ok, result.errno, result.done, result.output) == (False, errno.EAGAIN, 3 * PAGE, 3 * PAGE)
-    lab.answers["UFFDIO_CONTINUE"] = (errno.EEXIST, -errno.EEXIST)
+    target.answers["UFFDIO_CONTINUE"] = (errno.EEXIST, -errno.EEXIST)
     assert uffd.continue_(region, check=False).done == 0
-    assert "→ EEXIST" in str(lab.timeline)
+    assert "→ EEXIST" in str(target.timeline)
 
 
-def test_the_reason_knows_what_the_range_is_registered_for(lab, uffd, region):
-    lab.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
+def test_the_reason_knows_what_the_range_is_registered_for(target, uffd, region):
+    target.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
     with pytest.raises(IoctlError, match="not registered with this userfaultfd"):
         uffd.continue_(region[0])
     uffd.register(region, "minor")
@@ -184,9 +183,9 @@ def test_the_reason_knows_what_the_range_is_registered_for(lab, uffd, region):
 
 
 @pytest.mark.parametrize(("modes", "mode"), [(["minor"], 4), (["MINOR", "wp"], 6), ([uapi.RegisterMode.MISSING], 1)])
-def test_register_takes_names_and_flags(lab, uffd, region, modes, mode):
+def test_register_takes_names_and_flags(target, uffd, region, modes, mode):
     uffd.register(region, *modes)
-    assert lab.sent[0][1]["mode"] == mode
+    assert target.sent[0][1]["mode"] == mode
 
 
 @pytest.mark.parametrize("modes", [[], ["write"]])
@@ -200,9 +199,9 @@ def test_pages_must_be_pages(uffd):
         uffd.wake(3)
 
 
-def test_a_raw_ioctl_may_be_wrong_but_not_misspelt(lab, uffd):
+def test_a_raw_ioctl_may_be_wrong_but_not_misspelt(target, uffd):
     uffd.ioctl("UFFDIO_CONTINUE", {"start": 1, "len": 1, "mode": 0xFF00}, check=False)
-    assert lab.sent[0][1] == {"start": 1, "len": 1, "mode": 0xFF00}
+    assert target.sent[0][1] == {"start": 1, "len": 1, "mode": 0xFF00}
     with pytest.raises(UsageError, match="is no ioctl of a userfaultfd"):
         uffd.ioctl("UFFDIO_CONTIUE", {})
     with pytest.raises(UsageError, match="has no word length"):
@@ -227,10 +226,11 @@ def test_no_message_in_time_is_said(uffd):
         uffd.read_message(timeout=0.01)
 
 
-def test_a_closed_one_says_so(lab, uffd, region):
+def test_a_closed_one_says_so(target, uffd, region):
     uffd.close()
     uffd.close()
-    assert lab.closed == [-1, 1]
+    assert target.closed == [1]
+    assert target.registry.userfaultfds == ()
     with pytest.raises(LabClosed, match="closed"):
         uffd.wake(region)
     with pytest.raises(LabClosed, match="closed"):
@@ -247,9 +247,9 @@ def test_whoever_waits_for_a_message_hears_that_none_will_come(uffd):
         uffd.ioctl("UFFDIO_WAKE", {})
 
 
-def test_pages_of_a_region_that_is_gone_are_refused(lab, uffd, region):
+def test_pages_of_a_region_that_is_gone_are_refused(target, uffd, region):
     region.lose("it was unmapped", UsageError)
     for where in (region, region[3], region.alias[3]):
         with pytest.raises(UsageError, match="was unmapped"):
             uffd.wake(where)
-    assert lab.sent == []
+    assert target.sent == []

@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from uffdlab.target import userfaultfd
 from uffdlab.target.child import Child
 from uffdlab.target.ioctls import IoctlCalls
-from uffdlab.target.syscalls import MappingCalls
+from uffdlab.target.pages import Pages
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
 
@@ -30,18 +29,18 @@ def instead(patch, kind, method, call):
 
 def without_feature(patch, feature):
     """Do not ask for a feature, and let nobody notice."""
-    right = Userfaultfd.__init__
+    right = Userfaultfd.open
 
-    def init(self, lab, features):
-        right(self, lab, None if features is None else Feature(int(features) & ~int(feature)))
+    def without_it(target, features):
+        return right(target, None if features is None else Feature(int(features) & ~int(feature)))
 
-    patch.setattr(userfaultfd.Userfaultfd, "__init__", init)
+    patch.setattr(Userfaultfd, "open", without_it)
 
 
 def advice(patch, wrong):
     """Let madvise(2) do nothing for one advice."""
-    right = MappingCalls.start_madvise
-    patch.setattr(MappingCalls, "start_madvise", lambda self, what: right(self, "normal" if what == wrong else what))
+    right = Pages.start_madvise
+    patch.setattr(Pages, "start_madvise", lambda self, what: right(self, "normal" if what == wrong else what))
 
 
 def child_shows_parent(patch):

@@ -304,7 +304,7 @@ def test_a_target_that_dies_while_it_speaks_leaves_nothing_to_the_next_one(lab):
         big = lab.map(pages=64 << 10)  # half a megabyte of pagemap words, and as much in one request
         pid = str(lab.target_pid)
         with ThreadPoolExecutor(3) as pool:
-            asked = [pool.submit(lab.read_pagemap, big.start, big.pages, 4096) for _ in range(2)]
+            asked = [pool.submit(lab._target.read_pagemap, big.start, big.pages, 4096) for _ in range(2)]
             asked.append(pool.submit(lab.target_call, "touch", 10**6, "none", 0, 0, 0, 0, {"more": bytes(1 << 19)}))
             time.sleep(0.002 * turn)
             lab.exec(["kill", "-9", pid])

@@ -48,7 +48,7 @@ def test_page_table_isolation():
     """The processor's CR3 in user mode is then the half table, which maps all of user space."""
     machine = start._boot(settings(DEBIAN, append="pti=on"), 60)
     with Lab(DEBIAN, machine=machine) as lab:
-        with lab._looking._spinning(5):
+        with lab._target.witnesses._spinning(5):
             # arch/x86/include/asm/pgtable.h, PTI_PGTABLE_SWITCH_BIT: the half for user mode lies one page further.
             halves = {address >> 12 & 1 for _ in range(50) for address, _ in machine.physical.root_candidates()}
         assert 1 in halves
@@ -103,7 +103,7 @@ def test_five_levels(packaged_image):
     usual = settings("debian/trixie")
     machine = start._boot(FiveLevels(**{**vars(usual), "image": packaged_image}), 120)
     with Lab("debian/trixie", machine=machine) as lab:
-        with lab._looking._spinning(5):
+        with lab._target.witnesses._spinning(5):
             assert {levels for _, levels in machine.physical.root_candidates()} == {5}
         check(lab, levels=5)
         above = 1 << 55  # no address of user space with four levels

@@ -101,7 +101,7 @@ def test_a_mapping_that_went_away_behind_the_lab_s_back(lab):
 def test_a_target_that_died(lab):
     region = lab.map(pages=4)
     lab.call("agent.kill_target")
-    for name in (None, *lab._looking._made, "pagemap", "physical"):
+    for name in (None, *lab._target.witnesses._made, "pagemap", "physical"):
         with pytest.raises(WitnessError):
             region.snapshot(name)
     lab.restart_target()

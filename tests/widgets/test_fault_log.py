@@ -30,14 +30,9 @@ class Lab:
     def __init__(self):
         self.timeline = Timeline()
         self.touches = ()
+        self.regions = (SimpleNamespace(name="region-1", page_size=4096, page_of=lambda at: (at - START) // 4096),)
         self.sent = []
         self.error = None
-
-    def locate(self, address):
-        return "region-1", (address - START) // 4096
-
-    def page_size_at(self, _address):
-        return 4096
 
     def ioctl(self, name, values, *, source=None, where="", check=True):
         self.sent.append((name, values, source))

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from uffdlab.errors import UsageError
 from uffdlab.pte import State
-from uffdlab.uapi.messages import Fault, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from uffdlab.observations.snapshot import Difference, Snapshot
-    from uffdlab.target.region import PageRange
-    from uffdlab.target.touch import Touch
-    from uffdlab.target.userfaultfd import Userfaultfd
+    from uffdlab.uapi.messages import Fault
 
-__all__ = ["Deed", "probe"]
-
-_DEADLINE = 5.0  # seconds for a write that neither ends nor meets a userfaultfd: it may be read from swap
-_PAUSE = 0.001
+__all__ = ["Deed"]
 
 
 @dataclass(frozen=True)
@@ -94,60 +83,3 @@ class Deed:
             end = "went through"
         change = str(self.difference) if self.difference else "the page is as before"
         return f"a write to page {self.page} {end}; {change}"
-
-
-def probe(where: PageRange, userfaultfds: Iterable[Userfaultfd]) -> Deed:
-    """Make the write to one page; where a userfaultfd traps it, take it back.
-
-    Parameters
-    ----------
-    where : PageRange
-        One page.
-    userfaultfds : iterable of Userfaultfd
-        Those that may be told; the fault message of this write is kept from their readers.  While it is made, nothing
-        else should touch the page.
-
-    Raises
-    ------
-    UsageError
-        If it is not one page.
-    FaultUnresolved
-        If the write waits where it cannot be withdrawn.
-    """
-    if where.count != 1:
-        raise UsageError(f"one page is probed at a time, not {where.count}; probe(page) of a region takes its number")
-    lab = where.mapping.lab
-    before = where.snapshot()
-    faults: list[Fault] = []
-    begun = False
-
-    def ours(message: Fault | Message) -> bool:
-        mine = begun and isinstance(message, Fault) and 0 <= message.address - where.start < where.length
-        if mine:
-            assert isinstance(message, Fault)
-            faults.append(message)
-        return mine
-
-    with ExitStack() as listening:
-        for uffd in userfaultfds:
-            listening.callback(uffd.intercept(ours))
-        begun = True
-        touch = lab.touch("modify", where.start, f"probe of {where} of {where.mapping.name}", length=8, value=0)
-        trapped = _trapped(touch, faults)
-        if trapped:
-            touch.withdraw()
-        end = touch.outcome(_DEADLINE)
-        lab.target_call("sync")  # so that every message has come
-    fault = faults[0] if faults else None
-    return Deed(where.first, trapped or bool(faults), fault, end.signal, before, where.snapshot())
-
-
-def _trapped(touch: Touch[object], faults: list[Fault]) -> bool:
-    until = time.monotonic() + _DEADLINE
-    while True:
-        state = touch.state
-        if state not in ("waiting", "running"):
-            return False
-        if (state == "waiting" and faults) or time.monotonic() > until:
-            return True  # else it waits, and nobody here was told
-        time.sleep(_PAUSE)

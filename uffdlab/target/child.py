@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from uffdlab.target.region import Mapping, PageRange, pages_of
-from uffdlab.witnesses import PagemapWitness
+from uffdlab.target.region import MemoryMapping, PageRange, pages_of
+from uffdlab.witnesses.pagemap import PagemapWitness
 
 if TYPE_CHECKING:
-    from uffdlab.lab import Lab
     from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.process import TargetProcess
 
 
 class Child:
@@ -26,26 +26,26 @@ class Child:
         How long fork(2) took, with the wait for its FORK event being read.
     """
 
-    def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-        answer = lab.target_call("fork")
+    def __init__(self, target: TargetProcess) -> None:
+        self._target = target
+        answer = target.target_call("fork")
         self.pid: int = answer["pid"]
         self.took_ns: int = answer["ended_ns"] - answer["started_ns"]
-        lab.timeline.add("target", f"fork of child {self.pid}", answer["started_ns"], answer["ended_ns"], self)
+        target.timeline.add("target", f"fork of child {self.pid}", answer["started_ns"], answer["ended_ns"], self)
 
-    def snapshot(self, where: Mapping | PageRange) -> Snapshot:
+    def snapshot(self, where: MemoryMapping | PageRange) -> Snapshot:
         """Ask pagemap for the state of each page of `where` in the child's page tables."""
         pages = pages_of(where)
-        tracks = bool(self._lab.target_call("beacon")["tracks_soft_dirty"])
-        read = partial(self._lab.read_pagemap, child=self.pid)
-        witness = PagemapWitness(read, kernel=self._lab.kernel, tracks_soft_dirty=tracks)
+        tracks = bool(self._target.target_call("beacon")["tracks_soft_dirty"])
+        read = partial(self._target.read_pagemap, child=self.pid)
+        witness = PagemapWitness(read, kernel=self._target.kernel, tracks_soft_dirty=tracks)
         return witness.read(pages.mapping, pages.first, pages.count)
 
     def end(self) -> None:
         """Kill it.  An access that it still waits in fails with SIGKILL."""
         if self.pid:
             pid, self.pid = self.pid, 0
-            self._lab.target_call("end_child", pid)
+            self._target.target_call("end_child", pid)
 
     def __enter__(self) -> Self:
         return self

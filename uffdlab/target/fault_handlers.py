@@ -1,4 +1,4 @@
-"""Handlers: what resolves page faults, in C beside the target or in Python here on the host."""
+"""Fault handlers: what resolves page faults, in C beside the target or in Python here on the host."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from uffdlab.errors import UsageError
-from uffdlab.target.message_queue import AnyMessage, Inbox
+from uffdlab.target.message_queue import AnyMessage, MessageQueue
 from uffdlab.uapi.messages import Fault
 
 if TYPE_CHECKING:
-    from uffdlab.lab import Lab
+    from uffdlab.machines.connection import Connection
 
 _POLICIES = {
     "missing": ("forward", "copy", "copy_wp", "zeropage", "poison"),
@@ -57,7 +57,7 @@ class HandlerCounts:
         return sum(self.served.values())
 
     def percentile(self, share: float) -> int:
-        """Give an upper bound in ns of the time that this share (0 to 1) of the faults took; 0 if there were none."""
+        """Return an upper bound in ns of the time that this share (0 to 1) of the faults took; 0 if there were none."""
         seen = 0
         for power, count in enumerate(self.latency):
             seen += count
@@ -77,7 +77,7 @@ class NativeHandler:
 
     Parameters
     ----------
-    lab : Lab
+    connection : Connection
     number : int
         Of the userfaultfd.
     policies : dict
@@ -87,26 +87,28 @@ class NativeHandler:
         What copy puts into a page.
     """
 
-    def __init__(self, lab: Lab, number: int, policies: dict[str, str], page_size: int, content: bytes) -> None:
+    def __init__(
+        self, connection: Connection, number: int, policies: dict[str, str], page_size: int, content: bytes
+    ) -> None:
         for fault, policy in policies.items():
             if policy not in _POLICIES[fault]:
                 raise UsageError(f"{fault}={policy!r}: there is {', '.join(_POLICIES[fault])}")
         if len(content) > page_size:
             raise UsageError(f"{len(content)} bytes do not fit into a page of {page_size} bytes")
-        self._lab = lab
+        self._connection = connection
         self._number = number
         self._last: HandlerCounts | None = None
-        lab.target_call("handle", number, policies, page_size, content)
+        connection.target_call("handle", number, policies, page_size, content)
 
     @property
     def counts(self) -> HandlerCounts:
         """What it has done so far."""
-        return self._last or _counts(self._lab.target_call("handler_counts", self._number))
+        return self._last or _counts(self._connection.target_call("handler_counts", self._number))
 
     def stop(self) -> HandlerCounts:
         """End the loop; faults are messages again.  Stopping a stopped one gives its last counts."""
         if self._last is None:
-            self._last = _counts(self._lab.target_call("handler_stop", self._number))
+            self._last = _counts(self._connection.target_call("handler_stop", self._number))
         return self._last
 
     def __enter__(self) -> Self:
@@ -135,13 +137,13 @@ class PythonHandler:
         What it raised, the last 100; the fault then waits on, and the next one is served.
     """
 
-    def __init__(self, inbox: Inbox, resolve: Callable[[Fault], object]) -> None:
+    def __init__(self, messages: MessageQueue, resolve: Callable[[Fault], object]) -> None:
         self.served = 0
         self.errors: list[Exception] = []
         self._resolve = resolve
         self._pending: queue.SimpleQueue[Fault | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="uffdlab-handler", daemon=True)
-        self._stop_taking = inbox.take_with(self._take)
+        self._stop_taking = messages.take_with(self._take)
         self._thread.start()
 
     def _take(self, message: AnyMessage) -> bool:

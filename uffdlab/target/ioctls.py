@@ -12,30 +12,51 @@ from uffdlab import uapi
 from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError
 from uffdlab.target import errno_reasons
 from uffdlab.target.ioctl_results import BatchResult, IoctlResult, PendingIoctl, in_words
-from uffdlab.target.region import Mapping, PageRange, pages_of
+from uffdlab.target.region import MemoryMapping, PageRange, pages_of
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
 
 if TYPE_CHECKING:
-    from uffdlab.lab import Lab
+    from collections.abc import Iterable
 
+    from uffdlab.target.process import TargetProcess
+
+CLOSED = "this userfaultfd is closed; lab.userfaultfd() opens a new one"
 _NOTHING = Feature(0)
 _USER_ADDRESSES = 1 << 47  # of a process, on x86-64 with four levels; arm64 has twice as many
 
 
 class IoctlCalls:
-    """What :class:`~uffdlab.target.userfaultfd.Userfaultfd` can be asked to do, as one method an ioctl.
+    """The file descriptor of a userfaultfd in the target: one method an ioctl.
 
     All take `check`: raise :class:`~uffdlab.errors.IoctlError` on an errno; without it the result has the errno.
+
+    Parameters
+    ----------
+    target : TargetProcess
+    number : int
+        Its number in the target, 0 once it is closed.
+    features, offered : Feature
+        What is turned on, and what this kernel offers.
+    registered : iterable of (int, int, RegisterMode)
+        Start, length in bytes and modes of the ranges that are registered already.
     """
 
-    _lab: Lab
-    _number: int
-    features: Feature
-    offered: Feature
-    _registered: list[tuple[int, int, RegisterMode]]
-    _ended: LabClosed | TargetLost  # what it says when it is there no more
+    def __init__(
+        self,
+        target: TargetProcess,
+        number: int,
+        features: Feature,
+        offered: Feature,
+        registered: Iterable[tuple[int, int, RegisterMode]] = (),
+    ) -> None:
+        self.features = features
+        self.offered = offered
+        self._target = target
+        self._number = number
+        self._registered = list(registered)
+        self._ended: LabClosed | TargetLost = LabClosed(CLOSED)  # what every call raises once it is closed
 
-    def register(self, where: Mapping | PageRange, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
+    def register(self, where: MemoryMapping | PageRange, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
         """UFFDIO_REGISTER: take the faults of a range.
 
         Parameters
@@ -54,7 +75,7 @@ class IoctlCalls:
             self._registered.append((pages.start, pages.length, RegisterMode(mode)))
         return result
 
-    def unregister(self, where: Mapping | PageRange, *, check: bool = True) -> IoctlResult:
+    def unregister(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
         """UFFDIO_UNREGISTER: give the faults of a range back to the kernel.
 
         The kernel wakes what waits there only where the range was registered for MISSING (fs/userfaultfd.c,
@@ -66,12 +87,18 @@ class IoctlCalls:
             self._registered.append((pages.start, pages.length, RegisterMode(0)))
         return result
 
-    def wake(self, where: Mapping | PageRange, *, check: bool = True) -> IoctlResult:
+    def wake(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
         """UFFDIO_WAKE: wake what waits in a range, for example after DONTWAKE."""
         return self._range_ioctl("UFFDIO_WAKE", where, 0, check)
 
     def continue_(
-        self, where: Mapping | PageRange, *, wp: bool = False, dontwake: bool = False, mode: int = 0, check: bool = True
+        self,
+        where: MemoryMapping | PageRange,
+        *,
+        wp: bool = False,
+        dontwake: bool = False,
+        mode: int = 0,
+        check: bool = True,
     ) -> IoctlResult:
         """UFFDIO_CONTINUE: map pages that are in the page cache, resolving their minor faults.
 
@@ -92,7 +119,7 @@ class IoctlCalls:
 
     def copy(
         self,
-        where: Mapping | PageRange,
+        where: MemoryMapping | PageRange,
         data: bytes = b"",
         *,
         wp: bool = False,
@@ -111,15 +138,15 @@ class IoctlCalls:
         return self.ioctl("UFFDIO_COPY", values, source=data.ljust(pages.length, b"\0"), where=str(pages), check=check)
 
     def zeropage(
-        self, where: Mapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
+        self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
         """UFFDIO_ZEROPAGE: map pages of zeroes, resolving missing faults (not on hugetlb)."""
         return self._range_ioctl("UFFDIO_ZEROPAGE", where, int(dontwake) | mode, check)
 
     def move(
         self,
-        to: Mapping | PageRange,
-        from_: Mapping | PageRange,
+        to: MemoryMapping | PageRange,
+        from_: MemoryMapping | PageRange,
         *,
         allow_src_holes: bool = False,
         dontwake: bool = False,
@@ -155,19 +182,31 @@ class IoctlCalls:
         return self.ioctl("UFFDIO_MOVE", values, where=f"{source} to {target}", check=check)
 
     def writeprotect(
-        self, where: Mapping | PageRange, *, wp: bool = True, dontwake: bool = False, mode: int = 0, check: bool = True
+        self,
+        where: MemoryMapping | PageRange,
+        *,
+        wp: bool = True,
+        dontwake: bool = False,
+        mode: int = 0,
+        check: bool = True,
     ) -> IoctlResult:
         """UFFDIO_WRITEPROTECT: protect pages against writes (`wp`), or allow writes again and wake (`wp=False`)."""
         return self._range_ioctl("UFFDIO_WRITEPROTECT", where, _mode(WriteprotectMode, wp, dontwake) | mode, check)
 
     def poison(
-        self, where: Mapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
+        self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
         """UFFDIO_POISON: make every touch of these pages a SIGBUS (Linux 6.6)."""
         return self._range_ioctl("UFFDIO_POISON", where, int(dontwake) | mode, check)
 
     def rwprotect(
-        self, where: Mapping | PageRange, *, rwp: bool = True, dontwake: bool = False, mode: int = 0, check: bool = True
+        self,
+        where: MemoryMapping | PageRange,
+        *,
+        rwp: bool = True,
+        dontwake: bool = False,
+        mode: int = 0,
+        check: bool = True,
     ) -> IoctlResult:
         """UFFDIO_RWPROTECT: protect pages against every access (`rwp`), or allow it again and wake (Linux 7.3)."""
         bits = (int(RwprotectMode.RWP) if rwp else 0) | (int(RwprotectMode.DONTWAKE) if dontwake else 0) | mode
@@ -206,7 +245,13 @@ class IoctlCalls:
         return replace(result, done=done)
 
     def batch(
-        self, name: str, where: Mapping | PageRange, *, mode: int = 0, data: bytes | None = None, check: bool = True
+        self,
+        name: str,
+        where: MemoryMapping | PageRange,
+        *,
+        mode: int = 0,
+        data: bytes | None = None,
+        check: bool = True,
     ) -> BatchResult:
         """Do one ioctl for each page, in one call of native code in the guest.
 
@@ -228,14 +273,14 @@ class IoctlCalls:
         place = "dst" if "dst" in ioctl.fields else "start"
         values = {place: pages.start, "len": one} | ({"mode": mode} if "mode" in ioctl.fields else {})
         source = data.ljust(one, b"\0") if data is not None else bytes(one) if name == "UFFDIO_COPY" else None
-        answer = self._lab.target_call(
+        answer = self._target.target_call(
             "batch", self._number, name, values, one, pages.count, source, deadline=60.0 + pages.count / 5000
         )
         call = in_words(ioctl, values, f"each of {pages}")
         took = answer["ended_ns"] - answer["started_ns"]
         result = BatchResult(call, answer["errno"], answer["done"], took)
         text = f"{call} → {_errno_name(result.errno)}, {result.pages} pages"
-        self._lab.timeline.add("ioctl", text, answer["started_ns"], answer["ended_ns"], result)
+        self._target.timeline.add("ioctl", text, answer["started_ns"], answer["ended_ns"], result)
         if check and not result.ok:
             reason = self._reason(ioctl, result.errno, {**values, place: pages.start + result.pages * one})
             raise IoctlError(call, result.errno, f"at page {result.pages} of them: {reason}", done=result.pages * one)
@@ -266,10 +311,10 @@ class IoctlCalls:
             Raise :class:`IoctlError` on an errno; otherwise the result has it.
         """
         ioctl = self._known(name, values)
-        answer = self._lab.target_call("ioctl", self._number, name, values, source)
+        answer = self._target.target_call("ioctl", self._number, name, values, source)
         result = IoctlResult.from_answer(ioctl, values, answer, where, source)
         text = f"{result.call} → {_errno_name(result.errno)}"
-        self._lab.timeline.add("ioctl", text, answer["started_ns"], answer["ended_ns"], result)
+        self._target.timeline.add("ioctl", text, answer["started_ns"], answer["ended_ns"], result)
         if check and not result.ok:
             raise self._error(ioctl, result)
         return result
@@ -282,7 +327,9 @@ class IoctlCalls:
         ioctl = self._known(name, values)
         address = values.get("dst", values.get("start", 0))
         more = {"call": "ioctl", "uffd": self._number, "name": name, "words": values}
-        touch = self._lab.touch("syscall", address, in_words(ioctl, values, ""), length=values.get("len", 0), more=more)
+        touch = self._target.touch(
+            "syscall", address, in_words(ioctl, values, ""), length=values.get("len", 0), more=more
+        )
         return PendingIoctl(touch, ioctl, dict(values))
 
     def _must_be_open(self) -> None:
@@ -312,7 +359,7 @@ class IoctlCalls:
         beyond = not 0 <= start < start + length <= _USER_ADDRESSES
         if error in (_errno.EINVAL, _errno.ENOTTY) and ioctl.feature and not self.offered & ioctl.feature:
             return f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})"
-        found = self._lab.known_capabilities
+        found = self._target.known_capabilities
         return errno_reasons.explain(
             ioctl,
             error,
@@ -320,12 +367,12 @@ class IoctlCalls:
             registered=self._registered_for(values),
             knows_continue_wp=found.continue_wp if found else None,
             features=self.features,
-            misfit=errno_reasons.misfit(ioctl, values, self._lab.page_size_at(start)),
+            misfit=errno_reasons.misfit(ioctl, values, self._target.page_size_at(start)),
             beyond="len" in ioctl.fields and beyond,
-            memory=self._lab.memory_at(start),
+            memory=self._target.memory_at(start),
         )
 
-    def _range_ioctl(self, name: str, where: Mapping | PageRange, mode: int, check: bool) -> IoctlResult:
+    def _range_ioctl(self, name: str, where: MemoryMapping | PageRange, mode: int, check: bool) -> IoctlResult:
         pages = _pages(where)
         values = {"start": pages.start, "len": pages.length}
         if "mode" in uapi.IOCTLS[name].fields:
@@ -340,7 +387,7 @@ class IoctlCalls:
         return None
 
 
-def _pages(where: Mapping | PageRange) -> PageRange:
+def _pages(where: MemoryMapping | PageRange) -> PageRange:
     pages = pages_of(where)
     pages.mapping.must_be_there()
     return pages

@@ -1,4 +1,4 @@
-"""Inbox: the messages of one userfaultfd on the host, to be waited for, iterated over or subscribed to."""
+"""MessageQueue: the messages of one userfaultfd on the host, to be waited for, iterated over or subscribed to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Taker = Callable[[AnyMessage], bool]
 _log = logging.getLogger("uffdlab.target.userfaultfd")
 
 
-class Inbox:
+class MessageQueue:
     """Messages in the order in which the kernel gave them; safe from any thread."""
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Inbox:
         self._end: Exception | None = None
 
     def end(self, why: Exception) -> None:
-        """No message will come any more: those who wait, now or later, get `why` once they have read what there is."""
+        """End the queue: whoever waits, now or later, gets `why` after the messages that are there."""
         with self._changed:
             self._end = why
             self._changed.notify_all()
@@ -71,7 +71,7 @@ class Inbox:
         )
 
     def each(self, timeout: float) -> Iterator[AnyMessage]:
-        """Give message after message, until none has come for `timeout` seconds."""
+        """Yield message after message, until none has come for `timeout` seconds."""
         with contextlib.suppress(NoMessage, LabClosed, TargetLost):
             while True:
                 yield self.get(object, timeout, "message")

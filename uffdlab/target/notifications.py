@@ -1,4 +1,4 @@
-"""News: what the agent tells without being asked, brought to whom it concerns and to the timeline."""
+"""Notifications: pass what the agent sends unasked to the object it is about, and to the timeline."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from uffdlab.uapi.protocol import FeedFailed, MessageRead, Notification, TargetE
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uffdlab.target.registry import Belongings
+    from uffdlab.target.registry import Registry
     from uffdlab.target.timeline import Timeline
 
 _log = logging.getLogger(__name__)
 
 
-class News:
-    """What hears a machine's notifications for a lab.
+class Notifications:
+    """Dispatch the notifications of a machine to what is in its target.
 
     Parameters
     ----------
-    belongings : Belongings
+    registry : Registry
     timeline : Timeline
     now : callable
-        Gives the guest's CLOCK_MONOTONIC in ns.
+        Returns the guest's CLOCK_MONOTONIC in ns.
     """
 
-    def __init__(self, belongings: Belongings, timeline: Timeline, now: Callable[[], int]) -> None:
-        self._belongings = belongings
+    def __init__(self, registry: Registry, timeline: Timeline, now: Callable[[], int]) -> None:
+        self._registry = registry
         self._timeline = timeline
         self._now = now
 
-    def hear(self, news: Notification | MachineGone) -> None:
+    def hear(self, notification: Notification | MachineGone) -> None:
         """Take one notification.  It runs on the machine's reader thread: nothing here may wait."""
-        match news:
+        match notification:
             case MessageRead(number, data, time_ns, adopted):
-                uffd = self._belongings.userfaultfd(number)
+                uffd = self._registry.userfaultfd(number)
                 if uffd is not None:
                     uffd.deliver(data, time_ns, adopted)
             case TouchEnded(number, result):
-                touch = self._belongings.pop_touch(number)
+                touch = self._registry.pop_touch(number)
                 if touch is not None:
                     touch.finish(result)
                     text = f"{touch.what}: {result.state}"
@@ -52,9 +52,11 @@ class News:
                 _log.warning("%s", text)
                 self._timeline.add("target", text, self._now())
             case TargetEnded():
-                self._belongings.lose(news.why)
-                self._timeline.add("target", f"the target is lost: {news.why}", self._now(), None, TargetLost(news.why))
+                self._registry.lose(notification.why)
+                self._timeline.add(
+                    "target", f"the target is lost: {notification.why}", self._now(), None, TargetLost(notification.why)
+                )
             case MachineGone(error):
-                self._belongings.hear_no_more(error)
+                self._registry.hear_no_more(error)
                 why, _, _ = str(error).partition("\n")  # the console's tail is in the error
                 self._timeline.add("lab", f"the machine is lost: {why}", self._now(), None, error)

@@ -6,33 +6,37 @@ import operator
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from uffdlab.errors import TargetLost, UsageError
-from uffdlab.target.accesses import Accesses
-from uffdlab.target.syscalls import CallResult, MappingCalls, move_mapping
+from uffdlab.target import syscalls
+from uffdlab.target.mapping_size import reserve
+from uffdlab.target.pages import Pages
+from uffdlab.target.span import Span
+from uffdlab.target.syscalls import CallResult
 from uffdlab.uapi.memory import MEMORY
 
 if TYPE_CHECKING:
-    from uffdlab.lab import Lab
     from uffdlab.observations.page_walk import Walks
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.observations.write_probe import Deed
+    from uffdlab.target.process import TargetProcess
+    from uffdlab.uapi.memory import Memory
 
 
 @dataclass(frozen=True)
-class PageRange(Accesses, MappingCalls):
+class PageRange(Pages):
     """Some neighbouring pages of a region: ``region[3]``, ``region[8:16]``.
 
     Attributes
     ----------
-    mapping : Mapping
+    mapping : MemoryMapping
         The region or alias they belong to.
     first, count : int
         In pages.
     """
 
-    mapping: Mapping
+    mapping: MemoryMapping
     first: int
     count: int
 
@@ -47,27 +51,27 @@ class PageRange(Accesses, MappingCalls):
         return self.count * self.mapping.page_size
 
     def snapshot(self, witness: str | None = None) -> Snapshot:
-        """See :meth:`Mapping.snapshot`."""
-        return self.mapping.lab.snapshot(self, witness)
+        """See :meth:`MemoryMapping.snapshot`."""
+        return self.mapping.target.snapshot(self, witness)
 
     @property
-    def _place(self) -> tuple[Lab, str, int, int, int]:
-        lab, name, _, _, page_size = self.mapping._place  # noqa: SLF001 - a range is a part of its mapping
-        return lab, name, self.start, self.count, page_size
-
-    def _words(self, page: int) -> str:
-        return f"page {self.first + page % self.count} of {self.mapping.name}"
+    def _span(self) -> Span:
+        self.mapping.must_be_there()
+        mapping = self.mapping
+        return Span(mapping.target, mapping.name, self.start, self.first, self.count, mapping.page_size)
 
     def __str__(self) -> str:
         last = self.first + self.count - 1
         return f"page {self.first}" if self.count == 1 else f"pages {self.first}–{last}"
 
 
-class Mapping(Accesses, MappingCalls):
+class MemoryMapping(Pages):
     """One mapping of the target, as pages.
 
     Attributes
     ----------
+    target : TargetProcess
+        The process that it is a mapping of.
     lab : Lab
         The lab it belongs to.
     name : str
@@ -82,8 +86,9 @@ class Mapping(Accesses, MappingCalls):
         Why it is not there any more, None while it is.
     """
 
-    def __init__(self, lab: Lab, name: str, start: int, pages: int, page_size: int) -> None:
-        self.lab = lab
+    def __init__(self, target: TargetProcess, name: str, start: int, pages: int, page_size: int) -> None:
+        self.target = target
+        self.lab: Any = target.timeline.lab  # for users; nothing in this package goes through it
         self.name = name
         self.start = start
         self.pages = pages
@@ -121,7 +126,7 @@ class Mapping(Accesses, MappingCalls):
         return PageRange(self, first, stop - first)
 
     def page_of(self, address: int) -> int | None:
-        """Give the number of the page that holds `address`, None if it is outside."""
+        """Return the number of the page that holds `address`, None if it is outside."""
         page = (address - self.start) // self.page_size
         return page if 0 <= page < self.pages else None
 
@@ -138,11 +143,13 @@ class Mapping(Accesses, MappingCalls):
         WitnessError
             If the witness that was asked for cannot say anything here.
         """
-        return self.lab.snapshot(self[:], witness)
+        return self.target.snapshot(self[:], witness)
 
     def probe(self, page: int) -> Deed:
         """Find out by a write that changes no content whether `page` can be written; see :class:`Deed`."""
-        return self.lab.probe(self[page])
+        from uffdlab.target.write_probe import probe  # noqa: PLC0415 - it needs numpy
+
+        return probe(self.target, self[page])
 
     def walk(self, page: int) -> Walks:
         """Walk the page tables to one page; of a region with an alias, also to the same page there.
@@ -152,10 +159,10 @@ class Mapping(Accesses, MappingCalls):
         WitnessError
             If the host cannot see the guest's memory.
         """
-        return self.lab.walk(self[page].start)
+        return self.target.walk(self[page].start)
 
     def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
-        """Take it that it is gone; the lab calls this.  Every access says so from then on, as an error of this kind."""
+        """Mark it as gone: every access raises an error of this kind from then on.  The registry calls this."""
         self.lost = kind(f"{self.name} is gone: {why}; map a new one: lab.map(…)")
 
     def must_be_there(self) -> None:
@@ -164,18 +171,15 @@ class Mapping(Accesses, MappingCalls):
             raise self.lost.with_traceback(None)
 
     @property
-    def _place(self) -> tuple[Lab, str, int, int, int]:
+    def _span(self) -> Span:
         self.must_be_there()
-        return self.lab, self.name, self.start, self.pages, self.page_size
-
-    def _words(self, page: int) -> str:
-        return f"{self[page]} of {self.name}"
+        return Span(self.target, self.name, self.start, 0, self.pages, self.page_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.pages} pages of {self.page_size} bytes at {self.start:#x}>"
 
 
-class Region(Mapping):
+class Region(MemoryMapping):
     """A mapping that can be registered with a userfaultfd.
 
     Attributes
@@ -186,15 +190,17 @@ class Region(Mapping):
         Whether there is an alias.
     """
 
-    def __init__(self, lab: Lab, number: int, memory: str, start: int, alias: int, pages: int, page_size: int) -> None:
-        super().__init__(lab, f"region-{number}", start, pages, page_size)
+    def __init__(
+        self, target: TargetProcess, number: int, memory: str, start: int, alias: int, pages: int, page_size: int
+    ) -> None:
+        super().__init__(target, f"region-{number}", start, pages, page_size)
         self.number = number
         self.memory = memory
         self.has_alias = MEMORY[memory].has_alias
-        self._alias = Mapping(lab, f"region-{number}'s alias", alias, pages, page_size)
+        self._alias = MemoryMapping(target, f"region-{number}'s alias", alias, pages, page_size)
 
     @property
-    def alias(self) -> Mapping:
+    def alias(self) -> MemoryMapping:
         """A second mapping of the same file pages, never registered.
 
         Through it pages get into the page cache without being mapped in the region.
@@ -216,31 +222,49 @@ class Region(Mapping):
         ends = [self[page].start]
         with suppress(UsageError):  # memory without a file has no alias
             ends.append(self.alias[page].start)
-        return self.lab.walk(*ends)
+        return self.target.walk(*ends)
 
     def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
-        """See :meth:`Mapping.lose`."""
+        """See :meth:`MemoryMapping.lose`."""
         super().lose(why, kind)
         self._alias.lose(why, kind)
 
     def unmap(self) -> None:
         """Unmap the region and its alias."""
-        self.lab.unmap(self)
+        self.must_be_there()
+        self.target.target_call("unmap", self.number)
+        self.target.registry.unmapped(self)
+        self.target.timeline.add("unmap", f"{self.name} was unmapped", self.target.connection.now(), None, self)
 
     def mremap(self) -> CallResult:
         """mremap(2): move the whole region to another address, where nothing is; :attr:`start` is the new one then."""
-        place = int(self._place[0].target_call("free_place", self.length))
-        result = move_mapping(self, place)
+        span = self._span
+        result = syscalls.move(span, int(self.target.target_call("free_place", self.length)))
         self.start = result.value
-        self.lab.target_call("moved", self.number, self.start)
+        self.target.target_call("moved", self.number, self.start)
         return result
 
     def __repr__(self) -> str:
         return f"{super().__repr__()[:-1]}, {self.memory}: {MEMORY[self.memory].about}>"
 
 
-def pages_of(where: Mapping | PageRange) -> PageRange:
-    """Give a region, an alias or a part of one as a range of pages.
+def map_region(target: TargetProcess, memory: str, kind: Memory, pages: int) -> Region:
+    """Map new memory in the target; `kind` is ``MEMORY[memory]``.  See :meth:`uffdlab.lab.Lab.map`."""
+
+    def free_hugepages(page_size: int, wanted: int) -> int:
+        return int(target.call("agent.reserve_hugepages", page_size, wanted, deadline=60.0)["free"])
+
+    reserve(kind, pages, free_hugepages)
+    answer = target.target_call("map", memory, pages, kind.page_size)
+    region = Region(target, answer["number"], memory, answer["start"], answer["alias"], pages, kind.page_size)
+    target.registry.add_region(region)
+    alias = f", its alias at {region.alias.start:#x}" if region.has_alias else ""
+    target.timeline.add("map", f"{region!r}{alias}", target.connection.now())
+    return region
+
+
+def pages_of(where: MemoryMapping | PageRange) -> PageRange:
+    """Return a region, an alias or a part of one as a range of pages.
 
     Raises
     ------
@@ -249,6 +273,6 @@ def pages_of(where: Mapping | PageRange) -> PageRange:
     """
     if isinstance(where, PageRange):
         return where
-    if isinstance(where, Mapping):
+    if isinstance(where, MemoryMapping):
         return where[:]
     raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")

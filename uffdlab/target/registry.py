@@ -1,109 +1,187 @@
-"""Belongings: what a lab has in its target, by number, and who is told when it is gone."""
+"""Registry: the regions, userfaultfds and touches of a target, by number, and what they are told when it is gone."""
 
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from uffdlab.errors import LabClosed, TargetLost, UffdlabError, UsageError
 
 if TYPE_CHECKING:
-    from uffdlab.target.region import Region
-    from uffdlab.target.touch import Touch
-    from uffdlab.target.userfaultfd import Userfaultfd
+    from collections.abc import Callable
+
+    from uffdlab.uapi.messages import Fault, Message
+    from uffdlab.uapi.protocol import TouchResult
 
 _SMALL = 4096  # bytes
 
 
-class Belongings:
-    """The regions, userfaultfds and touches of one lab; safe from any thread."""
+class AnyMapping(Protocol):
+    """A mapping: a :class:`uffdlab.target.region.MemoryMapping` is one."""
+
+    name: str
+
+    def page_of(self, address: int) -> int | None:
+        """Return the number of the page that holds `address`, None if it is outside."""
+        ...  # pragma: no cover
+
+
+class AnyRegion(AnyMapping, Protocol):
+    """A region: a :class:`uffdlab.target.region.Region` is one."""
+
+    number: int
+    memory: str
+    page_size: int
+    has_alias: bool
+
+    @property
+    def alias(self) -> AnyMapping:
+        """The second mapping of its pages."""
+        ...  # pragma: no cover
+
+    def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
+        """Mark it as gone."""
+        ...  # pragma: no cover
+
+
+class AnyUserfaultfd(Protocol):
+    """A userfaultfd: a :class:`uffdlab.target.userfaultfd.Userfaultfd` is one."""
+
+    @property
+    def number(self) -> int:
+        """Its number in the target."""
+        ...  # pragma: no cover
+
+    def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
+        """Take one struct uffd_msg."""
+        ...  # pragma: no cover
+
+    def intercept(self, taker: Callable[[Fault | Message], bool]) -> Callable[[], None]:
+        """Show every message to `taker` first; returns what ends that."""
+        ...  # pragma: no cover
+
+    def end_messages(self, why: UffdlabError) -> None:
+        """End every wait for a message with `why`."""
+        ...  # pragma: no cover
+
+    def lose(self, why: str | LabClosed) -> None:
+        """Mark it as gone."""
+        ...  # pragma: no cover
+
+
+class AnyTouch(Protocol):
+    """A touch: a :class:`uffdlab.target.touch.Touch` is one."""
+
+    number: int
+    what: str
+
+    def finish(self, end: TouchResult) -> None:
+        """Take its end."""
+        ...  # pragma: no cover
+
+    def fail(self, error: BaseException) -> None:
+        """Take the error that ends every wait for it."""
+        ...  # pragma: no cover
+
+
+class Registry:
+    """The regions, userfaultfds and touches of one target; safe from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._regions: dict[int, Region] = {}
-        self._userfaultfds: dict[int, Userfaultfd] = {}
-        self._touches: dict[int, Touch[object]] = {}
+        self._regions: dict[int, AnyRegion] = {}
+        self._userfaultfds: dict[int, AnyUserfaultfd] = {}
+        self._touches: dict[int, AnyTouch] = {}
 
-    # --- what there is, the oldest first
+    # --- the content, the oldest first
 
     @property
-    def regions(self) -> tuple[Region, ...]:
+    def regions(self) -> tuple[AnyRegion, ...]:
         """The regions that are mapped."""
         with self._lock:
             return tuple(self._regions.values())
 
     @property
-    def userfaultfds(self) -> tuple[Userfaultfd, ...]:
+    def userfaultfds(self) -> tuple[AnyUserfaultfd, ...]:
         """The userfaultfds that are open."""
         with self._lock:
             return tuple(self._userfaultfds.values())
 
     @property
-    def touches(self) -> tuple[Touch[object], ...]:
+    def touches(self) -> tuple[AnyTouch, ...]:
         """The touches that have not ended."""
         with self._lock:
             return tuple(self._touches.values())
 
-    def userfaultfd(self, number: int) -> Userfaultfd | None:
-        """Give the open userfaultfd of this number, None if there is none."""
+    def userfaultfd(self, number: int) -> AnyUserfaultfd | None:
+        """Return the open userfaultfd with this number, or None."""
         with self._lock:
             return self._userfaultfds.get(number)
 
     def locate(self, address: int) -> tuple[str, int | None]:
-        """Give the name of the region at `address` and the page within it; ("", None) if there is none."""
+        """Return the name of the region at `address` and the page within it; ("", None) if there is none."""
         region = self._region_at(address)
         return ("", None) if region is None else (region.name, region.page_of(address))
 
     def page_size_at(self, address: int) -> int:
-        """Give the page size of the region at `address` in bytes, 4096 if there is none."""
+        """Return the page size of the region at `address` in bytes, 4096 if there is none."""
         region = self._region_at(address)
         return _SMALL if region is None else region.page_size
 
     def memory_at(self, address: int) -> str:
-        """Give what kind of memory the region at `address` is, as ``lab.map`` calls it; empty if there is none."""
+        """Return what kind of memory the region at `address` is, as ``lab.map`` calls it; empty if there is none."""
         region = self._region_at(address)
         return "" if region is None else region.memory
 
-    def _region_at(self, address: int) -> Region | None:
+    def describe(self, address: int) -> str:
+        """Return the page and mapping at `address`, ``page 3 of region-1's alias``; "" if there is none."""
+        for region in self.regions:
+            for mapping in (region, region.alias) if region.has_alias else (region,):
+                page = mapping.page_of(address)
+                if page is not None:
+                    return f"page {page} of {mapping.name}"
+        return ""
+
+    def _region_at(self, address: int) -> AnyRegion | None:
         return next((region for region in self.regions if region.page_of(address) is not None), None)
 
-    # --- coming and going
+    # --- adding and removing
 
-    def add_region(self, region: Region) -> None:
-        """Take a region that was mapped."""
+    def add_region(self, region: AnyRegion) -> None:
+        """Add a region that was mapped."""
         with self._lock:
             self._regions[region.number] = region
 
-    def unmapped(self, region: Region) -> None:
-        """Let go of a region; it says from then on that it was unmapped."""
+    def unmapped(self, region: AnyRegion) -> None:
+        """Remove a region and mark it as unmapped."""
         with self._lock:
             self._regions.pop(region.number, None)
         region.lose("it was unmapped", UsageError)
 
-    def add_userfaultfd(self, uffd: Userfaultfd) -> None:
-        """Take a userfaultfd that was opened, or that a FORK event has brought."""
+    def add_userfaultfd(self, uffd: AnyUserfaultfd) -> None:
+        """Add a userfaultfd that was opened, or that came with a FORK event."""
         with self._lock:
             self._userfaultfds[uffd.number] = uffd
 
     def drop_userfaultfd(self, number: int) -> None:
-        """Let go of a userfaultfd."""
+        """Remove a userfaultfd: it gets no more messages."""
         with self._lock:
             self._userfaultfds.pop(number, None)
 
-    def add_touch(self, touch: Touch[object]) -> None:
-        """Take a touch that is about to start."""
+    def add_touch(self, touch: AnyTouch) -> None:
+        """Add a touch that is about to start."""
         with self._lock:
             self._touches[touch.number] = touch
 
-    def pop_touch(self, number: int) -> Touch[object] | None:
-        """Let go of a touch that has ended or did not start, and give it; None if there is none."""
+    def pop_touch(self, number: int) -> AnyTouch | None:
+        """Remove a touch that has ended or did not start, and return it; None if there is none."""
         with self._lock:
             return self._touches.pop(number, None)
 
     # --- when all of it is gone
 
     def lose(self, why: str | LabClosed) -> None:
-        """Take it that the target is gone, and with it all there was; everything says so from then on."""
+        """Mark everything in the target as lost, and empty the registry."""
         with self._lock:
             regions, self._regions = tuple(self._regions.values()), {}
             userfaultfds, self._userfaultfds = tuple(self._userfaultfds.values()), {}
@@ -118,7 +196,7 @@ class Belongings:
         )
 
     def hear_no_more(self, error: UffdlabError) -> None:
-        """Give `error` to whoever waits for a touch or a message: the machine is lost and tells nothing any more."""
+        """End every wait for a touch or a message with `error`: the machine is lost and sends nothing any more."""
         self._fail_touches(error)
         for uffd in self.userfaultfds:
             uffd.end_messages(error)

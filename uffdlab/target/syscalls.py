@@ -1,4 +1,4 @@
-"""System calls that change a mapping: madvise, mprotect, mremap, munmap, and page_out."""
+"""System calls that change a mapping: how the target makes them, and what comes back."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import errno as _errno
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from uffdlab.errors import IoctlError, UsageError
+from uffdlab.errors import IoctlError
 
 if TYPE_CHECKING:
-    from uffdlab.lab import Lab
+    from uffdlab.target.span import Span
     from uffdlab.target.touch import Touch
 
 #: Advice of madvise(2) by name (asm-generic/mman-common.h).
@@ -20,8 +20,8 @@ ADVICE: Final = {
     "dontneed_locked": 24, "collapse": 25, "hwpoison": 100, "guard_install": 102, "guard_remove": 103,
 }  # fmt: skip
 
-_PROTECTION = {"r": 1, "w": 2, "x": 4}
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
+_DEADLINE = 10.0  # seconds
 _REASONS = {
     _errno.EINVAL: "this kernel does not know it for this memory, or the range is not aligned",
     _errno.ENOMEM: "a part of the range is not mapped, or the guest is out of memory",
@@ -56,86 +56,42 @@ class CallResult:
 
     @property
     def ok(self) -> bool:
-        """It came back without an errno."""
+        """Whether it came back without an errno."""
         return self.errno == 0
 
 
-class MappingCalls:
-    """The calls that a region and a range of its pages offer.
+def start(span: Span, name: str, arguments: list[int], text: str = "") -> Touch[int]:
+    """Start a system call on a thread of its own in the target; `text` is what stands behind the pages in messages."""
+    what = f"{name}({span.mapping}, {span.pages} pages{', ' if text else ''}{text})"
+    more = {"call": name, "arguments": arguments}
+    return span.target.touch("syscall", span.start, what, length=span.length, more=more)
 
-    All take `check`: raise :class:`~uffdlab.errors.IoctlError` on an errno; without it the result has the errno.  A
-    call that has not come back after `deadline` seconds is withdrawn, with :class:`~uffdlab.errors.FaultUnresolved`.
+
+def result(touch: Touch[int], name: str, *, check: bool, deadline: float) -> CallResult:
+    """Wait for a system call to come back; withdraw it if it has not after `deadline` seconds.
+
+    Raises
+    ------
+    IoctlError
+        If it came back with an errno, and `check` is set.
+    FaultUnresolved
+        If it did not come back in time.
     """
-
-    @property
-    def _place(self) -> tuple[Lab, str, int, int, int]:
-        raise NotImplementedError
-
-    def madvise(self, advice: str | int, *, check: bool = True, deadline: float = 10.0) -> CallResult:
-        """madvise(2), with `advice` by name (``"dontneed"``, ``"remove"``, ``"collapse"``, …) or number."""
-        return _result(self.start_madvise(advice), "madvise", check, deadline)
-
-    def start_madvise(self, advice: str | int) -> Touch[int]:
-        """madvise(2) as a ticket, for a call that may wait: until the message of its event is read, for example."""
-        _, _, start, pages, page_size = self._place
-        if isinstance(advice, str) and advice.lower() not in ADVICE:
-            raise UsageError(f"{advice!r} is no advice of madvise(2); there is {', '.join(ADVICE)}")
-        number = ADVICE[advice.lower()] if isinstance(advice, str) else advice
-        name = f"MADV_{advice.upper()}" if isinstance(advice, str) else str(advice)
-        return self._start("madvise", [start, pages * page_size, number], name)
-
-    def mprotect(self, protection: str, *, check: bool = True) -> CallResult:
-        """mprotect(2); `protection` is made of the letters r, w and x, ``""`` for none."""
-        _, _, start, pages, page_size = self._place
-        strange = set(protection) - set(_PROTECTION)
-        if strange:
-            raise UsageError(f"protection={protection!r}: only r, w and x mean something")
-        bits = sum(_PROTECTION[letter] for letter in set(protection))
-        return self._syscall("mprotect", [start, pages * page_size, bits], protection or "none", check, 10.0)
-
-    def munmap(self, *, check: bool = True) -> CallResult:
-        """munmap(2): leave a hole.  ``region.unmap()`` is for a whole region and its alias."""
-        _, _, start, pages, page_size = self._place
-        return self._syscall("munmap", [start, pages * page_size], "", check, 10.0)
-
-    def page_out(self, *, check: bool = True, deadline: float = 30.0) -> CallResult:
-        """MADV_PAGEOUT, after seeing to it that the guest has swap.
-
-        Raises
-        ------
-        UsageError
-            If there is nothing to swap to: no RAM disk in a guest, or no swap on a machine that is no guest.
-        """
-        self._place[0].call("agent.swap_on")
-        return self.madvise("pageout", check=check, deadline=deadline)
-
-    def guard(self, *, check: bool = True) -> CallResult:
-        """MADV_GUARD_INSTALL (Linux 6.13): a touch of these pages is SIGSEGV until MADV_GUARD_REMOVE."""
-        return self.madvise("guard_install", check=check)
-
-    def _syscall(self, name: str, arguments: list[int], words: str, check: bool, deadline: float) -> CallResult:
-        return _result(self._start(name, arguments, words), name, check, deadline)
-
-    def _start(self, name: str, arguments: list[int], words: str) -> Touch[int]:
-        lab, mapping, start, pages, page_size = self._place
-        call = f"{name}({mapping}, {pages} pages{', ' if words else ''}{words})"
-        more = {"call": name, "arguments": arguments}
-        return lab.touch("syscall", start, call, length=pages * page_size, more=more)
-
-
-def _result(touch: Touch[int], name: str, check: bool, deadline: float) -> CallResult:
     outcome = touch.outcome_or_withdraw(deadline)
     if outcome.state != "done":
         raise touch.failure(outcome)
-    result = CallResult(touch.what, max(0, -outcome.returned), max(-1, outcome.returned), outcome.took_ns)
-    if check and not result.ok:
-        raise IoctlError(touch.what, result.errno, _REASONS.get(result.errno, f"see {name}(2)"))
-    return result
+    done = CallResult(touch.what, max(0, -outcome.returned), max(-1, outcome.returned), outcome.took_ns)
+    if check and not done.ok:
+        raise IoctlError(touch.what, done.errno, _REASONS.get(done.errno, f"see {name}(2)"))
+    return done
 
 
-def move_mapping(region: MappingCalls, place: int) -> CallResult:
-    """mremap(2) of a whole mapping to `place`."""
-    _, _, _, pages, page_size = region._place  # noqa: SLF001 - of this module
-    start, length = region._place[2], pages * page_size  # noqa: SLF001
-    arguments = [start, length, length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place]
-    return region._syscall("mremap", arguments, f"to {place:#x}", True, 10.0)  # noqa: SLF001
+def call(span: Span, name: str, arguments: list[int], text: str = "", *, check: bool = True) -> CallResult:
+    """Make a system call and wait for it; see :func:`result`."""
+    return result(start(span, name, arguments, text), name, check=check, deadline=_DEADLINE)
+
+
+def move(span: Span, place: int) -> CallResult:
+    """mremap(2): move a whole mapping to the address `place`."""
+    arguments = [span.start, span.length, span.length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place]
+    return call(span, "mremap", arguments, f"to {place:#x}")

@@ -7,10 +7,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from uffdlab.lab import Lab
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,10 +43,10 @@ class Timeline:
     Parameters
     ----------
     lab : Lab, optional
-        Whose timeline it is.
+        The lab whose timeline it is; it is not kept alive.
     """
 
-    def __init__(self, lab: Lab | None = None) -> None:
+    def __init__(self, lab: object = None) -> None:
         self._lab = None if lab is None else weakref.ref(lab)
         self._entries: list[Entry] = []
         self._lock = threading.Lock()
@@ -85,12 +82,12 @@ class Timeline:
         return end
 
     @property
-    def lab(self) -> Lab | None:
-        """Whose timeline it is; None if that lab is not there any more."""
+    def lab(self) -> Any:
+        """The lab whose timeline it is; None if there is none any more."""
         return None if self._lab is None else self._lab()
 
     def newest(self, count: int) -> list[Entry]:
-        """Give the last `count` entries, or all if there are fewer, the oldest of them first."""
+        """Return the last `count` entries, or all if there are fewer, the oldest of them first."""
         return self._entries[-count:]
 
     def __len__(self) -> int:
@@ -104,7 +101,7 @@ class Timeline:
             return iter(tuple(self._entries))
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Give (start, duration, kind, text) of each entry; times in µs, the start counted from the first entry."""
+        """Return (start, duration, kind, text) of each entry; times in µs, the start counted from the first entry."""
         entries = list(self)
         zero = min((entry.started_ns for entry in entries), default=0)
         return [

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uffdlab.errors import FaultUnresolved, TouchFailed, UffdlabError
 
 if TYPE_CHECKING:
-    from uffdlab.lab import Lab
+    from uffdlab.machines.connection import Connection
     from uffdlab.uapi.protocol import TouchResult
 
 _GIVE_A_WORD = ("read", "modify", "sweep", "syscall")
@@ -85,8 +85,8 @@ class Touch(Generic[_Given_co]):
         The access in words, ``write to page 3 of region-1``.
     """
 
-    def __init__(self, lab: Lab, number: int, kind: str, address: int, what: str) -> None:
-        self._lab = lab
+    def __init__(self, connection: Connection, number: int, kind: str, address: int, what: str) -> None:
+        self._connection = connection
         self.number = number
         self.kind = kind
         self.address = address
@@ -101,10 +101,10 @@ class Touch(Generic[_Given_co]):
                 return "failed"
             state = self._end.result().state
             return "failed" if state in ("signal", "lost") else state
-        return "waiting" if self._lab.target_call("touch_waits", self.number) else "running"
+        return "waiting" if self._connection.target_call("touch_waits", self.number) else "running"
 
     def result(self, timeout: float = 10.0) -> _Given_co:
-        """Wait for the access to end and give what it read.
+        """Wait for the access to end and return what it read.
 
         Parameters
         ----------
@@ -148,7 +148,7 @@ class Touch(Generic[_Given_co]):
         try:
             end = self._end.result(timeout)
         except FutureTimeout:
-            self._lab.must_answer()  # a machine that hangs is no unresolved fault
+            self._connection.must_answer()  # a machine that hangs is no unresolved fault
             why = self._not_ended(timeout)
             if not self._end.done():
                 raise FaultUnresolved(why, address=self.address) from None
@@ -222,7 +222,7 @@ class Touch(Generic[_Given_co]):
         """How many accesses of a sweep or fill have been made so far."""
         if self._end.done():
             return 0 if self._end.exception() else self._end.result().progress
-        return int(self._lab.target_call("touch_progress", self.number))
+        return int(self._connection.target_call("touch_progress", self.number))
 
     def withdraw(self, timeout: float = 5.0) -> bool:
         """Take a waiting access back, as if it had not been made.
@@ -239,11 +239,11 @@ class Touch(Generic[_Given_co]):
             If it has not come back after `timeout` (seconds): the kernel's own fault, in a system call, takes no
             signal.  It goes on when its fault is resolved, and is done then: :meth:`outcome` tells.
         """
-        self._lab.target_call("withdraw", self.number)
+        self._connection.target_call("withdraw", self.number)
         try:
             return self._end.result(timeout).state == "withdrawn"
         except FutureTimeout:
-            self._lab.must_answer()
+            self._connection.must_answer()
             raise FaultUnresolved(
                 f"{self.what} was not withdrawn within {timeout:g} s: it is in the kernel where no signal reaches it. "
                 "It goes on when its page fault is resolved, and its outcome tells whether it was made.",
@@ -259,11 +259,11 @@ class Touch(Generic[_Given_co]):
         return end.ended_ns - end.started_ns
 
     def finish(self, end: TouchResult) -> None:
-        """Take the end of the access from the target; the lab calls this."""
+        """Take the end of the access from the target; its notification calls this."""
         self._end.set_result(end)
 
     def fail(self, error: BaseException) -> None:
-        """Take the reason why its end will never be told; the lab calls this."""
+        """Take the error that ends every wait for it; the registry calls this when the target is lost."""
         if not self._end.done():
             self._end.set_exception(error)
 

@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     import os
 
     from uffdlab.figures import Picture
+    from uffdlab.target.region import Region
     from uffdlab.target.timeline import Entry
     from uffdlab.target.touch import Touch
     from uffdlab.target.userfaultfd import IoctlResult, Userfaultfd
 
 _KEPT = 200  # messages
+_SMALL_PAGE = 4096  # bytes
 _SHOWN = 50
 _MOST_WAITING = 20
 _PAUSE = 0.2  # s between two updates of the page
@@ -216,10 +218,10 @@ class FaultLog(html_page.Pictured, LiveWidget):
         return touches[:_MOST_WAITING]
 
     def _described(self, touch: Touch[object]) -> dict[str, Any]:
-        region, page = self._lab.locate(touch.address)
         fault, seen = self._faults.get(touch.address & ~0xFFF, (None, time.monotonic()))
         kind = _kind(fault) if fault else "no message yet"
-        where = f"page {page} of {region}" if page is not None else f"address {touch.address:#x}"
+        region = _region_at(self._lab, touch.address)
+        where = f"page {region.page_of(touch.address)} of {region.name}" if region else f"address {touch.address:#x}"
         return {
             "id": touch.number,
             "what": touch.what,
@@ -262,13 +264,14 @@ class FaultLog(html_page.Pictured, LiveWidget):
             return None, "nothing waits any more"
         name, mode = _ACTIONS[action]
         try:
-            size = self._lab.page_size_at(waits.address)
+            region = _region_at(self._lab, waits.address)
+            size = region.page_size if region else _SMALL_PAGE
             start = waits.address - waits.address % size
             words = {"start": start, "dst": start, "len": size, "mode": mode}
             values = {word: value for word, value in words.items() if word in uapi.IOCTLS[name].fields}
             source = data[:size].ljust(size, b"\0") if name == "UFFDIO_COPY" else None
-            _, page = self._lab.locate(waits.address)
-            outcome = self._uffd.ioctl(name, values, source=source, where="" if page is None else f"page {page}")
+            where = f"page {region.page_of(waits.address)}" if region else ""
+            outcome = self._uffd.ioctl(name, values, source=source, where=where)
         except IoctlError as error:
             return error, str(error)
         except UffdlabError as error:
@@ -332,3 +335,8 @@ def _kind_of(flags: int) -> str:
     fault = Fault(None, "", 0, uapi.FaultFlag(flags), 0, 0)
     words = [name for name in ("minor", "wp", "missing") if getattr(fault, name)] or ["other"]
     return f"{words[0]}, {'write' if fault.write else 'read'}"
+
+
+def _region_at(lab: Any, address: int) -> Region | None:
+    regions: tuple[Region, ...] = lab.regions
+    return next((region for region in regions if region.page_of(address) is not None), None)

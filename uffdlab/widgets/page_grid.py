@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import traitlets
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from uffdlab.lab import Lab
     from uffdlab.observations.snapshot import Snapshot
-    from uffdlab.target.region import Mapping, Region
+    from uffdlab.target.region import MemoryMapping, Region
 
 _MODES = ("side", "flicker", "changed", "after")
 _SAID_CHANGES = 4
@@ -81,7 +81,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             raise UsageError("there are no pages to show; take a snapshot of at least one page")
         self._seen = Kinds()
         self._numbers: NDArray[np.uint32] = np.zeros(0, np.uint32)
-        self._source: Mapping | PageRange | None = None
+        self._source: MemoryMapping | PageRange | None = None
         self._region: Region | None = None
         self._due = self._stale = False
         self._live_ns = -1
@@ -189,7 +189,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
 
     # --- live
 
-    def follow(self, region: Mapping | PageRange) -> Self:
+    def follow(self, region: MemoryMapping | PageRange) -> Self:
         """Show `region` as it is now, and again after every ioctl, touch and snapshot of its lab.
 
         The grid then shows what the last change did, unless it compares two snapshots already.
@@ -223,7 +223,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         old, region = self._source, self._region
         if old is None or region is None:
             return
-        new: Mapping = counterpart(region, lab)
+        new: MemoryMapping = counterpart(region, lab)
         if _mapping_of(old) is not region:
             new = counterpart(region, lab).alias
         self.follow(new[old.first : old.first + old.count] if isinstance(old, PageRange) else new)
@@ -341,16 +341,16 @@ class PageGrid(html_page.Pictured, LiveWidget):
         return f"<PageGrid of {self._snapshot!r}>"
 
 
-def _mapping_of(where: Mapping | PageRange) -> Mapping:
+def _mapping_of(where: MemoryMapping | PageRange) -> MemoryMapping:
     return where.mapping if isinstance(where, PageRange) else where
 
 
-def _region_of(where: Mapping | PageRange) -> Region:
+def _region_of(where: MemoryMapping | PageRange) -> Region:
     # That whose alias it may be.
     mapping = _mapping_of(where)
     regions: tuple[Region, ...] = mapping.lab.regions
     found = next((each for each in regions if mapping is each or (each.has_alias and mapping is each.alias)), None)
-    return found or mapping  # type: ignore[return-value]  # it is gone already; then it stands for itself
+    return found or cast("Region", mapping)  # it is gone already; then it stands for itself
 
 
 def _size(size: int) -> str:

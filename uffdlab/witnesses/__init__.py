@@ -8,10 +8,11 @@ on) ask the stock kernel and never learn whether a page is writable.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from uffdlab.witnesses.base import Mapped, Witness
 
 if TYPE_CHECKING:
-    from uffdlab.observations.snapshot import Snapshot
     from uffdlab.witnesses.kernel import KernelWitness
     from uffdlab.witnesses.pagemap import PagemapWitness
     from uffdlab.witnesses.physical import PhysicalWitness
@@ -21,31 +22,6 @@ __all__ = ["NAMES", "KernelWitness", "Mapped", "PagemapWitness", "PhysicalWitnes
 
 NAMES = ("physical", "kernel", "pagemap", "scan")
 """Every witness, the best one first."""
-
-
-class Mapped(Protocol):
-    """What a witness needs to know of a mapping of the target: a :class:`uffdlab.target.region.Mapping` is one."""
-
-    name: str
-    start: int
-    pages: int
-    page_size: int
-
-
-class Witness(Protocol):
-    """One independent way to learn the state of pages."""
-
-    name: str
-
-    def read(self, region: Mapped, first: int, count: int) -> Snapshot:
-        """Take a snapshot of `count` pages of `region` from page `first` on.
-
-        Raises
-        ------
-        WitnessError
-            If nothing can be said, or what was read is not what was asked for.
-        """
-        ...  # pragma: no cover
 
 
 _WHERE = {

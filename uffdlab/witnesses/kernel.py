@@ -13,7 +13,7 @@ from uffdlab.witnesses.replies import ask, blob, whole_number
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from uffdlab.witnesses import Mapped
+    from uffdlab.witnesses.base import Mapped
 
     ReadEntries: TypeAlias = Callable[[int, int, int], Mapping[str, Any]]
 
@@ -51,7 +51,7 @@ class KernelWitness:
         self._tracks_soft_dirty = tracks_soft_dirty
 
     def read(self, region: Mapped, first: int, count: int) -> Snapshot:
-        """Take a snapshot; see :class:`uffdlab.witnesses.Witness`."""
+        """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
         reply = ask(self.name, region, lambda: self._read_entries(start, count, region.page_size))
         raw = blob(self.name, region, reply, "entries")

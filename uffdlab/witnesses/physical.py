@@ -11,23 +11,23 @@ from uffdlab import pte
 from uffdlab.errors import UsageError, WitnessError
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.witnesses.roots import RootFinder
-from uffdlab.witnesses.tables import Memory, Root, Tables, points_to_tables
+from uffdlab.witnesses.tables import GuestMemory, Root, Tables, points_to_tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uffdlab.bulk.entries import Reading, Step
-    from uffdlab.witnesses import Mapped
+    from uffdlab.witnesses.base import Mapped
     from uffdlab.witnesses.roots import Kick
 
-__all__ = ["Memory", "PhysicalWitness"]
+__all__ = ["GuestMemory", "PhysicalWitness"]
 
 _BOTTOMS = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}  # page size → level of its entries
 _MOST_READS = 3  # before the guest is paused
 
 
 @dataclass
-class _Memory:
+class _TargetMemory:
     """Any memory of the target, looked at like a region."""
 
     start: int
@@ -45,7 +45,7 @@ class PhysicalWitness:
 
     Parameters
     ----------
-    memory : Memory
+    memory : GuestMemory
         The guest's RAM.
     beacon : (int, bytes)
         An address in the target and the random bytes the target keeps there, within one 4 KiB page.
@@ -65,7 +65,7 @@ class PhysicalWitness:
 
     def __init__(
         self,
-        memory: Memory,
+        memory: GuestMemory,
         beacon: tuple[int, bytes],
         kick: Kick,
         *,
@@ -81,7 +81,7 @@ class PhysicalWitness:
         self._tracks_soft_dirty = tracks_soft_dirty
 
     def read(self, region: Mapped, first: int, count: int) -> Snapshot:
-        """Take a snapshot; see :class:`uffdlab.witnesses.Witness`.
+        """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`.
 
         While the guest runs, each page-table page is as it was at one moment, and so is the way to it; different ones
         may be of different moments.  Where a table changes at each look, all is read once more with the guest paused.
@@ -132,7 +132,7 @@ class PhysicalWitness:
         """
         first, offset = address & ~0xFFF, address & 0xFFF
         pages = -(-(offset + size) // 4096)
-        frames = self.read(_Memory(first, pages), 0, pages).frames()
+        frames = self.read(_TargetMemory(first, pages), 0, pages).frames()
         if (frames < 0).any():
             raise self._error(f"not all of {pages} pages at {first:#x} are in RAM")
         root = self._finder.root()

@@ -9,7 +9,7 @@ from uffdlab.errors import AgentError, FaultUnresolved, TargetLost, WitnessError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from uffdlab.witnesses import Mapped
+    from uffdlab.witnesses.base import Mapped
 
 
 def ask(witness: str, region: Mapped, question: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
 
-    from uffdlab.witnesses.tables import Memory
+    from uffdlab.witnesses.tables import GuestMemory
 
     Kick: TypeAlias = Callable[[float], AbstractContextManager[object]]
 
@@ -31,7 +31,7 @@ class RootFinder:
 
     Parameters
     ----------
-    memory : Memory
+    memory : GuestMemory
         The guest's RAM.
     beacon : (int, bytes)
         An address in the target and the random bytes the target keeps there, within one 4 KiB page.
@@ -41,7 +41,7 @@ class RootFinder:
         Seconds to look for the target before giving up.
     """
 
-    def __init__(self, memory: Memory, beacon: tuple[int, bytes], kick: Kick, patience: float) -> None:
+    def __init__(self, memory: GuestMemory, beacon: tuple[int, bytes], kick: Kick, patience: float) -> None:
         address, nonce = beacon
         if len(nonce) < 8 or (address & 0xFFF) + len(nonce) > 4096:
             raise UsageError("a beacon is at least 8 bytes within one 4 KiB page")

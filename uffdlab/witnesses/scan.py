@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uffdlab.witnesses import Mapped
+    from uffdlab.witnesses.base import Mapped
 
     ReadScan: TypeAlias = Callable[[int, int, int], Mapping[str, Any]]
 
@@ -47,7 +47,7 @@ class ScanWitness:
         self._tracks_soft_dirty = tracks_soft_dirty
 
     def read(self, region: Mapped, first: int, count: int) -> Snapshot:
-        """Take a snapshot; see :class:`uffdlab.witnesses.Witness`."""
+        """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
         reply = ask(self.name, region, lambda: self._read_scan(start, count, region.page_size))
         return Snapshot(

@@ -1,4 +1,4 @@
-"""Looking: a lab's witnesses, made when first asked, and which of them to ask."""
+"""WitnessSelection: the witnesses of a target, made when first asked, and which of them answers."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from uffdlab.witnesses import NAMES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uffdlab.machines import PhysicalMemory
     from uffdlab.observations.page_walk import Walks
     from uffdlab.observations.snapshot import Snapshot
-    from uffdlab.target.region import Mapping, PageRange, Region
-    from uffdlab.witnesses import PhysicalWitness, Witness
+    from uffdlab.witnesses.base import MappedRange, Witness
+    from uffdlab.witnesses.physical import PhysicalWitness
+    from uffdlab.witnesses.tables import GuestMemory
 
     Ask = Callable[..., Any]
 
 _BULK_DEADLINE = 60.0  # seconds
-_SHELVED_FROM = 1 << 14  # pages
+_READ_FROM_RAM_FROM = 1 << 14  # pages
 _MOST = 1 << 22  # pages at one look; a snapshot of them takes some 70 MB
 
 
-class Looking:
-    """The witnesses of one lab.
+class WitnessSelection:
+    """The witnesses of one target.
 
     Parameters
     ----------
     ask : callable
         ``ask(method, *params, deadline=…)``: a call to the target.
     physical : callable
-        Gives the guest's memory, None where the host cannot see it.
+        Returns the guest's memory, None where the host cannot see it.
     now : callable
-        Gives the guest's CLOCK_MONOTONIC in ns.
+        Returns the guest's CLOCK_MONOTONIC in ns.
     kernel : str
         Name of the kernel.
     machine : str
@@ -47,7 +47,7 @@ class Looking:
     def __init__(
         self,
         ask: Ask,
-        physical: Callable[[], PhysicalMemory | None],
+        physical: Callable[[], GuestMemory | None],
         now: Callable[[], int],
         *,
         kernel: str,
@@ -61,9 +61,9 @@ class Looking:
         self._nonce = b""
         self._facts: dict[str, Any] | None = None
         self._made: dict[str, Witness] = {}
-        self._shelf = threading.Lock()
+        self._in_ram = threading.Lock()
 
-    # --- what there is to look at
+    # --- the target
 
     def new_target(self, nonce: bytes) -> None:
         """Forget what was known of the last target; the new one has `nonce` in its beacon."""
@@ -71,11 +71,11 @@ class Looking:
         self._facts = None
         self._made = {}
 
-    # --- who can tell
+    # --- the witnesses
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The witnesses there are here and now, the best one first."""
+        """The witnesses that can answer now, the best one first."""
         return tuple(name for name in NAMES if not self._why_not(name))
 
     def _why_not(self, name: str) -> str:
@@ -90,13 +90,13 @@ class Looking:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the target says of its beacon, and of what the kernel can tell."""
+        """What the target tells about its beacon, and about what the kernel can tell."""
         if self._facts is None:
             self._facts = dict(self._ask("beacon"))
         return self._facts
 
     def witness(self, name: str) -> Witness:
-        """Give a witness by its name.
+        """Return a witness by its name.
 
         Raises
         ------
@@ -138,21 +138,21 @@ class Looking:
         beacon = self.facts["address"], self._nonce
         return witnesses.PhysicalWitness(memory, beacon, self._spinning, now=self._now, **common)
 
-    def walk(self, addresses: Iterable[int], regions: Iterable[Region]) -> Walks:
-        """Walk to some addresses, which may lie in some regions or their aliases."""
+    def walk(self, addresses: Iterable[int], describe: Callable[[int], str]) -> Walks:
+        """Walk the page tables to some addresses; ``describe(address)`` is what lies there, for the title.
+
+        Raises
+        ------
+        WitnessError
+            If the host cannot see the guest's memory.
+        """
         from uffdlab.observations.page_walk import Walk, Walks  # noqa: PLC0415 - they need numpy
 
         witness = self.witness("physical")
         assert isinstance(witness, witnesses.PhysicalWitness)
         tracks = bool(self.facts["tracks_soft_dirty"])
-        mappings = [mapping for region in regions for mapping in _both(region)]
-
-        def what(address: int) -> str:
-            found = ((mapping, mapping.page_of(address)) for mapping in mappings)
-            return next((f"page {page} of {mapping.name}" for mapping, page in found if page is not None), "")
-
         return Walks(
-            Walk(each, witness.path(each), what=what(each), kernel=self._kernel, tracks_soft_dirty=tracks)
+            Walk(each, witness.path(each), what=describe(each), kernel=self._kernel, tracks_soft_dirty=tracks)
             for each in addresses
         )
 
@@ -165,12 +165,12 @@ class Looking:
 
     def _read_pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
         over_the_wire = self._bulk("pagemap")
-        if pages < _SHELVED_FROM or self._physical() is None:
+        if pages < _READ_FROM_RAM_FROM or self._physical() is None:
             return over_the_wire(start, pages, page_size)
         # So many words are left in the target's memory, and read out of the guest's RAM.
         physical = self.witness("physical")
         assert isinstance(physical, witnesses.PhysicalWitness)
-        with self._shelf:
+        with self._in_ram:
             answer: dict[str, Any] = self._ask("pagemap", start, pages, page_size, 0, True, deadline=_BULK_DEADLINE)
             if "at" not in answer:
                 return answer
@@ -206,9 +206,9 @@ class Looking:
         with memory.paused():
             yield
 
-    # --- asking
+    # --- a snapshot
 
-    def read(self, where: PageRange, name: str | None = None) -> tuple[Snapshot, list[WitnessError]]:
+    def read(self, where: MappedRange, name: str | None = None) -> tuple[Snapshot, list[WitnessError]]:
         """Ask one witness, or where none is named the best one that can answer.
 
         Returns
@@ -249,16 +249,9 @@ class Looking:
             failed[0].add_note(f"and {other}")
         raise failed[0]
 
-    def _asked(self, name: str, where: PageRange) -> Snapshot:
+    def _asked(self, name: str, where: MappedRange) -> Snapshot:
         try:
             return self.witness(name).read(where.mapping, where.first, where.count)
         except MachineError as error:
             error.add_note(f"{name} of {where.mapping.name} was asked when the machine failed")
             raise
-
-
-def _both(region: Region) -> list[Mapping]:
-    try:
-        return [region, region.alias]
-    except UsageError:  # memory without a file has no alias
-        return [region]

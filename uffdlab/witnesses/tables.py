@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
     Words: TypeAlias = NDArray[np.uint64]
 
-__all__ = ["Memory", "Reading", "Root", "Step", "Tables", "points_to_tables"]
+__all__ = ["GuestMemory", "Reading", "Root", "Step", "Tables", "points_to_tables"]
 
 _PRESENT = np.uint64(1 << 0)
 _PSE = np.uint64(1 << 7)
 
 
-class Memory(Protocol):
+class GuestMemory(Protocol):
     """Guest-physical memory as the witness needs it: a :class:`uffdlab.machines.PhysicalMemory` is one."""
 
     def ram(self) -> tuple[Words, int]:
@@ -55,11 +55,11 @@ class Tables:
 
     Parameters
     ----------
-    memory : Memory
+    memory : GuestMemory
     root : Root
     """
 
-    def __init__(self, memory: Memory, root: Root) -> None:
+    def __init__(self, memory: GuestMemory, root: Root) -> None:
         self._ram = bulk.Ram(*memory.ram())
         self._root = root
 

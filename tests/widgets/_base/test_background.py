@@ -212,7 +212,8 @@ def test_a_log_asks_its_touches_elsewhere(loop, slow):
     touch = type(
         "Touch", (), {"number": 1, "address": 0x3000, "what": "read", "state": property(lambda _: slow() and "waiting")}
     )()
-    lab = SimpleNamespace(timeline=Timeline(), touches=(touch,), locate=lambda address: ("region-1", address >> 12))
+    region = SimpleNamespace(name="region-1", page_of=lambda address: address >> 12)
+    lab = SimpleNamespace(timeline=Timeline(), touches=(touch,), regions=(region,))
     log = FaultLog(SimpleNamespace(), lab)
     assert [each["what"] for each in log.waiting] == ["read"]
     fault = Fault(3, "region-1", 0x3000, FaultFlag.WRITE, 0, 1000)

@@ -1,0 +1,143 @@
+"""The host's side of the target process."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from uffdlab.errors import AgentError, LabClosed, TargetLost, UsageError
+from uffdlab.target.process import TargetProcess
+from uffdlab.target.region import Region
+from uffdlab.target.timeline import Timeline
+from uffdlab.uapi.protocol import TouchEnded
+
+from .ends import touch_result
+
+PAGE = 4096
+PROBED = {"features": 0, "ioctls": 0, "continue_wp": True, "ways": {}, "modes": {}, "memory": {}}
+
+
+class AnsweringConnection:
+    """A connection to a machine that answers with what `answers` says."""
+
+    kernel = "some-kernel"
+
+    def __init__(self):
+        self.machine = SimpleNamespace(name="test", physical=None)
+        self.closed = False
+        self.asked = []
+        self.hear = None
+        self.answers = {"beacon": {"pid": 77}, "probe": PROBED, "map": {"number": 1, "start": 0x10000, "alias": 0}}
+
+    def open(self, hear):
+        self.hear = hear
+
+    def must_be_open(self):
+        if self.closed:
+            raise LabClosed("this lab is closed")
+
+    def now(self):
+        return 1000
+
+    def call(self, method, *params, deadline):
+        self.asked.append((method, params))
+
+    def target_call(self, method, *params, deadline):
+        self.asked.append((method, params))
+        answer = self.answers.get(method)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+@pytest.fixture
+def connection():
+    return AnsweringConnection()
+
+
+@pytest.fixture
+def target(connection):
+    made = TargetProcess(connection, Timeline())
+    made.open()
+    return made
+
+
+def asked(connection, method):
+    return [params for name, params in connection.asked if name == method]
+
+
+def test_a_new_target_is_started_with_a_nonce_of_its_own(connection, target):
+    target.restart()
+    (first, base), (second, _) = asked(connection, "agent.spawn")
+    assert len(first) == len(second) == 32
+    assert first != second
+    assert base % (1 << 30) == 0
+
+
+def test_what_was_in_the_old_target_is_lost_with_it(target):
+    region = Region(target, 1, "anon", 0x10000, 0, 4, PAGE)
+    target.registry.add_region(region)
+    touch = region.read(0)
+    target.restart()
+    with pytest.raises(TargetLost, match="replaced by a new one"):
+        region.read(0)
+    with pytest.raises(TargetLost, match="replaced by a new one"):
+        touch.result()
+
+
+def test_notifications_reach_the_touch_they_are_about(connection, target):
+    touch = Region(target, 1, "anon", 0x10000, 0, 4, PAGE).read(3)
+    connection.hear(TouchEnded(touch.number, touch_result(value=7)))
+    assert touch.result(0) == 7
+    assert target.registry.touches == ()
+
+
+def test_touches_have_numbers_of_their_own_and_go_to_their_process(connection, target):
+    region = Region(target, 1, "anon", 0x10000, 0, 4, PAGE)
+    region.read(1)
+    region.write(2, 5, by=SimpleNamespace(pid=99))
+    assert asked(connection, "touch") == [
+        (1, "read", 0x10000 + PAGE, 8, 8, 0, None, 0),
+        (2, "write", 0x10000 + 2 * PAGE, 8, 8, 5, None, 99),
+    ]
+
+
+def test_a_child_that_has_ended_touches_nothing(connection, target):
+    with pytest.raises(UsageError, match="this child has ended"):
+        target.touch("read", 0x10000, "a read", length=8, by=SimpleNamespace(pid=0))
+    assert asked(connection, "touch") == []
+
+
+def test_a_touch_that_did_not_start_is_not_kept(connection, target):
+    connection.answers["touch"] = AgentError("no memory for a thread")
+    with pytest.raises(AgentError):
+        target.touch("read", 0x10000, "a read", length=8)
+    assert target.registry.touches == ()
+
+
+def test_the_kernel_is_probed_once_and_again_on_another_machine(connection, target):
+    assert target.capabilities is target.capabilities
+    assert len(asked(connection, "probe")) == 1
+    target.open()
+    assert target.capabilities.kernel == "some-kernel"
+    assert len(asked(connection, "probe")) == 2
+
+
+def test_the_pid_is_that_of_the_new_target(connection, target):
+    assert target.pid == 77
+    connection.answers["beacon"] = {"pid": 78}
+    assert target.pid == 77
+    target.restart()
+    assert target.pid == 78
+
+
+def test_a_closed_lab_takes_no_snapshot(connection, target):
+    connection.closed = True
+    with pytest.raises(LabClosed):
+        target.snapshot(Region(target, 1, "anon", 0x10000, 0, 4, PAGE)[:])
+
+
+def test_a_region_that_is_mapped_is_found_by_its_address(target):
+    assert target.locate(0x12345) == ("", None)
+    target.registry.add_region(Region(target, 1, "anon", 0x10000, 0, 4, PAGE))
+    assert target.locate(0x12345) == ("region-1", 2)
+    assert target.memory_at(0x12345) == "anon"

@@ -1,0 +1,272 @@
+"""Pages: neighbouring pages of the target, with the accesses and system calls that can be made on them."""
+
+from __future__ import annotations
+
+import math
+import operator
+import random
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol
+
+from uffdlab.errors import UsageError
+from uffdlab.target import syscalls
+
+if TYPE_CHECKING:
+    from uffdlab.target.process import ForkedProcess
+    from uffdlab.target.span import Span
+    from uffdlab.target.syscalls import CallResult
+    from uffdlab.target.touch import Touch
+
+_MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
+_PROTECTION = {"r": 1, "w": 2, "x": 4}
+_WORD = 1 << 64
+_MUCH = 64 << 20  # bytes; less than that every machine has
+_ORDERS = ("ascending", "descending", "random")
+
+
+class AtAddress(Protocol):
+    """Something that lies at an address of the target, such as a :class:`uffdlab.target.region.PageRange`."""
+
+    @property
+    def start(self) -> int:
+        """Its address."""
+        ...  # pragma: no cover
+
+
+class Pages(ABC):
+    """Neighbouring pages of the target: a region, its alias, or a range of their pages.
+
+    An access takes ``by``: the forked :class:`~uffdlab.target.child.Child` that makes it, in place of a thread of the
+    target.  It is made in the target, never here, and may wait there for a page fault to be resolved.
+
+    A system call takes `check`: raise :class:`~uffdlab.errors.IoctlError` on an errno; without it the result has the
+    errno.  A call that has not come back after `deadline` seconds is withdrawn, with
+    :class:`~uffdlab.errors.FaultUnresolved`.
+    """
+
+    @property
+    @abstractmethod
+    def _span(self) -> Span:
+        # Where these pages lie now; an error if they are gone.
+        ...
+
+    # --- accesses
+
+    def read(self, page: int = 0, offset: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
+        """Read the 64-bit word at byte `offset` of `page`, on a thread of its own in the guest."""
+        return self._touch("read", page, offset, 0, by)
+
+    def write(
+        self, page: int = 0, value: int = 0x55, offset: int = 0, *, by: ForkedProcess | None = None
+    ) -> Touch[None]:
+        """Write the 64-bit word `value` at byte `offset` of `page`, on a thread of its own in the guest."""
+        return self._touch("write", page, offset, value, by)
+
+    def modify(self, page: int = 0, add: int = 1, offset: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
+        """Add to the word in one atomic access (read, modify, write); its result is the word before."""
+        return self._touch("modify", page, offset, add, by)
+
+    def kernel_read(self, page: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
+        """Let the kernel read the first word of `page`: write(2) from it to a file.  A fault in kernel mode."""
+        return self._call_on("file_write", page, 0, f"the kernel's read of {self._span.describe(page)}", by)
+
+    def kernel_write(self, page: int = 0, value: int = 0x55, *, by: ForkedProcess | None = None) -> Touch[int]:
+        """Let the kernel write the first word of `page`: read(2) from a file to it.  A fault in kernel mode."""
+        return self._call_on("file_read", page, value, f"the kernel's write to {self._span.describe(page)}", by)
+
+    def gup_read(self, page: int = 0, *, into: AtAddress | None = None) -> Touch[int]:
+        """Read the first word of `page` through get_user_pages: process_vm_readv(2).
+
+        With `into` the kernel brings it there, and the result is 0: where that waits for its own page fault, `page`
+        stays pinned (FOLL_PIN) as long.
+        """
+        what = f"get_user_pages for a read of {self._span.describe(page)}"
+        return self._call_on("gup_read", page, 0, what, None, {"into": into.start} if into else {})
+
+    def gup_write(self, page: int = 0, value: int = 0x55) -> Touch[int]:
+        """Write the first word of `page` through get_user_pages: process_vm_writev(2)."""
+        return self._call_on(
+            "gup_write", page, value, f"get_user_pages for a write to {self._span.describe(page)}", None
+        )
+
+    def populate(self, *, write: bool = False, by: ForkedProcess | None = None) -> Touch[int]:
+        """Fault every page in with one call: MADV_POPULATE_READ, or MADV_POPULATE_WRITE with `write`."""
+        span = self._span
+        advice = _MADV_POPULATE_WRITE if write else _MADV_POPULATE_READ
+        more = {"call": "madvise", "arguments": [span.start, span.length, advice]}
+        what = f"MADV_POPULATE_{'WRITE' if write else 'READ'} of {span.pages} pages of {span.mapping}"
+        return span.target.touch("syscall", span.start, what, length=span.length, more=more, by=by)
+
+    def sweep(
+        self,
+        kind: str = "read",
+        *,
+        order: str = "ascending",
+        value: int = 0x55,
+        seed: int = 0,
+        by: ForkedProcess | None = None,
+    ) -> Touch[int]:
+        """Make one access to each page, one after the other, as one ticket.
+
+        Parameters
+        ----------
+        kind : str
+            ``"read"``, ``"write"`` or ``"modify"``.
+        order : str
+            ``"ascending"``, ``"descending"`` or ``"random"``.
+        value : int
+            What is written, or added.
+        seed : int
+            Which random order.
+
+        Returns
+        -------
+        Touch
+            Its result is the sum of the words (modulo 2⁶⁴), its ``progress`` how many pages it has come to.
+        """
+        span = self._span
+        if kind not in ("read", "write", "modify"):
+            raise UsageError(f"a sweep can read, write or modify, not {kind!r}")
+        first, jump = _order(order, span.pages, seed)
+        return span.target.touch(
+            "sweep",
+            span.start,
+            f"{kind} of {span.pages} pages of {span.mapping}, {order}",
+            length=span.length,
+            stride=span.page_size,
+            value=_word(value),
+            more={"each": kind, "first": first, "jump": jump},
+            by=by,
+        )
+
+    def sweep_threads(
+        self, threads: int, kind: str = "read", *, order: str = "random", seed: int = 0
+    ) -> list[Touch[int]]:
+        """Start a sweep on each of several threads at once; see :meth:`sweep`."""
+        if not 1 <= threads <= 256:
+            raise UsageError(f"threads={threads}: 1 to 256 can sweep at once")
+        return [self.sweep(kind, order=order, seed=seed + each) for each in range(threads)]
+
+    def copy_out(self, page: int = 0, deadline: float = 10.0) -> bytes:
+        """Return the whole content of `page`; this reads it, so it may fault.
+
+        Raises
+        ------
+        FaultUnresolved
+            If the read still waits for its page fault at `deadline` (seconds); it is withdrawn then.
+        """
+        span = self._span
+        what = f"reading {span.describe(page)}"
+        touch: Touch[bytes] = span.target.touch("copy_out", span.address(page), what, length=span.page_size)
+        return touch.result_or_withdraw(deadline)
+
+    def fill(self, value: int = 1, deadline: float = 60.0) -> None:
+        """Write a word into every page: `value` into the first, `value` + 1 into the next, and so on.
+
+        Raises
+        ------
+        UsageError
+            If there are more pages than the machine has memory and swap for.
+        TouchFailed
+            If the guest has not enough memory for the pages (SIGBUS).
+        FaultUnresolved
+            If it meets a page fault that nobody resolves before `deadline` (seconds); it is withdrawn then.
+        """
+        span = self._span
+        what = f"filling {span.pages} pages of {span.mapping}"
+        if span.length > _MUCH:
+            there = span.target.call("agent.memory_bytes")
+            if span.length > there:
+                raise UsageError(
+                    f"{what} takes {span.length >> 20} MiB, and this machine has {there >> 20} MiB of memory and "
+                    "swap; fill a part of them, region[:1000].fill(), or give a guest more: Lab(…, memory_mib=…)"
+                )
+        touch: Touch[None] = span.target.touch(
+            "fill", span.start, what, length=span.length, stride=span.page_size, value=_word(value)
+        )
+        touch.result_or_withdraw(deadline)
+
+    def _touch(self, kind: str, page: int, offset: int, value: int, by: ForkedProcess | None) -> Touch[Any]:
+        span = self._span
+        address = span.address(page)
+        if not 0 <= offset <= span.page_size - 8 or offset % 8:
+            raise UsageError(f"offset {offset} is no aligned 64-bit word within a page of {span.page_size} bytes")
+        what = f"{kind} {'of' if kind == 'read' else 'to'} {span.describe(page)}"
+        return span.target.touch(kind, address + offset, what, length=8, value=_word(value), by=by)
+
+    def _call_on(
+        self, call: str, page: int, value: int, what: str, by: ForkedProcess | None, more: dict[str, int] | None = None
+    ) -> Touch[int]:
+        span = self._span
+        address = span.address(page)
+        arguments = {"call": call, "address": address} | (more or {})
+        return span.target.touch("syscall", address, what, length=8, value=_word(value), more=arguments, by=by)
+
+    # --- system calls
+
+    def madvise(self, advice: str | int, *, check: bool = True, deadline: float = 10.0) -> CallResult:
+        """madvise(2), with `advice` by name (``"dontneed"``, ``"remove"``, ``"collapse"``, …) or number."""
+        return syscalls.result(self.start_madvise(advice), "madvise", check=check, deadline=deadline)
+
+    def start_madvise(self, advice: str | int) -> Touch[int]:
+        """Start madvise(2) without waiting for it: it may wait until the message of its event is read, for example."""
+        span = self._span
+        if isinstance(advice, str) and advice.lower() not in syscalls.ADVICE:
+            raise UsageError(f"{advice!r} is no advice of madvise(2); there is {', '.join(syscalls.ADVICE)}")
+        number = syscalls.ADVICE[advice.lower()] if isinstance(advice, str) else advice
+        name = f"MADV_{advice.upper()}" if isinstance(advice, str) else str(advice)
+        return syscalls.start(span, "madvise", [span.start, span.length, number], name)
+
+    def mprotect(self, protection: str, *, check: bool = True) -> CallResult:
+        """mprotect(2); `protection` is made of the letters r, w and x, ``""`` for none."""
+        span = self._span
+        unknown = set(protection) - set(_PROTECTION)
+        if unknown:
+            raise UsageError(f"protection={protection!r}: only r, w and x mean something")
+        bits = sum(_PROTECTION[letter] for letter in set(protection))
+        return syscalls.call(span, "mprotect", [span.start, span.length, bits], protection or "none", check=check)
+
+    def munmap(self, *, check: bool = True) -> CallResult:
+        """munmap(2): leave a hole.  ``region.unmap()`` is for a whole region and its alias."""
+        span = self._span
+        return syscalls.call(span, "munmap", [span.start, span.length], check=check)
+
+    def page_out(self, *, check: bool = True, deadline: float = 30.0) -> CallResult:
+        """MADV_PAGEOUT, after seeing to it that the guest has swap.
+
+        Raises
+        ------
+        UsageError
+            If there is nothing to swap to: no RAM disk in a guest, or no swap on a machine that is no guest.
+        """
+        self._span.target.call("agent.swap_on")
+        return self.madvise("pageout", check=check, deadline=deadline)
+
+    def guard(self, *, check: bool = True) -> CallResult:
+        """MADV_GUARD_INSTALL (Linux 6.13): a touch of these pages is SIGSEGV until MADV_GUARD_REMOVE."""
+        return self.madvise("guard_install", check=check)
+
+
+def _word(value: int) -> int:
+    try:
+        number = operator.index(value)  # of numpy's too
+    except TypeError:
+        number = _WORD
+    if not -_WORD // 2 <= number < _WORD:
+        raise UsageError(f"{value!r} is no number of 64 bits, which is what is written into a page")
+    return number % _WORD
+
+
+def _order(order: str, pages: int, seed: int) -> tuple[int, int]:
+    # Steps of a size that has no divisor in common with the number of pages come to every page once.
+    if order == "ascending":
+        return 0, 1
+    if order == "descending":
+        return pages - 1, max(pages - 1, 1)
+    if order != "random":
+        raise UsageError(f"order={order!r}; there is {', '.join(_ORDERS)}")
+    chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, not a secret
+    first, jump = chance.randrange(pages), chance.randrange(max(pages // 3, 1), pages + 1)
+    while math.gcd(jump, pages) != 1:
+        jump += 1
+    return first, jump

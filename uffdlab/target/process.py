@@ -1,0 +1,190 @@
+"""TargetProcess: the host's side of the target process, which everything in the target is asked through."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from typing import TYPE_CHECKING, Any, Protocol
+
+from uffdlab.errors import UsageError
+from uffdlab.machines.connection import DEADLINE
+from uffdlab.target.capabilities import Capabilities
+from uffdlab.target.notifications import Notifications
+from uffdlab.target.registry import Registry
+from uffdlab.target.touch import Touch
+from uffdlab.witnesses.selection import WitnessSelection
+
+if TYPE_CHECKING:
+    from uffdlab.machines.connection import Connection
+    from uffdlab.observations.page_walk import Walks
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.timeline import Timeline
+    from uffdlab.witnesses.base import MappedRange
+
+__all__ = ["ForkedProcess", "TargetProcess"]
+
+_BASE = 0x10_0000_0000  # the address of the target's first region: a round number is easy to read
+_NONCE_BYTES = 32
+_BULK_DEADLINE = 60.0  # seconds
+
+
+class ForkedProcess(Protocol):
+    """A process that was forked from the target: a :class:`uffdlab.target.child.Child` is one."""
+
+    pid: int
+    """Its process number in the guest, 0 after its end."""
+
+
+class TargetProcess:
+    """The target process of one lab, as the host sees it.
+
+    Parameters
+    ----------
+    connection : Connection
+        To the machine that the target runs on.
+    timeline : Timeline
+        Gets an entry for whatever happens in the target.
+
+    Attributes
+    ----------
+    registry : Registry
+        The regions, userfaultfds and touches of the target.
+    witnesses : WitnessSelection
+        What can tell the state of its pages.
+    """
+
+    def __init__(self, connection: Connection, timeline: Timeline) -> None:
+        self.connection = connection
+        self.timeline = timeline
+        self.registry = Registry()
+        self.witnesses = WitnessSelection(
+            self.target_call,
+            lambda: connection.machine.physical,
+            connection.now,
+            kernel=connection.kernel,
+            machine=connection.machine.name,
+        )
+        self._notifications = Notifications(self.registry, timeline, connection.now)
+        self._touch_numbers = itertools.count(1)
+        self._capabilities: Capabilities | None = None
+
+    # --- its start and its end
+
+    def open(self) -> None:
+        """Listen to the machine, which has just come up, and start the first target process on it."""
+        self._capabilities = None
+        self.connection.open(self._notifications.hear)
+        self.restart()
+
+    def restart(self) -> None:
+        """Start a new target process.  The old one ends, with its regions, userfaultfds and touches."""
+        self.registry.lose("the target process was replaced by a new one")
+        nonce = os.urandom(_NONCE_BYTES)
+        self.call("agent.spawn", nonce, _BASE)
+        self.witnesses.new_target(nonce)
+        if len(self.timeline):
+            self.timeline.add("target", "a new target process", self.connection.now())
+
+    @property
+    def pid(self) -> int:
+        """The target's process number in the guest."""
+        return int(self.witnesses.facts["pid"])
+
+    @property
+    def kernel(self) -> str:
+        """The kernel's name."""
+        return self.connection.kernel
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this kernel can do, found by trying the first time it is asked for."""
+        if self._capabilities is None:
+            self._capabilities = Capabilities.from_answer(self.kernel, self.target_call("probe", deadline=60.0))
+        return self._capabilities
+
+    @property
+    def known_capabilities(self) -> Capabilities | None:
+        """The capabilities if they have been asked for already; asks nothing of the kernel."""
+        return self._capabilities
+
+    # --- the wire
+
+    def call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
+        """Ask the agent; see :meth:`uffdlab.lab.Lab.call`."""
+        return self.connection.call(method, *params, deadline=deadline)
+
+    def target_call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
+        """Ask the target; see :meth:`uffdlab.lab.Lab.target_call`."""
+        return self.connection.target_call(method, *params, deadline=deadline)
+
+    # --- touching
+
+    def touch(
+        self,
+        kind: str,
+        address: int,
+        what: str,
+        *,
+        length: int,
+        stride: int = 8,
+        value: int = 0,
+        more: dict[str, Any] | None = None,
+        by: ForkedProcess | None = None,
+    ) -> Touch[Any]:
+        """Start one access on a thread of its own in the target, or in a child; regions offer it as methods."""
+        if by is not None and not by.pid:
+            raise UsageError("this child has ended; lab.fork() makes a new one")
+        number = next(self._touch_numbers)
+        touch: Touch[Any] = Touch(self.connection, number, kind, address, what)
+        self.registry.add_touch(touch)
+        try:
+            self.target_call("touch", number, kind, address, length, stride, value, more, by.pid if by else 0)
+        except BaseException:
+            self.registry.pop_touch(number)
+            raise
+        return touch
+
+    # --- what is where
+
+    def locate(self, address: int) -> tuple[str, int | None]:
+        """Return the name of the region at `address` and the page within it; ("", None) if there is none."""
+        return self.registry.locate(address)
+
+    def page_size_at(self, address: int) -> int:
+        """Return the page size in bytes of the region at `address`, 4096 if there is none."""
+        return self.registry.page_size_at(address)
+
+    def memory_at(self, address: int) -> str:
+        """Return what kind of memory the region at `address` is, as ``lab.map`` calls it; "" if there is none."""
+        return self.registry.memory_at(address)
+
+    # --- looking
+
+    def snapshot(self, where: MappedRange, witness: str | None = None) -> Snapshot:
+        """Ask a witness for the state of each page of `where`; see :meth:`uffdlab.lab.Lab.snapshot`."""
+        self.connection.must_be_open()
+        snapshot, failed = self.witnesses.read(where, witness)
+        for error in failed:
+            self.timeline.add("witness", str(error), self.connection.now(), None, error)
+        text = f"{where} of {where.mapping.name} by {snapshot.witness}"
+        self.timeline.add("snapshot", text, snapshot.time_ns, None, snapshot)
+        return snapshot
+
+    def walk(self, *addresses: int) -> Walks:
+        """Walk the page tables to some addresses; see :meth:`uffdlab.lab.Lab.walk`."""
+        return self.witnesses.walk(addresses, self.registry.describe)
+
+    def read_pagemap(self, start: int, pages: int, page_size: int, child: int = 0) -> dict[str, Any]:
+        """Read the pagemap words of the target, or of a child of it.
+
+        Parameters
+        ----------
+        start : int
+            Address of the first page.
+        pages, page_size : int
+            How many pages, and their size in bytes.
+        child : int
+            Process number of the child, 0 for the target itself.
+        """
+        answer: dict[str, Any] = self.target_call("pagemap", start, pages, page_size, child, deadline=_BULK_DEADLINE)
+        return answer

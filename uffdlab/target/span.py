@@ -1,0 +1,65 @@
+"""Span: neighbouring pages of one mapping of the target, where they lie now."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import UsageError
+
+if TYPE_CHECKING:
+    from uffdlab.target.process import TargetProcess
+
+
+@dataclass(frozen=True)
+class Span:
+    """Neighbouring pages of one mapping, for accesses and system calls.
+
+    Attributes
+    ----------
+    target : TargetProcess
+        The process that has them.
+    mapping : str
+        Name of the mapping.
+    start : int
+        Address of the first page.
+    first, pages : int
+        Number of the first page in its mapping, and how many pages there are.
+    page_size : int
+        Bytes of a page.
+    """
+
+    target: TargetProcess
+    mapping: str
+    start: int
+    first: int
+    pages: int
+    page_size: int
+
+    @property
+    def length(self) -> int:
+        """Length in bytes."""
+        return self.pages * self.page_size
+
+    def address(self, page: int) -> int:
+        """Return the address of one page, counted from the first of the span; a negative one counts from the end.
+
+        Raises
+        ------
+        UsageError
+            If there is no such page.
+        """
+        return self.start + self._index(page) * self.page_size
+
+    def describe(self, page: int) -> str:
+        """Return a page's number and mapping, ``page 3 of region-1``; UsageError if there is no such page."""
+        return f"page {self.first + self._index(page)} of {self.mapping}"
+
+    def _index(self, page: int) -> int:
+        if not hasattr(page, "__index__"):
+            raise UsageError(f"{page!r} is no page of {self.mapping}; pages are counted, as in region.read(3)")
+        index = operator.index(page)
+        if not -self.pages <= index < self.pages:
+            raise UsageError(f"{self.mapping} has pages 0 to {self.pages - 1}; page {page} is not one of them")
+        return index % self.pages

@@ -1,0 +1,95 @@
+"""The write that a WriteProbe is about: made on a thread of its own, and withdrawn if it traps."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Protocol
+
+from uffdlab.errors import UsageError
+from uffdlab.observations.write_probe import Deed
+from uffdlab.uapi.messages import Fault, Message
+from uffdlab.witnesses.base import MappedRange
+
+if TYPE_CHECKING:
+    from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.process import TargetProcess
+    from uffdlab.target.touch import Touch
+
+_DEADLINE = 5.0  # seconds for a write that neither ends nor meets a userfaultfd: it may be read from swap
+_PAUSE = 0.001
+
+
+class ProbedPage(MappedRange, Protocol):
+    """The page to write to: a :class:`uffdlab.target.region.PageRange` is one."""
+
+    @property
+    def start(self) -> int:
+        """Its address."""
+        ...  # pragma: no cover
+
+    @property
+    def length(self) -> int:
+        """Its length in bytes."""
+        ...  # pragma: no cover
+
+    def snapshot(self, witness: str | None = None) -> Snapshot:
+        """Ask a witness for its state."""
+        ...  # pragma: no cover
+
+
+def probe(target: TargetProcess, page: ProbedPage) -> Deed:
+    """Write to one page without changing its content; withdraw the write if a userfaultfd traps it.
+
+    The fault message of this write is kept from those who read the userfaultfds of the target.  While it is made,
+    nothing else should touch the page.
+
+    Parameters
+    ----------
+    target : TargetProcess
+    page : PageRange
+        One page.
+
+    Raises
+    ------
+    UsageError
+        If it is not one page.
+    FaultUnresolved
+        If the write waits where it cannot be withdrawn.
+    """
+    if page.count != 1:
+        raise UsageError(f"one page is probed at a time, not {page.count}; probe(page) of a region takes its number")
+    before = page.snapshot()
+    faults: list[Fault] = []
+    begun = False
+
+    def ours(message: Fault | Message) -> bool:
+        mine = begun and isinstance(message, Fault) and 0 <= message.address - page.start < page.length
+        if mine:
+            assert isinstance(message, Fault)
+            faults.append(message)
+        return mine
+
+    with ExitStack() as listening:
+        for uffd in target.registry.userfaultfds:
+            listening.callback(uffd.intercept(ours))
+        begun = True
+        touch = target.touch("modify", page.start, f"probe of {page} of {page.mapping.name}", length=8, value=0)
+        trapped = _trapped(touch, faults)
+        if trapped:
+            touch.withdraw()
+        end = touch.outcome(_DEADLINE)
+        target.target_call("sync")  # so that every message has come
+    fault = faults[0] if faults else None
+    return Deed(page.first, trapped or bool(faults), fault, end.signal, before, page.snapshot())
+
+
+def _trapped(touch: Touch[object], faults: list[Fault]) -> bool:
+    until = time.monotonic() + _DEADLINE
+    while True:
+        state = touch.state
+        if state not in ("waiting", "running"):
+            return False
+        if (state == "waiting" and faults) or time.monotonic() > until:
+            return True  # else it waits, and nobody here was told
+        time.sleep(_PAUSE)
