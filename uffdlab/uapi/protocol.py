@@ -362,7 +362,7 @@ class ProbeKernel(TargetMethod[KernelProbe], frozen=True):
 
     def check(self, answer: KernelProbe) -> None:
         """See :meth:`Method.check`: every mode of UFFDIO_REGISTER was tried where the memory could be mapped."""
-        from uffdlab.uapi.flags import RegisterMode  # noqa: PLC0415 - this module loads no enum before it is needed
+        from uffdlab.uapi.ioctls import RegisterMode  # noqa: PLC0415 - this module loads no enum before it is needed
 
         for name, tried in answer.memory.items():
             if not tried.errno and tried.register.keys() != {int(mode) for mode in RegisterMode}:
