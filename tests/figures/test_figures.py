@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from uffdlab import figures
 from uffdlab.errors import UsageError
-from uffdlab.figures.palette import LOOKS, looks_of
+from uffdlab.figures.palette import CELL_STYLES, cell_styles
 from uffdlab.observations.snapshot import Snapshot
 
 WP = 0x8000_0000_03FF_CC65
@@ -43,15 +43,15 @@ def cells(picture, panel=""):
     found = {}
     for collection in picture.figure.axes[0].collections:
         label = collection.get_label()
-        if label.startswith(panel) and label[len(panel) :] in [*LOOKS, "*"]:
+        if label.startswith(panel) and label[len(panel) :] in [*CELL_STYLES, "*"]:
             for x, y in collection.get_offsets().tolist():
                 found[round(y, 3), round(x, 3)] = label[len(panel) :]
     return [found[place] for place in sorted(found)]
 
 
 def letters(snapshot):
-    looks, which = looks_of(snapshot.states, snapshot.known)
-    return [looks[index].letter for index in which]
+    styles, which = cell_styles(snapshot.states, snapshot.known)
+    return [styles[index].letter for index in which]
 
 
 def texts(picture):

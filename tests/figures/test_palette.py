@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uffdlab.figures.palette import LOOKS, MIXED, look_of, looks_of
+from uffdlab.figures.palette import CELL_STYLES, MIXED, cell_style, cell_styles
 from uffdlab.pte import ALL, State
 
 ENTRY = ALL & ~(State.EXCLUSIVE | State.FILE)
@@ -21,15 +21,15 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("look", [*LOOKS.values(), MIXED], ids=lambda look: look.words)
-def test_letters_can_be_read(look):
-    assert contrast(look.colour, look.ink) >= 4.5
+@pytest.mark.parametrize("style", [*CELL_STYLES.values(), MIXED], ids=lambda style: style.words)
+def test_letters_can_be_read(style):
+    assert contrast(style.colour, style.ink) >= 4.5
 
 
 def test_no_two_looks_are_alike_without_colour():
-    assert MIXED.letter not in LOOKS
+    assert MIXED.letter not in CELL_STYLES
     # the states that matter most differ in grey too, or by hatch
-    plain = [LOOKS[letter] for letter in "·PUW"]
+    plain = [CELL_STYLES[letter] for letter in "·PUW"]
     for index, one in enumerate(plain):
         for other in plain[:index]:
             assert one.hatch != other.hatch or contrast(one.colour, other.colour) > 1.25
@@ -61,13 +61,15 @@ def test_no_two_looks_are_alike_without_colour():
     ],
 )
 def test_the_letter_of_a_state(states, known, letter):
-    assert look_of(states, known).letter == letter
+    assert cell_style(states, known).letter == letter
 
 
 @given(st.lists(st.tuples(st.integers(0, int(ALL)), st.integers(0, int(ALL))), max_size=30))
 def test_arrays_look_like_their_pages(pages):
     states = np.array([states & known for states, known in pages], dtype=np.uint32)
     known = np.array([known for _, known in pages], dtype=np.uint32)
-    looks, which = looks_of(states, known)
-    assert [looks[index] for index in which] == [look_of(*page) for page in pages]
-    assert [look.letter for look in looks] == [letter for letter in LOOKS if letter in {look.letter for look in looks}]
+    styles, which = cell_styles(states, known)
+    assert [styles[index] for index in which] == [cell_style(*page) for page in pages]
+    assert [style.letter for style in styles] == [
+        letter for letter in CELL_STYLES if letter in {style.letter for style in styles}
+    ]

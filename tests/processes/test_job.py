@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from uffdlab.processes.job import Child, ChildTimeout, run
+from uffdlab.processes.job import Child, JobTimeout, run
 
 from ..leftovers import alive, gone_within, wait_until
 
@@ -26,7 +26,7 @@ def test_status_lines_and_tail():
 def test_deadline_ends_the_whole_group():
     began = time.monotonic()
     pids = []
-    with pytest.raises(ChildTimeout):
+    with pytest.raises(JobTimeout):
         run(["sh", "-c", "sleep 60 & echo $!; wait"], deadline=0.5, on_line=lambda line: pids.append(int(line)))
     assert time.monotonic() - began < 15
     assert gone_within(20, pids[0])
@@ -50,7 +50,7 @@ def test_the_marker_stays_if_the_child_had_to_be_killed(tmp_path, does, stays):
     marker.touch()
     with (
         Child(["sh", "-c", f"{does}; echo up; while :; do sleep 0.1; done"], grace=0.5, marker=marker) as child,
-        pytest.raises(ChildTimeout),
+        pytest.raises(JobTimeout),
     ):
         child.wait(1.5)
     assert marker.exists() == stays

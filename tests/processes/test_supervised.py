@@ -16,7 +16,7 @@ import pytest
 from uffdlab.processes import supervisor
 from uffdlab.processes.console import Console
 from uffdlab.processes.identity import Identity
-from uffdlab.processes.supervised import KeptProcess
+from uffdlab.processes.supervised import SupervisedProcess
 
 from ..leftovers import alive, gone_within, held, nothing_left, wait_until
 
@@ -25,7 +25,7 @@ def start(code, **options):
     ours, theirs = socket.socketpair()
     log = Console()
     with theirs:
-        process = KeptProcess(
+        process = SupervisedProcess(
             [sys.executable, "-ISc", code, str(theirs.fileno())], [theirs.fileno()], ours, log=log, **options
         )
     return process, log
@@ -78,7 +78,7 @@ def test_kill_leaves_nothing():
 def test_a_program_that_is_not_there(tmp_path):
     ours, theirs = socket.socketpair()
     with theirs:
-        process = KeptProcess([str(tmp_path / "none")], [], ours, log=Console())
+        process = SupervisedProcess([str(tmp_path / "none")], [], ours, log=Console())
     assert process.ended.wait(10)
     assert "No such file" in process.how_it_ended()
     process.kill()
@@ -88,7 +88,7 @@ INTERRUPTED = """
 import errno, os, signal, sys, threading, time
 from pathlib import Path
 from uffdlab.processes.console import Console
-from uffdlab.processes.supervised import KeptProcess
+from uffdlab.processes.supervised import SupervisedProcess
 import socket
 
 def held():
@@ -98,7 +98,7 @@ def one(interrupted_after=0):
     ours, theirs = socket.socketpair()  # which itself can lose a descriptor
     with ours, theirs:
         signal.setitimer(signal.ITIMER_REAL, interrupted_after)
-        process = KeptProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], [theirs.fileno()], ours,
+        process = SupervisedProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], [theirs.fileno()], ours,
                               log=Console())
         process.kill()
         signal.setitimer(signal.ITIMER_REAL, 0)
@@ -163,14 +163,14 @@ def test_too_few_descriptors_are_told():
         "from uffdlab import errors\n"
         "from uffdlab.processes import limits\n"
         "from uffdlab.processes.console import Console\n"
-        "from uffdlab.processes.supervised import KeptProcess\n"
+        "from uffdlab.processes.supervised import SupervisedProcess\n"
         "found = set()\n"
         "for limit in range(3, 40):\n"
         "    tempfile.tempdir = None\n"
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 64))\n"
         "    try:\n"
         "        with limits.told():\n"
-        "            KeptProcess([sys.executable, '-c', ''], log=Console()).kill()\n"
+        "            SupervisedProcess([sys.executable, '-c', ''], log=Console()).kill()\n"
         "        found.add('it runs')\n"
         "        break\n"
         "    except errors.HostUnsupported as error:\n"
@@ -184,9 +184,9 @@ def test_too_few_descriptors_are_told():
 OWNER = """
 import socket, sys, time
 from uffdlab.processes.console import Console
-from uffdlab.processes.supervised import KeptProcess
+from uffdlab.processes.supervised import SupervisedProcess
 ours, theirs = socket.socketpair()
-process = KeptProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], ours, log=Console())
+process = SupervisedProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], ours, log=Console())
 keeper = process.pids[0]
 while True:
     with open(f"/proc/{keeper}/task/{keeper}/children") as file:
@@ -237,8 +237,8 @@ def test_the_owner_dies_before_the_keeper_looks():
 FOLDER_OWNER = """
 import sys, time
 from uffdlab.processes.console import Console
-from uffdlab.processes.supervised import KeptProcess
-process = KeptProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], log=Console())
+from uffdlab.processes.supervised import SupervisedProcess
+process = SupervisedProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], log=Console())
 process.folder.mkdir(mode=0o700)
 (process.folder / "socket").touch()
 print(process.folder, flush=True)
@@ -261,7 +261,7 @@ def test_a_grace_is_given_and_then_no_more():
     ):
         ours, theirs = socket.socketpair()
         with theirs:
-            process = KeptProcess([sys.executable, "-ISc", code], log=Console(), stdio=theirs, grace=grace)
+            process = SupervisedProcess([sys.executable, "-ISc", code], log=Console(), stdio=theirs, grace=grace)
         started = time.monotonic()
         ours.close()
         process.kill()
@@ -299,7 +299,7 @@ def attempts(folder, **options):
     (folder / "there").chmod(0o666)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         code = ATTEMPTS.format(folder=str(folder), port=listener.getsockname()[1])
-        process = KeptProcess(["/usr/bin/python3", "-ISc", code], log=Console(), **options)
+        process = SupervisedProcess(["/usr/bin/python3", "-ISc", code], log=Console(), **options)
         assert process.ended.wait(20)
     process.kill()
     return dict(line.split(" ", 1) for line in process.said().splitlines())
@@ -346,7 +346,7 @@ def test_a_program_that_somebody_else_cannot_run(tmp_path):
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o700)
-    process = KeptProcess([str(program)], log=Console(), bounded=True, identity=Identity(61234))
+    process = SupervisedProcess([str(program)], log=Console(), bounded=True, identity=Identity(61234))
     assert process.ended.wait(20)
     assert process.how_it_ended() == f"ended with status 127: {program} as user 61234: Permission denied"
     process.kill()

@@ -3,7 +3,7 @@
 import pytest
 
 from uffdlab.errors import AgentError, IoctlError
-from uffdlab.figures.palette import look_of
+from uffdlab.figures.palette import cell_style
 from uffdlab.pte import State
 from uffdlab.uapi import Feature
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 
 def letters(snapshot):
-    return [look_of(*each).letter for each in zip(snapshot.states.tolist(), snapshot.known.tolist(), strict=True)]
+    return [cell_style(*each).letter for each in zip(snapshot.states.tolist(), snapshot.known.tolist(), strict=True)]
 
 
 def agreed(lab, region):

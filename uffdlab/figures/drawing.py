@@ -20,7 +20,7 @@ from matplotlib.transforms import Affine2D
 
 from uffdlab.errors import UsageError
 from uffdlab.figures.lettering import glyph, measure, wrapped, write
-from uffdlab.figures.palette import LOOKS, MIXED, Look, looks_of
+from uffdlab.figures.palette import CELL_STYLES, MIXED, CellStyle, cell_styles
 from uffdlab.figures.style import DPI, FAINT, LINE, PANEL, PAPER, POINTS, RC, SMALL, TITLE
 from uffdlab.observations.snapshot import Snapshot
 
@@ -48,8 +48,8 @@ class _Grid(NamedTuple):
     per_cell: int
     columns: int
     skip: int  # empty cells at the beginning of the first row
-    looks: list[Look]
-    which: NDArray[np.intp]  # for each cell its look
+    styles: list[CellStyle]
+    which: NDArray[np.intp]  # for each cell its style
     counts: dict[str, int]  # letter → pages
 
     @property
@@ -61,21 +61,21 @@ class _Grid(NamedTuple):
 
 
 def _cells(name: str, snapshot: Snapshot) -> _Grid:
-    looks, which = looks_of(snapshot.states, snapshot.known)
-    counts = {look.letter: int(n) for look, n in zip(looks, np.bincount(which, minlength=len(looks)), strict=True)}
+    styles, which = cell_styles(snapshot.states, snapshot.known)
+    counts = {style.letter: int(n) for style, n in zip(styles, np.bincount(which, minlength=len(styles)), strict=True)}
     per_cell = 1
     if len(snapshot) > _MOST_CELLS:
         while -(-len(snapshot) // per_cell) > _CELLS_OF_A_MAP:
             per_cell *= 2
         padded = np.pad(which, (0, -which.size % per_cell), mode="edge").reshape(-1, per_cell)
         mixed = padded.min(axis=1) != padded.max(axis=1)
-        which = np.where(mixed, len(looks), padded[:, 0])
-        looks = [*looks, MIXED]
+        which = np.where(mixed, len(styles), padded[:, 0])
+        styles = [*styles, MIXED]
     columns = next(columns for most, columns in _COLUMNS if which.size <= most)
     columns = min(columns, which.size)
     # Rows begin at round page numbers, but a single row at its first page.
     skip = snapshot.first // per_cell % columns if which.size > columns else 0
-    return _Grid(name, snapshot.first, per_cell, columns, skip, looks, which, counts)
+    return _Grid(name, snapshot.first, per_cell, columns, skip, styles, which, counts)
 
 
 def draw(title: str, panels: Sequence[tuple[str, Snapshot]]) -> Figure:
@@ -117,9 +117,9 @@ def draw(title: str, panels: Sequence[tuple[str, Snapshot]]) -> Figure:
             _draw_grid(axes, g, left + gutter, body, side)
             left += grid_width + _GAP
         for number, entries in enumerate(lines):
-            for x, look, words in entries:
+            for x, style, words in entries:
                 y = bottom + 0.3 * number + 0.15
-                _draw_cells(axes, look, np.array([[_MARGIN + x + _SWATCH / 2, y]]), _SWATCH)
+                _draw_cells(axes, style, np.array([[_MARGIN + x + _SWATCH / 2, y]]), _SWATCH)
                 write(axes, _MARGIN + x + _SWATCH + 0.08, y, words, SMALL + 0.5)
     return figure
 
@@ -127,10 +127,10 @@ def draw(title: str, panels: Sequence[tuple[str, Snapshot]]) -> Figure:
 def _draw_grid(axes: Axes, g: _Grid, left: float, top: float, side: float) -> None:
     slots = np.arange(g.which.size) + g.skip
     centres = np.stack([left + (slots % g.columns + 0.5) * side, top + (slots // g.columns + 0.5) * side], axis=1)
-    for index, look in enumerate(g.looks):
+    for index, style in enumerate(g.styles):
         chosen = centres[g.which == index]
         if len(chosen):
-            _draw_cells(axes, look, chosen, side, label=f"{g.name}{look.letter}")
+            _draw_cells(axes, style, chosen, side, label=f"{g.name}{style.letter}")
     every = 1 if g.columns <= 8 else 4 if g.columns <= 16 else 8
     if g.rows > 1:
         for column in range(0, g.columns, every):
@@ -147,18 +147,18 @@ def _draw_grid(axes: Axes, g: _Grid, left: float, top: float, side: float) -> No
         write(axes, left - 0.07, top + (row + 0.5) * side, label, SMALL, align="right")
 
 
-def _draw_cells(axes: Axes, look: Look, centres: NDArray[np.float64], side: float, *, label: str = "") -> None:
+def _draw_cells(axes: Axes, style: CellStyle, centres: NDArray[np.float64], side: float, *, label: str = "") -> None:
     size = side * 0.92
     squares = [Rectangle((x - size / 2, y - size / 2), size, size) for x, y in centres.tolist()]
-    layers = [PatchCollection(squares, facecolor=look.colour, edgecolor=LINE, linewidth=0.5)]
-    if look.hatch:
-        ink = _shade(look.colour)
-        layers.append(PatchCollection(squares, facecolor="none", edgecolor=ink, linewidth=0, hatch=look.hatch))
+    layers = [PatchCollection(squares, facecolor=style.colour, edgecolor=LINE, linewidth=0.5)]
+    if style.hatch:
+        ink = _shade(style.colour)
+        layers.append(PatchCollection(squares, facecolor="none", edgecolor=ink, linewidth=0, hatch=style.hatch))
     for layer in layers:
         axes.add_collection(layer, autolim=False)
-    outline = glyph(look.letter, size * POINTS * (0.62 if len(look.letter) == 1 else 0.5))
+    outline = glyph(style.letter, size * POINTS * (0.62 if len(style.letter) == 1 else 0.5))
     # Over a hatch the letter has a rim of the cell's colour.
-    for colour, rim in [(look.colour, 2.2), (look.ink, 0)] if look.hatch else [(look.ink, 0)]:
+    for colour, rim in [(style.colour, 2.2), (style.ink, 0)] if style.hatch else [(style.ink, 0)]:
         letters = PathCollection(
             [outline],
             facecolor=colour,
@@ -180,14 +180,14 @@ def _shade(colour: str) -> str:
     return "#" + "".join(f"{min(255, round(part * factor)):02X}" for part in parts)
 
 
-def _legend(grids: Sequence[_Grid]) -> list[tuple[Look, str]]:
+def _legend(grids: Sequence[_Grid]) -> list[tuple[CellStyle, str]]:
     # What occurs in any of the grids, with the number of pages in each.
     entries = []
-    for look in LOOKS.values():
-        counts = [g.counts.get(look.letter, 0) for g in grids]
+    for style in CELL_STYLES.values():
+        counts = [g.counts.get(style.letter, 0) for g in grids]
         if any(counts):
-            entries.append((look, f"{look.words}: {' → '.join(f'{count:,}' for count in counts)}"))
-    mixed = [int((g.which == len(g.looks) - 1).sum()) if g.looks[-1] is MIXED else 0 for g in grids]
+            entries.append((style, f"{style.words}: {' → '.join(f'{count:,}' for count in counts)}"))
+    mixed = [int((g.which == len(g.styles) - 1).sum()) if g.styles[-1] is MIXED else 0 for g in grids]
     if any(mixed):
         entries.append((MIXED, f"{MIXED.words} in a cell of {grids[0].per_cell} pages"))
     elif grids[0].per_cell > 1:
@@ -195,15 +195,15 @@ def _legend(grids: Sequence[_Grid]) -> list[tuple[Look, str]]:
     return entries
 
 
-def _flow(legend: Sequence[tuple[Look, str]], width: float) -> list[list[tuple[float, Look, str]]]:
+def _flow(legend: Sequence[tuple[CellStyle, str]], width: float) -> list[list[tuple[float, CellStyle, str]]]:
     # Legend entries from left to right, a new line where the next does not fit.
-    lines: list[list[tuple[float, Look, str]]] = [[]]
+    lines: list[list[tuple[float, CellStyle, str]]] = [[]]
     x = 0.0
-    for look, words in legend:
+    for style, words in legend:
         needed = _SWATCH + 0.08 + measure(words, SMALL + 0.5)
         if lines[-1] and x + needed > width:
             lines.append([])
             x = 0.0
-        lines[-1].append((x, look, words))
+        lines[-1].append((x, style, words))
         x += needed + 0.25
     return lines

@@ -15,12 +15,12 @@ from uffdlab.pte import State
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["LOOKS", "MIXED", "Look", "look_of", "looks_of"]
+__all__ = ["CELL_STYLES", "MIXED", "CellStyle", "cell_style", "cell_styles"]
 
 _BLACK, _WHITE = "#000000", "#FFFFFF"
 
 
-class Look(NamedTuple):
+class CellStyle(NamedTuple):
     """How one kind of state is drawn."""
 
     letter: str
@@ -33,39 +33,41 @@ class Look(NamedTuple):
     """In matplotlib's notation."""
 
 
-LOOKS = {
-    look.letter: look
-    for look in (
-        Look("·", "absent", "#F1F1F1", _BLACK),
-        Look("P", "present, not writable", "#A9DAF5", _BLACK),
-        Look("U", "present, not writable, uffd-wp", "#E69F00", _BLACK, "////"),
-        Look("W", "present, writable", "#0072B2", _WHITE),
-        Look("!", "writable in spite of uffd-wp", "#F0E442", _BLACK, "xxxx"),
-        Look("P?", "present, writable unknown", "#A9DAF5", _BLACK, "...."),
-        Look("U?", "present, uffd-wp, writable unknown", "#E69F00", _BLACK, "////"),
-        Look("Z", "zero page or device memory, not writable", "#CFE8D5", _BLACK, "----"),
-        Look("N", "present without access (PROT_NONE)", "#BBBBBB", _BLACK, "\\\\\\\\"),
-        Look("R", "present without access, uffd bit (RWP, or PROT_NONE and uffd-wp)", "#E69F00", _BLACK, "\\\\\\\\"),
-        Look("M", "absent, marker remembers uffd-wp", "#DFA9C6", _BLACK, "////"),
-        Look("S", "swapped", "#3DB68F", _BLACK),
-        Look("SU", "swapped, uffd-wp", "#3DB68F", _BLACK, "////"),
-        Look("X", "poison marker", "#D55E00", _BLACK, "xxxx"),
-        Look("G", "guard marker", "#000000", _WHITE),
-        Look("·?", "not present, nothing more known", "#F1F1F1", _BLACK, "...."),
-        Look("M?", "not present, uffd-wp, nothing more known", "#DFA9C6", _BLACK, "////"),
-        Look("?", "unknown", "#FFFFFF", _BLACK, "...."),
+CELL_STYLES = {
+    style.letter: style
+    for style in (
+        CellStyle("·", "absent", "#F1F1F1", _BLACK),
+        CellStyle("P", "present, not writable", "#A9DAF5", _BLACK),
+        CellStyle("U", "present, not writable, uffd-wp", "#E69F00", _BLACK, "////"),
+        CellStyle("W", "present, writable", "#0072B2", _WHITE),
+        CellStyle("!", "writable in spite of uffd-wp", "#F0E442", _BLACK, "xxxx"),
+        CellStyle("P?", "present, writable unknown", "#A9DAF5", _BLACK, "...."),
+        CellStyle("U?", "present, uffd-wp, writable unknown", "#E69F00", _BLACK, "////"),
+        CellStyle("Z", "zero page or device memory, not writable", "#CFE8D5", _BLACK, "----"),
+        CellStyle("N", "present without access (PROT_NONE)", "#BBBBBB", _BLACK, "\\\\\\\\"),
+        CellStyle(
+            "R", "present without access, uffd bit (RWP, or PROT_NONE and uffd-wp)", "#E69F00", _BLACK, "\\\\\\\\"
+        ),
+        CellStyle("M", "absent, marker remembers uffd-wp", "#DFA9C6", _BLACK, "////"),
+        CellStyle("S", "swapped", "#3DB68F", _BLACK),
+        CellStyle("SU", "swapped, uffd-wp", "#3DB68F", _BLACK, "////"),
+        CellStyle("X", "poison marker", "#D55E00", _BLACK, "xxxx"),
+        CellStyle("G", "guard marker", "#000000", _WHITE),
+        CellStyle("·?", "not present, nothing more known", "#F1F1F1", _BLACK, "...."),
+        CellStyle("M?", "not present, uffd-wp, nothing more known", "#DFA9C6", _BLACK, "////"),
+        CellStyle("?", "unknown", "#FFFFFF", _BLACK, "...."),
     )
 }
-"""Every look by its letter, in the order of the legend."""
+"""Every style by its letter, in the order of the legend."""
 
-MIXED = Look("*", "pages in several states", "#D8CCE6", _BLACK)
+MIXED = CellStyle("*", "pages in several states", "#D8CCE6", _BLACK)
 """A cell that stands for many pages which are not alike."""
 
 _NOTHING_MORE = State.SWAPPED | State.MARKER
 
 
-def look_of(states: int, known: int) -> Look:
-    """Choose the look for one page; what the entry does to a touch comes first."""
+def cell_style(states: int, known: int) -> CellStyle:
+    """Return the style for one page; what the entry does to a touch comes first."""
     state, sure = State(int(states) & int(known)), State(int(known))
     if State.PRESENT not in sure:
         letter = "?"
@@ -83,7 +85,7 @@ def look_of(states: int, known: int) -> Look:
         letter = "·"
     else:
         letter = "M?" if State.UFFD_WP in state else "·?"
-    return LOOKS[letter]
+    return CELL_STYLES[letter]
 
 
 def _present(state: State, sure: State) -> str:
@@ -99,11 +101,11 @@ def _present(state: State, sure: State) -> str:
     return "Z" if State.SPECIAL in state else "P"
 
 
-def looks_of(states: NDArray[np.uint32], known: NDArray[np.uint32]) -> tuple[list[Look], NDArray[np.intp]]:
-    """Choose the look for each page: the looks that occur, in legend order, and for each page its index among them."""
+def cell_styles(states: NDArray[np.uint32], known: NDArray[np.uint32]) -> tuple[list[CellStyle], NDArray[np.intp]]:
+    """Return the styles that occur, in the order of the legend, and for each page its index among them."""
     keys = states.astype(np.uint64) << np.uint64(32) | known
     kinds, which = np.unique(keys, return_inverse=True)
-    chosen = [look_of(key >> 32, key & 0xFFFF_FFFF).letter for key in kinds.tolist()]
-    occurring = [letter for letter in LOOKS if letter in chosen]
+    chosen = [cell_style(key >> 32, key & 0xFFFF_FFFF).letter for key in kinds.tolist()]
+    occurring = [letter for letter in CELL_STYLES if letter in chosen]
     index = np.array([occurring.index(letter) for letter in chosen], dtype=np.intp)
-    return [LOOKS[letter] for letter in occurring], index[which.reshape(-1)]
+    return [CELL_STYLES[letter] for letter in occurring], index[which.reshape(-1)]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from uffdlab import pte
 from uffdlab.errors import UsageError
 from uffdlab.figures.drawing import draw
-from uffdlab.figures.palette import looks_of
+from uffdlab.figures.palette import cell_styles
 from uffdlab.figures.style import DPI, PAPER, RC
 from uffdlab.figures.titles import what, where
 from uffdlab.observations.snapshot import Difference, Snapshot
@@ -202,7 +202,9 @@ def _spoken(snapshot: Snapshot) -> str:
     said = [f"{str(group).replace('?', ' unknown')}" for group in groups[:_SPOKEN_GROUPS]]
     if len(groups) > len(said):
         said.append(f"and {len(groups) - len(said)} more groups")
-        looks, which = looks_of(snapshot.states, snapshot.known)
-        counts = np.bincount(which, minlength=len(looks)).tolist()
-        said.append("in all " + ", ".join(f"{count} {look.words}" for look, count in zip(looks, counts, strict=True)))
+        styles, which = cell_styles(snapshot.states, snapshot.known)
+        counts = np.bincount(which, minlength=len(styles)).tolist()
+        said.append(
+            "in all " + ", ".join(f"{count} {style.words}" for style, count in zip(styles, counts, strict=True))
+        )
     return "; ".join(said)

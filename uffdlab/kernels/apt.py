@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from uffdlab.cachedir import discard
 from uffdlab.errors import HostUnsupported, SourceError
 from uffdlab.kernels import host_checks
-from uffdlab.processes.job import ChildTimeout, run
+from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,7 +258,7 @@ class DebianArchive:
         environment = {**_environment(), "APT_CONFIG": str(root / "apt.conf")}
         try:
             return run(command, deadline=deadline, cwd=cwd, env=environment, on_tick=on_tick)
-        except ChildTimeout:
+        except JobTimeout:
             return 1, f"E: not finished after {deadline:.0f} s"
 
     def _show(self, root: Path, package: str, suites: tuple[str, ...]) -> dict[str, str]:

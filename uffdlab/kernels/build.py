@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.errors import BuildError
 from uffdlab.kernels import host_checks
-from uffdlab.processes.job import Child, ChildTimeout
+from uffdlab.processes.job import Child, JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -214,7 +214,7 @@ class _Make:
         try:
             with Child(command, env=_environment(), log=log, inherit=self._inherit, marker=marker) as child:
                 status = child.wait(deadline, on_line=look)
-        except ChildTimeout:
+        except JobTimeout:
             status = -1
             errors.append(f"*** make {words[-1]} had not finished after {deadline:.0f} s")
         if status == 0 or not real:

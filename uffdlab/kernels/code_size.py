@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import KernelError
-from uffdlab.processes.job import ChildTimeout, run
+from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class SizeComparison:
     """Two kernels' sizes side by side.
 
     Attributes
@@ -142,14 +142,14 @@ def measure(objects: Path, kernel: str) -> Sizes:
     return Sizes(kernel, texts, dict(functions))
 
 
-def compare(a: Sizes, b: Sizes) -> Comparison:
+def compare(a: Sizes, b: Sizes) -> SizeComparison:
     """Put two kernels' sizes side by side."""
 
     def rows(one: dict[str, int], other: dict[str, int]) -> tuple[Row, ...]:
         found = (Row(name, one.get(name), other.get(name)) for name in one.keys() | other.keys())
         return tuple(sorted((row for row in found if row.a != row.b), key=lambda row: (-abs(row.difference), row.name)))
 
-    return Comparison(a, b, rows(a.objects, b.objects), rows(a.functions, b.functions))
+    return SizeComparison(a, b, rows(a.objects, b.objects), rows(a.functions, b.functions))
 
 
 def dump(sizes: Sizes) -> bytes:
@@ -169,7 +169,7 @@ def load(path: Path, kernel: str) -> Sizes | None:
 def _ask(command: list[str | Path], folder: Path, kernel: str, lines: list[str]) -> None:
     try:
         status, said = run(command, deadline=_DEADLINE, cwd=folder, on_line=lines.append)
-    except ChildTimeout:
+    except JobTimeout:
         status, said = 1, f"not finished after {_DEADLINE:.0f} s"
     if status:
         raise KernelError(f"{kernel}: {command[0]} in {folder} ended with {status}: {said.strip()}", kernel=kernel)

@@ -24,7 +24,7 @@ import zstandard
 from uffdlab.errors import SourceError
 from uffdlab.kernels import host_checks
 from uffdlab.kernels.cache import Kernel
-from uffdlab.processes.job import ChildTimeout, run
+from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -175,7 +175,7 @@ def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
         for deb in debs:
             try:
                 status, said = run(["dpkg-deb", "-x", deb, scratch], deadline=_UNPACK_DEADLINE)
-            except ChildTimeout:
+            except JobTimeout:
                 status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
             if "No space left on device" in said:
                 raise host_checks.disk_full(out, f"unpacking {deb.name}")

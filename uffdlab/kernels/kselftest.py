@@ -17,7 +17,7 @@ from uffdlab.kernels.build import first_errors
 from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.supply import Supply
-from uffdlab.processes.job import ChildTimeout, run
+from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -188,7 +188,7 @@ def _make(name: str, words: Sequence[str | Path]) -> None:
     command = ["make", f"-j{len(os.sched_getaffinity(0)) + 1}", *words]
     try:
         status, said = run(command, deadline=_DEADLINE, env={**kept, "LC_ALL": "C"})
-    except ChildTimeout:
+    except JobTimeout:
         status, said = -1, f"*** make had not finished after {_DEADLINE:.0f} s"
     if status:
         lines = said.splitlines()

@@ -17,7 +17,7 @@ from uffdlab.cachedir import discard, write_atomically
 from uffdlab.errors import BuildError, SourceError
 from uffdlab.kernels import host_checks
 from uffdlab.kernels.catalogue import default_file
-from uffdlab.processes.job import ChildTimeout, run
+from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -140,7 +140,7 @@ def _compile(kernel: Kernel, source: Path, scratch: Path) -> bytes:
 def _run(command: list[str | Path], kernel: Kernel, *, must: bool = True) -> int:
     try:
         status, said = run(command, deadline=_DEADLINE)
-    except ChildTimeout:
+    except JobTimeout:
         status, said = 1, f"not finished after {_DEADLINE:.0f} s"
     if status and must:
         raise BuildError(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from uffdlab.cachedir import discard, write_atomically
 from uffdlab.errors import PatchError, SourceError
 from uffdlab.kernels import host_checks
-from uffdlab.processes.job import ChildTimeout, run
+from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -253,7 +253,7 @@ class Tree:
     ) -> None:
         try:
             status, said = run(command, deadline=_UNPACK_DEADLINE, inherit=self._inherit, stdin=stdin, on_tick=on_tick)
-        except ChildTimeout:
+        except JobTimeout:
             status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
         if "No space left on device" in said:
             raise host_checks.disk_full(self.folder, f"unpacking {deb.name}")
@@ -269,7 +269,7 @@ class Tree:
                 status, said = run(
                     [*command, "-d", scratch], deadline=_PATCH_DEADLINE, stdin=file, inherit=self._inherit
                 )
-            except ChildTimeout:
+            except JobTimeout:
                 status, said = 1, f"not finished after {_PATCH_DEADLINE:.0f} s"
         hunks = rejected.read_text(errors="replace") if rejected.exists() else ""
         rejected.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from uffdlab.machines.rpc.client import MachineGone
     from uffdlab.processes.console import Console
-    from uffdlab.processes.supervised import KeptProcess
+    from uffdlab.processes.supervised import SupervisedProcess
     from uffdlab.uapi.protocol import HelloFacts, Method, Notification
 
 _Answer = TypeVar("_Answer")
@@ -26,7 +26,7 @@ _Answer = TypeVar("_Answer")
 _EXPLAIN = 1.0  # seconds to wait for the reason when a connection ends
 
 
-class KeptMachine:
+class BaseMachine:
     """A machine whose agent is reached through a kept process.
 
     It ends when it is closed, when it is no longer referred to, and when this process ends, however that ends.  In a
@@ -34,7 +34,7 @@ class KeptMachine:
 
     Parameters
     ----------
-    process : KeptProcess
+    process : SupervisedProcess
         The object ends it.
     agent : socket
         The agent's stream; this object closes it.
@@ -51,7 +51,7 @@ class KeptMachine:
 
     def __init__(
         self,
-        process: KeptProcess,
+        process: SupervisedProcess,
         agent: socket.socket,
         console: Console,
         below: ExitStack,
@@ -173,7 +173,7 @@ class KeptMachine:
         self._client.disown()
 
 
-_LIVING: weakref.WeakSet[KeptMachine] = weakref.WeakSet()
+_LIVING: weakref.WeakSet[BaseMachine] = weakref.WeakSet()
 
 
 def _disown_all() -> None:
@@ -186,7 +186,7 @@ def _disown_all() -> None:
 os.register_at_fork(after_in_child=_disown_all)
 
 
-def _end(process: KeptProcess, client: Client, below: ExitStack) -> None:
+def _end(process: SupervisedProcess, client: Client, below: ExitStack) -> None:
     # Runs once: on close, on collection, or at the interpreter's exit.
     with below:
         client.fail(errors.LabClosed("the machine was closed"))
@@ -196,16 +196,16 @@ def _end(process: KeptProcess, client: Client, below: ExitStack) -> None:
 
 def lost(here: weakref.ref[Any], reason: str) -> errors.UffdlabError:
     """Return why the machine is gone; it may be collected by now."""
-    machine: KeptMachine | None = here()
+    machine: BaseMachine | None = here()
     return machine.explain_lost(reason) if machine is not None else errors.LabClosed("the machine was closed")
 
 
 def late(here: weakref.ref[Any], reason: str) -> errors.UffdlabError:
     """Return why it did not answer in time; it may be collected by now."""
-    machine: KeptMachine | None = here()
+    machine: BaseMachine | None = here()
     return machine.explain_late(reason) if machine is not None else errors.LabClosed("the machine was closed")
 
 
-def _malformed(here: weakref.ref[KeptMachine], reason: str) -> errors.UffdlabError:
+def _malformed(here: weakref.ref[BaseMachine], reason: str) -> errors.UffdlabError:
     machine = here()
     return errors.ProtocolError(reason, console=machine._console.tail() if machine is not None else "")  # noqa: SLF001

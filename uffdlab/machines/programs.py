@@ -126,21 +126,21 @@ class Programs:
         env: Mapping[str, str] | None = None,
     ) -> Execution:
         key = next(self._keys)
-        ears = _Ears(key, most_output)
+        output = _OutputQueue(key, most_output)
 
         def ask() -> None:
             request = RunProgram(key, list(argv), folder, deadline, most_output, dict(env or {}))
             try:
-                ears.ended(self._machine().ask(request, deadline=deadline + _GRACE).status)
+                output.ended(self._machine().ask(request, deadline=deadline + _GRACE).status)
             except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
-                ears.ended(error)
+                output.ended(error)
 
-        unsubscribe = self._machine().notify_to(ears.hear)
+        unsubscribe = self._machine().notify_to(output.on_notification)
         started = time.monotonic()
         waiter = threading.Thread(target=ask, name="uffdlab-exec", daemon=True)
         waiter.start()
         try:
-            end = ears.listen(on_output)
+            end = output.wait(on_output)
         except BaseException:  # Ctrl-C, or what on_output raised
             with contextlib.suppress(MachineError, AgentError, LabClosed):
                 self._machine().ask(KillProgram(key))
@@ -149,10 +149,10 @@ class Programs:
             unsubscribe()
         waiter.join()
         if isinstance(end, ProgramError):
-            raise _explained(end, argv, deadline, most_output, ears)
+            raise _explained(end, argv, deadline, most_output, output)
         if isinstance(end, BaseException):
             raise end
-        return Execution(tuple(argv), end, ears.stdout, ears.stderr, time.monotonic() - started)
+        return Execution(tuple(argv), end, output.stdout, output.stderr, time.monotonic() - started)
 
     def _put(self, path: str, data: bytes, *, executable: bool) -> None:
         for at in range(0, len(data) or 1, _CHUNK):
@@ -201,40 +201,40 @@ class Programs:
             self._put(where, (libc.parent / _UNWINDER).read_bytes(), executable=False)
 
 
-class _Ears:
+class _OutputQueue:
     # What a program writes, from the machine's reader thread to the one that waits for it.
 
     def __init__(self, key: int, room: int) -> None:
         self._key = key
         self._room = room  # an agent that sends more is not believed
-        self._news: queue.SimpleQueue[tuple[str, bytes] | int | BaseException] = queue.SimpleQueue()
-        self._heard: dict[str, list[bytes]] = {stream: [] for stream in _STREAMS.values()}
+        self._arrived: queue.SimpleQueue[tuple[str, bytes] | int | BaseException] = queue.SimpleQueue()
+        self._collected: dict[str, list[bytes]] = {stream: [] for stream in _STREAMS.values()}
 
-    def hear(self, news: Notification | MachineGone) -> None:
+    def on_notification(self, news: Notification | MachineGone) -> None:
         if not isinstance(news, ProgramOutput) or news.key != self._key:
             return
         self._room -= len(news.data)
         if self._room >= 0:
-            self._news.put((_STREAMS[news.stream], news.data))
+            self._arrived.put((_STREAMS[news.stream], news.data))
 
     def ended(self, how: int | BaseException) -> None:
-        self._news.put(how)
+        self._arrived.put(how)
 
-    def listen(self, on_output: OnOutput | None) -> int | BaseException:
-        while isinstance(item := self._news.get(), tuple):
+    def wait(self, on_output: OnOutput | None) -> int | BaseException:
+        while isinstance(item := self._arrived.get(), tuple):
             stream, data = item
-            self._heard[stream].append(data)
+            self._collected[stream].append(data)
             if on_output:
                 on_output(stream, data)
         return item
 
     @property
     def stdout(self) -> bytes:
-        return b"".join(self._heard["stdout"])
+        return b"".join(self._collected["stdout"])
 
     @property
     def stderr(self) -> bytes:
-        return b"".join(self._heard["stderr"])
+        return b"".join(self._collected["stderr"])
 
 
 _NO_TOOLS = (
@@ -261,14 +261,14 @@ def _checked(command: Sequence[str], push: Sequence[str | os.PathLike[str]]) -> 
 
 
 def _explained(
-    error: ProgramError, argv: Sequence[str], deadline: float, most_output: int, ears: _Ears
+    error: ProgramError, argv: Sequence[str], deadline: float, most_output: int, output: _OutputQueue
 ) -> ProgramError:
     words = {
         "program-late": f"; it had {deadline:g} s: give it more with deadline=… (--deadline)",
         "program-output": f", {most_output} bytes: write to a file in the guest, or allow more with most_output=…",
     }
     made = ProgramError(f"{' '.join(argv)}: {error}{words.get(error.kind, '')}", kind=error.kind, data=error.data)
-    made.stdout, made.stderr = ears.stdout, ears.stderr
+    made.stdout, made.stderr = output.stdout, output.stderr
     return made
 
 

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from uffdlab import errors
-from uffdlab.machines.base import KeptMachine
+from uffdlab.machines.base import BaseMachine
 from uffdlab.processes import limits
 from uffdlab.processes.console import Console
-from uffdlab.processes.supervised import KeptProcess
+from uffdlab.processes.supervised import SupervisedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _GRACE = 2.0  # seconds; an agent whose stream has ended needs some milliseconds
 
 
-class StreamMachine(KeptMachine):
+class StreamMachine(BaseMachine):
     """A machine whose agent speaks on the stdin and stdout of a process.
 
     Also a context manager.  A subclass may override :meth:`_prepare`.
@@ -54,7 +54,7 @@ class StreamMachine(KeptMachine):
         log = Console()
         with ExitStack() as undo:
             ours, theirs = (undo.enter_context(end) for end in socket.socketpair())
-            process = KeptProcess([found, *command[1:]], log=log, stdio=theirs, grace=_GRACE)
+            process = SupervisedProcess([found, *command[1:]], log=log, stdio=theirs, grace=_GRACE)
             undo.callback(process.kill)
             theirs.close()
             self._process, self._console = process, log

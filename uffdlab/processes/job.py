@@ -24,7 +24,7 @@ _GRACE = 10.0  # s a child has to clean up after SIGTERM
 _TAIL_LINES = 400
 
 
-class ChildTimeout(Exception):
+class JobTimeout(Exception):
     """A child did not end before its deadline, and was ended."""
 
 
@@ -134,7 +134,7 @@ class Child:
 
         Raises
         ------
-        ChildTimeout
+        JobTimeout
             It had not ended after `deadline` seconds.
         """
         output = self._output
@@ -143,7 +143,7 @@ class Child:
             selector.register(output, selectors.EVENT_READ)
             while True:
                 if time.monotonic() > until:
-                    raise ChildTimeout
+                    raise JobTimeout
                 if on_tick is not None:
                     on_tick()
                 if not selector.select(_TICK):
@@ -161,7 +161,7 @@ class Child:
         try:
             status = self._process.wait(max(0.0, until - time.monotonic()) + _TICK)
         except subprocess.TimeoutExpired:
-            raise ChildTimeout from None
+            raise JobTimeout from None
         return status
 
     def end(self) -> None:
@@ -220,7 +220,7 @@ def run(
 
     Raises
     ------
-    ChildTimeout
+    JobTimeout
         It had not ended after `deadline` seconds.
     """
     with Child(command, cwd=cwd, env=env, stdin=stdin, log=log, inherit=inherit) as child:

@@ -31,7 +31,7 @@ _STDERR_KEPT = 16 << 10  # bytes
 _REAP = 5.0  # seconds
 
 
-class KeptProcess:
+class SupervisedProcess:
     """A program under its keeper, with one thread that drains its console and stderr.
 
     Parameters
@@ -130,7 +130,7 @@ class KeptProcess:
 class _Run:
     # What belongs to one run of the program.  Its thread makes all of it, since Ctrl-C interrupts the main thread
     # alone, anywhere, and closes all of it but the pipe that keeps the program alive, which is end()'s.  The thread
-    # holds this and not the KeptProcess: one that is abandoned is collected, and so ended.
+    # holds this and not the SupervisedProcess: one that is abandoned is collected, and so ended.
 
     def __init__(self, log: Console, grace: float) -> None:
         self.keeper: subprocess.Popen[bytes] | None = None

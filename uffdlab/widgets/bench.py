@@ -13,11 +13,11 @@ import ipywidgets  # type: ignore[import-untyped]
 
 from uffdlab.errors import UffdlabError
 from uffdlab.widgets._assets import css
-from uffdlab.widgets._base.background import errand
-from uffdlab.widgets._base.controls import LabBox, Said
+from uffdlab.widgets._base.background import run_in_background
+from uffdlab.widgets._base.controls import LabBox, StatusLine
 from uffdlab.widgets._base.lab_lifecycle import Follower, counterpart, counterpart_userfaultfd
 from uffdlab.widgets._export import html_page
-from uffdlab.widgets._export.picture_stack import Stack
+from uffdlab.widgets._export.picture_stack import PictureStack
 from uffdlab.widgets.fault_log import FaultLog
 from uffdlab.widgets.ioctl_panel import IoctlPanel
 from uffdlab.widgets.lab_panel import LabPanel
@@ -73,7 +73,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
             self.region.alias.fill()
         self.uffd = lab.userfaultfd()
         self.grid = PageGrid(self.region.snapshot()).follow(self.region)
-        self.said = Said()
+        self.said = StatusLine()
         self.ioctls = IoctlPanel(self.uffd, self.region, grid=self.grid, ioctl="UFFDIO_REGISTER")
         self.faults = FaultLog(self.uffd, lab)
         self.timeline = TimelineView(lab.timeline, self.grid)
@@ -99,7 +99,9 @@ class Bench(html_page.Pictured, Follower, LabBox):
 
     def _touch(self, kind: str) -> ipywidgets.Button:
         button = ipywidgets.Button(description=f"{kind} the page", tooltip=f"{kind} the page under the grid's cursor")
-        button.on_click(lambda _button: errand(functools.partial(self._touched, kind, self.grid.cursor), self._tell))
+        button.on_click(
+            lambda _button: run_in_background(functools.partial(self._touched, kind, self.grid.cursor), self._tell)
+        )
         return button
 
     def touch(self, kind: str) -> None:
@@ -139,7 +141,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
 
     def picture(self) -> Picture:
         """Draw all parts one below the other, with alt text."""
-        return Stack([part.picture() for part in self._printed()])
+        return PictureStack([part.picture() for part in self._printed()])
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give the CSV of every part, one after the other; each line begins with the part's name."""

@@ -18,7 +18,7 @@ from uffdlab.errors import IoctlError, UffdlabError, UsageError
 from uffdlab.observations.page_text import html_table
 from uffdlab.uapi.messages import Fault
 from uffdlab.widgets._assets import css, javascript
-from uffdlab.widgets._base.background import Looks, errand
+from uffdlab.widgets._base.background import BackgroundReader, run_in_background
 from uffdlab.widgets._base.event_loop import later, soon
 from uffdlab.widgets._base.lab_lifecycle import counterpart_userfaultfd
 from uffdlab.widgets._base.live import LiveWidget
@@ -88,8 +88,8 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
         self._due, self._taking, self._last = False, threading.Lock(), -1
         self._zero: int | None = None
-        self._looks = Looks(self._look, self._show, self._not_told)
-        self._closing = (self._looks.close,)
+        self._reader = BackgroundReader(self._look, self._show, self._not_told)
+        self._closing = (self._reader.close,)
         self.shown: list[tuple[float, str]] = []
         self.waiting: list[dict[str, Any]] = []
         super().__init__(**keywords)
@@ -114,7 +114,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     def _go_over(self, lab: Any) -> None:
         self._uffd = counterpart_userfaultfd(self._uffd, lab)
-        self._looks.forget()
+        self._reader.forget()
         self._lab, self._zero = lab, None
         self._listen()
 
@@ -164,18 +164,18 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     def catch_up(self) -> None:
         """Show now what has happened."""
-        if self._due or self._looks.busy:
+        if self._due or self._reader.busy:
             self.refresh()
 
     def refresh(self) -> None:
         """Bring the page up to date."""
         self._due = False
-        self._looks.now()
+        self._reader.now()
 
     def _turn(self) -> None:
         # A few times a second while something comes.  The lab is asked on another thread.
         self._due = False
-        self._looks.ask()
+        self._reader.ask()
 
     def _show(self, seen: tuple[list[dict[str, Any]], bool]) -> None:
         self.waiting, more = seen
@@ -287,7 +287,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
         action, touch = content.get("resolve"), content.get("touch")
         if action in _ACTIONS:
             data = str(content.get("data", "")).encode()
-            errand(lambda: self._sent(action, touch, data)[1], self._tell)
+            run_in_background(lambda: self._sent(action, touch, data)[1], self._tell)
 
     # --- without a live kernel
 

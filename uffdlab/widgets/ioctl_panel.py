@@ -11,8 +11,8 @@ import traitlets
 
 from uffdlab.errors import IoctlError, UffdlabError, UsageError
 from uffdlab.uapi import IOCTLS
-from uffdlab.widgets._base.background import errand
-from uffdlab.widgets._base.controls import CodeBox, Said
+from uffdlab.widgets._base.background import run_in_background
+from uffdlab.widgets._base.controls import CodeBox, StatusLine
 from uffdlab.widgets._base.lab_lifecycle import counterpart, counterpart_userfaultfd
 from uffdlab.widgets._base.live import LiveBox
 from uffdlab.widgets._data import ioctl_call
@@ -77,7 +77,7 @@ class IoctlPanel(Sheeted, LiveBox):
         self.button = ipywidgets.Button(description="send", button_style="primary", tooltip="send this ioctl")
         self.c = CodeBox(label="as C")
         self.python = CodeBox(label="as Python")
-        self.said = Said()
+        self.said = StatusLine()
         code = ipywidgets.HBox([self.c, self.python], layout={"flex_flow": "row wrap"})
         rows = [self.ioctl, self.pages, self.modes, self.more, self.button, self.said, code]
         super().__init__(rows, **keywords)
@@ -177,7 +177,7 @@ class IoctlPanel(Sheeted, LiveBox):
     # --- the call
 
     @property
-    def call(self) -> ioctl_call.Call:
+    def call(self) -> ioctl_call.IoctlCall:
         """What the form says.
 
         Raises
@@ -194,7 +194,7 @@ class IoctlPanel(Sheeted, LiveBox):
             if each not in (self.bits, self.data)
         }
         start = self._region.start + first * size
-        return ioctl_call.Call(self.ioctl.value, start, count * size, first, count, mode, others)
+        return ioctl_call.IoctlCall(self.ioctl.value, start, count * size, first, count, mode, others)
 
     def send_ioctl(self) -> IoctlResult | IoctlError | None:
         """Send what the form says.
@@ -222,9 +222,9 @@ class IoctlPanel(Sheeted, LiveBox):
             self._came(None, str(error))
             return
         self._sending = True
-        errand(lambda: self._sent(call, data), lambda came: self._came(*came))
+        run_in_background(lambda: self._sent(call, data), lambda came: self._came(*came))
 
-    def _sent(self, call: ioctl_call.Call, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
+    def _sent(self, call: ioctl_call.IoctlCall, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
         source = data[: call.length].ljust(call.length, b"\0") if call.ioctl == "UFFDIO_COPY" else None
         try:
             outcome = self._uffd.ioctl(call.ioctl, call.values, source=source, where=call.where)

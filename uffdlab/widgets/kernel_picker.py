@@ -11,7 +11,7 @@ import traitlets
 from uffdlab import kernels
 from uffdlab.kernels import catalogue
 from uffdlab.lab import Lab
-from uffdlab.widgets._base.controls import LabBox, Said
+from uffdlab.widgets._base.controls import LabBox, StatusLine
 from uffdlab.widgets._base.event_loop import soon
 from uffdlab.widgets._base.lab_lifecycle import Follower
 from uffdlab.widgets._export.sheet import Sheet, Sheeted
@@ -49,7 +49,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
         self.kernel = ipywidgets.Dropdown(options=list(self._about), value=kernel, description="kernel", style=style)
         self.button = ipywidgets.Button(description="boot", button_style="primary", tooltip="boot a lab on this kernel")
         self.bar = ipywidgets.FloatProgress(value=0, min=0, max=1, layout={"visibility": "hidden"})
-        self.about, self.said = Said(text=self._about[kernel]), Said()
+        self.about, self.said = StatusLine(text=self._about[kernel]), StatusLine()
         self._open, self._thread = True, threading.Thread()
         super().__init__([ipywidgets.HBox([self.kernel, self.button, self.bar]), self.about, self.said], **keywords)
         self.kernel.observe(self._chosen, "value")

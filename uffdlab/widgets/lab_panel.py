@@ -10,8 +10,8 @@ import traitlets
 
 from uffdlab.errors import UffdlabError
 from uffdlab.uapi import FEATURES_SINCE, Feature, flag_names
-from uffdlab.widgets._base.background import Looks, errand
-from uffdlab.widgets._base.controls import Said
+from uffdlab.widgets._base.background import BackgroundReader, run_in_background
+from uffdlab.widgets._base.controls import StatusLine
 from uffdlab.widgets._base.lab_lifecycle import announce
 from uffdlab.widgets._base.live import LiveBox
 from uffdlab.widgets._export.sheet import Sheet, Sheeted
@@ -45,11 +45,11 @@ class LabPanel(Sheeted, LiveBox):
 
     def __init__(self, lab: Lab, **keywords: Any) -> None:
         self.facts = ipywidgets.HTML()
-        self.said = Said()
+        self.said = StatusLine()
         self._busy, self._sheet = False, Sheet("Lab", ())
-        self._looks = Looks(self._look, self._show, self._not_told)
-        self._closing = (self._looks.close,)
-        self.look = self._button("look again", "read the state and the console again", self._looks.ask)
+        self._reader = BackgroundReader(self._look, self._show, self._not_told)
+        self._closing = (self._reader.close,)
+        self.look = self._button("look again", "read the state and the console again", self._reader.ask)
         self.target, self.back, self.end = (
             self._button(name, tip, functools.partial(self._set_out, action, doing))
             for name, tip, action, doing in (
@@ -76,22 +76,22 @@ class LabPanel(Sheeted, LiveBox):
         # What takes its time is done on another thread, one thing at a time.
         if not self._busy:
             self._busy, self.said.text = True, doing
-            errand(action, self._came)
+            run_in_background(action, self._came)
 
     def _booted(self, change: dict[str, Any]) -> None:
         # All widgets of the old one go over, this one among them; its machine is not needed any more.
         old = self.lab
         announce(old, change["new"])
-        errand(old.close, lambda _nothing: None)
+        run_in_background(old.close, lambda _nothing: None)
 
     def _go_over(self, lab: Lab) -> None:
         self.lab = lab
         self.said.text = "a new machine runs"
-        self._looks.forget()
-        self._looks.ask()
+        self._reader.forget()
+        self._reader.ask()
 
     def _has_ended(self) -> None:
-        self._looks.ask()
+        self._reader.ask()
 
     def restart_target(self) -> None:
         """End the target process, with its regions and userfaultfds, and start a new one."""
@@ -126,17 +126,17 @@ class LabPanel(Sheeted, LiveBox):
 
     def _came(self, said: str) -> None:
         self._busy, self.said.text = False, said
-        self._looks.ask()
+        self._reader.ask()
 
     # --- what is shown
 
     def refresh(self) -> None:
         """Read the state and the console again."""
-        self._looks.now()
+        self._reader.now()
 
     def catch_up(self) -> None:
         """Show now what is on its way."""
-        if self._looks.busy:
+        if self._reader.busy:
             self.refresh()
 
     def _look(self) -> Sheet:

@@ -11,11 +11,11 @@ from uffdlab import figures
 from uffdlab.errors import UsageError
 from uffdlab.target.region import PageRange
 from uffdlab.widgets._assets import css, javascript
-from uffdlab.widgets._base.background import Looks
+from uffdlab.widgets._base.background import BackgroundReader
 from uffdlab.widgets._base.event_loop import later, soon
 from uffdlab.widgets._base.lab_lifecycle import counterpart
 from uffdlab.widgets._base.live import LiveWidget
-from uffdlab.widgets._data.page_codes import MIXED_DATA, Kinds
+from uffdlab.widgets._data.page_codes import MIXED_DATA, PageCodes
 from uffdlab.widgets._export import html_page
 
 if TYPE_CHECKING:
@@ -79,15 +79,15 @@ class PageGrid(html_page.Pictured, LiveWidget):
     def __init__(self, snapshot: Snapshot, before: Snapshot | None = None, **keywords: Any) -> None:
         if not len(snapshot):
             raise UsageError("there are no pages to show; take a snapshot of at least one page")
-        self._seen = Kinds()
+        self._seen = PageCodes()
         self._numbers: NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._source: MemoryMapping | PageRange | None = None
         self._region: Region | None = None
         self._due = self._stale = False
         self._live_ns = -1
         self._taken: Snapshot | None = None
-        self._looks = Looks(self._look, self._show_live, self._is_gone)
-        self._closing = (self._looks.close,)
+        self._reader = BackgroundReader(self._look, self._show_live, self._is_gone)
+        self._closing = (self._reader.close,)
         self._snapshot, self._earlier = snapshot, before
         super().__init__(**keywords)
         self.cursor = snapshot.first
@@ -196,7 +196,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         """
         lab = _mapping_of(region).lab
         self._has_ended()
-        self._looks.forget()
+        self._reader.forget()
         self._live_ns = -1
         self._source, self._region = region, _region_of(region)
         self._releases = (lab.timeline.listen(self._happened),)
@@ -207,7 +207,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
     def unfollow(self) -> None:
         """Follow nothing any more."""
         self._has_ended()
-        self._looks.forget()
+        self._reader.forget()
         self.leave_lab()
         self._source = self._region = None
 
@@ -231,7 +231,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
     def _happened(self, entry: Any) -> None:
         # On any thread.  A snapshot that somebody else has taken is shown, not taken again.
         if entry.kind == "snapshot":
-            if self._looks.here or not self._is_of_these(entry.what):
+            if self._reader.here or not self._is_of_these(entry.what):
                 return
             self._taken = entry.what
         elif entry.kind in _SEEN:
@@ -252,13 +252,13 @@ class PageGrid(html_page.Pictured, LiveWidget):
             return
         if self._stale:
             self._stale = False
-            self._looks.ask()
+            self._reader.ask()
         elif self._taken is not None:
             self._show_live(self._taken)
 
     def catch_up(self) -> None:
         """Show now what has happened."""
-        if self._releases and (self._due or self._looks.busy):
+        if self._releases and (self._due or self._reader.busy):
             self._due = False
             self.refresh()
 
@@ -270,7 +270,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         """Take a snapshot of the region that is followed and show it."""
         if self._source is not None:
             self._stale = False
-            self._looks.now()
+            self._reader.now()
 
     def _look(self) -> Snapshot | None:
         source = self._source

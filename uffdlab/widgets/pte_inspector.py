@@ -11,7 +11,7 @@ import ipywidgets  # type: ignore[import-untyped]
 
 from uffdlab import pte
 from uffdlab.errors import WitnessError
-from uffdlab.widgets._base.background import Looks
+from uffdlab.widgets._base.background import BackgroundReader
 from uffdlab.widgets._base.event_loop import later, soon
 from uffdlab.widgets._base.lab_lifecycle import counterpart
 from uffdlab.widgets._base.live import LiveBox
@@ -53,8 +53,8 @@ class PteInspector(html_page.Pictured, LiveBox):
     def __init__(self, region: Region, *, grid: PageGrid | None = None, page: int = 0, **keywords: Any) -> None:
         first = region[page].first  # refuses a page that is not there
         self._region, self._due = region, False
-        self._looks = Looks(self._look, self._show, self._not_told)
-        self._closing = (self._looks.close,)
+        self._reader = BackgroundReader(self._look, self._show, self._not_told)
+        self._closing = (self._reader.close,)
         self._entry: tuple[str, Sequence[pte.Bit]] = "no entry was seen yet", ()
         style = {"description_width": "initial"}
         self.page = ipywidgets.BoundedIntText(value=first, min=0, max=region.pages - 1, description="page", style=style)
@@ -82,7 +82,7 @@ class PteInspector(html_page.Pictured, LiveBox):
         self._listening = None
 
     def _go_over(self, lab: Lab) -> None:
-        self._looks.forget()
+        self._reader.forget()
         self._region = counterpart(self._region, lab)
         self._listen()
 
@@ -102,18 +102,18 @@ class PteInspector(html_page.Pictured, LiveBox):
 
     def catch_up(self) -> None:
         """Show now what has happened."""
-        if self._due or self._looks.busy:
+        if self._due or self._reader.busy:
             self.refresh()
 
     def refresh(self) -> None:
         """Walk to the page anew."""
         self._due = False
-        self._looks.now()
+        self._reader.now()
 
     def _turn(self, _change: object = None) -> None:
         # The lab is asked on another thread.
         self._due = False
-        self._looks.ask()
+        self._reader.ask()
 
     def _look(self) -> _Seen:
         try:

@@ -10,7 +10,7 @@ from uffdlab.target.timeline import Timeline
 from uffdlab.uapi import FaultFlag
 from uffdlab.uapi.messages import Fault
 from uffdlab.widgets import FaultLog, PageGrid
-from uffdlab.widgets._base.background import Looks, errand
+from uffdlab.widgets._base.background import BackgroundReader, run_in_background
 
 ABSENT, WP = 0, 0x8000000000000465
 
@@ -41,24 +41,24 @@ def until_gone(loop):
     loop.until(lambda: not loop.threads())
 
 
-def test_looks_elsewhere_and_shows_here(loop, slow, shown):
-    looks = Looks(slow, lambda seen: shown.append((seen, threading.current_thread())), shown.append)
-    looks.ask()
+def test_reads_elsewhere_and_shows_here(loop, slow, shown):
+    reader = BackgroundReader(slow, lambda seen: shown.append((seen, threading.current_thread())), shown.append)
+    reader.ask()
     loop.turn()
-    assert looks.busy
+    assert reader.busy
     assert shown == []
     slow.gate.release()
     loop.until(lambda: shown)
     assert shown == [(1, threading.main_thread())]
     assert slow.asked[0] is not threading.main_thread()
-    assert not looks.busy
+    assert not reader.busy
     until_gone(loop)
 
 
-def test_what_is_asked_for_during_a_look_is_one_more(loop, slow, shown):
-    looks = Looks(slow, shown.append, shown.append)
+def test_what_is_asked_for_during_a_read_is_one_more(loop, slow, shown):
+    reader = BackgroundReader(slow, shown.append, shown.append)
     for _ in range(100):
-        looks.ask()
+        reader.ask()
     for _ in range(2):
         slow.gate.release()
     loop.until(lambda: shown == [1, 2])
@@ -67,12 +67,12 @@ def test_what_is_asked_for_during_a_look_is_one_more(loop, slow, shown):
     assert len(slow.asked) == 2
 
 
-def test_an_older_look_does_not_cover_a_newer_one(loop, slow, shown):
-    looks = Looks(slow, shown.append, shown.append)
-    looks.ask()
+def test_an_older_read_does_not_cover_a_newer_one(loop, slow, shown):
+    reader = BackgroundReader(slow, shown.append, shown.append)
+    reader.ask()
     loop.until(lambda: slow.asked)
     slow.gate.release(2)
-    looks.now()
+    reader.now()
     until_gone(loop)
     loop.turn()
     assert len(shown) == 1
@@ -80,18 +80,18 @@ def test_an_older_look_does_not_cover_a_newer_one(loop, slow, shown):
 
 @pytest.mark.parametrize("end", ["close", "forget"])
 def test_what_comes_after_the_end_is_not_shown(loop, slow, shown, end):
-    looks = Looks(slow, shown.append, shown.append)
-    looks.ask()
+    reader = BackgroundReader(slow, shown.append, shown.append)
+    reader.ask()
     loop.until(lambda: slow.asked)
-    getattr(looks, end)()
+    getattr(reader, end)()
     slow.gate.release()
     until_gone(loop)
     loop.turn()
     assert shown == []
-    assert not looks.busy
+    assert not reader.busy
     if end == "close":
-        looks.ask()
-        looks.now()
+        reader.ask()
+        reader.now()
         assert len(slow.asked) == 1
 
 
@@ -99,30 +99,30 @@ def test_what_fails_is_told(loop, shown):
     def fails():
         raise LabClosed("closed")
 
-    looks = Looks(fails, print, shown.append)
-    looks.ask()
+    reader = BackgroundReader(fails, print, shown.append)
+    reader.ask()
     loop.until(lambda: shown)
     assert str(shown[0]) == "closed"
 
 
-def test_a_look_knows_itself(loop, shown):
-    looks = Looks(lambda: looks.here, shown.append, shown.append)
-    assert not looks.here
-    looks.ask()
+def test_a_read_knows_itself(loop, shown):
+    reader = BackgroundReader(lambda: reader.here, shown.append, shown.append)
+    assert not reader.here
+    reader.ask()
     loop.until(lambda: shown)
     assert shown == [True]
-    assert not looks.here
+    assert not reader.here
 
 
 def test_without_a_loop_all_is_done_at_once(shown):
-    looks = Looks(lambda: 7, shown.append, shown.append)
-    looks.ask()
-    assert errand(lambda: 8, shown.append) is None
+    reader = BackgroundReader(lambda: 7, shown.append, shown.append)
+    reader.ask()
+    assert run_in_background(lambda: 8, shown.append) is None
     assert shown == [7, 8]
 
 
 def test_an_errand(loop, slow, shown):
-    thread = errand(slow, shown.append)
+    thread = run_in_background(slow, shown.append)
     loop.turn()
     assert shown == []
     slow.gate.release()
@@ -150,7 +150,7 @@ class Region:
 
 @pytest.fixture
 def region(slow, snapshot):
-    slow.gate.release()  # the first look, when the grid begins to follow
+    slow.gate.release()  # the first read, when the grid begins to follow
     return Region(slow, snapshot)
 
 
@@ -174,7 +174,7 @@ def test_a_grid_that_follows_keeps_the_notebook_going(loop, slow, region, snapsh
     until_gone(loop)
 
 
-def test_closing_a_grid_during_its_look_leaves_nothing(loop, slow, region, snapshot):
+def test_closing_a_grid_during_its_read_leaves_nothing(loop, slow, region, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     region.timeline.add("ioctl", "UFFDIO_CONTINUE", 5)
     loop.until(lambda: len(slow.asked) == 2)
@@ -187,7 +187,7 @@ def test_closing_a_grid_during_its_look_leaves_nothing(loop, slow, region, snaps
     assert grid.ended == ""
 
 
-def test_a_printed_page_waits_for_the_look(loop, slow, region, snapshot):
+def test_a_printed_page_waits_for_the_read(loop, slow, region, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     region.timeline.add("ioctl", "UFFDIO_CONTINUE", 5)
     slow.gate.release()

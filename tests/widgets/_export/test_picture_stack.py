@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from uffdlab.errors import UsageError
-from uffdlab.widgets._export.picture_stack import Stack
+from uffdlab.widgets._export.picture_stack import PictureStack
 from uffdlab.widgets._export.sheet import Sheet
 
 ONE = Sheet("One", (("name", "what it is"),), (("code", "int main(void)\n{\n\treturn 0;\n}"),))
@@ -16,7 +16,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 def test_all_of_them_are_there_one_below_the_other():
     pictures = [ONE.picture(), OTHER.picture()]
-    stack = Stack(pictures)
+    stack = PictureStack(pictures)
     assert stack.alt == f"{pictures[0].alt}\n{pictures[1].alt}"
     root = ET.fromstring(stack.svg())
     parts = root.findall(f"{SVG}svg")
@@ -26,11 +26,11 @@ def test_all_of_them_are_there_one_below_the_other():
     assert tops[1] > heights[0]
     assert float(root.get("height").removesuffix("pt")) == pytest.approx(tops[1] + heights[1], abs=0.1)
     assert stack.png().startswith(b"\x89PNG")
-    assert Stack(pictures).svg() == stack.svg()
+    assert PictureStack(pictures).svg() == stack.svg()
 
 
 def test_no_id_is_there_twice():
-    svg = Stack([ONE.picture(), ONE.picture()]).svg()
+    svg = PictureStack([ONE.picture(), ONE.picture()]).svg()
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert len(set(ids)) == len(ids)
     assert set(re.findall(r'href="#([^"]+)"', svg)) <= set(ids)
@@ -38,9 +38,9 @@ def test_no_id_is_there_twice():
 
 def test_bad_input(tmp_path):
     with pytest.raises(UsageError, match="no pictures"):
-        Stack([])
+        PictureStack([])
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
-        Stack([ONE.picture()]).save(tmp_path / "a.pdf")
+        PictureStack([ONE.picture()]).save(tmp_path / "a.pdf")
 
 
 def test_a_sheet_in_three_forms():

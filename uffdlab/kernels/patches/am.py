@@ -15,13 +15,13 @@ from uffdlab.kernels.patches import mail
 from uffdlab.kernels.patches.fit import DEADLINE, Placement, fit
 from uffdlab.kernels.patches.hunks import Hunk
 from uffdlab.kernels.tree import is_inside, touched_paths
-from uffdlab.processes.job import ChildTimeout, run
+from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from uffdlab.kernels.patches.hunks import FileDiff
-    from uffdlab.kernels.patches.mail import Message
+    from uffdlab.kernels.patches.mail import Mail
 
     Files = dict[PurePosixPath, bytes | None]
 
@@ -146,7 +146,7 @@ def _paths(diff: FileDiff, name: str) -> Iterator[PurePosixPath]:
         yield path
 
 
-def _as_it_is(message: Message, files: Files) -> bytes | None:
+def _as_it_is(message: Mail, files: Files) -> bytes | None:
     # The mail's own text if patch(1) takes it without fuzz; `files` are changed then.
     if message.depth:
         return None
@@ -170,7 +170,7 @@ def _as_it_is(message: Message, files: Files) -> bytes | None:
         with patch.open("rb") as file:
             try:
                 status, _ = run(command, deadline=_PATCH_DEADLINE, stdin=file)
-            except ChildTimeout:
+            except JobTimeout:
                 return None
         if status:
             return None
@@ -182,7 +182,7 @@ def _content(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
-def _fitted(message: Message, files: Files, name: str, until: float) -> tuple[bytes, list[Report]]:
+def _fitted(message: Mail, files: Files, name: str, until: float) -> tuple[bytes, list[Report]]:
     reports: list[Report] = []
     diffs = []
     for diff in message.files:

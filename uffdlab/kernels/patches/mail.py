@@ -34,7 +34,7 @@ _SUFFIXES = (".patch", ".diff")
 
 
 @dataclass(frozen=True)
-class Message:
+class Mail:
     """One mail with a patch.
 
     Attributes
@@ -80,13 +80,13 @@ class Mailbox:
 
     Attributes
     ----------
-    messages : tuple of Message
+    messages : tuple of Mail
         Those with a patch to take, in the order in which they apply.
     notes : tuple of str
         What was left out, and what is missing.
     """
 
-    messages: tuple[Message, ...]
+    messages: tuple[Mail, ...]
     notes: tuple[str, ...]
 
 
@@ -120,9 +120,9 @@ def read(data: bytes, name: str) -> Mailbox:
     return _chosen(found)
 
 
-def _chosen(found: list[Message]) -> Mailbox:
+def _chosen(found: list[Mail]) -> Mailbox:
     notes = []
-    taken: list[Message] = []
+    taken: list[Mail] = []
     newest = max(message.version for message in found if message.depth == min(each.depth for each in found))
     for message in found:
         words = message.subject or "a mail without a subject"
@@ -141,7 +141,7 @@ def _chosen(found: list[Message]) -> Mailbox:
     return Mailbox(tuple(sorted(taken, key=lambda message: message.place[0])), tuple(notes))
 
 
-def _messages(data: bytes) -> Iterator[Message]:
+def _messages(data: bytes) -> Iterator[Mail]:
     # Every message with something like a patch in it.
     starts = [match.start() for match in _MBOX.finditer(data)]
     if not starts or starts[0] != 0:
@@ -158,12 +158,12 @@ def _messages(data: bytes) -> Iterator[Message]:
             yield from _of_text(_page(_decoded(one)), before)
 
 
-def _of_mail(data: bytes, before: int) -> Iterator[Message]:
+def _of_mail(data: bytes, before: int) -> Iterator[Mail]:
     mail = email.message_from_bytes(data, policy=email.policy.default)
     subject = " ".join(str(mail["subject"] or "").split())
     raw = _decoded(data)
     parts = list(mail.walk())
-    found: list[Message] = []
+    found: list[Mail] = []
     for part in parts:
         if part.get_content_type() in _PLAIN or (part.get_filename() or "").lower().endswith(_SUFFIXES):
             text = _content(part)
@@ -177,11 +177,11 @@ def _of_mail(data: bytes, before: int) -> Iterator[Message]:
         yield replace(message, subject=subject)
 
 
-def _of_text(text: str, before: int) -> Iterator[Message]:
+def _of_text(text: str, before: int) -> Iterator[Mail]:
     depth = hunks.depth(text)
     if depth is not None:
         found = next(filter(None, map(_SUBJECT.match, text.split("\n"))), None)
-        yield Message(found[1].strip() if found else "", text, depth, tuple(hunks.file_diffs(text, depth, before)))
+        yield Mail(found[1].strip() if found else "", text, depth, tuple(hunks.file_diffs(text, depth, before)))
 
 
 def _content(part: EmailMessage) -> str:

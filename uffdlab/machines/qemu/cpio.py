@@ -11,7 +11,7 @@ _LARGEST = 0xFFFFFFFF  # every number in a header is eight hexadecimal digits
 
 
 @dataclass(frozen=True)
-class Entry:
+class CpioEntry:
     """One file, folder, link or device of an archive.
 
     Parameters
@@ -29,27 +29,27 @@ class Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def file(data: bytes, *, executable: bool = False) -> Entry:
+def file(data: bytes, *, executable: bool = False) -> CpioEntry:
     """Return a regular file."""
-    return Entry(stat.S_IFREG | (0o755 if executable else 0o644), data)
+    return CpioEntry(stat.S_IFREG | (0o755 if executable else 0o644), data)
 
 
-def folder() -> Entry:
+def folder() -> CpioEntry:
     """Return a folder."""
-    return Entry(stat.S_IFDIR | 0o755)
+    return CpioEntry(stat.S_IFDIR | 0o755)
 
 
-def symlink(to: str) -> Entry:
+def symlink(to: str) -> CpioEntry:
     """Return a symbolic link."""
-    return Entry(stat.S_IFLNK | 0o777, to.encode())
+    return CpioEntry(stat.S_IFLNK | 0o777, to.encode())
 
 
-def console() -> Entry:
+def console() -> CpioEntry:
     """Return the device the kernel gives to init as its first three descriptors."""
-    return Entry(stat.S_IFCHR | 0o600, device=(5, 1))
+    return CpioEntry(stat.S_IFCHR | 0o600, device=(5, 1))
 
 
-def pack(entries: dict[str, Entry]) -> bytes:
+def pack(entries: dict[str, CpioEntry]) -> bytes:
     """Return the archive: folders that the names need are added, the order is fixed, the times are zero.
 
     Parameters
@@ -62,7 +62,7 @@ def pack(entries: dict[str, Entry]) -> bytes:
     ValueError
         A path is absolute or climbs out of the archive, or a file is 4 GiB or larger.
     """
-    whole: dict[str, Entry] = {}
+    whole: dict[str, CpioEntry] = {}
     for name, entry in entries.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts or str(path) == _TRAILER:
@@ -75,11 +75,11 @@ def pack(entries: dict[str, Entry]) -> bytes:
     # A folder sorts before what is in it, as the kernel needs it.
     for number, name in enumerate(sorted(whole), start=1):
         _append(out, number, name, whole[name])
-    _append(out, 0, _TRAILER, Entry(0))
+    _append(out, 0, _TRAILER, CpioEntry(0))
     return bytes(out)
 
 
-def _append(out: bytearray, number: int, name: str, entry: Entry) -> None:
+def _append(out: bytearray, number: int, name: str, entry: CpioEntry) -> None:
     if len(entry.data) > _LARGEST:
         raise ValueError(f"{name}: {len(entry.data)} bytes do not fit into a newc archive")
     encoded = name.encode() + b"\0"

@@ -119,7 +119,7 @@ def _request(extra: Mapping[str, Path | bytes]) -> str:
     return digest.hexdigest()[:32]
 
 
-def _key(entries: Mapping[str, cpio.Entry]) -> str:
+def _key(entries: Mapping[str, cpio.CpioEntry]) -> str:
     # Of compiled modules the header counts, which has a hash of the source: compiled in another process, the same
     # source gives other bytes, and a saved machine must not depend on who has made the archive.
     stable = {
@@ -160,7 +160,7 @@ def _makers() -> set[Path]:
     return {*agent, *map(Path, ours)}
 
 
-def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str, cpio.Entry]:
+def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str, cpio.CpioEntry]:
     entries = {name: cpio.folder() for name in _EMPTY}
     entries["dev/console"] = cpio.console()
     entries["init"] = cpio.file(_INIT_SCRIPT, executable=True)
@@ -202,7 +202,7 @@ def _busybox() -> Path | None:
     return Path(found).resolve() if found else None
 
 
-def _tools(busybox: Path) -> tuple[dict[str, cpio.Entry], bool]:
+def _tools(busybox: Path) -> tuple[dict[str, cpio.CpioEntry], bool]:
     # Itself, with a link to it for each of its applets, whose paths it lists ("usr/bin/env"), and whether it needs
     # libraries.  A guest can do without, so whatever is odd about it means none.
     try:
@@ -233,9 +233,9 @@ def _trimmed(path: Path, data: bytes) -> bytes:
         ) from error
 
 
-def _libraries(loader: str, objects: list[Path], sources: set[Path]) -> dict[str, cpio.Entry]:
+def _libraries(loader: str, objects: list[Path], sources: set[Path]) -> dict[str, cpio.CpioEntry]:
     # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)" a line; the name left of the arrow is what is asked for.
-    found: dict[str, cpio.Entry] = {}
+    found: dict[str, cpio.CpioEntry] = {}
     real_loader = Path(loader).resolve()
     sources.add(real_loader)
     found[loader.lstrip("/")] = cpio.file(elf.loaded(real_loader.read_bytes()), executable=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from msgspec.structs import asdict
 
 from uffdlab import errors
-from uffdlab.machines.base import KeptMachine, late, lost
+from uffdlab.machines.base import BaseMachine, late, lost
 from uffdlab.machines.qemu import accelerator, saved_state
 from uffdlab.machines.qemu.command import IGNORE_SHARED, Descriptors
 from uffdlab.machines.qemu.qmp import Monitor
@@ -26,7 +26,7 @@ from uffdlab.machines.rpc import decoding
 from uffdlab.machines.rpc.framing import Malformed
 from uffdlab.processes import identity
 from uffdlab.processes.console import Console
-from uffdlab.processes.supervised import KeptProcess
+from uffdlab.processes.supervised import SupervisedProcess
 from uffdlab.uapi.protocol import AfterRestore
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _RESTORE_DEADLINE = 5.0  # seconds
 _MIGRATION_DEADLINE = 10.0
 
 
-class QemuMachine(KeptMachine):
+class QemuMachine(BaseMachine):
     """One running guest.  :func:`start` makes them."""
 
     name = "qemu"
@@ -63,7 +63,7 @@ class QemuMachine(KeptMachine):
                 given = Descriptors(image.fileno(), archive.fileno(), self._ram, *(end.fileno() for end in theirs))
                 inherited = [each for each in given if each is not None]
                 arguments = settings.arguments(given, restore=restore)
-                process = KeptProcess(arguments, inherited, ours[1], log=console, bounded=True, identity=user)
+                process = SupervisedProcess(arguments, inherited, ours[1], log=console, bounded=True, identity=user)
             undo.callback(process.kill)
             self._waking = ExitStack()  # closed once it is awake
             below.callback(self._waking.close)

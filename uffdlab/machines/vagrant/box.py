@@ -137,7 +137,7 @@ class _Stalled(Exception):
 
 
 class _Arrival:
-    """Looks at what Vagrant has of a box that it fetches; its own word of that comes for terminals only."""
+    """Shows how much Vagrant has of a box that it fetches; Vagrant itself tells that to terminals alone."""
 
     def __init__(self, tell: Callable[[str], object]) -> None:
         self._tell = tell

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from uffdlab import errors
 from uffdlab.cachedir import write_atomically
 from uffdlab.machines.vagrant import box as vagrant_box
-from uffdlab.processes.job import Child, ChildTimeout
+from uffdlab.processes.job import Child, JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -378,7 +378,7 @@ class VagrantVm:
             except KeyboardInterrupt:
                 tell("interrupted: putting away what has been begun")
                 raise
-            except ChildTimeout:
+            except JobTimeout:
                 raise errors.MachineTimeout(
                     f"{' '.join(map(str, command))} had not finished after {deadline:.0f} s; its last lines:\n"
                     f"{_end_of(chr(10).join(said))}"

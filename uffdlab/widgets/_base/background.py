@@ -1,7 +1,7 @@
-"""What asks the lab, on threads of its own: a guest that is slow to answer keeps no notebook waiting.
+"""Requests to the lab on threads of their own, so that a slow guest does not block the notebook.
 
-The threads end with their work; results come by the notebook kernel's event loop.  Where there is none, in a script or
-a test, all is done at once on the caller's thread.
+A thread ends with its work. Results are delivered on the notebook kernel's event loop. Where there is none, in a
+script or a test, everything is done at once on the caller's thread.
 """
 
 from __future__ import annotations
@@ -15,39 +15,39 @@ from uffdlab.widgets._base import event_loop
 _Seen = TypeVar("_Seen")
 
 
-class Looks(Generic[_Seen]):
-    """Looks at the lab, one at a time: what is asked for during one is one more look after it.
+class BackgroundReader(Generic[_Seen]):
+    """Reads the lab in the background, once at a time: requests during a read lead to one more read after it.
 
     Parameters
     ----------
-    look : callable
-        Asks the lab.  On any thread.
+    read : callable
+        Reads the lab, on any thread.
     show : callable
-        Takes what `look` gave, on the event loop.  What is older than what was shown already is left out.
+        Takes what `read` returned, on the event loop. A result older than the one shown is left out.
     failed : callable
-        Takes what `look` raised, on the event loop.
+        Takes what `read` raised, on the event loop.
     """
 
     def __init__(
-        self, look: Callable[[], _Seen], show: Callable[[_Seen], None], failed: Callable[[Exception], None]
+        self, read: Callable[[], _Seen], show: Callable[[_Seen], None], failed: Callable[[Exception], None]
     ) -> None:
-        self._look, self._show, self._failed = look, show, failed
-        self._asked = self._shown = 0  # numbers of looks
+        self._read, self._show, self._failed = read, show, failed
+        self._asked = self._shown = 0  # numbers of reads
         self._busy = self._again = self._closed = False
         self._inside = threading.local()
 
     @property
     def here(self) -> bool:
-        """Whether the caller is inside of such a look."""
-        return getattr(self._inside, "looks", False)
+        """Whether the caller is inside of such a read."""
+        return getattr(self._inside, "reading", False)
 
     @property
     def busy(self) -> bool:
-        """Whether a look is on its way."""
+        """Whether a read is on its way."""
         return self._busy
 
     def ask(self) -> None:
-        """Look soon.  Called on the event loop."""
+        """Read soon. Called on the event loop."""
         if self._closed:
             return
         if event_loop.running() is None:
@@ -57,26 +57,26 @@ class Looks(Generic[_Seen]):
         else:
             self._busy = True
             self._asked += 1
-            threading.Thread(target=self._work, args=(self._asked,), name="uffdlab look", daemon=True).start()
+            threading.Thread(target=self._work, args=(self._asked,), name="uffdlab reader", daemon=True).start()
 
     def now(self) -> None:
-        """Look on this thread and show it."""
+        """Read on this thread and show it."""
         if self._closed:
             return
         self._again = False
         self._asked += 1
-        self._looked(self._asked)()
+        self._read_once(self._asked)()
 
     def forget(self) -> None:
         """Do not show what is on its way; it is of something else."""
         self._shown = self._asked
 
     def close(self) -> None:
-        """Show nothing any more, also of a look that is on its way."""
+        """Show nothing any more, not even of a read that is on its way."""
         self._closed = True
 
     def _work(self, number: int) -> None:
-        done = self._looked(number)
+        done = self._read_once(number)
 
         def deliver() -> None:
             self._busy = False
@@ -87,15 +87,15 @@ class Looks(Generic[_Seen]):
 
         event_loop.soon(deliver)
 
-    def _looked(self, number: int) -> Callable[[], None]:
-        self._inside.looks = True
+    def _read_once(self, number: int) -> Callable[[], None]:
+        self._inside.reading = True
         try:
-            seen = self._look()
+            seen = self._read()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told where the user looks
             failure = error
             return lambda: self._tell(number, lambda: self._failed(failure))
         finally:
-            self._inside.looks = False
+            self._inside.reading = False
         return lambda: self._tell(number, lambda: self._show(seen))
 
     def _tell(self, number: int, action: Callable[[], None]) -> None:
@@ -104,8 +104,8 @@ class Looks(Generic[_Seen]):
             action()
 
 
-def errand(action: Callable[[], _Seen], done: Callable[[_Seen], None]) -> threading.Thread | None:
-    """Do something that may take its time, then have `done` called with what it gave, on the event loop.
+def run_in_background(action: Callable[[], _Seen], done: Callable[[_Seen], None]) -> threading.Thread | None:
+    """Run `action` on a thread, then call `done` with what it returned, on the event loop.
 
     `action` raises nothing.
 
@@ -122,6 +122,6 @@ def errand(action: Callable[[], _Seen], done: Callable[[_Seen], None]) -> thread
         came = action()
         event_loop.soon(lambda: done(came))
 
-    thread = threading.Thread(target=work, name="uffdlab errand", daemon=True)
+    thread = threading.Thread(target=work, name="uffdlab background", daemon=True)
     thread.start()
     return thread

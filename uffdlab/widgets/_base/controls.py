@@ -79,7 +79,7 @@ class CodeBox(LabWidget):
     label = traitlets.Unicode().tag(sync=True)
 
 
-class Said(LabWidget):
+class StatusLine(LabWidget):
     """A line that a screen reader reads out when it changes."""
 
     _esm = javascript("status_line.js")

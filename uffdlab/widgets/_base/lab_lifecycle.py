@@ -34,7 +34,7 @@ _users: weakref.WeakKeyDictionary[Lab, weakref.WeakSet[Follower]] = weakref.Weak
 
 
 @dataclass(frozen=True)
-class Successor:
+class Replacement:
     """What a timeline's entry holds when a lab has a successor."""
 
     lab: Lab
@@ -95,7 +95,7 @@ class Follower(traitlets.HasTraits):
         if timeline is None or timeline.lab is None:
             self.ended = "this lab is not there any more; make a new one: uffdlab.Lab(…)"
             return None
-        succeeded = any(isinstance(entry.what, Successor) for entry in timeline.newest(1))
+        succeeded = any(isinstance(entry.what, Replacement) for entry in timeline.newest(1))
         if timeline not in _starting or not (_starting[timeline].is_alive() or succeeded):
             work = threading.Thread(target=_start, args=(timeline.lab,), name="start again", daemon=True)
             _starting[timeline] = work
@@ -116,7 +116,7 @@ class Follower(traitlets.HasTraits):
         elif entry.what is None or entry.kind == "unmap":
             self.ended, self._starts = _REPLACED if entry.kind == "target" else entry.text, False
             self._has_ended()
-        elif isinstance(entry.what, Successor):
+        elif isinstance(entry.what, Replacement):
             try:
                 self._go_over(entry.what.lab)
                 self.follow_lab(entry.what.lab.timeline)
@@ -139,7 +139,7 @@ class Follower(traitlets.HasTraits):
 
 def announce(old: Lab, new: Lab) -> None:
     """Tell the widgets of `old` that `new` has taken its place."""
-    old.timeline.add("lab", "a new lab has taken its place", _now(old.timeline), None, Successor(new))
+    old.timeline.add("lab", "a new lab has taken its place", _now(old.timeline), None, Replacement(new))
 
 
 def counterpart(region: Region, lab: Lab) -> Region:

@@ -51,7 +51,7 @@ def other_words(ioctl: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Call:
+class IoctlCall:
     """One call, not sent yet.
 
     Attributes

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uffdlab import pte
-from uffdlab.figures.palette import MIXED, Look, look_of
+from uffdlab.figures.palette import MIXED, CellStyle, cell_style
 from uffdlab.pte import State
 
 if TYPE_CHECKING:
@@ -19,15 +19,21 @@ _WIDTH = np.uint64(len(State))
 _MASK = (1 << len(State)) - 1
 
 
-def look_data(look: Look) -> dict[str, str]:
-    """Give a look as the page needs it."""
-    return {"letter": look.letter, "words": look.words, "colour": look.colour, "ink": look.ink, "hatch": look.hatch}
+def style_data(style: CellStyle) -> dict[str, str]:
+    """Return a style as the JavaScript takes it."""
+    return {
+        "letter": style.letter,
+        "words": style.words,
+        "colour": style.colour,
+        "ink": style.ink,
+        "hatch": style.hatch,
+    }
 
 
-MIXED_DATA = look_data(MIXED)
+MIXED_DATA = style_data(MIXED)
 
 
-class Kinds:
+class PageCodes:
     """The kinds of entry seen so far, numbered in the order of their coming."""
 
     def __init__(self) -> None:
@@ -57,7 +63,7 @@ class Kinds:
             spanned = 4096 << 9 * (level - 1) if states & State.HUGE and level > 1 else page_size
             self.table.append(
                 {
-                    **look_data(look_of(states, known)),
+                    **style_data(cell_style(states, known)),
                     "says": pte.describe(states, known),
                     "span": max(1, spanned // page_size),
                 }
@@ -65,5 +71,5 @@ class Kinds:
         return self._numbers[key]
 
     def pack(self, codes: NDArray[np.uint32]) -> bytes:
-        """Give the codes in as few bytes as hold every kind: one a page, or two."""
+        """Return the codes in as few bytes as hold every kind: one a page, or two."""
         return codes.astype(np.uint8 if len(self.table) <= 256 else "<u2").tobytes()

@@ -16,7 +16,7 @@ _GAP = 10.0  # points
 _PIXELS = 200 / 72  # to a point, as Picture writes them
 
 
-class Stack(Picture):
+class PictureStack(Picture):
     """Several pictures, the first on top; their texts one after the other."""
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
