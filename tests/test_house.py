@@ -1,0 +1,45 @@
+"""The packages: what lies where, and that docs/design.md shows the layers that the linter checks."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+HOUSE = ROOT / "uffdlab"
+PACKAGES = sorted(path.parent.name for path in HOUSE.glob("*/__init__.py"))
+
+
+def layers_of_the_linter():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = (
+        each
+        for each in project["tool"]["importlinter"]["contracts"]
+        if each["type"] == "layers" and each["containers"] == ["uffdlab"]
+    )
+    assert contract["exhaustive"]
+    assert "ignore_imports" not in contract
+    return contract["layers"]
+
+
+def test_the_diagram_of_the_design_is_what_the_linter_checks():
+    text = (ROOT / "docs" / "design.md").read_text()
+    (diagram,) = re.findall(r"^## Layers\n.*?^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert [re.split(r"\s{2,}", line)[0] for line in diagram.splitlines()] == layers_of_the_linter()
+
+
+def test_types_count_as_imports():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["importlinter"]["exclude_type_checking_imports"] is False
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_has_its_folder_of_tests(package):
+    assert list((ROOT / "tests" / package).rglob("test_*.py"))
+
+
+def test_few_files_lie_beside_the_packages():
+    beside = [path for path in HOUSE.iterdir() if path.name != "__pycache__" and path.name not in PACKAGES]
+    assert len(PACKAGES) > 10
+    assert len(beside) <= 12
