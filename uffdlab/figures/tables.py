@@ -38,46 +38,6 @@ class Table(NamedTuple):
         return "\n".join([self.title, *lines, *([self.note] if self.note else [])])
 
 
-# In which bit of a present page's word each state lies.
-_BITS = {
-    "x86-64": {
-        State.PRESENT: 0,
-        State.WRITABLE: 1,
-        State.UFFD_WP: 10,
-        State.ACCESSED: 5,
-        State.DIRTY: 6,
-        State.SOFT_DIRTY: 11,
-        State.HUGE: 7,
-        State.PROTNONE: 8,
-        State.SPECIAL: 9,
-    },
-    "arm64": {
-        State.PRESENT: 0,
-        State.WRITABLE: 51,
-        State.UFFD_WP: 58,
-        State.ACCESSED: 10,
-        State.DIRTY: 55,
-        State.SPECIAL: 56,
-    },
-    "pagemap": {
-        State.PRESENT: 63,
-        State.SWAPPED: 62,
-        State.FILE: 61,
-        State.GUARD: 58,
-        State.UFFD_WP: 57,
-        State.EXCLUSIVE: 56,
-        State.SOFT_DIRTY: 55,
-    },
-    "pagemap-scan": {
-        State.PRESENT: 3,
-        State.SWAPPED: 4,
-        State.FILE: 2,
-        State.GUARD: 8,
-        State.HUGE: 6,
-        State.SPECIAL: 5,
-        State.SOFT_DIRTY: 7,
-    },
-}
 _ALWAYS = (State.PRESENT, State.WRITABLE, State.UFFD_WP, State.DIRTY, State.ACCESSED, State.SOFT_DIRTY)
 
 
@@ -106,7 +66,7 @@ def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table
     for page in chosen:
         set_somewhere |= State(int(page.states[0]))
     bits = [*_ALWAYS, *(state for state in State if state not in _ALWAYS and state in set_somewhere)]
-    number = _BITS[snapshot.form]
+    number = pte.FORMATS[snapshot.form].bits
     heads = ["page", "raw word", "level", "frame"]
     heads += [f"{pte.state_name(bit)} ({number[bit]})" if bit in number else pte.state_name(bit) for bit in bits]
     rows = []

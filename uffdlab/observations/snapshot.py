@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Count", "Difference", "Group", "Snapshot", "page_ranges"]
 
-_FORMS = ("x86-64", "arm64", "pagemap", "pagemap-scan")
-
 
 class Count(NamedTuple):
     """On how many pages a bit is set, clear, and not known."""
@@ -91,7 +89,8 @@ class Snapshot:
     first : int
         Number, in the region, of the first page here.
     form : str
-        What the words are: ``x86-64`` or ``arm64`` entries, ``pagemap`` words, or categories of ``pagemap-scan``.
+        What the words are, a key of :data:`uffdlab.pte.FORMATS`: ``x86-64`` or ``arm64`` entries, ``pagemap`` words, or
+        categories of ``pagemap-scan``.
     vma_soft_dirty, hugetlb, tracks_soft_dirty : bool
         See :func:`uffdlab.pte.decode_pagemap`.
     answered : int
@@ -134,8 +133,8 @@ class Snapshot:
             raise UsageError(f"start={self.start:#x} is not at a page of {self.page_size} bytes")
         if self.first < 0:
             raise UsageError(f"first={self.first} is no page number")
-        if self.form not in _FORMS:
-            raise UsageError(f"form={self.form!r} is not one of {', '.join(_FORMS)}")
+        if self.form not in pte.FORMATS:
+            raise UsageError(f"form={self.form!r} is not one of {', '.join(pte.FORMATS)}")
         object.__setattr__(self, "words", words)
         object.__setattr__(self, "levels", levels)
         if decoded is not None:
@@ -143,24 +142,7 @@ class Snapshot:
 
     @cached_property
     def _decoded(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        if self.form == "pagemap":
-            states, known = pte.decode_pagemap(
-                self.words,
-                vma_soft_dirty=self.vma_soft_dirty,
-                hugetlb=self.hugetlb,
-                tracks_soft_dirty=self.tracks_soft_dirty,
-            )
-        elif self.form == "pagemap-scan":
-            states, known = pte.decode_scan(
-                self.words,
-                answered=self.answered,
-                vma_soft_dirty=self.vma_soft_dirty,
-                tracks_soft_dirty=self.tracks_soft_dirty,
-            )
-        elif self.form == "arm64":
-            states, known = pte.decode_arm64(self.words, self.levels)
-        else:
-            states, known = pte.decode_x86(self.words, self.levels, tracks_soft_dirty=self.tracks_soft_dirty)
+        states, known = pte.FORMATS[self.form].decode(self.words, self.levels, self)
         states.flags.writeable = False
         known.flags.writeable = False
         return states, known
@@ -231,14 +213,10 @@ class Snapshot:
         return _all(self.known, state)
 
     def frames(self) -> NDArray[np.int64]:
-        """Give the page frame number (4 KiB units) behind each page, -1 where none is mapped or it is not known."""
-        if self.form == "pagemap":
-            return pte.frames_pagemap(self.words)
-        if self.form == "pagemap-scan":
-            return np.full(len(self), -1, dtype=np.int64)
-        frames_of = pte.frames_arm64 if self.form == "arm64" else pte.frames_x86
-        frames = frames_of(self.words, self.levels)
-        inside = np.where(self.has(State.HUGE), (np.int64(1) << 9 * (self.levels.astype(np.int64) - 1)) - 1, 0)
+        """Return the page frame number (4 KiB units) behind each page, -1 where none is mapped or it is not known."""
+        frames = pte.FORMATS[self.form].frames(self.words, self.levels)
+        above = np.maximum(self.levels, 1).astype(np.int64) - 1
+        inside = np.where(self.has(State.HUGE), (np.int64(1) << 9 * above) - 1, 0)
         offset = (self.addresses >> np.uint64(12)).astype(np.int64) & inside
         return np.where(frames < 0, frames, frames + offset)
 

@@ -13,20 +13,17 @@ even of an absent page.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from uffdlab.pte import x86
 from uffdlab.pte.arm64 import decode_arm64, explain_arm64, frames_arm64
+from uffdlab.pte.formats import FORMATS
 from uffdlab.pte.pagemap import decode_pagemap, explain_pagemap, frames_pagemap
 from uffdlab.pte.scan import Category, decode_scan, explain_scan
 from uffdlab.pte.states import ALL, LEVEL_NAMES, MAPPING, Bit, State, describe, state_name
 from uffdlab.pte.x86 import decode_x86, explain_x86, frames_x86
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 __all__ = [
     "ALL",
+    "FORMATS",
     "LEVEL_NAMES",
     "MAPPING",
     "Bit",
@@ -51,11 +48,5 @@ __all__ = [
 
 
 def explain(form: str, word: int, level: int = 1) -> list[Bit]:
-    """Take a word apart by the name of its format: ``x86-64``, ``arm64``, ``pagemap`` or ``pagemap-scan``."""
-    explainers: dict[str, Callable[[], list[Bit]]] = {
-        "x86-64": lambda: explain_x86(word, level),
-        "arm64": lambda: explain_arm64(word, level),
-        "pagemap": lambda: explain_pagemap(word),
-        "pagemap-scan": lambda: explain_scan(word),
-    }
-    return explainers[form]()
+    """Return the bits of a word, highest first, by the name of its format: a key of :data:`FORMATS`."""
+    return FORMATS[form].explain(word, level)

@@ -31,11 +31,21 @@ _ARM_UXN = 54
 _ARM_DIRTY = 55
 _ARM_SPECIAL = 56
 _ARM_UFFD_WP = 58  # commit 5b32510af77b (6.10)
-_ARM_FRAME = 0x0000FFFFFFFFF000  # 4 KiB granule, 48-bit physical addresses
+FRAME_MASK = 0x0000FFFFFFFFF000  # 4 KiB granule, 48-bit physical addresses
 # arch/arm64/include/asm/pgtable.h, "Encode and decode a swap entry"
 _ARM_SWP_UFFD_WP = 3
 _ARM_SWP_TYPE = 6
 _ARM_SWP_OFFSET = 12
+
+BITS = {
+    State.PRESENT: _ARM_VALID,
+    State.WRITABLE: _ARM_WRITE,
+    State.UFFD_WP: _ARM_UFFD_WP,
+    State.ACCESSED: _ARM_AF,
+    State.DIRTY: _ARM_DIRTY,
+    State.SPECIAL: _ARM_SPECIAL,
+}
+"""In which bit of a present page's entry each state lies."""
 
 
 def decode_arm64(words: ArrayLike, levels: ArrayLike) -> tuple[Flags, Flags]:
@@ -89,7 +99,7 @@ def frames_arm64(words: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
     """Give the page frame number (4 KiB units) each arm64 leaf points to, -1 where nothing is mapped."""
     words, levels = arrays(words, levels)
     present = (bit(words, _ARM_VALID) | bit(words, _ARM_PRESENT_INVALID)) & (levels > 0)
-    return np.where(present, ((words & np.uint64(_ARM_FRAME)) >> np.uint64(12)).astype(np.int64), -1)
+    return np.where(present, ((words & np.uint64(FRAME_MASK)) >> np.uint64(12)).astype(np.int64), -1)
 
 
 def explain_arm64(word: int, level: int = 1) -> list[Bit]:

@@ -28,7 +28,18 @@ _PM_GUARD = 58  # 6.15
 _PM_FILE = 61
 _PM_SWAP = 62
 _PM_PRESENT = 63
-_PM_FRAME = (1 << 55) - 1
+FRAME_MASK = (1 << 55) - 1
+
+BITS = {
+    State.PRESENT: _PM_PRESENT,
+    State.SWAPPED: _PM_SWAP,
+    State.FILE: _PM_FILE,
+    State.GUARD: _PM_GUARD,
+    State.UFFD_WP: _PM_UFFD_WP,
+    State.EXCLUSIVE: _PM_EXCLUSIVE,
+    State.SOFT_DIRTY: _PM_SOFT_DIRTY,
+}
+"""In which bit of a page's word each state lies."""
 
 
 def decode_pagemap(
@@ -74,7 +85,7 @@ def decode_pagemap(
         states &= known
     swap = np.flatnonzero(~present & bit(words, _PM_SWAP))
     if swap.size:
-        frames = words[swap] & np.uint64(_PM_FRAME)
+        frames = words[swap] & np.uint64(FRAME_MASK)
         kind_states, kind_known = classify(frames & np.uint64(31), frames >> np.uint64(5))
         kind_states[frames == 0] = 0
         kind_known[frames == 0] = 0
@@ -92,7 +103,7 @@ def decode_pagemap(
 def frames_pagemap(words: ArrayLike) -> NDArray[np.int64]:
     """Give the page frame number of each pagemap word, -1 where none is mapped or the reader may not see it."""
     words = np.asarray(words, dtype=np.uint64)
-    frames = (words & np.uint64(_PM_FRAME)).astype(np.int64)
+    frames = (words & np.uint64(FRAME_MASK)).astype(np.int64)
     return np.where(bit(words, _PM_PRESENT) & (frames > 0), frames, -1)
 
 
@@ -109,7 +120,7 @@ def explain_pagemap(word: int) -> list[Bit]:
         (56, 1, "exclusive", "mapped once only"),
         (55, 1, "soft-dirty", "written since clear_refs, or the whole mapping is new"),
     ]
-    frame = word & _PM_FRAME
+    frame = word & FRAME_MASK
     if word >> _PM_PRESENT & 1 or not word >> _PM_SWAP & 1:
         meaning = f"frame {frame:#x}" if frame else "none, or the reader lacks CAP_SYS_ADMIN"
         fields.append((0, 55, "frame", meaning))

@@ -49,6 +49,18 @@ _MEANINGS = {
     Category.WPALLOWED: "registered for asynchronous write protection",
 }
 
+_STATES = {
+    State.PRESENT: Category.PRESENT,
+    State.SWAPPED: Category.SWAPPED,
+    State.FILE: Category.FILE,
+    State.GUARD: Category.GUARD,
+    State.HUGE: Category.HUGE,
+    State.SPECIAL: Category.PFNZERO,
+    State.SOFT_DIRTY: Category.SOFT_DIRTY,
+}
+BITS = {state: int(category).bit_length() - 1 for state, category in _STATES.items()}
+"""In which bit of a page's word each state lies."""
+
 
 def _set(words: Words, category: Category) -> NDArray[np.bool_]:
     return bit(words, int(category).bit_length() - 1)

@@ -31,13 +31,25 @@ _X86_SPECIAL = 9
 _X86_UFFD_WP = 10  # commit 5a281062af1d (5.7); _PAGE_BIT_UFFD in 7.3
 _X86_SOFT_DIRTY = 11
 _X86_SAVED_DIRTY = 58  # 6.6, for shadow stacks; before: _PAGE_BIT_DEVMAP, always together with special
-_X86_FRAME = 0x000FFFFFFFFFF000
+FRAME_MASK = 0x000F_FFFF_FFFF_F000  # bits 12 to 51: where an entry, or CR3, holds a page frame
 _X86_ERRATUM = (1 << _X86_DIRTY) | (1 << _X86_ACCESSED)  # _PAGE_KNL_ERRATUM_MASK: pte_none() overlooks both
 # arch/x86/include/asm/pgtable_64.h, "Encode and de-code a swap entry"
 _X86_SWP_SOFT_DIRTY = 1
 _X86_SWP_UFFD_WP = 2
 _X86_SWP_OFFSET = 9
 _X86_SWP_TYPE = 59
+BITS = {
+    State.PRESENT: _X86_PRESENT,
+    State.WRITABLE: _X86_RW,
+    State.UFFD_WP: _X86_UFFD_WP,
+    State.ACCESSED: _X86_ACCESSED,
+    State.DIRTY: _X86_DIRTY,
+    State.SOFT_DIRTY: _X86_SOFT_DIRTY,
+    State.HUGE: _X86_PSE,
+    State.PROTNONE: _X86_PROTNONE,
+    State.SPECIAL: _X86_SPECIAL,
+}
+"""In which bit of a present page's entry each state lies."""
 
 
 def _x86_low_table() -> Flags:
@@ -175,7 +187,7 @@ def frames_x86(words: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
     index = (words & np.uint64(0xFFF)).astype(np.uint16) | ((levels > 1).astype(np.uint16) << np.uint16(12))
     present = ((_X86_LOW[index] & np.uint32(State.PRESENT)) != 0) & (levels > 0)
     # pgtable-invert.h: an entry without bit 0 stores its frame inverted.
-    physical = np.where(bit(words, _X86_PRESENT), words, ~words) & np.uint64(_X86_FRAME)
+    physical = np.where(bit(words, _X86_PRESENT), words, ~words) & np.uint64(FRAME_MASK)
     huge = (_X86_LOW[index] & np.uint32(State.HUGE)) != 0
     low = np.where(huge, (np.uint64(1) << (np.uint64(3) + np.uint64(9) * levels.astype(np.uint64))) - np.uint64(1), 0)
     frames = (physical & ~low.astype(np.uint64)) >> np.uint64(12)

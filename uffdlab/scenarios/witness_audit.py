@@ -11,7 +11,7 @@ import numpy as np
 
 from uffdlab.errors import IoctlError, UsageError
 from uffdlab.observations.cross_examination import CrossExamination
-from uffdlab.pte import State
+from uffdlab.pte import FORMATS, State
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
@@ -31,9 +31,8 @@ _PAGES = 8
 #: Which bit of its raw word is turned over, per format: a decoder that looks at the wrong place, or a kernel that does
 #: not tell.
 LIES = {
-    "x86-64": {State.PRESENT: 0, State.WRITABLE: 1, State.UFFD_WP: 10},
-    "pagemap": {State.PRESENT: 63, State.UFFD_WP: 57},
-    "pagemap-scan": {State.PRESENT: 3},
+    name: {state: form.bits[state] for state in (State.PRESENT, State.WRITABLE, State.UFFD_WP) if state in form.bits}
+    for name, form in FORMATS.items()
 }
 
 

@@ -1,8 +1,13 @@
 """A page made by nbconvert without a live kernel shows each widget's own static form."""
 
 import nbformat
+import numpy as np
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
+
+from uffdlab.observations.snapshot import Snapshot
+from uffdlab.pte import Category
+from uffdlab.widgets._export import html_page
 
 CELL = """
 import numpy as np
@@ -27,3 +32,11 @@ def test_nbconvert_shows_the_data():
     assert "data:image/png;base64," in page
     assert "UFFDIO_WAKE(page 3) → ok" in page
     assert "application/vnd.jupyter.widget-view+json" not in page
+
+
+def test_a_word_without_a_frame_is_shown_as_it_is():
+    written = np.array([Category.WPALLOWED | Category.PRESENT], np.uint64)
+    seen = Snapshot("region-1", 0, 4096, "scan", written, np.zeros(1, np.uint8), form="pagemap-scan")
+    (layout,) = html_page._details(seen)["layouts"]
+    assert not layout["framed"]
+    assert layout["rows"][0][:3] == ["63–10", "10–63", "0x0"]

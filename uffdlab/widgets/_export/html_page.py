@@ -128,13 +128,9 @@ def _squeezed(data: bytes) -> str:
 def _details(snapshot: Snapshot) -> dict[str, Any]:
     # Every word, and a table of bits for each that differs in more than its frame number.
     words = snapshot.words.astype("<u8")
-    low, width, masked = _without_frames(snapshot)
-    different, of_word = np.unique(masked, return_inverse=True)
+    different, of_word = np.unique(_without_frames(snapshot), return_inverse=True)
     keys, which = np.unique(of_word.reshape(-1) * 8 + snapshot.levels, return_inverse=True)
-    layouts = [
-        _layout(snapshot, int(different[key >> 3]), key & 7, low.get(key & 7, 0), width)
-        for key in keys[:_MOST_LAYOUTS].tolist()
-    ]
+    layouts = [_layout(snapshot, int(different[key >> 3]), key & 7) for key in keys[:_MOST_LAYOUTS].tolist()]
     return {
         "words": _squeezed(words.tobytes()),
         "layouts": layouts,
@@ -148,27 +144,24 @@ def _details(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def _without_frames(snapshot: Snapshot) -> tuple[dict[int, int], int, NDArray[np.uint64]]:
-    # For each level the lowest bit of the frame field, its upper end, and the words with a mark in place of the frame.
-    words, masked = snapshot.words, snapshot.words.copy()
-    if snapshot.form == "pagemap":
-        mapped = (words >> np.uint64(63) & np.uint64(1) != 0) & (words & np.uint64((1 << 55) - 1) != 0)
-        masked[mapped] = words[mapped] & ~np.uint64((1 << 55) - 1) | np.uint64(_FRAME)
-        return dict.fromkeys(range(6), 0), 55, masked
-    top = 52 if snapshot.form == "x86-64" else 48
-    lows = {}
+def _without_frames(snapshot: Snapshot) -> NDArray[np.uint64]:
+    # The words with a mark in place of the frame.
+    form, masked = pte.FORMATS[snapshot.form], snapshot.words.copy()
+    if form.frame_field is None:
+        return masked
+    frames = form.frames(snapshot.words, snapshot.levels)
     for level in np.unique(snapshot.levels).tolist():
-        low = 12 + 9 * max(0, level - 1)
-        lows[level] = low
-        mapped = (words & np.uint64(1) != 0) & (snapshot.levels == level) & snapshot.has(pte.State.PRESENT)
-        field = np.uint64((1 << top) - (1 << low))
-        masked[mapped] = words[mapped] & ~field | np.uint64(_FRAME << low) & field
-    return lows, top, masked
+        field = form.frame_field(level)
+        # An entry that is present for the kernel only may hold its frame in another way, as x86-64's does.
+        plain = (snapshot.levels == level) & (frames >= 0) & (frames == field.frames(snapshot.words))
+        masked[plain] = field.mark(masked[plain], _FRAME)
+    return masked
 
 
-def _layout(snapshot: Snapshot, word: int, level: int, low: int, top: int) -> dict[str, Any]:
-    shift = 0 if snapshot.form == "pagemap" else low - 12
-    marked = word >> low & (1 << top - low) - 1 == _FRAME
+def _layout(snapshot: Snapshot, word: int, level: int) -> dict[str, Any]:
+    frame_field = pte.FORMATS[snapshot.form].frame_field
+    low, top, shift = frame_field(level) if frame_field else (0, 0, 0)
+    marked = bool(frame_field) and word >> low & (1 << top - low) - 1 == _FRAME
     rows = []
     for bit in pte.explain(snapshot.form, word, level):
         name = str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}"

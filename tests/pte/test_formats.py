@@ -1,0 +1,61 @@
+"""The table of formats: each column says the same of a word as the others."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uffdlab.pte import FORMATS, State
+
+FACTS = SimpleNamespace(vma_soft_dirty=False, hugetlb=False, tracks_soft_dirty=True, answered=(1 << 10) - 1)
+FRAMES = st.integers(1, (1 << 36) - 1)
+
+
+def arrays(word, level):
+    return np.array([word], dtype=np.uint64), np.array([level], dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(data=st.data())
+def test_where_a_state_lies_is_where_the_decoder_looks(name, data):
+    form = FORMATS[name]
+    level = 2 if name == "x86-64" else 1
+    present = 1 << form.bits[State.PRESENT]
+    state = data.draw(st.sampled_from([each for each in form.bits if each not in (State.PRESENT, State.SWAPPED)]))
+    if name == "x86-64" and state == State.PROTNONE:
+        present = 0  # it is the bit that says global in an entry with bit 0
+    states, known = form.decode(*arrays(present | 1 << form.bits[state], level), FACTS)
+    assert known[0] & state
+    assert states[0] & state
+
+
+@pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.frame_field])
+@given(frame=FRAMES, level=st.integers(1, 3), low=st.integers(0, 0xFFF))
+def test_the_frame_lies_in_its_field(name, frame, level, low):
+    form = FORMATS[name]
+    field = form.frame_field(level)
+    word = 1 << form.bits[State.PRESENT]
+    if name == "x86-64" and level > 1:
+        word |= 1 << form.bits[State.HUGE]
+    if name != "pagemap":
+        word |= low & ~0x80 if level == 1 else 0
+    value = max(1, frame >> field.shift)
+    words, levels = arrays(word, level)
+    marked = field.mark(words, value)
+    assert form.frames(marked, levels)[0] == field.frames(marked)[0] == value << field.shift
+    assert field.mark(marked, 0)[0] == word
+    named = {bit.name: bit for bit in form.explain(int(marked[0]), level)}["frame"]
+    assert f"{value << field.shift:#x}" in named.meaning
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@given(word=st.integers(0, (1 << 64) - 1), level=st.integers(0, 3))
+def test_every_word_is_decoded_and_taken_apart(name, word, level):
+    form = FORMATS[name]
+    words, levels = arrays(word, level)
+    states, known = form.decode(words, levels, FACTS)
+    assert not states[0] & ~known[0]
+    assert form.frames(words, levels).shape == (1,)
+    assert sum(bit.value << bit.number for bit in form.explain(word, max(level, 1))) == word
