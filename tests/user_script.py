@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 import uffdlab
 from uffdlab.machines.programs import Execution
-from uffdlab.observations.write_probe import Deed
+from uffdlab.observations.write_probe import WriteProbe
 from uffdlab.target.capabilities import Capabilities
 from uffdlab.target.fault_handlers import HandlerCounts, NativeHandler, PythonHandler
 from uffdlab.target.ioctl_results import BatchResult, IoctlResult
 from uffdlab.target.syscalls import CallResult
-from uffdlab.target.timeline import Entry
+from uffdlab.target.timeline import TimelineEntry
 from uffdlab.target.touch import Outcome
 from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import ContinueMode, FaultFlag, Feature, RegisterMode
@@ -60,11 +60,11 @@ def watch(lab: uffdlab.Lab) -> None:
     snapshot = region.snapshot()
     assert_type(snapshot, uffdlab.Snapshot)
     assert_type(snapshot.has(uffdlab.State.UFFD_WP), NDArray[np.bool_])
-    assert_type(region.probe(3), Deed)
+    assert_type(region.probe(3), WriteProbe)
     assert_type(region.madvise("dontneed"), CallResult)
     assert_type(lab.capabilities, Capabilities)
     assert_type(lab.exec(["uname"]), Execution)
-    assert_type(lab.timeline[0], Entry)
+    assert_type(lab.timeline[0], TimelineEntry)
     assert_type(lab.touches, tuple[uffdlab.Touch[object], ...])
 
 

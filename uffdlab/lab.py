@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from uffdlab.machines import Machine
     from uffdlab.machines.programs import Execution
     from uffdlab.observations.cross_examination import CrossExamination
-    from uffdlab.observations.page_walk import Walks
+    from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
-    from uffdlab.observations.write_probe import Deed
+    from uffdlab.observations.write_probe import WriteProbe
     from uffdlab.target.capabilities import Capabilities
     from uffdlab.target.child import Child
     from uffdlab.target.touch import Touch
@@ -255,13 +255,13 @@ class Lab:
         numbers = range(pages.first, pages.first + pages.count) if by_deed else ()
         return CrossExamination(snapshots, [self.probe(pages.mapping[page]) for page in numbers])
 
-    def probe(self, page: PageRange) -> Deed:
-        """Write to one page without changing its content, and tell whether that trapped; see :class:`Deed`."""
+    def probe(self, page: PageRange) -> WriteProbe:
+        """Write to one page without changing its content, and tell whether that trapped; see :class:`WriteProbe`."""
         from uffdlab.target.write_probe import probe  # noqa: PLC0415 - it needs numpy
 
         return probe(self._target, page)
 
-    def walk(self, *addresses: int) -> Walks:
+    def walk(self, *addresses: int) -> PageWalks:
         """Walk the page tables to one address of the target, or to several, side by side.
 
         Raises

@@ -27,13 +27,6 @@ from ..vm.test_lab import (
     test_unregister_lets_the_kernel_resolve_faults_again,
     test_wrong_words_reach_the_kernel_and_come_back_explained,
 )
-from ..vm.test_witnesses_deed import (
-    four,
-    test_a_copy_on_write_is_seen,
-    test_a_write_that_trapped_is_withdrawn_and_leaves_no_message,
-    test_a_write_while_another_fault_waits,
-    test_what_the_kernel_refuses_is_no_trap,
-)
 from ..vm.test_witnesses_examination import (
     test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught,
     test_witnesses_agree_on_every_snapshot_of_a_scenario,
@@ -42,6 +35,13 @@ from ..vm.test_witnesses_walk import (
     test_a_mapping_that_went_away_behind_the_lab_s_back,
     test_a_region_that_is_gone_is_not_looked_at,
     test_a_target_that_died,
+)
+from ..vm.test_write_probe import (
+    four,
+    test_a_copy_on_write_is_seen,
+    test_a_write_that_trapped_is_withdrawn_and_leaves_no_message,
+    test_a_write_while_another_fault_waits,
+    test_what_the_kernel_refuses_is_no_trap,
 )
 from ..vm.where import LOCAL, on_each
 

@@ -5,7 +5,7 @@ import pytest
 from uffdlab.fuzz.generator import random_ops
 from uffdlab.fuzz.model import MISSING, WP, Model
 from uffdlab.fuzz.rules import Op, Rules
-from uffdlab.fuzz.run import Disagreement, is_known, play, play_randomly, rules_of, shrink
+from uffdlab.fuzz.run import Mismatch, is_known, play, play_randomly, rules_of, shrink
 
 ANON, SHMEM = Rules("anon", leave_out=frozenset({"rwprotect"})), Rules("shmem", leave_out=frozenset({"rwprotect"}))
 
@@ -19,7 +19,7 @@ def test_the_kernel_and_the_model_agree_for_some_seconds(host_lab):
 def test_another_answer_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_zeropage", lambda *_: "EEXIST")
     ops = [Op("register", 1, int(MISSING)), Op("zeropage", 1), Op("read", 1)]
-    with pytest.raises(Disagreement, match="should give 'EEXIST' and gave 'ok'") as caught:
+    with pytest.raises(Mismatch, match="should give 'EEXIST' and gave 'ok'") as caught:
         play(host_lab, ANON, ops)
     assert caught.value.trail == tuple(ops[:2])
     assert caught.value.rules == ANON
@@ -28,13 +28,13 @@ def test_another_answer_is_found_out(host_lab, monkeypatch):
 def test_another_state_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_protect", lambda *_: "ok")
     ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, flag=True)]
-    with pytest.raises(Disagreement, match=r"page 0 should be .*wp=True"):
+    with pytest.raises(Mismatch, match=r"page 0 should be .*wp=True"):
         play(host_lab, ANON, ops)
 
 
 def test_another_content_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_put_in_file", lambda self, number, _: self.file.__setitem__(number, 1))
-    with pytest.raises(Disagreement, match="should give '= 1' and gave '= 2'"):
+    with pytest.raises(Mismatch, match="should give '= 1' and gave '= 2'"):
         play(host_lab, SHMEM, [Op("write", 0, 2)])
 
 
@@ -42,13 +42,13 @@ def test_a_message_that_should_not_come_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_tell", lambda *_: None)
     rules = rules_of(host_lab, "anon", events=True)
     ops = [Op("register", 0, int(MISSING), count=4), Op("dontneed", 0)]
-    with pytest.raises(Disagreement, match=r"told Remove.* which it should not"):
+    with pytest.raises(Mismatch, match=r"told Remove.* which it should not"):
         play(host_lab, rules, ops)
 
 
 def test_a_message_that_does_not_come_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_wake", lambda self, _: self.told.append("remove") or "ok")
-    with pytest.raises(Disagreement, match="should tell remove and did not"):
+    with pytest.raises(Mismatch, match="should tell remove and did not"):
         play(host_lab, ANON, [Op("wake", 0)])
 
 
@@ -56,13 +56,13 @@ def test_what_a_child_sees_is_held_against_the_model(host_lab, monkeypatch):
     ops = [Op("write", 0, 1), Op("fork", 0)]
     play(host_lab, ANON, ops)
     monkeypatch.setattr(Model, "child", lambda self: Model(self.rules, len(self.pages)))
-    with pytest.raises(Disagreement, match="page 0 of the child should be"):
+    with pytest.raises(Mismatch, match="page 0 of the child should be"):
         play(host_lab, ANON, ops)
 
 
 def test_a_disagreement_is_made_small(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_protect", lambda *_: "ok")
-    with pytest.raises(Disagreement) as caught:
+    with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, random_ops(ANON, 4, 5))
     small = shrink(host_lab, caught.value)
     assert len(small.trail) <= len(caught.value.trail)
@@ -83,21 +83,21 @@ def once(times=1):
 
 def test_what_does_not_come_again_is_unknown_where_others_use_the_kernel(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_wake", once())
-    with pytest.raises(Disagreement) as caught:
+    with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("write", 0, 1), Op("wake", 0)])
     assert not is_known(host_lab, caught.value)
 
 
 def test_what_comes_again_is_the_doing_of_the_calls(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_wake", once(3))
-    with pytest.raises(Disagreement) as caught:
+    with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("write", 0, 1), Op("wake", 0)])
     assert is_known(host_lab, caught.value)
 
 
 def test_in_a_guest_of_its_own_all_is_the_doing_of_the_calls(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_wake", once())
-    with pytest.raises(Disagreement) as caught:
+    with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("wake", 0)])
     monkeypatch.setattr(host_lab.machine, "name", "qemu")
     assert is_known(host_lab, caught.value)
@@ -110,5 +110,5 @@ def test_random_play_counts_what_is_unknown_and_goes_on(host_lab, monkeypatch, c
     assert count.regions > 1
     assert "came once and not again: Op(call='wake'" in capsys.readouterr().err
     monkeypatch.setattr(Model, "_wake", lambda *_: "EEXIST")
-    with pytest.raises(Disagreement):
+    with pytest.raises(Mismatch):
         play_randomly(host_lab, 2, seed=1, memories=("anon",))

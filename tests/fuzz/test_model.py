@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from uffdlab.fuzz.generator import CALLS, calls_of, random_op, random_ops, register_all, spots
 from uffdlab.fuzz.model import MINOR, MISSING, RWP, WP, Model
-from uffdlab.fuzz.page import Page, Seen
+from uffdlab.fuzz.page import ExpectedPage, ObservedPage
 from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
-from uffdlab.fuzz.run import MEMORIES, pages_of
+from uffdlab.fuzz.run import MEMORIES, region_pages
 
 ALL = int(MISSING | WP | MINOR)
 NO_MORE = frozenset({"poison", "move", "rwprotect"})
@@ -108,7 +108,12 @@ def test_of_a_huge_page_of_a_file_a_write_may_be_a_minor_fault_again():
 
 @pytest.mark.parametrize(
     ("seen", "right"),
-    [(Seen(True, True), True), (Seen(False, False), True), (Seen(True, False), False), (Seen(False, True), False)],
+    [
+        (ObservedPage(True, True), True),
+        (ObservedPage(False, False), True),
+        (ObservedPage(True, False), False),
+        (ObservedPage(False, True), False),
+    ],
 )
 def test_of_a_huge_page_of_a_file_that_may_be_torn_what_is_there_is_protected(seen, right):
     model = Model(Rules("shmem-thp"), 512)
@@ -148,8 +153,8 @@ def test_a_page_in_swap_keeps_content_and_mark():
     for op in (Op("register", 0, int(MISSING | WP), count=4), Op("copy", 0, 5, flag=True), Op("page_out", 0)):
         assert model.apply(op) == "ok"
     assert model.pages[0].mapped is None
-    assert not model.agrees(0, Seen(present=False, wp=False))
-    assert model.agrees(0, Seen(present=False, wp=True, file=False, swapped=True))
+    assert not model.agrees(0, ObservedPage(present=False, wp=False))
+    assert model.agrees(0, ObservedPage(present=False, wp=True, file=False, swapped=True))
     assert model.apply(Op("copy", 0, 9)) == "EEXIST"
     assert model.apply(Op("read", 0)) == "= 5"
 
@@ -174,23 +179,23 @@ def test_what_cannot_be_is_refused(op, answer):
 @pytest.mark.parametrize(
     "seen",
     [
-        Seen(present=False, wp=True),
-        Seen(present=True, wp=False),
-        Seen(present=True, wp=True, file=True),
-        Seen(present=True, wp=True, writable=True),
-        Seen(present=True, wp=True, swapped=True),
+        ObservedPage(present=False, wp=True),
+        ObservedPage(present=True, wp=False),
+        ObservedPage(present=True, wp=True, file=True),
+        ObservedPage(present=True, wp=True, writable=True),
+        ObservedPage(present=True, wp=True, swapped=True),
     ],
 )
 def test_what_was_seen_otherwise_is_found_out(seen):
-    page = Page(mapped=True, own=True, wp=True, may_write=False)
-    assert page.agrees(Seen(present=True, wp=True, file=False, swapped=False, writable=False))
-    assert page.agrees(Seen(present=True, wp=True))
+    page = ExpectedPage(mapped=True, own=True, wp=True, may_write=False)
+    assert page.agrees(ObservedPage(present=True, wp=True, file=False, swapped=False, writable=False))
+    assert page.agrees(ObservedPage(present=True, wp=True))
     assert not page.agrees(seen)
 
 
 @given(st.sampled_from(MEMORIES), st.integers(0, 1000), st.booleans(), st.sampled_from([frozenset(), NO_MORE]))
 def test_every_call_has_one_answer_and_the_same_seed_gives_the_same_calls(memory, seed, events, leave_out):
-    rules, pages = Rules(memory, events, events, leave_out), min(pages_of(memory), 8)
+    rules, pages = Rules(memory, events, events, leave_out), min(region_pages(memory), 8)
     ops = list(islice(random_ops(rules, pages, seed), 40))
     assert ops == list(islice(random_ops(rules, pages, seed), 40))
     assert {op.call for op in ops} <= set(calls_of(rules))

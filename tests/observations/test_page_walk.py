@@ -1,4 +1,4 @@
-from uffdlab.observations.page_walk import Walk, Walks
+from uffdlab.observations.page_walk import PageWalk, PageWalks
 from uffdlab.pte import State
 from uffdlab.witnesses.tables import Step
 
@@ -8,7 +8,9 @@ LEAF = 0x8000_0000_3FFC_FC65
 
 def to(word, level=1, levels=4, address=0x10_0000_3000):
     above = [Step(at, at + 10, address >> 3 + 9 * at & 511, (at + 9) << 12 | TABLE) for at in range(levels, level, -1)]
-    return Walk(address, [*above, Step(level, level + 10, address >> 3 + 9 * level & 511, word)], what="page 3 of r")
+    return PageWalk(
+        address, [*above, Step(level, level + 10, address >> 3 + 9 * level & 511, word)], what="page 3 of r"
+    )
 
 
 def test_every_level_has_its_name_place_entry_and_meaning():
@@ -42,13 +44,13 @@ def test_an_empty_entry_above_says_that_there_is_no_table():
 
 
 def test_side_by_side_the_frame_tells_whether_it_is_one_page():
-    assert Walks([to(LEAF), to(LEAF | 2)]).same_frame
-    assert "same page" in Walks([to(LEAF), to(LEAF | 2)]).text
-    assert "Not the same page" in Walks([to(LEAF), to(LEAF + (1 << 12))]).text
-    one = Walks([to(LEAF), to(0)])
+    assert PageWalks([to(LEAF), to(LEAF | 2)]).same_frame
+    assert "same page" in PageWalks([to(LEAF), to(LEAF | 2)]).text
+    assert "Not the same page" in PageWalks([to(LEAF), to(LEAF + (1 << 12))]).text
+    one = PageWalks([to(LEAF), to(0)])
     assert not one.same_frame
     assert "in one of them only, at page frame 0x3ffcf" in one.text
-    assert "Mapped in none" in Walks([to(0), to(0)]).text
-    html = Walks([to(LEAF), to(0, level=3)])._repr_html_()
+    assert "Mapped in none" in PageWalks([to(0), to(0)]).text
+    html = PageWalks([to(LEAF), to(0, level=3)])._repr_html_()
     assert html.count('<th scope="row">') == 4
     assert html.count("<td></td>") == 2

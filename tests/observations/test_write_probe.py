@@ -5,7 +5,7 @@ import pytest
 
 from uffdlab.observations.cross_examination import CrossExamination
 from uffdlab.observations.snapshot import Snapshot
-from uffdlab.observations.write_probe import Deed
+from uffdlab.observations.write_probe import WriteProbe
 from uffdlab.pte import State
 
 WRITABLE, PROTECTED, ABSENT = 0x8000_0000_0000_1867, 0x8000_0000_0000_1C65, 0
@@ -15,21 +15,21 @@ def seen(*words, witness="physical"):
     return Snapshot("r", 0x10000, 4096, witness, np.array(words, np.uint64), np.ones(len(words), np.uint8))
 
 
-def deed(before, after=None, *, trapped=False, refused="", page=0):
-    return Deed(page, trapped, None, refused, seen(before), seen(before if after is None else after))
+def probe(before, after=None, *, trapped=False, refused="", page=0):
+    return WriteProbe(page, trapped, None, refused, seen(before), seen(before if after is None else after))
 
 
 @pytest.mark.parametrize(
     ("word", "done", "contradicts"),
     [
-        (WRITABLE, deed(WRITABLE), State(0)),
-        (WRITABLE, deed(WRITABLE, trapped=True), State.WRITABLE),
-        (WRITABLE, deed(WRITABLE, refused="SIGSEGV"), State.WRITABLE),
-        (PROTECTED, deed(PROTECTED, trapped=True), State(0)),
-        (PROTECTED, deed(PROTECTED), State.WRITABLE),
-        (PROTECTED, deed(PROTECTED, WRITABLE), State(0)),  # asynchronous: the kernel lifted the protection itself
-        (ABSENT, deed(ABSENT, WRITABLE), State(0)),
-        (ABSENT, deed(ABSENT, trapped=True), State(0)),
+        (WRITABLE, probe(WRITABLE), State(0)),
+        (WRITABLE, probe(WRITABLE, trapped=True), State.WRITABLE),
+        (WRITABLE, probe(WRITABLE, refused="SIGSEGV"), State.WRITABLE),
+        (PROTECTED, probe(PROTECTED, trapped=True), State(0)),
+        (PROTECTED, probe(PROTECTED), State.WRITABLE),
+        (PROTECTED, probe(PROTECTED, WRITABLE), State(0)),  # asynchronous: the kernel lifted the protection itself
+        (ABSENT, probe(ABSENT, WRITABLE), State(0)),
+        (ABSENT, probe(ABSENT, trapped=True), State(0)),
     ],
 )
 def test_what_happened_is_held_against_what_was_said(word, done, contradicts):
@@ -37,7 +37,7 @@ def test_what_happened_is_held_against_what_was_said(word, done, contradicts):
 
 
 def test_a_lying_witness_is_convicted_by_the_deed():
-    done = [deed(WRITABLE), deed(PROTECTED, trapped=True, page=1)]
+    done = [probe(WRITABLE), probe(PROTECTED, trapped=True, page=1)]
     assert CrossExamination([seen(WRITABLE, PROTECTED)], done).agree
     found = CrossExamination([seen(WRITABLE, WRITABLE)], done).disagreements
     assert [(each.page, each.bit, each.second, each.second_word) for each in found] == [
@@ -47,9 +47,9 @@ def test_a_lying_witness_is_convicted_by_the_deed():
 
 
 def test_a_deed_says_what_it_changed():
-    assert str(deed(PROTECTED, trapped=True)) == "a write to page 0 trapped; the page is as before"
-    assert "refused with SIGBUS" in str(deed(ABSENT, refused="SIGBUS"))
-    copied = deed(0x8000_0000_0000_1025, 0x8000_0000_0000_2867)
+    assert str(probe(PROTECTED, trapped=True)) == "a write to page 0 trapped; the page is as before"
+    assert "refused with SIGBUS" in str(probe(ABSENT, refused="SIGBUS"))
+    copied = probe(0x8000_0000_0000_1025, 0x8000_0000_0000_2867)
     assert copied.copied
     assert "went through" in str(copied)
     assert "dirty" in str(copied)
@@ -70,7 +70,7 @@ PRESENT_FILE, PRESENT_OWN = 1 << 63 | 1 << 61, 1 << 63  # as pagemap shows them 
     ],
 )
 def test_a_copy_is_seen_without_frames_or_left_open(before, after, copied):
-    done = Deed(
+    done = WriteProbe(
         0, False, None, "", *(replace(seen(word, witness="pagemap"), form="pagemap") for word in (before, after))
     )
     assert done.copied is copied

@@ -9,7 +9,7 @@ from uffdlab.cli.main import main
 from uffdlab.errors import KernelError
 from uffdlab.kernels import kselftest
 from uffdlab.kernels.kselftest import Selftests
-from uffdlab.scenarios.kselftest import Case, Run, ktap, parse, plan
+from uffdlab.scenarios.kselftest import KselftestCase, Run, ktap, parse, plan
 
 OF_6_1 = """\
 nr_pages: 1024, nr_pages_per_cpu: 1024
@@ -51,26 +51,26 @@ def test_the_text_of_6_1():
 @pytest.mark.parametrize(("good", "verdict"), [(True, "pass"), (False, "fail")])
 def test_a_step_of_6_1_that_does_not_say_done(good, verdict):
     cases, _ = parse("testing events (fork, remap, remove): userfaults: 5 missing (5+)\n", good=good)
-    assert cases == [Case("events (fork, remap, remove)", verdict)]
+    assert cases == [KselftestCase("events (fork, remap, remove)", verdict)]
 
 
 def test_the_text_of_6_12():
     cases, _ = parse(OF_6_12, good=False)
     assert cases == [
-        Case("UFFDIO_API (with syscall)", "pass"),
-        Case("minor-wp on shmem", "skip", ["feature missing"]),
-        Case("wp-fork on hugetlb", "fail", ["bit is gone"]),
+        KselftestCase("UFFDIO_API (with syscall)", "pass"),
+        KselftestCase("minor-wp on shmem", "skip", ["feature missing"]),
+        KselftestCase("wp-fork on hugetlb", "fail", ["bit is gone"]),
     ]
 
 
 def test_the_ktap_of_7_3():
     cases, notes = parse(OF_7_3, good=False)
     assert cases == [
-        Case("zeropage on anon", "pass"),
-        Case("minor-wp on shmem", "fail", ["failed reason: [only 0 of 8192 pages]"]),
-        Case("move on anon", "skip", ["feature missing"]),
-        Case("known", "pass"),
-        Case("wp-fork-pin on anon", "skip", ["CONFIG_GUP_TEST missing"]),
+        KselftestCase("zeropage on anon", "pass"),
+        KselftestCase("minor-wp on shmem", "fail", ["failed reason: [only 0 of 8192 pages]"]),
+        KselftestCase("move on anon", "skip", ["feature missing"]),
+        KselftestCase("known", "pass"),
+        KselftestCase("wp-fork-pin on anon", "skip", ["CONFIG_GUP_TEST missing"]),
     ]
     assert notes == []
 
@@ -84,7 +84,9 @@ def report(*runs):
 
 
 def test_ktap_of_what_passed():
-    good, lines = report(Run(("uffd-unit-tests",), "pass", [Case("a #1", "pass"), Case("b", "skip", ["no"])], ["x"]))
+    good, lines = report(
+        Run(("uffd-unit-tests",), "pass", [KselftestCase("a #1", "pass"), KselftestCase("b", "skip", ["no"])], ["x"])
+    )
     assert good
     assert lines == [
         "KTAP version 1",

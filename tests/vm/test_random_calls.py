@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from uffdlab.errors import AgentError, UsageError
 from uffdlab.fuzz.generator import random_op, register_all
 from uffdlab.fuzz.rules import Op
-from uffdlab.fuzz.run import MEMORIES, Disagreement, is_known, pages_of, play, play_randomly, rules_of
+from uffdlab.fuzz.run import MEMORIES, Mismatch, is_known, play, play_randomly, region_pages, rules_of
 from uffdlab.lab import Lab
 from uffdlab.uapi.memory import MEMORY
 
@@ -31,7 +31,7 @@ MARK_COMES_TO_THE_CHILD = [
 @st.composite
 def ops(draw, rules):
     """Calls that hypothesis can leave out one by one, and make smaller."""
-    pages = pages_of(rules.memory)
+    pages = region_pages(rules.memory)
     one = st.randoms(use_true_random=False).map(lambda chance: random_op(chance, rules, pages))
     first = [register_all(rules, pages)] if draw(st.booleans()) else []
     return first + draw(st.lists(one, min_size=5, max_size=30))
@@ -61,12 +61,12 @@ def test_pages_are_as_the_model_says(lab, memory, events):
         phases=[Phase.explicit, Phase.generate, Phase.shrink],
     )
     @given(ops(rules))
-    @example([register_all(rules, pages_of(memory)), *PROTECT_DROP_COPY_WRITE])
-    @example([Op("write", 1, 5), register_all(rules, pages_of(memory)), *MARK_COMES_TO_THE_CHILD])
+    @example([register_all(rules, region_pages(memory)), *PROTECT_DROP_COPY_WRITE])
+    @example([Op("write", 1, 5), register_all(rules, region_pages(memory)), *MARK_COMES_TO_THE_CHILD])
     def run(calls):
         try:
             play(lab, rules, [op for op in calls if op.call not in rules.leave_out])
-        except Disagreement as found:
+        except Mismatch as found:
             if is_known(lab, found):
                 raise
             unknown.append(found.said)
@@ -86,7 +86,7 @@ def test_random_calls_for_a_while(lab):
 @pytest.mark.timeout(600)
 def test_the_defect_of_the_patch_as_posted_is_found():
     """WP is dropped when DONTWAKE is there too; nobody told the model to look for that."""
-    with Lab("6.1-as-posted") as lab, pytest.raises(Disagreement, match=r"wp=False|should give 'EINVAL'"):
+    with Lab("6.1-as-posted") as lab, pytest.raises(Mismatch, match=r"wp=False|should give 'EINVAL'"):
         play_randomly(lab, 240, seed=3, memories=("anon", "shmem"))
 
 
@@ -100,7 +100,7 @@ def test_hypothesis_makes_that_defect_small():
         def run(calls):
             play(lab, rules, calls)
 
-        with pytest.raises(Disagreement) as found:
+        with pytest.raises(Mismatch) as found:
             run()
     last = found.value.trail[-1]
     assert (last.call, last.flag, last.dontwake) in {("copy", True, True), ("continue", True, True)}

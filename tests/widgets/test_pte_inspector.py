@@ -5,7 +5,7 @@ import pytest
 
 from uffdlab import pte
 from uffdlab.errors import LabClosed, UsageError, WitnessError
-from uffdlab.observations.page_walk import Walk, Walks
+from uffdlab.observations.page_walk import PageWalk, PageWalks
 from uffdlab.target.timeline import Timeline
 from uffdlab.widgets import PageGrid, PteInspector
 from uffdlab.widgets._export.bitfield import bitfield
@@ -39,7 +39,9 @@ class Region:
             Step(level=level, table=level, slot=address >> 12 + 9 * (level - 1) & 511, word=word)
             for level, word in words
         ]
-        return Walks([Walk(address, steps, what=f"page {page} of {name}") for name in ("region-1", "its alias")])
+        return PageWalks(
+            [PageWalk(address, steps, what=f"page {page} of {name}") for name in ("region-1", "its alias")]
+        )
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import sys
 import click
 
 from uffdlab.cli import exit_status
-from uffdlab.fuzz.run import MEMORIES, Disagreement, play_randomly, shrink
+from uffdlab.fuzz.run import MEMORIES, Mismatch, play_randomly, shrink
 from uffdlab.lab import Lab
 
 
@@ -27,7 +27,7 @@ def fuzz(kernel: str | None, machine: str | None, seconds: float, seed: int, mem
         about = f"{lab.kernel}, seed {seed}"
         try:
             count = play_randomly(lab, seconds, seed, memory or MEMORIES)
-        except Disagreement as found:
+        except Mismatch as found:
             click.echo(f"{about}: {shrink(lab, found)}")
             sys.exit(exit_status.FAILED)
     unknown = f", on {count.unknown} more unknown" if count.unknown else ""

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import replace
 
-from uffdlab.fuzz.page import Page, Seen
+from uffdlab.fuzz.page import ExpectedPage, ObservedPage
 from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
 from uffdlab.uapi import RegisterMode
 
@@ -29,7 +29,7 @@ class Model:
 
     Attributes
     ----------
-    pages : list of Page
+    pages : list of ExpectedPage
     file : list of int or None
         The first word of each page of the file; None for a hole.
     told : list of str
@@ -38,7 +38,7 @@ class Model:
 
     def __init__(self, rules: Rules, pages: int) -> None:
         self.rules = rules
-        self.pages = [Page() for _ in range(pages)]
+        self.pages = [ExpectedPage() for _ in range(pages)]
         self.file: list[int | None] = [None] * pages
         self.told: list[str] = []
         self._clean: set[int] = set()  # pages of the file that were only ever read
@@ -64,7 +64,7 @@ class Model:
         outcome: str = getattr(self, f"_{op.call}")(op)
         return outcome
 
-    def agrees(self, number: int, seen: Seen) -> bool:
+    def agrees(self, number: int, seen: ObservedPage) -> bool:
         """Tell whether a page was seen as it should be, and take over what was left to the kernel."""
         page = self.pages[number]
         if self.rules.huge and not self.rules.file:
@@ -90,7 +90,7 @@ class Model:
         if self._perhaps & set(self.span(op)):
             return SKIP
 
-        def one(number: int, page: Page) -> str:
+        def one(number: int, page: ExpectedPage) -> str:
             taken = self.file[number] is not None if self.rules.shared else page.entry
             refused = self._refused(page, op) or ("EEXIST" if taken else "")
             if not refused:
@@ -103,7 +103,7 @@ class Model:
         if self._perhaps & set(self.span(op)):
             return SKIP
 
-        def one(number: int, page: Page) -> str:
+        def one(number: int, page: ExpectedPage) -> str:
             if not page.modes:
                 return "ENOENT"
             if self.rules.hugetlb:
@@ -125,7 +125,7 @@ class Model:
         if self._perhaps & set(self.span(op)):
             return SKIP
 
-        def one(number: int, page: Page) -> str:
+        def one(number: int, page: ExpectedPage) -> str:
             refused = self._refused(page, op) or ("" if self.rules.file else "EINVAL")
             if refused:
                 return refused
@@ -139,7 +139,7 @@ class Model:
         return self._each(op, one)
 
     def _protect(self, op: Op) -> str:
-        def one(_: int, page: Page) -> str:
+        def one(_: int, page: ExpectedPage) -> str:
             if not page.modes & WP:
                 return "ENOENT"
             if page.entry or (self.rules.markers and not page.poisoned):
@@ -153,7 +153,7 @@ class Model:
         return self._each(op, one)
 
     def _rwprotect(self, op: Op) -> str:
-        def one(_: int, page: Page) -> str:
+        def one(_: int, page: ExpectedPage) -> str:
             if not page.modes & RWP:
                 return "ENOENT"
             if page.entry or page.mapped is None:  # what is not there after all forgets it
@@ -167,7 +167,7 @@ class Model:
         return self._each(op, one)
 
     def _poison(self, op: Op) -> str:
-        def one(_: int, page: Page) -> str:
+        def one(_: int, page: ExpectedPage) -> str:
             if not page.modes:
                 return "ENOENT"
             if page.entry or page.wp or page.poisoned:
@@ -199,7 +199,7 @@ class Model:
     def _wake(self, _op: Op) -> str:
         return "ok"
 
-    def _refused(self, page: Page, op: Op) -> str:
+    def _refused(self, page: ExpectedPage, op: Op) -> str:
         if not page.modes:
             return "ENOENT"
         return "EINVAL" if op.flag and not page.modes & WP else ""
@@ -209,7 +209,7 @@ class Model:
             self._put_in_file(number, value)
         self.pages[number].put(own=not self.rules.shared, content=value, wp=wp, may_write=True)
 
-    def _each(self, op: Op, one: Callable[[int, Page], str]) -> str:
+    def _each(self, op: Op, one: Callable[[int, ExpectedPage], str]) -> str:
         # One page after the other until one fails, as the kernel does it.
         for done, number in enumerate(self.span(op)):
             outcome = one(number, self.pages[number])
@@ -313,7 +313,7 @@ class Model:
             self._perhaps_all(lambda _: True)  # the whole of a huge page, whatever it is registered for
         return ""
 
-    def _perhaps_all(self, may: Callable[[Page], bool]) -> None:
+    def _perhaps_all(self, may: Callable[[ExpectedPage], bool]) -> None:
         for number, each in enumerate(self.pages):
             if each.entry or each.wp or each.poisoned or not may(each):
                 continue
@@ -461,7 +461,7 @@ class Model:
         if self.rules.events and any(self.pages[number].modes for number in span):
             self.told.extend(messages)
 
-    def _may_be_torn_by_a_write(self, page: Page) -> bool:
+    def _may_be_torn_by_a_write(self, page: ExpectedPage) -> bool:
         # A huge entry that a read made is not writable where WP may be asked for: wp_huge_pmd() unmaps it, and then the
         # page is to be had by a minor fault.  Small entries are just made writable.
         unsure = page.mapped and not page.wp and page.may_write is None
@@ -480,5 +480,5 @@ class Model:
                     page.maybe_mapped()
 
 
-def _may_come_along(page: Page) -> bool:
+def _may_come_along(page: ExpectedPage) -> bool:
     return not page.modes & (WP | MINOR | RWP)

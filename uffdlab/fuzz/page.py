@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from uffdlab.uapi import RegisterMode
 
-__all__ = ["Page", "Seen"]
+__all__ = ["ExpectedPage", "ObservedPage"]
 
 _NOTHING = RegisterMode(0)
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservedPage:
     """What a witness saw of a page; None is what it cannot know."""
 
     present: bool
@@ -23,7 +23,7 @@ class Seen:
 
 
 @dataclass
-class Page:
+class ExpectedPage:
     """What should be so of one page-table entry.
 
     Attributes
@@ -85,7 +85,7 @@ class Page:
         if self.modes & RegisterMode.RWP:
             self.wp = False  # no marker stands for it
 
-    def agrees(self, seen: Seen) -> bool:
+    def agrees(self, seen: ObservedPage) -> bool:
         """Tell whether it was seen as it should be, and take over what was left to the kernel."""
         if self.mapped is None:
             self.mapped = seen.present
@@ -98,7 +98,7 @@ class Page:
         as_swap = seen.swapped in (None, self.own and not self.mapped)
         return as_mapped and as_file and as_swap and self._as_writable(seen)
 
-    def _as_writable(self, seen: Seen) -> bool:
+    def _as_writable(self, seen: ObservedPage) -> bool:
         if not seen.present or seen.writable is None or (self.wp and self.modes & RegisterMode.RWP):
             return True
         if self.may_write is None:

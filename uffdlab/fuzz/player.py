@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Self
 from uffdlab.errors import AgentError, NoMessage, UffdlabError
 from uffdlab.fuzz.generator import spots
 from uffdlab.fuzz.model import Model
-from uffdlab.fuzz.page import Seen
+from uffdlab.fuzz.page import ObservedPage
 from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
 from uffdlab.pte import State
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
@@ -33,7 +33,7 @@ _EHWPOISON = 133
 _DEADLINE = 10.0  # seconds for a touch to end or to wait
 
 
-class Disagreement(UffdlabError):
+class Mismatch(UffdlabError):
     """A kernel did something else than the model.
 
     Attributes
@@ -86,7 +86,7 @@ class Player:
 
         Raises
         ------
-        Disagreement
+        Mismatch
             If it came back with something else than the model, or left something else.
         """
         pages = self._model.span(op)
@@ -117,7 +117,7 @@ class Player:
         knows = {state: (seen.has(state), seen.knows(state)) for state in _LOOKED_AT}
         for number in range(len(model.pages)):
             of = {state: bool(has[number]) if known[number] else None for state, (has, known) in knows.items()}
-            page = Seen(
+            page = ObservedPage(
                 bool(of[State.PRESENT]), bool(of[State.UFFD_WP]), of[State.FILE], of[State.SWAPPED], of[State.WRITABLE]
             )
             if not model.agrees(number, page):
@@ -139,8 +139,8 @@ class Player:
         for other in self._uffd.messages(0):
             raise self._disagree(f"{op} told {other}, which it should not")
 
-    def _disagree(self, message: str) -> Disagreement:
-        return Disagreement(message, self._rules, self._trail)
+    def _disagree(self, message: str) -> Mismatch:
+        return Mismatch(message, self._rules, self._trail)
 
     # --- doing
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from uffdlab.errors import AgentError, UffdlabError, UsageError
 from uffdlab.fuzz.generator import random_ops
-from uffdlab.fuzz.player import Disagreement, Player
+from uffdlab.fuzz.player import Mismatch, Player
 from uffdlab.fuzz.rules import Op, Rules
 from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS
@@ -21,7 +21,17 @@ from uffdlab.uapi.memory import MEMORY
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
 
-__all__ = ["MEMORIES", "Count", "Disagreement", "is_known", "pages_of", "play", "play_randomly", "rules_of", "shrink"]
+__all__ = [
+    "MEMORIES",
+    "CallCount",
+    "Mismatch",
+    "is_known",
+    "play",
+    "play_randomly",
+    "region_pages",
+    "rules_of",
+    "shrink",
+]
 
 #: What a random game is played on; others are the same to the kernel (memfd), or take a GiB a page.
 MEMORIES: Final = (
@@ -36,7 +46,7 @@ _AGAIN = 3  # times that a disagreement is looked for again
 
 
 @dataclass(frozen=True)
-class Count:
+class CallCount:
     """How many calls were made.
 
     Attributes
@@ -52,7 +62,7 @@ class Count:
     unknown: int = 0
 
 
-def pages_of(memory: str) -> int:
+def region_pages(memory: str) -> int:
     """Give how many pages a region of this memory is to have."""
     kind = MEMORY[memory]
     return kind.unit // kind.page_size if kind.unit > kind.page_size else 4
@@ -107,17 +117,17 @@ def play(lab: Lab, rules: Rules, ops: Iterable[Op]) -> int:
 
     Raises
     ------
-    Disagreement
+    Mismatch
         At the first call that a kernel and the model do not agree on; has all that led to it.
     """
-    with Player(lab, rules, pages_of(rules.memory)) as player:
+    with Player(lab, rules, region_pages(rules.memory)) as player:
         for op in ops:
             player.play(op)
         player.finish()
         return player.calls
 
 
-def is_known(lab: Lab, found: Disagreement) -> bool:
+def is_known(lab: Lab, found: Mismatch) -> bool:
     """Tell whether a disagreement is the doing of the calls, or else unknown.
 
     On a kernel that others use too, khugepaged and reclaim may change pages between two calls, and neither is the lab's
@@ -127,27 +137,27 @@ def is_known(lab: Lab, found: Disagreement) -> bool:
     return _is_own(lab) or any(_parts_again(lab, found) for _ in range(_AGAIN))
 
 
-def _parts_again(lab: Lab, found: Disagreement) -> bool:
+def _parts_again(lab: Lab, found: Mismatch) -> bool:
     try:
         play(lab, found.rules, found.trail)
-    except Disagreement as again:
+    except Mismatch as again:
         return again.trail == found.trail
     return False
 
 
-def shrink(lab: Lab, found: Disagreement, seconds: float = 30.0) -> Disagreement:
+def shrink(lab: Lab, found: Mismatch, seconds: float = 30.0) -> Mismatch:
     """Leave out one call after the other as long as a kernel and the model still disagree; gives what is left."""
     until, at = time.monotonic() + seconds, 0
     while at < len(found.trail) and time.monotonic() < until:
         try:
             play(lab, found.rules, [*found.trail[:at], *found.trail[at + 1 :]])
             at += 1
-        except Disagreement as smaller:
+        except Mismatch as smaller:
             found = smaller
     return found
 
 
-def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[str] = MEMORIES) -> Count:
+def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[str] = MEMORIES) -> CallCount:
     """Play random calls for some time, on a fresh region every so often.
 
     Memory that this kernel has not, or the guest has no huge pages for, is passed over.  A disagreement that is not
@@ -155,7 +165,7 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
 
     Raises
     ------
-    Disagreement
+    Mismatch
         At the first call that a kernel and the model do not agree on; has all that led to it.
     """
     until = time.monotonic() + seconds
@@ -165,15 +175,15 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
         memory = memories[tried % len(memories)]
         try:
             rules = rules_of(lab, memory, events=chance.random() < 0.3, unpopulated=chance.random() < 0.3)
-            with Player(lab, rules, pages_of(memory)) as player:
-                for op in random_ops(rules, pages_of(memory), seed + tried):
+            with Player(lab, rules, region_pages(memory)) as player:
+                for op in random_ops(rules, region_pages(memory), seed + tried):
                     if player.calls >= _A_ROUND or time.monotonic() > until:
                         break
                     player.play(op)
                 player.finish()
                 calls += player.calls
             regions += 1
-        except Disagreement as found:
+        except Mismatch as found:
             if is_known(lab, found):
                 raise
             unknown += 1
@@ -183,4 +193,4 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
             if tried > 2 * len(memories) and not regions:
                 raise
         tried += 1
-    return Count(calls, regions, unknown)
+    return CallCount(calls, regions, unknown)

@@ -1,4 +1,4 @@
-"""CrossExamination: what several witnesses say of the same pages, held against each other and against deeds."""
+"""CrossExamination: what several witnesses say of the same pages, held against each other and against write probes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uffdlab.observations.snapshot import Snapshot
 from uffdlab.pte import State, state_name
 
 if TYPE_CHECKING:
-    from uffdlab.observations.write_probe import Deed
+    from uffdlab.observations.write_probe import WriteProbe
 
 _SHOWN = 20  # disagreements in a text
 
@@ -33,7 +33,7 @@ class Disagreement:
     first, second : str
         The two witnesses.
     first_word, second_word : int
-        What each of them read, raw; of a deed, the word afterwards.
+        What each of them read, raw; of a write probe, the word afterwards.
     """
 
     page: int
@@ -57,7 +57,7 @@ class CrossExamination:
     ----------
     snapshots : list of Snapshot
         At least one; all of the same pages.
-    deeds : sequence of Deed
+    probes : sequence of WriteProbe
         What writes to these pages did after the snapshots were taken; may be fewer than the pages.
 
     Attributes
@@ -68,11 +68,11 @@ class CrossExamination:
         Every page and bit on which two that know it differ.
     """
 
-    def __init__(self, snapshots: list[Snapshot], deeds: Sequence[Deed] = ()) -> None:
+    def __init__(self, snapshots: list[Snapshot], probes: Sequence[WriteProbe] = ()) -> None:
         if not snapshots or len({(each.start, each.page_size, len(each)) for each in snapshots}) != 1:
             raise UsageError("witnesses can only be compared over the same pages")
         self.snapshots = snapshots
-        self.deeds = list(deeds)
+        self.probes = list(probes)
         self.compared: dict[State, int] = {}
         self.disagreements: list[Disagreement] = []
         for bit in State:
@@ -89,14 +89,14 @@ class CrossExamination:
                 ]
             if compared.any():
                 self.compared[bit] = int(compared.sum())
-        for deed in self.deeds:
+        for probe in self.probes:
             for seen in snapshots:
-                self._hold_against(deed, seen[deed.page - seen.first])
+                self._hold_against(probe, seen[probe.page - seen.first])
 
-    def _hold_against(self, deed: Deed, seen: Snapshot) -> None:
-        for bit in deed.contradicts(seen):
+    def _hold_against(self, probe: WriteProbe, seen: Snapshot) -> None:
+        for bit in probe.contradicts(seen):
             self.disagreements.append(
-                Disagreement(deed.page, bit, seen.witness, "deed", int(seen.words[0]), int(deed.after.words[0]))
+                Disagreement(probe.page, bit, seen.witness, "deed", int(seen.words[0]), int(probe.after.words[0]))
             )
 
     @property
@@ -112,7 +112,7 @@ class CrossExamination:
         ]
 
     def __str__(self) -> str:
-        names = ", ".join([*(each.witness for each in self.snapshots), *(["deed"] if self.deeds else [])])
+        names = ", ".join([*(each.witness for each in self.snapshots), *(["deed"] if self.probes else [])])
         lines = [f"{'bit':<12} {'compared':>9} {'differ':>7}   ({names})"]
         lines += [f"{bit:<12} {count:>9} {differ:>7}" for bit, count, differ in self.rows()]
         return "\n".join(lines + [str(each) for each in self.disagreements[:_SHOWN]])

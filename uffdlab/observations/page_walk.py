@@ -1,4 +1,4 @@
-"""Walk: the way from the top page table to one page, entry by entry; and two of them side by side."""
+"""PageWalk: the way from the top page table to one page, entry by entry; and two of them side by side."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from uffdlab import pte
 from uffdlab.bulk.entries import Step
 from uffdlab.pte import State
 
-__all__ = ["Entry", "Walk", "Walks"]
+__all__ = ["PageWalk", "PageWalkEntry", "PageWalks"]
 
 
-class Entry(NamedTuple):
+class PageWalkEntry(NamedTuple):
     """One entry on the way, with what it means."""
 
     level: int
@@ -28,7 +28,7 @@ class Entry(NamedTuple):
     meaning: str
 
 
-class Walk:
+class PageWalk:
     """The way from the top page table to the page at one address.
 
     Attributes
@@ -37,7 +37,7 @@ class Walk:
         The address in the target.
     what : str
         What is there, in words: ``page 3 of region-1``.
-    entries : list of Entry
+    entries : list of PageWalkEntry
         From the top down; the last one is where the walk ends.
     levels : int
         4 or 5.
@@ -65,12 +65,12 @@ class Walk:
         self.known = State(int(known[0]))
         self.frame = frame if frame >= 0 else None
         self.entries = [
-            Entry(s.level, self._name(s.level), s.table, s.slot, s.word, self._meaning(s, last=s is last))
+            PageWalkEntry(s.level, self._name(s.level), s.table, s.slot, s.word, self._meaning(s, last=s is last))
             for s in steps
         ]
 
     @property
-    def leaf(self) -> Entry:
+    def leaf(self) -> PageWalkEntry:
         """The entry where the walk ends."""
         return self.entries[-1]
 
@@ -116,16 +116,16 @@ class Walk:
         return "\n".join([self.title, *_aligned([_HEADS, *self.rows()])])
 
     def __repr__(self) -> str:
-        return f"<Walk to {self.title}: {self.text}>"
+        return f"<PageWalk to {self.title}: {self.text}>"
 
     def _repr_html_(self) -> str:
-        return Walks([self])._repr_html_()
+        return PageWalks([self])._repr_html_()
 
 
 _HEADS = ("level", "table[index]", "entry", "means")
 
 
-class Walks(list[Walk]):
+class PageWalks(list[PageWalk]):
     """Walks side by side: the same page seen from two mappings."""
 
     @property

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["Change", "Count", "Difference", "Group", "Snapshot", "page_ranges"]
+__all__ = ["BitCount", "Change", "Difference", "PageGroup", "Snapshot", "page_ranges"]
 
 
-class Count(NamedTuple):
+class BitCount(NamedTuple):
     """On how many pages a bit is set, clear, and not known."""
 
     yes: int
@@ -37,7 +37,7 @@ class Count(NamedTuple):
     unknown: int
 
 
-class Group(NamedTuple):
+class PageGroup(NamedTuple):
     """A run of neighbouring pages in the same state.
 
     ``first`` and ``last`` are page numbers in the region; ``states`` and ``known`` hold for every page of the run.
@@ -220,17 +220,17 @@ class Snapshot:
         offset = (self.addresses >> np.uint64(12)).astype(np.int64) & inside
         return np.where(frames < 0, frames, frames + offset)
 
-    def counts(self) -> dict[State, Count]:
+    def counts(self) -> dict[State, BitCount]:
         """Count for each bit on how many pages it is set, clear and not known."""
         known = {state: int(self.knows(state).sum()) for state in State}
         yes = {state: int(self.has(state).sum()) for state in State}
-        return {state: Count(yes[state], known[state] - yes[state], len(self) - known[state]) for state in State}
+        return {state: BitCount(yes[state], known[state] - yes[state], len(self) - known[state]) for state in State}
 
-    def groups(self, of: State = ALL) -> list[Group]:
+    def groups(self, of: State = ALL) -> list[PageGroup]:
         """Merge neighbouring pages that are alike in the bits of `of`; :data:`uffdlab.pte.MAPPING` is a good choice."""
         states, known = self.states & np.uint32(of), self.known & np.uint32(of)
         return [
-            Group(self.first + low, self.first + high - 1, State(int(states[low])), State(int(known[low])))
+            PageGroup(self.first + low, self.first + high - 1, State(int(states[low])), State(int(known[low])))
             for low, high in _runs(states, known)
         ]
 

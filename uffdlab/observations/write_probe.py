@@ -1,4 +1,4 @@
-"""Deed: what a write to a page does, found by making one that leaves the content as it is."""
+"""WriteProbe: what a write to a page does, found by making one that leaves the content as it is."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Difference, Snapshot
     from uffdlab.uapi.messages import Fault
 
-__all__ = ["Deed"]
+__all__ = ["WriteProbe"]
 
 
 @dataclass(frozen=True)
-class Deed:
+class WriteProbe:
     """What came of a write that changes no content: an atomic addition of 0, on a thread of its own.
 
     Attributes

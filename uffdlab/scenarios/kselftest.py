@@ -32,7 +32,7 @@ _PROBLEM = re.compile(r"FAIL: |ERROR: |\d+ of \d+ combinations failed")
 
 
 @dataclass
-class Case:
+class KselftestCase:
     """One thing that a test program tried.
 
     Attributes
@@ -55,7 +55,7 @@ class Run:
 
     command: tuple[str, ...]
     verdict: str
-    cases: list[Case]
+    cases: list[KselftestCase]
     notes: list[str]
 
     @property
@@ -110,7 +110,7 @@ def run(lab: Lab, tests: Selftests, calls: list[tuple[str, ...]], *, deadline: f
         yield Run(call, "fail" if failed else "skip" if done.status == _SKIPPED else "pass", cases, notes)
 
 
-def parse(text: str, *, good: bool) -> tuple[list[Case], list[str]]:
+def parse(text: str, *, good: bool) -> tuple[list[KselftestCase], list[str]]:
     """Find in a program's output what it tried, and the lines that belong to no case.
 
     Parameters
@@ -120,23 +120,23 @@ def parse(text: str, *, good: bool) -> tuple[list[Case], list[str]]:
     good : bool
         Whether it ended well: a step that was begun and not ended had failed if not.
     """
-    cases: list[Case] = []
+    cases: list[KselftestCase] = []
     notes: list[str] = []
-    step: Case | None = None
+    step: KselftestCase | None = None
     for line in text.splitlines():
         if found := _TESTING.match(line):
             verdict = {"done": "pass", "skipped": "skip", "failed": "fail"}[found[2]]
-            cases.append(Case(found[1], verdict, [found[3]] if found[3] else []))
+            cases.append(KselftestCase(found[1], verdict, [found[3]] if found[3] else []))
         elif found := _KTAP_SKIPPED.match(line):
-            cases.append(Case(found[1], "skip", [found[2]] if found[2] else []))
+            cases.append(KselftestCase(found[1], "skip", [found[2]] if found[2] else []))
         elif found := _KTAP.match(line):
             verdict = "fail" if found[1] and found[3] != "XFAIL" else "skip" if found[3] == "SKIP" else "pass"
-            cases.append(Case(found[2], verdict, [*notes, *([found[4]] if found[4] else [])]))
+            cases.append(KselftestCase(found[2], verdict, [*notes, *([found[4]] if found[4] else [])]))
             notes = []
         elif found := _STEP.match(line):
             if step is not None and step.verdict == "open":
                 step.verdict = "pass"
-            step = Case(found[1], "pass" if "done" in found[2] else "open")
+            step = KselftestCase(found[1], "pass" if "done" in found[2] else "open")
             cases.append(step)
         elif step is not None and _PROBLEM.match(line):
             step.verdict = "fail"

@@ -16,11 +16,11 @@ from uffdlab.pte import FORMATS, State
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
     from uffdlab.observations.snapshot import Snapshot
-    from uffdlab.observations.write_probe import Deed
+    from uffdlab.observations.write_probe import WriteProbe
     from uffdlab.target.region import Region
     from uffdlab.target.userfaultfd import Userfaultfd
 
-__all__ = ["LIES", "MEMORIES", "MODES", "Case", "examine", "lies_caught", "table"]
+__all__ = ["LIES", "MEMORIES", "MODES", "Audit", "examine", "lies_caught", "table"]
 
 MEMORIES = (
     "anon", "anon-shared", "shmem", "shmem-private", "tmpfs", "thp", "shmem-thp", "hugetlb", "hugetlb-private",
@@ -37,7 +37,7 @@ LIES = {
 
 
 @dataclass(frozen=True)
-class Case:
+class Audit:
     """One region, examined.
 
     Attributes
@@ -67,14 +67,14 @@ class Case:
     caught: int = 0
 
 
-def examine(lab: Lab, memories: Iterable[str] = MEMORIES, modes: Iterable[tuple[str, ...]] = MODES) -> Iterator[Case]:
+def examine(lab: Lab, memories: Iterable[str] = MEMORIES, modes: Iterable[tuple[str, ...]] = MODES) -> Iterator[Audit]:
     """Make pages in every state that a kind of memory and a mode allow, and hold the witnesses against each other."""
     for memory in memories:
         for mode in modes:
             yield _case(lab, memory, mode)
 
 
-def _case(lab: Lab, memory: str, mode: tuple[str, ...]) -> Case:
+def _case(lab: Lab, memory: str, mode: tuple[str, ...]) -> Audit:
     name = "+".join(mode)
     region = _map(lab, memory)
     uffd = lab.userfaultfd()
@@ -82,15 +82,15 @@ def _case(lab: Lab, memory: str, mode: tuple[str, ...]) -> Case:
         uffd.register(region, *mode)
         _into_all_states(region, uffd, mode)
         examined = lab.cross_examine(region[: min(region.pages, 1024)])
-        deeds = [lab.probe(region[page]) for page in range(_PAGES)]
-        convicted = CrossExamination(examined.snapshots, deeds)
-        lies, caught = lies_caught(examined.snapshots, deeds)
+        probes = [lab.probe(region[page]) for page in range(_PAGES)]
+        convicted = CrossExamination(examined.snapshots, probes)
+        lies, caught = lies_caught(examined.snapshots, probes)
     except IoctlError as error:
-        return Case(lab.kernel, memory, name, refused=f"{error.call}: errno {error.errno}")
+        return Audit(lab.kernel, memory, name, refused=f"{error.call}: errno {error.errno}")
     finally:
         uffd.close()
         region.unmap()
-    return Case(
+    return Audit(
         kernel=lab.kernel,
         memory=memory,
         mode=name,
@@ -129,11 +129,11 @@ def _into_all_states(region: Region, uffd: Userfaultfd, mode: tuple[str, ...]) -
             uffd.writeprotect(region[page])
 
 
-def lies_caught(snapshots: list[Snapshot], deeds: Sequence[Deed] = ()) -> tuple[int, int]:
+def lies_caught(snapshots: list[Snapshot], probes: Sequence[WriteProbe] = ()) -> tuple[int, int]:
     """Falsify one bit of one page in one witness's words at a time; give how many lies there were and were caught.
 
     A lie about a bit is one only where the decoder is misled by it, and can be caught only where another witness, or
-    a deed that met a userfaultfd, has a say on that bit.
+    a write probe that met a userfaultfd, has a say on that bit.
     """
     lies = caught = 0
     for number, honest in enumerate(snapshots):
@@ -142,13 +142,13 @@ def lies_caught(snapshots: list[Snapshot], deeds: Sequence[Deed] = ()) -> tuple[
             for page in np.flatnonzero(honest.has(State.PRESENT))[:_PAGES].tolist():
                 liar = _falsified(honest, page, bit)
                 heard = any(other.knows(state)[page] for other in others)
-                trapped = any(deed.page == honest.first + page and deed.trapped for deed in deeds)
+                trapped = any(probe.page == honest.first + page and probe.trapped for probe in probes)
                 if liar.has(state)[page] == honest.has(state)[page] or not (
                     heard or (state == State.WRITABLE and trapped)
                 ):
                     continue
                 lies += 1
-                found = CrossExamination([liar, *others], deeds).disagreements
+                found = CrossExamination([liar, *others], probes).disagreements
                 caught += any(each.page == honest.first + page for each in found)
     return lies, caught
 
@@ -159,9 +159,9 @@ def _falsified(honest: Snapshot, page: int, bit: int) -> Snapshot:
     return replace(honest, words=words)
 
 
-def table(cases: Iterable[Case]) -> str:
+def table(cases: Iterable[Audit]) -> str:
     """Write the cases as a Markdown table, a line a kernel and kind of memory."""
-    rows: dict[tuple[str, str], dict[str, Case]] = {}
+    rows: dict[tuple[str, str], dict[str, Audit]] = {}
     for case in cases:
         rows.setdefault((case.kernel, case.memory), {})[case.mode] = case
     modes = ["+".join(mode) for mode in MODES]
@@ -173,7 +173,7 @@ def table(cases: Iterable[Case]) -> str:
     return "\n".join(lines)
 
 
-def _cell(case: Case | None) -> str:
+def _cell(case: Audit | None) -> str:
     if case is None:
         return ""
     return "cannot" if case.refused else f"{len(case.disagreements)} of {case.compared:,}; {case.caught}/{case.lies}"

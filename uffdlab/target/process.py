@@ -16,7 +16,7 @@ from uffdlab.witnesses.selection import WitnessSelection
 
 if TYPE_CHECKING:
     from uffdlab.machines.connection import Connection
-    from uffdlab.observations.page_walk import Walks
+    from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.target.timeline import Timeline
     from uffdlab.witnesses.base import MappedRange
@@ -170,7 +170,7 @@ class TargetProcess:
         self.timeline.add("snapshot", text, snapshot.time_ns, None, snapshot)
         return snapshot
 
-    def walk(self, *addresses: int) -> Walks:
+    def walk(self, *addresses: int) -> PageWalks:
         """Walk the page tables to some addresses; see :meth:`uffdlab.lab.Lab.walk`."""
         return self.witnesses.walk(addresses, self.registry.describe)
 

@@ -17,9 +17,9 @@ from uffdlab.target.syscalls import CallResult
 from uffdlab.uapi.memory import MEMORY
 
 if TYPE_CHECKING:
-    from uffdlab.observations.page_walk import Walks
+    from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
-    from uffdlab.observations.write_probe import Deed
+    from uffdlab.observations.write_probe import WriteProbe
     from uffdlab.target.process import TargetProcess
     from uffdlab.uapi.memory import Memory
 
@@ -145,13 +145,13 @@ class MemoryMapping(Pages):
         """
         return self.target.snapshot(self[:], witness)
 
-    def probe(self, page: int) -> Deed:
-        """Find out by a write that changes no content whether `page` can be written; see :class:`Deed`."""
+    def probe(self, page: int) -> WriteProbe:
+        """Find out by a write that changes no content whether `page` can be written; see :class:`WriteProbe`."""
         from uffdlab.target.write_probe import probe  # noqa: PLC0415 - it needs numpy
 
         return probe(self.target, self[page])
 
-    def walk(self, page: int) -> Walks:
+    def walk(self, page: int) -> PageWalks:
         """Walk the page tables to one page; of a region with an alias, also to the same page there.
 
         Raises
@@ -217,7 +217,7 @@ class Region(MemoryMapping):
             )
         return self._alias
 
-    def walk(self, page: int) -> Walks:
+    def walk(self, page: int) -> PageWalks:
         """Walk the page tables to one page, and where there is an alias to the same page there, side by side."""
         ends = [self[page].start]
         with suppress(UsageError):  # memory without a file has no alias

@@ -11,7 +11,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Entry:
+class TimelineEntry:
     """One thing that happened.
 
     Attributes
@@ -48,22 +48,24 @@ class Timeline:
 
     def __init__(self, lab: object = None) -> None:
         self._lab = None if lab is None else weakref.ref(lab)
-        self._entries: list[Entry] = []
+        self._entries: list[TimelineEntry] = []
         self._lock = threading.Lock()
-        self._listeners: list[Callable[[Entry], None]] = []
+        self._listeners: list[Callable[[TimelineEntry], None]] = []
 
-    def add(self, kind: str, text: str, started_ns: int, ended_ns: int | None = None, what: Any = None) -> Entry:
+    def add(
+        self, kind: str, text: str, started_ns: int, ended_ns: int | None = None, what: Any = None
+    ) -> TimelineEntry:
         """Put one entry at the end."""
         with self._lock:
             end = started_ns if ended_ns is None else ended_ns
-            entry = Entry(len(self._entries), kind, text, started_ns, end, what)
+            entry = TimelineEntry(len(self._entries), kind, text, started_ns, end, what)
             self._entries.append(entry)
             listeners = tuple(self._listeners)
         for listener in listeners:
             listener(entry)
         return entry
 
-    def listen(self, listener: Callable[[Entry], None]) -> Callable[[], None]:
+    def listen(self, listener: Callable[[TimelineEntry], None]) -> Callable[[], None]:
         """Have `listener` called with each new entry, on whatever thread adds it; it must not wait.
 
         Returns
@@ -86,17 +88,17 @@ class Timeline:
         """The lab whose timeline it is; None if there is none any more."""
         return None if self._lab is None else self._lab()
 
-    def newest(self, count: int) -> list[Entry]:
+    def newest(self, count: int) -> list[TimelineEntry]:
         """Return the last `count` entries, or all if there are fewer, the oldest of them first."""
         return self._entries[-count:]
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __getitem__(self, index: int) -> Entry:
+    def __getitem__(self, index: int) -> TimelineEntry:
         return self._entries[index]
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TimelineEntry]:
         with self._lock:
             return iter(tuple(self._entries))
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Protocol
 
 from uffdlab.errors import UsageError
-from uffdlab.observations.write_probe import Deed
+from uffdlab.observations.write_probe import WriteProbe
 from uffdlab.uapi.messages import Fault, Message
 from uffdlab.witnesses.base import MappedRange
 
@@ -38,7 +38,7 @@ class ProbedPage(MappedRange, Protocol):
         ...  # pragma: no cover
 
 
-def probe(target: TargetProcess, page: ProbedPage) -> Deed:
+def probe(target: TargetProcess, page: ProbedPage) -> WriteProbe:
     """Write to one page without changing its content; withdraw the write if a userfaultfd traps it.
 
     The fault message of this write is kept from those who read the userfaultfds of the target.  While it is made,
@@ -81,7 +81,7 @@ def probe(target: TargetProcess, page: ProbedPage) -> Deed:
         end = touch.outcome(_DEADLINE)
         target.target_call("sync")  # so that every message has come
     fault = faults[0] if faults else None
-    return Deed(page.first, trapped or bool(faults), fault, end.signal, before, page.snapshot())
+    return WriteProbe(page.first, trapped or bool(faults), fault, end.signal, before, page.snapshot())
 
 
 def _trapped(touch: Touch[object], faults: list[Fault]) -> bool:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from uffdlab.figures import Picture
     from uffdlab.target.region import Region
-    from uffdlab.target.timeline import Entry
+    from uffdlab.target.timeline import TimelineEntry
     from uffdlab.target.touch import Touch
     from uffdlab.target.userfaultfd import IoctlResult, Userfaultfd
 
@@ -133,7 +133,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     # --- what comes
 
-    def _happened(self, entry: Entry) -> None:
+    def _happened(self, entry: TimelineEntry) -> None:
         # On any thread, perhaps ten thousand times a second.
         with self._taking:
             news = entry.number > self._last and self._take(entry)
@@ -144,7 +144,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
     def _soon(self) -> None:
         later(_PAUSE, self._turn)
 
-    def _take(self, entry: Entry) -> bool:
+    def _take(self, entry: TimelineEntry) -> bool:
         self._last = entry.number
         if self._zero is None:
             self._zero = entry.started_ns

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uffdlab.figures import Picture
     from uffdlab.lab import Lab
     from uffdlab.target.region import Region
-    from uffdlab.target.timeline import Entry
+    from uffdlab.target.timeline import TimelineEntry
     from uffdlab.widgets.page_grid import PageGrid
 
     _Seen = tuple[tuple[str, Sequence[pte.Bit]], str]  # an entry's caption and bits, and all as HTML
@@ -95,7 +95,7 @@ class PteInspector(html_page.Pictured, LiveBox):
         if 0 <= change["new"] < self._region.pages:
             self.page.value = change["new"]
 
-    def _happened(self, entry: Entry) -> None:
+    def _happened(self, entry: TimelineEntry) -> None:
         if entry.kind in _NEWS and not self._due:
             self._due = True
             soon(lambda: later(_PAUSE, self._turn))

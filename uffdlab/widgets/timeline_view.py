@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from uffdlab.figures import Picture
     from uffdlab.lab import Lab
-    from uffdlab.target.timeline import Entry, Timeline
+    from uffdlab.target.timeline import Timeline, TimelineEntry
     from uffdlab.widgets.page_grid import PageGrid
 
 _SHOWN = 500  # the newest
@@ -74,7 +74,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
         self._timeline, self.events = lab.timeline, []
         self._listen()
 
-    def _happened(self, _entry: Entry) -> None:
+    def _happened(self, _entry: TimelineEntry) -> None:
         # On any thread, perhaps ten thousand times a second.
         if not self._due:
             self._due = True

@@ -14,7 +14,7 @@ from uffdlab.witnesses import NAMES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uffdlab.observations.page_walk import Walks
+    from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.witnesses.base import MappedRange, Witness
     from uffdlab.witnesses.physical import PhysicalWitness
@@ -138,7 +138,7 @@ class WitnessSelection:
         beacon = self.facts["address"], self._nonce
         return witnesses.PhysicalWitness(memory, beacon, self._spinning, now=self._now, **common)
 
-    def walk(self, addresses: Iterable[int], describe: Callable[[int], str]) -> Walks:
+    def walk(self, addresses: Iterable[int], describe: Callable[[int], str]) -> PageWalks:
         """Walk the page tables to some addresses; ``describe(address)`` is what lies there, for the title.
 
         Raises
@@ -146,13 +146,13 @@ class WitnessSelection:
         WitnessError
             If the host cannot see the guest's memory.
         """
-        from uffdlab.observations.page_walk import Walk, Walks  # noqa: PLC0415 - they need numpy
+        from uffdlab.observations.page_walk import PageWalk, PageWalks  # noqa: PLC0415 - they need numpy
 
         witness = self.witness("physical")
         assert isinstance(witness, witnesses.PhysicalWitness)
         tracks = bool(self.facts["tracks_soft_dirty"])
-        return Walks(
-            Walk(each, witness.path(each), what=describe(each), kernel=self._kernel, tracks_soft_dirty=tracks)
+        return PageWalks(
+            PageWalk(each, witness.path(each), what=describe(each), kernel=self._kernel, tracks_soft_dirty=tracks)
             for each in addresses
         )
 

@@ -22,7 +22,7 @@ from uffdlab.widgets._base.event_loop import soon
 
 if TYPE_CHECKING:
     from uffdlab.target.region import Region
-    from uffdlab.target.timeline import Entry, Timeline
+    from uffdlab.target.timeline import Timeline, TimelineEntry
     from uffdlab.target.userfaultfd import Userfaultfd
 
 _ENDS = ("lab", "target")
@@ -103,12 +103,12 @@ class Follower(traitlets.HasTraits):
             work.start()
         return _starting[timeline]
 
-    def _heard(self, timeline: Timeline, entry: Entry) -> None:
+    def _heard(self, timeline: Timeline, entry: TimelineEntry) -> None:
         # On any thread.
         if entry.kind in _ENDS or (entry.kind == "unmap" and entry.what in self._looks_at()):
             soon(lambda: self._take_news(timeline, entry))
 
-    def _take_news(self, timeline: Timeline, entry: Entry) -> None:
+    def _take_news(self, timeline: Timeline, entry: TimelineEntry) -> None:
         if timeline is not self._followed:  # it has gone over meanwhile, or was closed
             return
         if isinstance(entry.what, threading.Thread):

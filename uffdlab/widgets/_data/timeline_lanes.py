@@ -9,13 +9,13 @@ from uffdlab.errors import UsageError
 from uffdlab.observations.snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from uffdlab.target.timeline import Entry
+    from uffdlab.target.timeline import TimelineEntry
 
 LANES = {"touch": "touches", "message": "messages", "ioctl": "ioctls", "snapshot": "page tables"}
 OTHER = "other"
 
 
-def events(entries: list[Entry]) -> list[dict[str, Any]]:
+def events(entries: list[TimelineEntry]) -> list[dict[str, Any]]:
     """Give each entry as plain data: number, lane, times in µs from the first, text, what changed, its DONTWAKE gap."""
     zero = min((entry.started_ns for entry in entries), default=0)
     last: dict[tuple[str, int, int], Snapshot] = {}
@@ -49,7 +49,7 @@ def _change(taken: Snapshot, last: dict[tuple[str, int, int], Snapshot]) -> str:
         return ""
 
 
-def _gap(entries: list[Entry], index: int) -> int | None:
+def _gap(entries: list[TimelineEntry], index: int) -> int | None:
     # For an ioctl with DONTWAKE: the number of the entry that wakes its range, -1 if none does yet.
     name, low, high, sleeps = _woken(entries[index])
     if not name or not sleeps:
@@ -61,7 +61,7 @@ def _gap(entries: list[Entry], index: int) -> int | None:
     return -1
 
 
-def _woken(entry: Entry) -> tuple[str, int, int, bool]:
+def _woken(entry: TimelineEntry) -> tuple[str, int, int, bool]:
     # An ioctl that wakes when it succeeds: its name, range in bytes, and whether DONTWAKE keeps it from that.
     result = entry.what
     name = getattr(result, "name", "") if entry.kind == "ioctl" else ""

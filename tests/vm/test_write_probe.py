@@ -29,9 +29,9 @@ def test_a_write_that_trapped_is_withdrawn_and_leaves_no_message(four):
     region, uffd = four
     before = region.snapshot()
     for page in (2, 5):
-        deed = region.probe(page)
-        assert deed.trapped
-        assert not deed.difference
+        probe = region.probe(page)
+        assert probe.trapped
+        assert not probe.difference
     assert region.probe(2).fault.wp
     assert region.probe(5).fault.minor
     with pytest.raises(NoMessage):
@@ -43,11 +43,11 @@ def test_a_write_that_trapped_is_withdrawn_and_leaves_no_message(four):
 def test_a_write_that_went_through_says_what_it_changed(four):
     region, _ = four
     region.lab.target_call("clear_soft_dirty")
-    deed = region.probe(1)
-    assert deed.went_through
-    assert deed.before.lacks(State.SOFT_DIRTY)[0]
-    assert deed.after.has(State.SOFT_DIRTY | State.DIRTY)[0]
-    assert not deed.copied
+    probe = region.probe(1)
+    assert probe.went_through
+    assert probe.before.lacks(State.SOFT_DIRTY)[0]
+    assert probe.after.has(State.SOFT_DIRTY | State.DIRTY)[0]
+    assert not probe.copied
     assert region.alias.read(1).result() == 101
 
 
@@ -55,11 +55,11 @@ def test_a_copy_on_write_is_seen(lab):
     region = lab.map(pages=2, memory="shmem-private")
     region.alias.fill(7)
     region.read(0).result()
-    deed = region.probe(0)
-    assert deed.went_through
-    assert deed.copied
-    if (deed.after.frames() >= 0).all():  # an unprivileged user sees none
-        assert "another page frame" in str(deed)
+    probe = region.probe(0)
+    assert probe.went_through
+    assert probe.copied
+    if (probe.after.frames() >= 0).all():  # an unprivileged user sees none
+        assert "another page frame" in str(probe)
     region.unmap()
 
 
@@ -67,9 +67,9 @@ def test_what_the_kernel_refuses_is_no_trap(lab):
     region = lab.map(pages=2, memory="anon")
     region.fill()
     region.mprotect("r")
-    deed = region.probe(0)
-    assert deed.refused == "SIGSEGV"
-    assert not deed.trapped
+    probe = region.probe(0)
+    assert probe.refused == "SIGSEGV"
+    assert not probe.trapped
     assert not lab.cross_examine(region, by_deed=True).disagreements
     region.unmap()
 
@@ -87,9 +87,9 @@ def test_a_write_while_another_fault_waits(four):
 def test_a_decoder_that_lies_about_writable_is_convicted(four):
     region, _ = four
     honest = region.snapshot("physical")
-    deeds = [region.probe(page) for page in range(6)]
-    assert CrossExamination([honest], deeds).agree
+    probes = [region.probe(page) for page in range(6)]
+    assert CrossExamination([honest], probes).agree
     words = honest.words.copy()
     words[2] = words[2] ^ 1 << 10 | 2
-    found = CrossExamination([replace(honest, words=words)], deeds).disagreements
+    found = CrossExamination([replace(honest, words=words)], probes).disagreements
     assert [(each.page, each.bit) for each in found] == [(2, State.WRITABLE)]
