@@ -43,6 +43,6 @@ def test_an_ioctl_that_this_kernel_lacks_is_named(lab):
 
 def test_the_probe_leaves_the_lab_as_it_was(lab):
     free = lab.call("agent.reserve_hugepages", 2 << 20, 0)
-    lab._capabilities = None
+    lab._target._capabilities = None
     assert lab.capabilities.rows
     assert lab.call("agent.reserve_hugepages", 2 << 20, 0) == free

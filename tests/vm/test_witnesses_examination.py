@@ -26,18 +26,18 @@ def test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught(any_lab
 def test_witnesses_agree_on_every_snapshot_of_a_scenario(any_lab, scenario):
     """A scenario looks by the best witness; here every page it looks at is asked of all of them."""
     seen = []
-    look = any_lab.snapshot
+    look = any_lab._target.snapshot
 
     def all_witnesses(where, witness=None):
         if witness is None:
             seen.append(CrossExamination([look(where, name) for name in any_lab.witnesses]))
         return look(where, witness)
 
-    any_lab.snapshot = all_witnesses
+    any_lab._target.snapshot = all_witnesses
     try:
         scenario(any_lab)
     finally:
-        del any_lab.snapshot
+        del any_lab._target.snapshot
     assert len(seen) > 4
     assert not [str(each) for examined in seen for each in examined.disagreements]
 
