@@ -8,6 +8,11 @@ from __future__ import annotations
 import errno as _errno
 
 
+def errno_name(error: int) -> str:
+    """Return the name of an errno, ``EINVAL``; its number if this system has no name for it, and ``ok`` for 0."""
+    return _errno.errorcode.get(error, str(error)) if error else "ok"
+
+
 class UffdlabError(Exception):
     """The base of every error this package raises on purpose."""
 
@@ -226,8 +231,7 @@ class IoctlError(UffdlabError, OSError):
     """
 
     def __init__(self, call: str, errno: int, reason: str, *, done: int = 0, output: int = 0) -> None:
-        name = _errno.errorcode.get(errno, str(errno))
-        OSError.__init__(self, errno, f"{call} → {name}: {reason}")
+        OSError.__init__(self, errno, f"{call} → {errno_name(errno)}: {reason}")
         self.call = call
         self.reason = reason
         self.done = done

@@ -325,3 +325,20 @@ def test_explanations_say_present_where_decoders_do(explain, word):
 )
 def test_states_in_words(states, known, text):
     assert pte.describe(states, known) == text
+
+
+def test_an_entry_above_the_pte_level_is_a_leaf_with_pse_only():
+    present, pse = 1, 1 << 7
+    assert [pte.x86.is_leaf(present, level) for level in (1, 2, 3, 4)] == [True, False, False, False]
+    assert [pte.x86.is_leaf(present | pse, level) for level in (1, 2, 3, 4)] == [True, True, True, False]
+    assert not pte.x86.is_leaf(pse, 2)
+    words = np.array([present, present | pse, pse, present], dtype=np.uint64)
+    levels = np.array([2, 2, 2, 1], dtype=np.uint8)
+    assert pte.x86.points_to_tables(words, levels, 2).tolist() == [True, False, False, False]
+
+
+def test_what_an_entry_says_of_the_table_it_points_to():
+    assert pte.x86.describe_table(0x1A007, 2) == "PTE table at frame 0x1a"
+    assert pte.x86.describe_table(0x1A001 | 1 << 63, 4) == (
+        "PUD table at frame 0x1a, not writable below, not for user space, no instructions below"
+    )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
-from uffdlab.errors import AgentError, NoMessage, UffdlabError
+from uffdlab.errors import AgentError, NoMessage, UffdlabError, errno_name
 from uffdlab.fuzz.generator import spots
 from uffdlab.fuzz.model import Model
 from uffdlab.fuzz.page import ObservedPage
@@ -271,4 +271,4 @@ def _ended(op: Op, touch: Touch[object]) -> str:
 def _name(error: int) -> str:
     if error == _EHWPOISON:
         return "EFAULT"  # poison met in kernel mode: which of the two depends on how the kernel copies
-    return errno.errorcode.get(error, str(error)) if error else "ok"
+    return errno_name(error)

@@ -93,11 +93,7 @@ class PageWalk:
             if above and none:
                 return f"empty: no {pte.LEVEL_NAMES[step.level - 1]} table, nothing is mapped here"
             return self.text if self.frame is None else f"{self.text}; page frame {self.frame:#x}"
-        words = [f"{pte.LEVEL_NAMES[step.level - 1]} table at frame {(step.word & 0x000FFFFFFFFFF000) >> 12:#x}"]
-        words += [] if step.word & 1 << 1 else ["not writable below"]
-        words += [] if step.word & 1 << 2 else ["not for user space"]
-        words += ["no instructions below"] if step.word >> 63 else []
-        return ", ".join(words)
+        return pte.x86.describe_table(step.word, step.level)
 
     # --- for the eye
 

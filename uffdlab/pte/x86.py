@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from uffdlab.bulk.entries import ODD, Decoder
-from uffdlab.pte.states import ALL, KINDS, OF_A_SWAP_ENTRY, OF_THE_ENTRY, Bit, State
+from uffdlab.pte.states import ALL, KINDS, LEVEL_NAMES, OF_A_SWAP_ENTRY, OF_THE_ENTRY, Bit, State
 from uffdlab.pte.swap import arrays, bit, classify, forget, kind_meaning, marker_meaning, set_where, split
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # arch/x86/include/asm/pgtable_types.h, _PAGE_BIT_*
 _X86_PRESENT = 0
 _X86_RW = 1
+_X86_USER = 2
 _X86_ACCESSED = 5
 _X86_DIRTY = 6
 _X86_PSE = 7
@@ -31,6 +32,8 @@ _X86_SPECIAL = 9
 _X86_UFFD_WP = 10  # commit 5a281062af1d (5.7); _PAGE_BIT_UFFD in 7.3
 _X86_SOFT_DIRTY = 11
 _X86_SAVED_DIRTY = 58  # 6.6, for shadow stacks; before: _PAGE_BIT_DEVMAP, always together with special
+_X86_NX = 63
+_HUGE_LEVELS = (2, 3)  # PMD and PUD: 2 MiB and 1 GiB
 FRAME_MASK = 0x000F_FFFF_FFFF_F000  # bits 12 to 51: where an entry, or CR3, holds a page frame
 _X86_ERRATUM = (1 << _X86_DIRTY) | (1 << _X86_ACCESSED)  # _PAGE_KNL_ERRATUM_MASK: pte_none() overlooks both
 # arch/x86/include/asm/pgtable_64.h, "Encode and de-code a swap entry"
@@ -109,6 +112,28 @@ def decode_x86(words: ArrayLike, levels: ArrayLike, *, tracks_soft_dirty: bool =
         states[unread] = 0
         known[unread] = 0
     return states, known
+
+
+def is_leaf(word: int, level: int) -> bool:
+    """Tell whether an entry maps a page for the processor: any present one at the PTE level, above it with PSE."""
+    return bool(word & 1) and (level == 1 or (level in _HUGE_LEVELS and bool(word >> _X86_PSE & 1)))
+
+
+def points_to_tables(words: Words, levels: Levels, level: int) -> NDArray[np.bool_]:
+    """Tell which entries are of exactly this level, present for the processor, and no huge leaf; bool, shape (n,)."""
+    tables: NDArray[np.bool_] = (levels == level) & bit(words, _X86_PRESENT)
+    if level in _HUGE_LEVELS:
+        tables &= ~bit(words, _X86_PSE)
+    return tables
+
+
+def describe_table(word: int, level: int) -> str:
+    """Say in words what an entry of `level` that points to a table means: ``PTE table at frame 0x1a``."""
+    words = [f"{LEVEL_NAMES[level - 1]} table at frame {(word & FRAME_MASK) >> 12:#x}"]
+    words += [] if word >> _X86_RW & 1 else ["not writable below"]
+    words += [] if word >> _X86_USER & 1 else ["not for user space"]
+    words += ["no instructions below"] if word >> _X86_NX & 1 else []
+    return ", ".join(words)
 
 
 def decoder() -> Decoder:

@@ -5,11 +5,10 @@ Each check states what a kernel must do that has the flag.  On a kernel without 
 
 from __future__ import annotations
 
-import errno
 from typing import TYPE_CHECKING
 
 from uffdlab import uapi
-from uffdlab.errors import FaultUnresolved, NoMessage
+from uffdlab.errors import FaultUnresolved, NoMessage, errno_name
 from uffdlab.pte import State
 from uffdlab.scenarios.result import Group, Result
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.target.region import PageRange, Region
     from uffdlab.target.touch import Touch
-    from uffdlab.target.userfaultfd import IoctlResult, Userfaultfd
+    from uffdlab.target.userfaultfd import Userfaultfd
 
 PAGES = {"shmem": 64, "hugetlb": 8}
 _BITS = State.PRESENT | State.WRITABLE | State.UFFD_WP | State.MARKER | State.SWAPPED | State.POISON | State.GUARD
@@ -65,8 +64,8 @@ def _modes(lab: Lab, result: Result, memory: str) -> None:
     after = region.snapshot()
     result.snapshots |= {f"{memory} before": before, f"{memory} after": after}
 
-    result.check(f"{memory}: CONTINUE|WP", "ok", _back(with_wp))
-    result.check(f"{memory}: CONTINUE", "ok", _back(without))
+    result.check(f"{memory}: CONTINUE|WP", "ok", errno_name(with_wp.errno))
+    result.check(f"{memory}: CONTINUE", "ok", errno_name(without.errno))
     for (done, part), expected in zip(parts.items(), (PROTECTED, WRITABLE, ABSENT), strict=True):
         was, now = _words(before, part), _words(after, part)
         result.groups.append(Group(memory, f"{part.first}–{part.first + part.count - 1}", done, was, now))
@@ -112,7 +111,7 @@ def _dontwake(lab: Lab, result: Result, memory: str) -> None:
     observed = f"{_kind(fault.flags)} fault on page {fault.page}"
     result.check(f"{memory}: read of page 0", "minor fault on page 0", observed)
     back = uffd.continue_(region[:2], wp=True, dontwake=True, check=False)
-    result.check(f"{memory}: CONTINUE|DONTWAKE|WP", "ok", _back(back))
+    result.check(f"{memory}: CONTINUE|DONTWAKE|WP", "ok", errno_name(back.errno))
     result.check(f"{memory}: pages 0–1 after CONTINUE|DONTWAKE|WP", PROTECTED, _words(region.snapshot(), region[:2]))
     result.check(f"{memory}: the reader after CONTINUE|DONTWAKE|WP", "waiting", touch.state)
     uffd.wake(region[0])
@@ -120,7 +119,7 @@ def _dontwake(lab: Lab, result: Result, memory: str) -> None:
         uffd.continue_(region[0], check=False)
     result.check(f"{memory}: page 0 after WAKE", "reads 0x1", f"reads {touch.result():#x}")
     back = uffd.continue_(region[2:4], dontwake=True, check=False)
-    result.check(f"{memory}: CONTINUE|DONTWAKE", "ok", _back(back))
+    result.check(f"{memory}: CONTINUE|DONTWAKE", "ok", errno_name(back.errno))
     result.check(f"{memory}: pages 2–3 after CONTINUE|DONTWAKE", WRITABLE, _words(region.snapshot(), region[2:4]))
     uffd.close()
     region.unmap()
@@ -133,7 +132,7 @@ def _not_registered_for_wp(lab: Lab, result: Result, memory: str) -> None:
         call = "CONTINUE|DONTWAKE|WP" if dontwake else "CONTINUE|WP"
         page = region[int(dontwake)]
         back = uffd.continue_(page, wp=True, dontwake=dontwake, check=False)
-        result.check(f"{memory}: {call} not registered for WP", "EINVAL", _back(back))
+        result.check(f"{memory}: {call} not registered for WP", "EINVAL", errno_name(back.errno))
         result.check(f"{memory}: {page} after that", ABSENT, _words(region.snapshot(), page))
     uffd.close()
     region.unmap()
@@ -148,7 +147,7 @@ def _copy(lab: Lab, result: Result, memory: str) -> None:
         page = region[number]
         call = "COPY" + "|DONTWAKE" * dontwake + "|WP" * wp
         back = uffd.copy(page, b"uffdlab", wp=wp, dontwake=dontwake, check=False)
-        result.check(f"{memory}: {call}", "ok", _back(back))
+        result.check(f"{memory}: {call}", "ok", errno_name(back.errno))
         expected = PROTECTED if wp else WRITABLE
         result.check(f"{memory}: {page} after {call}", expected, _words(region.snapshot(), page))
     uffd.close()
@@ -177,10 +176,6 @@ def _ends(touch: Touch[object]) -> bool:
     except FaultUnresolved:
         return False
     return True
-
-
-def _back(result: IoctlResult) -> str:
-    return "ok" if result.ok else errno.errorcode.get(result.errno, str(result.errno))
 
 
 def _kind(flags: uapi.FaultFlag) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno as _errno
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
 from uffdlab import uapi
+from uffdlab.errors import errno_name
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.memory import MEMORY, Memory
 
@@ -48,7 +48,7 @@ class Capability:
         """``yes``, ``no`` or the errno's name."""
         if self.there:
             return "yes"
-        return "no" if not self.errno else _errno.errorcode.get(self.errno, str(self.errno))
+        return "no" if not self.errno else errno_name(self.errno)
 
 
 @dataclass(frozen=True, repr=False)

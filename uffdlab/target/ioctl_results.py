@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno as _errno
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from uffdlab import uapi
+from uffdlab.errors import errno_name
 
 if TYPE_CHECKING:
     from uffdlab.target.touch import Touch
@@ -54,8 +54,7 @@ class IoctlResult:
         return self.errno == 0
 
     def __repr__(self) -> str:
-        back = "ok" if self.ok else _errno.errorcode.get(self.errno, str(self.errno))
-        return f"<{self.call} → {back}, {self.done} bytes, {self.took_ns / 1000:.1f} µs>"
+        return f"<{self.call} → {errno_name(self.errno)}, {self.done} bytes, {self.took_ns / 1000:.1f} µs>"
 
     @classmethod
     def from_answer(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from uffdlab import uapi
-from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError
+from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError, errno_name
 from uffdlab.target import errno_reasons
 from uffdlab.target.ioctl_results import BatchResult, IoctlResult, PendingIoctl, in_words
 from uffdlab.target.region import MemoryMapping, PageRange, pages_of
@@ -279,7 +279,7 @@ class IoctlCalls:
         call = in_words(ioctl, values, f"each of {pages}")
         took = answer["ended_ns"] - answer["started_ns"]
         result = BatchResult(call, answer["errno"], answer["done"], took)
-        text = f"{call} → {_errno_name(result.errno)}, {result.pages} pages"
+        text = f"{call} → {errno_name(result.errno)}, {result.pages} pages"
         self._target.timeline.add("ioctl", text, answer["started_ns"], answer["ended_ns"], result)
         if check and not result.ok:
             reason = self._reason(ioctl, result.errno, {**values, place: pages.start + result.pages * one})
@@ -313,7 +313,7 @@ class IoctlCalls:
         ioctl = self._known(name, values)
         answer = self._target.target_call("ioctl", self._number, name, values, source)
         result = IoctlResult.from_answer(ioctl, values, answer, where, source)
-        text = f"{result.call} → {_errno_name(result.errno)}"
+        text = f"{result.call} → {errno_name(result.errno)}"
         self._target.timeline.add("ioctl", text, answer["started_ns"], answer["ended_ns"], result)
         if check and not result.ok:
             raise self._error(ioctl, result)
@@ -411,7 +411,3 @@ def _register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
 def _mode(kind: type[ContinueMode | CopyMode | MoveMode | WriteprotectMode], wp: bool, dontwake: bool) -> int:
     # Not every ioctl has its bits in the same order: each is asked for its own.
     return (int(kind["WP"]) if wp else 0) | (int(kind["DONTWAKE"]) if dontwake else 0)
-
-
-def _errno_name(error: int) -> str:
-    return _errno.errorcode.get(error, str(error)) if error else "ok"

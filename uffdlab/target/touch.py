@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 from concurrent.futures import Future
@@ -11,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from uffdlab.errors import FaultUnresolved, TouchFailed, UffdlabError
+from uffdlab.errors import FaultUnresolved, TouchFailed, UffdlabError, errno_name
 
 if TYPE_CHECKING:
     from uffdlab.machines.connection import Connection
@@ -175,8 +174,7 @@ class Touch(Generic[_Given_co]):
         elif end.state == "withdrawn":
             how = f" was withdrawn; {self._not_made(end)}"
         else:
-            name = errno.errorcode.get(-end.returned, str(-end.returned))
-            how = f" → {name}: {os.strerror(-end.returned)}"
+            how = f" → {errno_name(-end.returned)}: {os.strerror(-end.returned)}"
         return TouchFailed(f"{self.what}{how}", address=self.address)
 
     def _not_ended(self, seconds: float) -> str:
@@ -196,7 +194,7 @@ class Touch(Generic[_Given_co]):
         if self.kind in _MANY:
             return f"{self.progress} of its accesses were made before"
         if self.kind == "syscall" and end.returned:
-            return f"its call came back with {errno.errorcode.get(-end.returned, end.returned)}"
+            return f"its call came back with {errno_name(-end.returned)}"
         return "the access was not made"
 
     def outcome_or_withdraw(self, deadline: float) -> Outcome:

@@ -11,7 +11,7 @@ from uffdlab import pte
 from uffdlab.errors import UsageError, WitnessError
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.witnesses.roots import RootFinder
-from uffdlab.witnesses.tables import GuestMemory, Root, Tables, points_to_tables
+from uffdlab.witnesses.tables import GuestMemory, Root, Tables
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,7 +100,7 @@ class PhysicalWitness:
         time_ns = self._now() if self._now else 0
         self._verify_still(root, region.name)
         if bottom > 1:
-            split = np.flatnonzero(points_to_tables(reading.words, reading.levels, bottom))
+            split = np.flatnonzero(pte.x86.points_to_tables(reading.words, reading.levels, bottom))
             if split.size:
                 raise self._error(
                     f"page {first + int(split[0])} of {region.name} should be one entry of {region.page_size} bytes, "

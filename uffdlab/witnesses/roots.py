@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, TypeAlias
 
 from uffdlab.errors import UsageError, WitnessError
+from uffdlab.pte.x86 import FRAME_MASK, is_leaf
 from uffdlab.witnesses.tables import Root, Tables
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     Kick: TypeAlias = Callable[[float], AbstractContextManager[object]]
 
 _BEACON_LOOKS = 3
-_PSE = 1 << 7
-_FRAME = 0x000FFFFFFFFFF000
 
 
 class RootFinder:
@@ -79,10 +78,10 @@ class RootFinder:
             tables = Tables(self._memory, root)
             steps = tables.path(self._address)
             level, word = steps[-1].level, steps[-1].word
-            if not word & 1 or (level > 1 and not (level <= 3 and word & _PSE)):
+            if not is_leaf(word, level):
                 return False
             below = (1 << 9 * (level - 1)) - 1
-            frame = (word & _FRAME) >> 12
+            frame = (word & FRAME_MASK) >> 12
             frame = frame & ~below | self._address >> 12 & below
             content = tables.content(frame)
         except WitnessError:

@@ -18,10 +18,7 @@ if TYPE_CHECKING:
 
     Words: TypeAlias = NDArray[np.uint64]
 
-__all__ = ["GuestMemory", "Reading", "Root", "Step", "Tables", "points_to_tables"]
-
-_PRESENT = np.uint64(1 << 0)
-_PSE = np.uint64(1 << 7)
+__all__ = ["GuestMemory", "Reading", "Root", "Step", "Tables"]
 
 
 class GuestMemory(Protocol):
@@ -112,11 +109,3 @@ class Tables:
             "are no page tables",
             witness="physical",
         )
-
-
-def points_to_tables(words: Words, levels: NDArray[np.uint8], level: int) -> NDArray[np.bool_]:
-    """Tell which entries are of exactly this level, present and no huge leaf (there is one at PMD and PUD only)."""
-    tables: NDArray[np.bool_] = (levels == level) & (words & _PRESENT != 0)
-    if level in (2, 3):
-        tables &= words & _PSE == 0
-    return tables

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uffdlab import errors
+from uffdlab.pte.x86 import FRAME_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 FRAME = 4096  # bytes
 _FOUR_GIB = 1 << 32
 _LEVEL_5 = 1 << 12  # CR4.LA57, Intel SDM vol. 3, 2.5
-_CR3_FRAME = 0x000F_FFFF_FFFF_F000  # bits 51:12
 _PAGING = 1 << 31  # CR0.PG
 _PAE = 1 << 5  # CR4.PAE
 _LONG_MODE = 1 << 10  # EFER.LMA
@@ -43,7 +43,7 @@ def parse_roots(registers: str) -> list[tuple[int, int]]:
     4 or 5 levels in 64-bit mode, 3 or 2 in 32-bit mode, 0 while paging is off: a processor that was never started.
     """
     return [
-        (int(cr3, 16) & _CR3_FRAME, _levels(int(cr0, 16), int(cr4, 16), int(efer, 16)))
+        (int(cr3, 16) & FRAME_MASK, _levels(int(cr0, 16), int(cr4, 16), int(efer, 16)))
         for cr0, cr3, cr4, efer in _REGISTERS.findall(registers)
     ]
 
