@@ -1,20 +1,20 @@
-"""Snapshot: the states of a region's pages at one moment, by one witness."""
+"""Snapshot: the states of a region's pages at one moment, by one witness; Difference: what changed between two."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import operator
 from dataclasses import InitVar, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from uffdlab import pte
 from uffdlab.errors import UsageError
-from uffdlab.observations.difference import Change, Difference
+from uffdlab.observations.changes import Change, group_changes
+from uffdlab.observations.groups import BitCount, PageGroup, runs
 from uffdlab.observations.page_text import html_table, page_ranges, pages_in_words
 from uffdlab.observations.table import as_csv, as_pandas
 from uffdlab.pte import ALL, State
@@ -27,39 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["BitCount", "Change", "Difference", "PageGroup", "Snapshot", "page_ranges"]
-
-
-class BitCount(NamedTuple):
-    """On how many pages a bit is set, clear, and not known."""
-
-    yes: int
-    no: int
-    unknown: int
-
-
-class PageGroup(NamedTuple):
-    """A run of neighbouring pages in the same state.
-
-    ``first`` and ``last`` are page numbers in the region; ``states`` and ``known`` hold for every page of the run.
-    """
-
-    first: int
-    last: int
-    states: State
-    known: State
-
-    @property
-    def size(self) -> int:
-        """Number of pages."""
-        return self.last - self.first + 1
-
-    @property
-    def text(self) -> str:
-        """The state in words: ``present, not writable, uffd-wp``."""
-        return pte.describe(self.states, self.known)
-
-    def __str__(self) -> str:
-        return f"{pages_in_words(self.first, self.last)}: {self.text}"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -231,7 +198,7 @@ class Snapshot:
         states, known = self.states & np.uint32(of), self.known & np.uint32(of)
         return [
             PageGroup(self.first + low, self.first + high - 1, State(int(states[low])), State(int(known[low])))
-            for low, high in _runs(states, known)
+            for low, high in runs(states, known)
         ]
 
     @property
@@ -312,12 +279,34 @@ class Snapshot:
         """Give :meth:`to_dict` as JSON text, and write it to `path` if given."""
         return _deliver(json.dumps(self.to_dict(), ensure_ascii=False), path)
 
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Return everything as one array a column, each of shape (n,).
+
+        Returns
+        -------
+        dict of str to ndarray
+            ``page`` (int64, its number in the region), ``address`` and ``word`` (uint64), ``level`` (uint8, 0 where it
+            is not known), ``frame`` (int64, -1 where none is mapped or it is not known); then a column a bit of
+            :class:`State` by its name (int8: 1 set, 0 clear, -1 not known).
+        """
+        return {
+            "page": np.arange(self.first, self.first + len(self), dtype=np.int64),
+            "address": self.addresses,
+            "word": self.words,
+            "level": self.levels,
+            "frame": self.frames(),
+            **{
+                pte.state_name(bit): np.where(self.knows(bit), self.has(bit).astype(np.int8), np.int8(-1))
+                for bit in State
+            },
+        }
+
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Give a table as CSV text, one line a page, and write it to `path` if given.
 
         Columns: page, address, word, level, frame, then a column a bit: 1, 0, or ? where it is not known.
         """
-        return _deliver(as_csv(self), path)
+        return _deliver(as_csv(self.columns()), path)
 
     def to_pandas(self) -> pd.DataFrame:
         """Give a table as a pandas DataFrame, one row a page: the columns of :meth:`to_csv`, with the page as index.
@@ -329,11 +318,100 @@ class Snapshot:
         UsageError
             If pandas is not installed.
         """
-        return as_pandas(self)
+        return as_pandas(self.columns())
 
     def filter(self, state: State) -> list[Snapshot]:
         """Give the runs of neighbouring pages on which all bits of `state` are set and known."""
-        return [self[low:high] for low, high in _runs(self.has(state).astype(np.uint32)) if self.has(state)[low]]
+        return [self[low:high] for low, high in runs(self.has(state).astype(np.uint32)) if self.has(state)[low]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Difference:
+    """What changed between two snapshots of the same pages: ``after - before``.
+
+    Only bits that both know are compared.
+
+    Raises
+    ------
+    UsageError
+        If the two are not of the same pages.
+    """
+
+    before: Snapshot
+    after: Snapshot
+
+    def __post_init__(self) -> None:
+        one, other = ((s.region, s.start, s.page_size, s.first, len(s)) for s in (self.before, self.after))
+        if one != other:
+            raise UsageError(
+                f"these two snapshots are of different pages: {self.before!r} starts at {self.before.start:#x}, "
+                f"{self.after!r} at {self.after.start:#x}; take both of the same region or range"
+            )
+
+    @cached_property
+    def bits(self) -> NDArray[np.uint32]:
+        """The bits that changed, of those both know; uint32, shape (n,)."""
+        both = self.before.known & self.after.known
+        return (self.before.states ^ self.after.states) & both
+
+    @cached_property
+    def moved(self) -> NDArray[np.bool_]:
+        """Where a page is mapped before and after, but in another frame; bool, shape (n,)."""
+        before, after = self.before.frames(), self.after.frames()
+        moved: NDArray[np.bool_] = (before >= 0) & (after >= 0) & (before != after)
+        return moved
+
+    @cached_property
+    def changed(self) -> NDArray[np.bool_]:
+        """Where anything changed; bool, shape (n,)."""
+        changed: NDArray[np.bool_] = (self.bits != 0) | self.moved
+        return changed
+
+    def __bool__(self) -> bool:
+        return bool(self.changed.any())
+
+    def __len__(self) -> int:
+        """Return the number of pages that changed."""
+        return int(self.changed.sum())
+
+    def changes(self) -> list[Change]:
+        """Group the pages that changed by how they did, in the order of their first page."""
+        return group_changes(
+            self.changed,
+            (self.before.states, self.before.known),
+            (self.after.states, self.after.known),
+            self.moved,
+            first=self.before.first,
+        )
+
+    def __str__(self) -> str:
+        lines = [str(change) for change in self.changes()]
+        same = len(self.before) - len(self)
+        if not lines:
+            return f"no change on {same} pages"
+        return "\n".join([*lines, *([f"{same} pages unchanged"] if same else [])])
+
+    def __repr__(self) -> str:
+        return f"<Difference of {len(self)} among {len(self.before)} pages of {self.before.region}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (str(len(c.pages)), page_ranges(c.pages), c.before, c.after + (" (another page frame)" if c.moved else ""))
+            for c in self.changes()
+        ]
+        same = len(self.before) - len(self)
+        title = f"{self.before.region}: what changed"
+        return html_table(title, ("pages", "numbers", "before", "after"), rows, f"{same} pages unchanged")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the changes, and both snapshots, as plain data for JSON."""
+        return {
+            "changes": [
+                {"pages": list(c.pages), "before": c.before, "after": c.after, "moved": c.moved} for c in self.changes()
+            ],
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+        }
 
 
 def _frozen(array: Any, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:
@@ -355,18 +433,6 @@ def _all(flags: NDArray[np.uint32], state: State) -> NDArray[np.bool_]:
         raise UsageError(f"{state!r} is no State; ask for State.PRESENT, or State.PRESENT | State.UFFD_WP") from None
     found: NDArray[np.bool_] = (flags & wanted) == wanted
     return found
-
-
-def _runs(*arrays: NDArray[np.uint32]) -> list[tuple[int, int]]:
-    # Half-open index ranges over which all arrays are constant.
-    size = arrays[0].size
-    if not size:
-        return []
-    differs = np.zeros(size - 1, dtype=bool)
-    for array in arrays:
-        differs |= array[1:] != array[:-1]
-    edges = [0, *(np.flatnonzero(differs) + 1).tolist(), size]
-    return list(itertools.pairwise(edges))
 
 
 def _deliver(text: str, path: str | os.PathLike[str] | None) -> str:

@@ -1,4 +1,4 @@
-"""A snapshot as a table, one row a page: CSV and pandas."""
+"""The columns of a snapshot as a table, one row a page: CSV and pandas."""
 
 from __future__ import annotations
 
@@ -8,54 +8,49 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from uffdlab import pte
 from uffdlab.errors import UsageError
-from uffdlab.pte import State
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
+    from numpy.typing import NDArray
 
-    from uffdlab.observations.snapshot import Snapshot
+    Columns = Mapping[str, NDArray[Any]]
+
+_NUMBERS = ("page", "address", "word", "level", "frame")  # the other columns are bits
+_BIT = {1: "1", 0: "0", -1: "?"}
 
 
-def as_csv(snapshot: Snapshot) -> str:
-    """Give the text of :meth:`Snapshot.to_csv`."""
+def as_csv(columns: Columns) -> str:
+    """Return what :meth:`Snapshot.columns` gave as the text of :meth:`Snapshot.to_csv`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["page", "address", "word", "level", "frame", *(pte.state_name(state) for state in State)])
-    states, known = snapshot.states.tolist(), snapshot.known.tolist()
-    for index, (page, address, word, level, frame) in enumerate(
-        zip(
-            snapshot.pages,
-            snapshot.addresses.tolist(),
-            snapshot.words.tolist(),
-            snapshot.levels.tolist(),
-            snapshot.frames().tolist(),
-            strict=True,
-        )
-    ):
-        bits = [str(int(bool(states[index] & bit))) if known[index] & bit else "?" for bit in State]
-        writer.writerow([page, f"{address:#x}", f"{word:#018x}", level or "?", "" if frame < 0 else frame, *bits])
+    writer.writerow(columns)
+    for page, address, word, level, frame, *bits in zip(*(each.tolist() for each in columns.values()), strict=True):
+        where = [page, f"{address:#x}", f"{word:#018x}", level or "?", "" if frame < 0 else frame]
+        writer.writerow([*where, *(_BIT[bit] for bit in bits)])
     return out.getvalue()
 
 
-def as_pandas(snapshot: Snapshot) -> pd.DataFrame:
-    """Give the table of :meth:`Snapshot.to_pandas`."""
+def as_pandas(columns: Columns) -> pd.DataFrame:
+    """Return what :meth:`Snapshot.columns` gave as the table of :meth:`Snapshot.to_pandas`."""
     try:
         import pandas as pd  # noqa: PLC0415 - only who asks for it needs it
     except ImportError as error:
         raise UsageError("to_pandas() needs pandas: pip install pandas; to_csv() does without") from error
-    frames = snapshot.frames()
-    columns: dict[str, Any] = {
-        "address": snapshot.addresses,
-        "word": snapshot.words,
-        "level": pd.array(snapshot.levels.astype(np.int64), dtype="Int64"),
-        "frame": pd.array(frames, dtype="Int64"),
+    table: dict[str, Any] = {
+        "address": columns["address"],
+        "word": columns["word"],
+        "level": pd.array(columns["level"].astype(np.int64), dtype="Int64"),
+        "frame": pd.array(columns["frame"], dtype="Int64"),
     }
-    columns["level"][snapshot.levels == 0] = pd.NA
-    columns["frame"][frames < 0] = pd.NA
-    for state in State:
-        column = pd.array(snapshot.has(state), dtype="boolean")
-        column[~snapshot.knows(state)] = pd.NA
-        columns[pte.state_name(state)] = column
-    return pd.DataFrame(columns, index=pd.RangeIndex(snapshot.first, snapshot.first + len(snapshot), name="page"))
+    table["level"][columns["level"] == 0] = pd.NA
+    table["frame"][columns["frame"] < 0] = pd.NA
+    for name, bit in columns.items():
+        if name not in _NUMBERS:
+            table[name] = pd.array(bit == 1, dtype="boolean")
+            table[name][bit < 0] = pd.NA
+    page = columns["page"]
+    first = int(page[0]) if page.size else 0
+    return pd.DataFrame(table, index=pd.RangeIndex(first, first + page.size, name="page"))
