@@ -43,7 +43,7 @@ def test_a_snapshot_has_a_column_a_bit():
     assert columns["page"].tolist() == [5, 6]
     assert columns["frame"].tolist() == [0, -1]
     assert columns["present"].tolist() == [1, 0]
-    assert columns[state_name(State.EXCLUSIVE)].tolist() == [-1, -1]
+    assert columns[state_name(State.EXCLUSIVE)].tolist() == [-1, 0]
 
 
 def test_no_pages_are_a_table_without_rows():
