@@ -40,7 +40,7 @@ def test_the_frame_lies_in_its_field(name, frame, level, low):
     if name == "x86-64" and level > 1:
         word |= 1 << form.bits[State.HUGE]
     if name != "pagemap":
-        word |= low & ~0x80 if level == 1 else 0
+        word |= low & ~0x80 & (1 << field.low) - 1 if level == 1 else 0
     value = max(1, frame >> field.shift)
     words, levels = arrays(word, level)
     marked = field.mark(words, value)

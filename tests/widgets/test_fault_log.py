@@ -128,7 +128,8 @@ def test_resolves(lab, log, action, name, mode):
 
 
 def test_the_buttons_come_in_the_order_of_the_faults_they_resolve(log):
-    assert log._actions == ["continue", "continue WP", "copy", "zeropage", "unprotect", "poison", "wake"]
+    known = ["continue", "continue WP", "copy", "zeropage", "unprotect", "poison", "wake"]
+    assert [action for action in log._actions if action in known] == known
 
 
 def test_what_fails_is_said(lab, log):

@@ -18,7 +18,7 @@ from uffdlab.widgets._data import ioctl_call
 
 START = 0x10_0000_0000
 OLD = SimpleNamespace(features=Feature(0), continue_wp=False)
-NEW = SimpleNamespace(features=Feature((1 << 19) - 1), continue_wp=True)
+NEW = SimpleNamespace(features=Feature(sum(Feature)), continue_wp=True)
 
 
 class Uffd:
