@@ -4,7 +4,7 @@ import pytest
 
 from uffdlab.errors import WitnessError
 from uffdlab.pte import State
-from uffdlab.witnesses import PagemapWitness
+from uffdlab.witnesses.pagemap import PagemapWitness
 
 
 class Region:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from uffdlab.errors import UsageError, WitnessError
 from uffdlab.pte import MAPPING, State
-from uffdlab.witnesses import PhysicalWitness
+from uffdlab.witnesses.physical import PhysicalWitness
 
 NONCE = bytes(range(100, 116))
 BEACON = 0x7FFF_1234_5040

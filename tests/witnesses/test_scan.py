@@ -5,7 +5,7 @@ import pytest
 
 from uffdlab.errors import WitnessError
 from uffdlab.pte import Category, State, decode_scan, explain_scan
-from uffdlab.witnesses import ScanWitness
+from uffdlab.witnesses.scan import ScanWitness
 
 OLD, NEW = 0xFF, 0x3FF & ~Category.WRITTEN
 START = 0x7F00_0000_0000

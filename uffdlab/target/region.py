@@ -136,7 +136,7 @@ class MemoryMapping(Pages):
         Parameters
         ----------
         witness : str, optional
-            One of :data:`uffdlab.witnesses.NAMES`; the best one there is if not given.
+            One of :data:`uffdlab.witnesses.selection.NAMES`; the best one there is if not given.
 
         Raises
         ------

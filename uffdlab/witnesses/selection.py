@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from uffdlab import witnesses
 from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError
-from uffdlab.witnesses import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +20,8 @@ if TYPE_CHECKING:
 
     Ask = Callable[..., Any]
 
+NAMES = ("physical", "kernel", "pagemap", "scan")
+"""Every witness, the best one first."""
 _BULK_DEADLINE = 60.0  # seconds
 _READ_FROM_RAM_FROM = 1 << 14  # pages
 _MOST = 1 << 22  # pages at one look; a snapshot of them takes some 70 MB
@@ -124,19 +124,28 @@ class WitnessSelection:
             "kernel": self._kernel,
             "tracks_soft_dirty": bool(self.facts["tracks_soft_dirty"]),
         }
+        # Loaded when first asked, with numpy: a lab that looks at no page has not waited for that.
         if name == "pagemap":
-            return witnesses.PagemapWitness(self._read_pagemap, **common)
-        if name == "scan":
-            return witnesses.ScanWitness(self._bulk("scan"), int(self.facts["scan"]["answered"]), **common)
-        if name == "kernel":
-            return witnesses.KernelWitness(self._bulk("entries"), **common)
-        return self._make_physical(common)
+            from uffdlab.witnesses.pagemap import PagemapWitness  # noqa: PLC0415
 
-    def _make_physical(self, common: dict[str, Any]) -> PhysicalWitness:
+            return PagemapWitness(self._read_pagemap, **common)
+        if name == "scan":
+            from uffdlab.witnesses.scan import ScanWitness  # noqa: PLC0415
+
+            return ScanWitness(self._bulk("scan"), int(self.facts["scan"]["answered"]), **common)
+        if name == "kernel":
+            from uffdlab.witnesses.kernel import KernelWitness  # noqa: PLC0415
+
+            return KernelWitness(self._bulk("entries"), **common)
+        from uffdlab.witnesses.physical import PhysicalWitness  # noqa: PLC0415
+
         memory = self._physical()
         assert memory is not None
         beacon = self.facts["address"], self._nonce
-        return witnesses.PhysicalWitness(memory, beacon, self._spinning, now=self._now, **common)
+        return PhysicalWitness(memory, beacon, self._spinning, now=self._now, **common)
+
+    def _physical_witness(self) -> PhysicalWitness:
+        return cast("PhysicalWitness", self.witness("physical"))
 
     def walk(self, addresses: Iterable[int], describe: Callable[[int], str]) -> PageWalks:
         """Walk the page tables to some addresses; ``describe(address)`` is what lies there, for the title.
@@ -148,8 +157,7 @@ class WitnessSelection:
         """
         from uffdlab.observations.page_walk import PageWalk, PageWalks  # noqa: PLC0415 - they need numpy
 
-        witness = self.witness("physical")
-        assert isinstance(witness, witnesses.PhysicalWitness)
+        witness = self._physical_witness()
         tracks = bool(self.facts["tracks_soft_dirty"])
         return PageWalks(
             PageWalk(each, witness.path(each), what=describe(each), kernel=self._kernel, tracks_soft_dirty=tracks)
@@ -168,8 +176,7 @@ class WitnessSelection:
         if pages < _READ_FROM_RAM_FROM or self._physical() is None:
             return over_the_wire(start, pages, page_size)
         # So many words are left in the target's memory, and read out of the guest's RAM.
-        physical = self.witness("physical")
-        assert isinstance(physical, witnesses.PhysicalWitness)
+        physical = self._physical_witness()
         with self._in_ram:
             answer: dict[str, Any] = self._ask("pagemap", start, pages, page_size, 0, True, deadline=_BULK_DEADLINE)
             if "at" not in answer:
@@ -198,9 +205,8 @@ class WitnessSelection:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Stop the guest; the target's page tables are found before, for that takes its help."""
-        witness = self.witness("physical")
+        witness = self._physical_witness()
         memory = self._physical()
-        assert isinstance(witness, witnesses.PhysicalWitness)
         assert memory is not None
         witness.find()
         with memory.paused():
