@@ -19,6 +19,7 @@ from harness import Row, median_seconds
 from uffdlab import Lab, MachineError, kernels
 from uffdlab.machines.qemu import accelerator, cpio, start
 from uffdlab.machines.qemu.machine import QemuMachine
+from uffdlab.uapi.protocol import TriggerSysrq
 
 KERNEL = "6.1-series"
 FOR_BOTH = "6.1-series+virtme"  # one image, which boots with virtme-ng too
@@ -147,7 +148,7 @@ def _first_answer(command: list[str], release: str) -> float:
 def _reset(kernel: str) -> float:
     with Lab(kernel) as crashed:
         with contextlib.suppress(MachineError):
-            crashed.call("agent.sysrq", "c")
+            crashed.ask(TriggerSysrq("c"))
         started = time.perf_counter()
         crashed.reset()
         return time.perf_counter() - started

@@ -13,6 +13,7 @@ from harness import Row
 
 from uffdlab import Lab
 from uffdlab.uapi import ContinueMode
+from uffdlab.uapi.protocol import Ping
 
 KERNEL = "6.1-series"
 PAGES = 100_000
@@ -55,7 +56,7 @@ def _one_ioctl(lab: Lab) -> Row:
     with lab.userfaultfd() as uffd:
         uffd.register(region, "missing")
         for _ in range(BLOCKS):
-            peers += _seconds(lambda: lab.call("agent.ping", 1))
+            peers += _seconds(lambda: lab.ask(Ping(1)))
             ours += _seconds(lambda: uffd.wake(region))
     region.unmap()
     value, peer = (statistics.median(times) * 1e3 for times in (ours, peers))

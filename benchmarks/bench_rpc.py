@@ -10,6 +10,7 @@ import msgpack
 from harness import Row, median_seconds
 
 from uffdlab import Lab
+from uffdlab.uapi.protocol import Ping
 
 KERNEL = "6.1-series"
 RUNS = 300
@@ -18,7 +19,7 @@ RUNS = 300
 def rows() -> Iterator[Row]:
     """Ping the agent in the guest; the peer is another process on this host that sends back what it gets."""
     with Lab(KERNEL) as lab:
-        value = median_seconds(lambda: lab.call("agent.ping", 1), runs=RUNS, warmup=20)
+        value = median_seconds(lambda: lab.ask(Ping(1)), runs=RUNS, warmup=20)
     yield Row("one RPC", value * 1e6, "µs", "echo over a socketpair", _echo() * 1e6)
 
 

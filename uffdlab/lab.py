@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from uffdlab.errors import UsageError
 from uffdlab.machines.connection import DEADLINE, Connection
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
     from uffdlab.target.child import Child
     from uffdlab.target.touch import Touch
     from uffdlab.uapi import Feature
+    from uffdlab.uapi.protocol import Method
     from uffdlab.witnesses import Witness
+
+_Answer = TypeVar("_Answer")
 
 
 class Lab:
@@ -318,21 +321,23 @@ class Lab:
 
     # --- the wire
 
-    def call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
-        """Ask the agent."""
-        return self._connection.call(method, *params, deadline=deadline)
-
-    def target_call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
-        """Ask the target; if it has not answered within `deadline` seconds it is killed and the call fails.
+    def ask(self, request: Method[_Answer], *, deadline: float = DEADLINE) -> _Answer:
+        """Ask the target or the agent something of :mod:`uffdlab.uapi.protocol`, and return the answer.
 
         Raises
         ------
         FaultUnresolved
-            If the call waited in the kernel past its deadline.
+            If the target has not answered within `deadline` seconds; it is killed then.
         TargetLost
             If there is no target any more.
+        AgentError
+            What was refused.
+        ProtocolError
+            If the answer is not of the method's shape.
+        MachineError
+            If there was no answer, or the machine is lost.
         """
-        return self._connection.target_call(method, *params, deadline=deadline)
+        return self._connection.ask(request, deadline=deadline)
 
     def _now(self) -> int:
         return self._connection.now()

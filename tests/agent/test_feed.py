@@ -12,6 +12,7 @@ import pytest
 from uffdlab.errors import FaultUnresolved
 from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
+from uffdlab.uapi.protocol import DescribeTarget, ForkTarget, SyncFeed
 
 
 def _free_below(limit, taken):
@@ -26,7 +27,7 @@ def test_a_fork_that_no_descriptor_is_left_for_is_told_of_and_goes_on_when_there
     uffd.register(region[0], "missing")
     heard = queue.Queue()
     lab.timeline.listen(heard.put)
-    pid = lab.target_call("beacon")["pid"]
+    pid = lab.ask(DescribeTarget()).pid
     taken = sorted(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
     # Three are free, for fork itself: a pipe and a file. The child's userfaultfd finds none.
@@ -53,10 +54,10 @@ def test_a_call_that_is_late_says_whether_it_sleeps(mortal_lab):
     uffd = mortal_lab.userfaultfd(Feature.EVENT_FORK)
     uffd.register(region, "missing")
     with pytest.raises(FaultUnresolved, match="it waits in the kernel"), uffd.unread():
-        mortal_lab.target_call("fork", deadline=0.5)
+        mortal_lab.ask(ForkTarget(), deadline=0.5)
 
 
 def test_a_call_that_is_late_for_another_reason_does_not_blame_the_kernel(mortal_lab):
-    os.kill(mortal_lab.target_call("beacon")["pid"], signal.SIGSTOP)
+    os.kill(mortal_lab.ask(DescribeTarget()).pid, signal.SIGSTOP)
     with pytest.raises(FaultUnresolved, match="somebody has stopped it"):
-        mortal_lab.target_call("sync", deadline=0.5)
+        mortal_lab.ask(SyncFeed(), deadline=0.5)

@@ -23,6 +23,7 @@ from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
 from uffdlab.uapi.memory import MEMORY
 from uffdlab.uapi.messages import Fault, Remap, Remove, Unmap
+from uffdlab.uapi.protocol import TouchWaits
 
 from ..unprivileged import needs_root
 
@@ -92,7 +93,7 @@ def test_what_is_intercepted_is_kept_from_the_others(region, uffd):
         return mine
 
     before = region.read(1)
-    while not uffd._inbox:
+    while not uffd._messages:
         time.sleep(0.01)
     stop = uffd.intercept(odd)
     touches = [before, region.read(2), region.read(3)]
@@ -347,7 +348,7 @@ def test_closing_under_a_handler_ends_it(host_lab, region):
     uffd.close()
     with pytest.raises(UsageError, match="was stopped"):
         handler.stop()
-    assert host_lab.target_call("touch_waits", 10**9) is False
+    assert host_lab.ask(TouchWaits(10**9)) is False
 
 
 def test_what_ends_is_on_the_timeline(mortal_lab):

@@ -7,6 +7,14 @@ import pytest
 from uffdlab.errors import UffdlabError
 from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
+from uffdlab.uapi.protocol import (
+    CallIoctl,
+    DescribeTarget,
+    MapMemory,
+    OpenUserfaultfd,
+    StartHandler,
+    StartTouch,
+)
 
 TIMES = 20  # more than a count may grow by for other reasons, such as a thread's stack that is kept
 
@@ -15,7 +23,7 @@ TIMES = 20  # more than a count may grow by for other reasons, such as a thread'
 def held(mortal_lab):
     """How many descriptors and mappings the target has."""
     lab = mortal_lab
-    folder = Path(f"/proc/{lab.target_call('beacon')['pid']}")
+    folder = Path(f"/proc/{lab.ask(DescribeTarget()).pid}")
 
     def count():
         return len(list((folder / "fd").iterdir())), len((folder / "maps").read_text().splitlines())
@@ -65,18 +73,18 @@ def test_of_touches_that_a_busy_child_cannot_make(mortal_lab, held):
 @pytest.mark.parametrize(
     "asked",
     [
-        ("touch", 10**6, "syscall", 0, 8, 8, -1, {"call": "file_read", "address": 0}, 0),
-        ("touch", 10**6, "syscall", 0, 8, 8, 0, {"call": "file_read", "address": "here"}, 0),
-        ("uffd_open", 0, 1 << 64),
-        ("map", "shmem", -1, 4096),
-        ("map", "shmem", 1, 1 << 70),
-        ("map", "shmem", 1 << 50, 4096),
-        ("ioctl", 1, "UFFDIO_COPY", {}, "text"),
-        ("handle", 1, {"missing": "zeropage"}, 4096, "text"),
-        ("handle", 1, {"missing": "zeropage"}, 0, b""),
-        ("handle", 1, {"missing": "zeropage"}, 4097, b""),
-        ("handle", 1, {"missing": "nothing"}, 4096, b""),
-        ("handle", 1, {"missing": []}, 4096, b""),
+        StartTouch(10**6, "syscall", 0, 8, 8, -1, {"call": "file_read", "address": 0}, 0),
+        StartTouch(10**6, "syscall", 0, 8, 8, 0, {"call": "file_read", "address": "here"}, 0),
+        OpenUserfaultfd(0, 1 << 64),
+        MapMemory("shmem", -1, 4096),
+        MapMemory("shmem", 1, 1 << 70),
+        MapMemory("shmem", 1 << 50, 4096),
+        CallIoctl(1, "UFFDIO_COPY", {}, "text"),
+        StartHandler(1, {"missing": "zeropage"}, 4096, "text"),
+        StartHandler(1, {"missing": "zeropage"}, 0, b""),
+        StartHandler(1, {"missing": "zeropage"}, 4097, b""),
+        StartHandler(1, {"missing": "nothing"}, 4096, b""),
+        StartHandler(1, {"missing": []}, 4096, b""),
     ],
 )
 def test_of_what_was_refused(mortal_lab, held, asked):
@@ -84,7 +92,7 @@ def test_of_what_was_refused(mortal_lab, held, asked):
 
     def once():
         with pytest.raises(UffdlabError):
-            mortal_lab.target_call(*asked)
+            mortal_lab.ask(asked)
 
     nothing_more(held(once))
 
@@ -98,7 +106,7 @@ def test_a_child_can_make_a_touch_after_one_that_was_refused(mortal_lab, kind, a
     region.fill(3)
     with mortal_lab.fork() as child:
         with pytest.raises(UffdlabError):
-            mortal_lab.target_call("touch", 10**6, kind, address, 8, 8, 0, more, child.pid)
+            mortal_lab.ask(StartTouch(10**6, kind, address, 8, 8, 0, more, child.pid))
         assert region.read(0, by=child).result() == 3
 
 

@@ -16,6 +16,7 @@ from uffdlab.errors import FaultUnresolved, LabClosed, NoMessage, TargetLost, To
 from uffdlab.target.child import Child
 from uffdlab.target.region import PageRange, Region
 from uffdlab.target.touch import Touch
+from uffdlab.uapi.protocol import CallIoctl
 
 PAGES = 4
 _MOST = 60  # seconds until the watchdog ends this process
@@ -329,9 +330,7 @@ def test_an_ioctl_that_faults_itself_costs_the_target_and_no_more(mortal_lab):
     source[0].madvise("dontneed")
     region[0].madvise("dontneed")
     with pytest.raises((FaultUnresolved, TargetLost)):
-        lab.target_call(
-            "ioctl", uffd.number, "UFFDIO_COPY", words, None, deadline=1.0
-        )  # as uffd.ioctl() does, but sooner
+        lab.ask(CallIoctl(uffd.number, "UFFDIO_COPY", words, None), deadline=1.0)  # as uffd.ioctl() does, but sooner
     lab.restart_target()
     assert lab.map(pages=1).read(0).result() == 0
     refused((UsageError, TargetLost, TouchFailed), lambda: region.read(0).result())

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from uffdlab.errors import ProgramError, UsageError
 from uffdlab.machines import local
 from uffdlab.machines.programs import Execution, Programs
+from uffdlab.uapi.protocol import Ping
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ def test_two_at_once_and_other_calls_meanwhile(run, machine):
     threads = [threading.Thread(target=lambda n=n: ends.put(run(["sh", "-c", line, n]))) for n in "ab"]
     for thread in threads:
         thread.start()
-    assert machine.call("agent.ping", 5) == 5
+    assert machine.ask(Ping(5)) == 5
     texts = sorted(ends.get(timeout=30).text.split() for _ in threads)
     assert texts == [[f"{each}{n}" for n in range(1, 9)] for each in "ab"]
 

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from uffdlab.errors import AgentError, UsageError
+from uffdlab.uapi.protocol import StartTouch, TouchWaits
 
 
 @pytest.mark.parametrize("times", [1000])
@@ -26,7 +27,7 @@ def test_a_number_is_one_touch_s_until_it_has_ended(host_lab):
         uffd.register(region, "missing")
         touch = region.read(0)
         with pytest.raises(UsageError, match="a number of its own"):
-            host_lab.target_call("touch", touch.number, "read", region.start, 8, 8, 0, None, 0)
+            host_lab.ask(StartTouch(touch.number, "read", region.start, 8, 8, 0, None, 0))
         uffd.zeropage(region)
         assert touch.result() == 0
     region.unmap()
@@ -51,5 +52,5 @@ def test_a_number_is_one_touch_s_until_it_has_ended(host_lab):
 )
 def test_a_touch_that_cannot_be_is_refused_and_kills_nobody(host_lab, words, more):
     with pytest.raises((UsageError, AgentError)):
-        host_lab.target_call("touch", 10**6, *words, more, 0)
-    assert host_lab.target_call("touch_waits", 10**6) is False
+        host_lab.ask(StartTouch(10**6, *words, more, 0))
+    assert host_lab.ask(TouchWaits(10**6)) is False

@@ -11,6 +11,7 @@ from uffdlab.errors import AgentError, IoctlError, UsageError
 from uffdlab.lab import Lab
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES
 from uffdlab.uapi import Feature
+from uffdlab.uapi.protocol import Ping, TriggerSysrq
 
 from ..unprivileged import SYSCTL, nobodys_lab
 
@@ -40,7 +41,7 @@ def nobodys():
 
 
 def test_what_user_mode_does_can_be_followed(nobodys):
-    assert nobodys.call("agent.ping", 1) == 1
+    assert nobodys.ask(Ping(1)) == 1
     assert nobodys.machine.hello.uid != 0
     region = nobodys.map(pages=4)
     region.alias.fill(5)
@@ -137,7 +138,7 @@ def test_two_labs_put_back_what_each_has_set_aside():
 
 def test_what_would_hit_the_host_is_refused():
     with Lab(machine="local") as lab, pytest.raises(UsageError, match="in a guest of the lab's own only"):
-        lab.call("agent.sysrq", "c")
+        lab.ask(TriggerSysrq("c"))
 
 
 def test_the_hosts_swap_is_used_and_none_is_turned_on():

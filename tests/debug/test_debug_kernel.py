@@ -16,6 +16,7 @@ from uffdlab.kernels import catalogue, kselftest
 from uffdlab.lab import Lab
 from uffdlab.machines.qemu import start
 from uffdlab.scenarios.kselftest import ktap, plan, run
+from uffdlab.uapi.protocol import ReserveHugepages, TurnSwapOn
 
 KERNEL = "6.1-series+debug"
 SECONDS = float(os.environ.get("UFFDLAB_DEBUG_SECONDS", "600"))
@@ -114,8 +115,8 @@ def test_the_selftests_of_the_series(lab, silent):
 @pytest.mark.timeout(SECONDS + 900)
 def test_random_ioctls_from_several_threads(lab, silent, tmp_path):
     program = compiled(Path(__file__).with_name("random_ioctls.c"), tmp_path)
-    lab.call("agent.reserve_hugepages", 2 << 20, 64)
-    lab.call("agent.swap_on")
+    lab.ask(ReserveHugepages(2 << 20, 64))
+    lab.ask(TurnSwapOn())
     sys.stdout.write(f"UFFDLAB_DEBUG_SEED={SEED}\n")
     done = lab.exec([program.name, f"{SECONDS:.0f}", str(SEED)], push=[program], deadline=SECONDS + 600)
     sys.stdout.write(done.text)
@@ -137,8 +138,8 @@ def test_random_calls_against_the_model(lab, silent):
 def test_the_pte_reader(lab, silent, tmp_path):
     folder = catalogue.default_file().parent / "6.1" / "pte-reader"
     program = compiled(folder / "pte_reader_test.c", tmp_path, f"-I{folder / 'include' / 'uapi'}")
-    lab.call("agent.reserve_hugepages", 2 << 20, 8)
-    lab.call("agent.swap_on")
+    lab.ask(ReserveHugepages(2 << 20, 8))
+    lab.ask(TurnSwapOn())
     done = lab.exec([program.name, "60"], push=[program], deadline=800)
     sys.stdout.write(done.text)
     assert done.status == 0, done.text
@@ -151,7 +152,7 @@ def test_a_hugetlb_mapping_is_split_with_its_file_locked(flavour, fixed, tmp_pat
     # docs/findings/hugetlb-split.md: the complaint is Debian's kernel's own, and the fix ends it.
     program = compiled(Path(__file__).with_name("split_hugetlb.c"), tmp_path)
     with started(f"6.1-base+{flavour}") as lab:
-        lab.call("agent.reserve_hugepages", 2 << 20, 4)
+        lab.ask(ReserveHugepages(2 << 20, 4))
         assert complaints_in(lab) == []
         assert lab.exec([program.name], push=[program]).status == 0
         found = complaints_in(lab)

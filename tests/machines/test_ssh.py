@@ -18,6 +18,7 @@ from uffdlab import errors
 from uffdlab.lab import Lab
 from uffdlab.machines import ssh, ssh_bootstrap
 from uffdlab.machines.rpc import heartbeat
+from uffdlab.uapi.protocol import Ping, SpawnTarget
 
 from ..leftovers import alive, gone_within, held
 
@@ -204,7 +205,7 @@ def test_a_key_that_only_the_agent_has(server, monkeypatch, tmp_path):
             ssh.start("far-end", options=options)
         subprocess.run(["ssh-add", "-q", server.folder / "user_key"], check=True)
         with ssh.start("far-end", options=options) as machine:
-            assert machine.call("agent.ping", 5) == 5
+            assert machine.ask(Ping(5)) == 5
     finally:
         os.kill(pid, signal.SIGTERM)
 
@@ -308,9 +309,9 @@ def test_no_userfaultfd_there(server, tmp_path):
 
 def test_a_host_that_is_killed_leaves_nothing_there(server):
     program = (
-        "import sys, time\nfrom uffdlab.machines import ssh\n"
+        "import sys, time\nfrom uffdlab.machines import ssh\nfrom uffdlab.uapi.protocol import SpawnTarget\n"
         f"machine = ssh.start('far-end', options={server.options()!r})\n"
-        "target = machine.call('agent.spawn', b'n' * 32, 0x10_0000_0000)['pid']\n"
+        "target = machine.ask(SpawnTarget(b'n' * 32, 0x10_0000_0000)).pid\n"
         "print(machine.hello.pid, target, flush=True)\ntime.sleep(100)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as host:
@@ -366,15 +367,15 @@ def test_a_cable_that_is_pulled(server, monkeypatch):
     try:
         machine = ssh.start("far-end", options=(*server.options(cable.port), "-o", "ServerAliveInterval=1"))
         agent = machine.hello.pid
-        target = machine.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"]
+        target = machine.ask(SpawnTarget(b"n" * 32, 0x10_0000_0000)).pid
         time.sleep(5)  # a quiet line is not a cut one
         assert alive(agent)
         cable.pull()
         with pytest.raises(errors.MachineTimeout):
-            machine.call("agent.ping", deadline=1)
+            machine.ask(Ping(), deadline=1)
         assert gone_within(20, agent, target)  # though no end of file ever came
         with pytest.raises(errors.MachineLost, match="line was cut"):
-            machine.call("agent.ping", deadline=60)
+            machine.ask(Ping(), deadline=60)
         machine.close()
     finally:
         cable.close()

@@ -15,6 +15,7 @@ from uffdlab import errors
 from uffdlab.machines import local
 from uffdlab.machines.python_modules import module_path
 from uffdlab.machines.stream import StreamMachine
+from uffdlab.uapi.protocol import Ping, SpawnTarget
 
 from ..leftovers import alive, gone_within, held
 
@@ -38,9 +39,9 @@ AGENT = """
 def test_nothing_but_the_protocol_is_on_the_stream():
     with machine(AGENT).up() as agent:
         assert agent.hello.release == os.uname().release
-        agent.call("test.print")
-        assert agent.call("test.input") == ""
-        assert agent.call("agent.ping", b"\0\xff") == b"\0\xff"
+        agent._client.call("test.print", (), 10)
+        assert agent._client.call("test.input", (), 10) == ""
+        assert agent.ask(Ping(b"\0\xff")) == b"\0\xff"
         until = time.monotonic() + 5
         while "nobody" not in agent.console() and time.monotonic() < until:
             time.sleep(0.01)
@@ -50,20 +51,20 @@ def test_nothing_but_the_protocol_is_on_the_stream():
 def test_closing_ends_agent_and_target_and_leaves_nothing():
     before = held()
     agent = machine(AGENT).up()
-    pids = [agent.hello.pid, agent.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"], agent.pids[0]]
+    pids = [agent.hello.pid, agent.ask(SpawnTarget(b"n" * 32, 0x10_0000_0000)).pid, agent.pids[0]]
     assert all(alive(pid) for pid in pids)
     agent.close()
     agent.close()
     assert not any(alive(pid) for pid in pids)
     assert held() == before
     with pytest.raises(errors.LabClosed):
-        agent.call("agent.ping")
+        agent.ask(Ping())
 
 
 def test_an_agent_that_does_not_end_is_killed():
     agent = machine(AGENT).up()
     with pytest.raises(errors.MachineTimeout):
-        agent.call("test.dawdle", deadline=0.2)
+        agent._client.call("test.dawdle", (), 0.2)
     started = time.monotonic()
     agent.close()
     assert time.monotonic() - started < 5
@@ -75,7 +76,8 @@ import sys, time
 from uffdlab.machines import local
 from uffdlab.machines.python_modules import module_path
 machine = local.start()
-target = machine.call("agent.spawn", b"n" * 32, 0x10_0000_0000)["pid"]
+from uffdlab.uapi.protocol import SpawnTarget
+target = machine.ask(SpawnTarget(b"n" * 32, 0x10_0000_0000)).pid
 print(machine.hello.pid, target, machine.pids[0], flush=True)
 time.sleep(100)
 """
@@ -95,7 +97,7 @@ def test_an_agent_that_is_killed_is_told():
     with machine(AGENT).up() as agent:
         os.kill(agent.hello.pid, signal.SIGKILL)
         with pytest.raises(errors.MachineLost, match=r"python\S* was killed by signal 9"):
-            agent.call("agent.ping")
+            agent.ask(Ping())
 
 
 @pytest.mark.parametrize(
@@ -174,11 +176,11 @@ def test_a_forked_child_neither_uses_nor_ends_it():
         if child == 0:
             status = 1
             try:
-                agent.call("agent.ping")
+                agent.ask(Ping())
             except errors.MachineLost:
                 agent.close()
                 status = 7
             finally:
                 os._exit(status)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-        assert agent.call("agent.ping", 6) == 6
+        assert agent.ask(Ping(6)) == 6

@@ -1,10 +1,12 @@
 from dataclasses import FrozenInstanceError
 
 import pytest
+from msgspec import convert
 
 from uffdlab.target.capabilities import Capabilities, html_table, markdown_table, table
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.memory import MEMORY
+from uffdlab.uapi.protocol import KernelProbe
 
 
 def answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):
@@ -19,8 +21,12 @@ def answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):
     }
 
 
+def probe(*args, **keywords):
+    return convert(answer(*args, **keywords), KernelProbe)
+
+
 def test_it_is_what_the_target_answered_and_a_table():
-    found = Capabilities.from_answer("here", answer())
+    found = Capabilities.from_answer("here", probe())
     assert found.continue_wp is True
     assert found.features == Feature.POISON
     words = {row.name: row.word for row in found.rows}
@@ -31,24 +37,24 @@ def test_it_is_what_the_target_answered_and_a_table():
 
 
 def test_it_cannot_be_changed():
-    found = Capabilities.from_answer("here", answer())
+    found = Capabilities.from_answer("here", probe())
     with pytest.raises(FrozenInstanceError):
         found.continue_wp = False
     assert not isinstance(found, dict)
 
 
 def test_unknown_features_are_kept():
-    found = Capabilities.from_answer("here", answer(Feature(1 << 40)))
+    found = Capabilities.from_answer("here", probe(Feature(1 << 40)))
     assert [row.word for row in found.rows if row.name == "bit 40"] == ["yes"]
 
 
 def test_unknown_ioctls_are_kept():
-    found = Capabilities.from_answer("here", answer(ioctls=1 << 0x3F | 7 | 1 << 0x3E))
+    found = Capabilities.from_answer("here", probe(ioctls=1 << 0x3F | 7 | 1 << 0x3E))
     assert [(row.name, row.word) for row in found.rows if row.name.startswith("number")] == [("number 0x3e", "yes")]
 
 
 def test_the_first_thing_that_is_missing_is_named():
-    found = Capabilities.from_answer("here", answer(continue_wp=False))
+    found = Capabilities.from_answer("here", probe(continue_wp=False))
     assert found.missing("POISON", "UFFDIO_CONTINUE", "UFFDIO_CONTINUE WP", "MOVE") == "UFFDIO_CONTINUE WP"
     assert found.missing("POISON") == ""
     with pytest.raises(KeyError):
@@ -56,7 +62,7 @@ def test_the_first_thing_that_is_missing_is_named():
 
 
 def test_kernels_stand_side_by_side():
-    both = [Capabilities.from_answer("a<b", answer()), Capabilities.from_answer("c", answer(continue_wp=False))]
+    both = [Capabilities.from_answer("a<b", probe()), Capabilities.from_answer("c", probe(continue_wp=False))]
     row = next(row for row in table(both) if row[1] == "UFFDIO_CONTINUE WP")
     assert row == ["mode", "UFFDIO_CONTINUE WP", "6.4", "yes", "EINVAL"]
     assert "| mode | UFFDIO_CONTINUE WP | 6.4 | yes | EINVAL |" in markdown_table(both)
@@ -68,4 +74,6 @@ def test_kernels_stand_side_by_side():
 def test_every_memory_has_a_family():
     registered = {int(mode): {"errno": 0, "ioctls": 1} for mode in RegisterMode}
     whole = {**answer(), "memory": {name: {"errno": 0, "register": registered} for name in MEMORY}}
-    assert sum(row.group == "memory" for row in Capabilities.from_answer("here", whole).rows) == 4 * len(MEMORY)
+    assert sum(
+        row.group == "memory" for row in Capabilities.from_answer("here", convert(whole, KernelProbe)).rows
+    ) == 4 * len(MEMORY)

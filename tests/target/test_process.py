@@ -3,17 +3,31 @@
 from types import SimpleNamespace
 
 import pytest
+from msgspec.structs import replace
 
 from uffdlab.errors import AgentError, LabClosed, TargetLost, UsageError
 from uffdlab.target.process import TargetProcess
 from uffdlab.target.region import Region
 from uffdlab.target.timeline import Timeline
-from uffdlab.uapi.protocol import TouchEnded
+from uffdlab.uapi.protocol import (
+    DescribeTarget,
+    KernelProbe,
+    MapMemory,
+    MappedMemory,
+    ProbeKernel,
+    ReaderFacts,
+    ScanFacts,
+    SpawnTarget,
+    StartTouch,
+    TargetFacts,
+    TouchEnded,
+)
 
 from .ends import touch_result
 
 PAGE = 4096
-PROBED = {"features": 0, "ioctls": 0, "continue_wp": True, "ways": {}, "modes": {}, "memory": {}}
+PROBED = KernelProbe(0, 0, {}, {}, {}, continue_wp=True)
+FACTS = TargetFacts(0x800000000, 77, True, ScanFacts(0), ReaderFacts("no device"))
 
 
 class AnsweringConnection:
@@ -26,7 +40,7 @@ class AnsweringConnection:
         self.closed = False
         self.asked = []
         self.hear = None
-        self.answers = {"beacon": {"pid": 77}, "probe": PROBED, "map": {"number": 1, "start": 0x10000, "alias": 0}}
+        self.answers = {DescribeTarget: FACTS, ProbeKernel: PROBED, MapMemory: MappedMemory(1, 0x10000, 0)}
 
     def open(self, hear):
         self.hear = hear
@@ -38,12 +52,10 @@ class AnsweringConnection:
     def now(self):
         return 1000
 
-    def call(self, method, *params, deadline):
-        self.asked.append((method, params))
-
-    def target_call(self, method, *params, deadline):
-        self.asked.append((method, params))
-        answer = self.answers.get(method)
+    def ask(self, request, *, deadline):
+        assert deadline > 0
+        self.asked.append(request)
+        answer = self.answers.get(type(request))
         if isinstance(answer, Exception):
             raise answer
         return answer
@@ -62,15 +74,15 @@ def target(connection):
 
 
 def asked(connection, method):
-    return [params for name, params in connection.asked if name == method]
+    return [request for request in connection.asked if isinstance(request, method)]
 
 
 def test_a_new_target_is_started_with_a_nonce_of_its_own(connection, target):
     target.restart()
-    (first, base), (second, _) = asked(connection, "agent.spawn")
-    assert len(first) == len(second) == 32
-    assert first != second
-    assert base % (1 << 30) == 0
+    first, second = asked(connection, SpawnTarget)
+    assert len(first.nonce) == len(second.nonce) == 32
+    assert first.nonce != second.nonce
+    assert first.base % (1 << 30) == 0
 
 
 def test_what_was_in_the_old_target_is_lost_with_it(target):
@@ -95,20 +107,20 @@ def test_touches_have_numbers_of_their_own_and_go_to_their_process(connection, t
     region = Region(target, 1, "anon", 0x10000, 0, 4, PAGE)
     region.read(1)
     region.write(2, 5, by=SimpleNamespace(pid=99))
-    assert asked(connection, "touch") == [
-        (1, "read", 0x10000 + PAGE, 8, 8, 0, None, 0),
-        (2, "write", 0x10000 + 2 * PAGE, 8, 8, 5, None, 99),
+    assert asked(connection, StartTouch) == [
+        StartTouch(1, "read", 0x10000 + PAGE, 8, 8, 0, None, 0),
+        StartTouch(2, "write", 0x10000 + 2 * PAGE, 8, 8, 5, None, 99),
     ]
 
 
 def test_a_child_that_has_ended_touches_nothing(connection, target):
     with pytest.raises(UsageError, match="this child has ended"):
         target.touch("read", 0x10000, "a read", length=8, by=SimpleNamespace(pid=0))
-    assert asked(connection, "touch") == []
+    assert asked(connection, StartTouch) == []
 
 
 def test_a_touch_that_did_not_start_is_not_kept(connection, target):
-    connection.answers["touch"] = AgentError("no memory for a thread")
+    connection.answers[StartTouch] = AgentError("no memory for a thread")
     with pytest.raises(AgentError):
         target.touch("read", 0x10000, "a read", length=8)
     assert target.registry.touches == ()
@@ -116,15 +128,15 @@ def test_a_touch_that_did_not_start_is_not_kept(connection, target):
 
 def test_the_kernel_is_probed_once_and_again_on_another_machine(connection, target):
     assert target.capabilities is target.capabilities
-    assert len(asked(connection, "probe")) == 1
+    assert len(asked(connection, ProbeKernel)) == 1
     target.open()
     assert target.capabilities.kernel == "some-kernel"
-    assert len(asked(connection, "probe")) == 2
+    assert len(asked(connection, ProbeKernel)) == 2
 
 
 def test_the_pid_is_that_of_the_new_target(connection, target):
     assert target.pid == 77
-    connection.answers["beacon"] = {"pid": 78}
+    connection.answers[DescribeTarget] = replace(FACTS, pid=78)
     assert target.pid == 77
     target.restart()
     assert target.pid == 78

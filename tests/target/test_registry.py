@@ -9,6 +9,7 @@ from uffdlab.target.timeline import Timeline
 from uffdlab.target.touch import Touch
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
+from uffdlab.uapi.protocol import OpenedUserfaultfd, OpenUserfaultfd, StartTouch
 
 
 class AnsweringTarget:
@@ -18,9 +19,10 @@ class AnsweringTarget:
         self.timeline = Timeline()
         self.registry = Registry()
 
-    def target_call(self, method, *_, **__):
-        assert method == "uffd_open"
-        return {"offered": 0, "asked": 0, "way": "userfaultfd(2)", "errno": 0, "number": 7}
+    def ask(self, request):
+        assert isinstance(request, OpenUserfaultfd)
+        opened = {"number": 7, "way": "userfaultfd(2)", "offered": 0, "asked": 0}
+        return OpenedUserfaultfd(errno=0, words={}, started_ns=0, ended_ns=0, **opened)
 
     def must_answer(self):
         pass
@@ -37,7 +39,7 @@ def registry(target):
     made.add_region(Region(target, 1, "shmem", 0x10000, 0x90000, 4, 4096))
     made.add_region(Region(target, 2, "hugetlb", 0x40000000, 0x80000000, 2, 2 << 20))
     Userfaultfd.open(target, Feature(0))
-    made.add_touch(Touch(target, 1, "read", 0x10000, "read of page 0"))
+    made.add_touch(Touch(target, StartTouch(1, "read", 0x10000, 8, 8, 0), "read of page 0"))
     return made
 
 

@@ -8,6 +8,7 @@ from uffdlab.target import syscalls
 from uffdlab.target.ioctl_results import PendingIoctl
 from uffdlab.target.touch import Touch
 from uffdlab.uapi import IOCTLS
+from uffdlab.uapi.protocol import StartTouch, TouchWaits, WithdrawTouch
 
 from .ends import touch_result
 
@@ -26,18 +27,18 @@ class WaitingConnection:
         if self.hangs:
             raise MachineTimeout("agent.ping: no answer within 4.0 s")
 
-    def target_call(self, method, number):
-        if method == "withdraw":
+    def ask(self, request):
+        if isinstance(request, WithdrawTouch):
             self.touch.finish(touch_result(state="withdrawn"))
             return None
-        assert method == "touch_waits"
+        assert isinstance(request, TouchWaits)
         return self.waits
 
 
 @pytest.fixture
 def touch():
     connection = WaitingConnection()
-    connection.touch = Touch(connection, 1, "read", 0x1000003000, "read of page 3 of region-1")
+    connection.touch = Touch(connection, StartTouch(1, "read", 0x1000003000, 3, 8, 0), "read of page 3 of region-1")
     return connection.touch
 
 
@@ -71,10 +72,10 @@ def test_the_result_comes_from_another_thread(touch):
 
 
 def test_a_write_gives_nothing_and_a_copy_its_bytes():
-    write = Touch(WaitingConnection(), 1, "write", 0, "write")
+    write = Touch(WaitingConnection(), StartTouch(1, "write", 0, 3, 8, 0), "write")
     write.finish(END)
     assert write.result() is None
-    copy = Touch(WaitingConnection(), 2, "copy_out", 0, "copy")
+    copy = Touch(WaitingConnection(), StartTouch(2, "copy_out", 0, 3, 8, 0), "copy")
     copy.finish(touch_result(bytes=b"abc"))
     assert copy.result() == b"abc"
 
@@ -108,14 +109,14 @@ def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
     ],
 )
 def test_a_withdrawn_touch_says_what_was_made_of_it(kind, end, words):
-    touch = Touch(WaitingConnection(), 1, kind, 0, "access")
+    touch = Touch(WaitingConnection(), StartTouch(1, kind, 0, 3, 8, 0), "access")
     touch.finish(touch_result(state="withdrawn", **end))
     with pytest.raises(TouchFailed, match=words):
         touch.result()
 
 
 def test_one_whose_child_ended_before_says_so():
-    touch = Touch(WaitingConnection(), 1, "read", 0, "read")
+    touch = Touch(WaitingConnection(), StartTouch(1, "read", 0, 3, 8, 0), "read")
     touch.finish(touch_result(state="lost", why="child 5 has ended with status 1"))
     assert touch.state == "failed"
     with pytest.raises(TouchFailed, match=r"child 5 .* not known"):
@@ -138,7 +139,7 @@ def test_a_lost_target_fails_the_touch_once(touch):
 @pytest.mark.parametrize("end", [{"state": "signal", "signal": 7}, {"state": "withdrawn"}, {"state": "lost"}])
 def test_a_call_that_did_not_come_back_has_not_succeeded(end):
     """Also where an errno is no error."""
-    touch = Touch(WaitingConnection(), 1, "syscall", 0, "UFFDIO_WAKE of 1 page")
+    touch = Touch(WaitingConnection(), StartTouch(1, "syscall", 0, 3, 8, 0), "UFFDIO_WAKE of 1 page")
     touch.finish(touch_result(**end))
     with pytest.raises(TouchFailed):
         PendingIoctl(touch, IOCTLS["UFFDIO_WAKE"], {}).result()

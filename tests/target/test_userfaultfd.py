@@ -11,6 +11,15 @@ from uffdlab.target.timeline import Timeline
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
 from uffdlab.uapi.messages import Fault, Message
+from uffdlab.uapi.protocol import (
+    BatchAnswer,
+    CallIoctl,
+    CloseUserfaultfd,
+    IoctlAnswer,
+    OpenedUserfaultfd,
+    OpenUserfaultfd,
+    RunBatch,
+)
 
 PAGE = 4096
 START = 0x10_0000_0000
@@ -28,23 +37,23 @@ class ScriptedTarget:
         self.offered = int(Feature.MINOR_SHMEM)
         self.closed = []
 
-    def target_call(self, method, *params):
-        if method == "uffd_open":
-            wanted, required = params
-            asked = wanted & self.offered | required
+    def ask(self, request):
+        if isinstance(request, OpenUserfaultfd):
+            asked = request.wanted & self.offered | request.required
             bad = errno.EINVAL if asked & ~self.offered else 0
-            return {"number": 0 if bad else 1, "way": "userfaultfd(2)", "offered": self.offered, "asked": asked,
-                    "errno": bad}  # fmt: skip
-        if method == "uffd_close":
-            self.closed.append(params[0])
+            opened = {"number": 0 if bad else 1, "way": "userfaultfd(2)", "offered": self.offered, "asked": asked}
+            return OpenedUserfaultfd(errno=bad, words={}, started_ns=0, ended_ns=0, **opened)
+        if isinstance(request, CloseUserfaultfd):
+            self.closed.append(request.number)
             return None
-        _, name, values, source = params
+        assert isinstance(request, CallIoctl)
+        name, values, source = request.name, request.values, request.source
         self.sent.append((name, values, source))
         error, output = self.answers.get(name, (0, values.get("len", 0)))
         words = dict.fromkeys(uapi.IOCTLS[name].fields, 0) | values
         if uapi.IOCTLS[name].output:
             words[uapi.IOCTLS[name].output] = output
-        return {"errno": error, "words": words, "started_ns": 1000, "ended_ns": 3500}
+        return IoctlAnswer(errno=error, words=words, started_ns=1000, ended_ns=3500)
 
     @staticmethod
     def memory_at(_address):
@@ -136,14 +145,16 @@ def test_an_errno_is_an_error_with_the_call_and_the_reason(target, uffd, region)
 def test_an_error_is_worded_without_asking_the_target_again(target, uffd, region, monkeypatch, fail, error):
     asked = []
 
-    def target_call(method, *_params, **_keywords):
-        asked.append(method)
-        if method not in ("ioctl", "batch"):
-            raise TargetLost(f"{method} never comes back")
-        return {"errno": error, "words": dict.fromkeys(("copy", "mapped", "updated"), 0), "done": 0,
-                "started_ns": 0, "ended_ns": 0}  # fmt: skip
+    def ask(request, **_keywords):
+        asked.append(request)
+        times = {"started_ns": 0, "ended_ns": 0}
+        if isinstance(request, RunBatch):
+            return BatchAnswer(errno=error, done=0, **times)
+        if isinstance(request, CallIoctl):
+            return IoctlAnswer(errno=error, words=dict.fromkeys(("copy", "mapped", "updated"), 0), **times)
+        raise TargetLost(f"{request.method} never comes back")
 
-    monkeypatch.setattr(target, "target_call", target_call)
+    monkeypatch.setattr(target, "ask", ask)
     with pytest.raises(IoctlError) as caught:
         fail(uffd, region)
     assert caught.value.errno == error

@@ -10,6 +10,7 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.lab import Lab
+from uffdlab.uapi.protocol import Ping
 
 pytestmark = pytest.mark.timeout(3600)
 KERNEL = "6.1-series"
@@ -98,9 +99,9 @@ def test_a_cable_that_is_pulled(vm, wait_for):
         agent = lab.machine.hello.pid
         with cable_pulled(vm):
             with pytest.raises(errors.MachineTimeout, match="hangs, or this host is too busy"):
-                lab.call("agent.ping", deadline=2)
+                lab.ask(Ping(), deadline=2)
             with pytest.raises(errors.MachineLost, match="not responding"):
-                lab.call("agent.ping", deadline=180)
+                lab.ask(Ping(), deadline=180)
     wait_for(lambda: vm.guest(f"test -d /proc/{agent}")[0] == 1)  # it has noticed as well
     lab_works()
     assert vm.boot_id() == booted
@@ -112,7 +113,7 @@ def test_a_vm_that_is_killed_under_the_lab(vm, wait_for):
         (qemu,) = vm.qemu()
         os.kill(qemu, signal.SIGKILL)
         with pytest.raises(errors.MachineError):
-            lab.call("agent.ping", deadline=120)
+            lab.ask(Ping(), deadline=120)
         wait_for(lambda: vm.processes() == [])
         assert vm.state() in {"poweroff", "shutoff"}
         lab.reset()
@@ -125,9 +126,9 @@ def test_a_vm_that_is_halted_under_the_lab(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
         vm.by_hand("halt")
         with pytest.raises(errors.MachineLost, match="machine is gone: ssh ended with status"):
-            lab.call("agent.ping", deadline=120)
+            lab.ask(Ping(), deadline=120)
         lab.reset()
-        assert lab.call("agent.ping", 1) == 1
+        assert lab.ask(Ping(1)) == 1
 
 
 def test_a_guest_that_crashes_under_the_lab(vm):
@@ -136,9 +137,9 @@ def test_a_guest_that_crashes_under_the_lab(vm):
         # libvirt keeps no console for us
         expected = errors.GuestPanic if vm.provider == "uffdlab_qemu" else errors.MachineError
         with pytest.raises(expected):
-            lab.call("agent.ping", deadline=180)
+            lab.ask(Ping(), deadline=180)
         lab.reset()
-        assert lab.call("agent.ping", 1) == 1
+        assert lab.ask(Ping(1)) == 1
 
 
 def test_destroyed_past_us_and_made_anew_past_us(vm):

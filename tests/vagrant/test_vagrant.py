@@ -16,6 +16,7 @@ import pytest
 from uffdlab import errors
 from uffdlab.lab import Lab
 from uffdlab.scenarios import minor_wp
+from uffdlab.uapi.protocol import Ping
 
 pytestmark = pytest.mark.timeout(3600)
 KERNEL, OTHER = "6.1-series", "6.1-base"
@@ -54,7 +55,7 @@ def test_the_kernel_witness_sees_the_experiment(vm):
 def test_a_running_vm_is_used_as_it_is(vm):
     booted = (vm.data / "booted.json").read_text()
     with Lab(KERNEL, machine="vagrant") as first, Lab(KERNEL, machine="vagrant") as second:
-        assert first.call("agent.ping", 1) == second.call("agent.ping", 1) == 1
+        assert first.ask(Ping(1)) == second.ask(Ping(1)) == 1
         with pytest.raises(errors.MachineError, match=f"runs {KERNEL} for a lab that is open"):
             Lab(OTHER, machine="vagrant")
     assert (vm.data / "booted.json").read_text() == booted
@@ -83,7 +84,7 @@ def test_a_pulled_cable_is_said(vm):
         ssh = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True)
         os.kill(int(ssh.stdout), signal.SIGKILL)
         with pytest.raises(errors.MachineLost, match="ssh was killed by signal 9"):
-            lab.call("agent.ping")
+            lab.ask(Ping())
 
 
 def test_the_host_is_out_of_reach(vm):

@@ -7,6 +7,7 @@ import pytest
 
 from uffdlab.lab import Lab
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES
+from uffdlab.uapi.protocol import ReserveHugepages
 
 KERNELS = (
     "6.1-base",
@@ -66,7 +67,7 @@ def region_of(lab, memory):
     def make(pages):
         made.append(lab.map(pages=pages, memory=memory))
         if memory == "hugetlb-private":  # for the copies that a child makes
-            lab.call("agent.reserve_hugepages", made[-1].page_size, pages)
+            lab.ask(ReserveHugepages(made[-1].page_size, pages))
         return made[-1]
 
     yield make

@@ -19,6 +19,7 @@ from uffdlab.lab import Lab
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import ContinueMode, CopyMode, Feature
 from uffdlab.uapi.layout import UFFD_API
+from uffdlab.uapi.protocol import KillTarget
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LOCAL, on_each
@@ -241,7 +242,7 @@ def test_closing_is_told_to_who_waits_for_a_message(lab):
     uffd = lab.userfaultfd()
     with pytest.raises(NoMessage):
         uffd.read_fault(timeout=0.05)
-    lab.call("agent.kill_target")
+    lab.ask(KillTarget())
     with pytest.raises(TargetLost, match=r"lab\.userfaultfd\(\)"):
         uffd.read_fault(timeout=30)
     lab.restart_target()
@@ -254,7 +255,7 @@ def test_a_dead_target_says_so_at_once(again):
         region = lab.map(pages=2)
         uffd = lab.userfaultfd()
         uffd.register(region, "minor", "wp")
-        lab.call("agent.kill_target")
+        lab.ask(KillTarget())
         others = []
         if again:
             lab.restart_target()

@@ -9,6 +9,7 @@ from uffdlab.pte import State
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
 from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.uapi.messages import Remap, Remove, Unmap
+from uffdlab.uapi.protocol import FindFreePlace, NoteMoved
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each
@@ -134,7 +135,7 @@ def test_a_call_waits_for_its_event_to_be_read(lab, uffd, region, event):
         Remap: lambda: region._start("mremap", [region.start, region.length, region.length, 3, place], "away"),
         Unmap: lambda: region[6:]._start("munmap", [region[6].start, 2 * 4096], ""),
     }[event]
-    place = lab.target_call("free_place", region.length)
+    place = lab.ask(FindFreePlace(region.length))
     with uffd.unread():
         touch = start()
         assert touch.state == "waiting"
@@ -145,7 +146,7 @@ def test_a_call_waits_for_its_event_to_be_read(lab, uffd, region, event):
     if event is Remap:
         assert message.to == place
         region.start = place
-        lab.target_call("moved", region.number, place)
+        lab.ask(NoteMoved(region.number, place))
 
 
 def test_a_handler_and_unread_messages_exclude_each_other(uffd, region):

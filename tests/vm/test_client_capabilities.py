@@ -6,6 +6,7 @@ import pytest
 
 from uffdlab.errors import IoctlError
 from uffdlab.uapi import Feature
+from uffdlab.uapi.protocol import ReserveHugepages
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
@@ -42,7 +43,7 @@ def test_an_ioctl_that_this_kernel_lacks_is_named(lab):
 
 
 def test_the_probe_leaves_the_lab_as_it_was(lab):
-    free = lab.call("agent.reserve_hugepages", 2 << 20, 0)
+    free = lab.ask(ReserveHugepages(2 << 20, 0))
     lab._target._capabilities = None
     assert lab.capabilities.rows
-    assert lab.call("agent.reserve_hugepages", 2 << 20, 0) == free
+    assert lab.ask(ReserveHugepages(2 << 20, 0)) == free

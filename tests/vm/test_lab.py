@@ -25,6 +25,7 @@ from uffdlab.errors import (
 )
 from uffdlab.lab import Lab
 from uffdlab.pte import State
+from uffdlab.uapi.protocol import CallIoctl, KillTarget, StartTouch
 
 pytestmark = pytest.mark.vm
 
@@ -251,7 +252,7 @@ def test_a_lost_target_fails_what_waited_and_a_new_one_works(lab):
     uffd = lab.userfaultfd()
     uffd.register(region, "minor")
     touch = region.read(0)
-    lab.call("agent.kill_target")
+    lab.ask(KillTarget())
     with pytest.raises(TargetLost, match="restart_target"):
         touch.result(timeout=5)
     with pytest.raises(TargetLost):
@@ -273,7 +274,7 @@ def test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline(lab):
     words = {"dst": region.start, "src": source.start, "len": 4096}
     started = time.monotonic()
     with pytest.raises(FaultUnresolved, match="killed"):
-        lab.target_call("ioctl", uffd.number, "UFFDIO_COPY", words, None, deadline=1)
+        lab.ask(CallIoctl(uffd.number, "UFFDIO_COPY", words, None), deadline=1)
     assert time.monotonic() - started < 6
     lab.restart_target()
     lab.map(pages=1).alias.fill()
@@ -289,7 +290,7 @@ def test_the_target_s_death_in_a_call_is_told_at_once(lab):
     lab.exec(["true"])  # the shell and its tools come with the first program
     pid = str(lab.target_pid)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(lab.target_call, "ioctl", uffd.number, "UFFDIO_COPY", words, None, deadline=50)
+        asked = pool.submit(lab.ask, CallIoctl(uffd.number, "UFFDIO_COPY", words, None), deadline=50)
         assert uffd.read_fault().page == 0
         lab.exec(["kill", "-9", pid])
         with pytest.raises(TargetLost, match="SIGKILL"):
@@ -305,7 +306,7 @@ def test_a_target_that_dies_while_it_speaks_leaves_nothing_to_the_next_one(lab):
         pid = str(lab.target_pid)
         with ThreadPoolExecutor(3) as pool:
             asked = [pool.submit(lab._target.read_pagemap, big.start, big.pages, 4096) for _ in range(2)]
-            asked.append(pool.submit(lab.target_call, "touch", 10**6, "none", 0, 0, 0, 0, {"more": bytes(1 << 19)}))
+            asked.append(pool.submit(lab.ask, StartTouch(10**6, "none", 0, 0, 0, 0, {"more": bytes(1 << 19)})))
             time.sleep(0.002 * turn)
             lab.exec(["kill", "-9", pid])
             for each in asked:

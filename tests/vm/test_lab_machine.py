@@ -12,6 +12,7 @@ import pytest
 
 from uffdlab.errors import GuestPanic, MachineError, UsageError
 from uffdlab.lab import Lab
+from uffdlab.uapi.protocol import Ping, TriggerSysrq
 
 pytestmark = pytest.mark.vm
 
@@ -24,7 +25,7 @@ def own():
 
 def crash(lab):
     with pytest.raises(GuestPanic):
-        lab.call("agent.sysrq", "c")
+        lab.ask(TriggerSysrq("c"))
 
 
 def test_what_the_console_said_can_be_searched(own):
@@ -92,8 +93,8 @@ def test_a_lab_that_was_given_its_machine_cannot_be_reset():
     with Lab(machine=local.start()) as lab:
         with pytest.raises(UsageError, match="was given its machine"):
             lab.reset()
-        assert lab.call("agent.ping", 3) == 3
+        assert lab.ask(Ping(3)) == 3
         started = time.monotonic()
         with pytest.raises((UsageError, MachineError)):
-            lab.call("agent.sysrq", "c")  # it would be this host that crashes
+            lab.ask(TriggerSysrq("c"))  # it would be this host that crashes
         assert time.monotonic() - started < 10

@@ -6,6 +6,7 @@ import pytest
 
 from uffdlab import Lab
 from uffdlab.kernels import catalogue
+from uffdlab.uapi.protocol import ReserveHugepages, TurnSwapOn
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -33,8 +34,8 @@ def program(tmp_path_factory):
 def test_it_tells_the_truth(program, kernel, more):
     with Lab(kernel, memory_mib=5120, **more) as lab:
         for size, count in ((2 << 20, 2), (1 << 30, 1)):
-            lab.call("agent.reserve_hugepages", size, count)
-        lab.call("agent.swap_on")
+            lab.ask(ReserveHugepages(size, count))
+        lab.ask(TurnSwapOn())
         done = lab.exec([program.name, "3"], push=[program], deadline=200)
         assert done.status == 0, done.text
         skipped = [line.partition(" - ")[2] for line in done.text.splitlines() if "# SKIP" in line]

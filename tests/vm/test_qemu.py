@@ -18,6 +18,7 @@ from uffdlab import cachedir, errors, kernels
 from uffdlab.machines import clock
 from uffdlab.machines.qemu import machine as guest
 from uffdlab.machines.qemu import start
+from uffdlab.uapi.protocol import Ping, ReadClock, TriggerSysrq
 
 from ..leftovers import alive, children, gone_within, held, wait_until
 
@@ -94,20 +95,20 @@ def test_every_kernel_boots_and_is_restored(name):
         cold = machine.hello
         assert not machine.restored
         start._save(machine, machine.settings)
-        assert machine.call("agent.ping", 1) == 1  # it goes on after that
+        assert machine.ask(Ping(1)) == 1  # it goes on after that
     assert cold["release"] == image.release
     assert cold["page_size"] == 4096
     with start.start(image) as machine:
         assert machine.restored
-        assert machine.call("agent.ping", "here") == "here"
+        assert machine.ask(Ping("here")) == "here"
         assert machine.hello.release == image.release
 
 
 def test_options_reach_the_guest(kernel):
     with curious(kernel, cpus=2, memory_mib=512, append="uffdlab.test=yes", cold=True) as machine:
         assert machine.hello.cpus == 2
-        assert b"uffdlab.test=yes" in machine.call("test.read", "/proc/cmdline")
-        total = int(re.search(rb"MemTotal: +(\d+) kB", machine.call("test.read", "/proc/meminfo"))[1])
+        assert b"uffdlab.test=yes" in machine._client.call("test.read", ("/proc/cmdline",), 10)
+        total = int(re.search(rb"MemTotal: +(\d+) kB", machine._client.call("test.read", ("/proc/meminfo",), 10))[1])
         assert 400 << 10 < total <= 512 << 10
 
 
@@ -117,14 +118,14 @@ def test_a_restored_guest_has_the_time_and_randomness_of_its_own(kernel):
         assert one.restored
         assert two.restored
         for machine in (one, two):
-            assert abs(machine.call("test.wall_ns") - time.time_ns()) < 2e9
-        assert one.call("test.random") != two.call("test.random")
+            assert abs(machine._client.call("test.wall_ns", (), 10) - time.time_ns()) < 2e9
+        assert one._client.call("test.random", (), 10) != two._client.call("test.random", (), 10)
 
 
 def test_a_guest_reaches_nothing_of_the_host(kernel):
     with curious(kernel) as machine:
-        assert set(machine.call("test.list", "/sys/class/net")) <= {"lo"}
-        disks = machine.call("test.list", "/sys/class/block")
+        assert set(machine._client.call("test.list", ("/sys/class/net",), 10)) <= {"lo"}
+        disks = machine._client.call("test.list", ("/sys/class/block",), 10)
         assert all(name.startswith(("ram", "loop", "zram")) for name in disks)
         _keeper, emulator = pids(machine)
         status = Path(f"/proc/{emulator}/status").read_text()
@@ -136,7 +137,7 @@ def test_a_guest_reaches_nothing_of_the_host(kernel):
 def test_the_guests_clock_runs_as_fast_as_ours(kernel):
     for cold in (True, False):
         with start.start(kernel, cold=cold) as machine:
-            assert clock.rate(lambda guest=machine: guest.call("agent.clock")) == pytest.approx(1, abs=clock.TOLERANCE)
+            assert clock.rate(lambda guest=machine: guest.ask(ReadClock())) == pytest.approx(1, abs=clock.TOLERANCE)
 
 
 @pytest.mark.long
@@ -151,16 +152,16 @@ def test_panic(kernel):
     with start.start(kernel) as machine:
         started = time.monotonic()
         with pytest.raises(errors.GuestPanic, match="sysrq triggered crash") as caught:
-            machine.call("agent.sysrq", "c", deadline=10)
+            machine.ask(TriggerSysrq("c"), deadline=10)
         assert time.monotonic() - started < 10
         assert "Kernel panic" in caught.value.console
         with pytest.raises(errors.GuestPanic):
-            machine.call("agent.ping", 1)
+            machine.ask(Ping(1))
 
 
 def test_an_agent_that_ends_is_the_end_of_the_machine(kernel):
     with curious(kernel) as machine, pytest.raises(errors.GuestPanic, match="Attempted to kill init"):
-        machine.call("test.exit", deadline=10)
+        machine._client.call("test.exit", (), 10)
 
 
 def test_init_says_on_the_console_why_it_gave_up(kernel):
@@ -173,16 +174,16 @@ def test_hang(kernel):
     with curious(kernel) as machine:
         started = time.monotonic()
         with pytest.raises(errors.MachineTimeout, match=r"test\.sleep: no answer within 1\.0 s"):
-            machine.call("test.sleep", 3, deadline=1)
+            machine._client.call("test.sleep", (3,), 1)
         assert time.monotonic() - started < 5
-        assert machine.call("agent.ping", 7, deadline=10) == 7  # the late answer to the other is dropped
+        assert machine.ask(Ping(7), deadline=10) == 7  # the late answer to the other is dropped
 
 
 def test_a_stopped_guest_is_late(kernel):
     with start.start(kernel) as machine:
         with machine.physical.paused(), pytest.raises(errors.MachineTimeout):
-            machine.call("agent.ping", deadline=0.5)
-        assert machine.call("agent.ping", 2) == 2
+            machine.ask(Ping(), deadline=0.5)
+        assert machine.ask(Ping(2)) == 2
 
 
 def test_no_hello_in_time(kernel):
@@ -196,7 +197,7 @@ def test_qemu_killed_from_outside(kernel):
     with curious(kernel) as machine:
         keeper, emulator = pids(machine)
         with ThreadPoolExecutor(2) as pool:
-            waiting = [pool.submit(machine.call, "test.sleep", 60, deadline=60) for _ in range(2)]
+            waiting = [pool.submit(machine._client.call, "test.sleep", (60,), 60) for _ in range(2)]
             time.sleep(0.3)
             killed = time.monotonic()
             os.kill(emulator, signal.SIGKILL)
@@ -215,20 +216,21 @@ def test_keeper_killed_from_outside(kernel):
         os.kill(keeper, signal.SIGKILL)
         assert gone_within(1, emulator)
         with pytest.raises(errors.MachineLost, match="killed with its keeper"):
-            machine.call("agent.ping")
+            machine.ask(Ping())
 
 
 OWNER = """
     import os, sys, threading, time
     from uffdlab import kernels
     from uffdlab.machines import qemu
+    from uffdlab.uapi.protocol import Ping
     made = []
     thread = threading.Thread(target=lambda: made.append(qemu.start(kernels.get("6.1-series"))))
     thread.start()
     thread.join()  # a machine does not depend on the thread that started it
     machine = made[0]
     time.sleep(0.2)
-    assert machine.call("agent.ping", 5) == 5
+    assert machine.ask(Ping(5)) == 5
     keeper = machine.pids[0]
     with open(f"/proc/{keeper}/task/{keeper}/children") as file:
         print(keeper, *file.read().split(), flush=True)
@@ -289,13 +291,13 @@ def test_a_forked_child_neither_uses_nor_ends_the_machine():
         child = os.fork()
         if child == 0:
             try:
-                machine.call("agent.ping", 1)
+                machine.ask(Ping(1))
             except errors.MachineLost:
                 machine.close()
                 del machine, made
                 sys.exit(7)
         _pid, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), machine.call("agent.ping", 6), flush=True)
+        print(os.waitstatus_to_exitcode(status), machine.ask(Ping(6)), flush=True)
     """
     with owner(code) as (process, _found):
         assert process.stdout.readline().split() == ["7", "6"]
@@ -313,10 +315,10 @@ def test_machines_at_the_same_time_share_nothing(kernel):
         machines = list(pool.map(lambda _: curious(kernel), range(3)))
     try:
         for number, machine in enumerate(machines):
-            machine.call("test.write", "/mine", bytes([number]))
-        assert [machine.call("test.read", "/mine") for machine in machines] == [b"\0", b"\1", b"\2"]
+            machine._client.call("test.write", ("/mine", bytes([number])), 10)
+        assert [machine._client.call("test.read", ("/mine",), 10) for machine in machines] == [b"\0", b"\1", b"\2"]
         machines[0].close()
-        assert machines[1].call("agent.ping", 1) == 1
+        assert machines[1].ask(Ping(1)) == 1
     finally:
         for machine in machines:
             machine.close()
@@ -341,7 +343,7 @@ def test_a_closed_machine(kernel):
     kept = physical.words(frame)
     machine.close()
     machine.close()
-    for use in (lambda: machine.call("agent.ping"), lambda: machine.physical, lambda: physical.words(frame)):
+    for use in (lambda: machine.ask(Ping()), lambda: machine.physical, lambda: physical.words(frame)):
         with pytest.raises(errors.LabClosed):
             use()
     assert kept.any()
@@ -352,7 +354,7 @@ def test_a_closed_machine(kernel):
 def test_physical_memory_is_the_guests(kernel, memory_mib):
     pattern = os.urandom(24)
     with curious(kernel, memory_mib=memory_mib, cold=True) as machine:
-        frames = machine.call("test.pages", pattern, 300)
+        frames = machine._client.call("test.pages", (pattern, 300), 10)
         expected = np.frombuffer(
             b"".join((pattern + page.to_bytes(8, "little")) * 128 for page in range(300)), dtype="<u8"
         ).reshape(300, 512)
@@ -398,7 +400,7 @@ def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
     state.write_bytes(data)
     with start.start(kernel) as machine:
         assert not machine.restored
-        assert machine.call("agent.ping", 1) == 1
+        assert machine.ask(Ping(1)) == 1
     with start.start(kernel) as machine:
         assert machine.restored
 
@@ -417,14 +419,14 @@ def test_a_qemu_that_stands_still_while_it_is_restored_costs_a_boot(kernel, own_
     monkeypatch.setattr(guest, "_RESTORE_DEADLINE", 0.5)
     with start.start(kernel) as machine:
         assert not machine.restored
-        assert machine.call("agent.ping", 1) == 1
+        assert machine.ask(Ping(1)) == 1
     assert state in own_states()  # its content was not at fault
 
 
 def test_saving_and_restoring_at_the_same_time(kernel, own_states):
     with ThreadPoolExecutor(4) as pool:
         for machine in pool.map(lambda _: start.start(kernel), range(4)):
-            assert machine.call("agent.ping", 3) == 3
+            assert machine.ask(Ping(3)) == 3
             machine.close()
     assert len(own_states()) == 1
     assert [path.name for path in own_states()[0].parent.iterdir() if path.suffix != ".state"] == []

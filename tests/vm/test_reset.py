@@ -9,6 +9,7 @@ import pytest
 
 from uffdlab.errors import GuestPanic, LabClosed, MachineTimeout, TargetLost, WitnessError
 from uffdlab.lab import Lab
+from uffdlab.uapi.protocol import Ping, TriggerSysrq
 
 from ..leftovers import gone_within
 
@@ -61,26 +62,26 @@ def told(error, words):
 
 def panic(lab):
     with told(GuestPanic, "sysrq triggered crash"):
-        lab.call("agent.sysrq", "c")
+        lab.ask(TriggerSysrq("c"))
 
 
 def oops(lab):
     put_in_kernel(lab, "write_sysrq_trigger", UD2)
     with told(GuestPanic, "Kernel panic - not syncing: Fatal exception, after invalid opcode"):
-        lab.call("agent.sysrq", "h")
+        lab.ask(TriggerSysrq("h"))
     assert "RIP: 0010:write_sysrq_trigger+0x0/" in lab.console
 
 
 def spin(lab):
     put_in_kernel(lab, "write_sysrq_trigger", CLI_JMP_SELF)
     with told(MachineTimeout, r"agent\.sysrq: no answer within 1\.0 s: the machine hangs"):
-        lab.machine.call("agent.sysrq", "h", deadline=1)
+        lab.machine.ask(TriggerSysrq("h"), deadline=1)
 
 
 def stop(lab):
     os.kill(lab.machine.pids[1], signal.SIGSTOP)
     with told(MachineTimeout, r"agent\.ping: no answer within 1\.0 s: the machine hangs"):
-        lab.machine.call("agent.ping", deadline=1)
+        lab.machine.ask(Ping(), deadline=1)
 
 
 def mess_up(lab):
@@ -118,7 +119,7 @@ def test_reset_puts_a_lab_back(own, beside, accident):
     ]
     neighbour, (_, its_uffd, its_touch) = beside
     assert its_touch.state == "waiting"
-    assert neighbour.call("agent.ping", 3) == 3
+    assert neighbour.ask(Ping(3)) == 3
     assert its_uffd.number  # open
 
 
@@ -139,7 +140,7 @@ def test_a_kernel_that_goes_on_after_an_oops():
         lab.exec(["sh", "-c", "echo '<0>these are the last words' >/dev/kmsg"])
         put_in_kernel(lab, "handle_userfault", UD2)
         touch = region.read(0)
-        assert lab.call("agent.ping", 3) == 3
+        assert lab.ask(Ping(3)) == 3
         assert lab.console.search("RIP: 0010:handle_userfault")
         with told(GuestPanic, "crashed: invalid opcode"):
             region.mremap()  # the thread that is gone holds the lock on the address space

@@ -5,6 +5,7 @@ import pytest
 
 from uffdlab.errors import WitnessError
 from uffdlab.pte import State
+from uffdlab.uapi.protocol import ClearSoftDirty, KillTarget, UnmapMemory
 
 pytestmark = pytest.mark.vm
 
@@ -54,7 +55,7 @@ def test_witnesses_are_those_the_kernel_has(any_lab):
 def test_soft_dirty_is_known_once_it_was_cleared(lab):
     region, uffd = prepared(lab)
     assert not region.snapshot("pagemap").knows(State.SOFT_DIRTY).any()
-    lab.target_call("clear_soft_dirty")
+    lab.ask(ClearSoftDirty())
     after = region.snapshot("pagemap")
     assert after.knows(State.SOFT_DIRTY).all()
     assert not after.has(State.SOFT_DIRTY)[:4].any()
@@ -92,7 +93,7 @@ def test_a_region_that_is_gone_is_not_looked_at(lab):
 def test_a_mapping_that_went_away_behind_the_lab_s_back(lab):
     region = lab.map(pages=4)
     region.alias.fill()
-    lab.target_call("unmap", region.number)
+    lab.ask(UnmapMemory(region.number))
     with pytest.raises(WitnessError, match=r"pagemap.*not all mapped") as caught:
         region.snapshot("pagemap")
     assert caught.value.witness == "pagemap"
@@ -100,7 +101,7 @@ def test_a_mapping_that_went_away_behind_the_lab_s_back(lab):
 
 def test_a_target_that_died(lab):
     region = lab.map(pages=4)
-    lab.call("agent.kill_target")
+    lab.ask(KillTarget())
     for name in (None, *lab._target.witnesses._made, "pagemap", "physical"):
         with pytest.raises(WitnessError):
             region.snapshot(name)
@@ -142,7 +143,7 @@ def test_many_pagemap_words_come_out_of_the_guest_s_ram(lab, monkeypatch):
     region.sweep("read").result(60)
     for clear in (False, True):
         if clear:
-            lab.target_call("clear_soft_dirty")
+            lab.ask(ClearSoftDirty())
             region[:2].fill()
         assert not lab.cross_examine(region).disagreements
         found = region.snapshot("pagemap")

@@ -7,6 +7,7 @@ import pytest
 from uffdlab.errors import NoMessage
 from uffdlab.observations.cross_examination import CrossExamination
 from uffdlab.pte import State
+from uffdlab.uapi.protocol import ClearSoftDirty
 
 pytestmark = pytest.mark.vm
 
@@ -42,7 +43,7 @@ def test_a_write_that_trapped_is_withdrawn_and_leaves_no_message(four):
 
 def test_a_write_that_went_through_says_what_it_changed(four):
     region, _ = four
-    region.lab.target_call("clear_soft_dirty")
+    region.lab.ask(ClearSoftDirty())
     probe = region.probe(1)
     assert probe.went_through
     assert probe.before.lacks(State.SOFT_DIRTY)[0]

@@ -6,6 +6,7 @@ import pytest
 
 from uffdlab.errors import AgentError, UsageError
 from uffdlab.lab import Lab
+from uffdlab.uapi.protocol import TurnSwapOn
 
 from ..unprivileged import UNPRIVILEGED, nobodys_lab
 
@@ -49,7 +50,7 @@ def sees_entries(lab):
 def with_swap(lab):
     """Turn on a guest's swap, which every kernel of the lab must have; on a host skip where none is on."""
     try:
-        lab.call("agent.swap_on")
+        lab.ask(TurnSwapOn())
     except UsageError as error:
         if lab.machine.name != LOCAL:
             raise

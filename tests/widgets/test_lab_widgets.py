@@ -25,7 +25,7 @@ class Lab:
         self.closed, self.targets = False, 0
         self.timeline = Timeline()
 
-    def call(self, method):
+    def ask(self, _request):
         if self.closed:
             raise LabClosed("this lab is closed")
 

@@ -16,6 +16,7 @@ from uffdlab.pte import State
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.messages import Message, Remap, Remove, Unmap
+from uffdlab.uapi.protocol import ReserveHugepages
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
@@ -68,7 +69,7 @@ class Player:
         self._lab, self._rules = lab, rules
         self._region = lab.map(pages=pages, memory=rules.memory)
         if rules.hugetlb:  # for the copies that a child, a private page and a hole that was punched need
-            lab.call("agent.reserve_hugepages", self._region.page_size, 3 * pages)
+            lab.ask(ReserveHugepages(self._region.page_size, 3 * pages))
         features = DEFAULT_FEATURES | (EVENTS if rules.events else Feature(0))
         features |= Feature.WP_UNPOPULATED if rules.unpopulated else Feature(0)
         features |= Feature.RWP if "rwprotect" not in rules.leave_out else Feature(0)

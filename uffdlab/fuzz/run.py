@@ -17,6 +17,7 @@ from uffdlab.fuzz.rules import Op, Rules
 from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS
 from uffdlab.uapi.memory import MEMORY
+from uffdlab.uapi.protocol import TurnSwapOn
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
@@ -89,7 +90,7 @@ def _make_steady(lab: Lab, *, huge: bool) -> None:
     if not _is_own(lab):
         return
     with contextlib.suppress(UffdlabError):
-        lab.call("agent.swap_on")  # MADV_PAGEOUT has no effect without
+        lab.ask(TurnSwapOn())  # MADV_PAGEOUT has no effect without
     if huge:
         lab.exec(["sh", "-c", f"echo {_NEVER_MS} >{_KHUGEPAGED}/scan_sleep_millisecs"])
 

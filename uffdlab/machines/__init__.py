@@ -52,10 +52,6 @@ class Machine(Protocol):
         """
         ...
 
-    def call(self, method: str, /, *args: Any, deadline: float = 10.0) -> Any:
-        """Ask by name, and return the answer as it came."""
-        ...
-
     def notify_to(self, callback: Callable[[Notification | MachineGone], None]) -> Callable[[], None]:
         """Call `callback` with each notification; return what ends that.
 

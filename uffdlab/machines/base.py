@@ -88,11 +88,6 @@ class BaseMachine:
         self._check()
         return self._client.ask(request, deadline)
 
-    def call(self, method: str, /, *args: Any, deadline: float = 10.0) -> Any:
-        """Ask by name, and return the answer as it came."""
-        self._check()
-        return self._client.call(method, args, deadline)
-
     def notify_to(self, callback: Callable[[Notification | MachineGone], None]) -> Callable[[], None]:
         """Call `callback` with each notification; return what ends that."""
         return self._client.subscribe(callback)

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from uffdlab.errors import LabClosed, MachineError, UsageError
 from uffdlab.machines import Machine, clock, factory
@@ -99,15 +99,6 @@ class Connection:
         self.must_be_open()
         more = _GRACE if isinstance(request, AgentMethod) else 0.0
         return self.machine.ask(request, deadline=deadline + more)
-
-    def call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
-        """Ask the agent; see :meth:`uffdlab.Lab.call`."""
-        self.must_be_open()
-        return self.machine.call(method, *params, deadline=deadline + _GRACE)
-
-    def target_call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
-        """Ask the target; see :meth:`uffdlab.Lab.target_call`."""
-        return self.call(f"target.{method}", deadline, *params, deadline=deadline)
 
     def must_answer(self) -> None:
         """Raise MachineError if the machine does not answer any more."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import ProgramError
+from uffdlab.uapi.protocol import ReserveHugepages
 
 if TYPE_CHECKING:
     from uffdlab.kernels.kselftest import Selftests
@@ -92,7 +93,7 @@ def run(lab: Lab, tests: Selftests, calls: list[tuple[str, ...]], *, deadline: f
     """
     # Source and destination, and as many again: forked children copy, and pages are reserved before others are freed.
     most = max((int(call[2]) for call in calls if len(call) > 2 and call[1].startswith("hugetlb")), default=0)
-    lab.call("agent.reserve_hugepages", _HUGE, max(_HUGE_PAGES, 4 * (most << 20) // _HUGE), deadline=60.0)
+    lab.ask(ReserveHugepages(_HUGE, max(_HUGE_PAGES, 4 * (most << 20) // _HUGE)), deadline=60.0)
     for call in calls:
         program, *rest = call
         try:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 from uffdlab import uapi
 from uffdlab.errors import errno_name
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.memory import MEMORY, Memory
+from uffdlab.uapi.protocol import KernelProbe
 
 _MEMORY_SINCE = {
     "anon": {"MISSING": "4.3", "WP": "5.7", "RWP": "7.3"},
@@ -82,18 +83,18 @@ class Capabilities:
     memory: Mapping[str, Mapping[RegisterMode, int]]
 
     @classmethod
-    def from_answer(cls, kernel: str, answer: Mapping[str, Any]) -> Self:
-        """Make it of what the target answered; see :func:`uffdlab.agent.probe.all_of_it`."""
+    def from_answer(cls, kernel: str, answer: KernelProbe) -> Self:
+        """Make it of what the target answered."""
         return cls(
             kernel,
-            Feature(answer["features"]),
-            answer["ioctls"],
-            answer["continue_wp"],
-            answer["ways"],
-            answer["modes"],
+            Feature(answer.features),
+            answer.ioctls,
+            answer.continue_wp,
+            answer.ways,
+            answer.modes,
             {
-                name: {mode: found["errno"] or found["register"][int(mode)]["errno"] for mode in RegisterMode}
-                for name, found in answer["memory"].items()
+                name: {mode: found.errno or found.register[int(mode)].errno for mode in RegisterMode}
+                for name, found in answer.memory.items()
             },
         )
 

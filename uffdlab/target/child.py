@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from uffdlab.target.region import MemoryMapping, PageRange, pages_of
+from uffdlab.uapi.protocol import DescribeTarget, EndChild, ForkTarget
 from uffdlab.witnesses.pagemap import PagemapWitness
 
 if TYPE_CHECKING:
@@ -28,15 +29,15 @@ class Child:
 
     def __init__(self, target: TargetProcess) -> None:
         self._target = target
-        answer = target.target_call("fork")
-        self.pid: int = answer["pid"]
-        self.took_ns: int = answer["ended_ns"] - answer["started_ns"]
-        target.timeline.add("target", f"fork of child {self.pid}", answer["started_ns"], answer["ended_ns"], self)
+        answer = target.ask(ForkTarget())
+        self.pid = answer.pid
+        self.took_ns = answer.ended_ns - answer.started_ns
+        target.timeline.add("target", f"fork of child {self.pid}", answer.started_ns, answer.ended_ns, self)
 
     def snapshot(self, where: MemoryMapping | PageRange) -> Snapshot:
         """Ask pagemap for the state of each page of `where` in the child's page tables."""
         pages = pages_of(where)
-        tracks = bool(self._target.target_call("beacon")["tracks_soft_dirty"])
+        tracks = self._target.ask(DescribeTarget()).tracks_soft_dirty
         read = partial(self._target.read_pagemap, child=self.pid)
         witness = PagemapWitness(read, kernel=self._target.kernel, tracks_soft_dirty=tracks)
         return witness.read(pages.mapping, pages.first, pages.count)
@@ -45,7 +46,7 @@ class Child:
         """Kill it.  An access that it still waits in fails with SIGKILL."""
         if self.pid:
             pid, self.pid = self.pid, 0
-            self._target.target_call("end_child", pid)
+            self._target.ask(EndChild(pid))
 
     def __enter__(self) -> Self:
         return self

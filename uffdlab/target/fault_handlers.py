@@ -6,14 +6,18 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
+
+from msgspec.structs import asdict
 
 from uffdlab.errors import UsageError
 from uffdlab.target.message_queue import AnyMessage, MessageQueue
 from uffdlab.uapi.messages import Fault
+from uffdlab.uapi.protocol import CountFaults, StartHandler, StopHandler
 
 if TYPE_CHECKING:
     from uffdlab.machines.connection import Connection
+    from uffdlab.uapi.protocol import FaultCounts
 
 _POLICIES = {
     "missing": ("forward", "copy", "copy_wp", "zeropage", "poison"),
@@ -98,17 +102,17 @@ class NativeHandler:
         self._connection = connection
         self._number = number
         self._last: HandlerCounts | None = None
-        connection.target_call("handle", number, policies, page_size, content)
+        connection.ask(StartHandler(number, policies, page_size, content))
 
     @property
     def counts(self) -> HandlerCounts:
         """What it has done so far."""
-        return self._last or _counts(self._connection.target_call("handler_counts", self._number))
+        return self._last or _counts(self._connection.ask(CountFaults(self._number)))
 
     def stop(self) -> HandlerCounts:
         """End the loop; faults are messages again.  Stopping a stopped one gives its last counts."""
         if self._last is None:
-            self._last = _counts(self._connection.target_call("handler_stop", self._number))
+            self._last = _counts(self._connection.ask(StopHandler(self._number)))
         return self._last
 
     def __enter__(self) -> Self:
@@ -118,8 +122,8 @@ class NativeHandler:
         self.stop()
 
 
-def _counts(answer: dict[str, Any]) -> HandlerCounts:
-    return HandlerCounts(**{**answer, "latency": tuple(answer["latency"])})
+def _counts(answer: FaultCounts) -> HandlerCounts:
+    return HandlerCounts(**{**asdict(answer), "served": asdict(answer.served)})
 
 
 class PythonHandler:

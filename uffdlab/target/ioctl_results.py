@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from uffdlab import uapi
 from uffdlab.errors import errno_name
+from uffdlab.uapi.protocol import IoctlAnswer
 
 if TYPE_CHECKING:
     from uffdlab.target.touch import Touch
@@ -58,16 +59,15 @@ class IoctlResult:
 
     @classmethod
     def from_answer(
-        cls, ioctl: uapi.Ioctl, values: dict[str, int], answer: dict[str, Any], where: str, source: bytes | None
+        cls, ioctl: uapi.Ioctl, values: dict[str, int], answer: IoctlAnswer, where: str, source: bytes | None
     ) -> IoctlResult:
         """Make it of what the target answered; `where` is the range in words, "" to print its address."""
-        words: dict[str, int] = answer["words"]
-        error: int = answer["errno"]
+        words, error = answer.words, answer.errno
         output = words[ioctl.output] if ioctl.output else None
         # The kernel sets the output word to bytes or -errno; on some paths it leaves what was there, which was 0.
         whole = 0 if error else values.get("len", 0)
         done = whole if output is None else max(0, output)
-        took = answer["ended_ns"] - answer["started_ns"]
+        took = answer.ended_ns - answer.started_ns
         return cls(in_words(ioctl, values, where), error, done, output, words, took, ioctl.name, dict(values), source)
 
 
@@ -100,7 +100,7 @@ class PendingIoctl:
         end = self.touch.outcome(timeout)
         if end.state != "done":
             raise self.touch.failure(end)
-        answer = {"errno": max(0, -end.returned), "words": end.words, "started_ns": 0, "ended_ns": end.took_ns}
+        answer = IoctlAnswer(started_ns=0, ended_ns=end.took_ns, errno=max(0, -end.returned), words=end.words)
         return IoctlResult.from_answer(self._ioctl, self._values, answer, "", None)
 
     def __repr__(self) -> str:

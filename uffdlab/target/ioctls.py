@@ -14,11 +14,13 @@ from uffdlab.target import errno_reasons
 from uffdlab.target.ioctl_results import BatchResult, IoctlResult, PendingIoctl, in_words
 from uffdlab.target.region import MemoryMapping, PageRange, pages_of
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
+from uffdlab.uapi.protocol import CallIoctl, RunBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from uffdlab.target.process import TargetProcess
+    from uffdlab.uapi.protocol import SystemCall
 
 CLOSED = "this userfaultfd is closed; lab.userfaultfd() opens a new one"
 _NOTHING = Feature(0)
@@ -273,14 +275,12 @@ class IoctlCalls:
         place = "dst" if "dst" in ioctl.fields else "start"
         values = {place: pages.start, "len": one} | ({"mode": mode} if "mode" in ioctl.fields else {})
         source = data.ljust(one, b"\0") if data is not None else bytes(one) if name == "UFFDIO_COPY" else None
-        answer = self._target.target_call(
-            "batch", self._number, name, values, one, pages.count, source, deadline=60.0 + pages.count / 5000
-        )
+        request = RunBatch(self._number, name, values, one, pages.count, source)
+        answer = self._target.ask(request, deadline=60.0 + pages.count / 5000)
         call = in_words(ioctl, values, f"each of {pages}")
-        took = answer["ended_ns"] - answer["started_ns"]
-        result = BatchResult(call, answer["errno"], answer["done"], took)
+        result = BatchResult(call, answer.errno, answer.done, answer.ended_ns - answer.started_ns)
         text = f"{call} → {errno_name(result.errno)}, {result.pages} pages"
-        self._target.timeline.add("ioctl", text, answer["started_ns"], answer["ended_ns"], result)
+        self._target.timeline.add("ioctl", text, answer.started_ns, answer.ended_ns, result)
         if check and not result.ok:
             reason = self._reason(ioctl, result.errno, {**values, place: pages.start + result.pages * one})
             raise IoctlError(call, result.errno, f"at page {result.pages} of them: {reason}", done=result.pages * one)
@@ -311,10 +311,10 @@ class IoctlCalls:
             Raise :class:`IoctlError` on an errno; otherwise the result has it.
         """
         ioctl = self._known(name, values)
-        answer = self._target.target_call("ioctl", self._number, name, values, source)
+        answer = self._target.ask(CallIoctl(self._number, name, values, source))
         result = IoctlResult.from_answer(ioctl, values, answer, where, source)
         text = f"{result.call} → {errno_name(result.errno)}"
-        self._target.timeline.add("ioctl", text, answer["started_ns"], answer["ended_ns"], result)
+        self._target.timeline.add("ioctl", text, answer.started_ns, answer.ended_ns, result)
         if check and not result.ok:
             raise self._error(ioctl, result)
         return result
@@ -326,7 +326,7 @@ class IoctlCalls:
         """
         ioctl = self._known(name, values)
         address = values.get("dst", values.get("start", 0))
-        more = {"call": "ioctl", "uffd": self._number, "name": name, "words": values}
+        more: SystemCall = {"call": "ioctl", "uffd": self._number, "name": name, "words": values}
         touch = self._target.touch(
             "syscall", address, in_words(ioctl, values, ""), length=values.get("len", 0), more=more
         )

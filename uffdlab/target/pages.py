@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uffdlab.errors import UsageError
 from uffdlab.target import syscalls
+from uffdlab.uapi.protocol import MeasureMemory, TurnSwapOn
 
 if TYPE_CHECKING:
     from uffdlab.target.process import ForkedProcess
     from uffdlab.target.span import Span
     from uffdlab.target.syscalls import CallResult
     from uffdlab.target.touch import Touch
+    from uffdlab.uapi.protocol import SystemCall
 
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
 _PROTECTION = {"r": 1, "w": 2, "x": 4}
@@ -81,7 +83,7 @@ class Pages(ABC):
         stays pinned (FOLL_PIN) as long.
         """
         what = f"get_user_pages for a read of {self._span.describe(page)}"
-        return self._call_on("gup_read", page, 0, what, None, {"into": into.start} if into else {})
+        return self._call_on("gup_read", page, 0, what, None, into)
 
     def gup_write(self, page: int = 0, value: int = 0x55) -> Touch[int]:
         """Write the first word of `page` through get_user_pages: process_vm_writev(2)."""
@@ -93,7 +95,7 @@ class Pages(ABC):
         """Fault every page in with one call: MADV_POPULATE_READ, or MADV_POPULATE_WRITE with `write`."""
         span = self._span
         advice = _MADV_POPULATE_WRITE if write else _MADV_POPULATE_READ
-        more = {"call": "madvise", "arguments": [span.start, span.length, advice]}
+        more: SystemCall = {"call": "madvise", "arguments": [span.start, span.length, advice]}
         what = f"MADV_POPULATE_{'WRITE' if write else 'READ'} of {span.pages} pages of {span.mapping}"
         return span.target.touch("syscall", span.start, what, length=span.length, more=more, by=by)
 
@@ -175,7 +177,7 @@ class Pages(ABC):
         span = self._span
         what = f"filling {span.pages} pages of {span.mapping}"
         if span.length > _MUCH:
-            there = span.target.call("agent.memory_bytes")
+            there = span.target.ask(MeasureMemory())
             if span.length > there:
                 raise UsageError(
                     f"{what} takes {span.length >> 20} MiB, and this machine has {there >> 20} MiB of memory and "
@@ -195,12 +197,14 @@ class Pages(ABC):
         return span.target.touch(kind, address + offset, what, length=8, value=_word(value), by=by)
 
     def _call_on(
-        self, call: str, page: int, value: int, what: str, by: ForkedProcess | None, more: dict[str, int] | None = None
+        self, call: str, page: int, value: int, what: str, by: ForkedProcess | None, into: AtAddress | None = None
     ) -> Touch[int]:
         span = self._span
         address = span.address(page)
-        arguments = {"call": call, "address": address} | (more or {})
-        return span.target.touch("syscall", address, what, length=8, value=_word(value), more=arguments, by=by)
+        more: SystemCall = {"call": call, "address": address}
+        if into is not None:
+            more["into"] = into.start
+        return span.target.touch("syscall", address, what, length=8, value=_word(value), more=more, by=by)
 
     # --- system calls
 
@@ -239,7 +243,7 @@ class Pages(ABC):
         UsageError
             If there is nothing to swap to: no RAM disk in a guest, or no swap on a machine that is no guest.
         """
-        self._span.target.call("agent.swap_on")
+        self._span.target.ask(TurnSwapOn())
         return self.madvise("pageout", check=check, deadline=deadline)
 
     def guard(self, *, check: bool = True) -> CallResult:

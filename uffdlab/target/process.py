@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from uffdlab.errors import UsageError
 from uffdlab.machines.connection import DEADLINE
@@ -12,6 +12,7 @@ from uffdlab.target.capabilities import Capabilities
 from uffdlab.target.notifications import Notifications
 from uffdlab.target.registry import Registry
 from uffdlab.target.touch import Touch
+from uffdlab.uapi.protocol import ProbeKernel, ReadPagemap, SpawnTarget, StartTouch
 from uffdlab.witnesses.selection import WitnessSelection
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.target.timeline import Timeline
+    from uffdlab.uapi.protocol import Method, PagemapWords, Sweep, SystemCall
     from uffdlab.witnesses.base import MappedRange
+
+_Answer = TypeVar("_Answer")
 
 __all__ = ["ForkedProcess", "TargetProcess"]
 
@@ -58,7 +62,7 @@ class TargetProcess:
         self.timeline = timeline
         self.registry = Registry()
         self.witnesses = WitnessSelection(
-            self.target_call,
+            self.ask,
             lambda: connection.machine.physical,
             connection.now,
             kernel=connection.kernel,
@@ -80,7 +84,7 @@ class TargetProcess:
         """Start a new target process.  The old one ends, with its regions, userfaultfds and touches."""
         self.registry.lose("the target process was replaced by a new one")
         nonce = os.urandom(_NONCE_BYTES)
-        self.call("agent.spawn", nonce, _BASE)
+        self.ask(SpawnTarget(nonce, _BASE))
         self.witnesses.new_target(nonce)
         if len(self.timeline):
             self.timeline.add("target", "a new target process", self.connection.now())
@@ -88,7 +92,7 @@ class TargetProcess:
     @property
     def pid(self) -> int:
         """The target's process number in the guest."""
-        return int(self.witnesses.facts["pid"])
+        return self.witnesses.facts.pid
 
     @property
     def kernel(self) -> str:
@@ -99,7 +103,7 @@ class TargetProcess:
     def capabilities(self) -> Capabilities:
         """What this kernel can do, found by trying the first time it is asked for."""
         if self._capabilities is None:
-            self._capabilities = Capabilities.from_answer(self.kernel, self.target_call("probe", deadline=60.0))
+            self._capabilities = Capabilities.from_answer(self.kernel, self.ask(ProbeKernel(), deadline=60.0))
         return self._capabilities
 
     @property
@@ -109,13 +113,9 @@ class TargetProcess:
 
     # --- the wire
 
-    def call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
-        """Ask the agent; see :meth:`uffdlab.lab.Lab.call`."""
-        return self.connection.call(method, *params, deadline=deadline)
-
-    def target_call(self, method: str, *params: Any, deadline: float = DEADLINE) -> Any:
-        """Ask the target; see :meth:`uffdlab.lab.Lab.target_call`."""
-        return self.connection.target_call(method, *params, deadline=deadline)
+    def ask(self, request: Method[_Answer], *, deadline: float = DEADLINE) -> _Answer:
+        """Ask the target, or the agent; see :meth:`uffdlab.lab.Lab.ask`."""
+        return self.connection.ask(request, deadline=deadline)
 
     # --- touching
 
@@ -128,17 +128,18 @@ class TargetProcess:
         length: int,
         stride: int = 8,
         value: int = 0,
-        more: dict[str, Any] | None = None,
+        more: Sweep | SystemCall | None = None,
         by: ForkedProcess | None = None,
     ) -> Touch[Any]:
         """Start one access on a thread of its own in the target, or in a child; regions offer it as methods."""
         if by is not None and not by.pid:
             raise UsageError("this child has ended; lab.fork() makes a new one")
         number = next(self._touch_numbers)
-        touch: Touch[Any] = Touch(self.connection, number, kind, address, what)
+        request = StartTouch(number, kind, address, length, stride, value, more, by.pid if by else 0)
+        touch: Touch[Any] = Touch(self.connection, request, what)
         self.registry.add_touch(touch)
         try:
-            self.target_call("touch", number, kind, address, length, stride, value, more, by.pid if by else 0)
+            self.ask(request)
         except BaseException:
             self.registry.pop_touch(number)
             raise
@@ -174,7 +175,7 @@ class TargetProcess:
         """Walk the page tables to some addresses; see :meth:`uffdlab.lab.Lab.walk`."""
         return self.witnesses.walk(addresses, self.registry.describe)
 
-    def read_pagemap(self, start: int, pages: int, page_size: int, child: int = 0) -> dict[str, Any]:
+    def read_pagemap(self, start: int, pages: int, page_size: int, child: int = 0) -> PagemapWords:
         """Read the pagemap words of the target, or of a child of it.
 
         Parameters
@@ -186,5 +187,4 @@ class TargetProcess:
         child : int
             Process number of the child, 0 for the target itself.
         """
-        answer: dict[str, Any] = self.target_call("pagemap", start, pages, page_size, child, deadline=_BULK_DEADLINE)
-        return answer
+        return self.ask(ReadPagemap(start, pages, page_size, child), deadline=_BULK_DEADLINE)

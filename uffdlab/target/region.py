@@ -8,13 +8,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uffdlab.errors import TargetLost, UsageError
+from uffdlab.errors import ProtocolError, TargetLost, UsageError
 from uffdlab.target import syscalls
 from uffdlab.target.mapping_size import reserve
 from uffdlab.target.pages import Pages
 from uffdlab.target.span import Span
 from uffdlab.target.syscalls import CallResult
 from uffdlab.uapi.memory import MEMORY
+from uffdlab.uapi.protocol import FindFreePlace, MapMemory, NoteMoved, ReserveHugepages, UnmapMemory
 
 if TYPE_CHECKING:
     from uffdlab.observations.page_walk import PageWalks
@@ -232,16 +233,19 @@ class Region(MemoryMapping):
     def unmap(self) -> None:
         """Unmap the region and its alias."""
         self.must_be_there()
-        self.target.target_call("unmap", self.number)
+        self.target.ask(UnmapMemory(self.number))
         self.target.registry.unmapped(self)
         self.target.timeline.add("unmap", f"{self.name} was unmapped", self.target.connection.now(), None, self)
 
     def mremap(self) -> CallResult:
         """mremap(2): move the whole region to another address, where nothing is; :attr:`start` is the new one then."""
         span = self._span
-        result = syscalls.move(span, int(self.target.target_call("free_place", self.length)))
-        self.start = result.value
-        self.target.target_call("moved", self.number, self.start)
+        place = self.target.ask(FindFreePlace(self.length))
+        result = syscalls.move(span, place)
+        if result.value != place:
+            raise ProtocolError(f"{result.call} came back with {result.value:#x}")
+        self.start = place
+        self.target.ask(NoteMoved(self.number, place))
         return result
 
     def __repr__(self) -> str:
@@ -252,11 +256,11 @@ def map_region(target: TargetProcess, memory: str, kind: Memory, pages: int) -> 
     """Map new memory in the target; `kind` is ``MEMORY[memory]``.  See :meth:`uffdlab.lab.Lab.map`."""
 
     def free_hugepages(page_size: int, wanted: int) -> int:
-        return int(target.call("agent.reserve_hugepages", page_size, wanted, deadline=60.0)["free"])
+        return target.ask(ReserveHugepages(page_size, wanted), deadline=60.0).free
 
     reserve(kind, pages, free_hugepages)
-    answer = target.target_call("map", memory, pages, kind.page_size)
-    region = Region(target, answer["number"], memory, answer["start"], answer["alias"], pages, kind.page_size)
+    answer = target.ask(MapMemory(memory, pages, kind.page_size))
+    region = Region(target, answer.number, memory, answer.start, answer.alias, pages, kind.page_size)
     target.registry.add_region(region)
     alias = f", its alias at {region.alias.start:#x}" if region.has_alias else ""
     target.timeline.add("map", f"{region!r}{alias}", target.connection.now())

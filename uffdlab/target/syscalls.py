@@ -11,6 +11,7 @@ from uffdlab.errors import IoctlError
 if TYPE_CHECKING:
     from uffdlab.target.span import Span
     from uffdlab.target.touch import Touch
+    from uffdlab.uapi.protocol import SystemCall
 
 #: Advice of madvise(2) by name (asm-generic/mman-common.h).
 ADVICE: Final = {
@@ -63,7 +64,7 @@ class CallResult:
 def start(span: Span, name: str, arguments: list[int], text: str = "") -> Touch[int]:
     """Start a system call on a thread of its own in the target; `text` is what stands behind the pages in messages."""
     what = f"{name}({span.mapping}, {span.pages} pages{', ' if text else ''}{text})"
-    more = {"call": name, "arguments": arguments}
+    more: SystemCall = {"call": name, "arguments": arguments}
     return span.target.touch("syscall", span.start, what, length=span.length, more=more)
 
 

@@ -10,11 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from uffdlab.errors import FaultUnresolved, TouchFailed, UffdlabError, errno_name
+from uffdlab.errors import FaultUnresolved, ProtocolError, TouchFailed, UffdlabError, errno_name
+from uffdlab.uapi.protocol import CountAccesses, TouchWaits, WithdrawTouch
 
 if TYPE_CHECKING:
     from uffdlab.machines.connection import Connection
-    from uffdlab.uapi.protocol import TouchResult
+    from uffdlab.uapi.protocol import StartTouch, TouchResult
 
 _GIVE_A_WORD = ("read", "modify", "sweep", "syscall")
 _MANY = ("sweep", "fill")
@@ -84,11 +85,12 @@ class Touch(Generic[_Given_co]):
         The access in words, ``write to page 3 of region-1``.
     """
 
-    def __init__(self, connection: Connection, number: int, kind: str, address: int, what: str) -> None:
+    def __init__(self, connection: Connection, request: StartTouch, what: str) -> None:
         self._connection = connection
-        self.number = number
-        self.kind = kind
-        self.address = address
+        self._request = request
+        self.number = request.number
+        self.kind = request.kind
+        self.address = request.address
         self.what = what
         self._end: Future[TouchResult] = Future()
 
@@ -100,7 +102,7 @@ class Touch(Generic[_Given_co]):
                 return "failed"
             state = self._end.result().state
             return "failed" if state in ("signal", "lost") else state
-        return "waiting" if self._connection.target_call("touch_waits", self.number) else "running"
+        return "waiting" if self._connection.ask(TouchWaits(self.number)) else "running"
 
     def result(self, timeout: float = 10.0) -> _Given_co:
         """Wait for the access to end and return what it read.
@@ -220,7 +222,7 @@ class Touch(Generic[_Given_co]):
         """How many accesses of a sweep or fill have been made so far."""
         if self._end.done():
             return 0 if self._end.exception() else self._end.result().progress
-        return int(self._connection.target_call("touch_progress", self.number))
+        return self._connection.ask(CountAccesses(self.number))
 
     def withdraw(self, timeout: float = 5.0) -> bool:
         """Take a waiting access back, as if it had not been made.
@@ -237,7 +239,7 @@ class Touch(Generic[_Given_co]):
             If it has not come back after `timeout` (seconds): the kernel's own fault, in a system call, takes no
             signal.  It goes on when its fault is resolved, and is done then: :meth:`outcome` tells.
         """
-        self._connection.target_call("withdraw", self.number)
+        self._connection.ask(WithdrawTouch(self.number))
         try:
             return self._end.result(timeout).state == "withdrawn"
         except FutureTimeout:
@@ -258,7 +260,12 @@ class Touch(Generic[_Given_co]):
 
     def finish(self, end: TouchResult) -> None:
         """Take the end of the access from the target; its notification calls this."""
-        self._end.set_result(end)
+        try:
+            self._request.check_end(end)
+        except ValueError as error:
+            self.fail(ProtocolError(f"the end of {self.what}: {error}"))
+        else:
+            self._end.set_result(end)
 
     def fail(self, error: BaseException) -> None:
         """Take the error that ends every wait for it; the registry calls this when the target is lost."""

@@ -17,6 +17,7 @@ from uffdlab.target.message_queue import MessageQueue
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.layout import decode
 from uffdlab.uapi.messages import Fault, Message, Remap, Remove, Unmap
+from uffdlab.uapi.protocol import CloseUserfaultfd, LeaveUnread, OpenUserfaultfd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,12 +94,12 @@ class Userfaultfd(IoctlCalls):
                 f"features={features!r} are none of a userfaultfd; give flags of uffdlab.uapi.Feature, or none"
             )
         wanted, required = (DEFAULT_FEATURES, Feature(0)) if features is None else (Feature(0), features)
-        answer = target.target_call("uffd_open", int(wanted), int(required))
-        offered = Feature(answer["offered"])
-        if answer["errno"]:
-            call = f"UFFDIO_API({uapi.flag_names(answer['asked'], Feature)})"
-            raise IoctlError(call, answer["errno"], _why_refused(answer["errno"], required, offered))
-        return cls(target, answer["number"], features=Feature(answer["asked"]), offered=offered, way=answer["way"])
+        answer = target.ask(OpenUserfaultfd(int(wanted), int(required)))
+        offered = Feature(answer.offered)
+        if answer.errno:
+            call = f"UFFDIO_API({uapi.flag_names(answer.asked, Feature)})"
+            raise IoctlError(call, answer.errno, _why_refused(answer.errno, required, offered))
+        return cls(target, answer.number, features=Feature(answer.asked), offered=offered, way=answer.way)
 
     def _of_child(self, number: int) -> Userfaultfd:
         # What a FORK event has brought: registered for the child's memory as this one is for the target's.
@@ -176,13 +177,13 @@ class Userfaultfd(IoctlCalls):
         with EAGAIN (fs/userfaultfd.c, mmap_changing).  So start that call on a thread of its own.
         """
         self._must_be_open()
-        self._target.target_call("uffd_unread", self._number, True)
+        self._target.ask(LeaveUnread(self._number, True))
         try:
             yield
         finally:
             if self._number:
                 with suppress(TargetLost):  # what was raised in the block says why
-                    self._target.target_call("uffd_unread", self._number, False)
+                    self._target.ask(LeaveUnread(self._number, False))
 
     # --- the handlers
 
@@ -269,7 +270,7 @@ class Userfaultfd(IoctlCalls):
             self._end(LabClosed(CLOSED))
             self._target.registry.drop_userfaultfd(number)
             with suppress(TargetLost, LabClosed):  # it has gone with its process then
-                self._target.target_call("uffd_close", number)
+                self._target.ask(CloseUserfaultfd(number))
 
     def _end(self, why: LabClosed | TargetLost) -> None:
         self._number, self._ended = 0, why

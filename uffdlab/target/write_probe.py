@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from uffdlab.errors import UsageError
 from uffdlab.observations.write_probe import WriteProbe
 from uffdlab.uapi.messages import Fault, Message
+from uffdlab.uapi.protocol import SyncFeed
 from uffdlab.witnesses.base import MappedRange
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def probe(target: TargetProcess, page: ProbedPage) -> WriteProbe:
         if trapped:
             touch.withdraw()
         end = touch.outcome(_DEADLINE)
-        target.target_call("sync")  # so that every message has come
+        target.ask(SyncFeed())  # so that every message has come
     fault = faults[0] if faults else None
     return WriteProbe(page.first, trapped or bool(faults), fault, end.signal, before, page.snapshot())
 

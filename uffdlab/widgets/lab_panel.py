@@ -10,6 +10,7 @@ import traitlets
 
 from uffdlab.errors import UffdlabError
 from uffdlab.uapi import FEATURES_SINCE, Feature, flag_names
+from uffdlab.uapi.protocol import Ping
 from uffdlab.widgets._base.background import BackgroundReader, run_in_background
 from uffdlab.widgets._base.controls import StatusLine
 from uffdlab.widgets._base.lab_lifecycle import announce
@@ -143,7 +144,7 @@ class LabPanel(Sheeted, LiveBox):
         lab = self.lab
         rows = [("lab", repr(lab))]
         try:
-            lab.call("agent.ping")  # what is known of a lab outlives its machine
+            lab.ask(Ping())  # what is known of a lab outlives its machine
             can = lab.capabilities
         except UffdlabError as error:
             rows.append(("state", f"{error} — boot starts a new lab"))

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from uffdlab.errors import WitnessError
 from uffdlab.observations.snapshot import Snapshot
-from uffdlab.witnesses.replies import ask, blob, whole_number
+from uffdlab.witnesses.replies import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from uffdlab.uapi.protocol import TableEntries
     from uffdlab.witnesses.base import Mapped
 
-    ReadEntries: TypeAlias = Callable[[int, int, int], Mapping[str, Any]]
+    EntryReader: TypeAlias = Callable[[int, int, int], TableEntries]
 
 __all__ = ["KernelWitness"]
 
@@ -30,8 +31,7 @@ class KernelWitness:
     Parameters
     ----------
     read_entries : callable
-        ``read_entries(start, pages, page_size)`` → map with ``entries`` (bytes, a struct pte_reader_entry a page) and
-        ``time_ns``.
+        ``read_entries(start, pages, page_size)`` → :class:`uffdlab.uapi.protocol.TableEntries`.
     kernel : str
         Name of the kernel, for the snapshot.
     form : str
@@ -43,7 +43,7 @@ class KernelWitness:
     name = "kernel"
 
     def __init__(
-        self, read_entries: ReadEntries, *, kernel: str = "", form: str = "x86-64", tracks_soft_dirty: bool = True
+        self, read_entries: EntryReader, *, kernel: str = "", form: str = "x86-64", tracks_soft_dirty: bool = True
     ) -> None:
         self._read_entries = read_entries
         self._kernel = kernel
@@ -54,10 +54,7 @@ class KernelWitness:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
         reply = ask(self.name, region, lambda: self._read_entries(start, count, region.page_size))
-        raw = blob(self.name, region, reply, "entries")
-        if len(raw) != _ENTRY.itemsize * count:
-            raise self._error(region, f"got {len(raw)} bytes for {count} pages; {_ENTRY.itemsize * count} were due")
-        entries = np.frombuffer(raw, dtype=_ENTRY)
+        entries = np.frombuffer(reply.entries, dtype=_ENTRY)
         levels = entries["level"]
         if count and (levels.max() > _LEVELS or entries["reserved"].any()):
             raise self._error(region, "an answer that is none of the PTE reader's; is it of another version?")
@@ -71,7 +68,7 @@ class KernelWitness:
             witness=self.name,
             words=entries["entry"].astype(np.uint64),
             levels=levels.astype(np.uint8),
-            time_ns=whole_number(self.name, region, reply, "time_ns"),
+            time_ns=reply.time_ns,
             kernel=self._kernel,
             first=first,
             form=self._form,

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from uffdlab.errors import WitnessError
 from uffdlab.observations.snapshot import Snapshot
-from uffdlab.witnesses.replies import ask, blob, whole_number
+from uffdlab.witnesses.replies import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from uffdlab.uapi.protocol import ScanRuns
     from uffdlab.witnesses.base import Mapped
 
-    ReadScan: TypeAlias = Callable[[int, int, int], Mapping[str, Any]]
+    ScanReader: TypeAlias = Callable[[int, int, int], ScanRuns]
 
 __all__ = ["ScanWitness"]
 
@@ -28,8 +29,7 @@ class ScanWitness:
     Parameters
     ----------
     read_scan : callable
-        ``read_scan(start, pages, page_size)`` → map with ``runs`` (bytes; start, end and categories of each run of
-        pages as little-endian words), ``vma_soft_dirty`` (bool) and ``time_ns``.
+        ``read_scan(start, pages, page_size)`` → :class:`uffdlab.uapi.protocol.ScanRuns`.
     answered : int
         The categories whose absence means something.
     kernel : str
@@ -40,7 +40,9 @@ class ScanWitness:
 
     name = "scan"
 
-    def __init__(self, read_scan: ReadScan, answered: int, *, kernel: str = "", tracks_soft_dirty: bool = True) -> None:
+    def __init__(
+        self, read_scan: ScanReader, answered: int, *, kernel: str = "", tracks_soft_dirty: bool = True
+    ) -> None:
         self._read_scan = read_scan
         self._answered = answered
         self._kernel = kernel
@@ -55,21 +57,19 @@ class ScanWitness:
             start=start,
             page_size=region.page_size,
             witness=self.name,
-            words=self._spread(blob(self.name, region, reply, "runs"), region, start, count),
+            words=self._spread(reply.runs, region, start, count),
             levels=np.zeros(count, dtype=np.uint8),
-            time_ns=whole_number(self.name, region, reply, "time_ns"),
+            time_ns=reply.time_ns,
             kernel=self._kernel,
             first=first,
             form="pagemap-scan",
-            vma_soft_dirty=bool(whole_number(self.name, region, reply, "vma_soft_dirty")),
+            vma_soft_dirty=reply.vma_soft_dirty,
             tracks_soft_dirty=self._tracks_soft_dirty,
             answered=self._answered,
         )
 
     def _spread(self, raw: bytes, region: Mapped, start: int, count: int) -> NDArray[np.uint64]:
         # Runs of pages to a word a page.  Every page has to be in one, and in one only.
-        if len(raw) % 24:
-            raise self._error(region, f"got {len(raw)} bytes, which are no runs of 24 bytes")
         runs = np.frombuffer(raw, dtype="<u8").reshape(-1, 3)
         edges = np.concatenate([runs[:, 0], [np.uint64(start + count * region.page_size)]])
         whole = bool(count) and edges[0] == start and np.array_equal(edges[1:], runs[:, 1])

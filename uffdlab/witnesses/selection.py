@@ -5,20 +5,24 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from msgspec.structs import replace
 
 from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError
+from uffdlab.uapi.protocol import DescribeTarget, ReadEntries, ReadPagemap, ScanPages, StartSpin, StopSpin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.uapi.protocol import Method, PagemapWords, TargetFacts
     from uffdlab.witnesses.base import MappedRange, Witness
     from uffdlab.witnesses.physical import PhysicalWitness
     from uffdlab.witnesses.tables import GuestMemory
 
-    Ask = Callable[..., Any]
+_Answer = TypeVar("_Answer")
 
 NAMES = ("physical", "kernel", "pagemap", "scan")
 """Every witness, the best one first."""
@@ -27,13 +31,21 @@ _READ_FROM_RAM_FROM = 1 << 14  # pages
 _MOST = 1 << 22  # pages at one look; a snapshot of them takes some 70 MB
 
 
+class Ask(Protocol):
+    """How the target is asked."""
+
+    def __call__(self, request: Method[_Answer], *, deadline: float = ...) -> _Answer:
+        """Return the answer to a request; `deadline` in seconds."""
+        ...  # pragma: no cover
+
+
 class WitnessSelection:
     """The witnesses of one target.
 
     Parameters
     ----------
     ask : callable
-        ``ask(method, *params, deadline=…)``: a call to the target.
+        ``ask(request, deadline=…)``: a request of :mod:`uffdlab.uapi.protocol` to the target.
     physical : callable
         Returns the guest's memory, None where the host cannot see it.
     now : callable
@@ -59,7 +71,7 @@ class WitnessSelection:
         self._kernel = kernel
         self._machine = machine
         self._nonce = b""
-        self._facts: dict[str, Any] | None = None
+        self._facts: TargetFacts | None = None
         self._made: dict[str, Witness] = {}
         self._in_ram = threading.Lock()
 
@@ -83,16 +95,16 @@ class WitnessSelection:
         if name == "physical" and self._physical() is None:
             return f"the host cannot see the memory of this {self._machine} machine"
         if name == "kernel":
-            return str(facts["entries"]["why_not"])
-        if name == "scan" and not facts["scan"]["answered"]:
+            return facts.entries.why_not
+        if name == "scan" and not facts.scan.answered:
             return "this kernel has no PAGEMAP_SCAN; it came with 6.7"
         return ""
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> TargetFacts:
         """What the target tells about its beacon, and about what the kernel can tell."""
         if self._facts is None:
-            self._facts = dict(self._ask("beacon"))
+            self._facts = self._ask(DescribeTarget())
         return self._facts
 
     def witness(self, name: str) -> Witness:
@@ -122,7 +134,7 @@ class WitnessSelection:
     def _make(self, name: str) -> Witness:
         common: dict[str, Any] = {
             "kernel": self._kernel,
-            "tracks_soft_dirty": bool(self.facts["tracks_soft_dirty"]),
+            "tracks_soft_dirty": self.facts.tracks_soft_dirty,
         }
         # Loaded when first asked, with numpy: a lab that looks at no page has not waited for that.
         if name == "pagemap":
@@ -132,16 +144,16 @@ class WitnessSelection:
         if name == "scan":
             from uffdlab.witnesses.scan import ScanWitness  # noqa: PLC0415
 
-            return ScanWitness(self._bulk("scan"), int(self.facts["scan"]["answered"]), **common)
+            return ScanWitness(self._bulk(ScanPages), self.facts.scan.answered, **common)
         if name == "kernel":
             from uffdlab.witnesses.kernel import KernelWitness  # noqa: PLC0415
 
-            return KernelWitness(self._bulk("entries"), **common)
+            return KernelWitness(self._bulk(ReadEntries), **common)
         from uffdlab.witnesses.physical import PhysicalWitness  # noqa: PLC0415
 
         memory = self._physical()
         assert memory is not None
-        beacon = self.facts["address"], self._nonce
+        beacon = self.facts.address, self._nonce
         return PhysicalWitness(memory, beacon, self._spinning, now=self._now, **common)
 
     def _physical_witness(self) -> PhysicalWitness:
@@ -158,39 +170,35 @@ class WitnessSelection:
         from uffdlab.observations.page_walk import PageWalk, PageWalks  # noqa: PLC0415 - they need numpy
 
         witness = self._physical_witness()
-        tracks = bool(self.facts["tracks_soft_dirty"])
+        tracks = self.facts.tracks_soft_dirty
         return PageWalks(
             PageWalk(each, witness.path(each), what=describe(each), kernel=self._kernel, tracks_soft_dirty=tracks)
             for each in addresses
         )
 
-    def _bulk(self, method: str) -> Callable[[int, int, int], dict[str, Any]]:
-        def read(start: int, pages: int, page_size: int) -> dict[str, Any]:
-            answer: dict[str, Any] = self._ask(method, start, pages, page_size, deadline=_BULK_DEADLINE)
-            return answer
+    def _bulk(self, method: Callable[[int, int, int], Method[_Answer]]) -> Callable[[int, int, int], _Answer]:
+        return lambda start, pages, page_size: self._ask(method(start, pages, page_size), deadline=_BULK_DEADLINE)
 
-        return read
-
-    def _read_pagemap(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
-        over_the_wire = self._bulk("pagemap")
+    def _read_pagemap(self, start: int, pages: int, page_size: int) -> PagemapWords:
+        over_the_wire = self._bulk(ReadPagemap)
         if pages < _READ_FROM_RAM_FROM or self._physical() is None:
             return over_the_wire(start, pages, page_size)
         # So many words are left in the target's memory, and read out of the guest's RAM.
         physical = self._physical_witness()
         with self._in_ram:
-            answer: dict[str, Any] = self._ask("pagemap", start, pages, page_size, 0, True, deadline=_BULK_DEADLINE)
-            if "at" not in answer:
+            answer = self._ask(ReadPagemap(start, pages, page_size, shelved=True), deadline=_BULK_DEADLINE)
+            if not answer.at:
                 return answer
             try:
-                return {**answer, "words": physical.content(int(answer["at"]), 8 * pages)}
-            except (WitnessError, TypeError, ValueError):  # swapped out, or nonsense
+                return replace(answer, words=bytes(physical.content(answer.at, 8 * pages)))
+            except WitnessError:  # swapped out, or nonsense
                 return over_the_wire(start, pages, page_size)
 
     @contextlib.contextmanager
     def _spinning(self, seconds: float) -> Iterator[None]:
         """Keep the target in user mode, so that its page-table root is in a CPU's CR3."""
         try:
-            self._ask("spin", int(seconds * 1e9))
+            self._ask(StartSpin(int(seconds * 1e9)))
         except TargetLost as error:
             raise WitnessError(
                 "physical: the target has ended, and its page tables with it; lab.restart_target() starts a new one",
@@ -200,7 +208,7 @@ class WitnessSelection:
             yield
         finally:
             with contextlib.suppress(TargetLost):
-                self._ask("spin_stop")
+                self._ask(StopSpin())
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

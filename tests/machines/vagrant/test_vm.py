@@ -18,6 +18,7 @@ from uffdlab.machines import clock
 from uffdlab.machines.vagrant import machine as vagrant
 from uffdlab.machines.vagrant.machine import pack_agent
 from uffdlab.machines.vagrant.vm import VagrantVm
+from uffdlab.uapi.protocol import Ping
 
 from ..vagrants import WANTED, bring_up
 
@@ -235,7 +236,7 @@ def here(world, monkeypatch):
 def test_an_agent_is_started_and_closing_it_lets_go_of_the_vm(here):
     name, machine = vagrant.start("6.1-series", vm=here)
     assert name == "6.1-series"
-    assert machine.call("agent.ping", 7) == 7
+    assert machine.ask(Ping(7)) == 7
     assert machine.physical is None
     child = os.fork()  # has the lock's descriptor too, and must not keep it
     if child == 0:

@@ -23,11 +23,11 @@ class Region:
         return SimpleNamespace(first=page)
 
     def snapshot(self):
-        self.lab.call("x")
+        self.lab.ask("x")
         return self._snapshot((ABSENT, PAGES))
 
     def walk(self, page):
-        self.lab.call("x")
+        self.lab.ask("x")
         raise TargetLost("not here")
 
 
@@ -44,7 +44,7 @@ class Lab:
         self.error, self.resets = None, 0
         Lab.made = (*Lab.made, self)
 
-    def call(self, method, *_):
+    def ask(self, _request):
         if self.error:
             raise self.error
 
