@@ -22,7 +22,7 @@ def command(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "status", "says"),
     [
-        (("am", "@mail", "--on", "6.1-base", "--as", "new"), 125, "holds no patch"),
+        (("am", "@mail", "--on", "6.1-base", "--as", "new"), 125, "contains no patch"),
         (("am", "@none", "--on", "6.1-base", "--as", "new"), 2, "does not exist"),
         (("am", "@mail", "--on", "6.1-base", "--as", "6.1-series"), 125, "there is a kernel 6.1-series already"),
         (("add", "new", "--on", "6.1-base"), 2, "give a patch or a config fragment"),
@@ -31,7 +31,7 @@ def command(tmp_path, monkeypatch):
         (("add", "new"), 2, "give either --on KERNEL or --tree FOLDER"),
         (("add", "new", "--on", "6.1-base", "--tree", "@"), 2, "give either --on KERNEL or --tree FOLDER"),
         (("add", "new", "--tree", "@none"), 2, "does not exist"),
-        (("add", "new", "--tree", "@"), 125, "is no source of a kernel with userfaultfd"),
+        (("add", "new", "--tree", "@"), 125, "is not the source of a kernel with userfaultfd"),
         (("size", "6.1-base", "debian/trixie"), 125, "debian/trixie comes as a package"),
         (("size", "6.1-base", "none"), 2, "no kernel is called 'none'"),
         (("remove", "new"), 2, "no kernel is called 'new'"),

@@ -62,9 +62,9 @@ def test_patches_in_order_folders_by_name(tmp_path):
         ('[kernel.k]\npackage = "p"\nsuites = ["s"]\n', r'\[kernel."k"\]: about is missing'),
         (KERNEL + 'package = "p"\nsuites = "s"\n', "suites is not a list"),
         (KERNEL + 'package = "p"\nsuites = []\n', "at least one"),
-        (KERNEL + 'package = "p q"\nsuites = ["s"]\n', "package 'p q' is not one word"),
-        (KERNEL + 'package = "--purge"\nsuites = ["s"]\n', "not one word"),
-        (KERNEL + 'package = "p"\nsuites = ["s\\nx"]\n', "not a list of words"),
+        (KERNEL + 'package = "p q"\nsuites = ["s"]\n', "package 'p q' is not a name of letters"),
+        (KERNEL + 'package = "--purge"\nsuites = ["s"]\n', "'--purge' is not a name of letters"),
+        (KERNEL + 'package = "p"\nsuites = ["s\\nx"]\n', "not a list of at least one name"),
         (KERNEL + 'package = "p"\nsuites = ["s"]\npatches = ["x"]\n', "unknown patches"),
         (SOURCE + KERNEL + 'source = "t"\n', r"no \[source.t\]; there are s"),
         (SOURCE + KERNEL + 'source = "s"\npatches = ["none.patch"]\n', "none.patch is neither a patch nor a folder"),
@@ -73,7 +73,7 @@ def test_patches_in_order_folders_by_name(tmp_path):
         ("[flavour.f]\npatches = 3\n", "patches is not a table"),
         ('[flavour.f]\npatches.s = ["none.patch"]\n', "s: .*none.patch is neither a patch nor a folder"),
         ('[flavour.f]\nobjects = "../x"\n', "objects '../x' is not the name of a flavour"),
-        ('[kernel."../k"]\nabout = "a"\npackage = "p"\nsuites = ["s"]\n', "a kernel's name is"),
+        ('[kernel."../k"]\nabout = "a"\npackage = "p"\nsuites = ["s"]\n', "a kernel's name has letters"),
     ],
 )
 def test_mistakes_are_named(tmp_path, text, says):

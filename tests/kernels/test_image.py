@@ -135,7 +135,7 @@ def test_the_modules_of_the_machine_come_along(tmp_path, root):
 
 
 def test_packages_without_a_kernel(tmp_path):
-    with pytest.raises(SourceError, match="none of them holds a kernel"):
+    with pytest.raises(SourceError, match="none of them contains a kernel"):
         from_debs(tmp_path, make_deb(tmp_path, "linux-image-6.1", "1", {"usr/share/doc/x": b""}))
     broken = tmp_path / "broken.deb"
     broken.write_bytes(b"!<arch>\nbroken")

@@ -87,7 +87,7 @@ def test_a_patch_becomes_a_kernel_that_builds(user, lab, file):
 def test_on_a_kernel_of_the_users(user, file):
     user.add("one", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
     user.am(file("mail", QUOTED), "one", "two")
-    with pytest.raises(KernelError, match="two stand on it"):
+    with pytest.raises(KernelError, match="two are based on it"):
         user.remove("one")
     assert [path.name[:4] for path in user.load()["two"].patches] == ["0001", "0001"]
     assert (user.remove("two"), user.remove("one"), user.remove("one")) == (True, True, False)
@@ -180,7 +180,7 @@ def test_unplaced_hunks_stop_it_unless_told(user, file):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("Looks good to me.\n", "holds no patch"),
+        ("Looks good to me.\n", "contains no patch"),
         (QUOTED.replace("mm/minor.c", "mm/gone.c"), "no hunk of .* has a place in this tree"),
         (QUOTED.replace("MODE", "x->y[3]").replace("minor", "q"), "no hunk of"),
         (QUOTED.replace("b/mm/minor.c", "b/../../minor.c"), "not a path inside the tree"),

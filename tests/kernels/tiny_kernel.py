@@ -57,7 +57,7 @@ TREE = {
     "scripts/run": "#!/bin/sh\n",
 }
 
-# What the lab cannot do without
+# The options that the lab needs
 NEEDED = "".join(f"{name}=y\n" for name in build.NEEDED)
 
 PATCH = """\

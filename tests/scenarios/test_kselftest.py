@@ -127,8 +127,8 @@ def test_the_calls():
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({}, "no kernel's source tree"),
-        ({"Makefile": "all:\n"}, "no kernel's source tree"),
+        ({}, "not a kernel's source tree"),
+        ({"Makefile": "all:\n"}, "not a kernel's source tree"),
         ({"Makefile": "PATCHLEVEL = 1\n"}, "has no userfaultfd tests"),
     ],
 )

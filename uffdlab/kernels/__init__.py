@@ -1,4 +1,4 @@
-"""Kernels under test: found, fetched, patched, built and kept. What there is says kernel-patch/kernels.toml."""
+"""Kernels under test: find, fetch, patch, build and cache them. kernel-patch/kernels.toml lists them."""
 
 from uffdlab.kernels.cache import Cache, Kernel
 from uffdlab.kernels.catalogue import Catalogue

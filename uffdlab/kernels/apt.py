@@ -1,6 +1,7 @@
-"""Packages of Debian suites through a private apt root: no root, the system's sources untouched, signatures checked.
+"""Fetch packages of Debian suites through a private apt root.
 
-The mirror is the one that the machine's own apt uses; no host name is written here.
+This needs no root privileges, does not touch the system's apt sources, and checks signatures. The mirror is the one
+that the machine's own apt uses.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _UPDATE_DEADLINE = 600.0  # s
 _DOWNLOAD_DEADLINE = 3600.0  # s
 _ASK_DEADLINE = 60.0  # s
-# What a kernel package needs that holds the image, its config or modules. Since 7.1 the image package is a shell: the
-# vmlinuz is in linux-binary-…, its config in linux-base-…, its modules in linux-modules-….
+# Packages with parts of a kernel. Since 7.1 the image package is empty and depends on others: the vmlinuz is in
+# linux-binary-…, its config in linux-base-…, its modules in linux-modules-….
 KERNEL_PARTS = re.compile(r"linux-(image|binary|base|modules|source)-\d")
 _DEBIAN_SUITE = re.compile(r"(old)*stable|testing|unstable|sid|bullseye|bookworm|trixie|forky|duke")
 
 
 @dataclass(frozen=True)
 class Deb:
-    """One package file, as the signed index of its suite describes it; `size` in bytes."""
+    """One package file, as the signed index of its suite describes it. `size` is in bytes."""
 
     package: str
     version: str
@@ -46,7 +47,7 @@ class Deb:
 
 @dataclass(frozen=True)
 class Resolved:
-    """What a package name stands for today: its version, and the package files that make it up."""
+    """The version that a package name has in a suite now, and its package files."""
 
     package: str
     version: str
@@ -54,7 +55,7 @@ class Resolved:
 
 
 class Archive(Protocol):
-    """Where packages come from."""
+    """A source of packages."""
 
     def resolve(
         self,
@@ -65,21 +66,21 @@ class Archive(Protocol):
         *,
         follow: re.Pattern[str] = KERNEL_PARTS,
     ) -> Resolved:
-        """Look up the newest version of `package` in `suites`, and of what it depends on as far as `follow` matches."""
+        """Look up the newest version of `package` in `suites`, with its dependencies whose names match `follow`."""
 
     def download(self, found: Resolved, suites: tuple[str, ...], root: Path, progress: Progress) -> list[Path]:
-        """Fetch the package files into `root`, verified."""
+        """Fetch the package files into `root`, check them, and return their paths."""
 
 
 @dataclass(frozen=True)
 class Mirrors:
-    """The machine's mirrors of Debian: the main archive, and the one of security updates or an empty string."""
+    """The machine's mirrors of Debian: the main archive and security updates. `security` is empty if there is none."""
 
     main: str
     security: str
 
     def line(self, suite: str, keyring: Path) -> str:
-        """Give the sources.list line for a suite, or an empty string if no mirror of this machine has it."""
+        """Return the sources.list line for a suite, or an empty string if no mirror of this machine has it."""
         uri = self.security if suite.endswith("-security") else self.main
         return (
             f"deb [arch=amd64 signed-by={keyring} allow-insecure=no allow-weak=no] {uri} {suite} main\n" if uri else ""
@@ -92,7 +93,7 @@ def mirrors_of_this_machine() -> Mirrors:
     Raises
     ------
     HostUnsupported
-        It has none of Debian.
+        The configuration has no mirror of Debian.
     """
     fields = ("CREATED_BY", "REPO_URI", "RELEASE", "COMPONENT", "ORIGIN")
     asked = subprocess.run(
@@ -107,12 +108,18 @@ def mirrors_of_this_machine() -> Mirrors:
 
 
 def choose_mirrors(targets: str) -> Mirrors:
-    """Pick the mirrors out of ``CREATED_BY|REPO_URI|RELEASE|COMPONENT|ORIGIN`` lines; errors as above."""
+    """Pick the mirrors from lines of ``CREATED_BY|REPO_URI|RELEASE|COMPONENT|ORIGIN``.
+
+    Raises
+    ------
+    HostUnsupported
+        The lines name no mirror of Debian.
+    """
     main = security = ""
     for line in targets.splitlines():
         created_by, uri, release, component, origin = (*line.split("|"), "", "", "", "")[:5]
         suite = release.partition("/")[0].partition("-")[0]
-        # Without fetched lists apt does not know the origin and prints the field's name.
+        # Until it has fetched the package lists, apt does not know the origin and prints the field's name.
         debian = origin == "Debian" if not origin.startswith("$(") else _DEBIAN_SUITE.fullmatch(suite) is not None
         if created_by != "Packages" or component != "main" or not debian or uri.startswith("cdrom:"):
             continue
@@ -122,7 +129,7 @@ def choose_mirrors(targets: str) -> Mirrors:
             main = main or uri
     if not main:
         raise HostUnsupported(
-            "this machine's apt knows no mirror of Debian (asked: apt-get indextargets), and kernels come from there: "
+            "kernels come from Debian, and this machine's apt has no mirror of it (apt-get indextargets lists none): "
             "add one to its sources, on Debian 12 `deb MIRROR bookworm main`",
             missing="a Debian mirror",
         )
@@ -135,9 +142,9 @@ class DebianArchive:
     Parameters
     ----------
     mirrors : Mirrors, optional
-        Instead of the machine's own.
+        By default the machine's own.
     keyring : Path
-        Holds the keys that a suite's Release file may be signed with.
+        File with the keys that may sign a suite's Release file.
     """
 
     def __init__(self, mirrors: Mirrors | None = None, keyring: Path = KEYRING) -> None:
@@ -153,29 +160,29 @@ class DebianArchive:
         *,
         follow: re.Pattern[str] = KERNEL_PARTS,
     ) -> Resolved:
-        """Fetch the suites' indexes and look `package` up, and what it depends on as far as `follow` matches.
+        """Fetch the suites' indexes; look up `package` and its dependencies whose names match `follow`.
 
         Raises
         ------
         SourceError
             A suite could not be fetched, its signature does not verify, or it has no such package.
         HostUnsupported
-            No apt, no Debian mirror, or no keyring.
+            The host has no apt, no Debian mirror or no keyring.
         """
         host_checks.require_apt()
         self._set_up(root, suites)
         progress.stage(f"package lists of {', '.join(suites)}", unit="bytes")
         lists = root / "lists"
-        status, said = self._apt(
+        status, output = self._apt(
             root, ["apt-get", "-q", "update"], _UPDATE_DEADLINE, on_tick=lambda: progress.at(_bytes_in(lists))
         )
-        if "No space left on device" in said:
+        if "No space left on device" in output:
             discard(root)
             raise host_checks.disk_full(root, f"package lists of {', '.join(suites)}")
         if status:
             raise SourceError(
                 f"apt-get update for {', '.join(suites)} (private, signatures checked by {self._keyring}) failed:\n"
-                f"{_complaints(said)}\n"
+                f"{_complaints(output)}\n"
                 "Check the network and the mirror in this machine's apt configuration, then try again"
             )
         debs: list[Deb] = []
@@ -191,12 +198,12 @@ class DebianArchive:
         return Resolved(package, debs[0].version, tuple(debs))
 
     def download(self, found: Resolved, suites: tuple[str, ...], root: Path, progress: Progress) -> list[Path]:
-        """Fetch the package files into ``root/debs``.
+        """Fetch the package files into ``root/debs`` and return their paths.
 
         Raises
         ------
         SourceError
-            One could not be fetched, or is not what the signed index says.
+            A file could not be fetched, or its SHA256 differs from the signed index.
         """
         host_checks.require_apt()
         self._set_up(root, suites)
@@ -205,27 +212,27 @@ class DebianArchive:
         debs.mkdir(parents=True)
         wanted = [f"{deb.package}={deb.version}" for deb in found.debs]
         progress.stage(f"fetching {found.package} {found.version}", sum(deb.size for deb in found.debs), "bytes")
-        status, said = self._apt(
+        status, output = self._apt(
             root,
             ["apt-get", "-q", "download", *wanted],
             _DOWNLOAD_DEADLINE,
             cwd=debs,
             on_tick=lambda: progress.at(_bytes_in(debs)),
         )
-        if "No space left on device" in said:
+        if "No space left on device" in output:
             raise host_checks.disk_full(debs, f"fetching {found.package}")
         if status:
             raise SourceError(
-                f"apt-get download {' '.join(wanted)} failed:\n{_complaints(said)}\n"
+                f"apt-get download {' '.join(wanted)} failed:\n{_complaints(output)}\n"
                 "Check the network and the mirror in this machine's apt configuration, then try again"
             )
         paths = []
         for deb in found.debs:
-            # The mirror quotes ":" in versions as %3a, so look by the package's name alone.
+            # The mirror quotes ":" in versions as %3a, so search by the package's name alone.
             path = next(debs.glob(f"{deb.package}_*.deb"), None)
             if path is None or _sha256(path) != deb.sha256:
                 raise SourceError(
-                    f"{deb.package} {deb.version}: what the mirror gave is not what Debian's signed index says "
+                    f"{deb.package} {deb.version}: the mirror's file does not match Debian's signed index "
                     f"(SHA256 {deb.sha256}): try again, or use another mirror in this machine's apt configuration"
                 )
             paths.append(path)
@@ -234,7 +241,7 @@ class DebianArchive:
     def _set_up(self, root: Path, suites: tuple[str, ...]) -> None:
         if not self._keyring.exists():
             raise HostUnsupported(
-                f"{self._keyring}, which checks the signatures of Debian's suites, is not there: install the package "
+                f"{self._keyring} is missing; it holds the keys that sign Debian's suites: install the package "
                 "debian-archive-keyring (`vm/install-packages demo` does)",
                 missing="debian-archive-keyring",
             )
@@ -262,19 +269,19 @@ class DebianArchive:
             return 1, f"E: not finished after {deadline:.0f} s"
 
     def _show(self, root: Path, package: str, suites: tuple[str, ...]) -> dict[str, str]:
-        status, said = self._apt(root, ["apt-cache", "show", "--no-all-versions", package], _ASK_DEADLINE)
-        record = dict(re.findall(r"^([A-Za-z0-9-]+): *(.*)$", said, re.MULTILINE))
+        status, output = self._apt(root, ["apt-cache", "show", "--no-all-versions", package], _ASK_DEADLINE)
+        record = dict(re.findall(r"^([A-Za-z0-9-]+): *(.*)$", output, re.MULTILINE))
         if status or not {"Version", "Size", "SHA256"} <= record.keys():
             raise SourceError(
-                f"{', '.join(suites)}: no package {package} (apt-cache show: {said.strip() or 'nothing'}): check the "
+                f"{', '.join(suites)}: no package {package} (apt-cache show: {output.strip() or 'nothing'}): check the "
                 "name and the suites in kernel-patch/kernels.toml"
             )
         return record
 
 
 def _configuration(root: Path) -> str:
-    # Read by apt before anything else, and through Dir::Etc instead of the system's own files: hooks and pins of the
-    # system stay out, but the way to the mirror (proxies, certificates, Check-Valid-Until) is kept.
+    # apt reads this first (APT_CONFIG). Dir::Etc then hides the system's own files, so its hooks and pins do not apply.
+    # The settings for access to the mirror (proxies, certificates, Check-Valid-Until) are copied from the system.
     dump = subprocess.run(
         ["apt-config", "dump"], capture_output=True, text=True, check=False, timeout=_ASK_DEADLINE, env=_environment()
     ).stdout
@@ -294,7 +301,7 @@ def _configuration(root: Path) -> str:
         "Dir::State::status": root / "state" / "status",
         "Dir::State::lists": root / "lists",
         "Dir::Cache": root / "cache",
-        "Dir::Cache::srcpkgcache": "",  # 40 MB a suite, to save a second at the next look-up
+        "Dir::Cache::srcpkgcache": "",  # would take 40 MB for each suite, and save one second at the next look-up
         "Dir::Log": root / "state",
         "APT::Architecture": "amd64",
         "APT::Architectures": "amd64",
@@ -309,7 +316,7 @@ def _configuration(root: Path) -> str:
         "Acquire::https::Timeout": "30",
     }
     if os.geteuid() == 0:
-        settings["APT::Sandbox::User"] = "root"  # _apt could not write into root's cache folder
+        settings["APT::Sandbox::User"] = "root"  # the user _apt cannot write to root's cache folder
     return "\n".join([*transport, *(f'{key} "{value}";' for key, value in settings.items()), ""])
 
 
@@ -318,9 +325,9 @@ def _environment() -> dict[str, str]:
     return {**environment, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
 
-def _complaints(said: str) -> str:
-    lines = [line for line in said.splitlines() if line.startswith(("E:", "W:", "Err:"))]
-    return "\n".join(lines[:12] or said.splitlines()[-12:])
+def _complaints(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.startswith(("E:", "W:", "Err:"))]
+    return "\n".join(lines[:12] or output.splitlines()[-12:])
 
 
 def _bytes_in(folder: Path) -> int:
@@ -329,7 +336,7 @@ def _bytes_in(folder: Path) -> int:
         try:
             total += path.stat().st_size
         except FileNotFoundError:
-            continue  # apt renames a file when it is whole
+            continue  # apt renames a file when it is complete
     return total
 
 

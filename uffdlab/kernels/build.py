@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uffdlab.kernels.progress import Progress
     from uffdlab.kernels.tree import Tree
 
-# Part of every key: raise it when the same inputs come to give another kernel.
+# Part of every key. Raise it when a change here makes the same inputs build a different kernel.
 RECIPE = 1
 
 _MARKER = ".uffdlab-building"
@@ -29,7 +29,7 @@ _OBJECT = re.compile(r"  (?:CC|AS) +(?:\[M\] +)?\S")
 _LINK = re.compile(r"  LD +(?:\.tmp_)?vmlinux")
 _PLANNED = re.compile(r"echo '  (?:CC|AS) ")
 _OPTION = re.compile(r"(CONFIG_\w+)=(.*)|# (CONFIG_\w+) is not set")
-# What the agent, its channel and the lab's subject need.
+# Options that the agent, its channel and userfaultfd itself need.
 NEEDED = tuple(
     f"CONFIG_{name}"
     for name in (
@@ -43,12 +43,12 @@ _ERROR = re.compile(r": (?:fatal )?error: |\*\*\* |undefined reference to |No sp
 
 
 def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequence[int] = ()) -> str:
-    """Compile the tree as it stands to the image that the entry wants, and return its release (uname -r).
+    """Compile the tree as it is to the entry's image, and return the kernel's release (uname -r).
 
     Raises
     ------
     BuildError
-        The config cannot be had as asked for, or the kernel does not compile.
+        The kernel cannot be configured with the entry's options, or it does not compile.
     HostUnsupported
         The disk is full.
     """
@@ -65,8 +65,8 @@ def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequ
             nonlocal planned
             planned += bool(_PLANNED.search(line))
 
-        # A dry run follows the recipes into every folder, so this is what make is about to compile. It stops at
-        # the last link, whose inputs are not there yet.
+        # A dry run follows the recipes into every folder, so it lists the files that make will compile. It stops at
+        # the last link, whose inputs do not exist yet.
         make("--dry-run", "--keep-going", "vmlinux", on_line=plan, real=False)
         progress.stage("compiling", planned, "objects")
         compiled, linking = 0, False
@@ -85,12 +85,12 @@ def build(entry: Built, tree: Tree, log: Path, progress: Progress, inherit: Sequ
 
 
 def configure(entry: Built, tree: Tree, make: _Make) -> None:
-    """Write ``objects/.config``: everything off but what the fragments ask for and what that needs.
+    """Write ``objects/.config``: only the options of the fragments, and those that they select, are on.
 
     Raises
     ------
     BuildError
-        Some option of a fragment did not come out as asked for.
+        An option in the written file differs from the fragment, or an option that the lab needs is not set.
     """
     asked = _joined(entry.config)
     seed = tree.objects / "uffdlab.config"
@@ -99,15 +99,15 @@ def configure(entry: Built, tree: Tree, make: _Make) -> None:
     config = (tree.objects / ".config").read_text()
     dropped = dropped_options(asked, config)
     if entry.source.other_version:
-        # What the lab would like to have and this one has not, is left out.
+        # Options of the source's own fragments may be missing in this version of the kernel; they are left out.
         own = _options(_joined(f for f in entry.config if f not in entry.source.config))
         make.note(f"not in this kernel: {', '.join(line for line in dropped if _option(line) not in own) or 'nothing'}")
         dropped = [line for line in dropped if _option(line) in own]
     if lost := missing_needed(config):
         fragments = ", ".join(str(fragment) for fragment in entry.config)
         raise BuildError(
-            f"{entry.name}: its configuration has no {', '.join(lost)}, which the lab cannot do without: a fragment "
-            f"({fragments}) turns it off, or what it depends on, or this kernel has no such option",
+            f"{entry.name}: its configuration lacks {', '.join(lost)}, which the lab needs: a fragment "
+            f"({fragments}) turns it or a dependency off, or this kernel has no such option",
             kernel=entry.name,
             log=str(make.log),
             output="\n".join(lost),
@@ -115,7 +115,7 @@ def configure(entry: Built, tree: Tree, make: _Make) -> None:
     if dropped:
         raise BuildError(
             f"{entry.name}: the kernel's own configuration dropped {', '.join(dropped)}, which "
-            f"{', '.join(str(fragment) for fragment in entry.config)} ask for: a dependency is not set, or this "
+            f"{', '.join(str(fragment) for fragment in entry.config)} set: a dependency is not set, or this "
             "kernel has no such option",
             kernel=entry.name,
             log=str(make.log),
@@ -124,9 +124,9 @@ def configure(entry: Built, tree: Tree, make: _Make) -> None:
 
 
 def dropped_options(asked: str, config: str) -> list[str]:
-    """Give the lines of `asked` that do not hold in `config`, both texts in .config form.
+    """Return the lines of `asked` whose option has another value in `config`. Both are texts in .config form.
 
-    Of several lines for one option the last counts, as in Kconfig.
+    If an option has several lines, the last one counts, as in Kconfig.
     """
     wanted = _options(asked)
     have = _options(config)
@@ -138,18 +138,18 @@ def dropped_options(asked: str, config: str) -> list[str]:
 
 
 def missing_needed(config: str) -> list[str]:
-    """Give the options that the lab cannot do without and a finished .config does not have."""
+    """Return the options that the lab needs and a finished .config does not set."""
     have = _options(config)
     return [name for name in NEEDED if have.get(name) != "y"]
 
 
 def turned_off(fragment: str) -> list[str]:
-    """Give the options that a config fragment does not build in and the lab cannot do without."""
+    """Return the options that the lab needs built in and that a config fragment turns off or makes a module."""
     return [name for name, value in _options(fragment).items() if value != "y" and name in NEEDED]
 
 
 def no_options(fragment: str) -> list[str]:
-    """Give the lines of a config fragment that are no option, no comment and not blank, each with its number."""
+    """Return the lines of a config fragment that are neither an option nor a comment nor blank, with their numbers."""
     return [
         f"line {number}: {line.strip()[:80]}"
         for number, line in enumerate(fragment.splitlines(), 1)
@@ -158,13 +158,13 @@ def no_options(fragment: str) -> list[str]:
 
 
 def first_errors(lines: Sequence[str], limit: int = 5) -> str:
-    """Pick from make's output the lines that tell why it failed."""
+    """Return the lines of make's output that say why it failed."""
     compiler = [line for line in lines if re.search(r"\berror: |undefined reference to ", line)]
     return "\n".join(list(dict.fromkeys(compiler or lines))[:limit])
 
 
 class _Make:
-    # make in the tree's object folder.
+    # Runs make in the tree's object folder.
 
     def __init__(self, entry: Built, tree: Tree, log: Path, log_file: IO[bytes], inherit: Sequence[int]) -> None:
         self.log = log
@@ -174,17 +174,17 @@ class _Make:
         self._inherit = inherit
 
     def note(self, text: str) -> None:
-        # For the reader of the log.
+        # Adds a remark for the reader of the log.
         self._log_file.write(f"# {text}\n".encode())
 
     def __call__(
         self,
-        *words: str,
+        *arguments: str,
         on_line: Callable[[str], None] | None = None,
         deadline: float = _CONFIG_DEADLINE,
         real: bool = True,
     ) -> None:
-        # A call that is not real makes nothing: it is not logged, and may fail.
+        # A dry run (real=False) is not logged, and may fail.
         command = [
             "make",
             f"-j{len(os.sched_getaffinity(0)) + 1}",
@@ -194,14 +194,14 @@ class _Make:
             "ARCH=x86_64",
             "KBUILD_VERBOSE=0",
             f"LOCALVERSION={self._entry.localversion}",
-            *words,
+            *arguments,
         ]
         if real:
             self._log_file.write(f"$ {' '.join(command)}\n".encode())
             self._log_file.flush()
         errors: list[str] = []
 
-        def look(line: str) -> None:
+        def collect_error(line: str) -> None:
             if _ERROR.search(line):
                 errors.append(line)
             if on_line is not None:
@@ -213,17 +213,17 @@ class _Make:
         log = self._log_file if real else None
         try:
             with Child(command, env=_environment(), log=log, inherit=self._inherit, marker=marker) as child:
-                status = child.wait(deadline, on_line=look)
+                status = child.wait(deadline, on_line=collect_error)
         except JobTimeout:
             status = -1
-            errors.append(f"*** make {words[-1]} had not finished after {deadline:.0f} s")
+            errors.append(f"*** make {arguments[-1]} had not finished after {deadline:.0f} s")
         if status == 0 or not real:
             return
         if any("No space left on device" in line for line in errors):
             raise host_checks.disk_full(self._tree.objects, f"compiling {self._entry.name}")
         output = first_errors(errors or list(child.tail))
         raise BuildError(
-            f"{self._entry.name}: make {words[-1]} failed:\n{output}\nThe whole log is {self.log}",
+            f"{self._entry.name}: make {arguments[-1]} failed:\n{output}\nThe whole log is {self.log}",
             kernel=self._entry.name,
             log=str(self.log),
             output=output,
@@ -231,9 +231,9 @@ class _Make:
 
 
 def _recover(objects: Path) -> None:
-    # make deletes its half-made targets on SIGTERM. After SIGKILL, or when the machine went down, they stay, and the
-    # next make would take them for made. So a marker is there while make runs; if one is found, every file as new as it
-    # goes. Of a build that alone was killed the minder has made an end.
+    # make deletes its incomplete targets on SIGTERM. After SIGKILL or a power failure they stay, and the next make
+    # would treat them as complete. So a marker file exists while make runs. A build that finds one deletes every file
+    # that is not older. If only our process was killed, the supervisor has already killed its make.
     objects.mkdir(exist_ok=True)
     marker = objects / _MARKER
     if not marker.exists():
@@ -264,17 +264,17 @@ def _options(text: str) -> dict[str, str]:
 
 
 def _environment() -> dict[str, str]:
-    # What make and Kbuild take from the environment would change the kernel behind the key's back.
-    kept = {
+    # Without the variables that make and Kbuild read: they would change the kernel, and the key does not contain them.
+    environment = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("KBUILD_", "KCONFIG_", "MAKE", "KCFLAGS", "KCPPFLAGS", "CONFIG_", "INSTALL_"))
         and name not in _LEFT_OUT
     }
     return {
-        **kept,
+        **environment,
         "LC_ALL": "C",
-        # The same inputs give the same bytes.
+        # Fixed values, so that the same inputs give the same bytes.
         "KBUILD_BUILD_TIMESTAMP": "Tue Feb 14 22:38:39 UTC 2023",
         "KBUILD_BUILD_USER": "uffdlab",
         "KBUILD_BUILD_HOST": "uffdlab",

@@ -1,4 +1,4 @@
-"""What a kernel in the cache is found by: the hash of everything that goes into it."""
+"""The key of a kernel in the cache: the hash of everything that goes into the kernel."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 def key_of(entry: Entry, found: Resolved) -> str:
-    """Hash everything that goes into a kernel, hexadecimal."""
+    """Return the hash of everything that goes into a kernel, in hexadecimal."""
     inputs = _inputs(entry, found)
     return _hash(inputs | {"toolchain": host_checks.toolchain()} if isinstance(entry, Built) else inputs)
 
 
 def made_of(entry: Entry, found: Resolved) -> str:
-    """Hash what a kernel is made of, whichever compiler made it, hexadecimal."""
+    """Return the hash of what a kernel is made from, without the compiler, in hexadecimal."""
     return _hash(_inputs(entry, found))
 
 
@@ -43,7 +43,7 @@ def _inputs(entry: Entry, found: Resolved) -> dict[str, object]:
 
 
 def source_key(entry: Built, found: Resolved) -> str:
-    """Hash what a kernel's source is made of, the package and the patches, hexadecimal."""
+    """Return the hash of a kernel's source, its package and its patches, in hexadecimal."""
     return _hash([found.debs[0].sha256, *_digests(entry.patches)])
 
 

@@ -1,4 +1,4 @@
-"""Which kernels there are: kernel-patch/kernels.toml and the user's own kernels.toml, read and checked."""
+"""Read and check the catalogue of kernels: kernel-patch/kernels.toml, then the user's own kernels.toml."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from uffdlab.errors import KernelError, UnknownKernel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*(/[A-Za-z0-9][A-Za-z0-9.+~_-]*)*")
-_LONGEST_NAME = 80  # letters
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*")  # of a package, suite or source
+_KERNEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+~_-]*(/[A-Za-z0-9][A-Za-z0-9.+~_-]*)*")
+_LONGEST_NAME = 80  # characters
 _FLAVOUR = re.compile(r"[a-z0-9]+")
 _LOCALVERSION = re.compile(r"(-[a-z0-9][a-z0-9.-]*)?")
 
 
 class CatalogueError(KernelError):
-    """kernels.toml is not as it should be; the message names the entry and the key."""
+    """kernels.toml has an error; the message names the entry and the key."""
 
 
 @dataclass(frozen=True)
 class Source:
     """A kernel's source: a Debian source package in a suite, and the config that all its variants share.
 
-    `tree` is a tree of the user's instead, a folder or a tarball; there is no package then. With `other_version`, what
-    `config` asks for and this version does not have is left out.
+    `tree` is a user's source tree (a folder or a tarball) in place of a package. `other_version` says that the source
+    may have another version than `config` was written for; options of `config` that it lacks are left out.
     """
 
     name: str
@@ -47,11 +47,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Built:
-    """A kernel to be compiled: a source, patches on it (files in order), config fragments, and its localversion.
+    """A kernel to compile: a source, patch files in their order, config fragments, and a localversion.
 
-    `on` is the kernel whose source, patches and config it starts from, or empty.  `objects` is the folder, beside
-    its source, that it is compiled in: kernels that differ by much of their config had better not share one.  `image`
-    is what to boot of it, ``vmlinux`` or ``bzImage``.
+    `on` is the kernel whose source, patches and config it starts from, or empty. `objects` is the folder beside the
+    source in which it is compiled; kernels whose configs differ much should not share one. `image` is the file to
+    boot, ``vmlinux`` or ``bzImage``.
     """
 
     name: str
@@ -66,21 +66,21 @@ class Built:
 
     @property
     def package(self) -> str:
-        """The package it comes from."""
+        """The package of its source."""
         return self.source.package
 
     @property
     def suites(self) -> tuple[str, ...]:
-        """The suites that the package may come from."""
+        """The suites in which the package is searched."""
         return self.source.suites
 
 
 @dataclass(frozen=True)
 class Flavour:
-    """A way to build any kernel that is built here, asked for as NAME+FLAVOUR: config fragments behind its own.
+    """A way to build any kernel that is built here. ``NAME+FLAVOUR`` selects it.
 
-    `patches` come behind its own too: those for its source, by the source's name.  `objects` is the flavour whose
-    object folder it is compiled in, itself as a rule.
+    Its `config` fragments follow those of the kernel. So do its `patches`, which are listed by the name of the source.
+    `objects` is the flavour whose object folder it uses, by default its own.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Flavour:
 
 @dataclass(frozen=True)
 class Packaged:
-    """A kernel as Debian packages it."""
+    """A kernel that Debian packages."""
 
     name: str
     about: str
@@ -151,49 +151,51 @@ class Catalogue:
 
 
 def default_file() -> Path:
-    """Find kernel-patch/kernels.toml of this checkout.
+    """Return the path of this checkout's kernel-patch/kernels.toml.
 
     Raises
     ------
     CatalogueError
-        The package does not lie in a checkout.
+        The package is not in a checkout.
     """
     path = Path(__file__).resolve().parents[2] / "kernel-patch" / "kernels.toml"
     if not path.is_file():
         raise CatalogueError(
-            f"{path} is not there: the kernels and their patches are in the repository, not in the installed package. "
+            f"{path} does not exist: the kernels and patches are in the repository, not in the installed package. "
             "Install from a checkout (`pip install --editable .`), or give the path of a bzImage or vmlinux"
         )
     return path
 
 
 def bad_name(name: str) -> str | None:
-    """Say why this cannot be the name of a kernel; None if it can."""
+    """Return why `name` cannot be the name of a kernel, or None if it can."""
     if len(name) > _LONGEST_NAME:
-        return f"a kernel's name has at most {_LONGEST_NAME} letters"
-    return None if _NAME.fullmatch(name) else "a kernel's name is words of letters, digits and . + ~ _ - with / between"
+        return f"a kernel's name has at most {_LONGEST_NAME} characters"
+    if not _KERNEL_NAME.fullmatch(name):
+        return "a kernel's name has letters, digits and . + ~ _ - in parts separated by /"
+    return None
 
 
 def user_folder() -> Path:
-    """Find the folder of the user's own kernels.toml: ``$UFFDLAB_KERNELS``, or else the user's config folder."""
+    """Return the folder of the user's own kernels.toml: ``$UFFDLAB_KERNELS``, or else the user's config folder."""
     chosen = os.environ.get("UFFDLAB_KERNELS")
     return (Path(chosen).expanduser() if chosen else platformdirs.user_config_path("uffdlab")).absolute()
 
 
 def load(path: Path | None = None, user: Path | None = None) -> Catalogue:
-    """Read a kernels.toml, and behind it the user's own.
+    """Return the catalogue in a kernels.toml, followed by the user's own kernels.
 
     Parameters
     ----------
     path : Path, optional
-        By default this checkout's with the user's; if given, alone.
+        By default this checkout's file, followed by the user's. A path that is given is read alone.
     user : Path, optional
-        A file whose kernels come after those of `path` and may stand on them; it need not be there.
+        A file whose kernels follow those of `path` and may be based on them. It need not exist.
 
     Raises
     ------
     CatalogueError
-        It cannot be read, or something in it is missing, unknown, or of the wrong kind.
+        A file cannot be read, or an entry in it is missing, unknown, or of the wrong type.
     """
     if path is None:
         user = user or user_folder() / "kernels.toml"
@@ -206,7 +208,7 @@ def load(path: Path | None = None, user: Path | None = None) -> Catalogue:
 
 @dataclass
 class _Found:
-    # What was read so far. `trees`: the config for trees of the user's.
+    # The entries read so far. `trees` is the config for users' trees.
     sources: dict[str, Source] = field(default_factory=dict)
     entries: dict[str, Entry] = field(default_factory=dict)
     flavours: dict[str, Flavour] = field(default_factory=dict)
@@ -241,12 +243,12 @@ def _read(path: Path, found: _Found) -> None:
 
 
 def _source(name: str, table: _Table, folder: Path) -> Source:
-    if not _WORD.fullmatch(name):
+    if not _NAME.fullmatch(name):
         raise table.wrong("a source's name is letters, digits and . + ~ _ -")
     source = Source(
         name,
-        table.word("package"),
-        table.words("suites"),
+        table.name("package"),
+        table.names("suites"),
         _files(table, "config", folder),
         other_version=table.flag("other_version"),
     )
@@ -255,7 +257,7 @@ def _source(name: str, table: _Table, folder: Path) -> Source:
 
 
 def _tree(path: Path, config: tuple[Path, ...]) -> Source:
-    # Named by its path: all kernels of one tree share the copy of it, and the object folder.
+    # The name comes from the path: all kernels of one tree share its copy and the object folder.
     short = re.sub(r"[^A-Za-z0-9.+_-]", "_", path.name)[:40]
     name = f"tree-{short}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:8]}"
     return Source(name, path.name, (), config, path, other_version=True)
@@ -319,7 +321,7 @@ def _entry(name: str, table: _Table, folder: Path, found: _Found) -> Entry:
             localversion=_localversion(table),
         )
     else:
-        entry = Packaged(name, about, table.word("package"), table.words("suites"))
+        entry = Packaged(name, about, table.name("package"), table.names("suites"))
     table.done()
     return entry
 
@@ -340,7 +342,7 @@ def _files(table: _Table, key: str, folder: Path) -> tuple[Path, ...]:
 
 
 def _patches(table: _Table, folder: Path, key: str = "patches") -> tuple[Path, ...]:
-    # A folder stands for the *.patch files in it, by name, as git format-patch numbers them.
+    # A folder means all *.patch files in it, sorted by name: git format-patch numbers them.
     found: list[Path] = []
     for name in table.texts(key):
         path = folder / name
@@ -352,7 +354,7 @@ def _patches(table: _Table, folder: Path, key: str = "patches") -> tuple[Path, .
 
 
 class _Table:
-    # A TOML table that is read key by key; done() refuses what was not asked for.
+    # A TOML table that is read key by key; done() raises an error if keys are left that nobody read.
 
     def __init__(self, where: str, data: dict[str, Any]) -> None:
         self._where = where
@@ -391,10 +393,10 @@ class _Table:
             raise self.wrong(f"{key} is not true or false")
         return value
 
-    def word(self, key: str) -> str:
+    def name(self, key: str) -> str:
         value = self.text(key)
-        if not _WORD.fullmatch(value):
-            raise self.wrong(f"{key} {value!r} is not one word of letters, digits and . + ~ _ -")
+        if not _NAME.fullmatch(value):
+            raise self.wrong(f"{key} {value!r} is not a name of letters, digits and . + ~ _ -")
         return value
 
     def texts(self, key: str) -> tuple[str, ...]:
@@ -403,10 +405,10 @@ class _Table:
             raise self.wrong(f"{key} is not a list of strings")
         return tuple(value)
 
-    def words(self, key: str) -> tuple[str, ...]:
+    def names(self, key: str) -> tuple[str, ...]:
         value = self.texts(key)
-        if not value or not all(_WORD.fullmatch(item) for item in value):
-            raise self.wrong(f"{key} is not a list of words, at least one")
+        if not value or not all(_NAME.fullmatch(item) for item in value):
+            raise self.wrong(f"{key} is not a list of at least one name of letters, digits and . + ~ _ -")
         return value
 
     def done(self) -> None:

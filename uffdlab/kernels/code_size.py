@@ -1,4 +1,4 @@
-"""How large a built kernel's code is, object by object and function by function, and the difference of two."""
+"""Measure the size of a built kernel's code by object and by function, and compare two kernels."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 FILE = "sizes.json"
 
 _DEADLINE = 300.0  # s
-_AT_ONCE = 500  # objects that one command is given
+_AT_ONCE = 500  # objects in one command
 _FUNCTION = re.compile(r"(.+?):[0-9a-f]+ ([0-9a-f]+) [tTwW] (\S+)")
 _SIZE = re.compile(r"\s*(\d+)\s+\d+\s+\d+\s+\d+\s+[0-9a-f]+\s+(\S+)")
-# What the compiler adds to the name of a part or a variant of a function.
+# The suffix that the compiler adds to the name of a part or a variant of a function.
 _VARIANT = re.compile(r"\.(?:isra|constprop|part|cold|llvm)(?:\.\d+)?")
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a kernel is made of.
+    """The sizes of a kernel's objects and functions.
 
     Attributes
     ----------
@@ -35,7 +35,8 @@ class Sizes:
     objects : dict of str to int
         Text (code and constants, as size(1) counts) of each object that is linked into vmlinux, in bytes.
     functions : dict of str to int
-        Code of each function, under ``object function``, in bytes; parts that the compiler split off are in it.
+        Code of each function in bytes, including the parts that the compiler split off. The key is
+        ``object function``.
     """
 
     kernel: str
@@ -50,7 +51,10 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Row:
-    """One object or function of two kernels, in bytes; None where there is none (it may be inlined)."""
+    """The sizes in bytes of one object or function in two kernels; None where a kernel does not have it.
+
+    A function that is missing may have been inlined.
+    """
 
     name: str
     a: int | None
@@ -58,7 +62,7 @@ class Row:
 
     @property
     def difference(self) -> int:
-        """What it grew by, in bytes."""
+        """The size in `b` minus the size in `a`, in bytes."""
         return (self.b or 0) - (self.a or 0)
 
 
@@ -103,7 +107,7 @@ class SizeComparison:
         )
 
     def as_data(self) -> dict[str, object]:
-        """Give all of it in the types of JSON."""
+        """Return the comparison in the types of JSON."""
 
         def rows(of: Sequence[Row]) -> list[dict[str, object]]:
             return [{"name": row.name, "a": row.a, "b": row.b, "difference": row.difference} for row in of]
@@ -118,12 +122,12 @@ class SizeComparison:
 
 
 def measure(objects: Path, kernel: str) -> Sizes:
-    """Measure what was linked into ``objects/vmlinux``.
+    """Return the sizes of what was linked into ``objects/vmlinux``.
 
     Raises
     ------
     KernelError
-        The objects are not there.
+        The objects do not exist, or ar(1), size(1) or nm(1) failed.
     """
     members: list[str] = []
     _ask(["ar", "t", "vmlinux.a"], objects, kernel, members)
@@ -143,7 +147,7 @@ def measure(objects: Path, kernel: str) -> Sizes:
 
 
 def compare(a: Sizes, b: Sizes) -> SizeComparison:
-    """Put two kernels' sizes side by side."""
+    """Return the objects and functions whose sizes differ in two kernels."""
 
     def rows(one: dict[str, int], other: dict[str, int]) -> tuple[Row, ...]:
         found = (Row(name, one.get(name), other.get(name)) for name in one.keys() | other.keys())
@@ -153,12 +157,12 @@ def compare(a: Sizes, b: Sizes) -> SizeComparison:
 
 
 def dump(sizes: Sizes) -> bytes:
-    """Give them the form of a file."""
+    """Return the content of the file that :func:`load` reads."""
     return json.dumps({"objects": sizes.objects, "functions": sizes.functions}).encode()
 
 
 def load(path: Path, kernel: str) -> Sizes | None:
-    """Read such a file; None if there is none."""
+    """Return the sizes in a file that :func:`dump` made, or None if there is no file."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -168,8 +172,8 @@ def load(path: Path, kernel: str) -> Sizes | None:
 
 def _ask(command: list[str | Path], folder: Path, kernel: str, lines: list[str]) -> None:
     try:
-        status, said = run(command, deadline=_DEADLINE, cwd=folder, on_line=lines.append)
+        status, output = run(command, deadline=_DEADLINE, cwd=folder, on_line=lines.append)
     except JobTimeout:
-        status, said = 1, f"not finished after {_DEADLINE:.0f} s"
+        status, output = 1, f"not finished after {_DEADLINE:.0f} s"
     if status:
-        raise KernelError(f"{kernel}: {command[0]} in {folder} ended with {status}: {said.strip()}", kernel=kernel)
+        raise KernelError(f"{kernel}: {command[0]} in {folder} ended with {status}: {output.strip()}", kernel=kernel)

@@ -1,4 +1,4 @@
-"""What this host must have before a kernel can be fetched or built."""
+"""Check what this host needs to fetch or build a kernel."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _INSTALL = "`vm/install-packages demo` installs everything that vm/packages.txt 
 
 
 def require_platform() -> None:
-    """Refuse a host that is not x86-64 Linux, with :class:`HostUnsupported`."""
+    """Raise :class:`HostUnsupported` if the host is not x86-64 Linux."""
     system, machine = platform.system(), platform.machine()
     if system != "Linux" or machine not in {"x86_64", "AMD64"}:
         raise HostUnsupported(
@@ -44,17 +44,17 @@ def require_platform() -> None:
 
 
 def require_apt() -> None:
-    """Refuse a host without apt and dpkg, with :class:`HostUnsupported`."""
+    """Raise :class:`HostUnsupported` if the host has no apt or no dpkg."""
     _require(_APT_TOOLS, {}, "kernels and their sources come from Debian's archive, through apt and dpkg")
 
 
 def require_build_tools() -> None:
-    """Refuse a host on which a kernel cannot be compiled, with :class:`HostUnsupported`."""
+    """Raise :class:`HostUnsupported` if the host lacks a tool or header to compile a kernel."""
     _require(_BUILD_TOOLS, _HEADERS, "a kernel cannot be compiled here")
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
-    """Refuse to begin `what` with less than `size` bytes free where `folder` is, with :class:`HostUnsupported`."""
+    """Raise :class:`HostUnsupported` if `folder` has less than `size` bytes free for `what`."""
     free = shutil.disk_usage(folder).free
     if free < size:
         raise HostUnsupported(
@@ -65,17 +65,17 @@ def require_space(folder: Path, size: int, what: str) -> None:
 
 
 def disk_full(folder: Path, what: str) -> HostUnsupported:
-    """Make the error for a disk that ran full during `what`."""
+    """Return the error for a disk that became full during `what`."""
     return HostUnsupported(
         f"{what}: the disk that holds {folder} is full ({errno.errorcode[errno.ENOSPC]}): "
-        "free some space, or point UFFDLAB_CACHE at a folder with more; what was half done is cleared away",
+        "free some space, or point UFFDLAB_CACHE at a folder with more. Incomplete files were removed",
         missing="disk space",
     )
 
 
 @contextlib.contextmanager
 def disk_errors(cache: Path, what: str) -> Iterator[None]:
-    """Make a :class:`HostUnsupported` of what the disk refuses during `what`, in the cache folder."""
+    """Raise :class:`HostUnsupported` in place of a disk error in the cache folder during `what`."""
     try:
         yield
     except OSError as error:
@@ -86,27 +86,27 @@ def disk_errors(cache: Path, what: str) -> Iterator[None]:
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
             raise HostUnsupported(
                 f"{what}: {error.filename or cache} cannot be written ({error.strerror}): point "
-                "UFFDLAB_CACHE at a folder of yours",
+                "UFFDLAB_CACHE at a folder that you can write to",
                 missing="a writable cache",
             ) from error
         if error.errno in {errno.ENOENT, errno.ENOTDIR} and not cache.is_dir():
             raise HostUnsupported(
-                f"{what}: there can be no folder {cache} for kernels ({error.strerror}): point "
-                "UFFDLAB_CACHE at a folder of yours",
+                f"{what}: the folder {cache} for kernels cannot be made ({error.strerror}): point "
+                "UFFDLAB_CACHE at a folder that you can write to",
                 missing="a writable cache",
             ) from error
         raise
 
 
 def toolchain() -> str:
-    """Name the compiler and linker, as far as they change what is built; empty where there are none."""
+    """Return the versions of the compiler and the linker, or an empty string if one is missing."""
     names = []
     for tool in ("gcc", "ld"):
         path = shutil.which(tool)
         if path is None:
             return ""
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
-        names.append(said.partition("\n")[0])
+        version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
+        names.append(version.partition("\n")[0])
     return "; ".join(names)
 
 

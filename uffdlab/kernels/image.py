@@ -1,7 +1,7 @@
-"""Kernel images: bzImage and ELF vmlinux, and how to get from the one to the other.
+"""Kernel images, bzImage and ELF vmlinux, and how to unpack the second from the first.
 
-QEMU starts an uncompressed vmlinux that has the PVH note without firmware and without decompressing; under emulation
-that saves more than a second. Sources: Documentation/x86/boot.rst, include/xen/interface/elfnote.h,
+QEMU can start an uncompressed vmlinux with the PVH note directly, without firmware and without decompressing it. Under
+emulation that saves more than a second. Sources: Documentation/x86/boot.rst, include/xen/interface/elfnote.h,
 scripts/extract-vmlinux.
 """
 
@@ -29,7 +29,7 @@ from uffdlab.processes.job import JobTimeout, run
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-# Part of the key of a packaged kernel: raise it when the same packages come to give another image.
+# Part of the key of a packaged kernel. Raise it when a change here makes the same packages give a different image.
 RECIPE = 3
 
 _MACHINE_X86_64 = 62
@@ -37,7 +37,7 @@ _PT_NOTE = 4
 _XEN_PHYS32_ENTRY = 18
 _MAX_UNPACKED = 1 << 30  # bytes
 _UNPACK_DEADLINE = 300.0  # s
-# The way to the agent's port, the random numbers without which its Python does not start, and RAM disks to swap to.
+# Drivers for the agent's port, for random numbers (its Python does not start without them), and for RAM disks as swap.
 _MODULES = {
     *("virtio", "virtio_ring", "virtio_pci", "virtio_pci_legacy_dev", "virtio_pci_modern_dev"),
     *("virtio_console", "virtio_rng", "brd"),
@@ -46,24 +46,24 @@ _LZ4_BLOCK = 8 << 20  # bytes, of the legacy frame format
 
 
 class NotAKernel(ValueError):
-    """Not an x86-64 kernel that QEMU could start; the message says what it is instead."""
+    """The file is not an x86-64 kernel that QEMU can start; the message says what it is."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """What a kernel image says of itself."""
+    """The kind and release of a kernel image, read from its content."""
 
     kind: str  # "vmlinux" or "bzImage"
-    release: str  # uname -r, empty if it does not say
+    release: str  # uname -r, empty if the image does not contain it
 
 
 def inspect(data: bytes) -> Image:
-    """Look at the bytes of an image.
+    """Return the kind and release of an image.
 
     Raises
     ------
     NotAKernel
-        It is neither a bzImage nor an x86-64 ELF vmlinux with the PVH note.
+        `data` is neither a bzImage nor an x86-64 ELF vmlinux with the PVH note.
     """
     if data[:4] == b"\x7fELF":
         if not has_pvh_note(data):
@@ -72,13 +72,13 @@ def inspect(data: bytes) -> Image:
         return Image("vmlinux", found[1].decode(errors="replace") if found else "")
     if data[0x202:0x206] == b"HdrS":
         start = struct.unpack_from("<H", data, 0x20E)[0] + 0x200
-        words = data[start : start + 256].partition(b"\0")[0].split()
-        return Image("bzImage", words[0].decode(errors="replace") if start > 0x200 and words else "")
+        version = data[start : start + 256].partition(b"\0")[0].split()
+        return Image("bzImage", version[0].decode(errors="replace") if start > 0x200 and version else "")
     raise NotAKernel("neither a bzImage nor an ELF vmlinux")
 
 
 def vmlinux_of(bzimage: bytes) -> bytes | None:
-    """Unpack the vmlinux in a bzImage; None if it has none with the PVH note, or is packed in an unknown way."""
+    """Return the vmlinux in a bzImage, or None if it lacks the PVH note or its compression is unknown."""
     if bzimage[0x202:0x206] != b"HdrS" or struct.unpack_from("<H", bzimage, 0x206)[0] < 0x208:
         return None  # payload_offset came with boot protocol 2.08
     setup_sectors = bzimage[0x1F1] or 4
@@ -91,14 +91,14 @@ def vmlinux_of(bzimage: bytes) -> bytes | None:
                 vmlinux = unpack(payload)
             except _UNPACK_ERRORS:
                 return None
-            # The kernel's build appends the unpacked size; gzip's own trailer ends with the same.
+            # The kernel's build appends the unpacked size; gzip's own trailer also ends with it.
             whole = struct.unpack("<I", payload[-4:])[0] == len(vmlinux)
             return vmlinux if whole and has_pvh_note(vmlinux) else None
     return None
 
 
 def has_pvh_note(elf: bytes) -> bool:
-    """Tell whether this is an x86-64 ELF executable with XEN_ELFNOTE_PHYS32_ENTRY."""
+    """Return whether `elf` is an x86-64 ELF executable with XEN_ELFNOTE_PHYS32_ENTRY."""
     if elf[:6] != b"\x7fELF\x02\x01" or len(elf) < 64:
         return False
     machine = struct.unpack_from("<H", elf, 18)[0]
@@ -114,7 +114,7 @@ def has_pvh_note(elf: bytes) -> bool:
 
 
 def _notes(segment: bytes) -> list[tuple[bytes, int]]:
-    # Every note's name and type.
+    # Returns every note's name and type.
     found = []
     at = 0
     while at + 12 <= len(segment):
@@ -125,8 +125,8 @@ def _notes(segment: bytes) -> list[tuple[bytes, int]]:
 
 
 def _lz4_legacy(payload: bytes) -> bytes:
-    # The frame format of `lz4 -l`: magic, then blocks of at most 8 MiB, each after its packed size. What follows the
-    # last block is its unpacked size, which the kernel's build appends.
+    # The frame format of `lz4 -l`: the magic number, then blocks of at most 8 MiB, each preceded by its packed size.
+    # After the last block comes the unpacked size, which the kernel's build appends.
     blocks = []
     at = 4
     while at + 4 < len(payload):
@@ -158,33 +158,36 @@ _UNPACKERS: dict[bytes, Callable[[bytes], bytes]] = {
 
 
 def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
-    """Take the image out of Debian's kernel packages and put it into `out`, with its config if there is one.
+    """Unpack the image and config from Debian's kernel packages into the folder `out`.
 
-    Its modules of virtio and of the RAM disk go into ``modules`` beside it.
-
-    The result has neither name nor key yet.
+    The modules for virtio and RAM disks go into ``out/modules``. The kernel that is returned has an empty name and an
+    empty key. Its config is None if no package has one.
 
     Raises
     ------
     SourceError
-        A package cannot be unpacked, or none holds a kernel.
+        A package cannot be unpacked, or none contains a kernel.
+    HostUnsupported
+        The disk is full.
     """
     names = ", ".join(deb.name for deb in debs)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix="unpacking-") as scratch_name:
         scratch = Path(scratch_name)
         for deb in debs:
             try:
-                status, said = run(["dpkg-deb", "-x", deb, scratch], deadline=_UNPACK_DEADLINE)
+                status, output = run(["dpkg-deb", "-x", deb, scratch], deadline=_UNPACK_DEADLINE)
             except JobTimeout:
-                status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
-            if "No space left on device" in said:
+                status, output = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
+            if "No space left on device" in output:
                 raise host_checks.disk_full(out, f"unpacking {deb.name}")
             if status:
-                raise SourceError(f"{deb.name} cannot be unpacked (dpkg-deb -x → {status}): {said.strip()}")
+                raise SourceError(f"{deb.name} cannot be unpacked (dpkg-deb -x → {status}): {output.strip()}")
         packed = _one_of(scratch, "boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz", "lib/modules/*/vmlinuz")
         config = _one_of(scratch, "boot/config-*", "usr/lib/modules/*/config", "lib/modules/*/config")
         if packed is None:
-            raise SourceError(f"{names}: none of them holds a kernel (boot/vmlinuz-* or usr/lib/modules/*/vmlinuz)")
+            raise SourceError(
+                f"unpacking {names}: none of them contains a kernel (boot/vmlinuz-* or usr/lib/modules/*/vmlinuz)"
+            )
         bzimage = packed.read_bytes()
         try:
             found = inspect(bzimage)
@@ -195,14 +198,13 @@ def from_packages(debs: Sequence[Path], out: Path) -> Kernel:
         image.write_bytes(bzimage if vmlinux is None else vmlinux)
         if config is not None:
             shutil.copy(config, out / "config")
-        _take_modules(scratch, out / "modules")
+        _copy_modules(scratch, out / "modules")
         return Kernel("", image, found.release, "", out / "config" if config else None)
 
 
-def _take_modules(scratch: Path, out: Path) -> None:
-    # Debian's kernels have the RAM disk as a module, bookworm's virtio as well;
-    # uffdlab.machines.qemu.kernel_modules takes them
-    # from here to the initramfs.
+def _copy_modules(scratch: Path, out: Path) -> None:
+    # In Debian's kernels the RAM disk is a module, in bookworm's also virtio. uffdlab.machines.qemu.kernel_modules
+    # copies these files into the initramfs.
     for path in sorted(scratch.glob("**/lib/modules/*/kernel/drivers/**/*.ko*")):
         if path.name.partition(".ko")[0].replace("-", "_") in _MODULES:
             out.mkdir(exist_ok=True)

@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
     from uffdlab.kernels.progress import Progress
 
-_RECIPE = 1  # part of the key: raise it when the same source comes to give other programs
+_RECIPE = 1  # part of the key: raise it when a change here makes the same source give different programs
 _DEADLINE = 1800.0  # s
 _SOURCE = "source.txt"
-# As for a kernel: what make and Kbuild would take from the environment.
+# Environment variables that make and Kbuild read, as in a kernel's build.
 _LEFT_OUT = ("KBUILD_", "KCONFIG_", "MAKE", "ARCH", "CROSS_COMPILE", "CFLAGS", "LDFLAGS", "INSTALL_", "OUTPUT", "LLVM")
 _TESTS = "tools/testing/selftests"
-# Where a kernel has its tests, the newest first, and the programs among them that are about userfaultfd.
+# The folders of a kernel's tests and the programs that test userfaultfd, newest kernels first.
 _PLACES = (
     (f"{_TESTS}/mm", ("uffd-unit-tests", "uffd-stress")),
     (f"{_TESTS}/mm", ("userfaultfd",)),
     (f"{_TESTS}/vm", ("userfaultfd",)),
 )
-# What of a source `make headers` and the tests' Makefile read.
+# The parts of a source that `make headers` and the tests' Makefile read.
 _PARTS = (
     *("Makefile", "Kbuild", "Kconfig", "scripts", "usr", "include/uapi", "include/asm-generic", "mm/gup_test.h"),
     *("arch/x86/Makefile", "arch/x86/Makefile_32.cpu", "arch/x86/Kbuild", "arch/x86/entry/syscalls", "arch/x86/tools"),
@@ -53,10 +53,10 @@ class Selftests:
 
     Attributes
     ----------
-    programs : dict
-        The file of each, by its name.
+    programs : dict of str to Path
+        The program files by name.
     source : str
-        What they were compiled from, in words.
+        A description of the source they were compiled from.
     """
 
     programs: dict[str, Path]
@@ -66,14 +66,14 @@ class Selftests:
 def of_kernel(
     name: str, *, supply: Supply | None = None, cache: Cache | None = None, progress: Progress | None = None
 ) -> Selftests:
-    """Give the tests of a kernel of the catalogue; they are compiled once.
+    """Return the tests of a kernel in the catalogue. They are compiled once.
 
-    A packaged kernel has those of the Debian source package of its series, from the same suites.
+    For a packaged kernel they come from the Debian source package of its series, in the same suites.
 
     Raises
     ------
     UnknownKernel, SourceError, PatchError, BuildError, HostUnsupported
-        They cannot be had; nothing half-done is left.
+        The tests could not be fetched or compiled. No incomplete files are left.
     """
     host_checks.require_build_tools()
     supply = supply or Supply()
@@ -83,26 +83,29 @@ def of_kernel(
     if key is not None and (found := _find(folder, key)):
         return found
     with tempfile.TemporaryDirectory(dir=folder, prefix=_making(folder)) as scratch:
-        words = supply.sources.copy(entry, _PARTS, Path(scratch, "source"), progress=progress)
+        description = supply.sources.copy(entry, _PARTS, Path(scratch, "source"), progress=progress)
         if entry.patches:
-            words += f" with the patches of {name}"
-        return _made(name, folder, supply.sources.key(entry) or "unknown", Path(scratch), words, progress)
+            description += f" with the patches of {name}"
+        return _made(name, folder, supply.sources.key(entry) or "unknown", Path(scratch), description, progress)
 
 
 def of_tree(tree: Path, *, cache: Cache | None = None, progress: Progress | None = None) -> Selftests:
-    """Give the tests of a kernel's source tree, in which nothing is written.
+    """Return the tests of a kernel's source tree. Nothing is written to the tree.
 
     Raises
     ------
     KernelError
-        It is no kernel's source, or has no tests for userfaultfd.
+        `tree` is not a kernel's source, or has no tests for userfaultfd.
     BuildError, HostUnsupported
-        They do not compile here; nothing half-done is left.
+        The tests do not compile here. No incomplete files are left.
     """
     host_checks.require_build_tools()
     makefile = tree / "Makefile"
     if not makefile.is_file() or "PATCHLEVEL" not in makefile.read_text(errors="replace"):
-        raise KernelError(f"{tree} is no kernel's source tree: it has no Makefile with a PATCHLEVEL", kernel=str(tree))
+        raise KernelError(
+            f"{tree} is not a kernel's source tree: it has no Makefile with a PATCHLEVEL. Give the top folder of one",
+            kernel=str(tree),
+        )
     folder = _folder(cache)
     with tempfile.TemporaryDirectory(dir=folder, prefix=_making(folder)) as scratch:
         source = Path(scratch, "source")
@@ -125,7 +128,8 @@ def _files(tree: Path) -> set[Path]:
 
 
 def _making(folder: Path) -> str:
-    # A name for a folder to work in, with the process in it, by which what others left is known.
+    # Returns a prefix for a temporary folder. It contains our pid, so that a later call can remove the folders of
+    # processes that no longer exist.
     for left in folder.glob("making-*"):
         process = left.name.split("-")[1]
         if not process.isdigit() or not Path("/proc", process).exists():
@@ -151,7 +155,7 @@ def _find(folder: Path, key: str) -> Selftests | None:
     return Selftests(programs, (made / _SOURCE).read_text())
 
 
-def _made(name: str, folder: Path, key: str, scratch: Path, words: str, progress: Progress | None) -> Selftests:
+def _made(name: str, folder: Path, key: str, scratch: Path, description: str, progress: Progress | None) -> Selftests:
     source, headers, made = scratch / "source", scratch / "headers", scratch / "made"
     for where, programs in _PLACES:
         if all((source / where / f"{program}.c").is_file() for program in programs):
@@ -159,7 +163,7 @@ def _made(name: str, folder: Path, key: str, scratch: Path, words: str, progress
     else:
         raise KernelError(
             f"{name}: its source has no userfaultfd tests: neither {_PLACES[0][0]}/uffd-unit-tests.c nor "
-            f"{_PLACES[-1][0]}/userfaultfd.c",
+            f"{_PLACES[-1][0]}/userfaultfd.c exists. Choose another kernel",
             kernel=name,
         )
     progress = progress or automatic()
@@ -175,7 +179,7 @@ def _made(name: str, folder: Path, key: str, scratch: Path, words: str, progress
         progress.close()
     for extra in [path for path in made.iterdir() if path.name not in programs]:
         extra.unlink()
-    (made / _SOURCE).write_text(words)
+    (made / _SOURCE).write_text(description)
     discard(_place(folder, key))
     made.rename(_place(folder, key))
     found = _find(folder, key)
@@ -183,14 +187,14 @@ def _made(name: str, folder: Path, key: str, scratch: Path, words: str, progress
     return found
 
 
-def _make(name: str, words: Sequence[str | Path]) -> None:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(_LEFT_OUT)}
-    command = ["make", f"-j{len(os.sched_getaffinity(0)) + 1}", *words]
+def _make(name: str, arguments: Sequence[str | Path]) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(_LEFT_OUT)}
+    command = ["make", f"-j{len(os.sched_getaffinity(0)) + 1}", *arguments]
     try:
-        status, said = run(command, deadline=_DEADLINE, env={**kept, "LC_ALL": "C"})
+        status, output = run(command, deadline=_DEADLINE, env={**environment, "LC_ALL": "C"})
     except JobTimeout:
-        status, said = -1, f"*** make had not finished after {_DEADLINE:.0f} s"
+        status, output = -1, f"*** make had not finished after {_DEADLINE:.0f} s"
     if status:
-        lines = said.splitlines()
-        output = first_errors([line for line in lines if "rror" in line or "***" in line] or lines[-5:])
-        raise BuildError(f"{name}: its userfaultfd tests do not compile:\n{output}", kernel=name, output=said)
+        lines = output.splitlines()
+        reason = first_errors([line for line in lines if "rror" in line or "***" in line] or lines[-5:])
+        raise BuildError(f"{name}: its userfaultfd tests do not compile:\n{reason}", kernel=name, output=output)

@@ -1,4 +1,4 @@
-"""A kernel by its name in the catalogue, or by the path of its image."""
+"""Find a kernel by its name in the catalogue, or by the path of its image."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def given(path: Path) -> Kernel:
-    """Take an image file as it is.
+    """Return a kernel whose image is the file `name`.
 
     Raises
     ------
     UnknownKernel
-        There is no such file.
+        The file does not exist.
     KernelError
-        It is no kernel that QEMU could start.
+        The file is not a kernel that QEMU can start.
     """
     name = str(path)
     try:
@@ -42,12 +42,12 @@ def given(path: Path) -> Kernel:
 
 
 def pte_reader(name: str | os.PathLike[str]) -> Path | None:
-    """Give the PTE reader as a module for a kernel; see :meth:`Supply.pte_reader`.
+    """Return the PTE reader as a module for a kernel; see :meth:`Supply.pte_reader`.
 
     Raises
     ------
     KernelError
-        The kernel was given by its path, so that there are no headers to build it against.
+        The kernel was given by its path, so no headers are known to build the module against.
     """
     kernels = catalogue.load()
     if not isinstance(name, str) or name not in kernels:
@@ -59,7 +59,7 @@ def pte_reader(name: str | os.PathLike[str]) -> Path | None:
 
 
 def get(name: str | os.PathLike[str], *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
-    """Give a kernel by its name or by the path of a bzImage or vmlinux; see :meth:`Supply.get`."""
+    """Return a kernel by its name or by the path of a bzImage or vmlinux; see :meth:`Supply.get`."""
     if not isinstance(name, str) or name.startswith(("/", "./", "../", "~")):
         return given(Path(name))
     kernels = catalogue.load()

@@ -1,4 +1,4 @@
-"""Tell how far a fetch or a build is: a bar on a terminal and in a notebook, plain lines elsewhere."""
+"""Show the progress of a fetch or a build: a bar on a terminal and in a notebook, lines of text elsewhere."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     from rich.progress import Progress as _RichBars
     from rich.progress import TaskID
 
-_LINE_EVERY = 10.0  # s, so that a log of an unattended run stays readable
-_PAGE_EVERY = 0.25  # s, messages to a notebook page are not free
+_LINE_EVERY = 10.0  # s; a log of an unattended run stays readable
+_PAGE_EVERY = 0.25  # s; each message to a notebook page costs time
 
 
 class Progress(Protocol):
-    """What a fetch or a build tells while it runs. Nothing of it is called when the kernel is there already."""
+    """What a fetch or a build calls while it runs. Nothing is called if the kernel is in the cache."""
 
     def start(self, kernel: str, text: str) -> None:
-        """Begin; `text` says what will be done."""
+        """Begin the work on `kernel`. `text` describes it."""
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
-        """Begin a part; `total` in `unit` ("bytes" or the name of what is counted), 0 if it cannot be known."""
+        """Begin a part of the work. `total` is its size in `unit` ("bytes", "files", …), 0 if unknown."""
 
     def at(self, done: int) -> None:
-        """So much of the part is done, in its unit."""
+        """Report how much of the part is done, in its unit."""
 
     def finish(self, text: str) -> None:
-        """All is done."""
+        """Report that all parts are done. `text` describes the result."""
 
     def close(self) -> None:
-        """Take the bar away, after an error too; may be called twice."""
+        """Remove the bar, also after an error. It may be called twice."""
 
 
 def automatic() -> Progress:
-    """Choose by where the output goes: a notebook, a terminal, or a log."""
+    """Return the Progress that fits where the output goes: a notebook, a terminal, or a log."""
     shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
     if shell and getattr(shell, "kernel", None) is not None:
         return NotebookProgress()
@@ -48,26 +48,26 @@ def automatic() -> Progress:
 
 
 class Silent:
-    """Say nothing."""
+    """Show nothing."""
 
     def start(self, kernel: str, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def at(self, done: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finish(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class LineProgress:
-    """Plain lines: one at the start, one at the end, and at most one every ten seconds between."""
+    """Print lines of text: one at the start, one at the end, and between them at most one every ten seconds."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -76,26 +76,26 @@ class LineProgress:
         self._last = 0.0
 
     def start(self, kernel: str, text: str) -> None:
-        """Begin."""
+        """Begin the work on a kernel."""
         self._kernel = kernel
         self._say(text)
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
-        """Begin a part."""
+        """Begin a part of the work."""
         self._part = _Part(text, total, unit)
         self._perhaps()
 
     def at(self, done: int) -> None:
-        """So much is done."""
+        """Show how much of the part is done."""
         self._part.done = done
         self._perhaps()
 
     def finish(self, text: str) -> None:
-        """All is done."""
+        """Show that all parts are done."""
         self._say(text)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no bar is open."""
 
     def _perhaps(self) -> None:
         if time.monotonic() - self._last >= _LINE_EVERY:
@@ -107,7 +107,7 @@ class LineProgress:
 
 
 class TerminalProgress:
-    """One bar a part, by rich, on stderr."""
+    """Show one bar for each part on stderr, with rich."""
 
     def __init__(self, console: Console | None = None) -> None:
         if console is None:
@@ -121,7 +121,7 @@ class TerminalProgress:
         self._kernel = ""
 
     def start(self, kernel: str, text: str) -> None:
-        """Begin."""
+        """Begin the work on a kernel."""
         from rich.progress import (  # noqa: PLC0415 - as above
             BarColumn,
             Progress,
@@ -144,7 +144,7 @@ class TerminalProgress:
         self._bars.start()
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
-        """Begin a part."""
+        """Begin a part of the work."""
         if self._bars is None:
             return
         if self._task is not None:
@@ -153,25 +153,28 @@ class TerminalProgress:
         self._task = self._bars.add_task(text, total=total or None, counted="")
 
     def at(self, done: int) -> None:
-        """So much is done."""
+        """Show how much of the part is done."""
         self._part.done = done
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=done, counted=self._part.counted)
 
     def finish(self, text: str) -> None:
-        """All is done."""
+        """Show that all parts are done."""
         self.close()
         self._console.print(f"{self._kernel}: {text}", highlight=False, markup=False)
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = self._task = None
 
 
 class NotebookProgress:
-    """One HTML bar under the cell; at the end it is a line of text, so a saved page reads well without a kernel."""
+    """Show one HTML bar under the cell.
+
+    At the end a line of text replaces it, so that a saved notebook is readable without a running kernel.
+    """
 
     def __init__(self) -> None:
         self._handle: Any = None
@@ -180,7 +183,7 @@ class NotebookProgress:
         self._last = 0.0
 
     def start(self, kernel: str, text: str) -> None:
-        """Begin."""
+        """Begin the work on a kernel."""
         from IPython.display import display  # noqa: PLC0415 - only there in a notebook
 
         self._kernel = kernel
@@ -188,22 +191,22 @@ class NotebookProgress:
         self._handle = display(page, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
-        """Begin a part."""
+        """Begin a part of the work."""
         self._part = _Part(text, total, unit)
         self._show()
 
     def at(self, done: int) -> None:
-        """So much is done."""
+        """Show how much of the part is done."""
         self._part.done = done
         if time.monotonic() - self._last >= _PAGE_EVERY:
             self._show()
 
     def finish(self, text: str) -> None:
-        """All is done."""
+        """Show that all parts are done."""
         self._update(text, "")
 
     def close(self) -> None:
-        """Stop showing a bar."""
+        """Remove the bar."""
         self._handle = None
 
     def _show(self) -> None:
@@ -226,7 +229,7 @@ class NotebookProgress:
 
 
 class _Part:
-    # One part of the work, and how it reads.
+    # One part of the work, and its text.
 
     def __init__(self, text: str, total: int, unit: str) -> None:
         self.text = text

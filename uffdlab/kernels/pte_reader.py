@@ -1,7 +1,7 @@
-"""The PTE reader (kernel-patch/6.1/pte-reader) as a module for a kernel of Debian's, built against its headers.
+"""Build the PTE reader (kernel-patch/6.1/pte-reader) as a module for a Debian kernel, against that kernel's headers.
 
-The headers come with programs of Kbuild's, made for the C library of their own suite. So that comes along, and they are
-run by its loader.
+The packages of headers contain programs of Kbuild, which are linked to the C library of their own suite. So that C
+library is fetched too, and its loader runs the programs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _SOURCE = Path("6.1", "pte-reader")
 _FILES = ("pte_reader.c", "Kbuild", "include/uapi/linux/pte_reader.h")
-# Part of the key: raise it when the same inputs come to give another module.
+# Part of the key. Raise it when a change here makes the same inputs give a different module.
 _RECIPE = 1
 _FOLLOW = re.compile(r"linux-(headers|kbuild)-\d|lib(c6|elf1(t64)?|zstd1|lzma5|bz2-1\.0)$|zlib1g$")
 _SPACE = 500_000_000  # bytes; measured: 0.2 GB of headers, and as much again on the way
@@ -39,16 +39,16 @@ _LIBRARIES = ("lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu")
 
 
 def module_for(kernel: Kernel, entry: Packaged, cache: Cache, archive: Archive, progress: Progress) -> Path:
-    """Give ``pte_reader.ko`` for a packaged kernel; built once.
+    """Return the path of ``pte_reader.ko`` for a packaged kernel. It is built once.
 
     Raises
     ------
     SourceError
-        Its headers cannot be had.
+        The kernel's headers could not be fetched.
     BuildError
-        It does not compile.
+        The module does not compile.
     HostUnsupported
-        This host cannot compile it.
+        This host lacks a tool or disk space to compile the module.
     """
     source = default_file().parent / _SOURCE
     out = cache.folder / "modules" / f"pte_reader-{_key(kernel, source)}.ko"
@@ -58,7 +58,7 @@ def module_for(kernel: Kernel, entry: Packaged, cache: Cache, archive: Archive, 
     suites = tuple(dict.fromkeys(name for suite in entry.suites for name in (suite, suite.removesuffix("-backports"))))
     root = cache.apt_root(suites)
     root.mkdir(parents=True, exist_ok=True)
-    progress.start(f"PTE reader for {entry.name}", "not here yet, building it against Debian's headers")
+    progress.start(f"PTE reader for {entry.name}", "not in the cache, building it against Debian's headers")
     with cache.locked(f"apt {'+'.join(suites)}", progress):
         if out.is_file():
             return out
@@ -87,8 +87,8 @@ def _headers(
         debs = archive.download(found, suites, root, progress)
     except SourceError as error:
         raise SourceError(
-            f"{error}\nThe headers must be of the kernel's own version, {kernel.release}. Where the archive has only a "
-            f"newer one, `uffdlab kernel build {kernel.name} --refresh` first"
+            f"{error}\nThe headers must have the kernel's own version, {kernel.release}. If the archive has only a "
+            f"newer one, run `uffdlab kernel build {kernel.name} --refresh` first"
         ) from error
     try:
         progress.stage("unpacking the headers")
@@ -106,7 +106,7 @@ def _headers(
     for program in _programs(scratch.glob("usr/lib/linux-kbuild-*/**/*")):
         real = program.with_name(f"{program.name}.real")
         program.rename(real)
-        # Some of them start others, which they find by their own name.
+        # Some programs start others, whose paths they derive from their own name (argv[0]).
         start = f'exec {loader} --argv0 "$0" --library-path {libraries} {real} "$@"'
         program.write_text(f"#!/bin/sh\n{start}\n", encoding="utf-8")
         program.chmod(0o755)
@@ -128,8 +128,7 @@ def _compile(kernel: Kernel, source: Path, scratch: Path) -> bytes:
         (build / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(source / name, build / name)
     headers = scratch / "usr" / "src" / f"linux-headers-{kernel.release}"
-    # Not with the compiler that the kernel was made with, but with this machine's, which may be older; no type
-    # information, which would need pahole.
+    # This machine's compiler may be older than the one that built the kernel. There is no BTF: that would need pahole.
     words = ["CC=gcc", "CONFIG_DEBUG_INFO_BTF_MODULES="]
     if _run(["gcc", "-fmin-function-alignment=16", "-E", "-x", "c", "/dev/null"], kernel, must=False):
         words.append("CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=")
@@ -139,13 +138,13 @@ def _compile(kernel: Kernel, source: Path, scratch: Path) -> bytes:
 
 def _run(command: list[str | Path], kernel: Kernel, *, must: bool = True) -> int:
     try:
-        status, said = run(command, deadline=_DEADLINE)
+        status, output = run(command, deadline=_DEADLINE)
     except JobTimeout:
-        status, said = 1, f"not finished after {_DEADLINE:.0f} s"
+        status, output = 1, f"not finished after {_DEADLINE:.0f} s"
     if status and must:
         raise BuildError(
-            f"the PTE reader for {kernel.name}: {command[0]} ended with {status}:\n{said.strip()}",
+            f"the PTE reader for {kernel.name}: {command[0]} ended with {status}:\n{output.strip()}",
             kernel=kernel.name,
-            output=said,
+            output=output,
         )
     return status

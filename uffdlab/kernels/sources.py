@@ -1,4 +1,4 @@
-"""The sources that kernels are built from: unpacked in the cache, one build at a time in each."""
+"""The sources that kernels are built from, unpacked in the cache. Each has a lock: one build at a time."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from uffdlab.kernels.progress import Progress
     from uffdlab.kernels.versions import Versions
 
-# Free disk space asked for, in bytes: measured with linux-source-6.1 (1.5 GB unpacked, 0.3 GB of package, 0.15 GB of
-# objects) and rounded up.
+# Free disk space required, in bytes. Measured with linux-source-6.1: 1.5 GB unpacked, 0.3 GB of package, 0.15 GB of
+# objects. The sum is rounded up.
 _SPACE = 2_500_000_000
 
 
 @dataclass(frozen=True)
 class Held:
-    """The lock on a source, held.
+    """The lock on a source, while it is held.
 
     Attributes
     ----------
     version : Resolved
-        Of it, that is wanted; what lies unpacked may be another one.
+        The version that is wanted. The unpacked source may have another one.
     fresh : bool
-        The archive named it just now.
+        Whether the archive was just asked for the version.
     lock : int
-        File descriptor of the lock, for children to share.
+        File descriptor of the lock, which children inherit.
     """
 
     version: Resolved
@@ -47,7 +47,7 @@ class Held:
 
 
 class Sources:
-    """Where sources lie, and what can be read of them."""
+    """The unpacked sources in the cache."""
 
     def __init__(self, cache: Cache, versions: Versions) -> None:
         self._cache = cache
@@ -59,15 +59,17 @@ class Sources:
 
         Raises
         ------
-        SourceError, HostUnsupported
-            It cannot be had, or not be built where the cache is.
+        SourceError
+            The version of the source is unknown, or the user's tree cannot be read.
+        HostUnsupported
+            A kernel cannot be built in the cache folder.
         """
         source = entry.source
         folder = self._cache.tree(source.name)
         if any(letter.isspace() or letter == ":" for letter in str(folder)):
             raise HostUnsupported(
-                f"a kernel cannot be built in {folder}: the kernel's make takes no path with spaces or colons; "
-                "point UFFDLAB_CACHE elsewhere",
+                f"a kernel cannot be built in {folder}: the kernel's make does not accept a path with spaces or "
+                "colons: point UFFDLAB_CACHE at a folder without them",
                 missing="a plain path",
             )
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,12 +84,12 @@ class Sources:
             yield Held(version, fresh, lock)
 
     def unpacked(self, entry: Built, held: Held, progress: Progress) -> tuple[Tree, Resolved]:
-        """Give the source, unpacked, and the version it is of, which is a newer one if the archive has no other.
+        """Return the unpacked source and its version, which is newer than wanted if the archive has no other.
 
         Raises
         ------
         SourceError, HostUnsupported
-            It cannot be had; nothing half-done is left.
+            The source could not be fetched or unpacked. No incomplete files are left.
         """
         folder = self._cache.tree(entry.source.name)
         version, inherit = held.version, (held.lock,)
@@ -119,30 +121,35 @@ class Sources:
         return tree, seen.resolved(source.tree)
 
     def key(self, entry: Built) -> str | None:
-        """Hash what an entry's source is made of, as far as is known here: the package and the patches; else None."""
+        """Return the hash of an entry's package and patches, or None if the package was never looked up."""
         found = self._versions.remembered(entry)
         return cache_key.source_key(entry, found) if found else None
 
     def read(
         self, entry: Built, paths: Iterable[PurePosixPath], *, progress: Progress | None = None
     ) -> dict[PurePosixPath, bytes | None]:
-        """Give files of an entry's source, its patches on it; None for one that is not there.
+        """Return the contents of files of an entry's source with its patches applied; None for a missing file.
 
         Raises
         ------
         SourceError, PatchError, HostUnsupported
-            The source cannot be had; nothing half-done is left.
+            The source could not be fetched or patched. No incomplete files are left.
         """
         with self._reading(entry, progress) as (tree, _):
             return tree.read(entry.patches, entry.name, paths)
 
     def copy(self, entry: Built, parts: Iterable[str], into: Path, *, progress: Progress | None = None) -> str:
-        """Copy parts of an entry's source, its patches on it, and give its package with the version.
+        """Copy files and folders of an entry's source, with its patches applied, into the folder `into`.
+
+        Returns
+        -------
+        str
+            The package's name and version.
 
         Raises
         ------
         SourceError, PatchError, HostUnsupported
-            The source cannot be had; nothing half-done is left but in `into`.
+            The source could not be fetched or patched. Incomplete files are left only in `into`.
         """
         with self._reading(entry, progress) as (tree, version):
             tree.copy(entry.patches, entry.name, parts, into)

@@ -1,4 +1,4 @@
-"""Give a kernel of the catalogue: from the cache, else fetched or built."""
+"""Supply the kernels of the catalogue: from the cache, or else by fetching or building them."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from uffdlab.kernels.progress import Progress
     from uffdlab.kernels.tree import Tree
 
-# Free disk space asked for, in bytes: measured with the objects of a 6.1 (0.15 GB) and the cloud kernels (0.2 GB at
-# most while unpacking), and rounded up.
+# Free disk space required, in bytes. Measured with the objects of a 6.1 (0.15 GB) and the cloud kernels (at most 0.2 GB
+# while they are unpacked), and rounded up.
 _SPACE_BUILD = 400_000_000
 _SPACE_PACKAGED = 400_000_000
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A kernel of the catalogue: its name, what it is, and the kernel itself if it is in the cache."""
+    """A kernel of the catalogue: its name, its description, and the kernel if it is in the cache, else None."""
 
     name: str
     about: str
@@ -44,7 +44,7 @@ class Listed:
 
 
 class Supply:
-    """Where kernels come from.
+    """Supplies the kernels of a catalogue.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class Supply:
     Attributes
     ----------
     sources : Sources
-        What the kernels are built from.
+        The sources that the kernels are built from.
     """
 
     def __init__(
@@ -71,21 +71,21 @@ class Supply:
         self.sources = Sources(self._cache, self._versions)
 
     def get(self, name: str, *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
-        """Give the kernel, fetched or built if it is not in the cache.
+        """Return the kernel. Fetch or build it if it is not in the cache.
 
         Parameters
         ----------
         name : str
             A name in the catalogue.
         progress : Progress, optional
-            Told how far it is; by default a bar. Not used when the kernel is in the cache.
+            Shows the progress; by default a bar. Not used if the kernel is in the cache.
         refresh : bool
-            Ask the archive for a newer version first.
+            Whether to ask the archive for a newer version first.
 
         Raises
         ------
         UnknownKernel, SourceError, PatchError, BuildError, HostUnsupported
-            It cannot be had; nothing half-done is left.
+            The kernel could not be fetched or built. No incomplete files are left.
         """
         entry = self._kernels[name]
         if not refresh and (kernel := self._cached(entry)):
@@ -105,35 +105,38 @@ class Supply:
         return kernel
 
     def find(self, name: str) -> Kernel | None:
-        """Give the kernel if it is in the cache, up to date with its inputs as far as is known here; else None."""
+        """Return the kernel if it is in the cache and up to date with its inputs, or else None.
+
+        The archive is not asked: for a package, the version that was last looked up counts.
+        """
         return self._cached(self._kernels[name])
 
     def available(self) -> list[Listed]:
-        """List the catalogue, and what of it is in the cache."""
+        """Return every kernel of the catalogue, and whether it is in the cache."""
         listed = []
         for entry in self._kernels:
             kernel = None
-            with contextlib.suppress(SourceError):  # the user's tree is gone
+            with contextlib.suppress(SourceError):  # the user's tree was removed
                 kernel = self._cached(entry)
             listed.append(Listed(entry.name, entry.about, kernel))
         return listed
 
     def log(self, name: str) -> Path | None:
-        """Give the log of the kernel's last build, a failed one too; None if there is none."""
+        """Return the path of the log of the kernel's last build, failed or not, or None if there is no log."""
         failed = self._cache.log(self._kernels[name].name)
         if failed.is_file():
             return failed
         return next((kernel.log for kernel in self._cache.finished(name) if kernel.log), None)
 
     def sizes(self, *names: str, progress: Progress | None = None) -> tuple[Sizes, ...]:
-        """Measure the code of kernels that are built here; one is compiled again where its objects are needed.
+        """Return the code sizes of kernels that are built here. A kernel that was not measured is compiled again.
 
         Raises
         ------
         KernelError
-            One comes as a package, without objects.
+            A kernel comes as a package, so it has no objects.
         UnknownKernel, SourceError, PatchError, BuildError, HostUnsupported
-            One cannot be had.
+            A kernel could not be fetched or built.
         """
         entries = [self.built(name, "to measure the objects of") for name in names]
         return tuple(self._sizes(entry, progress) for entry in entries)
@@ -150,7 +153,7 @@ class Supply:
             with host_checks.disk_errors(self._cache.folder, name), self.sources.hold(entry, progress) as held:
                 tree, found = self.sources.unpacked(entry, held, progress)
                 if key_of(entry, found) != kernel.key:
-                    raise KernelError(f"{name}: its source changed just now: try again", kernel=name)
+                    raise KernelError(f"{name}: its source changed while it was measured: try again", kernel=name)
                 tree.switch_to(entry.patches, name)
                 build.build(entry, tree, self._cache.log(name), progress, (held.lock,))
                 made = code_size.measure(tree.objects, name)
@@ -162,14 +165,14 @@ class Supply:
             progress.close()
 
     def pte_reader(self, name: str, *, progress: Progress | None = None) -> Path | None:
-        """Give the PTE reader as a module for a packaged kernel; None if the kernel has it built in.
+        """Return the path of the PTE reader's module for a packaged kernel, or None if the kernel has it built in.
 
         Raises
         ------
         KernelError
-            The kernel is built here, without the reader.
+            The kernel was built here without the reader.
         UnknownKernel, SourceError, BuildError, HostUnsupported
-            It cannot be had.
+            The kernel or the module could not be fetched or built.
         """
         entry = self._kernels[name]
         kernel = self.get(name)
@@ -182,54 +185,54 @@ class Supply:
                 progress.close()
         if kernel.config is None or "CONFIG_PTE_READER=y\n" not in kernel.config.read_text():
             raise KernelError(
-                f"{name} was built without the PTE reader: add kernel-patch/6.1/pte-reader to its patches, or look "
-                "with the physical witness, which needs nothing of the kernel",
+                f"{name} was built without the PTE reader: add kernel-patch/6.1/pte-reader to its patches, or use "
+                "the physical witness, which needs no support from the kernel",
                 kernel=name,
             )
         return None
 
     def remove(self, name: str) -> int:
-        """Remove the kernel, older builds of it too, from the cache; give the bytes freed. Packaged sources stay."""
+        """Remove all builds of the kernel from the cache, and return the bytes freed. Unpacked sources stay."""
         return self._cache.remove(self._kernels[name].name)
 
     def forget_tree(self, source: Source, progress: Progress | None = None) -> None:
-        """Remove the copy of a user's tree and its objects, unless a kernel of the catalogue is made from it."""
+        """Remove the copy of a user's tree and its objects, unless a kernel of the catalogue is built from it."""
         if source.tree is not None and not any(
             isinstance(each, Built) and each.source == source for each in self._kernels
         ):
             self.sources.forget(source, progress)
 
     def built(self, name: str, purpose: str) -> Built:
-        """Give the entry of a kernel that is built here.
+        """Return the entry of a kernel that is built here.
 
         Parameters
         ----------
         purpose : str
-            What a source is needed for: ``to patch``.
+            What the source is for, used in the error: ``to patch``.
 
         Raises
         ------
         KernelError
-            The kernel has no source here.
+            The kernel comes as a package, without a source.
         UnknownKernel
-            There is none of this name.
+            The catalogue has no kernel of this name.
         """
         entry = self._kernels[name]
         if not isinstance(entry, Built):
             raise KernelError(
-                f"{name} comes as a package, so there is no source {purpose}: choose one that is built, "
+                f"{name} comes as a package, so there is no source {purpose}: choose a kernel that is built here, "
                 f"{', '.join(each.name for each in self._kernels if isinstance(each, Built))}",
                 kernel=name,
             )
         return entry
 
     def source_of(self, name: str, *, progress: Progress | None = None) -> Built:
-        """Give a kernel's entry as if it were to be built: a packaged one has the linux-source package of its series.
+        """Return an entry with the source of a kernel. That of a packaged kernel is the linux-source of its series.
 
         Raises
         ------
         UnknownKernel, SourceError, BuildError, HostUnsupported
-            The kernel cannot be had.
+            The kernel could not be fetched or built.
         """
         entry = self._kernels[name]
         if isinstance(entry, Built):
@@ -237,15 +240,15 @@ class Supply:
         series = re.match(r"\d+\.\d+", self.get(name, progress=progress).release)
         if series is None:
             raise KernelError(
-                f"{name}: its release names no series of kernels, so its source is not known", kernel=name
+                f"{name}: its release does not begin with a series like 6.1, so its source is unknown: choose a kernel "
+                "that is built here",
+                kernel=name,
             )
         package = f"linux-source-{series[0]}"
         built = [each for each in self._kernels if isinstance(each, Built)]
         known = [each.source for each in built if (each.package, each.suites) == (package, entry.suites)]
         source = known[0] if known else Source(f"{package}-{entry.suites[0]}", package, entry.suites, ())
         return Built(name, entry.about, source, (), (), "")
-
-    # --- the two ways
 
     def _fetch(self, entry: Packaged, progress: Progress, refresh: bool) -> Kernel:
         root = self._cache.apt_root(entry.suites)
@@ -298,7 +301,7 @@ class Supply:
                 ) from error
             shutil.copy(tree.objects / ".config", out / "config")
             shutil.copy(log, out / "build.log")
-            with contextlib.suppress(KernelError):  # before 6.1 there is no list of what is linked
+            with contextlib.suppress(KernelError):  # before 6.1 there is no vmlinux.a, the list of linked objects
                 (out / code_size.FILE).write_bytes(code_size.dump(code_size.measure(tree.objects, entry.name)))
             kernel = self._cache.publish(out, made, made_of(entry, found))
         finally:
@@ -311,10 +314,10 @@ class Supply:
         if found is None:
             return None
         if isinstance(entry, Built) and not host_checks.toolchain():
-            # Nothing could be built here, so it does not matter with which compiler the one that is here was.
+            # This host cannot build kernels, so a kernel in the cache is good whichever compiler built it.
             return self._cache.find_made_of(entry.name, made_of(entry, found))
         return self._cache.find(entry.name, key_of(entry, found))
 
 
 def _why(refresh: bool) -> str:
-    return "looking for a newer version" if refresh else "not here yet"
+    return "looking for a newer version" if refresh else "not in the cache"

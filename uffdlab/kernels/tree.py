@@ -1,7 +1,7 @@
-"""A kernel source tree that holds one variant at a time.
+"""A kernel source tree that contains one variant (set of patches) at a time.
 
-Going from one variant to the next writes only the files that differ, so make compiles only what depends on them.
-Every step is a rename, so a kill at any moment leaves a tree from which the next variant can be made.
+A switch to another variant writes only the files that differ, so make compiles only what depends on them. Each file is
+replaced by a rename, so after a kill at any moment the next switch still works.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
 
 _UNPACK_DEADLINE = 1800.0  # s
 _PATCH_DEADLINE = 60.0  # s
-# xz in several threads, where the archive was packed in several blocks
+# xz uses several threads if the archive was packed in several blocks
 _COMPRESSED = {
     b"\xfd7zXZ": "--use-compress-program=xz -T0",
     b"\x1f\x8b": "--gzip",
     b"BZh": "--bzip2",
     b"\x28\xb5\x2f\xfd": "--zstd",
 }
-_NAME_MAX = 255  # bytes, as every file system has it
+_NAME_MAX = 255  # bytes, the limit of all common file systems
 _HUNKS_SHOWN = 4000  # characters
 _HUNK = re.compile(r"@@ -\d+(?:,(\d{1,9}))? \+\d+(?:,(\d{1,9}))? @@")
 _HEADER = re.compile(r"(?:--- |\+\+\+ |rename from |rename to |copy from |copy to )([^\t\n]+)")
 
 
 class Tree:
-    """The folder of a source: ``source-<id>/`` and beside it what is needed to change it.
+    """The folder of a source: ``source-<id>/``, and the files that a switch to another variant needs.
 
     Parameters
     ----------
     folder : Path
-        Hold its lock while you use any of this.
+        The caller holds its lock during every call.
     identity : str
         Hash of the source package.
     inherit : sequence of int
-        File descriptors that children share, the lock among them.
+        File descriptors that children inherit, among them the lock.
     objects : str
         Name of the folder of compiled objects.
     """
@@ -58,24 +58,24 @@ class Tree:
         self.folder = folder
         self.source = folder / f"source-{identity[:16]}"
         self.objects = folder / objects
-        # The unpatched form of each file that some patch has touched: a copy under `pristine`, or, where there was
-        # none, an empty file under `absent`. A file in neither is as it was unpacked.
+        # The unpatched form of each file that a patch has touched: a copy under `pristine`, or an empty file under
+        # `absent` if the source had no such file. A file in neither folder is as it was unpacked.
         self._pristine = folder / "pristine"
         self._absent = folder / "absent"
         self._inherit = tuple(inherit)
 
     @property
     def unpacked(self) -> bool:
-        """The source is there, whole."""
+        """Whether the source is completely unpacked."""
         return self.source.is_dir()
 
     def unpack(self, deb: Path, progress: Progress) -> None:
-        """Unpack a linux-source package; whatever was in the folder before, another version too, is removed.
+        """Unpack a linux-source package. First remove everything in the folder, also another version.
 
         Raises
         ------
         SourceError
-            The package holds no source, or cannot be unpacked.
+            The package contains no source, or cannot be unpacked.
         HostUnsupported
             The disk is full.
         """
@@ -86,7 +86,7 @@ class Tree:
             self._extract(["dpkg-deb", "-x", deb, package], deb)
             tarball = next(package.glob("usr/src/*.tar.*"), None)
             if tarball is None:
-                raise SourceError(f"{deb.name} holds no usr/src/*.tar.*: is it a linux-source package?")
+                raise SourceError(f"{deb.name} contains no usr/src/*.tar.*: is it a linux-source package?")
             self._unpack(tarball, deb, progress)
         except BaseException:
             discard(self.folder)
@@ -94,17 +94,17 @@ class Tree:
         discard(package)
 
     def unpack_tarball(self, tarball: Path, check: Callable[[Path], None], progress: Progress) -> None:
-        """Unpack a tarball of the user's; whatever was in the folder before is removed.
+        """Unpack a user's tarball. First remove everything in the folder.
 
         Parameters
         ----------
         check : callable
-            Refuses what was unpacked, by an exception.
+            Called with the folder of unpacked files; raises an exception to reject them.
 
         Raises
         ------
         SourceError
-            It cannot be unpacked.
+            The tarball cannot be unpacked.
         HostUnsupported
             The disk is full.
         """
@@ -122,7 +122,7 @@ class Tree:
         fresh.mkdir(parents=True)
         progress.stage("unpacking the source", tarball.stat().st_size, "bytes")
         with tarball.open("rb") as file:
-            # The child shares the file's offset, so this says how far tar is.
+            # tar shares our file offset, so tell() returns how much it has read.
             self._extract(
                 ["tar", "-x", "-f", "-", *_decompressor(file), "--strip-components=1", "-C", fresh],
                 given,
@@ -133,14 +133,16 @@ class Tree:
         fresh.rename(self.source)
 
     def put(self, path: PurePosixPath, data: bytes | None, kind: str = "-") -> None:
-        """Make this the unpatched form of a file.
+        """Replace the unpatched form of a file.
 
         Parameters
         ----------
+        path : PurePosixPath
+            Relative to the source.
         data : bytes or None
-            Its content; None for no file.
+            The new content; None removes the file.
         kind : str
-            ``-`` a file, ``x`` one that can be executed, ``l`` a link to what `data` names.
+            ``-`` a file, ``x`` an executable file, ``l`` a symbolic link to the path in `data`.
         """
         pristine, absent = self._pristine / path, self._absent / path
         if data is None and (pristine.exists() or absent.exists()):
@@ -163,17 +165,17 @@ class Tree:
                 target.unlink()
             if not target.is_file() or target.read_bytes() != data:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(data)  # a caller that is killed here will put it again
+                target.write_bytes(data)  # not atomic: a caller that was killed here writes the file again
             target.chmod(0o755 if kind == "x" else 0o644)
             absent.unlink(missing_ok=True)
 
     def switch_to(self, patches: Sequence[Path], kernel: str) -> None:
-        """Make the tree hold the pristine source with `patches` on it, in order.
+        """Change the tree to the unpatched source with `patches` applied in their order.
 
         Raises
         ------
         PatchError
-            One does not apply; nothing is changed then.
+            A patch does not apply. The tree is unchanged.
         """
         with tempfile.TemporaryDirectory(dir=self.folder, prefix="patching-") as scratch_name:
             scratch = Path(scratch_name)
@@ -187,7 +189,7 @@ class Tree:
     def read(
         self, patches: Sequence[Path], kernel: str, paths: Iterable[PurePosixPath]
     ) -> dict[PurePosixPath, bytes | None]:
-        """Give files as they are with `patches` on the pristine source, None for one that is not there.
+        """Return the contents of files of the unpatched source with `patches` applied; None for a missing file.
 
         Raises
         ------
@@ -204,7 +206,7 @@ class Tree:
             return found
 
     def copy(self, patches: Sequence[Path], kernel: str, parts: Iterable[str], into: Path) -> None:
-        """Copy some files and folders, as they are with `patches` on the pristine source.
+        """Copy files and folders of the unpatched source, with `patches` applied, into the folder `into`.
 
         Raises
         ------
@@ -230,7 +232,7 @@ class Tree:
         return found
 
     def _patched(self, scratch: Path, patches: Sequence[Path], kernel: str) -> set[PurePosixPath]:
-        # Put every file that the patches touch into `scratch`, patched, and give their paths.
+        # Writes every file that the patches touch, patched, to `scratch`, and returns their paths.
         touched: set[PurePosixPath] = set()
         for patch in patches:
             paths = touched_paths(patch, kernel)
@@ -252,35 +254,37 @@ class Tree:
         on_tick: Callable[[], None] | None = None,
     ) -> None:
         try:
-            status, said = run(command, deadline=_UNPACK_DEADLINE, inherit=self._inherit, stdin=stdin, on_tick=on_tick)
+            status, output = run(
+                command, deadline=_UNPACK_DEADLINE, inherit=self._inherit, stdin=stdin, on_tick=on_tick
+            )
         except JobTimeout:
-            status, said = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
-        if "No space left on device" in said:
+            status, output = 1, f"not finished after {_UNPACK_DEADLINE:.0f} s"
+        if "No space left on device" in output:
             raise host_checks.disk_full(self.folder, f"unpacking {deb.name}")
         if status:
-            raise SourceError(f"{deb.name} cannot be unpacked: {command[0]} ended with {status}: {said.strip()}")
+            raise SourceError(f"{deb.name} cannot be unpacked: {command[0]} ended with {status}: {output.strip()}")
 
     def _patch(self, scratch: Path, patch: Path, kernel: str) -> None:
-        # No fuzz: what the lab shows must be the patch as written, not a guess at where it belongs.
+        # No fuzz: the lab tests the patch as it was written, not a guess where it belongs.
         rejected = self.folder / "rejected"
         command = ["patch", "-p1", "--fuzz=0", "--force", "--no-backup-if-mismatch", f"--reject-file={rejected}"]
         with patch.open("rb") as file:
             try:
-                status, said = run(
+                status, output = run(
                     [*command, "-d", scratch], deadline=_PATCH_DEADLINE, stdin=file, inherit=self._inherit
                 )
             except JobTimeout:
-                status, said = 1, f"not finished after {_PATCH_DEADLINE:.0f} s"
+                status, output = 1, f"not finished after {_PATCH_DEADLINE:.0f} s"
         hunks = rejected.read_text(errors="replace") if rejected.exists() else ""
         rejected.unlink(missing_ok=True)
         if status:
-            said = f"{said.strip()}\n{hunks[:_HUNKS_SHOWN]}".strip()
+            output = f"{output.strip()}\n{hunks[:_HUNKS_SHOWN]}".strip()
             raise PatchError(
-                f"{kernel}: {patch} does not apply to {self.source.name}. patch -p1 --fuzz=0 said:\n{said}\n"
-                "Bring the patch up to date with this source, or choose the source it was made for in kernels.toml",
+                f"{kernel}: {patch} does not apply to {self.source.name}. patch -p1 --fuzz=0 said:\n{output}\n"
+                "Update the patch for this source, or in kernels.toml choose the source that it was made for",
                 kernel=kernel,
                 patch=str(patch),
-                output=said,
+                output=output,
             )
 
     def _recorded(self) -> list[PurePosixPath]:
@@ -292,7 +296,7 @@ class Tree:
         ]
 
     def _original(self, path: PurePosixPath) -> Path | None:
-        # The unpatched file, None if there was none.
+        # Returns the path of the unpatched file, or None if the source has no such file.
         for candidate in (self._pristine / path, None if (self._absent / path).exists() else self.source / path):
             if candidate is not None and (candidate.is_file() or candidate.is_symlink()):
                 return candidate
@@ -316,12 +320,17 @@ class Tree:
 
 
 def touched_paths(patch: Path, kernel: str = "", text: bytes | None = None) -> set[PurePosixPath]:
-    """Give the files that a patch reads or writes, without the first folder (patch -p1); its content may be given too.
+    """Return the files that a patch reads or writes, without the first folder of their paths (patch -p1).
+
+    Parameters
+    ----------
+    text : bytes, optional
+        The content of the patch; by default that of the file.
 
     Raises
     ------
     PatchError
-        It touches none, or one outside the tree.
+        The patch touches no file, or a file outside the tree.
     """
     paths = set()
     for name in _names(patch.read_bytes() if text is None else text):
@@ -336,7 +345,7 @@ def touched_paths(patch: Path, kernel: str = "", text: bytes | None = None) -> s
         paths.add(inside)
     if not paths:
         raise PatchError(
-            f"{kernel}: {patch} has no hunks that patch(1) could apply: make it with `git format-patch`",
+            f"{kernel}: {patch} has no hunks that patch(1) can apply: make it with `git format-patch`",
             kernel=kernel,
             patch=str(patch),
         )
@@ -344,7 +353,7 @@ def touched_paths(patch: Path, kernel: str = "", text: bytes | None = None) -> s
 
 
 def is_inside(path: PurePosixPath) -> bool:
-    """Tell whether this can be the path of a file inside a tree."""
+    """Return whether `path` can be the path of a file inside a tree."""
     return (
         bool(path.parts)
         and not path.is_absolute()
@@ -357,7 +366,7 @@ def _is_in(path: PurePosixPath, parts: Iterable[str]) -> bool:
 
 
 def _names(patch: bytes) -> Iterator[str]:
-    # File names in headers, as they stand with -p0; a hunk's own lines, which may look like headers, are skipped.
+    # Yields the file names in headers, unchanged (as for -p0). Lines of hunks may look like headers; they are skipped.
     old = new = 0
     for line in patch.decode(errors="replace").splitlines():
         if old > 0 or new > 0:
@@ -374,7 +383,7 @@ def _names(patch: bytes) -> Iterator[str]:
 
 
 def _decompressor(tarball: IO[bytes]) -> list[str]:
-    # By its first bytes: tar cannot look into a pipe twice.
+    # Chosen by the first bytes: tar itself cannot detect the compression of a pipe.
     magic = os.pread(tarball.fileno(), 6, 0)
     for start, option in _COMPRESSED.items():
         if magic.startswith(start):

@@ -1,4 +1,4 @@
-"""The user's own kernels: entries in the kernels.toml of the user's folder, their patches copied beside it."""
+"""The user's own kernels: entries in the kernels.toml of the user's folder, with copies of their patches beside it."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     MakeSupply = Callable[[Catalogue], Supply]
 
 
-_LONGEST_FILE_NAME = 100  # letters of a patch's
-_LONGEST_VERSION = 32  # letters of a release (uname -r has 64) that are the kernel's name
-# Adding one may fetch a source and wait for a build of another.
+_LONGEST_FILE_NAME = 100  # characters of a patch's file name
+_LONGEST_VERSION = 32  # characters of the kernel's name in its release (uname -r has 64)
+# To add a kernel may mean to fetch a source, and to wait for the build of another kernel.
 _LOCK_DEADLINE = 2 * 3600.0  # s
 
 
@@ -38,13 +38,13 @@ class UserKernels:
     Parameters
     ----------
     folder : Path, optional
-        Where they are; by default ``$UFFDLAB_KERNELS``, or else the user's config folder.
+        The folder of their kernels.toml; by default ``$UFFDLAB_KERNELS``, or else the user's config folder.
     project : Path, optional
-        The kernels.toml on whose kernels they may stand; by default this checkout's.
+        The kernels.toml with kernels that they may be based on; by default this checkout's.
     supply : callable, optional
-        Makes a Supply of a Catalogue.
+        Returns the Supply for a Catalogue.
     deadline : float
-        How long to wait for another process that changes them, in seconds.
+        How long to wait for another process that changes the file, in seconds.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class UserKernels:
         self._supply = supply or Supply
 
     def load(self) -> Catalogue:
-        """Read the project's kernels and these."""
+        """Return the catalogue of the project's kernels and the user's."""
         return catalogue.load(self._project, self.file)
 
     def add(
@@ -72,24 +72,28 @@ class UserKernels:
         config: Path | None = None,
         about: str = "",
     ) -> None:
-        """Add a kernel: that of another, or of a source tree, with patches on it.
+        """Add a kernel: another kernel or a source tree, with patches on it.
 
         Parameters
         ----------
+        name : str
+            The name of the new kernel.
         patches : sequence of Path
-            Files, in order. They are copied.
+            Patch files, in the order in which they apply. They are copied.
         on : str or Path
-            The name of another kernel, or the Path of a tree: a folder or a tarball. That is read anew whenever the
-            kernel is asked for, and never written.
+            The name of another kernel, or the path of a tree (a folder or a tarball). A tree is read again whenever
+            the kernel is used, and is never written to.
         config : Path, optional
-            A fragment of a .config; copied too.
+            A fragment of a .config. It is copied.
+        about : str
+            A description for lists of kernels.
 
         Raises
         ------
         UsageError
-            There is nothing to add, or this can be no kernel's name.
+            There is no patch, fragment or tree to add, or `name` cannot be the name of a kernel.
         UnknownKernel, SourceError, PatchError, KernelError
-            It cannot be built so; nothing is kept.
+            The kernel cannot be built from this. Nothing is added.
         """
         if not patches and config is None and isinstance(on, str):
             raise UsageError(f"{name}: give a patch or a config fragment, else it is {on} itself")
@@ -99,20 +103,31 @@ class UserKernels:
         for number, path in enumerate(patches, 1):
             text = _content(path, name)
             touched_paths(path, name, text)
-            words = re.sub(r"^[0-9]{4}-", "", path.name.removesuffix(".patch"))
-            numbered[f"{number:04}-{words[:_LONGEST_FILE_NAME]}.patch"] = text
+            title = re.sub(r"^[0-9]{4}-", "", path.name.removesuffix(".patch"))
+            numbered[f"{number:04}-{title[:_LONGEST_FILE_NAME]}.patch"] = text
         more = ", ".join(path.name for path in (*patches, *((config,) if config else ())))
         about = about or (f"{on} with {more}" if more else str(on))
         self._add(name, numbered, on, about, fragment)
 
     def am(self, mail: Path, on: str, name: str, *, allow_unplaced: bool = False) -> Port:
-        """Add a kernel: that of another, with the patches that a mail holds; give what became of them.
+        """Add a kernel: another kernel with the patches in a mail. Return what became of each patch and hunk.
+
+        Parameters
+        ----------
+        mail : Path
+            A mail, an mbox or a page of an archive.
+        on : str
+            The name of the other kernel.
+        name : str
+            The name of the new kernel.
+        allow_unplaced : bool
+            Whether to leave out hunks that have no place in the source.
 
         Raises
         ------
         UnknownKernel, PatchError, KernelError
-            The mail has no patch for this kernel, or a hunk has no place and `allow_unplaced` is not set; nothing is
-            kept.
+            The mail has no patch for this kernel, or a hunk has no place and `allow_unplaced` is false. Nothing is
+            added.
         """
         kernels = self.load()
         self._free(name, kernels)
@@ -135,14 +150,19 @@ class UserKernels:
         return made
 
     def remove(self, name: str) -> bool:
-        """Take a kernel that the user added out again, with its patches and the copy of its tree, if it has one.
+        """Remove a kernel that the user added, its patches and the copy of its tree.
 
-        False if there is none of this name. Finished kernels of it stay in the cache.
+        Builds of it stay in the cache.
+
+        Returns
+        -------
+        bool
+            False if the user added no kernel of this name.
 
         Raises
         ------
         KernelError
-            Another kernel stands on it.
+            Another kernel is based on it.
         """
         with self._locked():
             text = self._read()
@@ -151,7 +171,9 @@ class UserKernels:
                 return False
             above = [entry.name for entry in self.load() if isinstance(entry, Built) and entry.on == name]
             if above:
-                raise KernelError(f"{name}: {', '.join(above)} stand on it: remove these first", kernel=name)
+                raise KernelError(
+                    f"{name} was not removed: {', '.join(above)} are based on it: remove these first", kernel=name
+                )
             entry = self.load()[name]
             write_atomically(self.file, (text[: section[0]] + text[section[1] :]).encode())
             discard(self._patches(name))
@@ -160,7 +182,7 @@ class UserKernels:
         return True
 
     def has(self, name: str) -> bool:
-        """Tell whether the user added a kernel of this name."""
+        """Return whether the user added a kernel of this name."""
         return _section(self._read(), name) is not None
 
     def _add(self, name: str, patches: dict[str, bytes], on: str | Path, about: str, config: bytes | None) -> None:
@@ -181,12 +203,12 @@ class UserKernels:
                 lines.append(f"patches = [{_quoted(str(where))}]")
             if config is not None:
                 lines.append(f"config = [{_quoted(str(where / 'fragment.config'))}]")
-            words = re.sub(r"[^a-z0-9.]+", "-", name.lower())[:_LONGEST_VERSION].strip("-.")
-            lines.append(f"localversion = {_quoted('-' + words)}")
+            version = re.sub(r"[^a-z0-9.]+", "-", name.lower())[:_LONGEST_VERSION].strip("-.")
+            lines.append(f"localversion = {_quoted('-' + version)}")
             table = f"[kernel.{_quoted(name)}]\n" + "\n".join(lines) + "\n"
             text = (f"{before.rstrip()}\n\n" if before else "") + table
             added = None
-            tried = self.folder / ".adding.toml"  # the list as it will be; a kill leaves the list as it was
+            tried = self.folder / ".adding.toml"  # the new list; if we are killed, the old one is unchanged
             try:
                 discard(folder)
                 folder.mkdir(parents=True)
@@ -197,7 +219,7 @@ class UserKernels:
                 write_atomically(tried, text.encode())
                 added = catalogue.load(self._project, tried)
                 supply = self._supply(added)
-                supply.sources.read(supply.built(name, "to patch"), ())  # the patches apply
+                supply.sources.read(supply.built(name, "to patch"), ())  # checks that the patches apply
                 tried.rename(self.file)
             except BaseException:
                 discard(folder)
@@ -237,7 +259,7 @@ class UserKernels:
                 raise
             raise KernelError(
                 f"{error.filename or self.folder} cannot be written ({error.strerror}): point UFFDLAB_KERNELS at a "
-                "folder of yours, on a disk that is not full"
+                "folder that you can write to, on a disk that is not full"
             ) from error
 
 
@@ -258,25 +280,25 @@ def _fragment(path: Path, kernel: str) -> bytes:
     text = data.decode(errors="replace")
     if odd := no_options(text):
         raise KernelError(
-            f"{kernel}: {path} is no fragment of a .config, which has lines like CONFIG_X=y and # CONFIG_X is not set; "
-            f"{'; '.join(odd[:3])}",
+            f"{kernel}: {path} is not a fragment of a .config: give a file of lines like CONFIG_X=y and "
+            f"# CONFIG_X is not set. Other lines are: {'; '.join(odd[:3])}",
             kernel=kernel,
         )
     if lost := turned_off(text):
         raise KernelError(
-            f"{kernel}: {path} does not build in {', '.join(lost)}, which the lab cannot do without: take the line out",
+            f"{kernel}: {path} does not build in {', '.join(lost)}, which the lab needs: remove the line",
             kernel=kernel,
         )
     return data
 
 
 def _quoted(text: str) -> str:
-    # A JSON string is a TOML basic string, but for DEL, and for letters beyond 0xffff if they are escaped.
+    # A JSON string is a TOML basic string, except for DEL and for escaped characters above 0xffff.
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _section(text: str, name: str) -> tuple[int, int] | None:
-    # Where an entry is in the file: from its header to the next one.
+    # Returns the start and end of an entry in the file, from its header to the next header.
     head = re.search(rf'^\[kernel\.(?:"{re.escape(name)}"|{re.escape(name)})\]', text, re.MULTILINE)
     if head is None:
         return None

@@ -1,7 +1,7 @@
-"""A kernel tree of the user's, a folder or a tarball: read, never written. The build is made on a copy in the cache.
+"""A user's kernel tree, a folder or a tarball. It is only read; the build uses a copy in the cache.
 
-The copy is brought up to date by content: only files that differ are written, so make compiles only what depends on
-them. A build beside the tree's own files (O=) would not do: it needs a tree in which nothing was ever built.
+An update of the copy compares contents and writes only files that differ, so make compiles only what depends on them.
+A build in another folder (make O=) is not possible: it needs a tree in which nothing was ever built.
 """
 
 from __future__ import annotations
@@ -27,72 +27,75 @@ if TYPE_CHECKING:
     from uffdlab.kernels.tree import Tree
 
 _LIST_DEADLINE = 120.0  # s
-# Files whose time stamps are younger than this, in ns, may change again without one that differs.
+# In ns. A file whose time stamps are younger than this may change again and keep them.
 _RACY = 2_000_000_000
 _MARKS = ("Makefile", "Kconfig", "arch/x86/Makefile", "mm/userfaultfd.c")
 _BUILT = (".config", "include/config", "include/generated", "arch/x86/include/generated")
 
-# What is in a file: "-" or "x" (executable) and the SHA-256 of its content, or "l" and where a link points.
+# File name → "-" or "x" (executable) and the SHA-256 of the content, or "l" and the target of a symbolic link.
 Contents = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Found:
-    """A tree as it is now: each file's content by its path, and the hash over all."""
+    """The state of a tree: the content of each file by its path, and the hash of all files."""
 
     files: Contents
     digest: str
 
     def resolved(self, path: Path) -> Resolved:
-        """Give it the form of a package's version."""
+        """Return the state in the form of a package's version, whose SHA256 is the hash."""
         return Resolved(path.name, "", (Deb(path.name, "", 0, self.digest),))
 
 
 def look(path: Path, memo: Path) -> Found:
-    """Read a tree.
+    """Return the state of a tree.
 
     Parameters
     ----------
     path : Path
-        A folder, or a tarball; of that, the file itself is what is read.
+        A folder, or a tarball. A tarball is read as one file.
     memo : Path
-        Where to keep what was found, so that next time only files with another time stamp are read.
+        A file for the result, so that the next call reads only files whose time stamps changed.
 
     Raises
     ------
     SourceError
-        There is none, it is no kernel's, or it cannot be read.
+        The tree does not exist, cannot be read, or is not a kernel's.
     """
     try:
         return _read(path, _names(path), memo)
     except OSError as error:
-        raise SourceError(f"{error.filename or path}: {error.strerror}: the kernel tree cannot be read") from error
+        raise SourceError(
+            f"the kernel tree cannot be read: {error.filename or path}: {error.strerror}. Give the top folder of a "
+            "kernel tree, or a tarball of one"
+        ) from error
 
 
 def require_kernel(folder: Path, what: Path) -> None:
-    """Refuse a folder that holds no kernel source, with :class:`SourceError`."""
+    """Raise :class:`SourceError` if `folder` has no kernel source. `what` is its name in the message."""
     missing = [name for name in _MARKS if not (folder / name).is_file()]
     if missing:
         raise SourceError(
-            f"{what} is no source of a kernel with userfaultfd: it has no {', '.join(missing)}. "
+            f"{what} is not the source of a kernel with userfaultfd: it has no {', '.join(missing)}. "
             "Give the top folder of a kernel tree, or a tarball of one"
         )
 
 
 def copy(path: Path, found: Found, tree: Tree, progress: Progress) -> None:
-    """Bring the copy in `tree` to what was found in the folder `path`.
+    """Update the copy in `tree` to the state `found` of the folder `path`.
 
     Raises
     ------
     SourceError
-        A file changed since it was looked at.
+        A file in `path` no longer has the content in `found`.
     """
     state = tree.folder / "copied.json"
     have = _load(state)
     differs = {name for name in have.keys() | found.files.keys() if have.get(name) != found.files.get(name)}
     if not differs:
         return
-    # A kill from here on leaves these marked as not known, so that they are written again.
+    # If we are killed from here on, the next call writes these files again.
     write_atomically(state, json.dumps({**have, **dict.fromkeys(differs, "")}).encode())
     gone = sorted(differs - found.files.keys())
     written = sorted(differs - set(gone))
@@ -111,7 +114,7 @@ def copy(path: Path, found: Found, tree: Tree, progress: Progress) -> None:
 
 
 def _names(path: Path) -> list[str]:
-    # The files that make up the tree, relative to it.
+    # Returns the tree's source files, relative to it.
     if not path.is_dir():
         path.stat()
         return ["."]
@@ -120,8 +123,8 @@ def _names(path: Path) -> list[str]:
         return _known_to_git(path)
     if built := [name for name in _BUILT if (path / name).exists()]:
         raise SourceError(
-            f"{path} is not in git, and a kernel was built in it ({', '.join(built)} are there), so it cannot be told "
-            "what is source: give a git tree, a tarball, or a folder after `make mrproper`"
+            f"{path} is not in git, and a kernel was built in it (it has {', '.join(built)}), so its source files are "
+            "unknown: give a git tree, a tarball, or a folder after `make mrproper`"
         )
     return [
         os.path.relpath(Path(folder, name), path)
@@ -131,7 +134,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _known_to_git(path: Path) -> list[str]:
-    # What git tracks, and what is new and not ignored; nothing that a build in the tree left.
+    # Returns the files that git tracks and new files that it does not ignore, so no output of a build.
     options = ["-c", f"safe.directory={path}", "-c", "core.fsmonitor=false", "-C", str(path)]
     try:
         done = subprocess.run(
@@ -143,17 +146,19 @@ def _known_to_git(path: Path) -> list[str]:
             check=False,
         )
     except FileNotFoundError as error:
-        raise SourceError(f"{path} is in git, and there is no git here (Debian: git) to ask what is in it") from error
+        raise SourceError(f"{path} is a git tree, and git is not installed: install it (Debian: git)") from error
     except subprocess.TimeoutExpired as error:
-        raise SourceError(f"git ls-files in {path} had not finished after {_LIST_DEADLINE:.0f} s") from error
+        raise SourceError(
+            f"git ls-files in {path} had not finished after {_LIST_DEADLINE:.0f} s: try again, or give a tarball"
+        ) from error
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise SourceError(f"git ls-files in {path} ended with {done.returncode}: {said}")
+        message = done.stderr.decode(errors="replace").strip()
+        raise SourceError(f"git ls-files in {path} ended with {done.returncode}: {message}")
     names = [os.fsdecode(name) for name in done.stdout.split(b"\0") if name]
     if ignored := sorted(set(_MARKS).difference(names)):
         raise SourceError(
-            f"{path} is in git, which neither tracks nor would add {', '.join(ignored)}: an ignore rule leaves it "
-            "out, as the .gitignore of Debian's linux-source does. `git add --force --all` there, or give a tarball"
+            f"{path} is a git tree, and git ignores {', '.join(ignored)}, as the .gitignore of Debian's linux-source "
+            "says: run `git add --force --all` there, or give a tarball"
         )
     return names
 
@@ -167,7 +172,7 @@ def _read(path: Path, names: Iterable[str], memo: Path) -> Found:
         try:
             info = os.lstat(path / name)
         except FileNotFoundError:
-            continue  # removed, and git not told
+            continue  # git still tracks it, but it was removed
         stamp = [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino, info.st_mode]
         known = before.get(name, [])
         if known[:-1] == stamp:

@@ -1,4 +1,4 @@
-"""Which version a kernel is made from: of a package, as last looked up; of a user's tree, as it is now."""
+"""The version that a kernel is built from: of a package, as it was last looked up; of a user's tree, as it is now."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Versions:
-    """What is known of packages and trees, in the cache's folder ``resolved``."""
+    """The versions of packages and trees, remembered in the cache's folder ``resolved``."""
 
     def __init__(self, cache: Cache, archive: Archive) -> None:
         self._cache = cache
@@ -38,28 +38,28 @@ class Versions:
             yield
 
     def remembered(self, entry: Entry) -> Resolved | None:
-        """Give the version as far as is known here; None if it was never looked up.
+        """Return the version that was last looked up, or None. For a user's tree, return its present state.
 
         Raises
         ------
         SourceError
-            It is made from a user's tree, which cannot be read.
+            The user's tree cannot be read.
         """
         if isinstance(entry, Built) and entry.source.tree is not None:
             return self.look(entry.source).resolved(entry.source.tree)
         try:
             memo = json.loads(self._memo(entry).read_text())
             return Resolved(memo["package"], memo["version"], tuple(Deb(**deb) for deb in memo["debs"]))
-        except (OSError, ValueError, KeyError, TypeError):  # not looked up yet, or the note was damaged
+        except (OSError, ValueError, KeyError, TypeError):  # not looked up yet, or the file is damaged
             return None
 
     def resolve(self, entry: Entry, progress: Progress, *, refresh: bool) -> tuple[Resolved, bool]:
-        """Give the version, and whether the archive was asked for it just now; hold the lock.
+        """Return the version, and whether the archive was asked for it in this call. The caller holds the lock.
 
         Raises
         ------
         SourceError
-            The archive does not have it.
+            The archive does not have the package.
         """
         found = None if refresh else self.remembered(entry)
         if found:
@@ -71,18 +71,18 @@ class Versions:
     def download(
         self, entry: Entry, found: Resolved, progress: Progress, *, fresh: bool
     ) -> tuple[Resolved, list[Path]]:
-        """Fetch the packages of a version, and give it with their files; hold the lock.
+        """Fetch the packages of a version. Return the version and the package files. The caller holds the lock.
 
         Parameters
         ----------
         fresh : bool
-            The archive named this version just now. Of an older one the archive may have no file any more: then it is
-            asked again, and another version is given.
+            Whether the archive was just asked for this version. The archive may no longer have the files of an older
+            one; then it is asked again, and the version that is returned differs from `found`.
 
         Raises
         ------
         SourceError
-            They cannot be had.
+            The packages could not be fetched.
         """
         root = self._cache.apt_root(entry.suites)
         try:
@@ -94,24 +94,24 @@ class Versions:
         return found, self._archive.download(found, entry.suites, root, progress)
 
     def look(self, source: Source) -> user_tree.Found:
-        """Read a user's tree.
+        """Return the state of a user's tree.
 
         Raises
         ------
         SourceError
-            It is none, or cannot be read.
+            The tree does not exist, cannot be read, or is not a kernel's.
         """
         assert source.tree is not None
         return user_tree.look(source.tree, self._tree_memo(source))
 
     def forget(self, source: Source) -> None:
-        """Forget what was found in a user's tree."""
+        """Remove the remembered state of a user's tree."""
         self._tree_memo(source).unlink(missing_ok=True)
 
     def _memo(self, entry: Entry) -> Path:
         what = [entry.package, entry.suites]
         if isinstance(entry, Packaged):
-            what.append(KERNEL_PARTS.pattern)  # looked up anew where other packages come along than then
+            what.append(KERNEL_PARTS.pattern)  # another pattern finds other packages, so it needs its own file
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]
         return self._cache.folder / "resolved" / f"{entry.package}-{name}.json"
 

@@ -216,4 +216,4 @@ def test_the_search_has_an_end():
     assert [each.verdict for each in placements] == ["unplaced", "placed"]
     assert "more than 1000 lines" in placements[0].why
     assert made[9] == "\ty;"
-    assert {each.why for each in fit(lines, hunks, until=0)[1]} == {"the time to look for it was over"}
+    assert {each.why for each in fit(lines, hunks, until=0)[1]} == {"the time to search for it was over"}

@@ -141,14 +141,14 @@ def test_a_thread_has_answers_and_older_versions():
     found = read("".join(thread).encode(), "m")
     assert [message.subject for message in found.messages] == ["[PATCH v2 1/2] mm: 1", "[PATCH v2 2/2] mm: 2"]
     assert found.notes == (
-        *(f"left out for version 2: [PATCH {number}/3] mm: {number}" for number in (1, 2, 3)),
+        *(f"left out, version 2 is newer: [PATCH {number}/3] mm: {number}" for number in (1, 2, 3)),
         "left out, it quotes a patch: Re: [PATCH 2/3] mm: 2",
         "left out, it is there twice: [PATCH v2 2/2] mm: 2",
     )
 
 
 def test_a_series_with_a_gap_says_so():
-    assert read("".join(map(letter, (1, 3))).encode(), "m").notes == ("not in it: 2/3",)
+    assert read("".join(map(letter, (1, 3))).encode(), "m").notes == ("missing from the series: 2/3",)
 
 
 def test_a_page_of_an_archive():
@@ -171,7 +171,7 @@ def test_a_new_file_and_one_that_goes():
     "text", ["", "Looks good to me.\n", MAIL + "\nCover letter\n 1 file changed\n", "--- a/x\n+++ b/x\n", "\0\xff" * 99]
 )
 def test_no_patch(text):
-    with pytest.raises(PatchError, match="holds no patch"):
+    with pytest.raises(PatchError, match="contains no patch"):
         read(text.encode("latin-1"), "m")
 
 
@@ -200,8 +200,8 @@ def test_text_that_looks_like_a_page_is_left_alone():
     [
         (bytes((64 << 20) + 1), "more than 67108864 bytes"),
         (gzip.compress(bytes((64 << 20) + 1), mtime=0), "more than 67108864 bytes"),
-        (gzip.compress(DIFF.encode(), mtime=0)[:-30] + bytes(9), "gzip, and damaged"),
-        ("".join(letter(1, of=1) for _ in range(1001)).encode(), "holds 1001 patches"),
+        (gzip.compress(DIFF.encode(), mtime=0)[:-30] + bytes(9), "is damaged gzip"),
+        ("".join(letter(1, of=1) for _ in range(1001)).encode(), "contains 1001 patches"),
         (DIFF.replace("-1,3", f"-{'9' * 5000},3").encode(), "a patch without hunks"),
     ],
     ids=["long", "long-unpacked", "damaged", "many", "digits"],

@@ -1,1 +1,1 @@
-"""Patches as they come by mail: read, fitted to a tree, applied."""
+"""Read patches from mails, fit them to a tree, and apply them."""

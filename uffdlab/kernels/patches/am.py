@@ -1,4 +1,4 @@
-"""Make patches for a tree out of a mail: as they are where they apply, else fitted hunk by hunk."""
+"""Make patches for a tree from a mail: unchanged if they apply, or else fitted hunk by hunk."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     Files = dict[PurePosixPath, bytes | None]
 
 _PATCH_DEADLINE = 60.0  # s
-_WORDS_OF_NAME = 52  # letters, as git format-patch has it
-_TITLE = 120  # letters
+_LONGEST_FILE_NAME = 52  # characters of the title in it, as in git format-patch
+_LONGEST_TITLE = 120  # characters
 _MOST_LISTED = 500  # hunks
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one hunk, and of which file it is."""
+    """What became of one hunk, and the path of its file."""
 
     path: PurePosixPath
     placement: Placement
 
     def __str__(self) -> str:
-        said = self.placement
-        where = f"{self.path}:{said.line}" if said.line else str(self.path)
-        why = f": {said.why}" if said.why else ""
-        return f"mail line {said.hunk.line:>4}  {said.verdict:<8}  {where}{why}"
+        placement = self.placement
+        where = f"{self.path}:{placement.line}" if placement.line else str(self.path)
+        why = f": {placement.why}" if placement.why else ""
+        return f"mail line {placement.hunk.line:>4}  {placement.verdict:<8}  {where}{why}"
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,13 @@ class Fitted:
     Attributes
     ----------
     title : str
-        Its subject without what is in brackets.
+        The subject without the parts in brackets.
     name : str
-        A name for its file.
+        A name for the patch file.
     text : bytes
+        The content of the patch file.
     reports : tuple of Report
-        One for each hunk; none where the mail's own text applies.
+        One for each hunk; empty if the mail's own text applies.
     """
 
     title: str
@@ -67,7 +68,7 @@ class Fitted:
 
     @property
     def unplaced(self) -> int:
-        """The hunks that are not in it."""
+        """The number of hunks that have no place and were left out."""
         return sum(report.placement.verdict == "unplaced" for report in self.reports)
 
 
@@ -80,7 +81,7 @@ class Port:
     patches : tuple of Fitted
         In the order in which they apply.
     notes : tuple of str
-        What of the mail was left out, and what is missing in it.
+        Messages that were left out, and parts of a series that are missing.
     """
 
     patches: tuple[Fitted, ...]
@@ -98,21 +99,21 @@ class Port:
 
 
 def patches_of(data: bytes, name: str, read: Callable[[Iterable[PurePosixPath]], Files]) -> Port:
-    """Fit every patch of a mail, an mbox or an archive's page to a tree, one on the other.
+    """Fit all patches of a mail, an mbox or an archive's page to a tree, each on top of those before it.
 
     Parameters
     ----------
     data : bytes
-        The mail; an mbox may be packed with gzip.
+        The mail, or an mbox, which may be compressed with gzip.
     name : str
-        What to call it in messages.
+        The name of the mail in messages.
     read : callable
-        Gives files of the tree by their paths, None for one that is not there.
+        Returns the contents of files by their paths in the tree; None for a missing file.
 
     Raises
     ------
     PatchError
-        It holds no patch, one that names files outside the tree, or one of which no hunk has a place there.
+        There is no patch, a patch names files outside the tree, or no hunk of a patch has a place in the tree.
     """
     box = mail.read(data, name)
     files = read(sorted({path for message in box.messages for diff in message.files for path in _paths(diff, name)}))
@@ -120,8 +121,8 @@ def patches_of(data: bytes, name: str, read: Callable[[Iterable[PurePosixPath]],
     until = time.monotonic() + DEADLINE
     for number, message in enumerate(box.messages, 1):
         title = _title(message.subject)
-        words = re.sub(r"[^A-Za-z0-9_.]+", "-", title).strip("-.")
-        file_name = f"{number:04}-{words[:_WORDS_OF_NAME].strip('-.') or 'patch'}.patch"
+        plain = re.sub(r"[^A-Za-z0-9_.]+", "-", title).strip("-.")
+        file_name = f"{number:04}-{plain[:_LONGEST_FILE_NAME].strip('-.') or 'patch'}.patch"
         text = _as_it_is(message, files)
         reports: list[Report] = []
         if text is None:
@@ -133,7 +134,7 @@ def patches_of(data: bytes, name: str, read: Callable[[Iterable[PurePosixPath]],
 def _title(subject: str) -> str:
     plain = "".join(letter if letter.isprintable() else " " for letter in subject)
     plain = re.sub(r"\[[^\]]*\]\s*|(?:Re|Fwd?|AW): *", "", plain, flags=re.IGNORECASE).strip()
-    return plain if len(plain) <= _TITLE else plain[: _TITLE - 1] + "…"
+    return plain if len(plain) <= _LONGEST_TITLE else plain[: _LONGEST_TITLE - 1] + "…"
 
 
 def _paths(diff: FileDiff, name: str) -> Iterator[PurePosixPath]:
@@ -141,13 +142,15 @@ def _paths(diff: FileDiff, name: str) -> Iterator[PurePosixPath]:
         path = PurePosixPath(text or "")
         if not is_inside(path):
             raise PatchError(
-                f"{name} touches {text!r}, which is not a path inside the tree like a/mm/userfaultfd.c", patch=name
+                f"{name} touches {text!r}, which is not a path inside the tree like a/mm/userfaultfd.c: make the patch "
+                "with `git format-patch`",
+                patch=name,
             )
         yield path
 
 
 def _as_it_is(message: Mail, files: Files) -> bytes | None:
-    # The mail's own text if patch(1) takes it without fuzz; `files` are changed then.
+    # Returns the mail's own text if patch(1) applies it without fuzz, and updates `files`. Otherwise returns None.
     if message.depth:
         return None
     text = f"Subject: {message.subject or '[PATCH]'}\n\n{message.text}".encode("utf-8", "surrogateescape")
@@ -214,7 +217,7 @@ def _fitted(message: Mail, files: Files, name: str, until: float) -> tuple[bytes
     if not diffs:
         raise PatchError(
             f"no hunk of {name} has a place in this tree:\n" + _listed(reports) + "\n"
-            "Is it a patch for another tree, or in this one already? Choose the kernel it was made for with --on",
+            "Was it made for another tree, or is it in this one already? Choose the kernel it was made for with --on",
             patch=name,
         )
     notes = "\n".join(f"  {report}" for report in reports)

@@ -1,4 +1,4 @@
-"""Give an added line of C that has lost its indentation one that fits what stands before it, in the kernel's style."""
+"""Indent added lines of C that have lost their indentation, in the kernel's style and to fit the lines before them."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _TEXT = re.compile(r'"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\'|/\*.*?\*/|//.*')
 
 
 def restore(before: Sequence[str], removed: Sequence[str], added: Sequence[str]) -> list[str]:
-    """Indent the lines `added`.
+    """Return the lines `added`, indented.
 
     Parameters
     ----------
     before : sequence of str
-        The file up to them, as it will be.
+        The lines of the new file before them.
     removed : sequence of str
-        The tree's own lines that they stand for; may be none.
+        The tree's own lines that they replace; may be empty.
     """
     made: list[str] = []
     used = 0
@@ -42,7 +42,7 @@ def restore(before: Sequence[str], removed: Sequence[str], added: Sequence[str])
             done = change_as(old, old, text)
             if done is None or fold(done) != fold(text):
                 done = _lead(old) + text
-            if made and len(removed) != len(added):  # it may have come under an if that is new
+            if made and len(removed) != len(added):  # it may now be in the body of a new if
                 done = _line([*before[-_LOOK_BACK:], *made], done.strip())
         elif text and len(removed) == len(added):
             done = _lead(removed[index]) + text
@@ -76,7 +76,7 @@ def _lead_of_code(code: list[str], text: str) -> str:
 
 
 def _statement(code: list[str], text: str) -> str:
-    # The indentation of a new statement behind whole ones.
+    # Returns the indentation of a new statement after complete ones.
     last = code[-1].strip()
     start = _start(code, len(code) - 1)
     lead = _lead(code[start])
@@ -86,7 +86,7 @@ def _statement(code: list[str], text: str) -> str:
         return lead + "\t"
     if _HEAD.match(code[start].strip()) and not last.endswith((";", "}")):
         return lead if text == "{" else lead + "\t"
-    # The only statement under an if without braces ends with it.
+    # The body of an if without braces is one statement, so the next one has the indentation of the if.
     while start > 0:
         above = _start(code, start - 1)
         head = code[above].strip()
@@ -97,7 +97,7 @@ def _statement(code: list[str], text: str) -> str:
 
 
 def _start(code: list[str], index: int) -> int:
-    # The line on which the statement that ends at `index` starts.
+    # Returns the line on which the statement starts that ends on line `index`.
     depth = 0
     while True:
         depth += code[index].count(")") - code[index].count("(")
@@ -107,8 +107,8 @@ def _start(code: list[str], index: int) -> int:
 
 
 def _open_paren(code: list[str]) -> str | None:
-    # The white space up to behind the innermost parenthesis that is still open; as the line above has it, if that
-    # is in the same one.
+    # Returns white space that reaches to the column after the innermost open parenthesis. If the line above is inside
+    # the same parenthesis, its indentation is used.
     depth = 0
     for back in range(len(code) - 1, max(-1, len(code) - 40), -1):
         line = code[back]
@@ -125,7 +125,7 @@ def _open_paren(code: list[str]) -> str | None:
 
 
 def _closed(code: list[str]) -> str:
-    # The parentheses that these lines leave open.
+    # Returns the parentheses that these lines leave open.
     open_ = ""
     for letter in "".join(code):
         if letter == "(":
@@ -165,7 +165,7 @@ def _open_comment(before: list[str]) -> str | None:
 
 
 def _define(before: list[str], text: str) -> str:
-    # Its value in the same column as that of the #define before it.
+    # Aligns the value with that of the #define before it.
     mine = _DEFINE.fullmatch(text)
     for line in reversed(before[-12:]):
         theirs = _DEFINE.match(line)
@@ -178,7 +178,7 @@ def _define(before: list[str], text: str) -> str:
 
 
 def _code(before: list[str]) -> list[str]:
-    # Without comments, strings, preprocessor lines and blank ones; indentation as it is.
+    # Returns the lines without comments, strings, preprocessor lines and blank lines. The indentation is unchanged.
     code: list[str] = []
     comment = False
     for line in before:

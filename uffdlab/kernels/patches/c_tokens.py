@@ -1,4 +1,4 @@
-"""Lines of C compared and changed token by token, so that white space does not matter and is kept."""
+"""Compare and change lines of C by tokens, without regard to white space. A change keeps the line's white space."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ _TOKEN = re.compile(r"(\s*)(\w+|[^\w\s])")
 
 
 def fold(text: str) -> str:
-    """Take all white space out."""
+    """Return the text without white space."""
     return "".join(text.split())
 
 
 def likeness(one: str, other: str) -> float:
-    """Say how much of two lines is the same, 0 to 1."""
-    return difflib.SequenceMatcher(None, _words(one), _words(other), autojunk=False).ratio()
+    """Return how alike two lines are by their tokens, from 0 to 1 (equal)."""
+    return difflib.SequenceMatcher(None, _tokens(one), _tokens(other), autojunk=False).ratio()
 
 
 def change_as(tree: str, removed: str, added: str) -> str | None:
-    """Make the change from `removed` to `added` in `tree`, a line like `removed`; None where it has no place there."""
+    """Make the change from `removed` to `added` in the line `tree`, which is like `removed`.
+
+    Return the changed line, or None if the change has no place in it.
+    """
     result = list(_TOKEN.findall(tree))
     old, new = _TOKEN.findall(removed), _TOKEN.findall(added)
     if not result or not old or not new:
@@ -45,16 +48,16 @@ def change_as(tree: str, removed: str, added: str) -> str | None:
         lead = result[0][0]
         result[first:last] = fresh
         if first == 0 and result:
-            # The line's indentation is the tree's, whatever token comes first.
+            # Keep the indentation of the tree's line when its first token changes.
             if kind == "insert":
                 result[len(fresh)] = (following, result[len(fresh)][1])
             result[0] = (lead, result[0][1])
-    return "".join(blank + word for blank, word in result)
+    return "".join(blank + token for blank, token in result)
 
 
-def _words(text: str) -> list[str]:
-    return [word for _, word in _TOKEN.findall(text)]
+def _tokens(text: str) -> list[str]:
+    return [token for _, token in _TOKEN.findall(text)]
 
 
 def _matcher(one: Sequence[tuple[str, str]], other: Sequence[tuple[str, str]]) -> difflib.SequenceMatcher[str]:
-    return difflib.SequenceMatcher(None, [word for _, word in one], [word for _, word in other], autojunk=False)
+    return difflib.SequenceMatcher(None, [token for _, token in one], [token for _, token in other], autojunk=False)

@@ -1,4 +1,4 @@
-"""Fit the hunks of a patch to a file by what they say, where line numbers and white space cannot be relied on."""
+"""Fit the hunks of a patch to a file by their content, because line numbers and white space may be wrong."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ if TYPE_CHECKING:
     from uffdlab.kernels.patches.hunks import Hunk
 
 DEADLINE = 120.0  # s for a whole mail
-_WINDOW = 600  # lines before and after the expected one in which a hunk that differs is looked for
+_WINDOW = 600  # lines before and after the expected line, in the search for a hunk that differs from the file
 _TOLERANCE = 0.4  # differences for each line of the hunk
-_ANCHORS = 2  # lines of some length that must be the same
-_ANCHOR = 4  # letters
-_LONGEST = 1000  # lines of a hunk that is looked for where it differs; the work grows with their square
+_LONG_LINES = 2  # lines that must be equal and long
+_LONG_LINE = 4  # characters
+_LONGEST = 1000  # lines of a hunk in that search; its time grows with their square
 _RIVALS_SHOWN = 8
-_OTHER = 1.2  # cost of a line that differs; one more or one less costs 1
+_OTHER = 1.2  # cost of a line that differs; an additional or missing line costs 1
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What became of a hunk: ``placed``, ``guessed`` or ``unplaced``; the line of the tree, from 1, or 0; and why."""
+    """What became of a hunk.
+
+    `verdict` is ``placed``, ``guessed`` or ``unplaced``. `line` is the line of the tree, from 1, or 0 for none. `why`
+    is the reason for a verdict other than ``placed``.
+    """
 
     hunk: Hunk
     verdict: str
@@ -37,7 +41,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class _Spot:
-    # The tree's line for each old line of the hunk, None where it has none.
+    # `lines` has the tree's line for each old line of the hunk, or None if the tree lacks it.
     lines: tuple[int | None, ...]
     verdict: str
     why: str
@@ -48,19 +52,23 @@ class _Spot:
 
 
 def fit(lines: Sequence[str], hunks: Sequence[Hunk], until: float | None = None) -> tuple[list[str], list[Placement]]:
-    """Apply what hunks have a place, in their order.
+    """Apply the hunks that have a place, in their order.
 
     Parameters
     ----------
     lines : sequence of str
         The file, without line ends.
+    hunks : sequence of Hunk
+        The hunks of one file.
     until : float, optional
-        When to give up, by time.monotonic(); by default `DEADLINE` seconds from now.
+        The deadline in time.monotonic(), in seconds; by default `DEADLINE` from now.
 
     Returns
     -------
-    tuple
-        The new lines, and what became of each hunk.
+    list of str
+        The new lines.
+    list of Placement
+        What became of each hunk.
     """
     until = time.monotonic() + DEADLINE if until is None else until
     folded = [fold(line) for line in lines]
@@ -70,7 +78,7 @@ def fit(lines: Sequence[str], hunks: Sequence[Hunk], until: float | None = None)
     placements = []
     for hunk in hunks:
         expected = hunk.start - 1 + drift
-        late = "the time to look for it was over" if time.monotonic() > until else None
+        late = "the time to search for it was over" if time.monotonic() > until else None
         spot = late or _place(lines, folded, hunk, done, expected)
         if isinstance(spot, str):
             placements.append(Placement(hunk, "unplaced", 0, spot))
@@ -105,8 +113,8 @@ def _place(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, expe
     old = _texts(hunk, " -")
     if not old:
         if lines and hunk.start == 0:
-            return "it adds a file that is there already"
-        return _Spot((), "guessed" if lines else "placed", "no line around it to find it by" if lines else "")
+            return "it adds a file that already exists"
+        return _Spot((), "guessed" if lines else "placed", "it has no context lines to find it by" if lines else "")
     for have, wanted in ((lines, old), (folded, [fold(line) for line in old])):
         at = [p for p in range(floor, len(lines) - len(old) + 1) if have[p : p + len(old)] == wanted]
         if at:
@@ -140,11 +148,11 @@ def _in_section(folded: list[str], first: int, hunk: Hunk) -> bool:
 
 
 def _nearly(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, expected: int) -> _Spot | str:
-    # The alignment with the fewest differences. The lines that the patch removes must be there, or be the same change
-    # in a line that is like it.
+    # Finds the alignment with the fewest differences. Each line that the patch removes must exist, or the patch must
+    # be able to make the same change in a similar line.
     rows = _rows(hunk)
     if len(rows) > _LONGEST:
-        return f"no place in the file is the same, and it has more than {_LONGEST} lines"
+        return f"no place in the file is equal, and the hunk has more than {_LONGEST} lines"
     low = max(floor, expected - _WINDOW)
     high = max(low, min(len(lines), expected + len(rows) + _WINDOW))
     costs, steps = _align(rows, lines[low:high], folded[low:high])
@@ -157,12 +165,12 @@ def _nearly(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, exp
     if rivals and len(inside) != 1:
         at = [str(low + j) for j in sorted([ends[0], *rivals])]
         more = ["…"] if len(at) > _RIVALS_SHOWN else []
-        return f"{len(at)} places are as much like it as each other, at lines " + ", ".join(at[:_RIVALS_SHOWN] + more)
+        return f"{len(at)} places are equally like it, at lines " + ", ".join(at[:_RIVALS_SHOWN] + more)
     found = _trace(steps, inside[0] if rivals else ends[0], low)
     same = [
         row.text for row, line in zip(rows, found, strict=True) if line is not None and folded[line] == fold(row.text)
     ]
-    if sum(len(fold(text)) >= _ANCHOR for text in same) < _ANCHORS:
+    if sum(len(fold(text)) >= _LONG_LINE for text in same) < _LONG_LINES:
         return "no place in the file is like it"
     return _Spot(tuple(found), "guessed", _differences(rows, found, lines, folded))
 
@@ -171,7 +179,7 @@ def _nearly(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, exp
 class _Row:
     text: str
     removed: bool
-    instead: str | None  # for a removed line: the added one that takes its place, if they pair up
+    instead: str | None  # for a removed line: the added line that replaces it, if there are as many of both
 
 
 def _rows(hunk: Hunk) -> list[_Row]:
@@ -184,7 +192,7 @@ def _rows(hunk: Hunk) -> list[_Row]:
 
 
 def _blocks(hunk: Hunk) -> list[tuple[str, list[str], list[str]]]:
-    # ("context", [line], []) and ("change", removed, added).
+    # Returns ("context", [line], []) and ("change", removed, added).
     blocks: list[tuple[str, list[str], list[str]]] = []
     for kind, text in hunk.lines:
         if kind == " ":
@@ -241,24 +249,24 @@ def _trace(steps: list[list[str]], end: int, low: int) -> list[int | None]:
 
 
 def _differences(rows: list[_Row], found: list[int | None], lines: Sequence[str], folded: list[str]) -> str:
-    said = []
+    reasons = []
     last: int | None = None
     for row, line in zip(rows, found, strict=True):
         if line is None:
-            said.append(f"the tree has no `{row.text.strip()}`")
+            reasons.append(f"the tree has no `{row.text.strip()}`")
             continue
         if last is not None and line > last + 1:
-            said += [f"the tree has `{extra.strip()}` too" for extra in lines[last + 1 : line]]
+            reasons += [f"the tree has `{extra.strip()}` too" for extra in lines[last + 1 : line]]
         if folded[line] != fold(row.text):
-            said.append(f"the tree has `{lines[line].strip()}` for `{row.text.strip()}`")
+            reasons.append(f"the tree has `{lines[line].strip()}` for `{row.text.strip()}`")
         last = line
-    return "; ".join(said)
+    return "; ".join(reasons)
 
 
 def _apply(lines: Sequence[str], hunk: Hunk, spot: _Spot, made: list[str], done: int) -> int:
-    # Write the hunk's new lines to `made`; give how much of the old file is in it then.
+    # Appends the hunk's new lines to `made`. Returns how many lines of the old file are done.
     rows = _rows(hunk)
-    # White space of added lines is as good as that of the lines around them.
+    # If the white space of the context lines is right, so is that of the added lines.
     exact = all(
         line is None or lines[line] == row.text or fold(lines[line]) != fold(row.text)
         for row, line in zip(rows, spot.lines, strict=True)

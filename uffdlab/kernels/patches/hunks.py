@@ -1,4 +1,4 @@
-"""Find the hunks of a patch in a text, quoted or not, whole or damaged."""
+"""Find the hunks of a patch in a text. The patch may be quoted, incomplete or damaged."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MARK = r"(?:> ?)"  # of a quotation, one deep
+MARK = r"(?:> ?)"  # one level of quotation
 _START = re.compile(rf"({MARK}*)(?:diff --git |@@ -\d)")
 _HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@ ?(.*)")
 _NAME = re.compile(r"(---|\+\+\+) ([^\t]+?)\s*$")
 _GIT = re.compile(r"diff --git (\S+) (\S+)\s*$")
 _RENAME = re.compile(r"rename (from|to) (\S+)\s*$")
-_NOWHERE = {"new file": "---", "deleted file": "+++"}  # the side on which there is no file
+_NOWHERE = {"new file": "---", "deleted file": "+++"}  # the side on which the file does not exist
 _BINARY = re.compile(r"GIT binary patch|Binary files .* differ")
 _MODE = re.compile(r"(old|new|new file|deleted file) mode \d+")
 
 
 @dataclass(frozen=True)
 class Hunk:
-    """A hunk as the text has it.
+    """A hunk as it is in the text.
 
     Attributes
     ----------
     line : int
-        Where its header is in the text, from 1.
+        The line of its header in the text, from 1.
     start : int
-        The first line of it in the old file as the header says, from 1.
+        Its first line in the old file according to the header, from 1.
     section : str
-        What stands behind the header's second ``@@``.
+        The text after the header's second ``@@``.
     lines : tuple of (str, str)
-        " ", "-" or "+", and the text.
+        " ", "-" or "+", and the text of the line.
     missing : int
-        Lines that the header counts and the text has not.
+        How many lines the header counts that the text does not have.
     """
 
     line: int
@@ -52,13 +52,13 @@ class FileDiff:
     Attributes
     ----------
     old, new : str or None
-        Its path before and after; None before it is added, and after it is deleted.
+        Its path before and after; `old` is None for a new file, `new` for a deleted one.
     hunks : tuple of Hunk
-        None for a file that is only renamed, binary, or given another mode.
+        Empty for a file that is binary, or of which only the name or mode changes.
     line : int
-        Where it begins in the text, from 1.
+        Its first line in the text, from 1.
     beside : str
-        What of it no hunk tells: ``binary``, ``mode`` or nothing.
+        A change that no hunk contains: ``binary``, ``mode`` or an empty string.
     """
 
     old: str | None
@@ -69,20 +69,20 @@ class FileDiff:
 
 
 def depth(text: str) -> int | None:
-    """Tell how deep the first patch in a text is quoted; None if it has none."""
+    """Return how many levels deep the first patch in a text is quoted, or None if there is no patch."""
     found = next(filter(None, map(_START.match, text.split("\n"))), None)
     return None if found is None else found[1].count(">")
 
 
 def file_diffs(text: str, quoted: int = 0, before: int = 0) -> Iterator[FileDiff]:
-    """Give what the text does to each file.
+    """Yield the changes that the text makes to each file.
 
     Parameters
     ----------
     quoted : int
-        How deep the patch is quoted. What is quoted less deeply is an answer's own words, between the lines.
+        How many levels deep the patch is quoted. Lines with fewer levels are an answer to it, and are skipped.
     before : int
-        How many lines come before the text, where it is a part of a larger one.
+        The number of lines before the text, if it is a part of a larger text.
     """
     mark = re.compile(rf"{MARK}{{{quoted}}}")
     lines = [
@@ -109,7 +109,7 @@ def file_diffs(text: str, quoted: int = 0, before: int = 0) -> Iterator[FileDiff
 
 
 class _File:
-    # One file's headers and hunks as they come. `bare`: its names have no a/ and b/ before them.
+    # Collects the headers and hunks of one file. `bare` says that its names lack the prefixes a/ and b/.
 
     def __init__(self, line: int) -> None:
         self.line = line
@@ -156,7 +156,7 @@ def _hunk(lines: list[tuple[int, str]], at: int, number: int, header: re.Match[s
         if line.startswith("\\ "):
             continue
         kind = line[:1] if line[:1] in {"-", "+"} else " "
-        # A context line that has lost its blank has lost its indentation too.
+        # A context line without its leading blank has also lost its indentation.
         body.append((kind, line[1:] if line[:1] in {"-", "+", " "} else line))
         for side in left:
             left[side] -= kind in {side, " "}
@@ -164,7 +164,7 @@ def _hunk(lines: list[tuple[int, str]], at: int, number: int, header: re.Match[s
 
 
 def _ends(lines: list[tuple[int, str]], at: int) -> bool:
-    # The hunk is shorter than its header says: here is the next one, or the mail's signature.
+    # Returns whether the next hunk or the mail's signature starts here: the hunk is shorter than its header says.
     line = lines[at][1]
     after = lines[at + 1][1] if at + 1 < len(lines) else ""
     return (

@@ -41,7 +41,7 @@ class Mail:
     ----------
     subject, text : str
     depth : int
-        How deep the patch is quoted in the text.
+        How many levels deep the patch is quoted in the text.
     files : tuple of FileDiff
     """
 
@@ -52,38 +52,38 @@ class Mail:
 
     @property
     def change(self) -> list[object]:
-        """What it does, without where it stands in the mail."""
+        """The changes that it makes, without their lines in the mail."""
         return [(each.old, each.new, [(hunk.start, hunk.lines) for hunk in each.hunks]) for each in self.files]
 
     @property
     def tag(self) -> str:
-        """What stands in the subject's brackets: ``PATCH v2 1/3``."""
+        """The text in the subject's brackets: ``PATCH v2 1/3``."""
         found = re.search(r"\[([^\]]*PATCH[^\]]*)\]", self.subject)
         return found[1] if found else ""
 
     @property
     def version(self) -> int:
-        """Of the series; 1 where it says nothing."""
+        """The version of the series; 1 if the subject does not say."""
         found = _VERSION.search(self.tag)
         return int(found[1]) if found else 1
 
     @property
     def place(self) -> tuple[int, int]:
-        """Its number in the series and how many there are; (0, 0) if it stands alone."""
+        """The patch's number in its series, and the length of the series; (0, 0) for a single patch."""
         found = _NUMBER.search(self.tag)
         return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @dataclass(frozen=True)
 class Mailbox:
-    """What was found.
+    """The patches in a mail or an mbox.
 
     Attributes
     ----------
     messages : tuple of Mail
-        Those with a patch to take, in the order in which they apply.
+        The messages with patches to apply, in their order.
     notes : tuple of str
-        What was left out, and what is missing.
+        Messages that were left out, and parts of a series that are missing.
     """
 
     messages: tuple[Mail, ...]
@@ -91,14 +91,14 @@ class Mailbox:
 
 
 def read(data: bytes, name: str) -> Mailbox:
-    """Give the messages that hold a patch.
+    """Return the messages that contain a patch.
 
-    Of a thread these are the patches themselves, not answers that quote them, and the newest version.
+    In a thread these are the patches of the newest version, not the answers that quote them.
 
     Raises
     ------
     PatchError
-        There is none.
+        There is no patch, or there are more than 1000, or `data` is too long or damaged.
     """
     if data.startswith(_GZIP):
         data = _unzipped(data, name)
@@ -110,13 +110,13 @@ def read(data: bytes, name: str) -> Mailbox:
     if not any(message.files for message in found):
         what = "a patch without hunks" if found else "no patch"
         raise PatchError(
-            f"{name} holds {what}: no `diff --git a/… b/…` or `--- a/…` with hunks `@@ -1,2 +3,4 @@` was found, "
+            f"{name} contains {what}: no `diff --git a/… b/…` or `--- a/…` with hunks `@@ -1,2 +3,4 @@` was found, "
             "quoted or not. Give the mail with the patch itself, not its cover letter",
             patch=name,
         )
     found = [message for message in found if message.files]
     if len(found) > _MOST:
-        raise PatchError(f"{name} holds {len(found)} patches: give at most {_MOST}, those of one series", patch=name)
+        raise PatchError(f"{name} contains {len(found)} patches: give at most {_MOST}, those of one series", patch=name)
     return _chosen(found)
 
 
@@ -125,24 +125,24 @@ def _chosen(found: list[Mail]) -> Mailbox:
     taken: list[Mail] = []
     newest = max(message.version for message in found if message.depth == min(each.depth for each in found))
     for message in found:
-        words = message.subject or "a mail without a subject"
+        title = message.subject or "a mail without a subject"
         if message.depth > min(each.depth for each in found):
-            notes.append(f"left out, it quotes a patch: {words}")
+            notes.append(f"left out, it quotes a patch: {title}")
         elif message.version < newest:
-            notes.append(f"left out for version {newest}: {words}")
+            notes.append(f"left out, version {newest} is newer: {title}")
         elif any(message.change == each.change for each in taken):
-            notes.append(f"left out, it is there twice: {words}")
+            notes.append(f"left out, it is there twice: {title}")
         else:
             taken.append(message)
     whole = max(message.place[1] for message in taken)
     have = {message.place[0] for message in taken}
     if missing := [f"{number}/{whole}" for number in range(1, min(whole, 1000) + 1) if number not in have]:
-        notes.append(f"not in it: {', '.join(missing)}")
+        notes.append(f"missing from the series: {', '.join(missing)}")
     return Mailbox(tuple(sorted(taken, key=lambda message: message.place[0])), tuple(notes))
 
 
 def _messages(data: bytes) -> Iterator[Mail]:
-    # Every message with something like a patch in it.
+    # Yields every message that may contain a patch.
     starts = [match.start() for match in _MBOX.finditer(data)]
     if not starts or starts[0] != 0:
         starts = [0]
@@ -168,7 +168,7 @@ def _of_mail(data: bytes, before: int) -> Iterator[Mail]:
         if part.get_content_type() in _PLAIN or (part.get_filename() or "").lower().endswith(_SUFFIXES):
             text = _content(part)
             if hunks.depth(text) is not None:
-                at = raw.find(text[:200])  # not there when it was encoded: then lines count from the text's own first
+                at = raw.find(text[:200])  # not found if it was encoded: then lines count from the text's first
                 found += _of_text(text, before + raw.count("\n", 0, at) if at >= 0 else 0)
     for part in parts if not found else ():
         if part.get_content_type() == "text/html":
@@ -196,7 +196,7 @@ def _content(part: EmailMessage) -> str:
 
 
 def _decoded(data: bytes) -> str:
-    # What is no UTF-8 is kept as it is: the tree's file may have the same bytes.
+    # Bytes that are not UTF-8 are kept: the tree's file may have the same bytes.
     return _plain(data.decode("utf-8", "surrogateescape"))
 
 
@@ -205,7 +205,7 @@ def _plain(text: str) -> str:
 
 
 def _page(text: str) -> str:
-    # The source of an archive's page: tags off, entities back.
+    # Removes the tags from an archive's HTML page and decodes its entities.
     if _PAGE.match(text):
         if not re.search(r"(?i)<pre\b", text):
             text = re.sub(r"(?i)<br\b[^<>]*>\n?", "\n", text)
@@ -217,4 +217,4 @@ def _unzipped(data: bytes, name: str) -> bytes:
     try:
         return zlib.decompressobj(wbits=31).decompress(data, SIZE + 1)
     except zlib.error as error:
-        raise PatchError(f"{name} is gzip, and damaged ({error}): fetch it again", patch=name) from error
+        raise PatchError(f"{name} is damaged gzip ({error}): fetch it again", patch=name) from error
