@@ -155,8 +155,8 @@ def _reset(kernel: str) -> float:
 
 
 def _held_mib(lab: Lab) -> float:
-    # What the host has less of: what QEMU and its keeper have mapped, each page divided by those who share it, and of
-    # the guest's RAM, a file, every page that exists, whether it is mapped or not.
+    # What the host has less of: what QEMU and its supervisor have mapped, each page divided by those who share it, and
+    # of the guest's RAM, a file, every page that exists, whether it is mapped or not.
     machine = lab.machine
     assert isinstance(machine, QemuMachine)
     kib = 0

@@ -55,7 +55,7 @@ def test_the_group_of_the_device_it_needs(roots, mode, gid, groups):
     assert (found and found.groups) == groups
 
 
-def test_as_keeper_reads_it():
+def test_as_the_supervisor_reads_it():
     assert str(identity.Identity(61234)) == "61234"
     assert str(identity.Identity(61234, (108, 9))) == "61234,108,9"
 

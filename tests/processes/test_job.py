@@ -1,4 +1,4 @@
-"""Children that end when we do."""
+"""Commands that end when we do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from uffdlab.processes.job import Child, JobTimeout, run
+from uffdlab.processes.job import Job, JobTimeout, run
 
 from ..leftovers import alive, gone_within, wait_until
 
@@ -49,7 +49,7 @@ def test_the_marker_stays_if_the_child_had_to_be_killed(tmp_path, does, stays):
     marker = tmp_path / "marker"
     marker.touch()
     with (
-        Child(["sh", "-c", f"{does}; echo up; while :; do sleep 0.1; done"], grace=0.5, marker=marker) as child,
+        Job(["sh", "-c", f"{does}; echo up; while :; do sleep 0.1; done"], grace=0.5, marker=marker) as child,
         pytest.raises(JobTimeout),
     ):
         child.wait(1.5)
@@ -60,7 +60,7 @@ def test_the_marker_stays_if_the_child_had_to_be_killed(tmp_path, does, stays):
 def test_with_a_marker_the_child_ends_as_it_did(tmp_path, does, status):
     marker = tmp_path / "marker"
     marker.touch()
-    with Child(["sh", "-c", f"echo said; {does}"], marker=marker) as child:
+    with Job(["sh", "-c", f"echo said; {does}"], marker=marker) as child:
         assert child.wait(20) == status
     assert list(child.tail) == ["said"]
     assert marker.exists() == (status == -signal.SIGKILL)
@@ -99,16 +99,16 @@ time.sleep(0.5)  # for a second signal
 """
 OWNER = """
 import signal, sys, threading, time
-from uffdlab.processes.job import Child
+from uffdlab.processes.job import Job
 for _ in range(5):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-with Child([sys.executable, "-c", *sys.argv[1:]], farewell=signal.SIGINT, grace=20, minded=True) as child:
+with Job([sys.executable, "-c", *sys.argv[1:]], farewell=signal.SIGINT, grace=20) as child:
     child.wait(60, on_line=lambda line: print(line, flush=True))
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_minded_child_is_told_once_of_its_owners_end_and_can_speak_to_its_own(tmp_path, number):
+def test_a_job_is_told_once_of_its_owners_end_and_can_speak_to_its_own(tmp_path, number):
     told = tmp_path / "told"
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, TOLD, told], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -122,11 +122,11 @@ def test_a_minded_child_is_told_once_of_its_owners_end_and_can_speak_to_its_own(
     assert told.read_text().split("\n") == [str(int(signal.SIGINT)), "put away", ""]
 
 
-def test_a_minded_child_that_stays_after_its_owners_end_is_killed():
+def test_a_job_that_stays_after_its_owners_end_is_killed():
     code = (
-        "from uffdlab.processes.job import Child\n"
+        "from uffdlab.processes.job import Job\n"
         "stays = ['sh', '-c', 'trap : TERM; echo $$; while :; do sleep 0.1; done']\n"
-        "with Child(stays, grace=0.5, minded=True) as child:\n"
+        "with Job(stays, grace=0.5) as child:\n"
         "    child.wait(60, on_line=lambda line: print(line, flush=True))\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -187,13 +187,13 @@ from uffdlab.processes.console import Console
 from uffdlab.processes.supervised import SupervisedProcess
 ours, theirs = socket.socketpair()
 process = SupervisedProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], ours, log=Console())
-keeper = process.pids[0]
+supervisor = process.pids[0]
 while True:
-    with open(f"/proc/{keeper}/task/{keeper}/children") as file:
+    with open(f"/proc/{supervisor}/task/{supervisor}/children") as file:
         children = file.read().split()
     if children:
         break
-print(keeper, *children, flush=True)
+print(supervisor, *children, flush=True)
 time.sleep(100)
 """
 
@@ -208,24 +208,22 @@ def test_the_owner_dies(how):
         assert wait_until(lambda: not any(alive(pid) for pid in found), 1.0)
 
 
-def test_the_owner_dies_before_the_keeper_looks():
-    # The keeper is told to keep for a process that is not its parent: as if that had just ended.
+def test_the_owner_dies_before_the_supervisor_looks():
+    # The supervisor is told of an owner that is not its parent: as if that had just ended.
     other = subprocess.Popen([sys.executable, "-c", "pass"])
     other.wait()
     started = time.monotonic()
     with subprocess.Popen(
         [
-            sys.executable,
-            "-ISB",
-            supervisor.__file__,
-            str(other.pid),
-            "-1",
-            "0",
-            "/nowhere",
-            "free",
-            sys.executable,
-            "-c",
-            "import time; time.sleep(100)",
+            word if not word.startswith("owner=") else f"owner={other.pid}"
+            for word in supervisor.wrap(
+                [sys.executable, "-c", "import time; time.sleep(100)"],
+                grace=0,
+                life=0,
+                stdio=-1,
+                folder="/nowhere",
+                report=1,
+            )
         ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -353,8 +351,8 @@ def test_a_program_that_somebody_else_cannot_run(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-@pytest.mark.parametrize("victim", ["keeper", "owner"])
-def test_a_program_that_became_somebody_else_ends_with_its_keeper(victim):
+@pytest.mark.parametrize("victim", ["supervisor", "owner"])
+def test_a_program_that_became_somebody_else_ends_with_its_supervisor(victim):
     code = OWNER.replace("log=Console()", "log=Console(), bounded=True, identity=Identity(61234)")
     code = code.replace("[sys.executable", '["/usr/bin/python3"')
     code = "from uffdlab.processes.identity import Identity\n" + code
@@ -362,6 +360,6 @@ def test_a_program_that_became_somebody_else_ends_with_its_keeper(victim):
         kept, program = (int(word) for word in owner.stdout.readline().split())
         assert wait_until(lambda: "\nUid:\t61234" in Path(f"/proc/{program}/status").read_text())
         time.sleep(0.2)  # it has become the program by now
-        os.kill({"keeper": kept, "owner": owner.pid}[victim], signal.SIGKILL)
+        os.kill({"supervisor": kept, "owner": owner.pid}[victim], signal.SIGKILL)
         assert gone_within(2, kept, program)
         owner.kill()

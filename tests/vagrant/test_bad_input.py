@@ -93,7 +93,7 @@ def test_ctrl_c_while_it_comes_up(alone, owner):
 def test_an_owner_that_is_killed_while_it_comes_up(alone, owner):
     owner.kill()
     owner.communicate()
-    alone.halt()  # waits for Vagrant, which hears of it from its minder and puts away what it has begun
+    alone.halt()  # waits for Vagrant, which hears of it from its supervisor and puts away what it has begun
     assert alone.left() == []
     assert alone.state() == "not_created"
 

@@ -288,7 +288,7 @@ def test_ended_during_the_download(alone, apart, serve, wait_for, how):
         said, _ = owner.communicate(timeout=120)
     assert owner.returncode == (130 if how == signal.SIGINT else -how), said
     assert said.startswith(f"vagrant box add {DEBIAN}\n")
-    alone.halt()  # waits for Vagrant, which hears of it from its minder
+    alone.halt()  # waits for Vagrant, which hears of it from its supervisor
     assert alone.left() == []
     assert list(home.glob("boxes/*/*")) == []
     assert "no installed boxes" in boxes_here()

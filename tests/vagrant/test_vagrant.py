@@ -80,7 +80,7 @@ def test_an_owner_that_is_killed_leaves_no_agent(vm):
 
 def test_a_pulled_cable_is_said(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
-        pattern = f"^[^ ]*/ssh -F {vm.data}/ssh-config"  # not its keeper
+        pattern = f"^[^ ]*/ssh -F {vm.data}/ssh-config"  # not its supervisor
         ssh = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True)
         os.kill(int(ssh.stdout), signal.SIGKILL)
         with pytest.raises(errors.MachineLost, match="ssh was killed by signal 9"):

@@ -83,8 +83,8 @@ def curious(kernel, **options):
 
 
 def pids(machine):
-    keeper = machine.pids[0]
-    return keeper, *children(keeper)
+    supervisor = machine.pids[0]
+    return supervisor, *children(supervisor)
 
 
 @pytest.mark.timeout(1800)  # a kernel that is not there yet is built first
@@ -127,7 +127,7 @@ def test_a_guest_reaches_nothing_of_the_host(kernel):
         assert set(machine._client.call("test.list", ("/sys/class/net",), 10)) <= {"lo"}
         disks = machine._client.call("test.list", ("/sys/class/block",), 10)
         assert all(name.startswith(("ram", "loop", "zram")) for name in disks)
-        _keeper, emulator = pids(machine)
+        _supervisor, emulator = pids(machine)
         status = Path(f"/proc/{emulator}/status").read_text()
         assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
         sockets = [str(link.readlink()) for link in Path(f"/proc/{emulator}/fd").iterdir()]
@@ -195,7 +195,7 @@ def test_no_hello_in_time(kernel):
 
 def test_qemu_killed_from_outside(kernel):
     with curious(kernel) as machine:
-        keeper, emulator = pids(machine)
+        supervisor, emulator = pids(machine)
         with ThreadPoolExecutor(2) as pool:
             waiting = [pool.submit(machine._client.call, "test.sleep", (60,), 60) for _ in range(2)]
             time.sleep(0.3)
@@ -205,17 +205,17 @@ def test_qemu_killed_from_outside(kernel):
                 with pytest.raises(errors.MachineLost, match="killed by signal 9"):
                     future.result(10)
         assert time.monotonic() - killed < 5
-        assert gone_within(1, keeper)
+        assert gone_within(1, supervisor)
         with pytest.raises(errors.MachineLost):
             machine.physical.root_candidates()
 
 
-def test_keeper_killed_from_outside(kernel):
+def test_supervisor_killed_from_outside(kernel):
     with start.start(kernel) as machine:
-        keeper, emulator = pids(machine)
-        os.kill(keeper, signal.SIGKILL)
+        supervisor, emulator = pids(machine)
+        os.kill(supervisor, signal.SIGKILL)
         assert gone_within(1, emulator)
-        with pytest.raises(errors.MachineLost, match="killed with its keeper"):
+        with pytest.raises(errors.MachineLost, match="killed with its supervisor"):
             machine.ask(Ping())
 
 

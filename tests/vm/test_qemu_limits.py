@@ -143,7 +143,7 @@ def test_a_guest_out_of_memory_says_so_and_goes_on():
         lab.map(pages=4).alias.fill(3)
 
 
-# In a cgroup of its own, all of it: the owner, the keeper, QEMU, and the guest's RAM.
+# In a cgroup of its own, all of it: the owner, the supervisor, QEMU, and the guest's RAM.
 OWNER = """
 import sys
 from uffdlab import errors

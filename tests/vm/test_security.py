@@ -29,8 +29,8 @@ def in_guest(lab, script):
 
 
 def emulator(lab):
-    keeper = lab.machine.pids[0]
-    return int(Path(f"/proc/{keeper}/task/{keeper}/children").read_text())
+    supervisor = lab.machine.pids[0]
+    return int(Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text())
 
 
 def test_the_guest_has_no_network(lab):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.errors import BuildError
 from uffdlab.kernels import host_checks
-from uffdlab.processes.job import Child, JobTimeout
+from uffdlab.processes.job import Job, JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -212,7 +212,7 @@ class _Make:
             marker.touch()
         log = self._log_file if real else None
         try:
-            with Child(command, env=_environment(), log=log, inherit=self._inherit, marker=marker) as child:
+            with Job(command, env=_environment(), log=log, inherit=self._inherit, marker=marker) as child:
                 status = child.wait(deadline, on_line=collect_error)
         except JobTimeout:
             status = -1

@@ -115,7 +115,7 @@ class BaseMachine:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Process numbers, on this host, of the keeper and of what it keeps, while they run."""
+        """Process numbers, on this host, of the supervisor and of its program, while they run."""
         return self._process.pids
 
     # --- coming up

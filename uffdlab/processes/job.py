@@ -1,4 +1,4 @@
-"""Run a child process that ends when this one does, however that ends."""
+"""Run a command that ends when this process does, however that ends."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import contextlib
 import os
 import select
 import selectors
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
+
+from uffdlab.processes import supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
     from typing import IO
 
 _TICK = 0.2  # s between two looks at the deadline and calls of on_tick
@@ -25,19 +25,15 @@ _TAIL_LINES = 400
 
 
 class JobTimeout(Exception):
-    """A child did not end before its deadline, and was ended."""
+    """A job did not end before its deadline, and was ended."""
 
 
-class Child:
+class Job:
     """A command in its own process group, its output read line by line.
 
-    Ctrl-C reaches only this process, which then ends the group with SIGTERM, so that make can delete its half-made
-    targets. When this process is killed outright, the kernel sends the child SIGTERM (PR_SET_PDEATHSIG), perhaps more
-    than once.
-
-    One that is `minded` has a minder (minder.py) above it, which then sends the whole group `farewell` once, reads on
-    what it says, kills what is left after `grace`, and removes the file `marker` when the command has ended and could
-    clean up.
+    Ctrl-C reaches only this process, which then ends the group with `farewell`, so that make can delete its half-made
+    targets. A supervisor (supervisor.py) stands above the command: when this process ends in another way, it sends the
+    group `farewell` once, reads on what the command says, and kills what is left after `grace`.
 
     Parameters
     ----------
@@ -55,12 +51,10 @@ class Child:
         In place of SIGTERM.
     grace : float
         Seconds that the child then has to clean up before it is killed.
-    minded : bool
-        Whether it has something to put away, also when this process is killed outright.
     held : sequence of int
-        File descriptors, locks for instance, that the minder holds until the command has ended.
+        File descriptors, locks for instance, that the supervisor holds until the command has ended.
     marker : Path, optional
-        A file that stays if the command, which is minded then, was killed outright.
+        A file that is removed when the command has ended, unless it was killed outright.
 
     Attributes
     ----------
@@ -79,22 +73,18 @@ class Child:
         inherit: Sequence[int] = (),
         farewell: signal.Signals = signal.SIGTERM,
         grace: float = _GRACE,
-        minded: bool = False,
         held: Sequence[int] = (),
         marker: Path | None = None,
     ) -> None:
-        words = [str(word) for word in command]
         reading, writing = os.pipe()
-        inherit = tuple(inherit)
-        if minded or marker is not None:
-            minder = [sys.executable, "-ISB", str(Path(__file__).with_name("job_supervisor.py"))]
-            held = (reading, *held)
-            facts = (os.getpid(), ",".join(map(str, held)), grace, int(farewell), marker or "")
-            words = [*minder, *map(str, facts), *words]
-            inherit += held
-        # util-linux's; a preexec_fn would not be safe in a process with threads
-        elif guard := shutil.which("setpriv"):
-            words = [guard, "--pdeathsig", farewell.name.removeprefix("SIG"), "--", *words]
+        supervised = supervisor.wrap(
+            [str(word) for word in command],
+            grace=grace,
+            farewell=int(farewell),
+            output=reading,
+            held=held,
+            marker=str(marker or ""),
+        )
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._log = log
         self._farewell, self._grace = farewell, grace
@@ -102,13 +92,13 @@ class Child:
         self._output = os.fdopen(reading, "rb", buffering=0)
         try:
             self._process = subprocess.Popen(
-                words,
+                supervised,
                 cwd=cwd,
                 env=None if env is None else dict(env),
                 stdin=stdin if stdin is not None else subprocess.DEVNULL,
                 stdout=writing,
                 stderr=subprocess.STDOUT,
-                pass_fds=inherit,
+                pass_fds=(reading, *inherit, *held),
                 process_group=0,
             )
         except BaseException:
@@ -223,6 +213,6 @@ def run(
     JobTimeout
         It had not ended after `deadline` seconds.
     """
-    with Child(command, cwd=cwd, env=env, stdin=stdin, log=log, inherit=inherit) as child:
+    with Job(command, cwd=cwd, env=env, stdin=stdin, log=log, inherit=inherit) as child:
         status = child.wait(deadline, on_line=on_line, on_tick=on_tick)
         return status, "\n".join(child.tail)

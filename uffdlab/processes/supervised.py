@@ -1,4 +1,9 @@
-"""A child process, kept by a keeper, that ends with this process however that ends."""
+"""A machine's program under a supervisor: it ends with this process, however that ends.
+
+A :class:`~uffdlab.processes.job.Job` is supervised by the same program. Two classes remain because they are used
+differently: a machine's program lives as long as its object, and a thread of its own reads what it says; a job lives
+as long as one call, whose thread reads its output.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +37,7 @@ _REAP = 5.0  # seconds
 
 
 class SupervisedProcess:
-    """A program under its keeper, with one thread that drains its console and stderr.
+    """A program under its supervisor, with one thread that drains its console and stderr.
 
     Parameters
     ----------
@@ -86,15 +91,15 @@ class SupervisedProcess:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The numbers of the keeper and of what it keeps, while they run."""
-        kept_by = self._run.keeper
-        if kept_by is None or kept_by.returncode is not None:
+        """The numbers of the supervisor and of the program, while they run."""
+        supervised_by = self._run.supervisor
+        if supervised_by is None or supervised_by.returncode is not None:
             return ()
         try:
-            children = Path(f"/proc/{kept_by.pid}/task/{kept_by.pid}/children").read_text(encoding="ascii")
+            children = Path(f"/proc/{supervised_by.pid}/task/{supervised_by.pid}/children").read_text(encoding="ascii")
         except OSError:
             return ()
-        return kept_by.pid, *map(int, children.split())
+        return supervised_by.pid, *map(int, children.split())
 
     def said(self) -> str:
         """Return what it has written to stderr so far; of a flood, the beginning."""
@@ -106,7 +111,7 @@ class SupervisedProcess:
             return ""
         complaints, status = self.said(), self._run.status
         if status is None:
-            words = "was killed with its keeper"
+            words = "was killed with its supervisor"
         elif os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
             words = f"was killed by signal {number}"
@@ -133,7 +138,7 @@ class _Run:
     # holds this and not the SupervisedProcess: one that is abandoned is collected, and so ended.
 
     def __init__(self, log: Console, grace: float) -> None:
-        self.keeper: subprocess.Popen[bytes] | None = None
+        self.supervisor: subprocess.Popen[bytes] | None = None
         self.stderr = bytearray()
         self.status: int | None = None
         self.ended = threading.Event()
@@ -144,7 +149,7 @@ class _Run:
         self._life: io.FileIO | None = None
         self._ends: list[io.FileIO | socket.socket] = []
         self._thread: threading.Thread | None = None
-        self._changing = threading.Lock()  # held while the keeper is started or ended
+        self._changing = threading.Lock()  # held while the supervisor is started or ended
         self._unwanted = False
         self._beginning = threading.Lock()  # to wait for: of an Event, Ctrl-C can break the locks
         self._beginning.acquire()
@@ -153,7 +158,7 @@ class _Run:
     def begin(
         self, command: Sequence[str], inherit: Sequence[int], console: socket.socket | None, stdio: int, bounds: str
     ) -> None:
-        # Return when the keeper runs.  Whatever this raises, Ctrl-C too: end() it before the arguments are closed.
+        # Return when the supervisor runs.  Whatever this raises, Ctrl-C too: end() it before the arguments are closed.
         arguments = (command, inherit, console, stdio, bounds)
         self._thread = threading.Thread(target=self._main, args=arguments, name="uffdlab-console", daemon=True)
         try:
@@ -172,15 +177,15 @@ class _Run:
         if os.getpid() != self._owner:
             return
         self._unwanted = True
-        with self._changing:  # if the thread is starting the keeper: once it has
+        with self._changing:  # if the thread is starting the supervisor: once it has
             if self._life is not None:
                 self._life.close()
-            if self.keeper is not None:
+            if self.supervisor is not None:
                 try:
-                    self.keeper.wait(_REAP + self._grace)
+                    self.supervisor.wait(_REAP + self._grace)
                 except subprocess.TimeoutExpired:  # a forked child may hold the pipe; the kernel then kills its child
-                    self.keeper.kill()
-                    self.keeper.wait()
+                    self.supervisor.kill()
+                    self.supervisor.wait()
         if self._thread is not None and threading.current_thread() is not self._thread:
             with contextlib.suppress(RuntimeError):  # it was never started
                 self._thread.join(_REAP)
@@ -189,8 +194,8 @@ class _Run:
         for end in (self._life, *self._ends):
             if end is not None:
                 end.close()
-        if self.keeper is not None:
-            self.keeper.returncode = 0  # not this process's child: no waiting, no warning
+        if self.supervisor is not None:
+            self.supervisor.returncode = 0  # not this process's child: no waiting, no warning
 
     def _main(self, *arguments: Any) -> None:
         try:
@@ -198,7 +203,7 @@ class _Run:
                 with self._changing:
                     if self._unwanted:
                         return
-                    numbers = self._start_keeper(*arguments)
+                    numbers = self._start_supervisor(*arguments)
             except BaseException as error:  # noqa: BLE001 - begin() raises it
                 self._failure = error
                 return
@@ -211,12 +216,11 @@ class _Run:
                 end.close()
             self.ended.set()
 
-    def _start_keeper(
+    def _start_supervisor(
         self, command: Sequence[str], inherit: Sequence[int], console: socket.socket | None, stdio: int, bounds: str
     ) -> tuple[int, int, int]:
         # Return where the status, stderr and the console come.
         self.folder = _temporary_folder() / f"uffdlab-{secrets.token_hex(8)}"
-        options = [str(self._owner), str(stdio), str(self._grace), str(self.folder), bounds]
         with ExitStack() as theirs:
             life_end, self._life = _pipe()
             theirs.enter_context(life_end)
@@ -227,8 +231,16 @@ class _Run:
             self._ends.append(errors_end)
             theirs.enter_context(complaints)
             try:
-                self.keeper = subprocess.Popen(
-                    [sys.executable, "-ISB", supervisor.__file__, *options, *command],
+                self.supervisor = subprocess.Popen(
+                    supervisor.wrap(
+                        command,
+                        grace=self._grace,
+                        life=0,
+                        stdio=stdio,
+                        bounds=bounds,
+                        folder=str(self.folder),
+                        report=1,
+                    ),
                     stdin=life_end,
                     stdout=status,
                     stderr=complaints,
@@ -240,7 +252,7 @@ class _Run:
                 if error.errno in limits.ERRNOS:
                     raise
                 raise errors.HostUnsupported(
-                    f"starting {sys.executable} to keep {command[0]} failed: {error.strerror}", missing="processes"
+                    f"starting {sys.executable} to supervise {command[0]} failed: {error.strerror}", missing="processes"
                 ) from error
         if console is not None:
             self._ends.append(socket.socket(fileno=console.detach()))  # for the caller it is closed by that
@@ -252,7 +264,7 @@ class _Run:
         open_ends = {status_end, errors_end, console}
         for descriptor in open_ends:
             poll.register(descriptor, select.POLLIN)
-        # When it has ended with its keeper, what is in the console is all, though our caller may hold the other end.
+        # When both have ended, what is in the console is all, though our caller may hold the other end.
         while events := poll.poll(None if open_ends & {status_end, errors_end} else 0):
             for descriptor, _events in events:
                 data = _read(descriptor)
@@ -268,8 +280,8 @@ class _Run:
                     reported += data
         with contextlib.suppress(ValueError):
             self.status = int(reported)
-        if self.keeper is not None:
-            self.keeper.wait()  # it has closed its end of all that, and ends
+        if self.supervisor is not None:
+            self.supervisor.wait()  # it has closed its end of all that, and ends
 
 
 def _pipe() -> tuple[io.FileIO, io.FileIO]:

@@ -1,31 +1,28 @@
-"""The keeper: a small program between the owner of a machine and QEMU or ssh, so that these never outlive the owner.
+"""The supervisor: a small program between this process and a command, so that the command never outlives this process.
 
-``keeper.py OWNER STDIO GRACE FOLDER BOUNDS COMMAND…`` runs the command as its child, with the descriptor STDIO as
-stdin and stdout (-1: with /dev/null).  Descriptor 0 is a pipe whose other end the owner alone holds.  When that closes,
-or the process OWNER ends however it ends, the command has GRACE seconds to end as well and is then killed; when the
-keeper itself is killed, the kernel kills the command.  When the command ends, FOLDER is removed, if somebody made it,
-with the files in it, and the command's wait status goes to descriptor 1 as decimal digits.
+``supervisor.py NAME=VALUE… -- COMMAND…`` runs the command as its child. It waits for the first of three: the command
+ends; the process ``owner`` ends, however it does; the pipe ``life``, whose other end the owner alone holds, closes.
+In the latter two cases the command has ``grace`` seconds to end as well, and is then killed. When the supervisor itself
+is killed, the kernel signals the command. :func:`wrap` has the options.
 
-BOUNDS is "free"; or "bounded", and the command can gain no privileges, open no file for writing by its name, and make
-no TCP connection; or a user and its groups by number, "61234,108", and the command is that user's besides.
-
-It runs as ``python -ISB keeper.py`` and imports nothing of uffdlab.  Not a thread of the owner but this process is
-the command's parent, since the kernel's parent-death signal is tied to the thread that forked.
+It runs as ``python -ISB supervisor.py`` and imports nothing of uffdlab. The command's parent is this process and not a
+thread of the owner, since the kernel's parent-death signal is tied to the thread that forked.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import resource
 import select
 import signal
-import struct
 import sys
+import time
+
+if __name__ != "__main__":
+    from collections.abc import Sequence
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
-_LIFE, _STATUS = 0, 1
 
 # Landlock: linux/landlock.h; the numbers of its system calls are the same for all processors.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -37,9 +34,210 @@ _TCP = 1 << 0 | 1 << 1  # bind and connect, from 4 on
 _SCOPES = 1 << 0 | 1 << 1  # abstract sockets and signals stay within, from 6 on
 _DEVICES = "/dev/kvm", "/dev/null"
 
+_KEEP = -2  # stdio: what the supervisor has itself
+
+
+def wrap(
+    command: Sequence[str],
+    *,
+    grace: float,
+    life: int = -1,
+    stdio: int = _KEEP,
+    bounds: str = "free",
+    farewell: int = 0,
+    output: int = -1,
+    held: Sequence[int] = (),
+    folder: str = "",
+    marker: str = "",
+    report: int = -1,
+) -> list[str]:
+    """Return the arguments that run a command under a supervisor whose owner is this process.
+
+    Parameters
+    ----------
+    command : sequence of str
+        A program, by its path or by its name in PATH, and its arguments.
+    grace : float
+        Seconds that it has to end by itself once it is not wanted any more.
+    life : int
+        A descriptor of the supervisor, the read end of a pipe: when the pipe closes, the command is not wanted.
+    stdio : int
+        What becomes the command's stdin and stdout: a descriptor, -1 for /dev/null, by default the supervisor's own.
+    bounds : str
+        ``"free"``; ``"bounded"``: it can gain no privileges, open no file for writing by its name and make no TCP
+        connection, and leaves no core; or a user and its groups by number, ``"61234,108"``: it is that user besides.
+    farewell : int
+        A signal that the process group of both gets once when the command is not wanted, unless the owner has sent it
+        already: vagrant takes a second one as the last and cleans up nothing. By default none.
+    output : int
+        The read end of the command's output, read from here when the owner does not any more: else make would die of
+        SIGPIPE before it has cleaned up.
+    held : sequence of int
+        Descriptors, locks for instance, that the supervisor keeps until the command has ended. The command does not
+        get them: its daemons would keep them.
+    folder : str
+        Removed when the command has ended, if somebody made it, with the files in it.
+    marker : str
+        A file that is removed when the command has ended, unless it was killed outright.
+    report : int
+        A descriptor that gets the command's wait status as decimal digits. By default the supervisor ends as the
+        command did.
+    """
+    options = {
+        "owner": os.getpid(), "grace": grace, "life": life, "stdio": stdio, "bounds": bounds, "farewell": farewell,
+        "output": output, "held": ",".join(map(str, held)), "folder": folder, "marker": marker, "report": report,
+    }  # fmt: skip
+    return [sys.executable, "-ISB", __file__, *(f"{name}={value}" for name, value in options.items()), "--", *command]
+
+
+class _Supervisor:
+    def __init__(self, options: dict[str, str], command: list[str]) -> None:
+        self._options, self._command = options, command
+        self._pid = os.getpid()
+        self._owner, self._life, self._output = (int(options[name]) for name in ("owner", "life", "output"))
+        self._grace, self._farewell = float(options["grace"]), int(options["farewell"])
+        self._held = [int(number) for number in options["held"].split(",") if number]
+        self._told = False
+
+    def run(self) -> None:
+        if self._farewell:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [self._farewell])
+            signal.signal(self._farewell, self._on_farewell)
+        child = os.fork()
+        if child == 0:
+            self._become_command()
+        # The command's ends of its sockets: if they stayed open here, the owner would not see it end.
+        low = 3
+        for descriptor in sorted({self._output, self._life, int(self._options["report"]), *self._held}):
+            if descriptor >= low:
+                os.closerange(low, descriptor)
+                low = descriptor + 1
+        os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+        if self._farewell:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._farewell])
+        status = self._supervise(child)
+        _remove(self._options["folder"])
+        self._end_like(status)
+
+    def _on_farewell(self, _number: int, _frame: object) -> None:
+        # The owner, as long as it lives, signals the whole group.
+        self._told = True
+
+    def _supervise(self, child: int) -> int:
+        # The command's wait status.
+        poll = select.poll()
+        try:
+            ended = os.pidfd_open(child)
+        except OSError as error:
+            os.write(2, f"pidfd_open: {error.strerror}; Linux 5.3 or newer is needed\n".encode())
+            os.kill(child, signal.SIGKILL)
+            return os.waitpid(child, 0)[1]
+        poll.register(ended, select.POLLIN)
+        if not self._ended_first(poll, ended) and not self._ends_in_time(poll, ended):
+            if self._farewell:
+                os.killpg(0, signal.SIGKILL)
+            os.kill(child, signal.SIGKILL)
+        return os.waitpid(child, 0)[1]
+
+    def _ended_first(self, poll: select.poll, ended: int) -> bool:
+        # Wait for the first of the command and its owner to end, or for the pipe to close.
+        try:
+            owner = os.pidfd_open(self._owner)
+        except OSError:  # it ended before
+            return False
+        if os.getppid() != self._owner:  # as well, and the pidfd is another's
+            return False
+        watched = [owner] if self._life < 0 else [owner, self._life]
+        for descriptor in watched:
+            poll.register(descriptor, select.POLLIN)
+        if ended in dict(poll.poll()):
+            return True
+        for descriptor in watched:
+            poll.unregister(descriptor)
+        return False
+
+    def _ends_in_time(self, poll: select.poll, ended: int) -> bool:
+        # Tell the command that it is not wanted, and give it its time, in which somebody reads what it says.
+        if self._farewell and not self._told:
+            os.killpg(0, self._farewell)
+        if self._output >= 0:
+            poll.register(self._output, select.POLLIN)
+        until = time.monotonic() + self._grace
+        while True:
+            ready = dict(poll.poll(max(0.0, until - time.monotonic()) * 1000))
+            if ended in ready:
+                return True
+            if time.monotonic() >= until:
+                return False
+            if self._output in ready and not os.read(self._output, 1 << 16):
+                poll.unregister(self._output)
+
+    def _end_like(self, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        marker, report = self._options["marker"], int(self._options["report"])
+        if marker and code != -signal.SIGKILL:
+            with contextlib.suppress(OSError):
+                os.unlink(marker)  # noqa: PTH108 - pathlib takes longer to import than all else here
+        if report >= 0:
+            with contextlib.suppress(OSError):  # nobody may be left to read it
+                os.write(report, b"%d\n" % status)
+            return
+        if code < 0:
+            _no_core()
+            with contextlib.suppress(OSError):  # SIGKILL has no other way
+                signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        os._exit(code if code >= 0 else 128 - code)
+
+    def _become_command(self) -> None:
+        # In the child.
+        argv, bounds, stdio = self._command, self._options["bounds"], int(self._options["stdio"])
+        if bounds != "free":
+            try:
+                _bound(bounds)
+            except OSError as error:
+                os.write(2, f"setting bounds to {argv[0]}: {error}\n".encode())
+                os._exit(126)
+        # After that, since a change of user clears it.
+        _prctl(_PR_SET_PDEATHSIG, self._farewell or signal.SIGKILL)
+        if os.getppid() != self._pid:  # it died before the line above
+            os._exit(1)
+        for descriptor in {self._output, *self._held} - {-1}:
+            os.close(descriptor)
+        if stdio != _KEEP:
+            if stdio < 0:
+                stdio = os.open(os.devnull, os.O_RDWR)
+            os.dup2(stdio, 0)
+            os.dup2(stdio, 1)
+            os.close(stdio)
+            _no_core()  # a core of QEMU would hold the guest's memory
+        for number in {self._farewell, signal.SIGPIPE} - {0}:
+            signal.signal(number, signal.SIG_DFL)
+        if self._farewell:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._farewell])
+        try:
+            os.execvp(argv[0], argv)  # noqa: S606 - that is what a supervisor does
+        except OSError as error:
+            who = "" if os.geteuid() == 0 or bounds == "free" else f" as user {os.geteuid()}"
+            os.write(2, f"{argv[0]}{who}: {error.strerror}\n".encode())
+            os._exit(127)
+
+
+def _prctl(option: int, value: int) -> None:
+    import ctypes  # noqa: PLC0415 - in the child alone
+
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _no_core() -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
 
 def _bound(bounds: str) -> None:
     # In the child: what it cannot do from here on, whatever becomes of it.
+    import ctypes  # noqa: PLC0415 - before the change of user, who may not be able to read the library
+    import struct  # noqa: PLC0415
+
     if bounds != "bounded":
         user, *groups = map(int, bounds.split(","))
         os.setgroups(groups)
@@ -68,55 +266,9 @@ def _bound(bounds: str) -> None:
     os.close(ruleset)
 
 
-def _command(argv: list[str], keeper: int, stdio: int, bounds: str) -> None:
-    # In the child: become the command.
-    if bounds != "free":
-        try:
-            _bound(bounds)
-        except OSError as error:
-            os.write(2, f"setting bounds to {argv[0]}: {error}\n".encode())
-            os._exit(126)
-    # After that, since a change of user clears it.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != keeper:  # it died before the line above
-        os._exit(1)
-    if stdio < 0:
-        stdio = os.open(os.devnull, os.O_RDWR)
-    os.dup2(stdio, 0)
-    os.dup2(stdio, 1)
-    os.close(stdio)
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core of QEMU would hold the guest's memory
-    try:
-        os.execv(argv[0], argv)  # noqa: S606 - that is what a keeper does
-    except OSError as error:
-        who = "" if os.geteuid() == 0 else f" as user {os.geteuid()}"
-        os.write(2, f"{argv[0]}{who}: {error.strerror}\n".encode())
-        os._exit(127)
-
-
-def _ended_first(child: int, owner: int, grace: float) -> bool:
-    # Wait for the first of the two to end, or for the pipe to close; then, if need be, a little for the child.
-    try:
-        ended = os.pidfd_open(child)
-        owned = os.pidfd_open(owner)
-    except OSError as error:
-        if not isinstance(error, ProcessLookupError):
-            os.write(2, f"pidfd_open: {error.strerror}; Linux 5.3 or newer is needed\n".encode())
-        return False
-    if os.getppid() != owner:  # it ended before, and the pidfd is another's
-        return False
-    poll = select.poll()
-    for descriptor in (_LIFE, ended, owned):
-        poll.register(descriptor, select.POLLIN)
-    if ended in dict(poll.poll()):
-        return True
-    for descriptor in (_LIFE, owned):
-        poll.unregister(descriptor)
-    return bool(poll.poll(grace * 1000))
-
-
 def _remove(folder: str) -> None:
+    if not folder:
+        return
     with contextlib.suppress(OSError):
         for name in os.listdir(folder):  # noqa: PTH208 - pathlib takes longer to import than all else here
             os.unlink(f"{folder}/{name}")  # noqa: PTH108
@@ -124,21 +276,10 @@ def _remove(folder: str) -> None:
 
 
 def main() -> None:
-    """Run, watch, kill, remove, report."""
-    owner, stdio, grace = int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
-    folder, bounds, command = sys.argv[4], sys.argv[5], sys.argv[6:]
-    keeper = os.getpid()
-    child = os.fork()
-    if child == 0:
-        _command(command, keeper, stdio, bounds)
-    # The command's ends of its sockets: if they stayed open here, the owner would not see it end.
-    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    if not _ended_first(child, owner, grace):
-        os.kill(child, signal.SIGKILL)
-    _pid, status = os.waitpid(child, 0)
-    _remove(folder)
-    with contextlib.suppress(OSError):  # nobody may be left to read it
-        os.write(_STATUS, b"%d\n" % status)
+    """Run the command and supervise it."""
+    split = sys.argv.index("--")
+    options = dict(word.split("=", 1) for word in sys.argv[1:split])
+    _Supervisor(options, sys.argv[split + 1 :]).run()
 
 
 if __name__ == "__main__":

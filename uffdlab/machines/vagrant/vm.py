@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 from uffdlab import errors
 from uffdlab.cachedir import write_atomically
 from uffdlab.machines.vagrant import box as vagrant_box
-from uffdlab.processes.job import Child, JobTimeout
+from uffdlab.processes.job import Job, JobTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -363,13 +363,12 @@ class VagrantVm:
             (self.data / "vagrant.log").open("wb") as log,
             # As Ctrl-C in a terminal: Vagrant then removes a VM that it has not brought up yet.  It keeps the lock
             # until that is done, also when this process is gone.
-            Child(
+            Job(
                 command,
                 env=environment,
                 log=log,
                 farewell=signal.SIGINT,
                 grace=_PUT_AWAY,
-                minded=True,
                 held=self._held if changes else (),
             ) as child,
         ):
