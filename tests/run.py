@@ -44,6 +44,8 @@ def _pytest(part: str, *arguments: str) -> list[str]:
 _IGNORED = [f"--ignore=tests/{name}" for name in ("vm", "browser", "vagrant")]
 # Two guests at once; the tests of one file share theirs.
 BY_FILE = ["--numprocesses=logical", "--dist=loadfile"]
+# What runs our C on this host.
+SANITIZED = ["-m", "not long", "tests/native/test_sanitizers.py", "tests/agent", "tests/bulk", "tests/witnesses"]
 PARTS = {
     "check": Part(
         [
@@ -57,7 +59,7 @@ PARTS = {
     "unit": Part(
         [
             _pytest(
-                *("unit", "-m", "not vm and not browser and not vagrant", *_IGNORED),
+                *("unit", "-m", "not vm and not browser and not vagrant and not long", *_IGNORED),
                 *("--numprocesses=logical", "--dist=worksteal"),
             )
         ],
@@ -68,9 +70,17 @@ PARTS = {
     "vm": Part([_pytest("vm", "-m", "not long", "tests/vm", "--ignore=tests/vm/test_notebooks.py", *BY_FILE)], 20),
     "notebook": Part([_pytest("notebook", "tests/vm/test_notebooks.py")], 10),
     "browser": Part([_pytest("browser", "-m", "not long", "tests/browser")], 15),
-    # Every memory type on every kernel, every widget against a real VM: only when it is named.
+    # Every memory type on every kernel, every widget against a real VM, races played for minutes, and what compilers'
+    # analyzers and sanitizers say of our C: only when it is named.
     "long": Part(
-        [_pytest("long", "-m", "long", "tests/vm", "tests/browser", "--ignore=tests/vm/test_upstream.py", *BY_FILE)], 90
+        [
+            _pytest(
+                *("long", "-m", "long", "tests/vm", "tests/browser", "tests/agent", "tests/native"),
+                *("--ignore=tests/vm/test_upstream.py", *BY_FILE),
+            ),
+            [PYTHON, "tests/native/sanitized.py", f"--junitxml={REPORTS / 'sanitized.xml'}", *SANITIZED],
+        ],
+        150,
     ),
     # Four 7.3 kernels are compiled for it: hours, so only when it is named.
     "upstream": Part([_pytest("upstream", "tests/vm/test_upstream.py")], 600),

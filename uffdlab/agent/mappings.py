@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 ALIAS_DISTANCE = 0x10_0000_0000  # an alias lies 64 GiB above its region where that place is free
 _GIB = 1 << 30
+_PROT_NONE, _MAP_NORESERVE = 0, 0x4000  # asm-generic/mman.h
 _MADV_NOHUGEPAGE, _MADV_HUGEPAGE = 15, 14
 
 
@@ -54,6 +55,8 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
     OSError
         The kernel refused; nothing is left.
     """
+    if memory.thp:
+        place = find_free(place, length, memory.unit)
     fd = backing.open_file(memory, name, length)
     flags = mmap.MAP_SHARED if memory.shared else mmap.MAP_PRIVATE
     start = alias = 0
@@ -76,6 +79,18 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
     return Mapping(memory, start, alias, length, fd)
 
 
+def find_free(hint: int, length: int, unit: int) -> int:
+    """Return a multiple of `unit` where `length` bytes can be mapped now: `hint`, or where the kernel has room."""
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
+    for where, size in ((hint, length), (0, length + unit)):
+        start = native.map_memory(where, size, _PROT_NONE, flags, -1)
+        native.unmap_memory(start, size)
+        place = -(-start // unit) * unit
+        if place + length <= start + size:
+            break
+    return place
+
+
 def _advise_size(start: int, length: int, advice: int) -> None:
     try:
         native.madvise(start, length, advice)
@@ -94,7 +109,7 @@ class Mappings:
     """
 
     def __init__(self, base: int) -> None:
-        self._next_place = base
+        self._base = self._next_place = base
         self._next_number = 1
         self._by_number: dict[int, Mapping] = {}
 
@@ -105,17 +120,22 @@ class Mappings:
         length = pages * page_size
         number = self._next_number
         try:
-            mapping = make(MEMORY[memory], self._next_place, length, f"region-{number}")
+            mapping = make(MEMORY[memory], self._place(length), length, f"region-{number}")
         except OSError as error:
             raise Refusal("map-failed", _why(error), errno=error.errno) from error
-        self._next_place = (mapping.start + length + 2 * _GIB - 1) // _GIB * _GIB
         self._next_number += 1
         self._by_number[number] = mapping
         return {"number": number, "start": mapping.start, "alias": mapping.alias}
 
     def free_place(self, length: int) -> int:
-        """Give an address where nothing is mapped, for mremap, and keep it for that."""
+        """Return an address where nothing is mapped now, for mremap."""
+        return find_free(self._place(length), length, _GIB)
+
+    def _place(self, length: int) -> int:
+        # Every other 64 GiB are for aliases.
         place = self._next_place
+        if (place - self._base) % (2 * ALIAS_DISTANCE) + length > ALIAS_DISTANCE:
+            place = self._base + -(-(place - self._base) // (2 * ALIAS_DISTANCE)) * 2 * ALIAS_DISTANCE
         self._next_place = (place + length + 2 * _GIB - 1) // _GIB * _GIB
         return place
 

@@ -93,7 +93,7 @@ int lab_memfd(const char *name, unsigned int flags)
 /* A tmpfs that is mounted nowhere; gives a descriptor of its root. */
 int lab_detached_tmpfs(const char *huge)
 {
-	int context = syscall(__NR_fsopen, "tmpfs", 1 /* FSOPEN_CLOEXEC */);
+	int context = (int)syscall(__NR_fsopen, "tmpfs", 1 /* FSOPEN_CLOEXEC */);
 	int result;
 
 	if (context < 0)
@@ -101,7 +101,7 @@ int lab_detached_tmpfs(const char *huge)
 	if (syscall(__NR_fsconfig, context, LAB_FSCONFIG_SET_STRING, "huge", huge, 0) < 0 ||
 	    syscall(__NR_fsconfig, context, LAB_FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
 		result = -errno;
-	else if ((result = syscall(__NR_fsmount, context, 1 /* FSMOUNT_CLOEXEC */, 0)) < 0)
+	else if ((result = (int)syscall(__NR_fsmount, context, 1 /* FSMOUNT_CLOEXEC */, 0)) < 0)
 		result = -errno;
 	close(context);
 	return result;

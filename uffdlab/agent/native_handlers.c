@@ -114,7 +114,7 @@ static void serve_fault(struct lab_handler *handler, const struct message *messa
 	}
 	took = lab_now_ns() - read_ns;
 	handler->served[kind]++;
-	handler->latency[took > 1 ? 64 - __builtin_clzll(took - 1) : 0]++;
+	handler->latency[took > 1 ? 64 - __builtin_clzll((unsigned long long)took - 1) : 0]++;
 }
 
 static void *serve_all(void *argument)

@@ -35,6 +35,7 @@ struct lab_inside {
  * taken back.
  */
 static __thread struct lab_touch *current_touch;
+static struct sigaction bus_before, segv_before;
 
 static void leave_touch(int number, siginfo_t *info, void *context)
 {
@@ -52,8 +53,10 @@ static void leave_touch(int number, siginfo_t *info, void *context)
 		touch->signal_address = (uint64_t)info->si_addr;
 		return;
 	}
-	signal(number, SIG_DFL);
-	raise(number);
+	/* None of ours: as if we were not there.  A fault comes again by itself. */
+	sigaction(number, number == SIGBUS ? &bus_before : &segv_before, NULL);
+	if (info->si_code <= 0)
+		raise(number);
 }
 
 static void install_handler(void)
@@ -61,8 +64,8 @@ static void install_handler(void)
 	struct sigaction action = { .sa_sigaction = leave_touch, .sa_flags = SA_SIGINFO | SA_RESTART };
 
 	sigemptyset(&action.sa_mask);
-	sigaction(SIGBUS, &action, NULL);
-	sigaction(SIGSEGV, &action, NULL);
+	sigaction(SIGBUS, &action, &bus_before);
+	sigaction(SIGSEGV, &action, &segv_before);
 	sigaction(SIGUSR1, &action, NULL);
 }
 
@@ -292,7 +295,7 @@ static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int
  */
 static void use_thread_variables(void)
 {
-	*(struct lab_touch *volatile *)&current_touch = NULL;
+	__atomic_store_n(&current_touch, NULL, __ATOMIC_SEQ_CST);
 }
 
 int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_ns, int64_t *ended_ns)
@@ -307,7 +310,7 @@ int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_
 	 * Not fork(3): that holds the allocator's locks until the FORK event has
 	 * been read, and reading it allocates.
 	 */
-	pid = syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
+	pid = (pid_t)syscall(SYS_clone, (unsigned long)SIGCHLD, 0UL, 0UL, 0UL, 0UL);
 	if (pid == 0)
 		serve_as_child(shared, go_fd, done_fd, word_fd);
 	*ended_ns = lab_now_ns();

@@ -59,11 +59,11 @@ CLONES static void join(const uint64_t *words, unsigned int count, uint64_t *any
 uint64_t bulk_decode(const struct bulk_decoder *decoder, const uint64_t *words, uint64_t count, int above,
 		     uint32_t *states, uint32_t *known)
 {
-	uint64_t odd = 0, any, all;
+	uint64_t odd = 0, any = 0, all = 0;
 	struct told told;
 
 	for (uint64_t low = 0; low < count; low += TABLE) {
-		const unsigned int size = count - low < TABLE ? count - low : TABLE;
+		const unsigned int size = count - low < TABLE ? (unsigned int)(count - low) : TABLE;
 
 		join(words + low, size, &any, &all);
 		if (bulk_alike(decoder, any, all, above, &told)) {

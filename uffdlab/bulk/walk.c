@@ -91,7 +91,7 @@ static int leaves(struct walk *walk, const uint64_t *table, uint64_t at, unsigne
 {
 	struct bulk_reading *out = walk->out;
 	const int above = out->bottom > 1;
-	uint64_t any, all;
+	uint64_t any = 0, all = 0;
 	struct told told = { .level = out->bottom };
 
 	if (!copy_table(out->words + at, table, count, &any, &all))
@@ -140,7 +140,7 @@ static int read_table(struct walk *walk, uint64_t frame, int level, uint64_t fir
 		return BULK_OUTSIDE;
 	}
 	if (!shift)
-		return leaves(walk, table + (first & 511), first - walk->origin, last - first + 1);
+		return leaves(walk, table + (first & 511), first - walk->origin, (unsigned int)(last - first + 1));
 	for (uint64_t at = first >> shift; at <= last >> shift; at++) {
 		const uint64_t *place = table + (at & 511), entry = now(place);
 		const uint64_t low = at << shift, high = low + (UINT64_C(1) << shift) - 1;
@@ -180,7 +180,7 @@ int bulk_read(const struct bulk_ram *ram, const struct bulk_decoder *decoder, ui
 	if (reading->alike) {
 		reading->state = walk.told.state;
 		reading->told = walk.told.known;
-		reading->level = walk.told.level;
+		reading->level = (uint8_t)walk.told.level;
 	} else {
 		write_run(&walk);
 	}
