@@ -54,7 +54,7 @@ def test_an_error_that_is_planted_is_reported(error):
 
 def test_agent_and_target_are_sanitized():
     with Lab(machine="local") as lab:
-        for pid in (lab.machine.hello.pid, lab.target_call("beacon")["pid"]):
+        for pid in (lab.machine.hello.pid, lab.target_pid):
             maps = Path(f"/proc/{pid}/maps").read_text()
             assert "libasan" in maps
             assert "build/sanitized/lib/uffdlab/agent/_native" in maps
