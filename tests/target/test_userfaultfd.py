@@ -167,9 +167,11 @@ def test_an_ioctl_whose_feature_is_not_offered_is_unknown_to_this_kernel(target,
     uffd.register(region, "minor")
     with pytest.raises(IoctlError, match=r"this kernel does not know UFFDIO_POISON \(it came with Linux 6\.6\)"):
         uffd.poison(region)
-    uffd.offered |= Feature.POISON
+    target.offered |= int(Feature.POISON)
+    other = Userfaultfd.open(target, None)
+    other.register(region, "minor")
     with pytest.raises(IoctlError, match="more than one mapping"):
-        uffd.poison(region)
+        other.poison(region)
 
 
 def test_an_errno_can_be_asked_for_as_data(target, uffd, region):

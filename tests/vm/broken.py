@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from uffdlab.target.child import Child
-from uffdlab.target.ioctls import IoctlCalls
 from uffdlab.target.pages import Pages
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
@@ -50,23 +49,23 @@ def child_shows_parent(patch):
 
 def register_more(patch):
     """Register for write protection too."""
-    right = IoctlCalls.register
-    patch.setattr(IoctlCalls, "register", lambda self, where, *modes, **more: right(self, where, *modes, "wp", **more))
+    right = Userfaultfd.register
+    patch.setattr(Userfaultfd, "register", lambda self, where, *modes, **more: right(self, where, *modes, "wp", **more))
 
 
 def nothing(patch, method):
     """Do not make an ioctl."""
-    instead(patch, IoctlCalls, method, lambda *_, **__: None)
+    instead(patch, Userfaultfd, method, lambda *_, **__: None)
 
 
 def copy_loses_wp(patch):
     """Lose UFFDIO_COPY_MODE_WP."""
-    without(patch, IoctlCalls, "copy", wp=False)
+    without(patch, Userfaultfd, "copy", wp=False)
 
 
 def copy_for_zeropage(patch):
     """Map a page that is not empty."""
-    instead(patch, IoctlCalls, "zeropage", lambda self, where, check=True: self.copy(where, b"x", check=check))
+    instead(patch, Userfaultfd, "zeropage", lambda self, where, check=True: self.copy(where, b"x", check=check))
 
 
 def copy_for_move(patch):
@@ -76,7 +75,7 @@ def copy_for_move(patch):
         data = b"".join(from_.mapping.copy_out(from_.first + page) for page in range(from_.count))
         return self.copy(to, data, check=check)
 
-    instead(patch, IoctlCalls, "move", move)
+    instead(patch, Userfaultfd, "move", move)
 
 
 def unread_is_read(patch):
@@ -96,23 +95,23 @@ BREAKS = {
     "test_wp_fork_of_pages_that_are_not_mapped": ("wp-fork-shmem", lambda patch: advice(patch, "dontneed")),
     "test_wp_fork_pin": ("wp-fork-pin-anon", child_shows_parent),
     "test_wp_unpopulated": ("anon", lambda patch: without_feature(patch, Feature.WP_UNPOPULATED)),
-    "test_minor": ("minor-wp-shmem", lambda patch: without(patch, IoctlCalls, "continue_", wp=False)),
+    "test_minor": ("minor-wp-shmem", lambda patch: without(patch, Userfaultfd, "continue_", wp=False)),
     "test_minor_collapse": ("after-shmem", lambda patch: advice(patch, "collapse")),
     "test_rwp_async": ("anon", lambda patch: nothing(patch, "set_mode")),
-    "test_rwp_sync": ("anon", lambda patch: without(patch, IoctlCalls, "rwprotect", rwp=False)),
-    "test_rwp_pagemap": ("anon", lambda patch: without(patch, IoctlCalls, "rwprotect", rwp=False)),
-    "test_rwp_mprotect": ("anon", lambda patch: without(patch, IoctlCalls, "rwprotect", rwp=False)),
-    "test_rwp_gup": ("anon", lambda patch: without(patch, IoctlCalls, "rwprotect", rwp=False)),
+    "test_rwp_sync": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
+    "test_rwp_pagemap": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
+    "test_rwp_mprotect": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
+    "test_rwp_gup": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
     "test_rwp_gup_waits_where_faults_are_told": ("anon", lambda patch: nothing(patch, "rwprotect")),
     "test_rwp_async_toggle": ("anon", lambda patch: nothing(patch, "set_mode")),
-    "test_rwp_swap_cow": ("anon", lambda patch: without(patch, IoctlCalls, "rwprotect", rwp=False)),
+    "test_rwp_swap_cow": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
     "test_rwp_close": ("anon", lambda patch: instead(patch, Userfaultfd, "close", lambda _: None)),
     "test_rwp_fork": ("no-event-rwp-fork-anon", child_shows_parent),
     "test_rwp_and_wp_exclude_each_other": ("anon", lambda patch: nothing(patch, "unregister")),
     "test_sigbus": ("sigbus-anon", lambda patch: without_feature(patch, Feature.SIGBUS)),
     "test_events": ("events-wp-anon", copy_loses_wp),
     "test_events_bring_the_faults_of_a_child": ("events-wp-anon", copy_loses_wp),
-    "test_poison": ("anon", lambda patch: instead(patch, IoctlCalls, "poison", IoctlCalls.zeropage)),
+    "test_poison": ("anon", lambda patch: instead(patch, Userfaultfd, "poison", Userfaultfd.zeropage)),
     "test_every_filling_ioctl_says_eagain_while_an_event_is_unread": ("", unread_is_read),
 }  # fmt: skip
 

@@ -12,9 +12,9 @@ from uffdlab import uapi
 from uffdlab.errors import IoctlError, LabClosed, TargetLost, UffdlabError, UsageError
 from uffdlab.target.fault_handlers import NativeHandler, PythonHandler
 from uffdlab.target.ioctl_results import IoctlResult
-from uffdlab.target.ioctls import CLOSED, IoctlCalls
+from uffdlab.target.ioctls import CLOSED, Ioctls, pages_there
 from uffdlab.target.message_queue import MessageQueue
-from uffdlab.uapi import Feature, RegisterMode
+from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
 from uffdlab.uapi.layout import decode
 from uffdlab.uapi.messages import Fault, Message, Remap, Remove, Unmap
 from uffdlab.uapi.protocol import CloseUserfaultfd, LeaveUnread, OpenUserfaultfd
@@ -22,10 +22,13 @@ from uffdlab.uapi.protocol import CloseUserfaultfd, LeaveUnread, OpenUserfaultfd
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from uffdlab.target.ioctl_results import BatchResult, PendingIoctl
     from uffdlab.target.process import TargetProcess
+    from uffdlab.target.region import MemoryMapping, PageRange
 
 __all__ = ["DEFAULT_FEATURES", "IoctlResult", "Userfaultfd"]
 
+_NOTHING = Feature(0)
 _Kind = TypeVar("_Kind", Fault, Message, "Fork", Remap, Remove, Unmap)
 
 #: What a lab turns on where the kernel has it: nothing of it changes what an ioctl does to a page.
@@ -58,8 +61,10 @@ class Fork(Message):
         return f"Fork({self.userfaultfd!r})"
 
 
-class Userfaultfd(IoctlCalls):
-    """An open userfaultfd of the target.
+class Userfaultfd:
+    """An open userfaultfd of the target: one method an ioctl, and the messages it gives.
+
+    All ioctls take `check`: raise :class:`~uffdlab.errors.IoctlError` on an errno; without it the result has the errno.
 
     Attributes
     ----------
@@ -81,8 +86,11 @@ class Userfaultfd(IoctlCalls):
         way: str,
         registered: Iterable[tuple[int, int, RegisterMode]] = (),
     ) -> None:
-        super().__init__(target, number, features, offered, registered)
+        self.features = features
+        self.offered = offered
         self.way = way
+        self._target = target
+        self._ioctls = Ioctls(target, number, features, offered, registered)
         self._messages = MessageQueue()
         target.registry.add_userfaultfd(self)
 
@@ -109,13 +117,249 @@ class Userfaultfd(IoctlCalls):
             features=self.features,
             offered=self.offered,
             way="a FORK event",
-            registered=self._registered,
+            registered=self._ioctls.registered,
         )
 
     @property
     def number(self) -> int:
         """Its number in this lab."""
-        return self._number
+        return self._ioctls.number
+
+    # --- the ioctls
+
+    def register(self, where: MemoryMapping | PageRange, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
+        """UFFDIO_REGISTER: take the faults of a range.
+
+        Parameters
+        ----------
+        where : Region or PageRange
+            The pages.
+        *modes : str or RegisterMode
+            ``"missing"``, ``"minor"``, ``"wp"`` or the flags themselves.
+        check : bool
+            Raise :class:`IoctlError` on an errno; otherwise the result has it.
+        """
+        mode = _register_mode(modes)
+        result = self._ioctls.on_range("UFFDIO_REGISTER", where, mode, check)
+        if result.ok:
+            pages = pages_there(where)
+            self._ioctls.registered.append((pages.start, pages.length, RegisterMode(mode)))
+        return result
+
+    def unregister(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
+        """UFFDIO_UNREGISTER: give the faults of a range back to the kernel.
+
+        The kernel wakes what waits there only where the range was registered for MISSING (fs/userfaultfd.c,
+        userfaultfd_unregister()); otherwise follow it with :meth:`wake`.
+        """
+        result = self._ioctls.on_range("UFFDIO_UNREGISTER", where, 0, check)
+        if result.ok:
+            pages = pages_there(where)
+            self._ioctls.registered.append((pages.start, pages.length, RegisterMode(0)))
+        return result
+
+    def wake(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
+        """UFFDIO_WAKE: wake what waits in a range, for example after DONTWAKE."""
+        return self._ioctls.on_range("UFFDIO_WAKE", where, 0, check)
+
+    def continue_(
+        self,
+        where: MemoryMapping | PageRange,
+        *,
+        wp: bool = False,
+        dontwake: bool = False,
+        mode: int = 0,
+        check: bool = True,
+    ) -> IoctlResult:
+        """UFFDIO_CONTINUE: map pages that are in the page cache, resolving their minor faults.
+
+        Parameters
+        ----------
+        where : Region or PageRange
+            The pages.
+        wp : bool
+            UFFDIO_CONTINUE_MODE_WP: map them write-protected (Linux 6.4, or 6.1-series).
+        dontwake : bool
+            UFFDIO_CONTINUE_MODE_DONTWAKE: leave asleep what waits for them.
+        mode : int
+            More bits for the mode word, also such as mean nothing.
+        check : bool
+            Raise :class:`IoctlError` on an errno; otherwise the result has it.
+        """
+        return self._ioctls.on_range("UFFDIO_CONTINUE", where, _mode(ContinueMode, wp, dontwake) | mode, check)
+
+    def copy(
+        self,
+        where: MemoryMapping | PageRange,
+        data: bytes = b"",
+        *,
+        wp: bool = False,
+        dontwake: bool = False,
+        mode: int = 0,
+        check: bool = True,
+    ) -> IoctlResult:
+        """UFFDIO_COPY: make pages with the content `data`, resolving missing faults.
+
+        `data` shorter than the range is followed by zeroes.  The other parameters as for :meth:`continue_`.
+        """
+        pages = pages_there(where)
+        if len(data) > pages.length:
+            raise UsageError(f"{len(data)} bytes do not fit into {pages} of {pages.length} bytes")
+        values = {"dst": pages.start, "len": pages.length, "mode": _mode(CopyMode, wp, dontwake) | mode}
+        return self.ioctl("UFFDIO_COPY", values, source=data.ljust(pages.length, b"\0"), where=str(pages), check=check)
+
+    def zeropage(
+        self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
+    ) -> IoctlResult:
+        """UFFDIO_ZEROPAGE: map pages of zeroes, resolving missing faults (not on hugetlb)."""
+        return self._ioctls.on_range("UFFDIO_ZEROPAGE", where, int(dontwake) | mode, check)
+
+    def move(
+        self,
+        to: MemoryMapping | PageRange,
+        from_: MemoryMapping | PageRange,
+        *,
+        allow_src_holes: bool = False,
+        dontwake: bool = False,
+        mode: int = 0,
+        check: bool = True,
+    ) -> IoctlResult:
+        """UFFDIO_MOVE: move pages of private anonymous memory without copying them (Linux 6.8).
+
+        Parameters
+        ----------
+        to, from_ : Region or PageRange
+            As many bytes each; `to` is registered for missing faults and empty.  It may reach into `from_` from below.
+        allow_src_holes : bool
+            UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES: pass over pages that are not there, in place of ENOENT.
+
+        Raises
+        ------
+        UsageError
+            `to` begins within `from_`.  No kernel that has been tried (6.12, 6.18, 7.3) refuses it; see the message.
+        """
+        target, source = pages_there(to), pages_there(from_)
+        if target.length != source.length:
+            raise UsageError(f"{source} of {source.length} bytes cannot be moved to {target} of {target.length} bytes")
+        if source.start < target.start < source.start + source.length:
+            words = f"dict(dst={target.start:#x}, src={source.start:#x}, len={target.length})"
+            raise UsageError(
+                f"{target} begins within {source}: the kernel moves one page after the other, from the first on, and "
+                "would move again what it has just moved. Move parts that do not overlap, the last one first; or see "
+                f"what it does: uffd.ioctl('UFFDIO_MOVE', {words})"
+            )
+        bits = _mode(MoveMode, False, dontwake) | (int(MoveMode.ALLOW_SRC_HOLES) if allow_src_holes else 0) | mode
+        values = {"dst": target.start, "src": source.start, "len": target.length, "mode": bits}
+        return self.ioctl("UFFDIO_MOVE", values, where=f"{source} to {target}", check=check)
+
+    def writeprotect(
+        self,
+        where: MemoryMapping | PageRange,
+        *,
+        wp: bool = True,
+        dontwake: bool = False,
+        mode: int = 0,
+        check: bool = True,
+    ) -> IoctlResult:
+        """UFFDIO_WRITEPROTECT: protect pages against writes (`wp`), or allow writes again and wake (`wp=False`)."""
+        return self._ioctls.on_range("UFFDIO_WRITEPROTECT", where, _mode(WriteprotectMode, wp, dontwake) | mode, check)
+
+    def poison(
+        self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
+    ) -> IoctlResult:
+        """UFFDIO_POISON: make every touch of these pages a SIGBUS (Linux 6.6)."""
+        return self._ioctls.on_range("UFFDIO_POISON", where, int(dontwake) | mode, check)
+
+    def rwprotect(
+        self,
+        where: MemoryMapping | PageRange,
+        *,
+        rwp: bool = True,
+        dontwake: bool = False,
+        mode: int = 0,
+        check: bool = True,
+    ) -> IoctlResult:
+        """UFFDIO_RWPROTECT: protect pages against every access (`rwp`), or allow it again and wake (Linux 7.3)."""
+        bits = (int(RwprotectMode.RWP) if rwp else 0) | (int(RwprotectMode.DONTWAKE) if dontwake else 0) | mode
+        return self._ioctls.on_range("UFFDIO_RWPROTECT", where, bits, check)
+
+    def set_mode(self, enable: Feature = _NOTHING, disable: Feature = _NOTHING, *, check: bool = True) -> IoctlResult:
+        """UFFDIO_SET_MODE: turn features that can be changed later on and off; RWP_ASYNC is one (Linux 7.3)."""
+        return self.ioctl("UFFDIO_SET_MODE", {"enable": int(enable), "disable": int(disable)}, check=check)
+
+    def resume(self, result: IoctlResult, *, deadline: float = 5.0, check: bool = True) -> IoctlResult:
+        """Go on with an ioctl that came back with EAGAIN, from where it stopped, until it is whole or fails.
+
+        Parameters
+        ----------
+        result : IoctlResult
+            From a call with ``check=False``.
+        deadline : float
+            Seconds after which EAGAIN is given back.
+
+        Returns
+        -------
+        IoctlResult
+            The last result; its ``done`` counts the bytes of all.
+        """
+        return self._ioctls.resume(result, deadline=deadline, check=check)
+
+    def batch(
+        self,
+        name: str,
+        where: MemoryMapping | PageRange,
+        *,
+        mode: int = 0,
+        data: bytes | None = None,
+        check: bool = True,
+    ) -> BatchResult:
+        """Do one ioctl for each page, in one call of native code in the guest.
+
+        Parameters
+        ----------
+        name : str
+            UFFDIO_CONTINUE, COPY, ZEROPAGE, POISON, WRITEPROTECT or WAKE.
+        where : Region or PageRange
+            The pages; the batch ends at the first that fails.
+        mode : int
+            Each ioctl's mode word.
+        data : bytes, optional
+            What UFFDIO_COPY puts into each page.
+        """
+        return self._ioctls.batch(name, where, mode=mode, data=data, check=check)
+
+    def ioctl(
+        self,
+        name: str,
+        values: dict[str, int],
+        *,
+        source: bytes | None = None,
+        where: str = "",
+        check: bool = True,
+    ) -> IoctlResult:
+        """Do any ioctl with any words, also wrong ones: a lab must be able to send what is wrong.
+
+        Parameters
+        ----------
+        name : str
+            A key of :data:`uffdlab.uapi.IOCTLS`.
+        values : dict
+            The words of its argument by name; those not given are 0.
+        source : bytes, optional
+            Bytes that the target puts into memory of its own, whose address becomes the word ``src``.
+        where : str
+            The range in words, for messages.
+        check : bool
+            Raise :class:`IoctlError` on an errno; otherwise the result has it.
+        """
+        return self._ioctls.ioctl(name, values, source=source, where=where, check=check)
+
+    def start(self, name: str, values: dict[str, int]) -> PendingIoctl:
+        """Do an ioctl on a thread of its own in the target, for one that may wait: UFFDIO_COPY from a page that faults.
+
+        Parameters as for :meth:`ioctl`; the word ``src`` is an address in the target.
+        """
+        return self._ioctls.start(name, values)
 
     # --- the messages
 
@@ -176,20 +420,20 @@ class Userfaultfd(IoctlCalls):
         While an event waits there, the call that has caused it does not come back, and UFFDIO_COPY and its like fail
         with EAGAIN (fs/userfaultfd.c, mmap_changing).  So start that call on a thread of its own.
         """
-        self._must_be_open()
-        self._target.ask(LeaveUnread(self._number, True))
+        self._ioctls.must_be_open()
+        self._target.ask(LeaveUnread(self._ioctls.number, True))
         try:
             yield
         finally:
-            if self._number:
+            if self._ioctls.number:
                 with suppress(TargetLost):  # what was raised in the block says why
-                    self._target.ask(LeaveUnread(self._number, False))
+                    self._target.ask(LeaveUnread(self._ioctls.number, False))
 
     # --- the handlers
 
     def handle(self, resolve: Callable[[Fault], object]) -> PythonHandler:
         """Call `resolve` with each page fault, one after the other, until it is stopped; see PythonHandler."""
-        self._must_be_open()
+        self._ioctls.must_be_open()
         return PythonHandler(self._messages, resolve)
 
     def handle_natively(
@@ -217,13 +461,13 @@ class Userfaultfd(IoctlCalls):
         content : bytes
             What copy puts into each page, followed by zeroes.
         """
-        self._must_be_open()
+        self._ioctls.must_be_open()
         size = page_size or self._page_size()
         policies = {"missing": missing, "minor": minor, "wp": wp, "rwp": rwp}
-        return NativeHandler(self._target.connection, self._number, policies, size, content)
+        return NativeHandler(self._target.connection, self._ioctls.number, policies, size, content)
 
     def _page_size(self) -> int:
-        sizes = {self._target.page_size_at(start) for start, _, mode in self._registered if mode}
+        sizes = {self._target.page_size_at(start) for start, _, mode in self._ioctls.registered if mode}
         if len(sizes) != 1:
             raise UsageError(
                 "say page_size=…: a native handler serves pages of one size, and this userfaultfd has registered "
@@ -265,15 +509,15 @@ class Userfaultfd(IoctlCalls):
 
     def close(self) -> None:
         """Close it.  A touch that waits on it goes on, and may read a zero page: resolve faults first."""
-        if self._number:
-            number = self._number
+        if self._ioctls.number:
+            number = self._ioctls.number
             self._end(LabClosed(CLOSED))
             self._target.registry.drop_userfaultfd(number)
             with suppress(TargetLost, LabClosed):  # it has gone with its process then
                 self._target.ask(CloseUserfaultfd(number))
 
     def _end(self, why: LabClosed | TargetLost) -> None:
-        self._number, self._ended = 0, why
+        self._ioctls.end(why)
         self._messages.end(why)
 
     def __enter__(self) -> Self:
@@ -283,7 +527,7 @@ class Userfaultfd(IoctlCalls):
         self.close()
 
     def __repr__(self) -> str:
-        state = f"number {self._number}" if self._number else "closed"
+        state = f"number {self._ioctls.number}" if self._ioctls.number else "closed"
         return f"<Userfaultfd {state}, by {self.way}, {uapi.flag_names(self.features, Feature)}>"
 
 
@@ -294,3 +538,23 @@ def _why_refused(error: int, required: Feature, offered: Feature) -> str:
     if error == errno.EPERM and required & Feature.EVENT_FORK:
         return "EVENT_FORK needs CAP_SYS_PTRACE, as root has it; leave it out"
     return "see userfaultfd(2)"
+
+
+def _register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
+    names = {str(flag.name).lower(): flag for flag in RegisterMode}
+    total = 0
+    for mode in modes:
+        if isinstance(mode, str):
+            if mode.lower() not in names:
+                raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER; there are {', '.join(names)}")
+            total |= names[mode.lower()]
+        else:
+            total |= int(mode)
+    if not total:
+        raise UsageError("UFFDIO_REGISTER needs a mode: uffd.register(region, 'minor', 'wp')")
+    return total
+
+
+def _mode(kind: type[ContinueMode | CopyMode | MoveMode | WriteprotectMode], wp: bool, dontwake: bool) -> int:
+    # Not every ioctl has its bits in the same order: each is asked for its own.
+    return (int(kind["WP"]) if wp else 0) | (int(kind["DONTWAKE"]) if dontwake else 0)
