@@ -1,6 +1,6 @@
-"""What can go wrong, as classes that carry the facts.
+"""The errors of this package, as classes with data.
 
-Every message says what was tried, what came back and what to do.  Catch :class:`UffdlabError` for all of them.
+Every message says what was tried, what came back and what to do. Catch :class:`UffdlabError` to catch all of them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ def errno_name(error: int) -> str:
 
 
 class UffdlabError(Exception):
-    """The base of every error this package raises on purpose."""
+    """The base class of every error that this package raises on purpose."""
 
 
 class UsageError(UffdlabError, ValueError):
-    """The caller asked for something that has no meaning (pages=0, an unaligned range, an unknown word)."""
+    """An argument has no meaning (pages=0, an unaligned range, an unknown name)."""
 
 
 class LabClosed(UffdlabError):
-    """The lab, or a part of it, was closed; nothing can be asked of it any more."""
+    """The lab or a part of it was closed, so it cannot be used any more."""
 
 
 class HostUnsupported(UffdlabError):
@@ -31,7 +31,7 @@ class HostUnsupported(UffdlabError):
     Attributes
     ----------
     missing : str
-        What is missing, in one word or two.
+        What is missing, for instance ``disk space``.
     """
 
     def __init__(self, message: str, *, missing: str = "") -> None:
@@ -43,7 +43,7 @@ class HostUnsupported(UffdlabError):
 
 
 class KernelError(UffdlabError):
-    """A kernel under test could not be had.
+    """A kernel under test could not be found, fetched or built.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class UnknownKernel(KernelError, LookupError):
     Attributes
     ----------
     near : tuple of str
-        Known names that look like it.
+        Known names that are similar.
     """
 
     def __init__(self, message: str, *, kernel: str = "", near: tuple[str, ...] = ()) -> None:
@@ -82,7 +82,7 @@ class PatchError(KernelError):
     patch : str
         Path of the patch file.
     output : str
-        What patch(1) said.
+        The output of patch(1).
     """
 
     def __init__(self, message: str, *, kernel: str = "", patch: str = "", output: str = "") -> None:
@@ -97,9 +97,9 @@ class BuildError(KernelError):
     Attributes
     ----------
     log : str
-        Path of the whole build log.
+        Path of the complete build log.
     output : str
-        The compiler's message.
+        The error messages of the compiler or of make.
     """
 
     def __init__(self, message: str, *, kernel: str = "", log: str = "", output: str = "") -> None:
@@ -117,7 +117,7 @@ class MachineError(UffdlabError):
     Attributes
     ----------
     console : str
-        The last lines of the guest's console, empty if there were none.
+        The last lines of the guest's console; empty if there were none.
     """
 
     def __init__(self, message: str, *, console: str = "") -> None:
@@ -127,7 +127,7 @@ class MachineError(UffdlabError):
 
 
 class MachineLost(MachineError):
-    """The machine ended, or its connection broke, while it was needed."""
+    """The machine ended or its connection broke while it was in use."""
 
 
 class GuestPanic(MachineLost):
@@ -148,9 +148,9 @@ class AgentError(UffdlabError):
     Attributes
     ----------
     kind : str
-        The agent's own word for the error.
+        The agent's name for the error.
     data : dict
-        Facts that came with it.
+        Values that the agent sent with the error.
     """
 
     def __init__(self, message: str, *, kind: str = "", data: dict[str, object] | None = None) -> None:
@@ -168,7 +168,7 @@ class ProgramError(AgentError):
     Attributes
     ----------
     stdout, stderr : bytes
-        What it had written by then.
+        The program's output until the error.
     """
 
     stdout = b""
@@ -179,7 +179,7 @@ class ProgramError(AgentError):
 
 
 class TargetLost(AgentError):
-    """The target process died; its mappings and its userfaultfd are gone. `lab.restart_target()` makes a new one."""
+    """The target process died, and with it its mappings and userfaultfds. `lab.restart_target()` starts a new one."""
 
 
 class FaultUnresolved(AgentError):
@@ -199,7 +199,7 @@ class FaultUnresolved(AgentError):
 
 
 class TouchFailed(AgentError):
-    """A touch ended in a signal (SIGBUS, SIGSEGV) or was cut off.
+    """A touch ended with a signal (SIGBUS, SIGSEGV) or was interrupted.
 
     Attributes
     ----------
@@ -215,19 +215,21 @@ class TouchFailed(AgentError):
 
 
 class IoctlError(UffdlabError, OSError):
-    """An ioctl came back with an errno.
+    """An ioctl failed with an errno.
 
-    ``str()`` gives the call in words, the errno by name and the likely reason on this kernel.
-    Being an :class:`OSError`, it has ``errno`` too.
+    ``str()`` returns the call, the name of the errno and the likely reason on this kernel. The number is in ``errno``,
+    as in every :class:`OSError`.
 
     Attributes
     ----------
     call : str
-        The call in words, ``UFFDIO_CONTINUE(page 3, WP)``.
+        The call with its arguments, as text: ``UFFDIO_CONTINUE(page 3, WP)``.
+    reason : str
+        The likely reason.
     done : int
         Bytes that were done before it failed, 0 if none.
     output : int
-        The ioctl's output word as the kernel left it.
+        The ioctl's output field as the kernel left it.
     """
 
     def __init__(self, call: str, errno: int, reason: str, *, done: int = 0, output: int = 0) -> None:
@@ -245,12 +247,12 @@ class IoctlError(UffdlabError, OSError):
 
 
 class WitnessError(UffdlabError):
-    """A witness cannot say anything, or found that what it read is not what was asked for.
+    """A witness cannot read the entries, or what it read does not belong to the pages in question.
 
     Attributes
     ----------
     witness : str
-        Which one: ``pagemap``, ``kernel`` or ``physical``.
+        Its name: ``pagemap``, ``kernel`` or ``physical``.
     """
 
     def __init__(self, message: str, *, witness: str = "") -> None:

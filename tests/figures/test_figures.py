@@ -207,7 +207,7 @@ def test_no_pages_no_picture():
 
 @pytest.mark.parametrize("name", ["picture", "picture.gif"])
 def test_only_known_forms_are_written(tmp_path, name):
-    with pytest.raises(UsageError, match=r"written as \.png, \.svg, \.pdf"):
+    with pytest.raises(UsageError, match=r"use \.png, \.svg, \.pdf"):
         figures.grid(BEFORE).save(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
@@ -257,5 +257,5 @@ def test_pages_that_are_not_there(page):
 
 
 def test_what_is_no_snapshot_is_not_compared():
-    with pytest.raises(UsageError, match="no snapshot to compare"):
+    with pytest.raises(UsageError, match="is not a snapshot, so it cannot be compared"):
         figures.compare(1, AFTER)

@@ -1,1 +1,1 @@
-"""What is done in C to much memory at a time, on the host: page-table entries by the million, sums of a guest's RAM."""
+"""Operations on large amounts of memory in C, on the host: read and decode page-table entries, sum a guest's RAM."""

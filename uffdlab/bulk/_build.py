@@ -1,4 +1,4 @@
-"""Builds ``_bulk`` with cffi in API mode from plain files: bulk.h and the .c files beside it.  abi3."""
+"""Build ``_bulk`` with cffi in API mode, for the stable ABI (abi3), from bulk.h and the .c files beside it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Entries to states.  What the bits mean is told by a table that the caller
- * makes (uffdlab/pte); here they are only looked up, fast.
+ * Decodes entries to states.  The caller's table (made in uffdlab/pte) defines
+ * what the bits mean; this file only looks them up, fast.
  */
 #include <stdint.h>
 
@@ -28,7 +28,7 @@ CLONES uint64_t bulk_decode_each(const struct bulk_decoder *d, const uint64_t *r
 	const uint64_t mask = d->plain_mask, plain = d->plain;
 	uint64_t odd = 0;
 
-	/* one thing a loop: so the compiler makes vectors of each */
+	/* one operation in each loop, so that the compiler can vectorize it */
 	for (unsigned int i = 0; i < count; i++)
 		states[i] = low[words[i] & LOW_BITS];
 	for (unsigned int i = 0; i < count; i++)

@@ -1,7 +1,7 @@
-"""Page-table entries by the million, in C: reading them out of a guest's RAM, and decoding.
+"""Read millions of page-table entries from a guest's RAM and decode them, in C.
 
-The C code knows how tables are linked (Intel SDM vol. 3, 4.5).  What the bits of an entry mean it is told by a
-:class:`Decoder`, which :mod:`uffdlab.pte` makes.
+The C code knows how tables are linked (Intel SDM vol. 3, 4.5). A :class:`Decoder`, which :mod:`uffdlab.pte` makes,
+defines what the bits of an entry mean.
 """
 
 from __future__ import annotations
@@ -20,11 +20,17 @@ __all__ = ["ODD", "Decoder", "OutsideRam", "Ram", "Reading", "Step"]
 _FOUR_GIB_FRAME = 1 << 20
 
 ODD = np.uint32(0xFFFFFFFF)
-"""Stands among the known bits of an entry that a :class:`Decoder` leaves to the caller."""
+"""The value of `known` for an entry that a :class:`Decoder` cannot decode; the caller must decode it."""
 
 
 class OutsideRam(Exception):
-    """A table is said to lie at a frame that is not RAM."""
+    """An entry points to a table at a frame that is not RAM.
+
+    Attributes
+    ----------
+    frame : int
+        The page frame number.
+    """
 
     def __init__(self, frame: int) -> None:
         super().__init__(f"frame {frame:#x} is not RAM")
@@ -39,33 +45,33 @@ class Step(NamedTuple):
     table: int
     """Page frame of the table."""
     slot: int
-    """Number of the entry in its table."""
+    """Index of the entry in its table, 0 to 511."""
     word: int
     """The raw entry."""
 
 
 class Reading(NamedTuple):
-    """Entries as they were read; all arrays have one element a page."""
+    """Entries as they were read. Each array has one element for each page."""
 
     words: NDArray[np.uint64]
     levels: NDArray[np.uint8]
     states: NDArray[np.uint32]
     known: NDArray[np.uint32]
     odd: int
-    """Of how many `known` is :data:`ODD`."""
+    """The number of entries whose `known` is :data:`ODD`."""
 
 
 class Decoder:
-    """Tells the states of plain entries, those that a few low bits decide.
+    """Decodes plain entries: those whose states depend only on their low bits.
 
     Parameters
     ----------
     low : ndarray of uint32, shape (8192,)
-        States by bits 11:0 of the entry, and bit 12 set for an entry above the PTE level.
+        The states. The index is bits 11:0 of the entry, and bit 12 is set for an entry above the PTE level.
     plain : (int, int)
-        An entry is plain if, under this mask, it equals this value.
+        A mask and a value. An entry is plain if its bits in the mask equal the value.
     known, known_empty : int
-        Which bits are known of a plain entry, and of one that is 0.
+        The known states of a plain entry, and of an entry that is 0.
     """
 
     def __init__(self, low: NDArray[np.uint32], plain: tuple[int, int], known: int, known_empty: int) -> None:
@@ -77,7 +83,21 @@ class Decoder:
         self.c.known_plain, self.c.known_empty, self.c.odd = known, known_empty, int(ODD)
 
     def decode(self, words: NDArray[np.uint64], above: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32], int]:
-        """Decode entries that all are, or all are not, above the PTE level; gives states, known, how many are odd."""
+        """Decode entries.
+
+        Parameters
+        ----------
+        words : ndarray of uint64
+            The raw entries.
+        above : bool
+            Whether all of them are above the PTE level; else all are PTEs.
+
+        Returns
+        -------
+        states, known : ndarray of uint32
+        odd : int
+            The number of entries whose `known` is :data:`ODD`.
+        """
         words = np.ascontiguousarray(words, dtype=np.uint64)
         states, known = (np.empty(words.shape, dtype=np.uint32) for _ in range(2))
         odd = lib.bulk_decode(
@@ -87,28 +107,29 @@ class Decoder:
 
 
 class Ram:
-    """A guest's RAM as it lies in a file.
+    """A guest's RAM in a file.
 
     Parameters
     ----------
     words : ndarray of uint64, shape (frames, 512)
-        The file; the guest may write to it at any time.
+        The mapped file. The guest may write to it at any time.
     below : int
-        How many of its frames lie below 4 GiB; the rest begins at 4 GiB.
+        The number of frames below 4 GiB. The other frames begin at 4 GiB.
     """
 
     def __init__(self, words: NDArray[np.uint64], below: int) -> None:
-        self._words = words  # keeps it mapped
+        self._words = words  # keeps the file mapped
         self._c = ffi.new("struct bulk_ram *")
         self._c.words = _of("uint64_t[]", words.reshape(-1))
         self._c.below, self._c.above = min(below, len(words)), max(len(words) - below, 0)
 
     def path(self, root: int, levels: int, address: int) -> list[Step]:
-        """Walk from the table at frame `root` to one address; the last step is the entry where the walk ends.
+        """Walk from the table at frame `root` to one address. The last step is the entry at which the walk ends.
 
         Raises
         ------
         OutsideRam
+            A table is not in RAM.
         """
         steps, outside = ffi.new("struct bulk_step[]", levels), ffi.new("uint64_t *")
         count = lib.bulk_path(self._c, root, levels, address, steps, outside)
@@ -117,11 +138,12 @@ class Ram:
         return [Step(step.level, step.table, step.slot, step.word) for step in steps[0:count]]
 
     def frame(self, frame: int) -> bytes:
-        """Copy 4 KiB out of it.
+        """Return a copy of a frame, 4096 bytes.
 
         Raises
         ------
         OutsideRam
+            The frame is not in RAM.
         """
         below, above = self._c.below, self._c.above
         if 0 <= frame < below:
@@ -131,11 +153,12 @@ class Ram:
         raise OutsideRam(frame)
 
     def frames(self, frames: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Copy frames, uint64[n, 512].
+        """Return copies of n frames, an array of uint64 with shape (n, 512).
 
         Raises
         ------
         OutsideRam
+            A frame is not in RAM.
         """
         rows = np.where(frames >= _FOUR_GIB_FRAME, frames - _FOUR_GIB_FRAME + self._c.below, frames)
         high = (frames >= _FOUR_GIB_FRAME) & (frames < _FOUR_GIB_FRAME + self._c.above)
@@ -145,16 +168,27 @@ class Ram:
         return np.take(self._words, rows, axis=0)
 
     def read(self, root: int, levels: int, start: int, count: int, bottom: int, decoder: Decoder) -> Reading | None:
-        """Read the entries of `count` pages at level `bottom`, or None if a table changed while it was read.
+        """Read the entries of `count` pages at level `bottom`. Return None if a table changed during the read.
 
-        Where an entry above the bottom is no table, it stands with its own level for all that lies below it.
+        Parameters
+        ----------
+        root : int
+            The page frame of the top table.
+        levels : int
+            The number of levels of the page table, 4 or 5.
+        start : int
+            The address of the first page.
+
+        An entry above the bottom level that does not point to a table is returned, with its own level, for every page
+        in its range.
 
         Raises
         ------
         OutsideRam
+            A table is not in RAM.
         """
-        # In one block: malloc keeps one for the next time, but would give four back to the kernel, and new memory costs
-        # ten times as much as what is done here.
+        # The arrays share one block: malloc keeps one block for the next call, but would return four to the kernel.
+        # New memory costs ten times as much time as the read itself.
         block = np.empty(17 * count, dtype=np.uint8)
         words = block[: 8 * count].view(np.uint64)
         states, known = (block[at * count : (at + 4) * count].view(np.uint32) for at in (8, 12))

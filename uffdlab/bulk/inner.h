@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What decode.c and walk.c share. */
+/* Declarations that decode.c and walk.c share. */
 #ifndef BULK_INNER_H
 #define BULK_INNER_H
 
-/* Loops over many entries are compiled for wider vectors too; the loader takes what the processor has. */
+/* Loops over many entries are also compiled for wider vectors; the loader chooses what the processor supports. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
 #if __has_attribute(target_clones)
 #define CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
@@ -13,19 +13,19 @@
 #define CLONES
 #endif
 
-#define TABLE 512	/* entries of a page table: 4 KiB, which stay in the first-level cache */
+#define TABLE 512	/* entries in a page table: 4 KiB, which fits in the first-level cache */
 
-/* What is decoded of an entry. */
+/* The decoded form of an entry. */
 struct told {
 	uint32_t state;
 	uint32_t known;
 	int level;
 };
 
-/* Entries of which `any` is the disjunction and `all` the conjunction: tells whether one look-up will do for them. */
+/* `any` is the disjunction of some entries, `all` the conjunction.  Returns whether *told is right for all of them. */
 int bulk_alike(const struct bulk_decoder *d, uint64_t any, uint64_t all, int above, struct told *told);
 
-/* Looks each of at most TABLE entries up; gives how many are odd. */
+/* Decodes each of at most TABLE entries; returns how many are odd. */
 uint64_t bulk_decode_each(const struct bulk_decoder *d, const uint64_t *words, unsigned int count, int above,
 			  uint32_t *states, uint32_t *known);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* A sum of many bytes, which is to be as fast as memory: exclusive-or of their words, and of how many there are. */
+/* A checksum as fast as memory: the exclusive-or of the 64-bit units and of the number of bytes. */
 #include <stdint.h>
 #include <string.h>
 

@@ -1,4 +1,4 @@
-"""A sum of many bytes, against accidents: as fast as memory, and it needs no numpy."""
+"""A checksum of many bytes against accidents. It is as fast as memory, and needs no numpy."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from uffdlab.bulk._bulk import ffi, lib
 
 
 def add(total: int, data: bytes | memoryview) -> int:
-    """Return `total`, a sum of 64 bits, carried on over more bytes; it depends on their order by parts, not within one.
+    """Return the checksum `total` (64 bits), extended by more bytes.
+
+    It depends on the order of the calls, but not on the order of the 8-byte units in one call.
 
     >>> add(add(0, b"one part"), b"another")
     1849758970020311071

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * x86-64 page tables in the RAM of a guest, which may change them meanwhile.
- * Any number that is read may be nonsense: frames are checked, and a walk
- * never goes deeper than there are levels.
+ * x86-64 page tables in the RAM of a guest, which may change them during the
+ * walk.  Any value that is read may be wrong: frames are checked, and a walk
+ * never goes deeper than the number of levels.
  */
 #include <stdint.h>
 #include <string.h>
@@ -39,7 +39,7 @@ struct walk {
 	const struct bulk_decoder *decoder;
 	struct bulk_reading *out;
 	uint64_t origin;	/* number of the first page, counted from address 0 */
-	/* Pages [from, upto) are told alike, and that is not written yet: one long fill is faster than many short ones. */
+	/* Pages [from, upto) decode alike and are not written yet: one long fill is faster than many short ones. */
 	uint64_t from, upto;
 	struct told told;
 };
@@ -63,8 +63,8 @@ static void add_to_run(struct walk *walk, struct told told, uint64_t count)
 }
 
 /*
- * Copies a table and tells whether it is the same still: then all of it was
- * so at one moment, between the two looks.
+ * Copies a table and returns whether a second read gives the same.  Then the
+ * copy is the table at one moment between the two reads.
  */
 CLONES static int copy_table(uint64_t *restrict copy, const uint64_t *restrict table, unsigned int count,
 			     uint64_t *any, uint64_t *all)
@@ -78,7 +78,7 @@ CLONES static int copy_table(uint64_t *restrict copy, const uint64_t *restrict t
 		or |= word;
 		and &= word;
 	}
-	__asm__ volatile("" ::: "memory");	/* the guest writes to it: look again indeed */
+	__asm__ volatile("" ::: "memory");	/* the guest may write to it: the compiler must read it again */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	for (unsigned int i = 0; i < count; i++)
 		differ |= copy[i] ^ table[i];
@@ -108,7 +108,7 @@ static int leaves(struct walk *walk, const uint64_t *table, uint64_t at, unsigne
 	return BULK_DONE;
 }
 
-static void stands_for_all(struct walk *walk, uint64_t word, int level, uint64_t at, uint64_t count)
+static void fill_range(struct walk *walk, uint64_t word, int level, uint64_t at, uint64_t count)
 {
 	struct bulk_reading *out = walk->out;
 	struct told told = { .level = level };
@@ -120,8 +120,8 @@ static void stands_for_all(struct walk *walk, uint64_t word, int level, uint64_t
 	add_to_run(walk, told, count);
 }
 
-/* Tables lie anywhere, where the processor does not expect them: it is told of the next one while it reads this one. */
-static void announce(const struct walk *walk, uint64_t entry, int level)
+/* Tables are at random addresses, which the processor cannot predict: prefetch the next one while this one is read. */
+static void prefetch_table(const struct walk *walk, uint64_t entry, int level)
 {
 	const uint64_t *table = is_table(entry, level) ? frame_in(walk->ram, (entry & FRAME) >> 12) : NULL;
 
@@ -148,11 +148,11 @@ static int read_table(struct walk *walk, uint64_t frame, int level, uint64_t fir
 		int end = BULK_DONE;
 
 		if (level == walk->out->bottom + 1 && at < last >> shift)
-			announce(walk, now(place + 1), level);
+			prefetch_table(walk, now(place + 1), level);
 		if (is_table(entry, level))
 			end = read_table(walk, (entry & FRAME) >> 12, level - 1, from, to);
 		else
-			stands_for_all(walk, entry, level, from - walk->origin, to - from + 1);
+			fill_range(walk, entry, level, from - walk->origin, to - from + 1);
 		if (now(place) != entry)
 			return BULK_CHANGED;
 		if (end != BULK_DONE)

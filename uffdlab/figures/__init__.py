@@ -1,8 +1,7 @@
-"""Figures of page states: for paper, and for readers without a live kernel.
+"""Figures of page states, for print and for readers without a running kernel.
 
-A page is a cell with a letter, a colour and a hatch (:mod:`uffdlab.figures.palette`).  No state is told by colour
-alone;
-every picture carries a text made from the same data.  The same data give the same bytes.
+A page is a cell with a letter, a colour and a hatch (:mod:`uffdlab.figures.palette`). No state is shown by colour
+alone. Every picture has a text that is made from the same data. The same data give the same bytes.
 """
 
 from __future__ import annotations

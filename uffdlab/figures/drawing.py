@@ -1,7 +1,7 @@
-"""Grids of pages, drawn with matplotlib.
+"""Draw grids of pages with matplotlib.
 
-One pair of axes covers the whole figure, with inches from the top left as its coordinates; so what is measured is what
-is drawn, and nothing is moved by a layout engine.
+One pair of axes covers the whole figure. Its coordinates are inches from the top left corner, so everything is drawn
+where it was computed, and no layout engine moves it.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-_MOST_CELLS = 2048  # more pages than this share cells
+_MOST_CELLS = 2048  # with more pages, several share a cell
 _CELLS_OF_A_MAP = 1024
-_COLUMNS = ((64, 8), (256, 16), (_MOST_CELLS, 32))  # up to so many cells: columns
+_COLUMNS = ((64, 8), (256, 16), (_MOST_CELLS, 32))  # (number of cells at most, columns)
 
 # In inches.
 _MARGIN = 0.16
-_GUTTER = 0.3  # row numbers, at least
+_GUTTER = 0.3  # minimum, for row numbers
 _GAP = 0.3  # between two grids
-_NAME = 2.2  # for a name above a narrow grid, at most
+_NAME = 2.2  # maximum, for a name above a narrow grid
 _SWATCH = 0.22
 
 
 class _Grid(NamedTuple):
-    """A snapshot as cells."""
+    # A snapshot as cells.
 
     name: str
     first: int  # page number of the first cell's first page
@@ -79,7 +79,13 @@ def _cells(name: str, snapshot: Snapshot) -> _Grid:
 
 
 def draw(title: str, panels: Sequence[tuple[str, Snapshot]]) -> Figure:
-    """Draw snapshots side by side, each under its name, with a legend."""
+    """Draw snapshots side by side, each below its name, with a legend.
+
+    Raises
+    ------
+    UsageError
+        A snapshot has no pages.
+    """
     if not all(len(snapshot) for _, snapshot in panels):
         raise UsageError("there are no pages to draw; take a snapshot of at least one page")
     grids = [_cells(name, snapshot) for name, snapshot in panels]
@@ -117,10 +123,10 @@ def draw(title: str, panels: Sequence[tuple[str, Snapshot]]) -> Figure:
             _draw_grid(axes, g, left + gutter, body, side)
             left += grid_width + _GAP
         for number, entries in enumerate(lines):
-            for x, style, words in entries:
+            for x, style, text in entries:
                 y = bottom + 0.3 * number + 0.15
                 _draw_cells(axes, style, np.array([[_MARGIN + x + _SWATCH / 2, y]]), _SWATCH)
-                write(axes, _MARGIN + x + _SWATCH + 0.08, y, words, SMALL + 0.5)
+                write(axes, _MARGIN + x + _SWATCH + 0.08, y, text, SMALL + 0.5)
     return figure
 
 
@@ -157,7 +163,7 @@ def _draw_cells(axes: Axes, style: CellStyle, centres: NDArray[np.float64], side
     for layer in layers:
         axes.add_collection(layer, autolim=False)
     outline = glyph(style.letter, size * POINTS * (0.62 if len(style.letter) == 1 else 0.5))
-    # Over a hatch the letter has a rim of the cell's colour.
+    # On a hatch the letter has an outline in the cell's colour.
     for colour, rim in [(style.colour, 2.2), (style.ink, 0)] if style.hatch else [(style.ink, 0)]:
         letters = PathCollection(
             [outline],
@@ -168,20 +174,20 @@ def _draw_cells(axes: Axes, style: CellStyle, centres: NDArray[np.float64], side
             offset_transform=axes.transData,
             label=label,
         )
-        # Offsets in inches, glyphs in points that look the same at every resolution.
+        # Offsets are in inches, glyphs in points, so they have the same size at every resolution.
         letters.set_transform(Affine2D().scale(1 / POINTS) + axes.figure.dpi_scale_trans)
         axes.add_collection(letters, autolim=False)
 
 
 def _shade(colour: str) -> str:
-    # The same colour, darker (lighter if it is dark), for its hatch.
+    # Returns a darker shade of the colour for its hatch, or a lighter one if the colour is dark.
     parts = [int(colour[at : at + 2], 16) for at in (1, 3, 5)]
     factor = 0.62 if sum(parts) > 200 else 2.0
     return "#" + "".join(f"{min(255, round(part * factor)):02X}" for part in parts)
 
 
 def _legend(grids: Sequence[_Grid]) -> list[tuple[CellStyle, str]]:
-    # What occurs in any of the grids, with the number of pages in each.
+    # Returns the styles that occur in the grids, with the number of pages in each grid.
     entries = []
     for style in CELL_STYLES.values():
         counts = [g.counts.get(style.letter, 0) for g in grids]
@@ -196,14 +202,14 @@ def _legend(grids: Sequence[_Grid]) -> list[tuple[CellStyle, str]]:
 
 
 def _flow(legend: Sequence[tuple[CellStyle, str]], width: float) -> list[list[tuple[float, CellStyle, str]]]:
-    # Legend entries from left to right, a new line where the next does not fit.
+    # Places the legend's entries from left to right, and starts a new line if the next one does not fit.
     lines: list[list[tuple[float, CellStyle, str]]] = [[]]
     x = 0.0
-    for style, words in legend:
-        needed = _SWATCH + 0.08 + measure(words, SMALL + 0.5)
+    for style, text in legend:
+        needed = _SWATCH + 0.08 + measure(text, SMALL + 0.5)
         if lines[-1] and x + needed > width:
             lines.append([])
             x = 0.0
-        lines[-1].append((x, style, words))
+        lines[-1].append((x, style, text))
         x += needed + 0.25
     return lines

@@ -1,4 +1,4 @@
-"""Letters in figures: what they measure, where lines break, characters that the font has not."""
+"""Text in figures: its size, line breaks, and characters that the font lacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_LINES = 4  # of a title
-_LONGEST_TITLE = 400
+_LONGEST_TITLE = 400  # characters
 
 
 @functools.cache
@@ -30,7 +30,7 @@ def _drawable() -> frozenset[int]:
 
 
 def _plain(text: str) -> str:
-    # A character that the bundled font has no picture of would draw a warning and an empty box.
+    # For a character that the bundled font lacks, matplotlib would warn and draw an empty box.
     return "".join(char if ord(char) in _drawable() and char.isprintable() else "□" for char in text)
 
 
@@ -45,7 +45,7 @@ def write(
     colour: str = INK,
     bold: bool = False,
 ) -> None:
-    """Write one line at `x` and `y`, in inches; it is centred on `y`."""
+    """Write one line of text at `x` and `y`, in inches. It is vertically centred on `y`. `size` is in points."""
     axes.text(
         x,
         y,
@@ -61,24 +61,24 @@ def write(
 
 @functools.lru_cache(maxsize=512)
 def measure(text: str, size: float, *, bold: bool = False) -> float:
-    """Give the width of a line in inches; `size` is in points."""
+    """Return the width of a line in inches. `size` is in points."""
     path = TextPath((0, 0), _plain(text).replace("$", "S"), size=size, prop=_font(bold=bold))
     return float(path.get_extents().width) / POINTS
 
 
 @functools.lru_cache(maxsize=256)
 def glyph(letter: str, size: float) -> Path:
-    """Give the outline of a letter, in points, around the middle of a capital."""
+    """Return the outline of a letter in points. Its origin is the middle of a capital letter."""
     path = TextPath((0, 0), letter, size=size, prop=_font(bold=True))
     box = path.get_extents()
-    # Around the middle of a capital, so that dots and question marks sit on one line; y points up here.
+    # With this origin, dots and question marks have the right height. Here y points up.
     middle = size * 0.36 if letter != "·" else (box.y0 + box.y1) / 2
     shift = Affine2D().translate(-(box.x0 + box.x1) / 2, -middle)
     return shift.transform_path(path)
 
 
 def wrapped(text: str, width: float, size: float) -> list[str]:
-    """Break text into lines of at most `width` inches; words are broken only where one alone does not fit."""
+    """Break text into lines of at most `width` inches. A word is broken only if it is longer than a line."""
     bold = size == TITLE
     lines: list[str] = []
     line = ""

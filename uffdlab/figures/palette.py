@@ -1,7 +1,7 @@
-"""How a page's state looks: a letter, a colour, a hatch and words; the same in figures and widgets.
+"""How a page's state is drawn, in figures and in widgets: a letter, a colour, a hatch and a text.
 
-Colours are Okabe and Ito's, which colour-blind readers can tell apart, or lighter shades of them; letters and hatches
-carry the same without colour.
+The colours are those of Okabe and Ito, which colour-blind readers can distinguish, or lighter shades of them. Letters
+and hatches say the same without colour.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class CellStyle(NamedTuple):
     """How one kind of state is drawn."""
 
     letter: str
-    """One or two characters; the second is a question mark where part of it is unknown."""
+    """One or two characters. The second one is a question mark if a part of the state is unknown."""
     words: str
     colour: str
     ink: str
-    """Colour of the letter; at least 4.5 : 1 against `colour`."""
+    """Colour of the letter. Its contrast with `colour` is at least 4.5 : 1."""
     hatch: str = ""
     """In matplotlib's notation."""
 
@@ -61,7 +61,7 @@ CELL_STYLES = {
 """Every style by its letter, in the order of the legend."""
 
 MIXED = CellStyle("*", "pages in several states", "#D8CCE6", _BLACK)
-"""A cell that stands for many pages which are not alike."""
+"""The style of a cell whose pages have different states."""
 
 _NOTHING_MORE = State.SWAPPED | State.MARKER
 

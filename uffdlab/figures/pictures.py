@@ -1,4 +1,4 @@
-"""Picture: a figure with a text that says the same; and the two there are, a grid and a comparison."""
+"""Pictures of snapshots: one grid, a comparison of two, or several side by side. Each has a text that says the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Picture:
     ----------
     figure : matplotlib.figure.Figure
     alt : str
-        What the picture shows, in words, made from the data.
+        A text that says what the picture shows, made from the data.
     """
 
     def __init__(self, figure: Figure, alt: str) -> None:
@@ -43,23 +43,31 @@ class Picture:
         self.alt = alt
 
     def png(self) -> bytes:
-        """Give the picture as PNG with two pixels to a CSS pixel."""
+        """Return the picture as PNG, with two pixels for each CSS pixel."""
         return self._written("png")
 
     def svg(self) -> str:
-        """Give the picture as SVG."""
+        """Return the picture as SVG."""
         return self._written("svg").decode()
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the picture to `path`, as its suffix says: .png, .svg or .pdf."""
+        """Write the picture to `path` in the format of its suffix (.png, .svg or .pdf), and return the path.
+
+        Raises
+        ------
+        UsageError
+            The suffix is another one.
+        """
         path = Path(path)
         if path.suffix.lower() not in _SUFFIXES:
-            raise UsageError(f"a picture is written as {', '.join(_SUFFIXES)}, not {path.suffix or 'without a suffix'}")
+            raise UsageError(
+                f"a picture cannot be saved as {path.suffix or 'a file without a suffix'}: use {', '.join(_SUFFIXES)}"
+            )
         path.write_bytes(self._written(path.suffix.lower()[1:]))
         return path
 
     def _written(self, form: str) -> bytes:
-        # No dates, no versions: the same data give the same bytes.
+        # Without dates and versions, so that the same data give the same bytes.
         metadata: dict[str, dict[str, str | None]] = {
             "png": {"Software": None, "Description": self.alt},
             "svg": {"Date": None, "Creator": None, "Description": self.alt},
@@ -90,7 +98,7 @@ class Picture:
         )
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
-        # text/html has the alt text; image/png is what a notebook that is not trusted may show.
+        # text/html has the alt text. A notebook that is not trusted shows image/png.
         png = self.png()
         data = {"text/plain": str(self), "text/html": self._page(png), "image/png": base64.b64encode(png).decode()}
         return data, {"image/png": {"width": round(self.figure.get_figwidth() * DPI), "alt": self.alt}}
@@ -132,14 +140,14 @@ def grid(snapshot: Snapshot, *, title: str | None = None) -> Picture:
     Parameters
     ----------
     snapshot : Snapshot
-        Up to 2,048 pages have a cell each; of more, several share a cell.
+        With up to 2,048 pages, each has a cell. With more, several pages share a cell.
     title : str, optional
-        Names the region, the kernel and the witness if not given.
+        By default the names of the region, the kernel and the witness.
 
     Raises
     ------
     UsageError
-        If the snapshot has no pages.
+        The snapshot has no pages.
     """
     title = title or f"{what(snapshot)}{where(snapshot)}"
     return Picture(draw(title, [("", snapshot)]), f"{title}: {_spoken(snapshot)}.")
@@ -152,16 +160,16 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
     ----------
     before, after : Snapshot
     title : str, optional
-        Names the region, the kernel and the witness if not given.
+        By default the names of the region, the kernel and the witness.
 
     Raises
     ------
     UsageError
-        If they are not of the same pages, or of none.
+        The snapshots are not of the same pages, or have no pages.
     """
     for each in (before, after):
         if not isinstance(each, Snapshot):
-            raise UsageError(f"{each!r} is no snapshot to compare; region.snapshot() makes one")
+            raise UsageError(f"{each!r} is not a snapshot, so it cannot be compared; region.snapshot() returns one")
     difference = after - before
     alike = where(before) == where(after)
     title = title or what(before) + (where(before) if alike else "")
@@ -176,19 +184,19 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
 
 
 def side_by_side(snapshots: Mapping[str, Snapshot], *, title: str | None = None) -> Picture:
-    """Draw the same pages on several kernels next to each other.
+    """Draw several snapshots side by side, for instance of the same pages on several kernels.
 
     Parameters
     ----------
     snapshots : mapping of str to Snapshot
-        By the name that stands above each.
+        The key is the name above the snapshot.
     title : str, optional
-        Names the first one's region if not given.
+        By default the name of the first snapshot's region.
 
     Raises
     ------
     UsageError
-        If there are none, or one of them has no pages.
+        There is no snapshot, or one of them has no pages.
     """
     if not snapshots:
         raise UsageError("there is nothing to draw; give at least one snapshot, as {name: snapshot}")

@@ -1,4 +1,4 @@
-"""How all figures look: colours, sizes, and what matplotlib is told."""
+"""The style of all figures: colours, sizes, and matplotlib's settings."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 PAPER, INK, FAINT, LINE = "#FFFFFF", "#1A1A1A", "#595959", "#7A7A7A"
 TITLE, PANEL, SMALL = 12.0, 10.5, 8.5  # points
-DPI = 100  # of the layout; pictures are written at twice that
+DPI = 100  # of the layout; PNG files have twice that
 POINTS = 72.0  # in an inch
 RC: Any = {
     "hatch.linewidth": 0.7,

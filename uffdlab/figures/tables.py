@@ -18,7 +18,7 @@ _TABLE_ROWS = 16
 
 
 class Table(NamedTuple):
-    """A table as data; shows itself as HTML with header cells, or as text."""
+    """A table as data. A notebook shows it as HTML with header cells; ``str()`` returns it as text."""
 
     title: str
     heads: tuple[str, ...]
@@ -42,18 +42,18 @@ _ALWAYS = (State.PRESENT, State.WRITABLE, State.UFFD_WP, State.DIRTY, State.ACCE
 
 
 def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table:
-    """Make a table of raw entries and the bits they hold: 1, 0, or ? where this witness cannot know.
+    """Make a table of raw entries and their bits: 1, 0, or ? if this witness cannot know the bit.
 
     Parameters
     ----------
     snapshot : Snapshot
     pages : iterable of int, optional
-        Page numbers in the region; the first page of each group (at most 16) if not given.
+        Page numbers in the region. By default the first page of each group, for at most 16 groups.
 
     Raises
     ------
     UsageError
-        If the snapshot does not have one of the pages.
+        The snapshot does not have one of the pages.
     """
     note = ""
     if pages is None:
@@ -87,12 +87,12 @@ def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table
 
 
 def entry(snapshot: Snapshot, page: int) -> Table:
-    """Take one page's raw word apart, bit by bit, highest first.
+    """Make a table of the bits of one page's raw entry, highest bit first.
 
     Raises
     ------
     UsageError
-        If the snapshot does not have the page.
+        The snapshot does not have the page.
     """
     one = snapshot[_index(snapshot, page)]
     word, level = int(one.words[0]), int(one.levels[0])

@@ -1,4 +1,4 @@
-"""Of what a figure is, in words: the region, the kernel and the witness."""
+"""Titles of figures: the region, the kernel and the witness."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ if TYPE_CHECKING:
 
 
 def what(snapshot: Snapshot) -> str:
-    """Name the region and its pages."""
+    """Return the name of the region, and the number and size of the pages."""
     pages = "1 page" if len(snapshot) == 1 else f"{len(snapshot):,} pages"
     return f"{snapshot.region}: {pages} of {_size(snapshot.page_size)}"
 
 
 def where(snapshot: Snapshot) -> str:
-    """Name the kernel and the witness; begins with a space or a comma."""
+    """Return the names of the kernel and the witness. The text begins with a space or a comma."""
     kernel = f" on {snapshot.kernel}" if snapshot.kernel else ""
     return f"{kernel}, seen by {snapshot.witness}"
 
