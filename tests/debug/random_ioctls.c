@@ -3,6 +3,10 @@
  * random_ioctls SECONDS SEED: every userfaultfd ioctl with random flags and ranges, from several threads at once, while
  * others touch the pages and one answers the faults.  What comes back does not matter: the kernel must stay well.
  *
+ * The memory at an address changes its kind now and then.  The source of UFFDIO_COPY is registered too, with another
+ * userfaultfd, and its pages go away, so that the kernel has to drop its locks, and may find other memory afterwards.
+ * Only three bytes are ever written, so a byte that is none of them was somebody else's: exit status 3.
+ *
  * A touch that takes over a second is withdrawn by a signal: some wait for an answer that nobody gives, and in 6.1 some
  * fault for ever (docs/findings/hugetlb-register.md).
  */
@@ -28,18 +32,25 @@
 #define UFFDIO_CONTINUE_MODE_WP ((__u64)1 << 1)
 #endif
 
-enum { PAGES = 16, CALLERS = 2, TOUCHERS = 2, KINDS = 5 };
+#define HUGE	(2UL << 20)
+
+enum { PAGES = 16, HUGE_PAGES = 4, CALLERS = 2, TOUCHERS = 2, THREADS = CALLERS + TOUCHERS + 2, KINDS = 5 };
+enum { HOLE = 0, TOUCHED = 1, COPIED = 7 };	/* all bytes there are */
 
 static struct arena {
 	const char *name;
 	int file;	/* mapped from one, shared or private */
 	int sharing;
 	size_t page;
+	unsigned int pages;	/* that calls are made on */
+	size_t size;	/* whole huge pages, so that all kinds fit */
 	char *start;	/* registered */
 	char *alias;	/* the same file pages, not registered; or none */
 	int uffd;
 	char *source;	/* what UFFDIO_COPY takes */
-	unsigned long calls, done, faults, touches, signals, withdrawn;
+	int source_uffd;
+	int files[KINDS];	/* of each kind that has one */
+	unsigned long calls, done, faults, touches, signals, withdrawn, replaced, waited, foreign;
 } arenas[KINDS] = {
 	{ "anon", 0, MAP_PRIVATE, 4096 },
 	{ "shmem", 1, MAP_SHARED, 4096 },
@@ -79,18 +90,36 @@ static void withdrawn(int number)
 /* One to four pages; once in a while a range that is none. */
 static struct uffdio_range some_range(struct arena *arena)
 {
-	unsigned int first = any(PAGES), count = 1 + any(4);
+	unsigned int first = any(arena->pages), count = 1 + any(4);
 	struct uffdio_range range;
 
-	if (first + count > PAGES)
-		count = PAGES - first;
+	if (first + count > arena->pages)
+		count = arena->pages - first;
 	range.start = (unsigned long)arena->start + first * arena->page;
 	range.len = count * arena->page;
 	if (any(64) == 0)
-		range.start += any(2) ? 8 : PAGES * arena->page;
+		range.start += any(2) ? 8 : arena->size;
 	if (any(64) == 0)
 		range.len = any(2) ? 0 : range.len + 8;
+	/* What hugetlb takes, should it be there. */
+	if (any(4) == 0) {
+		range.start = (unsigned long)arena->start + any(2) * HUGE;
+		range.len = HUGE;
+	}
 	return range;
+}
+
+static unsigned long source_size(struct arena *arena)
+{
+	return arena->page * 4 > HUGE ? arena->page * 4 : HUGE;
+}
+
+/* So that the next copy finds a page of its source missing, mostly the first. */
+static void drop_source(struct arena *arena)
+{
+	unsigned long page = any(4) ? 0 : any(source_size(arena) / 4096);
+
+	madvise(arena->source + page * 4096, 4096, MADV_DONTNEED);
 }
 
 static int answer(struct arena *arena, struct uffdio_range range)
@@ -103,6 +132,8 @@ static int answer(struct arena *arena, struct uffdio_range range)
 
 	switch (any(5)) {
 	case 0:
+		if (any(2))
+			drop_source(arena);
 		return ioctl(arena->uffd, UFFDIO_COPY, &copy);
 	case 1:
 		return ioctl(arena->uffd, UFFDIO_ZEROPAGE, &zero);
@@ -115,13 +146,36 @@ static int answer(struct arena *arena, struct uffdio_range range)
 	}
 }
 
+static int map(struct arena *arena, int kind)
+{
+	int fd = arena->files[kind];
+	void *at = mmap(arena->start, arena->size, PROT_READ | PROT_WRITE,
+			arenas[kind].sharing | MAP_FIXED | MAP_NORESERVE | (fd < 0 ? MAP_ANONYMOUS : 0), fd, 0);
+
+	return at == MAP_FAILED ? -1 : 0;
+}
+
+static int replace(struct arena *arena, int kind)
+{
+	struct uffdio_register reg = { { (unsigned long)arena->start, arena->size }, 1 + any(7), 0 };
+
+	if (map(arena, kind))
+		return -1;
+	__atomic_add_fetch(&arena->replaced, 1, __ATOMIC_RELAXED);
+	if (any(4) == 0)
+		madvise(arena->start, arena->size, MADV_HUGEPAGE);
+	return any(8) ? ioctl(arena->uffd, UFFDIO_REGISTER, &reg) : 0;
+}
+
 static int change(struct arena *arena, struct uffdio_range range)
 {
 	struct uffdio_register reg = { range, any(8), 0 };
 	char *there = (char *)(unsigned long)range.start;
-	int inside = there >= arena->start && there + range.len <= arena->start + PAGES * arena->page;
+	int inside = there >= arena->start && there + range.len <= arena->start + arena->size;
 	pid_t child;
 
+	if (any(8) == 0)
+		return replace(arena, any(2) ? arena - arenas : any(KINDS));
 	/* The kernel must refuse a range that is none; madvise and mprotect would take our own memory. */
 	switch (any(inside ? 8 : 3)) {
 	case 0:
@@ -132,7 +186,7 @@ static int change(struct arena *arena, struct uffdio_range range)
 	case 3:
 		return madvise(there, range.len, MADV_DONTNEED);
 	case 4:
-		if (!arena->alias)
+		if (!arena->alias || there - arena->start + range.len > arena->pages * arena->page)
 			return madvise(there, range.len, any(2) ? MADV_HUGEPAGE : MADV_NOHUGEPAGE);
 		return madvise(arena->alias + (there - arena->start), range.len, MADV_REMOVE);
 	case 5:
@@ -173,7 +227,7 @@ static void *toucher(void *argument)
 
 	state = job->seed;
 	while (!stop) {
-		size_t offset = any(PAGES) * arena->page + any(arena->page);
+		size_t offset = any(arena->pages) * arena->page + any(arena->page);
 		volatile char *byte = (arena->alias && any(4) == 0 ? arena->alias : arena->start) + offset;
 
 		int number = sigsetjmp(trap, 1);
@@ -186,10 +240,14 @@ static void *toucher(void *argument)
 		__atomic_add_fetch(&arena->touches, 1, __ATOMIC_RELAXED);
 		__atomic_add_fetch(&job->touches, 1, __ATOMIC_RELAXED);
 		touching = 1;
-		if (any(2))
-			*byte = 1;
-		else
-			(void)*byte;
+		if (any(2)) {
+			*byte = TOUCHED;
+		} else {
+			char found = *byte;
+
+			if (found != HOLE && found != TOUCHED && found != COPIED)
+				__atomic_add_fetch(&arena->foreign, 1, __ATOMIC_RELAXED);
+		}
 		touching = 0;
 	}
 	return NULL;
@@ -219,36 +277,91 @@ static void *handler(void *argument)
 	return NULL;
 }
 
+/* A copy waits for its source, while its destination becomes something else every other time. */
+static void *feeder(void *argument)
+{
+	struct job *job = argument;
+	struct arena *arena = job->arena;
+	static char page[4096] __attribute__((aligned(4096)));
+	struct uffd_msg message;
+
+	memset(page, COPIED, sizeof(page));
+	state = job->seed;
+	while (!stop) {
+		struct pollfd look = { arena->source_uffd, POLLIN, 0 };
+		struct uffdio_copy copy = { 0, (unsigned long)page, sizeof(page), 0, 0 };
+
+		if (poll(&look, 1, 50) <= 0 || read(arena->source_uffd, &message, sizeof(message)) != sizeof(message))
+			continue;
+		if (message.event != UFFD_EVENT_PAGEFAULT)
+			continue;
+		__atomic_add_fetch(&arena->waited, 1, __ATOMIC_RELAXED);
+		copy.dst = message.arg.pagefault.address & ~4095UL;
+		if (any(2))
+			replace(arena, any(KINDS));
+		if (any(2))
+			usleep(any(3000));
+		ioctl(arena->source_uffd, UFFDIO_COPY, &copy);
+	}
+	return NULL;
+}
+
+/* At a multiple of a huge page: one more is mapped, and what is before it left alone. */
+static char *aligned(size_t size)
+{
+	char *at = mmap(NULL, size + HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	return at == MAP_FAILED ? NULL : (char *)(((unsigned long)at + HUGE - 1) & ~(HUGE - 1));
+}
+
+static int set_up_source(struct arena *arena)
+{
+	struct uffdio_api api = { UFFD_API, 0, 0 };
+	struct uffdio_register reg = { { 0, source_size(arena) }, UFFDIO_REGISTER_MODE_MISSING, 0 };
+
+	arena->source = mmap(NULL, reg.range.len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	arena->source_uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	if (arena->source == MAP_FAILED || arena->source_uffd < 0)
+		return -1;
+	madvise(arena->source, reg.range.len, MADV_NOHUGEPAGE);
+	memset(arena->source, COPIED, reg.range.len);
+	reg.range.start = (unsigned long)arena->source;
+	return ioctl(arena->source_uffd, UFFDIO_API, &api) || ioctl(arena->source_uffd, UFFDIO_REGISTER, &reg);
+}
+
 static int set_up(struct arena *arena)
 {
 	struct uffdio_api api = { UFFD_API, 0, 0 };
-	size_t size = PAGES * arena->page;
 	struct uffdio_register reg;
-	int fd = -1;
+	int kind;
 
-	if (arena->file) {
-		fd = memfd_create(arena->name, arena->page > 4096 ? MFD_HUGETLB : 0);
-		if (fd < 0 || ftruncate(fd, size))
+	arena->pages = arena->page > 4096 ? HUGE_PAGES : PAGES;
+	arena->size = HUGE_PAGES * HUGE;
+	for (kind = 0; kind < KINDS; kind++) {
+		arena->files[kind] = -1;
+		if (!arenas[kind].file)
+			continue;
+		arena->files[kind] = memfd_create(arenas[kind].name, arenas[kind].page > 4096 ? MFD_HUGETLB : 0);
+		if (arena->files[kind] < 0 || ftruncate(arena->files[kind], arena->size))
 			return -1;
-		arena->alias = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	}
+	if (arena->file) {
+		arena->alias = mmap(NULL, arena->size, PROT_READ | PROT_WRITE, MAP_SHARED, arena->files[arena - arenas], 0);
 		if (arena->alias == MAP_FAILED)
 			return -1;
 	}
-	/* No huge pages are reserved: what it lacks is one more thing that can go wrong. */
-	arena->start = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			    arena->sharing | MAP_NORESERVE | (arena->file ? 0 : MAP_ANONYMOUS), fd, 0);
-	arena->source = mmap(NULL, 4 * arena->page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	arena->start = aligned(arena->size);
 	arena->uffd = syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (arena->start == MAP_FAILED || arena->source == MAP_FAILED || arena->uffd < 0)
+	/* No huge pages are reserved: what it lacks is one more thing that can go wrong. */
+	if (!arena->start || map(arena, arena - arenas) || arena->uffd < 0 || set_up_source(arena))
 		return -1;
-	memset(arena->source, 7, 4 * arena->page);
 	/* The missing, minor and wp features; none of the events, at which callers would wait. */
 	api.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_MISSING_SHMEM |
 		       UFFD_FEATURE_MINOR_HUGETLBFS | UFFD_FEATURE_MINOR_SHMEM | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
 	if (ioctl(arena->uffd, UFFDIO_API, &api))
 		return -1;
 	reg.range.start = (unsigned long)arena->start;
-	reg.range.len = size;
+	reg.range.len = arena->size;
 	reg.mode = arena->file ? 7 : 3;
 	return ioctl(arena->uffd, UFFDIO_REGISTER, &reg);
 }
@@ -277,10 +390,11 @@ static void join(pthread_t thread)
 
 int main(int count, char **words)
 {
-	pthread_t threads[KINDS][CALLERS + TOUCHERS + 1];
-	struct job jobs[KINDS][CALLERS + TOUCHERS + 1];
+	pthread_t threads[KINDS][THREADS];
+	struct job jobs[KINDS][THREADS];
 	struct sigaction action = { .sa_handler = trapped }, withdraw = { .sa_handler = withdrawn };
 	unsigned int seconds, seed;
+	unsigned long foreign = 0;
 	int kind, each, used = 0;
 
 	if (count != 3)
@@ -297,10 +411,11 @@ int main(int count, char **words)
 			continue;
 		}
 		used++;
-		for (each = 0; each < CALLERS + TOUCHERS + 1; each++) {
+		for (each = 0; each < THREADS; each++) {
 			jobs[kind][each] = (struct job){ &arenas[kind], seed + 7919 * (16 * kind + each), 0, 0 };
 			pthread_create(&threads[kind][each], NULL,
-				       each < CALLERS ? caller : each < CALLERS + TOUCHERS ? toucher : handler,
+				       each < CALLERS ? caller : each < CALLERS + TOUCHERS ? toucher :
+				       each < THREADS - 1 ? handler : feeder,
 				       &jobs[kind][each]);
 		}
 	}
@@ -312,19 +427,22 @@ int main(int count, char **words)
 	}
 	stop = 1;
 	for (kind = 0; kind < KINDS; kind++)
-		if (arenas[kind].uffd >= 0)
+		if (arenas[kind].uffd >= 0) {
 			close(arenas[kind].uffd);	/* lets go of who still waits */
+			close(arenas[kind].source_uffd);
+		}
 	for (kind = 0; kind < KINDS; kind++) {
 		struct arena *arena = &arenas[kind];
 
 		if (arena->uffd < 0)
 			continue;
-		for (each = 0; each < CALLERS + TOUCHERS + 1; each++)
+		for (each = 0; each < THREADS; each++)
 			join(threads[kind][each]);
 		printf("%s: %lu calls, %lu did something, %lu faults, %lu touches, %lu of them ended by a fatal signal, "
-		       "%lu withdrawn\n",
+		       "%lu withdrawn; %lu times other memory, %lu copies waited for their source, %lu foreign bytes\n",
 		       arena->name, arena->calls, arena->done, arena->faults, arena->touches, arena->signals,
-		       arena->withdrawn);
+		       arena->withdrawn, arena->replaced, arena->waited, arena->foreign);
+		foreign += arena->foreign;
 	}
-	return used ? 0 : 1;
+	return foreign ? 3 : used ? 0 : 1;
 }

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import subprocess
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-PROGRAM = Path(__file__).with_name("copy_retry.c")
+from uffdlab.lab import Lab
+
+SOURCE = Path(__file__).with_name("copy_retry.c")
 HALF = 512  # pages of 4 KiB; the destination has two halves, each of them a huge page where it is hugetlb
 LENGTH = 2 * HALF * 4096
 
@@ -16,13 +21,20 @@ class Difference(Enum):
     """What kernels do otherwise than they must."""
 
     GOES_ON = "fills another mapping than the one it began with; Linux 7.1 compares them (292411fda25b, 85668fda932a)"
-    LOSES_THE_PAGE = "never frees the page that it has copied to when it goes on in a hugetlb mapping"
+    LOSES_THE_PAGE = (
+        "when it goes on in a hugetlb mapping, begins at the start of the range again, with no word of what was done, "
+        "and never frees the page that it had copied to"
+    )
     EINVAL_FIRST = "asks whether the range is registered for WP before it compares: no fault, another errno"
     HUGE_GOES_ON = (
         "hugetlb's own retry, in 7.3 too, fills any other hugetlb mapping of the same page size, "
         "and makes entries uffd-wp where that is not registered for WP"
     )
     HUGE_PAST_THE_END = "fills a private hugetlb mapping past the end of its file, where a touch is SIGBUS; 7.3 too"
+
+
+#: All that is not so in the series.
+SERIES = frozenset({Difference.HUGE_PAST_THE_END})
 
 
 @dataclass(frozen=True)
@@ -146,19 +158,59 @@ def _halves(runs: str) -> str:
     return runs
 
 
+def compiled(folder: Path) -> Path:
+    """Compile copy_retry.c into a folder."""
+    program = folder / "copy_retry"
+    flags = ["-O2", "-static", "-pthread", "-Wall", "-Wextra", "-Werror"]
+    subprocess.run(["cc", *flags, SOURCE, "-o", program], check=True)
+    return program
+
+
+def played(
+    lab: Lab, program: Path, starts: Collection[str], changes: Collection[str], held: int, mode: int, rounds: int = 3
+) -> dict[Case, End]:
+    """Return what comes of each change to each kind of memory, in a guest with 16 huge pages."""
+    lists = [",".join(words) for words in (starts, changes)]
+    done = lab.exec([program.name, str(rounds), *lists, str(held), str(mode)], push=[program], deadline=1500)
+    assert (done.status, done.stderr) == (0, b""), done.text[-500:]
+    found = dict(read(line) for line in done.text.splitlines())
+    assert set(found) == {Case(*pair, held > 0, mode > 0) for pair in itertools.product(starts, changes)}
+    assert [case for case, end in found.items() if (end is not None) != case.possible] == []
+    return {case: end for case, end in found.items() if end is not None}
+
+
+def unexpected(
+    found: dict[Case, End], differences: frozenset[Difference] = frozenset(), without: Collection[str] = ()
+) -> dict[str, str]:
+    """Return what is not as :func:`expected` says, in words; `without` names attributes of End not to look at."""
+    return {
+        f"{case.start} {case.change}, copied={case.copied}, wp={case.wp}: {name}": f"{value}, not {wanted}"
+        for case, end in found.items()
+        for name, value, wanted in compared(end, expected(case, differences))
+        if value != wanted and name not in without
+    }
+
+
+def compared(end: End, wanted: End) -> list[tuple[str, object, object]]:
+    """Return (attribute, value, wanted value) of two ends."""
+    return [(name, getattr(end, name), getattr(wanted, name)) for name in End.__dataclass_fields__]
+
+
 def expected(case: Case, differences: frozenset[Difference] = frozenset()) -> End:
     """Return what must be seen, on a kernel that has these differences."""
     pages, content = _before(case)
     error = _error(case, differences)
     partly = case.change == "half" and not case.copied and error == errno.EFAULT  # the first half is there still
-    filled = [number for number in (0, 1) if number >= case.copied and (not error or (partly and number == 0))]
+    goes_to_hugetlb = KINDS[case.start].hugetlb < (case.kind.hugetlb or case.change == "giant")
+    loses = goes_to_hugetlb and Difference.LOSES_THE_PAGE in differences
+    first = int(case.copied and not loses)
+    filled = [number for number in (0, 1) if number >= first and (not error or (partly and number == 0))]
     for number in filled:
         pages = pages[:number] + ("P" if case.wp else "p") + pages[number + 1 :]
         content = content[:number] + "s" + content[number + 1 :]
-    done = (case.copied + len(filled)) * HALF * 4096
+    done = (first + len(filled)) * HALF * 4096
     huge, reserved = _pool(case, content, filled)
     old = _old_blocks(case, filled)
-    goes_to_hugetlb = KINDS[case.start].hugetlb < (case.kind.hugetlb or case.change == "giant")
     return End(
         error=(errno.EAGAIN if done else error) if error else 0,
         result=done or -error,
@@ -169,7 +221,7 @@ def expected(case: Case, differences: frozenset[Difference] = frozenset()) -> En
         old_blocks=old,
         huge=huge,
         reserved=reserved,
-        loses=goes_to_hugetlb and Difference.LOSES_THE_PAGE in differences,
+        loses=loses,
     )
 
 
