@@ -33,12 +33,12 @@ def calls_of(rules: Rules) -> tuple[str, ...]:
 
 
 def spots(pages: int) -> Sequence[int]:
-    """Give the pages that calls are made on."""
+    """Return the pages that calls are made on."""
     return range(pages) if pages <= _SPOTS else (*range(_SPOTS - 1), pages - 1)
 
 
 def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
-    """Give one call."""
+    """Return one call."""
     calls = calls_of(rules)
     call = chance.choice(calls)
     if call in _RARE and chance.random() < 0.5:
@@ -56,12 +56,12 @@ def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
 
 
 def register_all(rules: Rules, pages: int) -> Op:
-    """Give the registration for everything that this memory can be registered for at once."""
+    """Return the registration for everything that this memory can be registered for at once."""
     return Op("register", 0, int(MISSING | WP | (MINOR if rules.file else 0)), count=pages)
 
 
 def random_ops(rules: Rules, pages: int, seed: int) -> Iterator[Op]:
-    """Give calls for ever, always the same ones for one seed."""
+    """Yield calls for ever, always the same ones for one seed."""
     chance = random.Random(seed)  # noqa: S311 - to be repeated, not a secret
     # Mostly registered for all from the start; what is filled before that may be huge pages.
     first = chance.random()

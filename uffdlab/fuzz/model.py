@@ -46,13 +46,13 @@ class Model:
         self._one_mapping = True  # to the kernel too: nothing was done yet to a part of it that splits it
 
     def span(self, op: Op) -> range:
-        """Give the pages that a call is to be made on."""
+        """Return the pages that a call is to be made on."""
         whole = op.call in ("register", "mprotect") and op.count >= len(self.pages)
         count = op.count if self._one_mapping or whole else 1
         return range(op.page, min(op.page + count, len(self.pages)))
 
     def apply(self, op: Op) -> str:
-        """Give what the call should come back with, and change the state as it should.
+        """Return what the call should come back with, and change the state as it should.
 
         Returns
         -------
@@ -386,7 +386,7 @@ class Model:
         return "ok"
 
     def child(self) -> Model:
-        """Give the model of a child that was forked just now: its own page tables, the same file."""
+        """Return the model of a child that was forked just now: its own page tables, the same file."""
         child = Model(replace(self.rules, events=False), 0)
         child.file, child._clean, child._perhaps = self.file, self._clean, self._perhaps
         child._one_mapping = self._one_mapping

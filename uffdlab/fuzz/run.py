@@ -64,7 +64,7 @@ class CallCount:
 
 
 def region_pages(memory: str) -> int:
-    """Give how many pages a region of this memory is to have."""
+    """Return how many pages a region of this memory is to have."""
     kind = MEMORY[memory]
     return kind.unit // kind.page_size if kind.unit > kind.page_size else 4
 

@@ -105,7 +105,7 @@ class CrossExamination:
         return not self.disagreements
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Give (bit, pages on which two knew it, pages on which they differ)."""
+        """Return (bit, pages on which two knew it, pages on which they differ)."""
         return [
             (state_name(bit), str(count), str(sum(each.bit == bit for each in self.disagreements)))
             for bit, count in self.compared.items()

@@ -105,7 +105,7 @@ class PageWalk:
         return f"{self.address:#x}{what}{kernel}, {self.levels} levels"
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Give for each entry its level, its place (frame of the table and index), the raw entry and its meaning."""
+        """Return for each entry its level, its place (frame of the table and index), the raw entry and its meaning."""
         return [(e.name, f"{e.table:#x}[{e.slot}]", f"{e.word:#018x}", e.meaning) for e in self.entries]
 
     def __str__(self) -> str:

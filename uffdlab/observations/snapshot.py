@@ -133,7 +133,7 @@ class Snapshot:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, which: int | slice) -> Snapshot:
-        """Give some of the pages: ``snapshot[3]``, ``snapshot[:32]``; page numbers stay those of the region."""
+        """Return some of the pages: ``snapshot[3]``, ``snapshot[:32]``; page numbers stay those of the region."""
         if isinstance(which, slice):
             start, stop, step = which.indices(len(self))
             if step != 1:
@@ -243,7 +243,7 @@ class Snapshot:
     # --- for programs
 
     def to_dict(self) -> dict[str, Any]:
-        """Give everything as plain data for JSON; words are hexadecimal strings.  :meth:`from_dict` reads it back."""
+        """Return everything as plain data for JSON; words are hexadecimal strings.  :meth:`from_dict` reads it back."""
         return {
             "region": self.region,
             "start": self.start,
@@ -276,7 +276,7 @@ class Snapshot:
         return cls(words=words, levels=levels, **rest)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give :meth:`to_dict` as JSON text, and write it to `path` if given."""
+        """Return :meth:`to_dict` as JSON text, and write it to `path` if given."""
         return _deliver(json.dumps(self.to_dict(), ensure_ascii=False), path)
 
     def columns(self) -> dict[str, NDArray[Any]]:
@@ -302,14 +302,14 @@ class Snapshot:
         }
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give a table as CSV text, one line a page, and write it to `path` if given.
+        """Return a table as CSV text, one line a page, and write it to `path` if given.
 
         Columns: page, address, word, level, frame, then a column a bit: 1, 0, or ? where it is not known.
         """
         return _deliver(as_csv(self.columns()), path)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Give a table as a pandas DataFrame, one row a page: the columns of :meth:`to_csv`, with the page as index.
+        """Return a table as a pandas DataFrame, one row a page: the columns of :meth:`to_csv`, with the page as index.
 
         A bit is True, False, or pandas.NA where it is not known.
 
@@ -321,7 +321,7 @@ class Snapshot:
         return as_pandas(self.columns())
 
     def filter(self, state: State) -> list[Snapshot]:
-        """Give the runs of neighbouring pages on which all bits of `state` are set and known."""
+        """Return the runs of neighbouring pages on which all bits of `state` are set and known."""
         return [self[low:high] for low, high in runs(self.has(state).astype(np.uint32)) if self.has(state)[low]]
 
 

@@ -63,7 +63,7 @@ class WriteProbe:
         return None if both and unseen else False
 
     def contradicts(self, seen: Snapshot) -> State:
-        """Give the bits of `seen`, taken of this page before, that cannot be true after what happened.
+        """Return the bits of `seen`, taken of this page before, that cannot be true after what happened.
 
         Present, writable and not PROT_NONE means that the processor lets the write through, whatever userfaultfd
         thinks; write-protected by userfaultfd and not writable means that it may not go through.

@@ -59,7 +59,7 @@ def explain(
     beyond: bool = False,
     memory: str = "",
 ) -> str:
-    """Give the likely reason, and what to do.
+    """Return the likely reason, and what to do.
 
     Parameters
     ----------

@@ -135,7 +135,7 @@ class BatchResult:
 
 
 def in_words(ioctl: uapi.Ioctl, values: dict[str, int], where: str) -> str:
-    """Give a call in words: ``UFFDIO_CONTINUE(page 3, WP)``."""
+    """Return a call in words: ``UFFDIO_CONTINUE(page 3, WP)``."""
     if "api" in ioctl.fields:
         parts = [f"api {values.get('api', 0):#x}", uapi.flag_names(values.get("features", 0), uapi.Feature)]
     elif "enable" in ioctl.fields:

@@ -15,7 +15,7 @@ _HUGE = 2 << 20  # bytes
 
 
 def page_count(memory: str, pages: int | None, size: int | None, page_size: int | None) -> tuple[Memory, int]:
-    """Give what `memory` is and how many of its pages are asked for, in pages or in bytes.
+    """Return what `memory` is and how many of its pages are asked for, in pages or in bytes.
 
     Raises
     ------

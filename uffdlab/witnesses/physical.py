@@ -145,7 +145,7 @@ class PhysicalWitness:
         self._finder.root()
 
     def path(self, address: int) -> list[Step]:
-        """Give every entry on the way from the target's top table to `address`; the last is where the walk ends.
+        """Return every entry on the way from the target's top table to `address`; the last is where the walk ends.
 
         Raises
         ------

@@ -53,7 +53,7 @@ class RootFinder:
         self._finding = threading.Lock()
 
     def root(self) -> Root:
-        """Give the target's root, verified now.
+        """Return the target's root, verified now.
 
         Raises
         ------

@@ -25,14 +25,14 @@ class GuestMemory(Protocol):
     """Guest-physical memory as the witness needs it: a :class:`uffdlab.machines.PhysicalMemory` is one."""
 
     def ram(self) -> tuple[Words, int]:
-        """Give the RAM file as it lies, uint64[frames, 512], and how many of its frames lie below 4 GiB.
+        """Return the RAM file as it lies, uint64[frames, 512], and how many of its frames lie below 4 GiB.
 
         The guest writes to it at any time.  The frames above begin at 4 GiB.
         """
         ...  # pragma: no cover
 
     def root_candidates(self) -> list[tuple[int, int]]:
-        """Give (physical address of the top table, levels) of each virtual processor now; 0 levels: paging is off."""
+        """Return (physical address of the top table, levels) of each virtual processor now; 0 levels: paging is off."""
         ...  # pragma: no cover
 
     def paused(self) -> AbstractContextManager[object]:
