@@ -13,6 +13,8 @@ from uffdlab.machines.rpc import client
 from uffdlab.uapi import protocol
 from uffdlab.uapi.protocol import ERROR_KINDS, METHODS, NOTIFICATIONS, AgentMethod, TargetMethod
 
+from . import protocol_page
+
 SOURCES = sorted(Path(agent.__file__).parent.rglob("*.py"))
 NUMBER_FIRST = {"agent.exec"}  # its function takes the request's number too: it answers later
 
@@ -96,3 +98,7 @@ def test_the_agent_refuses_by_the_kinds_that_are_listed():
 
 def test_both_are_of_one_version():
     assert server.PROTOCOL == protocol.VERSION
+
+
+def test_the_page_about_it_is_true():
+    assert protocol_page.PAGE.read_text(encoding="utf-8") == protocol_page.page(), "python tests/uapi/protocol_page.py"

@@ -1,0 +1,95 @@
+"""Writes docs/reference/protocol.md from the description of the wire: ``python tests/uapi/protocol_page.py``."""
+
+import inspect
+import re
+import types
+import typing
+from pathlib import Path
+
+from uffdlab.uapi import protocol
+from uffdlab.uapi.protocol import ERROR_KINDS, METHODS, NOTIFICATIONS, Answer
+
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "protocol.md"
+HEAD = """# The wire between host and guest
+
+<!-- Made by tests/uapi/protocol_page.py from uffdlab/uapi/protocol.py, which has the ranges of values too. -->
+
+MessagePack-RPC: a request is `[0, id, method, parameters]`, an answer `[1, id, error, answer]`, a
+notification `[2, method, parameters]`. On the way through the agent the parameters of a `target.*`
+request have the deadline in seconds before them.
+
+In Python a request is a value, and `lab.ask(request)` returns the answer as the type that is listed
+here. What is not of that type is a `ProtocolError` that names the method and the field.
+"""
+ERRORS = """In place of an answer comes a map: `kind`, `message`, `data`. Any other kind is the name of a
+Python exception in the agent."""
+
+
+def name_of(kind):
+    if typing.get_origin(kind) is typing.Annotated:
+        return name_of(typing.get_args(kind)[0])
+    if kind in (None, types.NoneType):
+        return "nil"
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " or ".join(map(name_of, typing.get_args(kind)))
+    if typing.get_origin(kind) is typing.Literal:
+        return " or ".join(map(str, typing.get_args(kind)))
+    if typing.get_origin(kind):
+        inside = ", ".join("…" if each is ... else name_of(each) for each in typing.get_args(kind))
+        return f"{typing.get_origin(kind).__name__}[{inside}]"
+    return getattr(kind, "__name__", str(kind))
+
+
+def fields_of(entry):
+    hints = typing.get_type_hints(entry, include_extras=True)
+    return ", ".join(f"`{name}`: {name_of(hints[name])}" for name in entry.__struct_fields__)
+
+
+def about(entry):
+    text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", inspect.getdoc(entry)).replace("``", "`")
+    return " ".join(text.split())
+
+
+def table(heads, rows):
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "or") for cell in line) + " |" for line in lines)
+
+
+def answers():
+    found, left = [], list(Answer.__subclasses__())
+    while left:
+        kind = left.pop(0)
+        left += kind.__subclasses__()
+        found.append(kind)
+    return sorted(found, key=lambda kind: kind.__name__)
+
+
+def page():
+    methods = [[f"`{name}`", f"`{each.__name__}`", fields_of(each), name_of(each.answer()), about(each)]
+               for name, each in METHODS.items()]  # fmt: skip
+    told = [[f"`{name}`", fields_of(each), about(each)] for name, each in NOTIFICATIONS.items()]
+    shapes = [[f"`{each.__name__}`", fields_of(each), about(each)] for each in answers()]
+    kinds = [[f"`{kind}`", words] for kind, words in ERROR_KINDS.items()]
+    host = ", ".join(f"`{name}`" for name in protocol.HOST_NOTIFICATIONS)
+    return (
+        "\n\n".join(
+            [
+                HEAD.rstrip(),
+                "## Methods",
+                table(["method", "request", "parameters", "answer", "what it does"], methods),
+                "## Answers",
+                table(["type", "fields", "what it says"], shapes),
+                "## Notifications",
+                table(["notification", "parameters", "what it tells"], told),
+                f"The host tells an agent behind ssh {host}, now and then: the line is not cut.",
+                "## Errors",
+                ERRORS,
+                table(["kind", "meaning"], kinds),
+            ]
+        )
+        + "\n"
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
