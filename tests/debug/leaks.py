@@ -5,8 +5,8 @@ from __future__ import annotations
 from uffdlab.lab import Lab
 
 _DEBUGFS = "/sys/kernel/debug"
-# Records of page_owner with one of our functions in the stack.  Pages that the kernel keeps, of the slabs and of its own
-# records of stacks, may have been allocated there too, and are not ours.
+# Records of page_owner with one of our functions in the stack.  Pages that the kernel keeps, of the slabs and of its
+# own records of stacks, may have been allocated there too, and are not ours.
 _OF_FILLS = (
     'BEGIN { RS = ""; ORS = "\\n\\n" } /mcopy|mfill|mcontinue|userfaultfd_|pte_reader/ && !/allocate_slab|stack_depot/'
 )
