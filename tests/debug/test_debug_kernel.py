@@ -163,7 +163,7 @@ def test_the_pte_reader(lab, silent, tmp_path):
 def test_copies_whose_destination_changes(lab, silent, tmp_path):
     starts = ("anon", "shmem", "hugetlb", "hugetlb-private")
     changes = ("nothing", "gone", "without-wp", "to-anon", "to-shmem", "to-hugetlb", "to-full-hugetlb")
-    lab.call("agent.reserve_hugepages", 2 << 20, 16)
+    lab.ask(ReserveHugepages(2 << 20, 16))
     found = copy_retry.played(lab, copy_retry.compiled(tmp_path), starts, changes, 0, 0, rounds=2)
     # KASAN keeps what is freed for a while, so free pages tell nothing here; page_owner does.
     assert copy_retry.unexpected(found, copy_retry.SERIES, without=["loses"]) == {}
@@ -184,7 +184,7 @@ def test_a_lost_page_is_found(tmp_path):
     """6.1 itself loses one each time that hugetlb takes the place of the destination; so page_owner is at work."""
     rounds = 4
     with started("6.1-base+debug") as lab:
-        lab.call("agent.reserve_hugepages", 2 << 20, 16)
+        lab.ask(ReserveHugepages(2 << 20, 16))
         program = copy_retry.compiled(tmp_path)
         copy_retry.played(lab, program, ["anon"], ["nothing", "gone", "to-shmem"], 0, 0, rounds)
         assert pages_of_fills(lab) == []
