@@ -37,7 +37,11 @@ def build():
 
 def environment(library):
     """Return the environment of the tests."""
-    runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    # The C++ library is there from the start, or no C++ exception gets through, such as those of matplotlib.
+    found = (
+        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
+        for name in ("libasan.so", "libstdc++.so.6")
+    )
     REPORTS.mkdir(mode=0o777)
     REPORTS.chmod(0o1777)  # agents of other users report, too
     options = f"log_path={REPORTS}/report:exitcode=77:handle_sigill=1"
@@ -46,7 +50,7 @@ def environment(library):
         "PYTHONPATH": f"{library}:{Path(__file__).parent}",
         "PYTHONSAFEPATH": "1",  # else the folder we are in would come first
         "PYTHONMALLOC": "malloc",
-        "LD_PRELOAD": runtime.stdout.strip(),
+        "LD_PRELOAD": " ".join(found),
         # The interpreter frees little of its own at its end.
         "ASAN_OPTIONS": f"{options}:detect_leaks=0:detect_stack_use_after_return=1",
         "UFFDLAB_SANITIZER_REPORTS": str(REPORTS),
