@@ -34,7 +34,7 @@ def test_what_the_console_said_can_be_searched(own):
     assert re.fullmatch(r".*Kernel panic - not syncing: sysrq.*", own.console.search("kernel PANIC - not"))
     assert own.console.search(r"^nothing like this$") == ""
     assert len(own.console.tail(3).splitlines()) == 3
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a regular expression"):
         own.console.search("(")
 
 

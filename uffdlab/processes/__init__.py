@@ -1,1 +1,1 @@
-"""Child processes of the host that do not outlive us, who they are, and what they may use."""
+"""Child processes on the host that do not outlive this process, the users they run as, and the host's limits."""

@@ -1,4 +1,4 @@
-"""What the guest said on its serial console: bounded, and safe to print."""
+"""The output of a guest's serial console. Its size is bounded, and it is safe to print."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from uffdlab import errors
 
 _HEAD = 64 << 10  # bytes kept of the beginning
 _TAIL = 960 << 10  # bytes kept of the end
-# As the kernel says them; a line is enough, the tail shows the rest.  The last one is __die_header() of x86, which says
-# "Oops" for all of them from 6.9 on only.
+# The kernel's messages for a panic or an oops. The last one is from __die_header() of x86, which prints "Oops" for all
+# of them only from 6.9 on.
 _PANIC = re.compile(
     r"Kernel panic - not syncing.*|\bOops: .*|\bBUG: .*|general protection fault.*|kernel BUG at .*"
     r"|\b[a-z][a-z0-9 ]*: [0-9a-f]{4} \[#\d+\].*",
@@ -22,22 +22,22 @@ _UNPRINTABLE[ord("\r")] = ""
 
 
 class Log(str):
-    """What a console has said until a moment: a string that can be searched and reads well in a notebook."""
+    """The output of a console up to one moment: a string with a search, which a notebook shows as lines."""
 
     __slots__ = ()
 
     def search(self, pattern: str) -> Log:
-        """Return the lines in which a regular expression is found, whatever the case.
+        """Return the lines that match a regular expression, without regard to case.
 
         Raises
         ------
         UsageError
-            It is no regular expression.
+            `pattern` is not a regular expression.
         """
         try:
             wanted = re.compile(pattern, re.IGNORECASE)
         except re.error as error:
-            raise errors.UsageError(f"{pattern!r} is no regular expression: {error}") from error
+            raise errors.UsageError(f"{pattern!r} is not a regular expression: {error}") from error
         return Log("\n".join(line for line in self.splitlines() if wanted.search(line)))
 
     def tail(self, lines: int = 30) -> Log:
@@ -51,7 +51,7 @@ class Log(str):
 
 
 class Console:
-    """The first 64 KiB and the last 960 KiB of a console; any thread may feed or read it."""
+    """Keeps the first 64 KiB and the last 960 KiB of a console's output. Any thread may write or read it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -60,7 +60,7 @@ class Console:
         self._dropped = 0
 
     def feed(self, data: bytes) -> None:
-        """Take what the guest just wrote."""
+        """Add output of the guest."""
         with self._lock:
             room = max(0, _HEAD - len(self._head))
             self._head += data[:room]
@@ -75,7 +75,7 @@ class Console:
             del self._tail[:excess]
 
     def text(self) -> str:
-        """Return all that is kept, without control characters other than newline and tab."""
+        """Return the output that is kept, without control characters other than newline and tab."""
         with self._lock:
             self._trim()
             head, tail, dropped = bytes(self._head), bytes(self._tail), self._dropped
@@ -88,7 +88,7 @@ class Console:
         return "\n".join(kept[-lines:])
 
     def crash(self, lines: int = 80) -> str:
-        """Return what was said from ten lines before the kernel's first complaint on, at most so many lines."""
+        """Return at most `lines` lines, from ten lines before the first panic or oops; without one, the last lines."""
         text = self.text()
         first = _PANIC.search(text)
         if first is None:
@@ -99,7 +99,7 @@ class Console:
         return "\n".join([*before[-10:], *after][:lines])
 
     def panic(self) -> str:
-        """Return the line in which the kernel panicked, and that of its first oops; empty if it did neither."""
+        """Return the lines of the kernel's panic and first oops, or an empty string if there was neither."""
         found = [match.group().strip() for match in _PANIC.finditer(self.text())]
         panics = [line for line in found if line.lower().startswith("kernel panic")]
         if panics and found[0] != panics[0]:

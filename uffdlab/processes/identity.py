@@ -1,4 +1,4 @@
-"""The user that a program of root's becomes when it needs no root: one of its own, whom nothing here belongs to."""
+"""Choose an unprivileged user for a program that root starts: a number of its own, which owns nothing on this host."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-# What systemd lends to services while they run (DynamicUser= in systemd.exec(5)), so no account of this host's.
-_LENT = range(61184, 65520)
+# The range of systemd's DynamicUser= (systemd.exec(5)), so no account of this host should have such a number.
+_DYNAMIC_USERS = range(61184, 65520)
 _SETGID, _SETUID = 1 << 6, 1 << 7  # linux/capability.h
-_READ_WRITE, _READ_RUN, _RUN = 0o6, 0o5, 0o1  # as others see a file's mode
+_READ_WRITE, _READ_RUN, _RUN = 0o6, 0o5, 0o1  # the mode bits for others
 _TRIES = 100
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A user, its group of the same number, and the groups it is in besides."""
+    """A user, its group of the same number, and its supplementary groups."""
 
     number: int
     groups: tuple[int, ...] = ()
@@ -27,17 +27,17 @@ class Identity:
 
 
 def unprivileged(program: Path, device: Path | None = None) -> Identity | None:
-    """Return whom a program can become that needs no root, None if it is to stay as it is.
+    """Return an unprivileged user for a program, or None if it must run as the present user.
 
-    It stays where this process cannot become somebody else, since it is not root, or is root of a namespace that has
-    no other users; and where only root can run `program` or open `device`.
+    The result is None if this process cannot change its user: it is not root, or its user namespace has no other
+    users. It is also None if only root can run `program` or open `device`.
 
     Parameters
     ----------
     program : Path
-        Where it is.
+        The program's file.
     device : Path, optional
-        What it must open for reading and writing.
+        A device that the program must open for reading and writing.
     """
     if not _can_change() or not _all_can_run(program):
         return None
@@ -49,7 +49,7 @@ def unprivileged(program: Path, device: Path | None = None) -> Identity | None:
                 return None
             groups = (found.st_gid,)
     for _ in range(_TRIES):
-        number = secrets.choice(_LENT)
+        number = secrets.choice(_DYNAMIC_USERS)
         if _is_here("uid_map", number) and _is_here("gid_map", number) and not _is_an_account(number):
             return Identity(number, groups)
     return None
@@ -72,7 +72,7 @@ def _all_can_run(program: Path) -> bool:
 
 
 def _is_here(table: str, number: int) -> bool:
-    # Whether this user namespace has it; user_namespaces(7).
+    # Returns whether this user namespace maps the number; user_namespaces(7).
     with suppress(OSError, ValueError):
         for line in Path(f"/proc/self/{table}").read_text(encoding="ascii").splitlines():
             first, _outside, count = map(int, line.split())

@@ -1,4 +1,4 @@
-"""Run a command that ends when this process does, however that ends."""
+"""Run a command that ends when this process ends, even if this one is killed."""
 
 from __future__ import annotations
 
@@ -19,42 +19,42 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-_TICK = 0.2  # s between two looks at the deadline and calls of on_tick
+_TICK = 0.2  # s between two checks of the deadline, and between two calls of on_tick
 _GRACE = 10.0  # s a child has to clean up after SIGTERM
 _TAIL_LINES = 400
 
 
 class JobTimeout(Exception):
-    """A job did not end before its deadline, and was ended."""
+    """A job did not end before its deadline."""
 
 
 class Job:
-    """A command in its own process group, its output read line by line.
+    """A command in its own process group, whose output is read line by line.
 
-    Ctrl-C reaches only this process, which then ends the group with `farewell`, so that make can delete its half-made
-    targets. A supervisor (supervisor.py) stands above the command: when this process ends in another way, it sends the
-    group `farewell` once, reads on what the command says, and kills what is left after `grace`.
+    Ctrl-C reaches only this process, which then sends `farewell` to the group, so that make can delete its incomplete
+    targets. The command's parent is a supervisor (supervisor.py). If this process ends in another way, the supervisor
+    sends `farewell` once to the group, reads its output, and kills it after `grace`.
 
     Parameters
     ----------
     command : sequence of str
     cwd : Path, optional
     env : mapping, optional
-        Instead of this process's own environment.
+        By default this process's own environment.
     stdin : file, optional
-        What the child reads, by default nothing.
+        The command's stdin, by default /dev/null.
     log : binary file, optional
-        Gets everything that the child writes.
+        Receives everything that the command writes.
     inherit : sequence of int
-        File descriptors handed down; a lock among them lives as long as the child.
+        File descriptors that the command inherits. A lock among them is held as long as the command runs.
     farewell : Signals
-        In place of SIGTERM.
+        The signal that ends the command, by default SIGTERM.
     grace : float
-        Seconds that the child then has to clean up before it is killed.
+        Seconds that the command has after the signal, before it is killed.
     held : sequence of int
-        File descriptors, locks for instance, that the supervisor holds until the command has ended.
+        File descriptors, for instance locks, that the supervisor holds until the command has ended.
     marker : Path, optional
-        A file that is removed when the command has ended, unless it was killed outright.
+        A file that is removed when the command has ended, unless the command was killed.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class Job:
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._log = log
         self._farewell, self._grace = farewell, grace
-        self._rest = b""  # of a line that is not whole yet
+        self._rest = b""  # the beginning of an incomplete line
         self._output = os.fdopen(reading, "rb", buffering=0)
         try:
             self._process = subprocess.Popen(
@@ -137,7 +137,7 @@ class Job:
                 if on_tick is not None:
                     on_tick()
                 if not selector.select(_TICK):
-                    # A grandchild that outlives the child may hold the pipe open: the child's end is what counts.
+                    # A grandchild that outlives the child may hold the pipe open, so check whether the child ended.
                     if self._process.poll() is not None:
                         break
                     continue
@@ -155,20 +155,20 @@ class Job:
         return status
 
     def end(self) -> None:
-        """End the process group if it still runs, within the grace period and a little."""
+        """End the process group if it still runs, and kill it after the grace period."""
         process = self._process
         try:
             if process.poll() is None:
                 self._signal(self._farewell)
-                self._hear_out(time.monotonic() + self._grace)
+                self._drain(time.monotonic() + self._grace)
         finally:
             if process.poll() is None:
                 self._signal(signal.SIGKILL)
                 process.wait()
             self._output.close()
 
-    def _hear_out(self, until: float) -> None:
-        # Nobody can put anything away who waits for a full pipe.
+    def _drain(self, until: float) -> None:
+        # A command that waits because its pipe is full could not clean up.
         process = self._process
         while process.poll() is None and time.monotonic() < until:
             if not select.select([self._output], [], [], _TICK)[0]:
@@ -206,12 +206,12 @@ def run(
     on_line: Callable[[str], None] | None = None,
     on_tick: Callable[[], None] | None = None,
 ) -> tuple[int, str]:
-    """Run a command to its end and return its exit status and the tail of its output.
+    """Run a command to its end and return its exit status and the last lines of its output.
 
     Raises
     ------
     JobTimeout
-        It had not ended after `deadline` seconds.
+        The command had not ended after `deadline` seconds.
     """
     with Job(command, cwd=cwd, env=env, stdin=stdin, log=log, inherit=inherit) as child:
         status = child.wait(deadline, on_line=on_line, on_tick=on_tick)

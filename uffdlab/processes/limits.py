@@ -1,4 +1,4 @@
-"""What this process has not got any more, descriptors or memory, told as what the host cannot do."""
+"""Report that this process has run out of descriptors or memory as :class:`HostUnsupported`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from uffdlab import errors
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Errors that say nothing of the file or program that was asked for.
+#: Errors that are about this process or host, not about the file or program in the call.
 ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Turn such an OSError into HostUnsupported, which says what to do; also as a decorator."""
+    """Raise HostUnsupported, which says what to do, in place of such an OSError. Usable as a decorator."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,8 @@
-"""A machine's program under a supervisor: it ends with this process, however that ends.
+"""Run a machine's program under a supervisor: it ends when this process ends, even if this one is killed.
 
-A :class:`~uffdlab.processes.job.Job` is supervised by the same program. Two classes remain because they are used
-differently: a machine's program lives as long as its object, and a thread of its own reads what it says; a job lives
-as long as one call, whose thread reads its output.
+The same supervisor is used for a :class:`~uffdlab.processes.job.Job`. The classes differ in their use. A machine's
+program runs as long as its object exists, and a separate thread reads its output. A job runs during one call, and the
+caller's thread reads its output.
 """
 
 from __future__ import annotations
@@ -37,32 +37,33 @@ _REAP = 5.0  # seconds
 
 
 class SupervisedProcess:
-    """A program under its supervisor, with one thread that drains its console and stderr.
+    """A program under a supervisor, with one thread that reads its console and stderr.
 
     Parameters
     ----------
     command : sequence of str
         The program, by its path, and its arguments.
     inherit : sequence of int
-        Descriptors that the program gets under the same numbers.
+        Descriptors that the program inherits under the same numbers.
     console : socket, optional
-        Our end of the guest's console, which is this object's from then on.  Without one, stderr is the console.
+        Our end of the guest's console. This object takes ownership and closes it. Without one, stderr is the console.
     log : Console
-        Where the console goes.
+        Receives the output of the console.
     stdio : socket, optional
-        What the program gets as its stdin and stdout; /dev/null if none is given.
+        The program's stdin and stdout; by default /dev/null.
     grace : float
-        Seconds that it has to end by itself once it is not wanted any more.
+        Seconds that the program has to end by itself before it is killed.
     bounded : bool
-        Whether it is to gain no privileges, write to no file by its name and make no TCP connection; the latter two
-        where the kernel has Landlock (5.13; TCP 6.7).
+        Whether the program must gain no privileges, open no file by its name for writing and make no TCP connection.
+        The kernel enforces the last two with Landlock (5.13; for TCP 6.7).
     identity : Identity, optional
-        Whom it is to run as; bounded, then.
+        The user that the program runs as. This implies `bounded`.
 
     Attributes
     ----------
     folder : Path
-        For files that must have a name: not there until somebody makes it, and removed when the program has ended.
+        A folder for files that must have a name. It does not exist until the caller makes it, and is removed when the
+        program has ended.
     """
 
     def __init__(
@@ -102,11 +103,11 @@ class SupervisedProcess:
         return supervised_by.pid, *map(int, children.split())
 
     def said(self) -> str:
-        """Return what it has written to stderr so far; of a flood, the beginning."""
+        """Return what the program has written to stderr, at most its first 16 KiB."""
         return self._run.stderr.decode(errors="replace").strip()
 
     def how_it_ended(self) -> str:
-        """Return in words how the program ended, with what it said to stderr; empty while it runs."""
+        """Return a text that says how the program ended, with its stderr, or an empty string while it runs."""
         if not self.ended.is_set():
             return ""
         complaints, status = self.said(), self._run.status
@@ -122,20 +123,23 @@ class SupervisedProcess:
         return f"{words}: {complaints}" if complaints else words
 
     def kill(self) -> None:
-        """Kill it, if it still runs, and wait until nothing of it is left.  Once or more often, from any thread."""
+        """Kill the program if it still runs, and wait until all its processes have ended.
+
+        It may be called more than once and from any thread.
+        """
         self._run.end()
         self._finalizer.detach()  # not before: a kill that Ctrl-C cuts off is done again when this is collected
 
     def disown(self) -> None:
-        """In a forked child: let go of it without ending it."""
+        """Release the program without ending it. For use in a forked child."""
         self._finalizer.detach()
         self._run.disown()
 
 
 class _Run:
-    # What belongs to one run of the program.  Its thread makes all of it, since Ctrl-C interrupts the main thread
-    # alone, anywhere, and closes all of it but the pipe that keeps the program alive, which is end()'s.  The thread
-    # holds this and not the SupervisedProcess: one that is abandoned is collected, and so ended.
+    # The resources of one run of the program. Its thread opens all of them, because Ctrl-C can interrupt the main
+    # thread anywhere. The thread also closes them, except for the pipe that keeps the program alive: end() closes it.
+    # The thread refers to this object and not to the SupervisedProcess, so that one that nobody uses is collected.
 
     def __init__(self, log: Console, grace: float) -> None:
         self.supervisor: subprocess.Popen[bytes] | None = None
