@@ -130,7 +130,7 @@ def test_bad_usage(machine, arguments):
     assert machine.run("install-packages", *arguments).returncode == 2
 
 
-def test_no_suitable_python_is_said(machine):
+def test_no_suitable_python_is_reported(machine):
     for tool in ("sha256sum", "cut", "flock", "false"):
         machine.program(tool, f'exec {shutil.which(tool)} "$@"')
     for name in ("pyproject.toml", "setup.py", "uffdlab/agent/_native_build.py", "uffdlab/bulk/_build.py"):

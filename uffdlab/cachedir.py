@@ -1,4 +1,4 @@
-"""The cache folder: where it is, its locks, and files that are there whole or not at all, whoever is killed when."""
+"""The cache folder: its path, its locks, and atomic writes, which leave no incomplete file if a process is killed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _LOCK_DEADLINE = 2 * 3600.0  # s; longer than any build's own deadlines
 
 
 def root() -> Path:
-    """Return the cache folder, ``$UFFDLAB_CACHE`` or else the user's, whether it is there or not.
+    """Return the cache folder, ``$UFFDLAB_CACHE`` or else the user's. It may not exist.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def root() -> Path:
 
 
 def folder(name: str) -> Path:
-    """Return a folder of the cache, made if it is not there; nobody else can look into it.
+    """Return a folder of the cache. Create it if it does not exist; only its owner can read it.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def publish(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole or not at all, also after a power failure; make its folder if need be.
+    """Write a file so that it exists completely or not at all, even after a power failure. Create its folder.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    # The one way in which a file is written here: without a name where the file system can, then put in place.
+    # Every file is written this way: without a name, if the file system supports it, then linked and renamed.
     passing = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
@@ -158,7 +158,7 @@ def touch(path: Path) -> None:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder so that at no moment half of it is there under its name."""
+    """Remove a folder. It is renamed first, so that its name never refers to an incomplete folder."""
     if not folder.exists():
         return
     trash = folder.with_name(f".trash-{os.getpid()}-{time.monotonic_ns()}")
@@ -169,7 +169,7 @@ def discard(folder: Path) -> None:
 
 
 def slug(text: str) -> str:
-    """Make a file name of a name; two names never make the same one."""
+    """Return a file name for a name. Different names give different file names."""
     plain = re.sub(r"[^A-Za-z0-9._+-]", "_", text)
     if plain == text and not plain.startswith("."):
         return plain
@@ -182,21 +182,21 @@ def locked_file(
 ) -> Iterator[int]:
     """Hold flock(2) on the file `path`, and yield its descriptor.
 
-    A child that inherits the descriptor shares the lock: it is free only when all who could still write are gone.
+    A child that inherits the descriptor shares the lock, so it is released only when every such process has ended.
 
     Parameters
     ----------
     what : str
-        What it guards, for the message.
+        What the lock protects, for the message.
     deadline : float
         In seconds.
     on_wait : callable, optional
-        Told the process that holds it, and for how many seconds that has been waited for.
+        Called with the process that holds the lock, and the seconds waited so far.
 
     Raises
     ------
     KernelError
-        Somebody else held it until the deadline.
+        Another process held the lock until the deadline.
     """
     began = time.monotonic()
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)

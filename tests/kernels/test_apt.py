@@ -238,7 +238,7 @@ def test_package_that_is_not_the_signed_one_is_refused(repository, tmp_path):
         repository.archive().download(found, ("here",), root, Silent())
 
 
-def test_a_disk_that_runs_full_is_said_and_cleared(repository, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_cleaned_up(repository, tmp_path, monkeypatch):
     said = "E: Write error - write (28: No space left on device)"
     monkeypatch.setattr(DebianArchive, "_apt", lambda *_, **__: (100, said))
     with pytest.raises(HostUnsupported, match="disk"):

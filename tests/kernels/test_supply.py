@@ -337,7 +337,7 @@ def test_disk_full_while_compiling(lab):
 
 
 @pytest.mark.parametrize("folder", ["/proc/nope", "/etc/passwd"])
-def test_a_cache_that_cannot_be_is_said(lab, folder):
+def test_a_cache_folder_that_cannot_be_made(lab, folder):
     with pytest.raises(errors.HostUnsupported, match="UFFDLAB_CACHE"):
         Supply(load(lab.toml), Cache(Path(folder)), lab.archive).get("tiny-base", progress=Silent())
 

@@ -1,4 +1,4 @@
-"""A kept process ends with its owner, and what it said is told."""
+"""A supervised process ends with its owner, and its output is reported."""
 
 import ctypes
 import os

@@ -72,28 +72,28 @@ class Cache:
         self.images = self.folder / "images"
 
     def tree(self, source: str) -> Path:
-        """Where a source is unpacked and built."""
+        """Return the folder in which a source is unpacked and built."""
         return self.folder / "trees" / slug(source)
 
     def apt_root(self, suites: tuple[str, ...]) -> Path:
-        """Where the private apt root for these suites is."""
+        """Return the folder of the private apt root for these suites."""
         return self.folder / "apt" / slug("+".join(suites))
 
     def log(self, name: str) -> Path:
-        """Where the log of a kernel's last build is."""
+        """Return the path of the log of a kernel's last build."""
         return self.folder / "logs" / f"{slug(name)}.log"
 
     @contextlib.contextmanager
     def locked(self, what: str, progress: Progress) -> Iterator[int]:
-        """Hold the lock on `what`, and give its file descriptor.
+        """Hold the lock on `what`, and yield its file descriptor.
 
-        A child that inherits the descriptor shares the lock: it is free only when all who could still write are gone.
-        That is why this is flock(2) itself.
+        The lock is flock(2). A child that inherits the descriptor shares the lock, so it is released only when every
+        process that could still write has ended.
 
         Raises
         ------
         KernelError
-            Somebody else held it for two hours.
+            Another process held the lock for two hours.
         """
         path = self.folder / "locks" / f"{slug(what)}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ class Cache:
             yield descriptor
 
     def find(self, name: str, key: str) -> Kernel | None:
-        """Return a finished kernel, or None; one that has been damaged since is none."""
+        """Return a finished kernel, or None if there is none or it was damaged."""
         folder = self._folder(name, key)
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             record = json.loads((folder / "kernel.json").read_text())
@@ -120,7 +120,7 @@ class Cache:
         return None
 
     def find_made_of(self, name: str, made_of: str) -> Kernel | None:
-        """Return the newest finished kernel that is made of this, whatever its key."""
+        """Return the newest finished kernel with this :func:`~uffdlab.kernels.cache_key.made_of`, or None."""
         for kernel in self.finished(name):
             with contextlib.suppress(OSError, ValueError):
                 if json.loads((kernel.image.parent / "kernel.json").read_text()).get("made_of") == made_of:
@@ -128,7 +128,7 @@ class Cache:
         return None
 
     def finished(self, name: str) -> list[Kernel]:
-        """Return every finished kernel of this name, the newest first."""
+        """Return all finished kernels of this name, the newest first."""
         found = []
         for folder in self.images.glob(f"{slug(name)}-*"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -138,11 +138,10 @@ class Cache:
         return [kernel for _, kernel in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
     def publish(self, made: Path, kernel: Kernel, made_of: str = "") -> Kernel:
-        """Turn the folder `made`, on the same file system, into the finished `kernel`, whose files lie in it.
+        """Publish the folder `made`, which has the files of `kernel`, as a finished kernel, and return it.
 
-        `made_of` is what :meth:`find_made_of` finds it by.
-
-        The rename is what makes it finished. Call it with a lock held that nobody shares who makes the same kernel.
+        `made` must be on the same file system: it is renamed. :meth:`find_made_of` finds the kernel by `made_of`. The
+        caller holds a lock, so that no other process publishes the same kernel.
         """
         record = {
             "name": kernel.name,
@@ -165,7 +164,7 @@ class Cache:
         return _kernel(folder, record)
 
     def remove(self, name: str) -> int:
-        """Remove every finished kernel of this name, and its log; return the bytes freed."""
+        """Remove all finished kernels of this name and their log, and return the bytes freed."""
         freed = 0
         for kernel in self.finished(name):
             folder = kernel.image.parent
