@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from uffdlab.errors import FaultUnresolved
+from uffdlab.errors import FaultUnresolved, TargetLost
 from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
 from uffdlab.uapi.protocol import DescribeTarget, ForkTarget, SyncFeed
@@ -61,3 +61,10 @@ def test_a_call_that_is_late_for_another_reason_does_not_blame_the_kernel(mortal
     os.kill(mortal_lab.ask(DescribeTarget()).pid, signal.SIGSTOP)
     with pytest.raises(FaultUnresolved, match="somebody has stopped it"):
         mortal_lab.ask(SyncFeed(), deadline=0.5)
+
+
+def test_a_target_that_ends_by_a_signal_without_a_name_leaves_the_agent(mortal_lab):
+    os.kill(mortal_lab.ask(DescribeTarget()).pid, signal.SIGRTMIN + 3)
+    with pytest.raises(TargetLost, match=f"by signal {signal.SIGRTMIN + 3}"):
+        mortal_lab.map(pages=1).read(0).result()
+    mortal_lab.restart_target()

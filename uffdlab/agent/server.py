@@ -263,7 +263,9 @@ def _status_words(status: int) -> str:
     if os.WIFSIGNALED(status):
         import signal
 
-        name = signal.Signals(os.WTERMSIG(status)).name
+        number = os.WTERMSIG(status)
+        known = {int(each): each.name for each in signal.Signals}  # most realtime signals have no name there
+        name = known.get(number, f"signal {number}")
         # The kernel's way when memory runs out; its log has the word, and in a guest that is the lab's console.
         return f"by {name}" + (": out of memory, or killed by somebody" if name == "SIGKILL" else "")
     return f"with exit status {os.waitstatus_to_exitcode(status)}"
