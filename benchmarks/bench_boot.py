@@ -36,8 +36,8 @@ with Lab(sys.argv[1]) as lab:
 COLD = """
 import sys
 from uffdlab import Lab, kernels
-from uffdlab.machines import qemu
-with Lab(machine=qemu.start(kernels.get(sys.argv[1]), cold=True)) as lab:
+from uffdlab.machines.qemu import start
+with Lab(machine=start.start(kernels.get(sys.argv[1]), cold=True)) as lab:
     print(lab.exec(["uname", "-r"]).text, end="", flush=True)
 """
 # reboot(2) with LINUX_REBOOT_CMD_POWER_OFF: the least that a user space can do.

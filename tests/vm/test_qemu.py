@@ -222,18 +222,18 @@ def test_supervisor_killed_from_outside(kernel):
 OWNER = """
     import os, sys, threading, time
     from uffdlab import kernels
-    from uffdlab.machines import qemu
+    from uffdlab.machines.qemu import start
     from uffdlab.uapi.protocol import Ping
     made = []
-    thread = threading.Thread(target=lambda: made.append(qemu.start(kernels.get("6.1-series"))))
+    thread = threading.Thread(target=lambda: made.append(start.start(kernels.get("6.1-series"))))
     thread.start()
     thread.join()  # a machine does not depend on the thread that started it
     machine = made[0]
     time.sleep(0.2)
     assert machine.ask(Ping(5)) == 5
-    keeper = machine.pids[0]
-    with open(f"/proc/{keeper}/task/{keeper}/children") as file:
-        print(keeper, *file.read().split(), flush=True)
+    supervisor = machine.pids[0]
+    with open(f"/proc/{supervisor}/task/{supervisor}/children") as file:
+        print(supervisor, *file.read().split(), flush=True)
 """
 
 
