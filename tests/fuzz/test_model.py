@@ -217,3 +217,63 @@ def test_what_the_generator_leaves_out():
     assert register_all(Rules("anon"), 4).value == int(MISSING | WP)
     made = {random_op(random.Random(seed), Rules("thp"), 512).page for seed in range(50)}
     assert made == {0, 1, 2, 511}
+
+
+def held(memory, *meanwhile, modes=ALL, wp=False, compares=True):
+    model = Model(Rules(memory, compares=compares), 4)
+    for op in (Op("register", 0, modes, count=4), Op("hold", 1, 7, flag=wp)):
+        assert model.apply(op) == "ok"
+    for op in meanwhile:
+        model.apply(op)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "ends"),
+    [
+        ([], "ok"),
+        ([Op("dontneed", 1), Op("mprotect", 0, count=4)], "ok"),
+        ([Op("alias_write", 1, 5)], "EEXIST"),
+        ([Op("register", 0, 0, count=4)], "ENOENT"),
+        ([Op("register", 0, int(MISSING), count=4)], "EAGAIN"),
+    ],
+)
+def test_a_copy_that_waited_looks_at_its_destination_again(meanwhile, ends):
+    model = held("shmem", *meanwhile)
+    assert model.apply(Op("let_go", 0)) == ends
+    assert model.pages[1].entry == (ends == "ok")
+    assert model.apply(Op("let_go", 0)) == SKIP
+
+
+@pytest.mark.parametrize(
+    ("memory", "other", "ends"),
+    [
+        ("shmem", "shmem", "EAGAIN"), ("anon", "hugetlb", "EAGAIN"), ("hugetlb", "anon", "ENOENT"),
+        ("anon", "thp", "ok"),
+    ],
+)  # fmt: skip
+def test_a_copy_that_waited_is_for_the_mapping_that_was_there(memory, other, ends):
+    modes = int(MISSING | WP)
+    # Nothing is registered there at first, and of hugetlb page 1 lies past the end of four small pages.
+    assert held(memory, modes=modes).replaced(Rules(other), 4).apply(Op("let_go", 0)) == "ENOENT"
+    model = held(memory, modes=modes).replaced(Rules(other), 4)
+    model.apply(Op("register", 0, modes, count=4))
+    assert model.apply(Op("let_go", 0)) == ends
+    assert any(page.entry for page in model.pages) == (ends == "ok")
+
+
+def test_what_an_older_kernel_does_not_notice_is_not_made_while_a_copy_waits():
+    model = held("anon", modes=int(MISSING | WP), compares=False)
+    assert model.apply(Op("register", 0, int(MISSING), count=4)) == SKIP
+    assert model.apply(Op("register", 0, 0, count=4)) == "ok"
+    assert model.apply(Op("let_go", 0)) == "ENOENT"
+
+
+def test_the_memory_at_an_address_changes_and_so_do_the_calls():
+    others = [Rules(memory) for memory in MEMORIES]
+    ops = list(islice(random_ops(Rules("anon"), 4, 3, others), 2000))
+    replaced = [at for at, op in enumerate(ops) if op.call == "replace"]
+    assert len({ops[at].value for at in replaced}) > len(MEMORIES) / 2
+    first_hugetlb = next(at for at in replaced if MEMORIES[ops[at].value] == "hugetlb")
+    assert all(op.page < 4 for op in ops[first_hugetlb : first_hugetlb + 10])
+    assert not any(op.call == "replace" for op in islice(random_ops(Rules("anon"), 4, 3), 2000))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from uffdlab.fuzz.model import MINOR, MISSING, RWP, WP
-from uffdlab.fuzz.rules import Op, Rules
+from uffdlab.fuzz.rules import MEMORIES, Op, Rules, region_pages
 from uffdlab.uapi import IOCTLS
 
 #: Every call there is.
@@ -15,10 +15,12 @@ CALLS: Final = (
     *(ioctl.random_call for ioctl in IOCTLS.values() if ioctl.random_call),
     "read", "write", "kernel_read", "kernel_write",
     "dontneed", "remove", "page_out", "collapse", "mprotect", "mremap", "fork",
-    "alias_read", "alias_write", "alias_remove",
+    "alias_read", "alias_write", "alias_remove", "hold", "let_go",
 )  # fmt: skip
 # Rarer than the others: they change everything, or take their time.
 _RARE: Final = frozenset({"register", "mremap", "fork", "collapse", "page_out", "wake"})
+_REPLACE: Final = 0.02  # of all calls, and of those that are made while a copy waits
+_REPLACE_HELD: Final = 0.1
 _SPOTS: Final = 4  # pages that calls are made on; in a region of huge pages the last is at its end
 
 
@@ -44,7 +46,7 @@ def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
     if call in _RARE and chance.random() < 0.5:
         call = chance.choice(calls)
     page, flag, dontwake = chance.choice(spots(pages)), chance.random() < 0.5, chance.random() < 0.25
-    count = chance.choice((1, 1, 2, 3))
+    count = 1 if call == "hold" else chance.choice((1, 1, 2, 3))
     if call in ("register", "mprotect"):
         page, count = (0, pages) if chance.random() < 0.6 else (page, 1)
     value = chance.randrange(1, 1 << 32)
@@ -60,8 +62,14 @@ def register_all(rules: Rules, pages: int) -> Op:
     return Op("register", 0, int(MISSING | WP | (MINOR if rules.file else 0)), count=pages)
 
 
-def random_ops(rules: Rules, pages: int, seed: int) -> Iterator[Op]:
-    """Yield calls for ever, always the same ones for one seed."""
+def random_ops(rules: Rules, pages: int, seed: int, others: Sequence[Rules] = ()) -> Iterator[Op]:
+    """Give calls for ever, always the same ones for one seed.
+
+    Parameters
+    ----------
+    others : sequence of Rules
+        Of the memory that may take the place of the region.
+    """
     chance = random.Random(seed)  # noqa: S311 - to be repeated, not a secret
     # Mostly registered for all from the start; what is filled before that may be huge pages.
     first = chance.random()
@@ -69,5 +77,16 @@ def random_ops(rules: Rules, pages: int, seed: int) -> Iterator[Op]:
         yield register_all(rules, pages)
     elif first < 0.8 and "rwprotect" in calls_of(rules):
         yield Op("register", 0, int(RWP), count=pages)
+    holding = False  # at most: the model may see no copy that would wait
     while True:
-        yield random_op(chance, rules, pages)
+        often = _REPLACE_HELD if holding and rules.compares else 0 if holding else _REPLACE
+        if others and chance.random() < often:
+            rules = chance.choice(others)
+            pages = region_pages(rules.memory)
+            yield Op("replace", 0, MEMORIES.index(rules.memory))
+            if chance.random() < 0.7:
+                yield register_all(rules, pages)
+            continue
+        op = random_op(chance, rules, pages)
+        holding = op.call == "hold" or (holding and op.call != "let_go")
+        yield op

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from uffdlab.fuzz.page import ExpectedPage, ObservedPage
 from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
@@ -16,6 +16,32 @@ from uffdlab.uapi import RegisterMode
 
 MISSING, WP, MINOR, RWP = RegisterMode.MISSING, RegisterMode.WP, RegisterMode.MINOR, RegisterMode.RWP
 _NOTHING = RegisterMode(0)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A copy that waits for its source.
+
+    Attributes
+    ----------
+    offset, size : int
+        Its destination: bytes from the start of the region, and of the page that it was.
+    value : int
+        The first word.
+    wp : bool
+        With MODE_WP.
+    modes : RegisterMode
+        What the page was registered for.
+    same : bool
+        Whether the mapping is the same one to the kernel as before; anonymous memory is all alike.
+    """
+
+    offset: int
+    size: int
+    value: int
+    wp: bool
+    modes: RegisterMode
+    same: bool = True
 
 
 class Model:
@@ -34,6 +60,8 @@ class Model:
         The first word of each page of the file; None for a hole.
     told : list of str
         The messages of the last call, other than page faults.
+    held : Held or None
+        The copy that waits.
     """
 
     def __init__(self, rules: Rules, pages: int) -> None:
@@ -41,6 +69,7 @@ class Model:
         self.pages = [ExpectedPage() for _ in range(pages)]
         self.file: list[int | None] = [None] * pages
         self.told: list[str] = []
+        self.held: Held | None = None
         self._clean: set[int] = set()  # pages of the file that were only ever read
         self._perhaps: set[int] = set()  # of these: what may be a hole yet, as nobody knows how huge a page came
         self._one_mapping = True  # to the kernel too: nothing was done yet to a part of it that splits it
@@ -61,6 +90,8 @@ class Model:
             ``SIGBUS``, ``SIGSEGV``; :data:`SKIP`; :data:`ANY`.
         """
         self.told = []
+        if self.held and self._cannot_be_followed(op):
+            return SKIP
         outcome: str = getattr(self, f"_{op.call}")(op)
         return outcome
 
@@ -98,6 +129,44 @@ class Model:
             return refused or "ok"
 
         return self._each(op, one)
+
+    def _hold(self, op: Op) -> str:
+        # A copy that would succeed, but that its source is not there.
+        if self.held or not self._one_mapping or (self.rules.huge and self.rules.file):
+            return SKIP
+        if copy.deepcopy(self)._copy(op) != "ok":  # noqa: SLF001 - another of its kind
+            return SKIP
+        size = self.rules.page_size
+        self.held = Held(op.page * size, size, op.value, op.flag, self.pages[op.page].modes)
+        return "ok"
+
+    def _let_go(self, _op: Op) -> str:
+        held, self.held = self.held, None
+        if held is None:
+            return SKIP
+        number, last = (each // self.rules.page_size for each in (held.offset, held.offset + held.size - 1))
+        if last >= len(self.pages) or not self.pages[number].modes:
+            return "ENOENT"
+        modes = self.pages[number].modes
+        if held.wp and not modes & WP:
+            return ANY  # EINVAL or EAGAIN: some kernels ask for WP first
+        if not held.same or modes != held.modes:
+            return "EAGAIN"
+        return self._copy(Op("copy", number, held.value, held.wp))
+
+    def _cannot_be_followed(self, op: Op) -> bool:
+        # While a copy waits: what takes the mapping away or splits it, which some kernels take for a change of it; and
+        # what older kernels do not notice.
+        splits = op.call in ("register", "mprotect") and len(self.span(op)) < len(self.pages)
+        unnoticed = op.call == "replace" or (op.call == "register" and op.value)
+        return op.call == "mremap" or splits or bool(unnoticed and not self.rules.compares)
+
+    def replaced(self, rules: Rules, pages: int) -> Model:
+        """Return the model of other memory at the same address; a copy that waits goes on waiting."""
+        model = Model(rules, pages)
+        if self.held:
+            model.held = replace(self.held, same=self.held.same and not self.rules.file and not rules.file)
+        return model
 
     def _zeropage(self, op: Op) -> str:
         if self._perhaps & set(self.span(op)):

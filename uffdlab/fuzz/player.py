@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Self
 
 from uffdlab.errors import AgentError, NoMessage, UffdlabError, errno_name
 from uffdlab.fuzz.generator import spots
+from uffdlab.fuzz.held import HeldCopy
 from uffdlab.fuzz.model import Model
 from uffdlab.fuzz.page import ObservedPage
-from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
+from uffdlab.fuzz.rules import ANY, MEMORIES, SKIP, Op, Rules, region_pages
 from uffdlab.pte import State
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
 from uffdlab.uapi import Feature, RegisterMode
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.target.child import Child
     from uffdlab.target.ioctl_results import IoctlResult
+    from uffdlab.target.region import Region
     from uffdlab.target.syscalls import CallResult
     from uffdlab.target.touch import Touch
     from uffdlab.target.userfaultfd import Userfaultfd
@@ -62,20 +64,27 @@ class Player:
     ----------
     lab : Lab
     rules : Rules
-    pages : int
+    rules_for : callable
+        Gives the rules of other memory that is to take its place.
     """
 
-    def __init__(self, lab: Lab, rules: Rules, pages: int) -> None:
-        self._lab, self._rules = lab, rules
-        self._region = lab.map(pages=pages, memory=rules.memory)
-        if rules.hugetlb:  # for the copies that a child, a private page and a hole that was punched need
-            lab.ask(ReserveHugepages(self._region.page_size, 3 * pages))
+    def __init__(self, lab: Lab, rules: Rules, rules_for: Callable[[str], Rules]) -> None:
+        self._lab, self._rules, self._rules_for = lab, rules, rules_for
+        self._region = self._map(rules)
+        self._held: HeldCopy | None = None
         features = DEFAULT_FEATURES | (EVENTS if rules.events else Feature(0))
         features |= Feature.WP_UNPOPULATED if rules.unpopulated else Feature(0)
         features |= Feature.RWP if "rwprotect" not in rules.leave_out else Feature(0)
         self._uffd = lab.userfaultfd(features & lab.capabilities.features)
-        self._model = Model(rules, pages)
+        self._model = Model(rules, len(self._region))
         self._trail: list[Op] = []
+
+    def _map(self, rules: Rules) -> Region:
+        pages = region_pages(rules.memory)
+        region = self._lab.map(pages=pages, memory=rules.memory)
+        if rules.hugetlb:  # for the copies that a child, a private page and a hole that was punched need
+            self._lab.ask(ReserveHugepages(region.page_size, 3 * pages))
+        return region
 
     @property
     def calls(self) -> int:
@@ -90,6 +99,9 @@ class Player:
         Mismatch
             If it came back with something else than the model, or left something else.
         """
+        if op.call == "replace":
+            self._replace(op)
+            return
         pages = self._model.span(op)
         expected = self._model.apply(op)
         if expected == SKIP:
@@ -106,8 +118,23 @@ class Player:
         if len(self._trail) % _BOTH_LOOK == 0:
             self._compare(op, self._region.snapshot(), self._model)
 
+    def _replace(self, op: Op) -> None:
+        # Other memory at the same address, with nothing of what was there.
+        if self._model.held and not self._model.rules.compares:
+            return
+        self._trail.append(op)
+        rules, place = self._rules_for(MEMORIES[op.value]), self._region.start
+        if self._rules.events:
+            self._uffd.unregister(self._region)  # unmapping it would wait for who reads the message
+        self._region.unmap()
+        self._region = self._map(rules)
+        self._region.mremap(place)
+        self._model = self._model.replaced(rules, len(self._region))
+        self._compare(op, self._region.snapshot(), self._model)
+
     def finish(self) -> None:
-        """Register nothing any more, and read what the pages hold."""
+        """Let a copy that waits go, register nothing any more, and read what the pages hold."""
+        self.play(Op("let_go", 0))
         self.play(Op("register", 0, 0, count=len(self._model.pages)))
         for number in spots(len(self._model.pages)):
             self.play(Op("read", number))
@@ -155,9 +182,22 @@ class Player:
         if op.call in ("alias_read", "alias_write"):
             alias = self._region.alias
             return _ended(op, alias.read(op.page) if op.call == "alias_read" else alias.write(op.page, op.value))
+        if op.call in ("hold", "let_go"):
+            return self._hold(op) if op.call == "hold" else self._let_go()
         if op.call == "mremap":
             return _name(self._region.mremap().errno)
         return self._mapping_call(op, pages) or self._ioctl(op, pages)
+
+    def _hold(self, op: Op) -> str:
+        size = self._region.page_size
+        start = self._region.start + op.page * size
+        self._held = HeldCopy(self._lab, self._uffd, start, size, op.value, wp=op.flag)
+        return "ok"
+
+    def _let_go(self) -> str:
+        assert self._held is not None
+        held, self._held = self._held, None
+        return _name(held.let_go().errno)
 
     def _ioctl(self, op: Op, pages: range) -> str:
         where, uffd, of = self._region[pages.start : pages.stop], self._uffd, {"dontwake": op.dontwake, "check": False}
@@ -247,6 +287,8 @@ class Player:
 
     def close(self) -> None:
         """Unmap the region and close the userfaultfd."""
+        if self._held is not None:
+            self._held.close()
         self._uffd.close()
         if self._region in self._lab.regions:
             self._region.unmap()

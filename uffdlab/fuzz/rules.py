@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from uffdlab.uapi.memory import MEMORY
 
-__all__ = ["ANY", "SKIP", "Op", "Rules"]
+__all__ = ["ANY", "MEMORIES", "SKIP", "Op", "Rules", "region_pages"]
+
+#: What a random game is played on; others are the same to the kernel (memfd), or take a GiB a page.
+MEMORIES: Final = (
+    "anon", "shmem", "hugetlb", "shmem-private", "hugetlb-private", "thp", "anon-shared", "tmpfs", "tmpfs-private",
+    "shmem-thp",
+)  # fmt: skip
 
 #: What a call that the model cannot say anything of gives; it is not made.
 SKIP = "skip"
 #: What a call gives whose answer the kernel may choose; what it leaves is known all the same.
 ANY = "any"
+
+
+def region_pages(memory: str) -> int:
+    """Return how many pages a region of this memory is to have."""
+    kind = MEMORY[memory]
+    return kind.unit // kind.page_size if kind.unit > kind.page_size else 4
 
 
 @dataclass(frozen=True)
@@ -26,10 +39,10 @@ class Op:
         The pages.  Only the first, where the region may be more than one mapping to the kernel; see :meth:`Model.span`.
     value : int
         What is written or copied, into the next page one more; ``register``: the modes, 0 to unregister; ``move``: the
-        page that is moved to `page`.
+        page that is moved to `page`; ``replace``: the memory, by its place in :data:`MEMORIES`.
     flag : bool
         ``copy``, ``continue``: MODE_WP.  ``protect``, ``rwprotect``: protect, else unprotect.  ``mprotect``: writable.
-        ``fork``: the child writes, else reads.  ``move``: MODE_ALLOW_SRC_HOLES.
+        ``fork``: the child writes, else reads.  ``move``: MODE_ALLOW_SRC_HOLES.  ``hold``: MODE_WP.
     dontwake : bool
         With MODE_DONTWAKE; nothing sleeps, so it must change nothing, but UFFDIO_WRITEPROTECT refuses it with MODE_WP.
     """
@@ -56,12 +69,16 @@ class Rules:
         It asked for WP_UNPOPULATED.
     leave_out : frozenset of str
         Calls that this kernel does not know.
+    compares : bool
+        A copy that waited for its source is given up when its destination has become another mapping, or is registered
+        for something else; older kernels go on.
     """
 
     memory: str
     events: bool = False
     unpopulated: bool = False
     leave_out: frozenset[str] = frozenset()
+    compares: bool = True
 
     @property
     def file(self) -> bool:
@@ -72,6 +89,11 @@ class Rules:
     def shared(self) -> bool:
         """MAP_SHARED."""
         return MEMORY[self.memory].shared
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a page."""
+        return MEMORY[self.memory].page_size
 
     @property
     def hugetlb(self) -> bool:

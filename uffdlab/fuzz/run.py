@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import random
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from weakref import WeakKeyDictionary
 
 from uffdlab.errors import AgentError, UffdlabError, UsageError
 from uffdlab.fuzz.generator import random_ops
+from uffdlab.fuzz.held import HeldCopy
 from uffdlab.fuzz.player import Mismatch, Player
-from uffdlab.fuzz.rules import Op, Rules
+from uffdlab.fuzz.rules import MEMORIES, Op, Rules, region_pages
 from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS
 from uffdlab.uapi.memory import MEMORY
@@ -34,11 +37,6 @@ __all__ = [
     "shrink",
 ]
 
-#: What a random game is played on; others are the same to the kernel (memfd), or take a GiB a page.
-MEMORIES: Final = (
-    "anon", "shmem", "hugetlb", "shmem-private", "hugetlb-private", "thp", "anon-shared", "tmpfs", "tmpfs-private",
-    "shmem-thp",
-)  # fmt: skip
 _KHUGEPAGED: Final = "/sys/kernel/mm/transparent_hugepage/khugepaged"
 _NEVER_MS: Final = (1 << 32) - 1
 _A_ROUND = 60  # calls on one region
@@ -63,12 +61,6 @@ class CallCount:
     unknown: int = 0
 
 
-def region_pages(memory: str) -> int:
-    """Return how many pages a region of this memory is to have."""
-    kind = MEMORY[memory]
-    return kind.unit // kind.page_size if kind.unit > kind.page_size else 4
-
-
 def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool = False) -> Rules:
     """Find out what the model has to know of a kernel, by trying; turns on a guest's swap, and its khugepaged off."""
     kind = MEMORY[memory]
@@ -81,9 +73,12 @@ def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool =
     }
     if memory == "hugetlb-private" and not events and _keeps_marks_at_fork(lab):
         leave_out.add("fork")
+    compares = _compares(lab, kind.hugetlb)
+    if compares is None:
+        leave_out |= {"hold", "let_go"}
     unpopulated = unpopulated and not lab.capabilities.missing("WP_UNPOPULATED")
     _make_steady(lab, huge=kind.unit > kind.page_size)
-    return Rules(memory, events, unpopulated, frozenset(leave_out))
+    return Rules(memory, events, unpopulated, frozenset(leave_out), compares is not False)
 
 
 def _make_steady(lab: Lab, *, huge: bool) -> None:
@@ -97,6 +92,30 @@ def _make_steady(lab: Lab, *, huge: bool) -> None:
 
 def _is_own(lab: Lab) -> bool:
     return lab.machine.name in _OWN
+
+
+_COMPARED: WeakKeyDictionary[Lab, dict[bool, bool | None]] = WeakKeyDictionary()
+
+
+def _compares(lab: Lab, hugetlb: bool) -> bool | None:
+    # Whether a copy that waited notices that its destination is registered for something else; None: it cannot wait.
+    known = _COMPARED.setdefault(lab, {})
+    if hugetlb in known:
+        return known[hugetlb]
+    region = lab.map(pages=1, memory="hugetlb" if hugetlb else "anon")
+    try:
+        with lab.userfaultfd() as uffd:
+            uffd.register(region, "missing", "wp")
+            if "USER_MODE_ONLY" in uffd.way:  # then the kernel's own faults are not handed to anyone
+                known[hugetlb] = None
+                return None
+            held = HeldCopy(lab, uffd, region.start, region.page_size, 1, wp=False)
+            uffd.unregister(region)
+            uffd.register(region, "missing")
+            known[hugetlb] = held.let_go().errno == errno.EAGAIN
+    finally:
+        region.unmap()
+    return known[hugetlb]
 
 
 def _keeps_marks_at_fork(lab: Lab) -> bool:
@@ -121,11 +140,19 @@ def play(lab: Lab, rules: Rules, ops: Iterable[Op]) -> int:
     Mismatch
         At the first call that a kernel and the model do not agree on; has all that led to it.
     """
-    with Player(lab, rules, region_pages(rules.memory)) as player:
+    with _player(lab, rules) as player:
         for op in ops:
             player.play(op)
         player.finish()
         return player.calls
+
+
+def _player(lab: Lab, rules: Rules) -> Player:
+    return Player(lab, rules, lambda memory: _rules_like(lab, rules, memory))
+
+
+def _rules_like(lab: Lab, rules: Rules, memory: str) -> Rules:
+    return rules_of(lab, memory, events=rules.events, unpopulated=rules.unpopulated)
 
 
 def is_known(lab: Lab, found: Mismatch) -> bool:
@@ -176,8 +203,9 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
         memory = memories[tried % len(memories)]
         try:
             rules = rules_of(lab, memory, events=chance.random() < 0.3, unpopulated=chance.random() < 0.3)
-            with Player(lab, rules, region_pages(memory)) as player:
-                for op in random_ops(rules, region_pages(memory), seed + tried):
+            others = _others(lab, rules, memories)
+            with _player(lab, rules) as player:
+                for op in random_ops(rules, region_pages(memory), seed + tried, others):
                     if player.calls >= _A_ROUND or time.monotonic() > until:
                         break
                     player.play(op)
@@ -195,3 +223,12 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
                 raise
         tried += 1
     return CallCount(calls, regions, unknown)
+
+
+def _others(lab: Lab, rules: Rules, memories: Sequence[str]) -> list[Rules]:
+    # What may take the place of a region; of hugetlb only where there are such pages.
+    found = []
+    for memory in memories:
+        with contextlib.suppress(AgentError, UsageError):
+            found.append(_rules_like(lab, rules, memory))
+    return found

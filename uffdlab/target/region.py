@@ -237,10 +237,16 @@ class Region(MemoryMapping):
         self.target.registry.unmapped(self)
         self.target.timeline.add("unmap", f"{self.name} was unmapped", self.target.connection.now(), None, self)
 
-    def mremap(self) -> CallResult:
-        """mremap(2): move the whole region to another address, where nothing is; :attr:`start` is the new one then."""
+    def mremap(self, to: int | None = None) -> CallResult:
+        """mremap(2): move the whole region to another address; :attr:`start` is the new one then.
+
+        Parameters
+        ----------
+        to : int, optional
+            The address, if not any where nothing is.  MREMAP_FIXED: what is mapped there goes.
+        """
         span = self._span
-        place = self.target.ask(FindFreePlace(self.length))
+        place = self.target.ask(FindFreePlace(self.length)) if to is None else to
         result = syscalls.move(span, place)
         if result.value != place:
             raise ProtocolError(f"{result.call} came back with {result.value:#x}")
