@@ -102,7 +102,7 @@ import signal, sys, threading, time
 from uffdlab.processes.job import Job
 for _ in range(5):
     threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
-with Job([sys.executable, "-c", *sys.argv[1:]], farewell=signal.SIGINT, grace=20) as child:
+with Job([sys.executable, "-c", *sys.argv[1:]], stop_signal=signal.SIGINT, grace=20) as child:
     child.wait(60, on_line=lambda line: print(line, flush=True))
 """
 

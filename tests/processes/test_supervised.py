@@ -169,7 +169,7 @@ def test_too_few_descriptors_are_told():
         "    tempfile.tempdir = None\n"
         "    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, 64))\n"
         "    try:\n"
-        "        with limits.told():\n"
+        "        with limits.reported():\n"
         "            SupervisedProcess([sys.executable, '-c', ''], log=Console()).kill()\n"
         "        found.add('it runs')\n"
         "        break\n"
@@ -300,7 +300,7 @@ def attempts(folder, **options):
         process = SupervisedProcess(["/usr/bin/python3", "-ISc", code], log=Console(), **options)
         assert process.ended.wait(20)
     process.kill()
-    return dict(line.split(" ", 1) for line in process.said().splitlines())
+    return dict(line.split(" ", 1) for line in process.stderr().splitlines())
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ class Options:
         return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
 
 
-@limits.told()
+@limits.reported()
 def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: Options) -> tuple[str, Machine]:
     """Start a machine.
 

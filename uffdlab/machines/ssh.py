@@ -98,7 +98,7 @@ class SshMachine(StreamMachine):
             raise errors.MachineTimeout(
                 f"{self._destination}: waited {_DEADLINE:g} s for {self._awaited}: it hangs, or the line is too slow. "
                 "Try it by hand: ssh, then python3",
-                console=self._process.said(),
+                console=self._process.stderr(),
             ) from None
         except EOFError:
             self._process.ended.wait(_EXPLAIN)
@@ -107,7 +107,7 @@ class SshMachine(StreamMachine):
             self._process.ended.wait(_EXPLAIN)
             raise self._gone(str(error.strerror)) from None
         except _Unfit as error:
-            raise errors.MachineError(f"{self._destination}: {error}", console=self._process.said()) from None
+            raise errors.MachineError(f"{self._destination}: {error}", console=self._process.stderr()) from None
 
     def _settle(self, stream: socket.socket, until: float) -> None:
         # Bring the agent there, before the protocol begins.
@@ -127,7 +127,7 @@ class SshMachine(StreamMachine):
 
     def _gone(self, reason: str) -> errors.UffdlabError:
         error = super()._gone(reason)
-        said = self._process.said()
+        said = self._process.stderr()
         advice = next((words for sign, words in _ADVICE if sign in said), "")
         return errors.MachineLost(f"ssh {self._destination}: {advice}. {error}") if advice else error
 

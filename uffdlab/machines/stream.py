@@ -46,7 +46,7 @@ class StreamMachine(BaseMachine):
 
     physical = None
 
-    @limits.told()
+    @limits.reported()
     def __init__(self, command: Sequence[str], name: str) -> None:
         self.name = name
         self._program = Path(command[0]).name

@@ -31,9 +31,9 @@ class JobTimeout(Exception):
 class Job:
     """A command in its own process group, whose output is read line by line.
 
-    Ctrl-C reaches only this process, which then sends `farewell` to the group, so that make can delete its incomplete
-    targets. The command's parent is a supervisor (supervisor.py). If this process ends in another way, the supervisor
-    sends `farewell` once to the group, reads its output, and kills it after `grace`.
+    Ctrl-C reaches only this process, which then sends `stop_signal` to the group, so that make can delete its
+    incomplete targets. The command's parent is a supervisor (supervisor.py). If this process ends in another way, the
+    supervisor sends `stop_signal` once to the group, reads its output, and kills it after `grace`.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Job:
         Receives everything that the command writes.
     inherit : sequence of int
         File descriptors that the command inherits. A lock among them is held as long as the command runs.
-    farewell : Signals
+    stop_signal : Signals
         The signal that ends the command, by default SIGTERM.
     grace : float
         Seconds that the command has after the signal, before it is killed.
@@ -71,23 +71,23 @@ class Job:
         stdin: IO[bytes] | None = None,
         log: IO[bytes] | None = None,
         inherit: Sequence[int] = (),
-        farewell: signal.Signals = signal.SIGTERM,
+        stop_signal: signal.Signals = signal.SIGTERM,
         grace: float = _GRACE,
         held: Sequence[int] = (),
         marker: Path | None = None,
     ) -> None:
         reading, writing = os.pipe()
         supervised = supervisor.wrap(
-            [str(word) for word in command],
+            [str(argument) for argument in command],
             grace=grace,
-            farewell=int(farewell),
+            stop_signal=int(stop_signal),
             output=reading,
             held=held,
             marker=str(marker or ""),
         )
         self.tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._log = log
-        self._farewell, self._grace = farewell, grace
+        self._stop_signal, self._grace = stop_signal, grace
         self._rest = b""  # the beginning of an incomplete line
         self._output = os.fdopen(reading, "rb", buffering=0)
         try:
@@ -159,7 +159,7 @@ class Job:
         process = self._process
         try:
             if process.poll() is None:
-                self._signal(self._farewell)
+                self._signal(self._stop_signal)
                 self._drain(time.monotonic() + self._grace)
         finally:
             if process.poll() is None:

@@ -16,8 +16,8 @@ ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Raise HostUnsupported, which says what to do, in place of such an OSError. Usable as a decorator."""
+def reported() -> Iterator[None]:
+    """Raise HostUnsupported, with what to do, in place of an OSError of :data:`ERRNOS`. Usable as a decorator."""
     try:
         yield
     except OSError as error:

@@ -102,7 +102,7 @@ class SupervisedProcess:
             return ()
         return supervised_by.pid, *map(int, children.split())
 
-    def said(self) -> str:
+    def stderr(self) -> str:
         """Return what the program has written to stderr, at most its first 16 KiB."""
         return self._run.stderr.decode(errors="replace").strip()
 
@@ -110,17 +110,17 @@ class SupervisedProcess:
         """Return a text that says how the program ended, with its stderr, or an empty string while it runs."""
         if not self.ended.is_set():
             return ""
-        complaints, status = self.said(), self._run.status
+        stderr, status = self.stderr(), self._run.status
         if status is None:
-            words = "was killed with its supervisor"
+            text = "was killed with its supervisor"
         elif os.WIFSIGNALED(status):
             number = os.WTERMSIG(status)
-            words = f"was killed by signal {number}"
+            text = f"was killed by signal {number}"
             if number in {signal.SIGKILL, signal.SIGBUS}:
-                words += ", by somebody or because the host ran out of memory"
+                text += ", by somebody or because the host ran out of memory"
         else:
-            words = f"ended with status {os.WEXITSTATUS(status)}"
-        return f"{words}: {complaints}" if complaints else words
+            text = f"ended with status {os.WEXITSTATUS(status)}"
+        return f"{text}: {stderr}" if stderr else text
 
     def kill(self) -> None:
         """Kill the program if it still runs, and wait until all its processes have ended.

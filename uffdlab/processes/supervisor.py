@@ -1,9 +1,9 @@
 """The supervisor: a small program between this process and a command, so that the command never outlives this process.
 
 ``supervisor.py NAME=VALUE… -- COMMAND…`` runs the command as its child. It waits for the first of three: the command
-ends; the process ``owner`` ends, however it does; the pipe ``life``, whose other end the owner alone holds, closes.
-In the latter two cases the command has ``grace`` seconds to end as well, and is then killed. When the supervisor itself
-is killed, the kernel signals the command. :func:`wrap` has the options.
+ends; the process ``owner`` ends in any way; the pipe ``life``, whose other end only the owner holds, closes. In the
+latter two cases the command has ``grace`` seconds to end as well, and is then killed. When the supervisor itself is
+killed, the kernel signals the command. :func:`wrap` describes the options.
 
 It runs as ``python -ISB supervisor.py`` and imports nothing of uffdlab. The command's parent is this process and not a
 thread of the owner, since the kernel's parent-death signal is tied to the thread that forked.
@@ -24,17 +24,17 @@ if __name__ != "__main__":
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
 
-# Landlock: linux/landlock.h; the numbers of its system calls are the same for all processors.
+# Landlock: linux/landlock.h. The numbers of its system calls are the same on all architectures.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION, _PATH_BENEATH = 1, 1
 _WRITE_FILE = 1 << 1
-_REFER, _TRUNCATE = 1 << 13, 1 << 14  # from its versions 2 and 3 on
-_WRITES = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))  # remove and make whatever kind of file
-_TCP = 1 << 0 | 1 << 1  # bind and connect, from 4 on
-_SCOPES = 1 << 0 | 1 << 1  # abstract sockets and signals stay within, from 6 on
+_REFER, _TRUNCATE = 1 << 13, 1 << 14  # since ABI versions 2 and 3
+_WRITES = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))  # remove and create files of any type
+_TCP = 1 << 0 | 1 << 1  # bind and connect, since ABI version 4
+_SCOPES = 1 << 0 | 1 << 1  # no abstract sockets or signals to the outside, since ABI version 6
 _DEVICES = "/dev/kvm", "/dev/null"
 
-_KEEP = -2  # stdio: what the supervisor has itself
+_KEEP = -2  # stdio: the supervisor's own
 
 
 def wrap(
@@ -44,7 +44,7 @@ def wrap(
     life: int = -1,
     stdio: int = _KEEP,
     bounds: str = "free",
-    farewell: int = 0,
+    stop_signal: int = 0,
     output: int = -1,
     held: Sequence[int] = (),
     folder: str = "",
@@ -58,34 +58,36 @@ def wrap(
     command : sequence of str
         A program, by its path or by its name in PATH, and its arguments.
     grace : float
-        Seconds that it has to end by itself once it is not wanted any more.
+        Seconds that the command has to end by itself after it was asked to stop.
     life : int
-        A descriptor of the supervisor, the read end of a pipe: when the pipe closes, the command is not wanted.
+        A descriptor of the supervisor, the read end of a pipe. The supervisor stops the command when the pipe closes.
     stdio : int
         What becomes the command's stdin and stdout: a descriptor, -1 for /dev/null, by default the supervisor's own.
     bounds : str
-        ``"free"``; ``"bounded"``: it can gain no privileges, open no file for writing by its name and make no TCP
-        connection, and leaves no core; or a user and its groups by number, ``"61234,108"``: it is that user besides.
-    farewell : int
-        A signal that the process group of both gets once when the command is not wanted, unless the owner has sent it
-        already: vagrant takes a second one as the last and cleans up nothing. By default none.
+        ``"free"``: no bounds. ``"bounded"``: the command can gain no privileges, open no file for writing by its name
+        and make no TCP connection, and it leaves no core dump. Numbers of a user and its groups, ``"61234,108"``:
+        bounded, and run as that user.
+    stop_signal : int
+        The signal that asks the command to stop. The process group of supervisor and command gets it once, unless the
+        owner has sent it already: vagrant does not clean up when it gets a second one. By default none.
     output : int
-        The read end of the command's output, read from here when the owner does not any more: else make would die of
-        SIGPIPE before it has cleaned up.
+        The read end of the command's output. The supervisor reads it when the owner has ended: otherwise SIGPIPE would
+        kill make before it has cleaned up.
     held : sequence of int
-        Descriptors, locks for instance, that the supervisor keeps until the command has ended. The command does not
-        get them: its daemons would keep them.
+        Descriptors, for instance locks, that the supervisor keeps open until the command has ended. The command does
+        not inherit them, since its daemons would keep them open.
     folder : str
-        Removed when the command has ended, if somebody made it, with the files in it.
+        A folder that is removed with its files when the command has ended, if it exists.
     marker : str
-        A file that is removed when the command has ended, unless it was killed outright.
+        A file that is removed when the command has ended, unless the command was killed.
     report : int
-        A descriptor that gets the command's wait status as decimal digits. By default the supervisor ends as the
-        command did.
+        A descriptor that gets the command's wait status as decimal digits. By default the supervisor ends with the
+        command's exit status or signal.
     """
     options = {
-        "owner": os.getpid(), "grace": grace, "life": life, "stdio": stdio, "bounds": bounds, "farewell": farewell,
-        "output": output, "held": ",".join(map(str, held)), "folder": folder, "marker": marker, "report": report,
+        "owner": os.getpid(), "grace": grace, "life": life, "stdio": stdio, "bounds": bounds,
+        "stop_signal": stop_signal, "output": output, "held": ",".join(map(str, held)), "folder": folder,
+        "marker": marker, "report": report,
     }  # fmt: skip
     return [sys.executable, "-ISB", __file__, *(f"{name}={value}" for name, value in options.items()), "--", *command]
 
@@ -95,36 +97,36 @@ class _Supervisor:
         self._options, self._command = options, command
         self._pid = os.getpid()
         self._owner, self._life, self._output = (int(options[name]) for name in ("owner", "life", "output"))
-        self._grace, self._farewell = float(options["grace"]), int(options["farewell"])
+        self._grace, self._stop_signal = float(options["grace"]), int(options["stop_signal"])
         self._held = [int(number) for number in options["held"].split(",") if number]
-        self._told = False
+        self._stop_signal_sent = False
 
     def run(self) -> None:
-        if self._farewell:
-            signal.pthread_sigmask(signal.SIG_BLOCK, [self._farewell])
-            signal.signal(self._farewell, self._on_farewell)
+        if self._stop_signal:
+            signal.pthread_sigmask(signal.SIG_BLOCK, [self._stop_signal])
+            signal.signal(self._stop_signal, self._on_stop_signal)
         child = os.fork()
         if child == 0:
             self._become_command()
-        # The command's ends of its sockets: if they stayed open here, the owner would not see it end.
+        # Close the command's ends of its sockets: while they are open here, the owner does not see the end of file.
         low = 3
         for descriptor in sorted({self._output, self._life, int(self._options["report"]), *self._held}):
             if descriptor >= low:
                 os.closerange(low, descriptor)
                 low = descriptor + 1
         os.closerange(low, os.sysconf("SC_OPEN_MAX"))
-        if self._farewell:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._farewell])
+        if self._stop_signal:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._stop_signal])
         status = self._supervise(child)
         _remove(self._options["folder"])
         self._end_like(status)
 
-    def _on_farewell(self, _number: int, _frame: object) -> None:
-        # The owner, as long as it lives, signals the whole group.
-        self._told = True
+    def _on_stop_signal(self, _number: int, _frame: object) -> None:
+        # While the owner runs, it signals the whole group.
+        self._stop_signal_sent = True
 
     def _supervise(self, child: int) -> int:
-        # The command's wait status.
+        # Returns the command's wait status.
         poll = select.poll()
         try:
             ended = os.pidfd_open(child)
@@ -134,7 +136,7 @@ class _Supervisor:
             return os.waitpid(child, 0)[1]
         poll.register(ended, select.POLLIN)
         if not self._ended_first(poll, ended) and not self._ends_in_time(poll, ended):
-            if self._farewell:
+            if self._stop_signal:
                 os.killpg(0, signal.SIGKILL)
             os.kill(child, signal.SIGKILL)
         return os.waitpid(child, 0)[1]
@@ -143,9 +145,9 @@ class _Supervisor:
         # Wait for the first of the command and its owner to end, or for the pipe to close.
         try:
             owner = os.pidfd_open(self._owner)
-        except OSError:  # it ended before
+        except OSError:  # it has already ended
             return False
-        if os.getppid() != self._owner:  # as well, and the pidfd is another's
+        if os.getppid() != self._owner:  # it has already ended, and the pidfd belongs to another process
             return False
         watched = [owner] if self._life < 0 else [owner, self._life]
         for descriptor in watched:
@@ -157,9 +159,9 @@ class _Supervisor:
         return False
 
     def _ends_in_time(self, poll: select.poll, ended: int) -> bool:
-        # Tell the command that it is not wanted, and give it its time, in which somebody reads what it says.
-        if self._farewell and not self._told:
-            os.killpg(0, self._farewell)
+        # Ask the command to stop, and read its output until it ends or the grace period is over.
+        if self._stop_signal and not self._stop_signal_sent:
+            os.killpg(0, self._stop_signal)
         if self._output >= 0:
             poll.register(self._output, select.POLLIN)
         until = time.monotonic() + self._grace
@@ -179,18 +181,18 @@ class _Supervisor:
             with contextlib.suppress(OSError):
                 os.unlink(marker)  # noqa: PTH108 - pathlib takes longer to import than all else here
         if report >= 0:
-            with contextlib.suppress(OSError):  # nobody may be left to read it
+            with contextlib.suppress(OSError):  # there may be no reader left
                 os.write(report, b"%d\n" % status)
             return
         if code < 0:
             _no_core()
-            with contextlib.suppress(OSError):  # SIGKILL has no other way
+            with contextlib.suppress(OSError):  # the action of SIGKILL cannot be set
                 signal.signal(-code, signal.SIG_DFL)
             os.kill(os.getpid(), -code)
         os._exit(code if code >= 0 else 128 - code)
 
     def _become_command(self) -> None:
-        # In the child.
+        # Runs in the child.
         argv, bounds, stdio = self._command, self._options["bounds"], int(self._options["stdio"])
         if bounds != "free":
             try:
@@ -198,9 +200,9 @@ class _Supervisor:
             except OSError as error:
                 os.write(2, f"setting bounds to {argv[0]}: {error}\n".encode())
                 os._exit(126)
-        # After that, since a change of user clears it.
-        _prctl(_PR_SET_PDEATHSIG, self._farewell or signal.SIGKILL)
-        if os.getppid() != self._pid:  # it died before the line above
+        # After the bounds are set, since a change of user clears it.
+        _prctl(_PR_SET_PDEATHSIG, self._stop_signal or signal.SIGKILL)
+        if os.getppid() != self._pid:  # it ended before the line above
             os._exit(1)
         for descriptor in {self._output, *self._held} - {-1}:
             os.close(descriptor)
@@ -211,12 +213,12 @@ class _Supervisor:
             os.dup2(stdio, 1)
             os.close(stdio)
             _no_core()  # a core of QEMU would hold the guest's memory
-        for number in {self._farewell, signal.SIGPIPE} - {0}:
+        for number in {self._stop_signal, signal.SIGPIPE} - {0}:
             signal.signal(number, signal.SIG_DFL)
-        if self._farewell:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._farewell])
+        if self._stop_signal:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [self._stop_signal])
         try:
-            os.execvp(argv[0], argv)  # noqa: S606 - that is what a supervisor does
+            os.execvp(argv[0], argv)  # noqa: S606 - the purpose of a supervisor
         except OSError as error:
             who = "" if os.geteuid() == 0 or bounds == "free" else f" as user {os.geteuid()}"
             os.write(2, f"{argv[0]}{who}: {error.strerror}\n".encode())
@@ -224,7 +226,7 @@ class _Supervisor:
 
 
 def _prctl(option: int, value: int) -> None:
-    import ctypes  # noqa: PLC0415 - in the child alone
+    import ctypes  # noqa: PLC0415 - only in the child
 
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
@@ -234,7 +236,7 @@ def _no_core() -> None:
 
 
 def _bound(bounds: str) -> None:
-    # In the child: what it cannot do from here on, whatever becomes of it.
+    # Runs in the child: restricts it irrevocably.
     import ctypes  # noqa: PLC0415 - before the change of user, who may not be able to read the library
     import struct  # noqa: PLC0415
 
@@ -278,7 +280,7 @@ def _remove(folder: str) -> None:
 def main() -> None:
     """Run the command and supervise it."""
     split = sys.argv.index("--")
-    options = dict(word.split("=", 1) for word in sys.argv[1:split])
+    options = dict(argument.split("=", 1) for argument in sys.argv[1:split])
     _Supervisor(options, sys.argv[split + 1 :]).run()
 
 

@@ -206,7 +206,7 @@ class QemuMachine(BaseMachine):
 
     def _gone(self, reason: str) -> errors.UffdlabError:
         error = super()._gone(reason)
-        said = self._process.said()
+        said = self._process.stderr()
         if "Too many open files" in said:
             return errors.HostUnsupported(f"{error}. Close other labs, or raise the limit (ulimit -n)", missing="files")
         if "Cannot allocate memory" in said:

@@ -54,7 +54,7 @@ def find_program() -> str:
     return str(Path(found).resolve())
 
 
-@limits.told()
+@limits.reported()
 def start(
     kernel: Kernel,
     *,

@@ -367,7 +367,7 @@ class VagrantVm:
                 command,
                 env=environment,
                 log=log,
-                farewell=signal.SIGINT,
+                stop_signal=signal.SIGINT,
                 grace=_PUT_AWAY,
                 held=self._held if changes else (),
             ) as child,
