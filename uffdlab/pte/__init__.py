@@ -1,14 +1,14 @@
-"""Words to states: x86-64 and arm64 page-table entries, pagemap words and PAGEMAP_SCAN categories.
+"""Decode x86-64 and arm64 page-table entries, pagemap entries and PAGEMAP_SCAN categories into states.
 
-Every decoder takes whole arrays and answers with two: *states* (which bits are set) and *known* (which bits the word
-tells at all).  A state that is not known is never shown as false.
+Every decoder takes whole arrays and returns two: *states* (which bits are set) and *known* (which bits the entry
+determines).  A state that is not known is never shown as false.
 
 What "known" means for an entry that maps nothing
 -------------------------------------------------
 A state is a property of the page-table entry (of the page behind it for EXCLUSIVE and FILE).  An empty entry has none
-of them, and that is known: an absent page *is* not writable.  A swap entry keeps soft-dirty and uffd-wp, is known not
-to be writable, and says nothing of dirty and accessed.  pagemap never tells writable, dirty, accessed or huge, not
-even of an absent page.
+of them, and that is known: an absent page *is* not writable.  A swap entry keeps soft-dirty and uffd-wp.  It is known
+not to be writable, and its dirty and accessed are unknown.  pagemap never reports writable, dirty, accessed or huge,
+not even for an absent page.
 """
 
 from __future__ import annotations
@@ -48,5 +48,5 @@ __all__ = [
 
 
 def explain(form: str, word: int, level: int = 1) -> list[Bit]:
-    """Return the bits of a word, highest first, by the name of its format: a key of :data:`FORMATS`."""
+    """Return the fields of a raw entry, highest bit first; `form` is a key of :data:`FORMATS`."""
     return FORMATS[form].explain(word, level)

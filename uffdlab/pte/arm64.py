@@ -45,14 +45,14 @@ BITS = {
     State.DIRTY: _ARM_DIRTY,
     State.SPECIAL: _ARM_SPECIAL,
 }
-"""In which bit of a present page's entry each state lies."""
+"""The bit number of each state in the entry of a present page."""
 
 
 def decode_arm64(words: ArrayLike, levels: ArrayLike) -> tuple[Flags, Flags]:
     """Decode arm64 page-table entries (4 KiB granule, Linux 6.10 and later).
 
-    Parameters and results as of :func:`decode_x86`.  arm64 has no soft-dirty bit: it is unknown where a page is mapped.
-    WRITABLE is the kernel's pte_write() (bit 51); the processor's read-only bit is part of DIRTY.
+    Parameters and results are those of :func:`decode_x86`.  arm64 has no soft-dirty bit, so SOFT_DIRTY is unknown where
+    a page is mapped.  WRITABLE is the kernel's pte_write() (bit 51); the processor's read-only bit is part of DIRTY.
     """
     words, levels = arrays(words, levels)
     valid = bit(words, _ARM_VALID)
@@ -96,14 +96,14 @@ def _arm_swap(entries: Words) -> tuple[Words, Words]:
 
 
 def frames_arm64(words: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
-    """Give the page frame number (4 KiB units) each arm64 leaf points to, -1 where nothing is mapped."""
+    """Return the page frame number (4 KiB units) that each arm64 leaf points to; int64, -1 where nothing is mapped."""
     words, levels = arrays(words, levels)
     present = (bit(words, _ARM_VALID) | bit(words, _ARM_PRESENT_INVALID)) & (levels > 0)
     return np.where(present, ((words & np.uint64(FRAME_MASK)) >> np.uint64(12)).astype(np.int64), -1)
 
 
 def explain_arm64(word: int, level: int = 1) -> list[Bit]:
-    """Take an arm64 entry apart, highest bit first; the bits of the list put together are the word."""
+    """Decode an arm64 entry into its fields, highest bit first; together they cover all 64 bits."""
     word = int(word)
     if word == 0:
         return [Bit(0, "entry", word, "empty: nothing is mapped", 64)]

@@ -1,4 +1,4 @@
-"""The formats of raw words, by name: how each is decoded, where its frame is found, and how it is taken apart."""
+"""The formats of raw entries, by name: how to decode each, where it holds the page frame, and what its fields mean."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Facts(Protocol):
-    """What a decoder must know beside the words: a :class:`uffdlab.observations.snapshot.Snapshot` has it."""
+    """What a decoder must know besides the raw entries; :class:`uffdlab.observations.snapshot.Snapshot` provides it."""
 
     @property
     def vma_soft_dirty(self) -> bool:
@@ -41,40 +41,40 @@ class Facts(Protocol):
 
 
 class FrameField(NamedTuple):
-    """Where a word holds a page frame number: bits `low` up to, not including, `end`, shifted right by `shift`."""
+    """Where an entry holds a page frame number: bits `low` up to, not including, `end`, shifted right by `shift`."""
 
     low: int
     end: int
     shift: int
 
     def frames(self, words: Words) -> NDArray[np.int64]:
-        """Return what the field holds, as page frame numbers (4 KiB units); int64, shape (n,)."""
+        """Return the page frame numbers (4 KiB units) in this field; int64, shape (n,)."""
         held = words >> np.uint64(self.low) & np.uint64((1 << self.end - self.low) - 1)
         return (held << np.uint64(self.shift)).astype(np.int64)
 
     def mark(self, words: Words, value: int) -> Words:
-        """Return the words with `value` in this field."""
+        """Return the entries with `value` in this field; uint64, shape (n,)."""
         field = np.uint64((1 << self.end) - (1 << self.low))
         return words & ~field | np.uint64(value << self.low) & field
 
 
 class Format(NamedTuple):
-    """One format of raw words."""
+    """One format of raw entries."""
 
     decode: Callable[[Words, Levels, Facts], tuple[Flags, Flags]]
-    """Words, levels and facts → states and known, uint32 of shape (n,)."""
+    """Entries, levels and facts → states and known, uint32 of shape (n,)."""
     frames: Callable[[Words, Levels], NDArray[np.int64]]
-    """Words and levels → page frame numbers, int64 of shape (n,), -1 where none is known; of a huge leaf the first."""
+    """Entries and levels → page frame numbers, int64 of shape (n,): -1 where unknown, the first one of a huge leaf."""
     explain: Callable[[int, int], list[Bit]]
-    """One word and its level → its bits, highest first; put together they are the word."""
+    """One entry and its level → its fields, highest bit first; together they cover all 64 bits."""
     bits: Mapping[State, int]
-    """In which bit of a present page's word each state lies."""
+    """The bit number of each state in the entry of a present page."""
     frame_field: Callable[[int], FrameField] | None = None
-    """Level → where a present page's word holds its frame; None if it holds none."""
+    """Level → where the entry of a present page holds its frame; None if it holds none."""
 
 
 def _of_entries(end: int) -> Callable[[int], FrameField]:
-    # A leaf above the PTE level covers 9 bits of the address more for each level.
+    # Each level above the PTE level adds 9 bits to the offset within the page.
     def field(level: int) -> FrameField:
         low = 12 + 9 * max(0, level - 1)
         return FrameField(low, end, low - 12)

@@ -1,4 +1,4 @@
-"""Words of /proc/PID/pagemap.
+"""Entries of /proc/PID/pagemap.
 
 Source: fs/proc/task_mmu.c of Linux 6.1, 6.12 and 7.3.
 """
@@ -39,31 +39,32 @@ BITS = {
     State.EXCLUSIVE: _PM_EXCLUSIVE,
     State.SOFT_DIRTY: _PM_SOFT_DIRTY,
 }
-"""In which bit of a page's word each state lies."""
+"""The bit number of each state in a pagemap entry."""
 
 
 def decode_pagemap(
     words: ArrayLike, *, vma_soft_dirty: bool, hugetlb: bool, tracks_soft_dirty: bool = True
 ) -> tuple[Flags, Flags]:
-    """Decode words of /proc/PID/pagemap.
+    """Decode entries of /proc/PID/pagemap.
 
     Parameters
     ----------
     words : array_like of uint64, shape (n,)
+        Raw pagemap entries.
     vma_soft_dirty : bool
-        The mapping has "sd" among its VmFlags (smaps).  pagemap then sets soft-dirty for every page of it, whatever the
-        entry says, so the entry's own bit is not known.
+        The mapping has "sd" among its VmFlags (smaps).  pagemap then sets soft-dirty for each of its pages, whatever
+        the page-table entry holds, so the bit of the page-table entry is unknown.
     hugetlb : bool
-        The mapping is of hugetlbfs ("ht").  For these pagemap never looks at the entry's soft-dirty bit, and for one
-        that is not present it tells uffd-wp and nothing else (pagemap_hugetlb_range()).
+        The mapping is of hugetlbfs ("ht").  There pagemap ignores the soft-dirty bit of the page-table entry.  For a
+        page that is not present it reports uffd-wp and nothing else (pagemap_hugetlb_range()).
     tracks_soft_dirty : bool
         False for a kernel without CONFIG_MEM_SOFT_DIRTY.
 
     Returns
     -------
     states, known : ndarray of uint32, shape (n,)
-        Bits of :class:`State`.  WRITABLE, DIRTY, ACCESSED, HUGE, PROTNONE and SPECIAL are never known.  What kind
-        of entry a swapped one is, only with CAP_SYS_ADMIN: without it pagemap leaves type and offset zero.
+        Bits of :class:`State`.  WRITABLE, DIRTY, ACCESSED, HUGE, PROTNONE and SPECIAL are never known.  The kind
+        of a swap entry is known only with CAP_SYS_ADMIN: without it pagemap reports type and offset as zero.
     """
     words = np.ascontiguousarray(words, dtype=np.uint64)
     states = np.zeros(words.shape, dtype=np.uint32)
@@ -92,7 +93,7 @@ def decode_pagemap(
         guard = (states[swap] & np.uint32(State.GUARD)) != 0
         kind_known[guard] |= np.uint32(State.GUARD | State.MARKER)
         states[swap] |= kind_states
-        # Of the page behind an entry that is not present, what is told depends on the kernel's age: take nothing.
+        # What pagemap reports about the page behind a non-present entry depends on the kernel version: ignore it.
         marker = (states[swap] & np.uint32(State.MARKER)) != 0
         of_the_page = np.where(marker, np.uint32(OF_THE_PAGE), np.uint32(0))
         known[swap] = known[swap] & np.uint32(~(KINDS | OF_THE_PAGE) & ALL) | kind_known | of_the_page
@@ -101,14 +102,14 @@ def decode_pagemap(
 
 
 def frames_pagemap(words: ArrayLike) -> NDArray[np.int64]:
-    """Give the page frame number of each pagemap word, -1 where none is mapped or the reader may not see it."""
+    """Return the page frame number of each entry; int64, -1 where nothing is mapped or CAP_SYS_ADMIN is missing."""
     words = np.asarray(words, dtype=np.uint64)
     frames = (words & np.uint64(FRAME_MASK)).astype(np.int64)
     return np.where(bit(words, _PM_PRESENT) & (frames > 0), frames, -1)
 
 
 def explain_pagemap(word: int) -> list[Bit]:
-    """Take a pagemap word apart, highest bit first; the bits of the list put together are the word."""
+    """Decode a pagemap entry into its fields, highest bit first; together they cover all 64 bits."""
     word = int(word)
     fields = [
         (63, 1, "present", "mapped"),

@@ -59,7 +59,7 @@ _STATES = {
     State.SOFT_DIRTY: Category.SOFT_DIRTY,
 }
 BITS = {state: int(category).bit_length() - 1 for state, category in _STATES.items()}
-"""In which bit of a page's word each state lies."""
+"""The bit number of each state among the categories."""
 
 
 def _set(words: Words, category: Category) -> NDArray[np.bool_]:
@@ -69,41 +69,40 @@ def _set(words: Words, category: Category) -> NDArray[np.bool_]:
 def decode_scan(
     words: ArrayLike, *, answered: int, vma_soft_dirty: bool, tracks_soft_dirty: bool = True
 ) -> tuple[Flags, Flags]:
-    """Decode the categories that PAGEMAP_SCAN gave for each page.
+    """Decode the categories that PAGEMAP_SCAN reported for each page.
 
     Parameters
     ----------
     words : array_like of uint64, shape (n,)
         PAGE_IS_* of each page.
     answered : int
-        The categories whose absence means something: of those the kernel does not know, and from 7.3 on of WRITTEN
-        (said only where registered for WP), only the presence does.
+        The categories whose absence means something.  The absence of a category that the kernel does not know means
+        nothing.  Neither does that of WRITTEN from 7.3 on, which is reported only where memory is registered for WP.
     vma_soft_dirty : bool
-        The mapping is soft-dirty as a whole; then every page has that category whatever its entry says.
+        The mapping is soft-dirty as a whole.  Then every page has that category, whatever its entry holds.
     tracks_soft_dirty : bool
         False for a kernel without CONFIG_MEM_SOFT_DIRTY.
 
     Returns
     -------
     states, known : ndarray of uint32, shape (n,)
-        Bits of :class:`State`.  WRITABLE, DIRTY, ACCESSED, EXCLUSIVE and PROTNONE are never known, and of what is not
-        present only whether it is a guard.
+        Bits of :class:`State`.  WRITABLE, DIRTY, ACCESSED, EXCLUSIVE and PROTNONE are never known.  For an entry that
+        is not present, the only kind that can be known is GUARD.
     """
     words = np.ascontiguousarray(words, dtype=np.uint64)
-    said = Category(answered)
+    reported = Category(answered)
     states = np.zeros(words.shape, dtype=np.uint32)
     known = np.full(words.shape, np.uint32(State.PRESENT), dtype=np.uint32)
     present, elsewhere = _set(words, Category.PRESENT), _set(words, Category.SWAPPED)
     empty = ~present & ~elsewhere
     set_where(states, present, State.PRESENT)
 
-    # An empty entry has no bits; whether HUGE is told of it only says what the mapping is of.
+    # An empty entry has no bits; HUGE describes its mapping, not the entry.
     set_where(known, empty, State.UFFD_WP | State.FILE)
     set_where(known, present | empty, KINDS)
 
     without_wp = _set(words, Category.WRITTEN) | _set(words, Category.ACCESSED)
-    told = Category.WRITTEN in said
-    wp = ~empty & ~without_wp & (_set(words, Category.WPALLOWED) | told)
+    wp = ~empty & ~without_wp & (_set(words, Category.WPALLOWED) | (Category.WRITTEN in reported))
     set_where(states, wp, State.UFFD_WP)
     set_where(known, wp | without_wp, State.UFFD_WP)
 
@@ -117,16 +116,16 @@ def decode_scan(
     guard = _set(words, Category.GUARD)
     set_where(states, guard, State.MARKER | State.GUARD)
     set_where(known, guard, KINDS)
-    if Category.GUARD in said:
+    if Category.GUARD in reported:
         set_where(known, elsewhere, State.GUARD)
-    if Category.SOFT_DIRTY in said and tracks_soft_dirty and not vma_soft_dirty:
+    if Category.SOFT_DIRTY in reported and tracks_soft_dirty and not vma_soft_dirty:
         set_where(states, _set(words, Category.SOFT_DIRTY), State.SOFT_DIRTY)
         known |= np.uint32(State.SOFT_DIRTY)
     return states, known
 
 
 def explain_scan(word: int) -> list[Bit]:
-    """Take a word of categories apart, highest bit first; the bits of the list put together are the word."""
+    """Decode a page's categories, highest bit first; together the fields cover all 64 bits."""
     word = int(word)
     rest = [Bit(10, "10–63", word >> 10, "categories that are not known here", 54)]
     return rest + [

@@ -1,4 +1,4 @@
-"""State: what a page-table entry says of a page, the same for every witness; and its words."""
+"""State: what a page-table entry says about a page, the same for every witness; and the names of its bits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class State(enum.IntFlag):
-    """What a page-table entry says of a page; one bit each, the same for every witness."""
+    """What a page-table entry says about a page: one bit for each property, the same for every witness."""
 
     PRESENT = 1 << 0
     """The kernel's pte_present(): a page is mapped (a PROT_NONE mapping included)."""
@@ -22,15 +22,15 @@ class State(enum.IntFlag):
     SOFT_DIRTY = 1 << 5
     """The entry's soft-dirty bit (not the VMA's, which pagemap adds to it)."""
     EXCLUSIVE = 1 << 6
-    """Mapped once only, by this entry; only pagemap tells."""
+    """Mapped once only, by this entry; only pagemap reports it."""
     HUGE = 1 << 7
     """Mapped by a leaf above the PTE level (2 MiB at the PMD, 1 GiB at the PUD on x86-64)."""
     SWAPPED = 1 << 8
     """Not present, and the entry points elsewhere: a swap slot, a page under migration, a device page, a bad page."""
     MARKER = 1 << 9
-    """Not present; a PTE marker remembers something for a page that is not mapped (uffd-wp, poison, guard)."""
+    """Not present; a PTE marker stores information about a page that is not mapped (uffd-wp, poison, guard)."""
     FILE = 1 << 10
-    """A page of a file or of shared memory; only pagemap tells."""
+    """A page of a file or of shared memory; only pagemap reports it."""
     POISON = 1 << 11
     """A marker that makes an access fail with SIGBUS (UFFDIO_POISON, 6.6+; a swap error)."""
     GUARD = 1 << 12
@@ -52,7 +52,7 @@ MAPPING = (
     | State.GUARD
     | State.PROTNONE
 )
-"""What decides whether a touch traps; the other bits only record what happened before."""
+"""The states that decide whether a touch faults; the others only record what happened before."""
 OF_THE_PAGE = State.EXCLUSIVE | State.FILE
 OF_THE_ENTRY = ALL & ~OF_THE_PAGE
 OF_A_SWAP_ENTRY = OF_THE_ENTRY & ~(State.DIRTY | State.ACCESSED)
@@ -63,7 +63,7 @@ LEVEL_NAMES = ("", "PTE", "PMD", "PUD", "P4D", "PGD")
 
 
 class Bit(NamedTuple):
-    """One bit, or one run of bits, of a word and what it means."""
+    """One field of an entry, of one bit or more, and its meaning."""
 
     number: int
     """Number of the lowest bit."""
@@ -86,15 +86,15 @@ _EXTRAS = (
 
 
 def state_name(state: State) -> str:
-    """Give the word for one bit, as in the kernel: ``uffd-wp``, ``soft-dirty``."""
+    """Return the name of one bit, as the kernel spells it: ``uffd-wp``, ``soft-dirty``."""
     return (state.name or str(int(state))).lower().replace("_", "-")
 
 
 def describe(states: int, known: int) -> str:
-    """Say in words what an entry is: ``present, not writable, uffd-wp, dirty``.
+    """Describe an entry: ``present, not writable, uffd-wp, dirty``.
 
-    Writable and uffd-wp are always spoken of while a page is mapped, the other bits only where they are set.  An
-    unknown writable or uffd-wp has a question mark.
+    While a page is mapped, writable and uffd-wp are always mentioned, the other bits only if set.  An unknown writable
+    or uffd-wp has a question mark.
     """
     state, sure = State(int(states) & int(known)), State(int(known))
     if State.PRESENT not in sure:

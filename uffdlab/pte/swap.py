@@ -1,4 +1,4 @@
-"""Swap entries and PTE markers, which all formats have in common; and small steps that the decoders share."""
+"""Swap entries and PTE markers, which all formats have in common; and the bit operations that the decoders share."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # The types above the swap files are handed out downwards from 31, and which exist depends on the kernel's configuration
 # and age (include/linux/swap.h).  The marker is the topmost, 31, except up to 6.1 (until commit 15520a3f0469 in 6.2),
-# where SWP_SWAPIN_ERROR is 31 and the marker 30.  The entries that may have these types otherwise hold a page frame
-# number, and the first frames are never handed out, so a small offset under these two types is a marker.
+# where SWP_SWAPIN_ERROR is 31 and the marker 30.  Other entries of these types hold a page frame number. The kernel
+# never hands out the first frames, so a small offset with one of these two types is a marker.
 _MARKER_TYPES = (30, 31)
 _MARKER_UFFD_WP, _MARKER_POISON, _MARKER_GUARD = (
     1,
@@ -30,7 +30,7 @@ _SURE_SWAP_TYPES = 22  # 32 - device 4 - migration 3 - hwpoison 1 - marker 1 - s
 
 
 def classify(kinds: Words, offsets: Words) -> tuple[Flags, Flags]:
-    """Tell swap entries from markers; states and known, of KINDS and UFFD_WP only."""
+    """Return the states and known bits of swap entries and markers, of KINDS and UFFD_WP only; uint32, shape (n,)."""
     marker = (kinds >= _MARKER_TYPES[0]) & (offsets > 0) & (offsets < _MARKER_LIMIT)
     # Type 31 with anything else: a swap-in error of 6.1 or a marker bit newer than this table.
     unclear = ~marker & (kinds == _MARKER_TYPES[1])
@@ -43,7 +43,7 @@ def classify(kinds: Words, offsets: Words) -> tuple[Flags, Flags]:
 
 
 def marker_meaning(kind: int, offset: int) -> str:
-    """Say what a marker remembers; empty for what is no marker."""
+    """Describe what a marker stores; empty if the entry is not a marker."""
     names = [
         name
         for bit, name in ((_MARKER_UFFD_WP, "uffd-wp"), (_MARKER_POISON, "poison"), (_MARKER_GUARD, "guard"))
@@ -55,7 +55,7 @@ def marker_meaning(kind: int, offset: int) -> str:
 
 
 def kind_meaning(kind: int, offset: int) -> str:
-    """Say what a swap entry of this type is."""
+    """Describe a swap entry by its type."""
     if marker_meaning(kind, offset):
         return "PTE marker"
     if kind < _SURE_SWAP_TYPES:
@@ -71,13 +71,13 @@ def set_where(states: Flags, where: NDArray[np.bool_], state: State) -> None:
 
 
 def bit(words: Words, number: int) -> NDArray[np.bool_]:
-    """Tell where bit `number` is set."""
+    """Return where bit `number` is set; bool, shape (n,)."""
     found: NDArray[np.bool_] = (words & np.uint64(1 << number)) != 0
     return found
 
 
 def arrays(words: ArrayLike, levels: ArrayLike) -> tuple[Words, Levels]:
-    """Give both as arrays of the same shape."""
+    """Return both as arrays of the same shape: uint64 and uint8."""
     word_array = np.ascontiguousarray(words, dtype=np.uint64)
     return word_array, np.broadcast_to(np.asarray(levels, dtype=np.uint8), word_array.shape)
 
@@ -89,5 +89,5 @@ def forget(states: Flags, known: Flags, state: State) -> None:
 
 
 def split(word: int, fields: list[tuple[int, int, str, str]]) -> list[Bit]:
-    """Cut a word into fields, each given as lowest bit, width, name and meaning."""
+    """Split an entry into fields, each given as lowest bit, width, name and meaning."""
     return [Bit(low, name, word >> low & (1 << width) - 1, meaning, width) for low, width, name, meaning in fields]

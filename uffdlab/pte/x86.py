@@ -35,7 +35,7 @@ _X86_SAVED_DIRTY = 58  # 6.6, for shadow stacks; before: _PAGE_BIT_DEVMAP, alway
 _X86_NX = 63
 _HUGE_LEVELS = (2, 3)  # PMD and PUD: 2 MiB and 1 GiB
 FRAME_MASK = 0x000F_FFFF_FFFF_F000  # bits 12 to 51: where an entry, or CR3, holds a page frame
-_X86_ERRATUM = (1 << _X86_DIRTY) | (1 << _X86_ACCESSED)  # _PAGE_KNL_ERRATUM_MASK: pte_none() overlooks both
+_X86_ERRATUM = (1 << _X86_DIRTY) | (1 << _X86_ACCESSED)  # _PAGE_KNL_ERRATUM_MASK: pte_none() ignores both
 # arch/x86/include/asm/pgtable_64.h, "Encode and de-code a swap entry"
 _X86_SWP_SOFT_DIRTY = 1
 _X86_SWP_UFFD_WP = 2
@@ -52,11 +52,11 @@ BITS = {
     State.PROTNONE: _X86_PROTNONE,
     State.SPECIAL: _X86_SPECIAL,
 }
-"""In which bit of a present page's entry each state lies."""
+"""The bit number of each state in the entry of a present page."""
 
 
 def _x86_low_table() -> Flags:
-    # States of an entry by its low 12 bits and whether it is above the PTE level (bit 12 of the index).
+    # The states of an entry, indexed by its low 12 bits and by whether it is above the PTE level (bit 12 of the index).
     index = np.arange(1 << 13, dtype=np.uint64)
     above = bit(index, 12)
     hardware = bit(index, _X86_PRESENT)
@@ -91,7 +91,7 @@ def decode_x86(words: ArrayLike, levels: ArrayLike, *, tracks_soft_dirty: bool =
     levels : array_like of uint8, shape (n,) or ()
         1 = PTE, 2 = PMD, 3 = PUD, 4, 5; 0 = no entry was read, nothing is known.
     tracks_soft_dirty : bool
-        False for a kernel without CONFIG_MEM_SOFT_DIRTY: its entries have no such bit, so it is not known.
+        False for a kernel without CONFIG_MEM_SOFT_DIRTY: its entries have no such bit, so SOFT_DIRTY is unknown.
 
     Returns
     -------
@@ -115,12 +115,12 @@ def decode_x86(words: ArrayLike, levels: ArrayLike, *, tracks_soft_dirty: bool =
 
 
 def is_leaf(word: int, level: int) -> bool:
-    """Tell whether an entry maps a page for the processor: any present one at the PTE level, above it with PSE."""
+    """Return whether an entry is a leaf for the processor: present, and above the PTE level with PSE set."""
     return bool(word & 1) and (level == 1 or (level in _HUGE_LEVELS and bool(word >> _X86_PSE & 1)))
 
 
 def points_to_tables(words: Words, levels: Levels, level: int) -> NDArray[np.bool_]:
-    """Tell which entries are of exactly this level, present for the processor, and no huge leaf; bool, shape (n,)."""
+    """Return which entries of `level` point to a table: present, and no huge leaf; bool, shape (n,)."""
     tables: NDArray[np.bool_] = (levels == level) & bit(words, _X86_PRESENT)
     if level in _HUGE_LEVELS:
         tables &= ~bit(words, _X86_PSE)
@@ -128,37 +128,37 @@ def points_to_tables(words: Words, levels: Levels, level: int) -> NDArray[np.boo
 
 
 def describe_table(word: int, level: int) -> str:
-    """Say in words what an entry of `level` that points to a table means: ``PTE table at frame 0x1a``."""
-    words = [f"{LEVEL_NAMES[level - 1]} table at frame {(word & FRAME_MASK) >> 12:#x}"]
-    words += [] if word >> _X86_RW & 1 else ["not writable below"]
-    words += [] if word >> _X86_USER & 1 else ["not for user space"]
-    words += ["no instructions below"] if word >> _X86_NX & 1 else []
-    return ", ".join(words)
+    """Describe an entry of `level` that points to a table: ``PTE table at frame 0x1a``."""
+    facts = [f"{LEVEL_NAMES[level - 1]} table at frame {(word & FRAME_MASK) >> 12:#x}"]
+    facts += [] if word >> _X86_RW & 1 else ["not writable below"]
+    facts += [] if word >> _X86_USER & 1 else ["not for user space"]
+    facts += ["no instructions below"] if word >> _X86_NX & 1 else []
+    return ", ".join(facts)
 
 
 def decoder() -> Decoder:
-    """Give what tells the states of the entries whose low bits decide: those that are present, without bit 58."""
+    """Return the decoder for present entries without bit 58, whose low bits determine their states."""
     return Decoder(_X86_LOW, (1 | 1 << _X86_SAVED_DIRTY, 1), int(OF_THE_ENTRY), int(ALL))
 
 
 def settle(
     words: Words, states: Flags, known: Flags, odd: int, *, tracks_soft_dirty: bool = True
 ) -> tuple[Flags, Flags]:
-    """Finish what :func:`decoder` began: the entries that need a closer look, mostly few.
+    """Decode the entries that :func:`decoder` marked as ODD; usually few.
 
     Parameters
     ----------
     words, states, known : ndarray, shape (n,)
-        The entries and what is said of them so far.
+        The entries, and what :func:`decoder` returned for them.
     odd : int
-        Of how many `known` is :data:`uffdlab.bulk.entries.ODD`.
+        How many elements of `known` are :data:`uffdlab.bulk.entries.ODD`.
     tracks_soft_dirty : bool
         See :func:`decode_x86`.
 
     Returns
     -------
     states, known : ndarray of uint32, shape (n,)
-        These very arrays where they could be written to.
+        The same arrays if they are writeable, else copies.
     """
     if (odd or not tracks_soft_dirty) and not (states.flags.writeable and known.flags.writeable):
         states, known = states.copy(), known.copy()
@@ -176,7 +176,7 @@ def _x86_odd(words: Words, states: Flags) -> tuple[Flags, Flags]:
 
     saved = present & bit(words, _X86_SAVED_DIRTY)
     set_where(states, saved, State.DIRTY)
-    # Special and bit 58 but not bit 6: dirty from 6.6 on, DEVMAP before.
+    # Special and bit 58 but not bit 6: dirty from 6.6 on, DEVMAP before; so DIRTY is unknown.
     devmap = saved & bit(words, _X86_SPECIAL) & ~bit(words, _X86_DIRTY)
     states[devmap] &= np.uint32(~State.DIRTY & ALL)
     known[devmap] &= np.uint32(~State.DIRTY & ALL)
@@ -204,7 +204,7 @@ def _x86_swap(entries: Words) -> tuple[Words, Words]:
 
 
 def frames_x86(words: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
-    """Give the page frame number (4 KiB units) each x86-64 leaf points to, -1 where nothing is mapped.
+    """Return the page frame number (4 KiB units) that each x86-64 leaf points to; int64, -1 where nothing is mapped.
 
     For a huge leaf this is the first frame of the huge page.
     """
@@ -220,7 +220,7 @@ def frames_x86(words: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
 
 
 def explain_x86(word: int, level: int = 1) -> list[Bit]:
-    """Take an x86-64 entry apart, highest bit first; the bits of the list put together are the word.
+    """Decode an x86-64 entry into its fields, highest bit first; together they cover all 64 bits.
 
     Parameters
     ----------
