@@ -1,7 +1,7 @@
 """uffdlab: a lab bench for userfaultfd — choose a kernel, touch a page, see every bit of its page-table entry change.
 
-The names below are all there is to know; they are loaded when first used, so that ``uffdlab.agent`` in a guest needs
-neither numpy nor matplotlib.
+The names in ``__all__`` are the public interface.  Each is loaded when first used, so that ``uffdlab.agent`` in a guest
+needs neither numpy nor matplotlib.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib  # noqa: PLC0415 - the agent, which starts here too, needs none of it
+    import importlib  # noqa: PLC0415 - the agent imports this package too, and does not need importlib
 
     value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
     globals()[name] = value

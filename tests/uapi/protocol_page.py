@@ -16,13 +16,13 @@ HEAD = """# The wire between host and guest
 
 MessagePack-RPC: a request is `[0, id, method, parameters]`, an answer `[1, id, error, answer]`, a
 notification `[2, method, parameters]`. On the way through the agent the parameters of a `target.*`
-request have the deadline in seconds before them.
+request are preceded by the deadline in seconds.
 
-In Python a request is a value, and `lab.ask(request)` returns the answer as the type that is listed
-here. What is not of that type is a `ProtocolError` that names the method and the field.
+In Python a request is a value, and `lab.ask(request)` returns an answer of the type listed here.
+Any other answer raises a `ProtocolError` that names the method and the field.
 """
-ERRORS = """In place of an answer comes a map: `kind`, `message`, `data`. Any other kind is the name of a
-Python exception in the agent."""
+ERRORS = """An error is a map in place of the answer: `kind`, `message`, `data`. Any other kind is the name of
+a Python exception in the agent."""
 
 
 def name_of(kind):
@@ -67,9 +67,9 @@ def answers():
 def page():
     methods = [[f"`{name}`", f"`{each.__name__}`", fields_of(each), name_of(each.answer()), about(each)]
                for name, each in METHODS.items()]  # fmt: skip
-    told = [[f"`{name}`", fields_of(each), about(each)] for name, each in NOTIFICATIONS.items()]
+    notices = [[f"`{name}`", fields_of(each), about(each)] for name, each in NOTIFICATIONS.items()]
     shapes = [[f"`{each.__name__}`", fields_of(each), about(each)] for each in answers()]
-    kinds = [[f"`{kind}`", words] for kind, words in ERROR_KINDS.items()]
+    kinds = [[f"`{kind}`", meaning] for kind, meaning in ERROR_KINDS.items()]
     host = ", ".join(f"`{name}`" for name in protocol.HOST_NOTIFICATIONS)
     return (
         "\n\n".join(
@@ -78,10 +78,10 @@ def page():
                 "## Methods",
                 table(["method", "request", "parameters", "answer", "what it does"], methods),
                 "## Answers",
-                table(["type", "fields", "what it says"], shapes),
+                table(["type", "fields", "meaning"], shapes),
                 "## Notifications",
-                table(["notification", "parameters", "what it tells"], told),
-                f"The host tells an agent behind ssh {host}, now and then: the line is not cut.",
+                table(["notification", "parameters", "meaning"], notices),
+                f"The host sends {host} to an agent behind ssh regularly, to show that the connection is up.",
                 "## Errors",
                 ERRORS,
                 table(["kind", "meaning"], kinds),

@@ -1,7 +1,7 @@
 """The userfaultfd ABI, for host and guest: flags, ioctls, messages, structures and kinds of memory.
 
-The names of :mod:`uffdlab.uapi.flags` and :mod:`uffdlab.uapi.ioctls` are found here too, loaded when first used: the
-agent needs only :mod:`uffdlab.uapi.layout` before its hello, and an emulated CPU takes long to import :mod:`enum`.
+This package also exports the names of :mod:`uffdlab.uapi.flags` and :mod:`uffdlab.uapi.ioctls`, loaded when first used.
+Before its hello the agent needs only :mod:`uffdlab.uapi.layout`, and an emulated CPU takes long to import :mod:`enum`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib  # noqa: PLC0415 - the agent, which starts here too, needs none of it
+    import importlib  # noqa: PLC0415 - the agent imports this package too, and does not need importlib
 
     flags, ioctls = (importlib.import_module(f"{__name__}.{module}") for module in ("flags", "ioctls"))
     value = getattr(flags if hasattr(flags, name) else ioctls, name)

@@ -1,8 +1,8 @@
-"""The userfaultfd ABI: what features, flags and events there are, with the version each feature came in.
+"""The userfaultfd ABI: features, flags and events, with the Linux version that brought each feature.
 
-Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  The versions are labels for readers; what a
-kernel can do is found by trying, never by comparing them.  Ioctls and their modes are in :mod:`uffdlab.uapi.ioctls`,
-the layout of the structures in :mod:`uffdlab.uapi.layout`.
+Source: ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  The versions are labels for readers; uffdlab
+probes what a kernel can do and never compares versions.  Ioctls and their modes are in :mod:`uffdlab.uapi.ioctls`, the
+layout of the structures in :mod:`uffdlab.uapi.layout`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class FaultFlag(enum.IntFlag, boundary=enum.KEEP):
 
 
 class Event(enum.IntEnum):
-    """Kinds of messages that a userfaultfd gives when it is read (UFFD_EVENT_*)."""
+    """Kinds of messages that are read from a userfaultfd (UFFD_EVENT_*)."""
 
     PAGEFAULT = EVENT_PAGEFAULT
     FORK = EVENT_FORK
@@ -82,7 +82,7 @@ FEATURES_SINCE: Final = {
 
 
 def flag_names(value: int, kind: type[enum.IntFlag]) -> str:
-    """Name the bits of a flag word; bits without a name are kept as a number.
+    """Return the names of the bits of `value`; bits without a name are printed as a number.
 
     >>> flag_names(0x103, ContinueMode)
     'DONTWAKE|WP|0x100'

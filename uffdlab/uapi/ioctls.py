@@ -1,7 +1,7 @@
-"""The ioctls of a userfaultfd: one row each, with all that is known of it, and the flags of its mode word.
+"""The ioctls of a userfaultfd: one row each, with everything uffdlab knows about it, and the bits of its mode.
 
-Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3) and ioctl_userfaultfd(2).  The versions are
-labels for readers; what a kernel can do is found by trying.
+Sources: ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3) and ioctl_userfaultfd(2).  The versions are
+labels for readers; uffdlab probes what a kernel can do.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class WriteprotectMode(enum.IntFlag, boundary=enum.KEEP):
 
 
 class ContinueMode(enum.IntFlag, boundary=enum.KEEP):
-    """Modes of UFFDIO_CONTINUE.  No feature bit tells whether a kernel knows WP; it is found by trying."""
+    """Modes of UFFDIO_CONTINUE.  No feature bit shows whether a kernel knows WP; uffdlab probes it."""
 
     DONTWAKE = 1 << 0
     WP = 1 << 1
@@ -75,12 +75,12 @@ class RwprotectMode(enum.IntFlag, boundary=enum.KEEP):
 
 
 class NoMode(enum.IntFlag, boundary=enum.KEEP):
-    """For the ioctls that have no mode word."""
+    """For the ioctls that have no mode."""
 
 
 @dataclass(frozen=True)
 class ModeBit:
-    """One bit of a mode word.
+    """One bit of an ioctl's mode.
 
     Attributes
     ----------
@@ -89,9 +89,9 @@ class ModeBit:
     does : str
         What it does, in one line.
     since : str
-        The Linux version that brought it; that of its ioctl if not given.
+        The Linux version that brought it; by default that of its ioctl.
     feature : Feature
-        A kernel knows the bit if it offers one of these; 0 if no feature tells.
+        A kernel knows the bit if it offers one of these; 0 if no feature shows it.
     """
 
     flag: enum.IntFlag
@@ -110,7 +110,7 @@ class Resolution(NamedTuple):
     fault : str
         The kind of fault: one of :data:`FAULTS`.
     mode : int
-        The mode word.
+        The mode.
     """
 
     name: str
@@ -119,20 +119,20 @@ class Resolution(NamedTuple):
 
 
 FAULTS: Final = ("minor", "missing", "wp", "any", "none")
-"""Kinds of faults that a :class:`Resolution` is for; ``none``: it wakes who waits, and the access is tried again."""
+"""Kinds of faults that a :class:`Resolution` resolves; ``none``: it only wakes the waiting threads, which try again."""
 
 
 class Trial(NamedTuple):
-    """On what memory an ioctl is tried, to find out whether a kernel knows it.
+    """The memory on which uffdlab tries an ioctl, to find out whether a kernel knows it.
 
     Attributes
     ----------
     memory : str
         A key of :data:`uffdlab.uapi.memory.MEMORY`.
     register : RegisterMode
-        What the memory is registered for.
+        The modes with which the memory is registered.
     page : str
-        Where the page is: ``absent``, ``cached`` (in the page cache, not mapped) or ``present``.
+        The state of the page: ``absent``, ``cached`` (in the page cache, not mapped) or ``present``.
     """
 
     memory: str
@@ -141,30 +141,30 @@ class Trial(NamedTuple):
 
 
 class Ioctl(Layout):
-    """One ioctl of a userfaultfd, and what is known of it beside its :class:`~uffdlab.uapi.layout.Layout`.
+    """One ioctl of a userfaultfd: its :class:`~uffdlab.uapi.layout.Layout` and everything else uffdlab knows about it.
 
     Attributes
     ----------
     since : str
         The Linux version that brought it; for reading only.
     modes : type
-        The IntFlag of its mode word; :class:`NoMode` if it has none.
+        The IntFlag of its mode; :class:`NoMode` if it has none.
     mode_bits : dict of str to ModeBit
-        The bits of its mode word, by name.
+        The bits of its mode, by name.
     feature : Feature
         A kernel knows the ioctl if it offers one of these; 0 if every kernel with a userfaultfd knows it.
     method : str
-        The method of :class:`uffdlab.Userfaultfd` that takes a range and the mode bits as keywords; empty if none does.
+        The method of :class:`uffdlab.Userfaultfd` that takes a range, and the mode bits as keywords; empty if none.
     fills : bool
-        It maps pages where none are mapped.
+        Whether it maps pages where none are mapped.
     protects : int
-        The mode bit with which it protects pages and wakes nobody; without the bit it lifts that protection.
+        The mode bit that makes it protect pages; without this bit it removes the protection.  0 if it does neither.
     resolves : tuple of Resolution
         How it resolves page faults.
     trial : Trial or None
-        How a kernel is tried for it; None if that takes more than memory (see :mod:`uffdlab.agent.probe`).
+        How to probe a kernel for it; None if that takes more than memory (see :mod:`uffdlab.agent.probe`).
     random_call : str
-        What :mod:`uffdlab.fuzz` calls it; empty if that does not make it.
+        Its name in :mod:`uffdlab.fuzz`; empty if that does not call it.
     """
 
     def __init__(
@@ -194,11 +194,11 @@ def _table(*rows: Ioctl) -> dict[str, Ioctl]:
 
 
 def _dontwake(flag: enum.IntFlag) -> ModeBit:
-    return ModeBit(flag, "leaves asleep what waits for these pages; UFFDIO_WAKE wakes it later")
+    return ModeBit(flag, "does not wake the threads that wait for these pages; UFFDIO_WAKE wakes them later")
 
 
 def _wp(flag: enum.IntFlag, since: str, feature: Feature = _ALWAYS) -> ModeBit:
-    return ModeBit(flag, "leaves the pages write-protected: the next write gives a message", since, feature)
+    return ModeBit(flag, "leaves the pages write-protected: the next write causes a message", since, feature)
 
 
 IOCTLS: Final = _table(
@@ -206,15 +206,15 @@ IOCTLS: Final = _table(
     Ioctl(
         "UFFDIO_REGISTER",
         "4.3",
-        ModeBit(RegisterMode.MISSING, "a touch of a page that is not there gives a message"),
-        ModeBit(RegisterMode.WP, "a write to a page that is write-protected gives a message", "5.7", _WP),
+        ModeBit(RegisterMode.MISSING, "an access to a missing page causes a message"),
+        ModeBit(RegisterMode.WP, "a write to a write-protected page causes a message", "5.7", _WP),
         ModeBit(
             RegisterMode.MINOR,
-            "a touch of a page that is in the page cache but not mapped gives a message",
+            "an access to a page that is in the page cache but not mapped causes a message",
             "5.13",
             _MINOR,
         ),
-        ModeBit(RegisterMode.RWP, "any touch of a page that is protected gives a message", "7.3", Feature.RWP),
+        ModeBit(RegisterMode.RWP, "any access to a protected page causes a message", "7.3", Feature.RWP),
         modes=RegisterMode,
         random_call="register",
     ),
@@ -247,7 +247,7 @@ IOCTLS: Final = _table(
         "UFFDIO_MOVE",
         "6.8",
         _dontwake(MoveMode.DONTWAKE),
-        ModeBit(MoveMode.ALLOW_SRC_HOLES, "passes over pages that the source does not have"),
+        ModeBit(MoveMode.ALLOW_SRC_HOLES, "skips pages that the source does not have"),
         modes=MoveMode,
         feature=Feature.MOVE,
         fills=True,

@@ -1,7 +1,7 @@
-"""How the userfaultfd ABI lays out its structures: request numbers, the words of each ioctl, messages.
+"""The layout of the structures of the userfaultfd ABI: request numbers, the fields of each ioctl, messages.
 
-Taken from ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  What the bits mean is in
-:mod:`uffdlab.uapi`.  The agent starts with this module, so it imports next to nothing.
+Source: ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  :mod:`uffdlab.uapi` has the meaning of the
+bits.  The agent starts with this module, so it imports next to nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-UFFDIO: Final = 0xAA  # the ioctl type of all of them
+UFFDIO: Final = 0xAA  # the ioctl type that all of them share
 UFFD_API: Final = 0xAA
 USERFAULTFD_IOC_NEW: Final = UFFDIO << 8 | 0x00  # _IO(0xAA, 0), on /dev/userfaultfd, since 6.1
 USER_MODE_ONLY: Final = 1 << 0  # a flag of userfaultfd(2)
@@ -32,7 +32,7 @@ _THREE_WORDS = struct.Struct("=QQQ")
 
 
 class Layout:
-    """One ioctl of a userfaultfd, as bytes.
+    """One ioctl of a userfaultfd: its request number and the layout of its argument.
 
     Attributes
     ----------
@@ -43,13 +43,13 @@ class Layout:
     access : str
         ``"R"``, ``"W"`` or ``"RW"``, as in ``_IOR``, ``_IOW``, ``_IOWR``.
     fields : tuple of str
-        The 64-bit words of its argument, in order.
+        The 64-bit fields of its argument, in order.
     output : str
-        The signed word in which the kernel leaves bytes done or -errno; empty if there is none.
+        The signed field in which the kernel returns the bytes done or -errno; empty if there is none.
     size : int
         Size of the argument in bytes.
     batch : bool
-        The agent can do it page by page in native code: it has one range, whose start goes up by a page each time.
+        Whether the agent can repeat it page by page in native code: it has one range, whose start grows by a page.
     request : int
         The request number that ioctl(2) takes (asm-generic/ioctl.h).
     """
@@ -68,11 +68,11 @@ class Layout:
         return f"<{self.name} {self.request:#x}: {', '.join(self.fields)}>"
 
     def pack(self, values: dict[str, int]) -> bytes:
-        """Pack the argument; words not given are 0."""
+        """Return the packed argument; fields that are not given are 0."""
         return struct.pack(self._words, *[values.get(field, 0) & _WORD for field in self.fields])
 
     def unpack(self, data: bytes | bytearray) -> dict[str, int]:
-        """Unpack the argument as the kernel left it; only the output word is signed."""
+        """Return the fields of the argument as the kernel left it; only the output field is signed."""
         words = dict(zip(self.fields, struct.unpack(self._words, data), strict=True))
         if self.output and words[self.output] >= 1 << 63:
             words[self.output] -= 1 << 64
@@ -101,10 +101,10 @@ LAYOUTS: Final = _table(
 
 
 def decode(message: bytes) -> tuple[int, tuple[int, ...]]:
-    """Take one struct uffd_msg (32 bytes) apart: the event, and the words of its argument.
+    """Decode one struct uffd_msg (32 bytes) into the event and the fields of its argument.
 
     PAGEFAULT: flags, address, thread id (0 without Feature.THREAD_ID).  FORK: the new fd.  REMAP: from, to, len.
-    REMOVE and UNMAP: start, end.  Anything else: the three words of its argument.
+    REMOVE and UNMAP: start, end.  Any other event: the 24 bytes of its argument as three 64-bit numbers.
 
     Raises
     ------

@@ -17,19 +17,19 @@ class Memory:
     Attributes
     ----------
     name : str
-        What :meth:`uffdlab.Lab.map` calls it.
+        Its name in :meth:`uffdlab.Lab.map`.
     backing : str
         ``anon``, ``shmem``, ``tmpfs``, ``tmpfs-huge`` (mounted with huge=always) or ``hugetlb``.
     shared : bool
-        MAP_SHARED, else MAP_PRIVATE.
+        Whether it is mapped with MAP_SHARED, else with MAP_PRIVATE.
     page_size : int
-        Bytes of one page of a region.
+        Size of one page of a region, in bytes.
     unit : int
-        Regions are a multiple of so many bytes.
+        The size of a region is a multiple of this, in bytes.
     thp : bool
-        Made of transparent huge pages where the kernel can.
+        Whether it uses transparent huge pages where the kernel can.
     about : str
-        One line for readers.
+        A description for readers, in one line.
     """
 
     def __init__(self, name: str, backing: str, shared: bool, page_size: int, unit: int, thp: bool, about: str) -> None:
@@ -38,12 +38,12 @@ class Memory:
 
     @property
     def has_alias(self) -> bool:
-        """A second mapping of the same pages can be had: all but private anonymous memory."""
+        """Whether the same pages can be mapped a second time: true for all but private anonymous memory."""
         return self.shared or self.backing != "anon"
 
     @property
     def hugetlb(self) -> bool:
-        """It takes pages from the pool of huge pages."""
+        """Whether it takes pages from the pool of huge pages."""
         return self.backing == "hugetlb"
 
 
@@ -56,7 +56,7 @@ MEMORY: Final = _table(
     Memory("anon-shared", "anon", True, PAGE, PAGE, False, "anonymous, shared (shmem without a name)"),
     Memory("shmem", "shmem", True, PAGE, PAGE, False, "a memfd, shared"),
     Memory("memfd", "shmem", True, PAGE, PAGE, False, "another name of shmem"),
-    Memory("shmem-private", "shmem", False, PAGE, PAGE, False, "a memfd, private: writes make copies"),
+    Memory("shmem-private", "shmem", False, PAGE, PAGE, False, "a memfd, private: a write copies the page"),
     Memory("tmpfs", "tmpfs", True, PAGE, PAGE, False, "a file in a tmpfs, shared"),
     Memory("tmpfs-private", "tmpfs", False, PAGE, PAGE, False, "a file in a tmpfs, private"),
     Memory("thp", "anon", False, PAGE, HUGE, True, "anonymous, private, transparent huge pages (MADV_HUGEPAGE)"),

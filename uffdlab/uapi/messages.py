@@ -1,4 +1,4 @@
-"""What a userfaultfd says: page faults and the other messages, with the region and page they are about."""
+"""The messages of a userfaultfd: page faults and events, with the region and page that each concerns."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ class Fault:
     Attributes
     ----------
     page : int or None
-        Number of the page within its region; None if no region of the lab is there.
+        Number of the page within its region; None if the address is in no region of the lab.
     region : str
         Name of the region, empty if none.
     address : int
-        As the kernel gave it: exact with Feature.EXACT_ADDRESS, else of the page's start.
+        The faulting address: exact with Feature.EXACT_ADDRESS, else the start of the page.
     flags : FaultFlag
         Unknown bits are kept.
     thread : int
-        The thread that waits; 0 without Feature.THREAD_ID.
+        Id of the waiting thread; 0 without Feature.THREAD_ID.
     time_ns : int
         When the target read it, CLOCK_MONOTONIC of the guest.
     """
@@ -36,49 +36,49 @@ class Fault:
 
     @property
     def write(self) -> bool:
-        """The access was a write."""
+        """Whether the access was a write."""
         return bool(self.flags & uapi.FaultFlag.WRITE)
 
     @property
     def wp(self) -> bool:
-        """The page is there but write-protected by userfaultfd."""
+        """Whether the page is present but write-protected by userfaultfd."""
         return bool(self.flags & uapi.FaultFlag.WP)
 
     @property
     def minor(self) -> bool:
-        """The page is in the page cache but not mapped here."""
+        """Whether the page is in the page cache but not mapped here."""
         return bool(self.flags & uapi.FaultFlag.MINOR)
 
     @property
     def rwp(self) -> bool:
-        """The page is there but read-write-protected by userfaultfd (Linux 7.3)."""
+        """Whether the page is present but read-write-protected by userfaultfd (Linux 7.3)."""
         return bool(self.flags & uapi.FaultFlag.RWP)
 
     @property
     def missing(self) -> bool:
-        """No page is there: neither WP nor MINOR (nor RWP) is set."""
+        """Whether the page is missing: none of WP, MINOR and RWP is set."""
         return not self.flags & (uapi.FaultFlag.WP | uapi.FaultFlag.MINOR | uapi.FaultFlag.RWP)
 
     def __repr__(self) -> str:
         where = f"page={self.page}" if self.page is not None else f"address={self.address:#x}"
-        words = [where, "write" if self.write else "read"]
-        words += [name for name in ("wp", "minor", "missing") if getattr(self, name)]
+        facts = [where, "write" if self.write else "read"]
+        facts += [name for name in ("wp", "minor", "missing") if getattr(self, name)]
         rest = int(self.flags) & ~0b111  # RWP is named by its flag
         if rest:
-            words.append(uapi.flag_names(rest, uapi.FaultFlag))
-        return f"Fault({', '.join(words)})"
+            facts.append(uapi.flag_names(rest, uapi.FaultFlag))
+        return f"Fault({', '.join(facts)})"
 
 
 @dataclass(frozen=True)
 class Message:
-    """Any other message.
+    """A message that is not a page fault.
 
     Attributes
     ----------
     event : int
-        An :class:`uffdlab.uapi.Event`, or a number that is not known here.
+        An :class:`uffdlab.uapi.Event`, or an unknown number.
     words : tuple of int
-        Its argument, see :func:`uffdlab.uapi.layout.decode`.
+        The fields of its argument; see :func:`uffdlab.uapi.layout.decode`.
     time_ns : int
         When the target read it, CLOCK_MONOTONIC of the guest.
     """
@@ -94,12 +94,12 @@ class Message:
 
 @dataclass(frozen=True, repr=False)
 class Remap(Message):
-    """UFFD_EVENT_REMAP: mremap has moved registered memory.
+    """UFFD_EVENT_REMAP: mremap(2) has moved registered memory.
 
     Attributes
     ----------
     start, to : int
-        The address before and after.
+        The old and the new address.
     length : int
         In bytes.
     """
@@ -114,16 +114,16 @@ class Remap(Message):
 
 @dataclass(frozen=True, repr=False)
 class Remove(Message):
-    """UFFD_EVENT_REMOVE: pages are gone by MADV_DONTNEED, MADV_FREE or MADV_REMOVE; the mapping stays.
+    """UFFD_EVENT_REMOVE: MADV_DONTNEED, MADV_FREE or MADV_REMOVE has removed pages; the mapping stays.
 
     Attributes
     ----------
     start, end : int
-        Addresses; `end` is the first one behind.
+        Addresses; `end` is exclusive.
     region : str
         Name of the region, empty if none.
     first, count : int
-        In pages of the region.
+        The first page, and the number of pages, within the region.
     """
 
     start: int
@@ -138,4 +138,4 @@ class Remove(Message):
 
 
 class Unmap(Remove):
-    """UFFD_EVENT_UNMAP: munmap, or mremap over it, has taken registered memory away; attributes as of Remove."""
+    """UFFD_EVENT_UNMAP: munmap(2) or mremap(2) has unmapped registered memory; attributes are those of Remove."""

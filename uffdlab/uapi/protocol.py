@@ -1,9 +1,9 @@
 """The wire between host and guest: every method with its parameters and its answer, every notification, every error.
 
 A method is a class, and a request is a value of it: ``ask(ReadPagemap(start, pages, 4096))`` returns a
-:class:`PagemapWords`.  Its fields are the parameters, in the order in which they go over the wire; its type parameter
-is what the answer is made of.  Shapes and ranges stand in the annotations, and what depends on the request is in
-:meth:`Method.check`.  :mod:`uffdlab.machines.rpc.decoding` holds what comes from a guest against this.
+:class:`PagemapWords`.  The fields of the class are the parameters, in their order on the wire.  Its type parameter is
+the type of the answer.  The annotations give types and ranges; :meth:`Method.check` checks what depends on the request.
+:mod:`uffdlab.machines.rpc.decoding` validates everything from a guest against this description.
 
 Requests go as ``[0, id, method, parameters]``, answers as ``[1, id, error, answer]``, notifications as
 ``[2, method, parameters]`` (MessagePack-RPC).  The agent does not import this module, which would delay every boot: a
@@ -35,23 +35,23 @@ Number: TypeAlias = Annotated[int, Meta(ge=1, le=_MOST)]
 Nanoseconds: TypeAlias = Annotated[int, Meta(ge=0, le=_MOST)]
 Errno: TypeAlias = Annotated[int, Meta(ge=0, le=4095)]  # MAX_ERRNO of linux/err.h
 Pid: TypeAlias = Annotated[int, Meta(ge=1, le=(1 << 31) - 1)]
-Place: TypeAlias = Annotated[int, Meta(ge=PAGE, lt=_USER, multiple_of=PAGE)]  # where a mapping begins
+Place: TypeAlias = Annotated[int, Meta(ge=PAGE, lt=_USER, multiple_of=PAGE)]  # where a mapping starts
 Text: TypeAlias = Annotated[str, Meta(max_length=1 << 16)]
 
 
 class Answer(Struct, frozen=True, forbid_unknown_fields=True):
-    """A map that comes from the guest, with exactly these fields."""
+    """A map from the guest with exactly these fields."""
 
     def __post_init__(self) -> None:
-        # MessagePack has no larger ones, and bounds of msgspec end at 63 bits.
+        # MessagePack has no larger integers, and the bounds of msgspec end at 63 bits.
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
-                raise ValueError(f"`{name}` is no number of 64 bits")
+                raise ValueError(f"`{name}` is not a 64-bit number")
 
 
 class Timed(Answer, frozen=True):
-    """What took a time: ``started_ns`` and ``ended_ns``, CLOCK_MONOTONIC of the guest in ns."""
+    """When something started and ended: ``started_ns`` and ``ended_ns``, CLOCK_MONOTONIC of the guest in ns."""
 
     started_ns: Nanoseconds
     ended_ns: Nanoseconds
@@ -63,7 +63,7 @@ class Timed(Answer, frozen=True):
 
 
 class Method(Struct, Generic[_Answer], frozen=True):
-    """A request: the fields are its parameters, by position on the wire."""
+    """A request; its fields are the parameters, by position on the wire."""
 
     method: ClassVar[str]
 
@@ -73,7 +73,7 @@ class Method(Struct, Generic[_Answer], frozen=True):
         return get_args(cls.__orig_bases__[0])[0]  # type: ignore[attr-defined]
 
     def check(self, answer: _Answer) -> None:
-        """Raise ValueError if `answer`, which is well-formed, cannot be the answer to this request."""
+        """Raise ValueError if `answer` is well-formed but cannot be the answer to this request."""
 
 
 class AgentMethod(Method[_Answer], Generic[_Answer], frozen=True):
@@ -81,11 +81,11 @@ class AgentMethod(Method[_Answer], Generic[_Answer], frozen=True):
 
 
 class TargetMethod(Method[_Answer], Generic[_Answer], frozen=True):
-    """A method of the target: on the way through the agent the deadline in seconds goes before its parameters."""
+    """A method of the target; on the way to the agent the deadline in seconds precedes its parameters."""
 
 
 class Notification(Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What is told without being asked; the fields are its parameters, by position."""
+    """A message that the agent sends without a request; its fields are the parameters, by position."""
 
     method: ClassVar[str]
 
@@ -114,7 +114,7 @@ def _notification(name: str) -> Any:
 
 def _long(name: str, data: bytes, due: int) -> None:
     if len(data) != due:
-        raise ValueError(f"`{name}` has {len(data)} bytes where {due} were due")
+        raise ValueError(f"`{name}` has {len(data)} bytes, expected {due}")
 
 
 # --- the agent: machine, target process, programs
@@ -122,24 +122,24 @@ def _long(name: str, data: bytes, due: int) -> None:
 
 @_method("agent.ping")
 class Ping(AgentMethod[Any], frozen=True):
-    """Answer with `value`."""
+    """Return `value`."""
 
     value: Any = None
 
 
 @_method("agent.clock")
 class ReadClock(AgentMethod[Nanoseconds], frozen=True):
-    """Read CLOCK_MONOTONIC, in ns."""
+    """Return CLOCK_MONOTONIC, in ns."""
 
 
 @_method("agent.load")
 class LoadModules(AgentMethod[None], frozen=True):
-    """Import every module that may be needed later, before the machine's state is saved."""
+    """Import every module that the agent may need later, before the machine's state is saved."""
 
 
 @_method("agent.after_restore")
 class AfterRestore(AgentMethod[None], frozen=True):
-    """Take random bytes and the time of day (CLOCK_REALTIME, ns): this machine came out of a saved state."""
+    """Set the clock (CLOCK_REALTIME, ns) and add entropy, after this machine was restored from a saved state."""
 
     entropy: bytes
     wall_ns: int
@@ -147,11 +147,11 @@ class AfterRestore(AgentMethod[None], frozen=True):
 
 @_method("agent.memory_bytes")
 class MeasureMemory(AgentMethod[Count], frozen=True):
-    """Tell how much memory and swap the machine has, in bytes."""
+    """Return how much memory and swap the machine has, in bytes."""
 
 
 class Hugepages(Answer, frozen=True):
-    """How many huge pages of one size are free, or could be, and how many there are."""
+    """The huge pages of one size: how many are free or could be made, and how many exist."""
 
     free: Count
     total: Count
@@ -159,7 +159,7 @@ class Hugepages(Answer, frozen=True):
 
 @_method("agent.reserve_hugepages")
 class ReserveHugepages(AgentMethod[Hugepages], frozen=True):
-    """See to it that `free` huge pages of `page_size` bytes are free, as far as memory allows."""
+    """Reserve huge pages until `free` of `page_size` bytes are free, as far as memory allows."""
 
     page_size: int
     free: int
@@ -167,7 +167,7 @@ class ReserveHugepages(AgentMethod[Hugepages], frozen=True):
 
 @_method("agent.swap_on")
 class TurnSwapOn(AgentMethod[Count], frozen=True):
-    """Turn swap on, on every RAM disk; answers with its size in bytes."""
+    """Turn swap on, on every RAM disk; return its size in bytes."""
 
 
 @_method("agent.sysrq")
@@ -178,16 +178,16 @@ class TriggerSysrq(AgentMethod[None], frozen=True):
 
 
 class SpawnedTarget(Answer, frozen=True):
-    """The process number of a new target."""
+    """The process id of a new target."""
 
     pid: Pid
 
 
 @_method("agent.spawn")
 class SpawnTarget(AgentMethod[SpawnedTarget], frozen=True):
-    """Start a new target, ending the old one.
+    """Start a new target and end the old one.
 
-    `nonce`: random bytes that name it, kept in its beacon page.  `base`: the address of its first region.
+    `nonce`: random bytes that identify it, stored in its beacon page.  `base`: the address of its first region.
     """
 
     nonce: bytes
@@ -201,7 +201,7 @@ class KillTarget(AgentMethod[None], frozen=True):
 
 @_method("agent.late")
 class EndLateTarget(AgentMethod[None], frozen=True):
-    """End the target with this nonce: it has not answered these methods on its own line by their deadline."""
+    """End the target with this nonce; it has not answered these methods on its direct connection by their deadline."""
 
     nonce: bytes
     methods: list[str]
@@ -209,19 +209,19 @@ class EndLateTarget(AgentMethod[None], frozen=True):
 
 @_method("agent.exists")
 class FilesExist(AgentMethod[list[bool]], frozen=True):
-    """Tell of each path whether something is there."""
+    """Return for each path whether it exists."""
 
     paths: list[str]
 
     def check(self, answer: list[bool]) -> None:
-        """See :meth:`Method.check`: an answer to each path."""
+        """See :meth:`Method.check`: one answer for each path."""
         if len(answer) != len(self.paths):
-            raise ValueError(f"{len(self.paths)} answers were due, {len(answer)} came")
+            raise ValueError(f"it has {len(answer)} answers, expected {len(self.paths)}")
 
 
 @_method("agent.put")
 class PutFile(AgentMethod[None], frozen=True):
-    """Write a file, or append to it; its folder is made if it is not there."""
+    """Write a file, or append to it; create its folder if needed."""
 
     path: str
     data: bytes
@@ -231,18 +231,18 @@ class PutFile(AgentMethod[None], frozen=True):
 
 @_method("agent.exec_folder")
 class MakeProgramFolder(AgentMethod[Annotated[str, Meta(min_length=1, max_length=4096)]], frozen=True):
-    """Make a folder for a program and what it is pushed with; answers with its path."""
+    """Make a folder for a program and the files pushed with it; return its path."""
 
 
 @_method("agent.exec_discard")
 class DiscardProgramFolder(AgentMethod[None], frozen=True):
-    """Remove a program's folder and all that is in it."""
+    """Remove a program's folder with its contents."""
 
     folder: str
 
 
 class ProgramEnd(Answer, frozen=True):
-    """How a program ended: its status as a shell has it, and the signal that ended it, 0 for none."""
+    """How a program ended: its exit status as a shell reports it, and the signal that killed it, 0 for none."""
 
     status: Annotated[int, Meta(ge=0, le=255)]
     signal: Annotated[int, Meta(ge=0, le=127)]
@@ -250,10 +250,10 @@ class ProgramEnd(Answer, frozen=True):
 
 @_method("agent.exec")
 class RunProgram(AgentMethod[ProgramEnd], frozen=True):
-    """Run a program and answer when it has ended; what it writes comes as :class:`ProgramOutput`.
+    """Run a program and return when it has ended; its output arrives as :class:`ProgramOutput`.
 
-    `key` names it.  `seconds`: past them it is killed.  `most`: bytes that it may write.  `environment`: what it has
-    beside the agent's own.
+    `key` identifies it.  `seconds`: the deadline, after which it is killed.  `most`: how many bytes it may write.
+    `environment`: variables in addition to the agent's own.
     """
 
     key: int
@@ -266,7 +266,7 @@ class RunProgram(AgentMethod[ProgramEnd], frozen=True):
 
 @_method("agent.exec_kill")
 class KillProgram(AgentMethod[None], frozen=True):
-    """Kill the program with this key, if it runs."""
+    """Kill the program with this key if it is running."""
 
     key: int
 
@@ -275,7 +275,7 @@ class KillProgram(AgentMethod[None], frozen=True):
 
 
 class MappedMemory(Answer, frozen=True):
-    """A new mapping: its number, its address, and that of its alias, 0 if it has none."""
+    """A new mapping: its number, its address, and the address of its alias, 0 if it has none."""
 
     number: Number
     start: Place
@@ -291,10 +291,10 @@ class MapMemory(TargetMethod[MappedMemory], frozen=True):
     page_size: int
 
     def check(self, answer: MappedMemory) -> None:
-        """See :meth:`Method.check`: whole pages in user space, an alias where this memory has one."""
+        """See :meth:`Method.check`: whole pages in user space, and an alias exactly if this memory has one."""
         for name, start in (("start", answer.start), ("alias", answer.alias)):
             if start % self.page_size or start + self.pages * self.page_size > _USER:
-                raise ValueError(f"`{name}` is {start:#x}, where no {self.pages} pages of {self.page_size} bytes lie")
+                raise ValueError(f"`{name}` is {start:#x}, where {self.pages} × {self.page_size} bytes cannot be")
         if bool(answer.alias) != MEMORY[self.memory].has_alias:
             raise ValueError(f"`alias` is {answer.alias:#x} for {self.memory} memory")
 
@@ -308,39 +308,40 @@ class UnmapMemory(TargetMethod[None], frozen=True):
 
 @_method("target.free_place")
 class FindFreePlace(TargetMethod[Place], frozen=True):
-    """Find an address with `length` bytes where nothing is mapped."""
+    """Return an address where nothing is mapped for `length` bytes."""
 
     length: int
 
 
 @_method("target.moved")
 class NoteMoved(TargetMethod[None], frozen=True):
-    """Take note that mremap(2) has moved a mapping to `start`."""
+    """Record that mremap(2) has moved a mapping to `start`."""
 
     number: int
     start: int
 
 
 class RegisterTry(Answer, frozen=True):
-    """What UFFDIO_REGISTER came back with: its errno, and the ioctls that it offers as bits."""
+    """The result of UFFDIO_REGISTER: its errno, and the bits of the ioctls that it offers."""
 
     errno: Errno
     ioctls: Word
 
 
 class MemoryTry(Answer, frozen=True):
-    """The errno of mapping one kind of memory, and of each RegisterMode what registering it came back with."""
+    """The errno of mapping one kind of memory, and the result of registering it with each RegisterMode."""
 
     errno: Errno
     register: dict[int, RegisterTry]
 
 
 class KernelProbe(Answer, frozen=True):
-    """What a kernel can do with a userfaultfd, found by trying.
+    """What a kernel can do with a userfaultfd, found by probing.
 
-    ``features``: what UFFDIO_API offers.  ``ioctls``: the numbers, as bits, that UFFDIO_API and UFFDIO_REGISTER name.
-    ``ways``: of each way to open one its errno.  ``modes``: of each ioctl and mode word the errno.  ``memory``: of each
-    kind of memory.  ``continue_wp``: whether UFFDIO_CONTINUE knows MODE_WP, None where it cannot be tried.
+    ``features``: the features that UFFDIO_API offers.  ``ioctls``: the bits of the ioctls that UFFDIO_API and
+    UFFDIO_REGISTER offer.  ``ways``: the errno of each way to open a userfaultfd.  ``modes``: the errno of each ioctl
+    in each mode.  ``memory``: the result for each kind of memory.  ``continue_wp``: whether UFFDIO_CONTINUE knows
+    MODE_WP, None where it cannot be probed.
     """
 
     features: Word
@@ -353,16 +354,16 @@ class KernelProbe(Answer, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if strange := self.modes.keys() - LAYOUTS.keys() | self.memory.keys() - MEMORY.keys():
-            raise ValueError(f"`{min(strange)[:40]}` is no ioctl and no memory")
+            raise ValueError(f"`{min(strange)[:40]}` is neither an ioctl nor a kind of memory")
 
 
 @_method("target.probe")
 class ProbeKernel(TargetMethod[KernelProbe], frozen=True):
-    """Try what this kernel can do, on scratch memory."""
+    """Probe what this kernel can do, on scratch memory."""
 
     def check(self, answer: KernelProbe) -> None:
         """See :meth:`Method.check`: every mode of UFFDIO_REGISTER was tried where the memory could be mapped."""
-        from uffdlab.uapi.ioctls import RegisterMode  # noqa: PLC0415 - this module loads no enum before it is needed
+        from uffdlab.uapi.ioctls import RegisterMode  # noqa: PLC0415 - enum is loaded only when needed
 
         for name, tried in answer.memory.items():
             if not tried.errno and tried.register.keys() != {int(mode) for mode in RegisterMode}:
@@ -373,29 +374,29 @@ class ProbeKernel(TargetMethod[KernelProbe], frozen=True):
 
 
 class IoctlAnswer(Timed, frozen=True):
-    """What an ioctl came back with: its errno, 0 for none, and the words of its argument as the kernel left them."""
+    """The result of an ioctl: its errno, 0 for none, and the fields of its argument as the kernel left them."""
 
     errno: Errno
     words: dict[str, int]
 
     def check_words(self, ioctl: str) -> None:
-        """Raise ValueError if these are not the words of this ioctl."""
+        """Raise ValueError if ``words`` does not have the fields of this ioctl."""
         check_words(ioctl, self.words)
 
 
 def check_words(ioctl: str, words: dict[str, int]) -> None:
-    """Raise ValueError if `words` are not the words of the argument of `ioctl`."""
+    """Raise ValueError if `words` does not have the fields of the argument of `ioctl`."""
     if words.keys() != set(LAYOUTS[ioctl].fields):
-        raise ValueError(f"`words` are not {', '.join(LAYOUTS[ioctl].fields)}")
+        raise ValueError(f"the fields in `words` are not {', '.join(LAYOUTS[ioctl].fields)}")
     if not all(-(1 << 63) <= word < 1 << 64 for word in words.values()):
         raise ValueError("`words` has a number of more than 64 bits")
 
 
 class OpenedUserfaultfd(IoctlAnswer, frozen=True):
-    """A userfaultfd and what UFFDIO_API said of it.
+    """A new userfaultfd and the result of its UFFDIO_API.
 
-    ``number``: 0 if it refused.  ``way``: how it was opened.  ``offered``: the features this kernel has.  ``asked``:
-    those that were asked for.
+    ``number``: 0 if UFFDIO_API failed.  ``way``: how it was opened.  ``offered``: the features of this kernel.
+    ``asked``: the features that were requested.
     """
 
     number: Count
@@ -411,13 +412,13 @@ class OpenedUserfaultfd(IoctlAnswer, frozen=True):
 
 @_method("target.uffd_open")
 class OpenUserfaultfd(TargetMethod[OpenedUserfaultfd], frozen=True):
-    """Open a userfaultfd with those of the features `wanted` that the kernel has, and all of `required`."""
+    """Open a userfaultfd with the `wanted` features that the kernel has, and with all `required` ones."""
 
     wanted: int
     required: int
 
     def check(self, answer: OpenedUserfaultfd) -> None:
-        """See :meth:`Method.check`: the words of UFFDIO_API."""
+        """See :meth:`Method.check`: the fields of UFFDIO_API."""
         answer.check_words("UFFDIO_API")
 
 
@@ -430,7 +431,7 @@ class CloseUserfaultfd(TargetMethod[None], frozen=True):
 
 @_method("target.uffd_unread")
 class LeaveUnread(TargetMethod[None], frozen=True):
-    """Leave what a userfaultfd says unread from now on, or read it again."""
+    """Stop reading the messages of a userfaultfd, or read them again."""
 
     number: int
     unread: bool
@@ -438,7 +439,7 @@ class LeaveUnread(TargetMethod[None], frozen=True):
 
 @_method("target.ioctl")
 class CallIoctl(TargetMethod[IoctlAnswer], frozen=True):
-    """Do one ioctl, by name; `source` is what UFFDIO_COPY is to copy, None to take the word ``src`` as it is."""
+    """Make one ioctl, by name; UFFDIO_COPY copies `source`, or from the address in field ``src`` if that is None."""
 
     number: int
     name: str
@@ -446,7 +447,7 @@ class CallIoctl(TargetMethod[IoctlAnswer], frozen=True):
     source: bytes | None
 
     def check(self, answer: IoctlAnswer) -> None:
-        """See :meth:`Method.check`: the words of this ioctl."""
+        """See :meth:`Method.check`: the fields of this ioctl."""
         answer.check_words(self.name)
 
 
@@ -459,7 +460,7 @@ class BatchAnswer(Timed, frozen=True):
 
 @_method("target.batch")
 class RunBatch(TargetMethod[BatchAnswer], frozen=True):
-    """Do one ioctl a page of `step` bytes, `count` times or until one fails; `values` are the first one's words."""
+    """Make one ioctl for each page of `step` bytes, `count` times or until one fails; `values`: fields of the first."""
 
     number: int
     name: str
@@ -469,19 +470,19 @@ class RunBatch(TargetMethod[BatchAnswer], frozen=True):
     source: bytes | None
 
     def check(self, answer: BatchAnswer) -> None:
-        """See :meth:`Method.check`: no more than were asked for."""
+        """See :meth:`Method.check`: no more than were requested."""
         if answer.done > self.count:
             raise ValueError(f"`done` is {answer.done} of {self.count}")
 
 
 @_method("target.sync")
 class SyncFeed(TargetMethod[None], frozen=True):
-    """Answer when every message and every end of a touch up to now has been told."""
+    """Return when the agent has sent every message and every end of a touch up to now."""
 
 
 @_method("target.handle")
 class StartHandler(TargetMethod[None], frozen=True):
-    """Let a native loop serve a userfaultfd: `policies` by kind of fault; `content` is what copy puts into a page."""
+    """Start a native handler for a userfaultfd: `policies` by kind of fault; copy fills a page with `content`."""
 
     number: int
     policies: dict[str, str]
@@ -490,7 +491,7 @@ class StartHandler(TargetMethod[None], frozen=True):
 
 
 class FaultKinds(Answer, frozen=True):
-    """A number for each kind of fault."""
+    """A count for each kind of fault."""
 
     missing: Count
     minor: Count
@@ -499,7 +500,7 @@ class FaultKinds(Answer, frozen=True):
 
 
 class FaultCounts(Answer, frozen=True):
-    """What a native handler has done; ``latency[i]`` faults took at most 2^i ns from being read to being resolved."""
+    """What a native handler has done; ``latency[i]`` faults took at most 2^i ns from reading to resolution."""
 
     served: FaultKinds
     forwarded: Count
@@ -511,7 +512,7 @@ class FaultCounts(Answer, frozen=True):
 
 @_method("target.handler_counts")
 class CountFaults(TargetMethod[FaultCounts], frozen=True):
-    """Tell what the native handler of a userfaultfd has done so far."""
+    """Return what the native handler of a userfaultfd has done so far."""
 
     number: int
 
@@ -527,7 +528,7 @@ class StopHandler(TargetMethod[FaultCounts], frozen=True):
 
 
 class Sweep(TypedDict):
-    """The steps of a sweep: ``each`` read, write or modify; the ``first`` page and the ``jump`` to the next."""
+    """The steps of a sweep: ``each`` is read, write or modify; the ``first`` page and the ``jump`` to the next."""
 
     each: str
     first: int
@@ -535,7 +536,7 @@ class Sweep(TypedDict):
 
 
 class SystemCall(TypedDict, total=False):
-    """A system call; which of the others it takes depends on ``call``: see :func:`uffdlab.agent.syscalls.prepare`."""
+    """A system call; ``call`` determines which other fields it takes: see :func:`uffdlab.agent.syscalls.prepare`."""
 
     call: Required[str]
     arguments: list[int]
@@ -547,7 +548,7 @@ class SystemCall(TypedDict, total=False):
 
 
 class TouchStart(Answer, frozen=True):
-    """A touch that has begun: whether it sleeps in the kernel now, and the number of its thread."""
+    """A touch that has started: whether it sleeps in the kernel now, and the id of its thread."""
 
     waiting: bool
     thread: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
@@ -556,10 +557,10 @@ class TouchStart(Answer, frozen=True):
 class TouchResult(Timed, frozen=True):
     """How a touch ended.
 
-    ``value``: the word it brought.  ``signal``, ``signal_code``, ``signal_address``: of the signal that ended it.
-    ``returned``: what its system call returned.  ``progress``: how many accesses it made.  ``words``: the argument of
-    its ioctl as the kernel left it.  ``bytes``: what a copy_out has copied.  ``why``: how the child ended that
-    was to make it.
+    ``value``: the 64-bit value that it read.  ``signal``, ``signal_code``, ``signal_address``: the signal that ended
+    it.  ``returned``: what its system call returned.  ``progress``: how many accesses it made.  ``words``: the fields
+    of its ioctl as the kernel left them.  ``bytes``: what a copy_out has copied.  ``why``: how the child ended that
+    should have made it.
     """
 
     state: Literal["done", "signal", "withdrawn", "lost"]
@@ -577,10 +578,10 @@ class TouchResult(Timed, frozen=True):
 
 @_method("target.touch")
 class StartTouch(TargetMethod[TouchStart], frozen=True):
-    """Start an access on a thread of its own, or in a child; its end comes as :class:`TouchEnded`.
+    """Start an access on its own thread, or in a child; its end arrives as :class:`TouchEnded`.
 
-    `number` names it.  `kind`: read, write, modify, fill, sweep, copy_out or syscall.  `address`, `length`, `stride` in
-    bytes.  `child`: the process number of the forked child that makes it, 0 for the target.
+    `number` identifies it.  `kind`: read, write, modify, fill, sweep, copy_out or syscall.  `address`, `length`,
+    `stride` are in bytes.  `child`: the process id of the forked child that makes it, 0 for the target.
     """
 
     number: int
@@ -603,21 +604,21 @@ class StartTouch(TargetMethod[TouchStart], frozen=True):
 
 @_method("target.touch_waits")
 class TouchWaits(TargetMethod[bool], frozen=True):
-    """Tell whether a touch sleeps in the kernel now."""
+    """Return whether a touch sleeps in the kernel now."""
 
     number: int
 
 
 @_method("target.touch_progress")
 class CountAccesses(TargetMethod[Count], frozen=True):
-    """Tell how many accesses of a sweep or fill have been made; 0 for one that has ended."""
+    """Return how many accesses a sweep or fill has made; 0 for one that has ended."""
 
     number: int
 
 
 @_method("target.withdraw")
 class WithdrawTouch(TargetMethod[None], frozen=True):
-    """Ask a waiting touch to come back without its access."""
+    """Ask a waiting touch to return without making its access."""
 
     number: int
 
@@ -640,7 +641,7 @@ class EndChild(TargetMethod[None], frozen=True):
     pid: int
 
 
-# --- the target: what witnesses ask
+# --- the target: requests of the witnesses
 
 
 class ScanFacts(Answer, frozen=True):
@@ -650,13 +651,13 @@ class ScanFacts(Answer, frozen=True):
 
 
 class ReaderFacts(Answer, frozen=True):
-    """Why the kernel's PTE reader does not answer; empty where it does."""
+    """Why the kernel's PTE reader is not available; empty if it is."""
 
     why_not: Text
 
 
 class TargetFacts(Answer, frozen=True):
-    """What a target says of itself: the address of its beacon page, its process number, and who can tell what."""
+    """Facts about a target: the address of its beacon page, its process id, and what its witnesses can report."""
 
     address: Place
     pid: Pid
@@ -667,14 +668,14 @@ class TargetFacts(Answer, frozen=True):
 
 @_method("target.beacon")
 class DescribeTarget(TargetMethod[TargetFacts], frozen=True):
-    """Tell where the beacon is, and which witnesses the kernel offers."""
+    """Return where the beacon page is, and which witnesses the kernel offers."""
 
 
 class PagemapWords(Answer, frozen=True):
-    """Words of /proc/PID/pagemap: little-endian, one a page, that of its first 4 KiB.
+    """Entries of /proc/PID/pagemap, 64 bits, little-endian: for each page the entry of its first 4 KiB.
 
-    Shelved ones have an address, ``at``, in place of ``words``.  ``hugetlb``, ``vma_soft_dirty``: "ht" and "sd" are
-    among the VmFlags of smaps.
+    If they are shelved, ``at`` is their address and ``words`` is empty.  ``hugetlb``, ``vma_soft_dirty``: whether "ht"
+    and "sd" are among the VmFlags of smaps.
     """
 
     hugetlb: bool
@@ -686,7 +687,7 @@ class PagemapWords(Answer, frozen=True):
 
 @_method("target.pagemap")
 class ReadPagemap(TargetMethod[PagemapWords], frozen=True):
-    """Read the pagemap words of some pages of the target, or of a child.
+    """Read the pagemap entries of some pages of the target, or of a child.
 
     `shelved`: leave them in the target's memory, for a host that reads the guest's RAM.
     """
@@ -698,9 +699,9 @@ class ReadPagemap(TargetMethod[PagemapWords], frozen=True):
     shelved: bool = False
 
     def check(self, answer: PagemapWords) -> None:
-        """See :meth:`Method.check`: a word a page, unless they are left where they are."""
+        """See :meth:`Method.check`: one entry for each page, unless they are shelved."""
         if answer.at and not self.shelved:
-            raise ValueError("`at` was not asked for")
+            raise ValueError("`at` was not requested")
         _long("words", answer.words, 0 if answer.at else 8 * self.pages)
 
 
@@ -710,7 +711,7 @@ class ClearSoftDirty(TargetMethod[None], frozen=True):
 
 
 class ScanRuns(Answer, frozen=True):
-    """What PAGEMAP_SCAN found: start, end and categories of each run of pages, as little-endian words."""
+    """The result of PAGEMAP_SCAN: start, end and categories of each run of pages, 64 bits each, little-endian."""
 
     runs: bytes
     vma_soft_dirty: bool
@@ -719,7 +720,7 @@ class ScanRuns(Answer, frozen=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.runs) % 24:
-            raise ValueError(f"`runs` has {len(self.runs)} bytes, which are no runs of 24 bytes")
+            raise ValueError(f"`runs` has {len(self.runs)} bytes, not a multiple of 24")
 
 
 @_method("target.scan")
@@ -732,7 +733,7 @@ class ScanPages(TargetMethod[ScanRuns], frozen=True):
 
 
 class TableEntries(Answer, frozen=True):
-    """A struct pte_reader_entry a page: the entry (64 bits), its level (32 bits), zero."""
+    """One struct pte_reader_entry for each page: the entry (64 bits), its level (32 bits), zero (32 bits)."""
 
     entries: bytes
     time_ns: Nanoseconds
@@ -747,27 +748,27 @@ class ReadEntries(TargetMethod[TableEntries], frozen=True):
     page_size: int
 
     def check(self, answer: TableEntries) -> None:
-        """See :meth:`Method.check`: an entry a page."""
+        """See :meth:`Method.check`: one entry for each page."""
         _long("entries", answer.entries, 16 * self.pages)
 
 
 @_method("target.spin")
 class StartSpin(TargetMethod[Annotated[int, Meta(ge=-4095, le=0)]], frozen=True):
-    """Keep a processor busy in user mode for so long, so that the target's page tables are in use; 0 or -errno."""
+    """Keep a CPU busy in user mode, so that it uses the target's page tables; return 0 or -errno."""
 
     nanoseconds: int
 
 
 @_method("target.spin_stop")
 class StopSpin(TargetMethod[None], frozen=True):
-    """Spin no longer."""
+    """Stop keeping the CPU busy."""
 
 
-# --- what is told without being asked
+# --- notifications
 
 
 class HelloFacts(Answer, frozen=True):
-    """What an agent says of itself and its machine; ``monotonic_ns`` is CLOCK_MONOTONIC."""
+    """Facts about an agent and its machine; ``monotonic_ns`` is CLOCK_MONOTONIC."""
 
     protocol: int
     pid: Pid
@@ -783,16 +784,16 @@ class HelloFacts(Answer, frozen=True):
 
 @_notification("hello")
 class Hello(Notification, frozen=True):
-    """The first thing that an agent says."""
+    """The first message of an agent."""
 
     facts: HelloFacts
 
 
 @_notification("message")
 class MessageRead(Notification, frozen=True):
-    """A userfaultfd has said something: a struct uffd_msg.
+    """The target has read a struct uffd_msg from a userfaultfd.
 
-    `adopted`: the number of the userfaultfd that a FORK event has brought, else 0.
+    `adopted`: the number of the userfaultfd that came with a FORK event, else 0.
     """
 
     number: Number
@@ -811,14 +812,14 @@ class TouchEnded(Notification, frozen=True):
 
 @_notification("feed-error")
 class FeedFailed(Notification, frozen=True):
-    """The target could not read a userfaultfd or the end of a touch; it tries again."""
+    """The target could not read a userfaultfd or the end of a touch; it will try again."""
 
     why: Text
 
 
 @_notification("target-lost")
 class TargetEnded(Notification, frozen=True):
-    """A target is gone: `kind` is that of the error that its callers get, `status` as of waitpid(2), -1 if unknown."""
+    """A target has ended; `kind`: that of the error raised for its requests; `status`: as waitpid(2), -1 if unknown."""
 
     pid: Pid
     why: Text
@@ -829,7 +830,7 @@ class TargetEnded(Notification, frozen=True):
 
 @_notification("program-output")
 class ProgramOutput(Notification, frozen=True):
-    """A program has written something, to `stream` 1 or 2."""
+    """A program has written to `stream` 1 (stdout) or 2 (stderr)."""
 
     key: int
     stream: Literal[1, 2]
@@ -837,14 +838,14 @@ class ProgramOutput(Notification, frozen=True):
 
 
 HOST_NOTIFICATIONS = ("alive",)
-"""What the host tells an agent behind ssh, now and then: that the line is not cut.  It has no parameters."""
+"""The host sends this regularly to an agent behind ssh, to show that the connection is up.  No parameters."""
 
 
 # --- errors
 
 
 class ErrorAnswer(Answer, frozen=True):
-    """What comes in place of an answer.  A `kind` that is none of :data:`ERROR_KINDS` is a Python exception's name."""
+    """An error in place of an answer.  A `kind` not in :data:`ERROR_KINDS` is the name of a Python exception."""
 
     kind: Annotated[str, Meta(min_length=1, max_length=256)]
     message: Text
@@ -852,20 +853,20 @@ class ErrorAnswer(Answer, frozen=True):
 
 
 ERROR_KINDS = {
-    "usage": "what was asked for has no meaning, or cannot be done here",
+    "usage": "the request has no meaning, or is not possible here",
     "closed": "the userfaultfd is closed",
-    "unknown-method": "host and agent differ in version",
+    "unknown-method": "the agent does not know the method: host and agent have different versions",
     "target-lost": "the target has ended",
-    "fault-unresolved": "the target has not answered by the deadline, and was killed",
+    "fault-unresolved": "the target did not answer by the deadline, and was killed",
     "map-failed": "the kernel refused a mapping",
     "unmapped": "not all of these pages are mapped",
-    "no-userfaultfd": "no way to open a userfaultfd worked",
-    "no-witness": "this kernel cannot tell",
+    "no-userfaultfd": "every way to open a userfaultfd failed",
+    "no-witness": "this kernel does not offer the witness",
     "scan-failed": "PAGEMAP_SCAN failed",
     "reader-failed": "the PTE reader failed",
-    "no-program": "there is no such program",
-    "not-executable": "the program does not start",
+    "no-program": "the program does not exist",
+    "not-executable": "the program cannot be executed",
     "program-late": "the program had not ended by its deadline",
-    "program-output": "the program wrote more than it may",
+    "program-output": "the program wrote more than allowed",
     "program-killed": "the program was killed on request",
 }
