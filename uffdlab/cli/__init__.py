@@ -1,1 +1,1 @@
-"""The command line: one module a group of commands; :mod:`uffdlab.cli.main` puts them together."""
+"""The command line: one module for each command or group; :mod:`uffdlab.cli.main` has the list."""

@@ -13,7 +13,7 @@ from uffdlab.target.capabilities import FORMS
 @click.argument("kernel", nargs=-1, required=True)
 @click.option("--form", type=click.Choice(list(FORMS)), default="text", show_default=True)
 def capabilities(kernel: tuple[str, ...], form: str) -> None:
-    """Show what each KERNEL can do with a userfaultfd, side by side, found by trying."""
+    """Show what each KERNEL can do with a userfaultfd, side by side, found by probing."""
     found = []
     for name in kernel:
         with exit_status.from_errors(name), Lab(name) as lab:

@@ -1,4 +1,4 @@
-"""``uffdlab demo``: the main job for real — four kernels, one experiment, the notebook, the evidence.
+"""``uffdlab demo``: one experiment on four real kernels, and the notebook, with the results as files.
 
 ``make demo`` runs it.
 """
@@ -27,11 +27,10 @@ WHAT_IT_IS = {
 
 
 def must_fail(kernel: str, check_name: str) -> bool:
-    """Tell whether a check must fail on this kernel: the flag is unknown there, or posted with its defect.
+    """Return whether a check must fail on this kernel: it does not know the flag, or has the patch with its defect.
 
-    Without the flag every CONTINUE with WP comes back EINVAL, so what depends on it cannot hold.  As posted, WP
-    together with DONTWAKE is dropped without a word, for CONTINUE and for COPY, and with it the check of the
-    registration.
+    Without the flag every CONTINUE with WP fails with EINVAL, so no check that depends on it can hold.  The patch as
+    posted silently drops WP together with DONTWAKE, for CONTINUE and for COPY, and also the check of the registration.
     """
     if kernel == "6.1-as-posted":
         return check_name.split(": ", 1)[1] in _LOST_AS_POSTED
@@ -63,20 +62,20 @@ _UNKNOWN_FLAG = {
 def demo(out: Path, notebook_path: Path) -> None:
     """Show on four kernels what UFFDIO_CONTINUE with WP does, and run the notebook.
 
-    Prints a line for each group of pages, then each check that does not come out as it should on that kernel; writes
-    minor_wp.html, the notebook as executed, and minor_wp.png. Exit status: 0 all is as it should be, 1 a check is not,
-    125 a kernel could not be built or booted, 130 after Ctrl-C.
+    Prints a line for each group of pages, then each check that fails. Writes minor_wp.html, the notebook as executed,
+    and minor_wp.png. Exit status: 0 every check has the result that is right for its kernel, 1 one has not, 125 a
+    kernel could not be built or booted, 130 after Ctrl-C.
     """
     out.mkdir(parents=True, exist_ok=True)
     wrong: list[str] = []
     started = time.monotonic()
     try:
-        # make starts this with Ctrl-C blocked, so that one that comes while Python loads us waits for here.
+        # make starts this with SIGINT blocked, so that Ctrl-C during the imports takes effect here.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         for kernel in KERNELS:
             with exit_status.from_errors("demo"), Lab(kernel) as lab:
                 result = minor_wp(lab)
-            wrong += _tell(result)
+            wrong += _report(result)
             (out / f"{kernel.replace('/', '-')}.json").write_text(reports.to_json(result), encoding="utf-8")
             if kernel == "6.1-series":
                 picture = figures.compare(result.snapshots["shmem before"], result.snapshots["shmem after"])
@@ -85,20 +84,20 @@ def demo(out: Path, notebook_path: Path) -> None:
         with exit_status.from_errors("demo"):
             notebook.execute(notebook_path, out / "minor_wp.html", tell=click.echo)
     except KeyboardInterrupt:
-        click.echo("\ndemo: stopped; `make demo` goes on with the kernels that are there", err=True)
+        click.echo("\ndemo: stopped; run `make demo` again, it keeps the kernels that are already built", err=True)
         sys.exit(exit_status.INTERRUPTED)
     click.echo(f"\nWritten: {out / 'minor_wp.html'} (the notebook as it ran), {out / 'minor_wp.png'}")
-    click.echo("Go on by hand: make lab    (opens JupyterLab on notebooks/minor_wp.ipynb)")
+    click.echo("Continue by hand: make lab    (opens JupyterLab on notebooks/minor_wp.ipynb)")
     if wrong:
-        click.echo(f"\n{len(wrong)} checks did not come out as they must:", err=True)
+        click.echo(f"\n{len(wrong)} checks have the wrong result:", err=True)
         for line in wrong:
             click.echo(f"  {line}", err=True)
         sys.exit(exit_status.FAILED)
-    click.echo("Every check came out as it must.")
+    click.echo("Every check has the right result.")
 
 
-def _tell(result: Result) -> list[str]:
-    """Print a kernel's lines; return what did not come out as it must."""
+def _report(result: Result) -> list[str]:
+    # Prints the results on one kernel; returns a line for each check with the wrong result.
     click.echo(
         f"\n{result.kernel}: {WHAT_IT_IS[result.kernel]} (Linux {result.release}), by the {result.witness} witness"
     )
@@ -106,12 +105,12 @@ def _tell(result: Result) -> list[str]:
         click.echo(f"  {group.memory:<8} pages {group.pages:<6} {group.done:<12} {group.before} → {group.after}")
     wrong = []
     for check in result.checks:
-        foreseen = must_fail(result.kernel, check.name)
-        if foreseen and not check.ok:
-            click.echo(f"  ! {check.name}: {check.observed} (with the flag done right: {check.expected})")
-        elif foreseen == check.ok:
+        fails = must_fail(result.kernel, check.name)
+        if fails and not check.ok:
+            click.echo(f"  ! {check.name}: {check.observed} (with a correct flag: {check.expected})")
+        elif fails == check.ok:
             wrong.append(f"{result.kernel}: {check.name}: expected «{check.expected}», observed «{check.observed}»"
-                         + (" — and it must fail on this kernel" if foreseen else ""))  # fmt: skip
+                         + (" — and it must fail on this kernel" if fails else ""))  # fmt: skip
     good = sum(check.ok for check in result.checks)
     click.echo(f"  {good} of {len(result.checks)} checks hold" + ("" if wrong else ", as they must on this kernel"))
     return wrong

@@ -1,13 +1,13 @@
 """Exit statuses, the same for every command, and the one map from errors to them.
 
 ======  ================================================================================================
-0       everything is as it should be
-1       something is not: a check, a test, the kernel under test
-2       bad usage, as click has it
-124     a program in the guest missed its deadline; 124, 126 and 127 are those of a shell, env(1), timeout(1)
-125     a kernel could not be built or booted: `git bisect run` takes that for "cannot be tested"
-126     what was to run in the guest is no program for it
-127     there is no such program in the guest
+0       success
+1       a check or a test failed, or the kernel under test did
+2       bad usage (from click)
+124     a program in the guest missed its deadline; 124, 126 and 127 as in sh(1), env(1) and timeout(1)
+125     a kernel could not be built or booted: for `git bisect run` that means "cannot be tested"
+126     the guest cannot execute the program
+127     the program does not exist in the guest
 130     Ctrl-C
 ======  ================================================================================================
 """
@@ -43,7 +43,7 @@ def of(error: UffdlabError, *, booted: bool = False) -> int:
     Parameters
     ----------
     booted : bool
-        Whether the kernel under test had booted: a machine that is lost then is the kernel's failure.
+        Whether the kernel under test had booted: if the machine is lost after that, the kernel failed.
     """
     if isinstance(error, UnknownKernel | UsageError):
         return BAD_USAGE
@@ -56,16 +56,16 @@ def of(error: UffdlabError, *, booted: bool = False) -> int:
 
 @contextmanager
 def from_errors(subject: str = "", *, booted: bool = False, hint: str = "") -> Iterator[None]:
-    """End the command with an error's message and status.
+    """Turn a UffdlabError into the end of the command, with its message and exit status.
 
     Parameters
     ----------
     subject : str
-        What the message is about, a kernel's name; goes before the message unless that begins so.
+        Printed before the message unless the message begins with it; a kernel's name.
     booted : bool
         As for :func:`of`.
     hint : str
-        Goes after the message if the usage is bad.
+        Printed after the message if the usage is bad.
     """
     try:
         yield

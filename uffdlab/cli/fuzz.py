@@ -1,4 +1,4 @@
-"""``uffdlab fuzz``: random calls on a kernel, each held against a model of what it should do."""
+"""``uffdlab fuzz``: random calls on a kernel, each compared with a model of what it should do."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from uffdlab.lab import Lab
 @click.command()
 @click.argument("kernel", required=False)
 @click.option("--machine", help="local, ssh:user@host or vagrant; else a guest in QEMU.")
-@click.option("--seconds", type=float, default=60.0, show_default=True, help="How long to go on.")
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="How long to run.")
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed makes the same calls.")
 @click.option("--memory", type=click.Choice(MEMORIES), multiple=True, help="May be given several times; else all.")
 def fuzz(kernel: str | None, machine: str | None, seconds: float, seed: int, memory: tuple[str, ...]) -> None:
-    """Make random calls on KERNEL and hold each against a model of what it should do.
+    """Make random calls on KERNEL and compare each with a model of what it should do.
 
-    Without KERNEL, they are made on the one of the machine chosen. Exit status: 0 the kernel and the model agree, 1
-    they do not, 2 bad usage, 125 the kernel could not be built or booted.
+    Without KERNEL, the calls go to the running kernel of the chosen machine. Exit status: 0 the kernel and the model
+    agree, 1 they do not, 2 bad usage, 125 the kernel could not be built or booted.
     """
     with exit_status.from_errors(kernel or ""), Lab(kernel, machine=machine) as lab:
         about = f"{lab.kernel}, seed {seed}"

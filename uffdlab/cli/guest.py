@@ -18,7 +18,7 @@ from uffdlab.scenarios.kselftest import DEADLINE as SELFTEST_DEADLINE
 
 
 class _Exec(click.Command):
-    """Tells who writes an option of the program without `--` before the program."""
+    """Explains the missing `--` if an option of the program is taken for one of ours."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)
@@ -27,12 +27,11 @@ class _Exec(click.Command):
         except click.NoSuchOption as error:
             if "--" in given:
                 raise
-            words = given if all(not word.startswith("-") for word in given[:2]) else ["KERNEL", "COMMAND…"]
-            right = (
-                f"{ctx.command_path} {shlex.join(words[:1])} -- {shlex.join(words[1:]) if words is given else words[1]}"
-            )
+            plain = all(not argument.startswith("-") for argument in given[:2])
+            kernel, command = (shlex.join(given[:1]), shlex.join(given[1:])) if plain else ("KERNEL", "COMMAND…")
+            right = f"{ctx.command_path} {kernel} -- {command}"
             raise click.UsageError(
-                f"{error.format_message()} If it is one of the program's, put -- before the program: {right}", ctx
+                f"{error.format_message()} If it is an option of the program, put -- before the program: {right}", ctx
             ) from None
 
 
@@ -43,7 +42,7 @@ class _Exec(click.Command):
     "--push",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     multiple=True,
-    help="Put this file beside the program; may be the program. An executable brings its libraries.",
+    help="Copy this file, which may be the program, into the program's folder. An executable brings its libraries.",
 )
 @click.option(
     "--deadline", type=click.FloatRange(0, min_open=True), default=DEADLINE, show_default=True, help="Seconds."
@@ -55,9 +54,9 @@ def execute(
 ) -> None:
     """Run COMMAND in a fresh guest of KERNEL: uffdlab exec KERNEL -- COMMAND.
 
-    Its output comes as it is written. Exit status: that of the program, 128 + n if signal n ended it; 124 past its
-    deadline, 126 if it is no program for the guest, 127 if there is none, 125 if the kernel could not be built or
-    booted, 1 if the kernel died of it.
+    Prints the output as it arrives. Exit status: that of the program, or 128 + n if signal n killed it; 124 if it
+    missed its deadline, 126 if the guest cannot execute it, 127 if it does not exist, 125 if the kernel could not be
+    built or booted, 1 if the kernel crashed.
     """
     with exit_status.from_errors(kernel):
         lab = Lab(kernel, memory_mib=memory, cpus=cpus)
@@ -75,11 +74,9 @@ def _show(stream: str, data: bytes) -> None:
 @click.command("selftest")
 @click.argument("kernel")
 @click.option(
-    "--tree", help="Take the tests from this source tree, or from the source of this kernel of the catalogue."
+    "--tree", help="Take the tests from this source tree, or from the source of this kernel in the catalogue."
 )
-@click.option(
-    "--full", is_flag=True, help="With the sizes of the kernel's run_vmtests.sh; under emulation that takes long."
-)
+@click.option("--full", is_flag=True, help="Use the sizes of the kernel's run_vmtests.sh; slow under emulation.")
 @click.option(
     "--deadline",
     type=click.FloatRange(0, min_open=True),
@@ -88,13 +85,13 @@ def _show(stream: str, data: bytes) -> None:
     help="Seconds for each program.",
 )
 @click.option("--cpus", type=int, default=CPUS, show_default=True, help="The guest's CPUs.")
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there too.")
+@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the KTAP to this file.")
 def selftest(kernel: str, tree: str | None, full: bool, deadline: float, cpus: int, output: Path | None) -> None:
     """Compile the kernel's own userfaultfd tests and run them in a guest of KERNEL; prints KTAP.
 
-    They are those of KERNEL's own source: vm/userfaultfd, or mm/uffd-unit-tests and mm/uffd-stress. Exit status: 0 all
-    is well, 1 a test failed or the kernel died of one, 2 bad usage, 125 the kernel or its tests could not be built, or
-    it did not boot.
+    The tests come from KERNEL's own source: vm/userfaultfd, or mm/uffd-unit-tests and mm/uffd-stress. Exit status: 0
+    success, 1 a test failed or the kernel crashed, 2 bad usage, 125 the kernel or its tests could not be built, or it
+    did not boot.
     """
     lines: list[str] = []
 
@@ -102,7 +99,7 @@ def selftest(kernel: str, tree: str | None, full: bool, deadline: float, cpus: i
         click.echo(line)
         lines.append(line)
 
-    hint = ". The tests come from a kernel of the catalogue or from --tree FOLDER"
+    hint = ". The tests come from a kernel in the catalogue or from --tree FOLDER"
     with exit_status.from_errors(kernel, hint=hint):
         tests = kselftest.of_tree(Path(tree)) if tree and Path(tree).is_dir() else kselftest.of_kernel(tree or kernel)
         lab = Lab(kernel, memory_mib=MEMORY_MIB, cpus=cpus)

@@ -1,4 +1,4 @@
-"""Commands that end with 130 on Ctrl-C, as a shell has it; click's own is 1, which here says that a check failed."""
+"""Commands that exit with 130 on Ctrl-C, as in a shell; click exits with 1, which here means that a check failed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from uffdlab.cli import exit_status
 
 
 class InterruptibleGroup(click.Group):
-    """A group whose commands end so."""
+    """A group whose commands exit with 130 on Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run it."""
+        """Run the command; see :meth:`click.Command.invoke`."""
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:

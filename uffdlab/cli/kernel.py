@@ -1,4 +1,4 @@
-"""``uffdlab kernel``: the kernels under test, and one's own patch made into one."""
+"""``uffdlab kernel``: the kernels under test, and new ones from your own patches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def kernel() -> None:
 
 @kernel.command("list")
 def kernel_list() -> None:
-    """List every kernel of the catalogue and whether it is there."""
+    """List every kernel of the catalogue and whether it is in the cache."""
     for row in kernels.Supply().available():
         state = row.kernel.release if row.kernel else "not there yet"
         click.echo(f"{row.name:<24} {state:<28} {row.about}")
@@ -37,7 +37,7 @@ def kernel_list() -> None:
 @click.option("--all", "everything", is_flag=True, help="Every kernel of the catalogue.")
 @click.option("--refresh", is_flag=True, help="Ask the mirror again for the newest version of the source.")
 def kernel_build(name: tuple[str, ...], everything: bool, refresh: bool) -> None:
-    """Fetch or build kernels, so that a Lab starts at once."""
+    """Fetch or build kernels, so that a Lab starts without delay."""
     names = [row.name for row in kernels.Supply().available()] if everything else list(name)
     if not names:
         raise click.UsageError("name a kernel, or --all; `uffdlab kernel list` lists them")
@@ -50,7 +50,7 @@ def kernel_build(name: tuple[str, ...], everything: bool, refresh: bool) -> None
 @kernel.command("path")
 @click.argument("name")
 def kernel_path(name: str) -> None:
-    """Print where the image of a kernel is; fetches or builds it if it is not there."""
+    """Print the path of a kernel's image; fetch or build it if it is not in the cache."""
     with exit_status.from_errors():
         click.echo(kernels.get(name).image)
 
@@ -71,7 +71,7 @@ def kernel_log(name: str) -> None:
 @kernel.command("remove")
 @click.argument("name", nargs=-1, required=True)
 def kernel_remove(name: tuple[str, ...]) -> None:
-    """Remove kernels from the cache, and those that `kernel add` and `kernel am` made from the list too."""
+    """Remove kernels from the cache; those made by `kernel add` and `kernel am` also from the list."""
     for each in name:
         with exit_status.from_errors():
             supply = kernels.Supply()
@@ -82,14 +82,15 @@ def kernel_remove(name: tuple[str, ...]) -> None:
 
 @kernel.command("am")
 @click.argument("mail", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--on", required=True, help="The kernel to put it on, one that is built here.")
+@click.option("--on", required=True, help="The kernel to apply it to, one that is built here.")
 @click.option("--as", "name", required=True, help="The new kernel's name.")
-@click.option("--allow-unplaced", is_flag=True, help="Go on without the hunks that have no place.")
+@click.option("--allow-unplaced", is_flag=True, help="Continue without the hunks that cannot be placed.")
 def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
     """Make a kernel of the patches in MAIL: a mail, an mbox, or a page copied from an archive; - is standard input.
 
-    They are tried as they are. Where they are quoted, have lost their white space, or were made for another tree, each
-    hunk is fitted by what it says; the list tells which were placed, which guessed, and which have no place.
+    The patches are first applied as they are. If they are quoted, have lost white space, or were made for another tree,
+    each hunk is placed by its content. The list shows which hunks were placed, which were guessed, and which were not
+    placed.
     """
     with exit_status.from_errors():
         made = UserKernels().am(_STDIN if str(mail) == "-" else mail, on, name, allow_unplaced=allow_unplaced)
@@ -100,17 +101,17 @@ def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
 @kernel.command("add")
 @click.argument("name")
 @click.option("--patch", "patches", type=_FILE, multiple=True, help="A patch; several apply in this order.")
-@click.option("--on", help="The kernel to put the patches on, one that is built here.")
-@click.option("--tree", type=_TREE, help="Or a kernel source of yours: a folder, in git or clean, or a tarball.")
+@click.option("--on", help="The kernel to apply the patches to, one that is built here.")
+@click.option("--tree", type=_TREE, help="Or your own kernel source: a folder, in git or clean, or a tarball.")
 @click.option("--config", type=_FILE, help="A .config fragment, applied after the lab's own.")
 @click.option("--about", default="", help="A line for `uffdlab kernel list`.")
 def add(
     name: str, patches: tuple[Path, ...], on: str | None, tree: Path | None, config: Path | None, about: str
 ) -> None:
-    """Add kernel NAME: another one with patches, or with a config fragment, or one made from a source tree of yours.
+    """Add kernel NAME: a known kernel with patches or a config fragment, or one made from your own source tree.
 
-    Patches and the fragment are copied. The tree is read again whenever the kernel is asked for, so that an edit there
-    is in the next build, and it is never written.
+    Patches and the fragment are copied. The tree is read again whenever the kernel is used, so the next build has your
+    latest edits. The tree is never written to.
     """
     base = on or tree
     if base is None or (on and tree):
@@ -124,11 +125,11 @@ def add(
 @click.argument("a")
 @click.argument("b")
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
-@click.option("--time", "timed", is_flag=True, help="Boot both and time UFFDIO_CONTINUE on them, taking turns.")
+@click.option("--time", "timed", is_flag=True, help="Boot both and time UFFDIO_CONTINUE on them, alternating.")
 def size(a: str, b: str, as_json: bool, timed: bool) -> None:
     """Compare the code of kernels A and B, object by object and function by function, the largest difference first.
 
-    Both must be built here. Text is what size(1) counts: code and constants.
+    Both must be built here. Text is that of size(1): code and constants.
     """
     with exit_status.from_errors():
         found = code_size.compare(*kernels.Supply().sizes(a, b))

@@ -1,4 +1,4 @@
-"""A group whose commands are loaded when they are called, so that `uffdlab --help` is fast."""
+"""A group whose commands are imported when they are called, so that `uffdlab --help` is fast."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from uffdlab.cli.interruptible import InterruptibleGroup
 
 @dataclass(frozen=True)
 class LazyCommand:
-    """Where a command is, and what it does in one line."""
+    """The module of a command, and its help in one line."""
 
     module: str
     attribute: str
     short_help: str
 
     def load(self) -> click.Command:
-        """Import the command."""
+        """Import the command and return it."""
         command = getattr(importlib.import_module(self.module), self.attribute)
         assert isinstance(command, click.Command)
         return command
 
 
 class LazyGroup(InterruptibleGroup):
-    """A group of commands of which each is imported when it is called.
+    """A group that imports each command when it is called.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class LazyGroup(InterruptibleGroup):
         return sorted(self.lazy)
 
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Return a command, or None if there is none of this name."""
+        """Return the command with this name, or None."""
         return self.lazy[cmd_name].load() if cmd_name in self.lazy else None
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -1,4 +1,4 @@
-"""The command line: what commands there are, and where."""
+"""The command line: the list of commands and the module of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COMMANDS = {
     ),
     "demo": LazyCommand("uffdlab.cli.demo", "demo", "Show on four kernels what UFFDIO_CONTINUE with WP does."),
     "exec": LazyCommand("uffdlab.cli.guest", "execute", "Run COMMAND in a fresh guest of KERNEL."),
-    "fuzz": LazyCommand("uffdlab.cli.fuzz", "fuzz", "Make random calls on KERNEL and hold each against a model."),
+    "fuzz": LazyCommand("uffdlab.cli.fuzz", "fuzz", "Make random calls on KERNEL and compare each with a model."),
     "kernel": LazyCommand("uffdlab.cli.kernel", "kernel", "The kernels under test: list, build, add, compare."),
     "notebook": LazyCommand("uffdlab.cli.notebook", "notebook", "Run NOTEBOOK and write it, as executed, to PAGE."),
     "run": LazyCommand("uffdlab.cli.run", "run", "Run SCENARIO on each KERNEL."),

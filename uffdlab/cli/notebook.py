@@ -15,7 +15,7 @@ from nbconvert import HTMLExporter
 from uffdlab.cli import exit_status
 from uffdlab.errors import UffdlabError
 
-_CELL_DEADLINE = 600  # seconds; kernels are there before the notebook runs, but a machine may be slow to answer
+_CELL_DEADLINE = 600  # seconds; the kernels are built before, but a machine may be slow to answer
 
 
 def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
@@ -28,12 +28,12 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
     html : Path
         Where the page goes.
     tell : callable
-        Is told, in one line, how it went.
+        Called with the result, in one line.
 
     Raises
     ------
     UffdlabError
-        If a cell fails; has the cell's traceback.  The page is written all the same.
+        If a cell fails; the message has its traceback.  The page is written nevertheless.
     """
     started = time.monotonic()
     document = nbformat.read(path, as_version=4)
@@ -42,7 +42,7 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
         timeout=_CELL_DEADLINE,
         kernel_name="python3",
         resources={"metadata": {"path": str(path.parent)}},
-        extra_arguments=["--log-level=ERROR"],  # not that it listens on the loopback device
+        extra_arguments=["--log-level=ERROR"],  # hide the warning that it listens on the loopback device
     )
     failure: CellExecutionError | None = None
     try:
@@ -61,7 +61,7 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
 @click.argument("notebook", type=click.Path(dir_okay=False, exists=True, path_type=Path))
 @click.argument("page", type=click.Path(dir_okay=False, path_type=Path))
 def notebook(notebook: Path, page: Path) -> None:
-    """Run NOTEBOOK and write it, as executed, to PAGE; `UFFDLAB_MACHINE` says where its lab runs."""
+    """Run NOTEBOOK and write it, as executed, to PAGE; `UFFDLAB_MACHINE` selects where its lab runs."""
     with exit_status.from_errors():
         execute(notebook, page, tell=click.echo)
     click.echo(f"Written: {page}")

@@ -1,4 +1,4 @@
-"""``uffdlab run``: a scenario on kernels."""
+"""``uffdlab run``: run a scenario on kernels."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from uffdlab.scenarios.reports import FORMS
 @click.argument("scenario", type=click.Choice(list(SCENARIOS)))
 @click.argument("kernel", nargs=-1, required=True)
 @click.option("--form", type=click.Choice(list(FORMS)), default="text", show_default=True)
-@click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of the terminal.")
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file instead of the terminal."
+)
 def run(scenario: str, kernel: tuple[str, ...], form: str, output: Path | None) -> None:
     """Run SCENARIO on each KERNEL (a name or a path).
 
-    Exit status: 0 all checks hold, 1 one does not, 2 bad usage, 125 a kernel could not be built or booted (so it serves
+    Exit status: 0 all checks hold, 1 one does not, 2 bad usage, 125 a kernel could not be built or booted (for use with
     `git bisect run`).
     """
     if output and not output.parent.is_dir():

@@ -1,4 +1,4 @@
-"""``uffdlab vagrant``: the VM of vm/Vagrantfile by hand."""
+"""``uffdlab vagrant``: control the VM of vm/Vagrantfile by hand."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def vagrant() -> None:
 @vagrant.command()
 @click.argument("kernel", default="6.1-series")
 def up(kernel: str) -> None:
-    """Bring it up with KERNEL, or switch it to that; the kernel is built and a box fetched or made if need be."""
+    """Start the VM with KERNEL, or switch it to KERNEL; build the kernel and fetch or make a box if needed."""
     with exit_status.from_errors():
         name, machine = start(kernel, tell=click.echo)
         with machine:
@@ -26,7 +26,7 @@ def up(kernel: str) -> None:
 
 @vagrant.command()
 def status() -> None:
-    """Say in what state it is, and which kernel it was booted with."""
+    """Print the state of the VM and the kernel it was booted with."""
     with exit_status.from_errors():
         vm = VagrantVm()
         state = vm.state()
@@ -35,13 +35,13 @@ def status() -> None:
 
 @vagrant.command()
 def halt() -> None:
-    """Shut it down; its disk stays."""
+    """Shut the VM down; its disk stays."""
     with exit_status.from_errors():
         VagrantVm().halt()
 
 
 @vagrant.command()
 def destroy() -> None:
-    """Remove it and its disk.  The box stays: `vagrant box list`, `vagrant box remove`."""
+    """Remove the VM and its disk.  The box stays: `vagrant box list`, `vagrant box remove`."""
     with exit_status.from_errors():
         VagrantVm().destroy()

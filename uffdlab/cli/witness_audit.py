@@ -1,4 +1,4 @@
-"""``uffdlab witness-audit``: every witness held against the others."""
+"""``uffdlab witness-audit``: compare every witness with the others."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from uffdlab.scenarios.witness_audit import examine, table
 @click.command()
 @click.argument("kernel", nargs=-1, required=True)
 def witness_audit(kernel: tuple[str, ...]) -> None:
-    """Compare all witnesses on each KERNEL, over kinds of memory and ways to register it; print a Markdown table.
+    """Compare all witnesses on each KERNEL, for each kind of memory and registration mode; print a Markdown table.
 
-    Exit status: 0 they agree and every bit that is falsified on purpose is noticed, 1 they do not, 2 bad usage, 125 a
+    Exit status: 0 they agree and every bit that is falsified on purpose is detected, 1 otherwise, 2 bad usage, 125 a
     kernel could not be built or booted.
     """
     cases = []
