@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { unpacked } from "../../uffdlab/widgets/static/columns.js";
 import { counted, microseconds, seconds } from "../../uffdlab/widgets/static/fault_log.js";
-import { duration, eventsOf, gaps, told } from "../../uffdlab/widgets/static/timeline_view.js";
+import { duration, eventsOf, gaps, eventText } from "../../uffdlab/widgets/static/timeline_view.js";
 
 describe("the fault log", () => {
   it("tells how long a touch waits", () => {
@@ -47,7 +47,7 @@ describe("the timeline", () => {
     expect(gaps([event(7, 9), event(8), event(9), event(10, -1)])).toEqual([[0, 2], [3, 4]]);
   });
   it("says what happened and who sleeps", () => {
-    expect(told(event(1))).toBe("at 12.3 µs: UFFDIO_WAKE");
-    expect(told(event(1, -1))).toContain("nobody has woken what waits");
+    expect(eventText(event(1))).toBe("at 12.3 µs: UFFDIO_WAKE");
+    expect(eventText(event(1, -1))).toContain("DONTWAKE: the threads still sleep");
   });
 });

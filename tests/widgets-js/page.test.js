@@ -38,7 +38,7 @@ describe("elements", () => {
 });
 
 describe("an error", () => {
-  it("is shown where the widget stands and told to Python", () => {
+  it("is shown in the widget and sent to Python", () => {
     const model = new Model();
     guarded(model, el, () => null.nothing)();
     expect(el.querySelector('[role="alert"]').textContent).toContain("An error in this widget's JavaScript");
@@ -171,7 +171,7 @@ describe("a grid of cells", () => {
     expect(cell(1).getAttribute("aria-label")).toBe("page 1: absent, unchanged");
     expect(cell(0).classList.contains("uffdlab-faded")).toBe(false);
   });
-  it("flickers until it is told to hold still", () => {
+  it("flickers until hold still is pressed", () => {
     const [model] = grid([1, 0], { _before: view([0, 0]) });
     model.becomes("mode", "flicker");
     vi.advanceTimersByTime(900);

@@ -1,21 +1,21 @@
 import { tally } from "./page_codes.js";
 
-// What the cells of a map hold, kept until the pages change.  Pages are looked at in blocks: a block all of whose pages
-// are of one kind is one number, so that a cell of many pages costs little however often the map is zoomed.
+// The kinds of pages in each cell of a map, cached until the pages change.  Pages are counted in blocks.  A block whose
+// pages all have one kind is stored as one number, so that zooming stays cheap with many pages in a cell.
 
 const BLOCK = 64;
-const KEPT = 100000; // cells
+const MOST_CACHED = 100000; // cells
 const UNSEEN = -2;
 const MIXED = -1;
 
 export class CellCounts {
-  // kinds() gives how many kinds there are.
+  // kinds() returns the number of kinds.
   constructor(kinds) {
     this.kinds = kinds;
     this.forget();
   }
 
-  // Other pages, or the same of which those from index `from` up to `to` have changed.
+  // Set the pages; if only those from index `from` up to `to` have changed, recount only these.
   show(codes, faded, from = 0, to = codes.length) {
     const blocks = Math.ceil(codes.length / BLOCK);
     if (!this.blocks || this.blocks.length !== blocks) this.blocks = new Int32Array(blocks).fill(UNSEEN);
@@ -27,23 +27,23 @@ export class CellCounts {
 
   forget() {
     this.levels = new Map();
-    this.kept = 0;
+    this.cached = 0;
   }
 
-  // For the cell of the pages from index `from` up to `to`, one of those that stand for `per` pages:
-  // { kind, counts, faded }: the one kind of all its pages, or -1 and how many there are of each.
+  // Return { kind, counts, faded } of the cell with the pages from index `from` up to `to`, at `per` pages for each cell:
+  // the kind if all its pages have the same, else -1 and the number of pages of each kind.
   of(from, to, per) {
-    if (this.kept > KEPT) this.forget();
+    if (this.cached > MOST_CACHED) this.forget();
     let level = this.levels.get(per);
     if (!level) this.levels.set(per, (level = new Map()));
     const cell = from / per;
-    let held = level.get(cell);
-    if (!held) {
-      held = this.count(from, to);
-      level.set(cell, held);
-      this.kept += 1;
+    let counted = level.get(cell);
+    if (!counted) {
+      counted = this.count(from, to);
+      level.set(cell, counted);
+      this.cached += 1;
     }
-    return held;
+    return counted;
   }
 
   count(from, to) {

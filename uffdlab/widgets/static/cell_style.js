@@ -1,4 +1,4 @@
-// How a kind of page is drawn: colour, hatch and letter, as CSS and on a canvas.  Hatches are in matplotlib's notation.
+// Draws a kind of page: colour, hatch and letter, as CSS and on a canvas.  Hatches have matplotlib's notation.
 
 export function shade(colour) {
   const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
@@ -35,7 +35,7 @@ export function paint(element, style) {
     : "none";
 }
 
-// One cell as a picture of its own, to be stamped onto a canvas.
+// One cell as a small canvas, to be copied onto a larger one.
 export function tile(style, size, scale) {
   const canvas = document.createElement("canvas");
   const pixels = Math.max(1, Math.round(size * scale));

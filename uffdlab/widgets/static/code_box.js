@@ -22,14 +22,14 @@ function render({ model, el }) {
   return () => listen.end();
 }
 
-// The clipboard is there on secure pages only; elsewhere the text is marked for the user to copy.
+// The clipboard exists on secure pages only; elsewhere the text is selected for the user to copy.
 async function copied(text, element) {
   if (navigator.clipboard && window.isSecureContext) {
     try {
       await navigator.clipboard.writeText(text);
       return true;
     } catch {
-      // Not allowed here: mark it instead.
+      // Not allowed here: select it instead.
     }
   }
   const range = document.createRange();

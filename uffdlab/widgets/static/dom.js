@@ -1,4 +1,4 @@
-// make("td", { class: "x", role: "cell" }, "text", child, …): an element.  Text is never taken as HTML.
+// make("td", { class: "x", role: "cell" }, "text", child, …) returns an element.  Text is never parsed as HTML.
 
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

@@ -1,7 +1,7 @@
 import { make, table } from "./dom.js";
 import { addressOf } from "./page_codes.js";
 
-// The entry under the pointer or the cursor: address, raw word and its bits, asked of Python and kept.
+// The entry under the pointer or the cursor: address, raw value and its bits, requested from Python and cached.
 
 const MOST_KEPT = 5000;
 const PAUSE = 40;

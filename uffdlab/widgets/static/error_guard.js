@@ -1,4 +1,4 @@
-// An error in the page is shown where the widget stands and told to Python, so that it reaches the notebook as text.
+// An error in the browser is shown in the widget and sent to Python, which prints it in the notebook.
 
 export function report(model, el, error) {
   const text = error && error.stack ? `${error.message}\n${error.stack}` : String(error);
@@ -25,7 +25,7 @@ export function guarded(model, el, action) {
   };
 }
 
-// Listeners that all end with one call.
+// Collects listeners, to remove all of them with one call.
 export function listening(model, el) {
   const ends = [];
   return {

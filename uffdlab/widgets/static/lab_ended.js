@@ -1,6 +1,6 @@
 import { make } from "./dom.js";
 
-// The bar above a widget whose lab has ended: why, and a button that starts it again.
+// The bar above a widget whose lab has ended: the reason, and a button that starts it again.
 
 export function endBar(model, listen) {
   const status = make("p", {});

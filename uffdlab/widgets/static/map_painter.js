@@ -5,8 +5,8 @@ import { number } from "./page_codes.js";
 import { chosen, lined, pale, pixel, put, striped } from "./pixels.js";
 import { COLUMNS } from "./viewport.js";
 
-// Paints the cells of a map onto its canvas; a cell stands for one page, or for many.  The squares are put together in
-// memory and given to the canvas in one piece: thousands of single drawings are what is slow without a GPU.
+// Paints the cells of a map onto its canvas; a cell shows one page, or many.  The cells are composed in memory and copied
+// to the canvas at once, because thousands of single drawing calls are slow without a GPU.
 
 const STAMPS = 1024;
 const LINE = pixel("#7a7a7a");
@@ -26,7 +26,7 @@ export class MapPainter {
     this.canvas = make("canvas", { class: "uffdlab-canvas", "aria-hidden": "true" });
     this.brush = this.canvas.getContext("2d");
     this.side = 0;
-    this.painted = {}; // the view that is in `pixels`
+    this.painted = {}; // the view that `pixels` shows
   }
 
   get codes() {
@@ -38,7 +38,7 @@ export class MapPainter {
     this.painted = {};
   }
 
-  // Fit into so many CSS pixels; tells whether that changed anything.
+  // Fit into `room` CSS pixels; return whether that changed anything.
   resize(room) {
     const { view, host, brush } = this;
     const scale = window.devicePixelRatio || 1;
@@ -61,7 +61,7 @@ export class MapPainter {
     return true;
   }
 
-  // The column and the row on the screen of a point of the page, whole numbers for the cells' corners.
+  // Return the column and the row on the screen at a pointer event; cell corners have integer coordinates.
   at(event) {
     const box = this.canvas.getBoundingClientRect();
     const side = this.side / this.scale;
@@ -87,7 +87,7 @@ export class MapPainter {
     this.frames += 1;
   }
 
-  // The lines of pixels that must be painted: all, or after a pan those that were not there; the others are moved.
+  // Return the range of pixel rows to paint: all, or after a pan only the new ones; move the others.
   exposed(top) {
     const { pixels, picture, painted, view, host } = this;
     const { width, height } = picture;
@@ -99,7 +99,7 @@ export class MapPainter {
     return by > 0 ? [height - by, height] : [0, -by];
   }
 
-  // The first page of every row, left of it.
+  // Write the number of the first page left of each row.
   paintRows(top) {
     const { brush, side, scale, view, gutter, host } = this;
     brush.clearRect(0, 0, gutter, this.canvas.height);
@@ -115,23 +115,23 @@ export class MapPainter {
     }
   }
 
-  // Every row has its number where there is room.
+  // Number every row if there is room, else every second.
   get every() {
     return this.side / this.scale >= 12 ? 1 : 2;
   }
 
   square(from, to) {
-    const held = this.cellCounts.of(from, to, this.view.per);
+    const cell = this.cellCounts.of(from, to, this.view.per);
     const picked = this.selected(from, to);
-    if (held.counts) {
-      if (!held.square) held.square = this.mixed(held);
-      return picked ? chosen(held.square, this.side, this.gap) : held.square;
+    if (cell.counts) {
+      if (!cell.square) cell.square = this.mixed(cell);
+      return picked ? chosen(cell.square, this.side, this.gap) : cell.square;
     }
-    const key = held.kind * 4 + (held.faded ? 2 : 0) + (picked ? 1 : 0);
+    const key = cell.kind * 4 + (cell.faded ? 2 : 0) + (picked ? 1 : 0);
     let square = this.stamps.get(key);
     if (!square) {
       if (this.stamps.size > STAMPS) this.stamps.clear();
-      square = this.drawn(this.host.kinds[held.kind], held.faded);
+      square = this.drawn(this.host.kinds[cell.kind], cell.faded);
       if (picked) square = chosen(square, this.side, this.gap);
       this.stamps.set(key, square);
     }
@@ -145,11 +145,11 @@ export class MapPainter {
     return lined(faded ? picture.map(pale) : picture, this.side, this.gap, LINE);
   }
 
-  mixed(held) {
+  mixed(cell) {
     const { kinds } = this.host;
     for (let at = this.colours.length; at < kinds.length; at += 1) this.colours.push(pixel(kinds[at].colour));
-    const square = striped(held.counts, this.colours, this.side, this.gap, LINE);
-    return held.faded ? square.map(pale) : square;
+    const square = striped(cell.counts, this.colours, this.side, this.gap, LINE);
+    return cell.faded ? square.map(pale) : square;
   }
 
   paintCursor(top) {

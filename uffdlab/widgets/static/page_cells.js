@@ -2,14 +2,14 @@ import { make } from "./dom.js";
 import { paint } from "./cell_style.js";
 import { between } from "./page_codes.js";
 
-// A pane of up to about 2,000 pages, an element each: an ARIA grid with one cell in the tab order.
+// A pane for up to about 2,000 pages, with one element for each: an ARIA grid with one cell in the tab order.
 
 export function columnsFor(count) {
   const columns = count <= 64 ? 8 : count <= 256 ? 16 : 32;
   return Math.min(columns, count);
 }
 
-// Where an arrow key leads; null for a key that moves nothing.
+// Return the cell to which a key moves the cursor; null if the key does not move it.
 export function moved(index, event, count, columns) {
   const last = count - 1;
   const row = Math.floor(index / columns) * columns;
@@ -79,7 +79,7 @@ export class PageCells {
       cell.dataset.mark = mark;
       cell.kind = kind;
       paint(cell, kind);
-      // A huge page spans the cells it covers: one letter, no borders within.
+      // A huge page covers several cells: one letter, no borders between them.
       const inside = kind.span > 1 && (BigInt(start) / BigInt(pageSize) + BigInt(index)) % BigInt(kind.span) !== 0n;
       cell.classList.toggle("uffdlab-joined", inside && index > 0 && codes[index - 1] === codes[index]);
       cell.classList.toggle("uffdlab-faded", Boolean(faded && faded[index]));

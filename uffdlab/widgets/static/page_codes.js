@@ -1,4 +1,4 @@
-// The pages' codes as they come over the wire: one byte a page, or two, little-endian.
+// Return the codes of the pages as sent by Python: one byte for each page, or two, little-endian.
 
 export function codesOf(view, count) {
   if (!view || !view.byteLength) return null;
@@ -7,14 +7,14 @@ export function codesOf(view, count) {
   return new Uint16Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
 }
 
-// Write changed codes, from page index `first` on, over those that are there.
+// Overwrite the codes from page index `first` on.
 export function patch(view, count, first, piece) {
   const width = view.byteLength / count;
   const target = new Uint8Array(view.buffer, view.byteOffset, view.byteLength);
   target.set(new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength), first * width);
 }
 
-// How many pages of each kind there are from index `from` up to `to`.
+// Return the number of pages of each kind from index `from` up to `to`.
 export function tally(codes, from, to, kinds) {
   const counts = new Uint32Array(kinds);
   for (let at = from; at < to; at += 1) counts[codes[at]] += 1;
@@ -29,7 +29,7 @@ export function rangeName(first, count) {
   return count === 1 ? `page ${number(first)}` : `pages ${number(first)}–${number(first + count - 1)}`;
 }
 
-// What a range is, in words, the most frequent kind first: "pages 0–7: 6 present, writable; 2 absent".
+// Describe a range, the most frequent kind first: "pages 0–7: 6 present, writable; 2 absent".
 export function summary(codes, kinds, from, to, first) {
   const counts = tally(codes, from, to, kinds.length);
   const merged = new Map();
@@ -42,12 +42,12 @@ export function summary(codes, kinds, from, to, first) {
   return `${name}: ${listed.map(([words, count]) => `${number(count)} ${words}`).join("; ")}`;
 }
 
-// The range from one page to another, whichever is lower: [first, count].
+// Return the range between two pages, in either order, as [first, count].
 export function between(one, other) {
   return [Math.min(one, other), Math.abs(one - other) + 1];
 }
 
-// An address as hexadecimal; beyond 2^53 numbers are not exact, so the start comes as text.
+// Return an address as hexadecimal text.  The start is text too, because numbers above 2^53 are not exact.
 export function addressOf(start, pageSize, index) {
   return `0x${(BigInt(start) + BigInt(pageSize) * BigInt(index)).toString(16)}`;
 }

@@ -17,7 +17,7 @@ const MODES = [
   ["after", "after alone"],
 ];
 
-// A changed range arrives as a message and is written into the model's own bytes, once for all views.
+// A changed range arrives as a message and is written into the model's bytes, once for all views.
 function initialize({ model }) {
   const apply = (message, buffers) => {
     if (message.patch === undefined) return;
@@ -120,12 +120,12 @@ class PageGrid {
   zooms() {
     const level = make("span", { class: "uffdlab-level" });
     const bar = make("div", { class: "uffdlab-zoom", role: "group", "aria-label": "zoom" });
-    for (const [label, words, action] of [
+    for (const [label, name, action] of [
       ["+", "zoom in", () => this.view.zoom(2)],
       ["−", "zoom out", () => this.view.zoom(0.5)],
       ["all", "show all pages", () => this.view.zoom(1 / this.view.widest)],
     ]) {
-      const button = make("button", { type: "button", "aria-label": words, title: words }, label);
+      const button = make("button", { type: "button", "aria-label": name, title: name }, label);
       this.inner.on(button, "click", action);
       bar.append(button);
     }
@@ -166,7 +166,7 @@ class PageGrid {
     return codesOf(this.model.get(trait), this.model.get("_meta").count);
   }
 
-  // All pages, or those from index `from` up to `to`.
+  // Draw all pages, or those from index `from` up to `to`.
   draw(from, to) {
     const after = this.codes("_codes");
     const before = this.codes("_before");
@@ -206,7 +206,7 @@ class PageGrid {
     );
   }
 
-  // One message for both, so that Python never sees the one without the other.
+  // Send both in one message, so that Python never sees one without the other.
   select(range, cursor = this.model.get("cursor")) {
     this.model.set("selection", range);
     this.model.set("cursor", cursor);
@@ -250,7 +250,7 @@ function render({ model, el }) {
   let grid = null;
   guarded(model, el, () => {
     grid = new PageGrid(model, el);
-    // For benchmarks and tests: how often the map was painted, and its view.
+    // For benchmarks and tests: they read the number of paints, and the view.
     el.uffdlab = grid;
   })();
   return () => grid && grid.listen.end();

@@ -3,8 +3,8 @@ import { MapPainter } from "./map_painter.js";
 import { between, summary } from "./page_codes.js";
 import { COLUMNS } from "./viewport.js";
 
-// A pane of more pages than can be elements: a canvas whose cells stand for 2^n pages each, from all of them down to one.
-// For assistive technology there is one real cell, that of the cursor, which says what its range holds.
+// A pane for more pages than the DOM can hold: a canvas whose cells show 2^n pages each, down to one.  For assistive
+// technology there is one real element, the cell with the cursor; its label describes the pages of the cell.
 
 export class PageMap {
   constructor(host, name, listen, view) {
@@ -28,7 +28,7 @@ export class PageMap {
     const sizes = new ResizeObserver(() => this.resize());
     sizes.observe(this.element);
     listen.also(() => sizes.disconnect());
-    // The rows' numbers are painted in the page's colour: again when the theme changes.
+    // The row numbers have the text colour of the page: repaint them when the theme changes.
     const themes = new MutationObserver(again);
     themes.observe(document.body, { attributes: true, attributeFilter: ["class", "data-jp-theme-name"] });
     listen.also(() => themes.disconnect());
@@ -46,7 +46,7 @@ export class PageMap {
     if (this.painter.resize(this.element.clientWidth || 0)) this.paint();
   }
 
-  // The pages, all of them new or only those from index `from` up to `to`.
+  // Draw all pages, or those from index `from` up to `to`.
   draw(codes, faded, from, to) {
     this.painter.show(codes, faded, from, to);
     this.soon();
@@ -78,7 +78,7 @@ export class PageMap {
     this.tell();
   }
 
-  // What the cursor's cell says; the number of rows and columns are those of the whole map.
+  // Describe the cell with the cursor; the numbers of rows and columns are those of the whole map.
   tell() {
     const { view, host, painter } = this;
     const [from, to] = view.cell(view.cursor);
@@ -98,7 +98,7 @@ export class PageMap {
     return Math.max(0, Math.min(this.view.count - 1, (row * COLUMNS + column) * this.view.per));
   }
 
-  // The range from the anchor's cell to that of `index`, both whole.
+  // Return the range from the cell of the anchor to the cell of `index`, both included as a whole.
   reach(index) {
     const { host, view } = this;
     const [low, high] = view.cell(host.anchor - host.first);

@@ -1,22 +1,22 @@
-// Pixels of a map, four bytes each in one number: little-endian, so red is the lowest byte.  A square is a cell: `side`
-// by `side` pixels, of which the last `gap` to the right and below are the line between it and its neighbours.
+// Pixels of a map, four bytes each in one number: little-endian, so red is the lowest byte.  A square is one cell: `side`
+// by `side` pixels.  The last `gap` pixels to the right and at the bottom are the line to its neighbours.
 
 const BLACK = 0xff000000;
 const WHITE = 0xffffffff;
 
-// "#0072B2" as such a number.
+// Return "#0072B2" as such a number.
 export function pixel(colour) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
   return (BLACK | (blue << 16) | (green << 8) | red) >>> 0;
 }
 
-// The same mixed with three parts of white.
-export function pale(word) {
-  const part = (shift) => Math.round((((word >>> shift) & 255) + 3 * 255) / 4) << shift;
+// Return the colour mixed with three parts of white.
+export function pale(colour) {
+  const part = (shift) => Math.round((((colour >>> shift) & 255) + 3 * 255) / 4) << shift;
   return (BLACK | part(16) | part(8) | part(0)) >>> 0;
 }
 
-// How wide a stripe each kind gets in `size` pixels: by its share of the pages, but at least one.
+// Return the width of the stripe of each kind in `size` pixels: in proportion to its pages, but at least one.
 export function shares(counts, size) {
   let pages = 0;
   let most = 0;
@@ -31,7 +31,7 @@ export function shares(counts, size) {
     widths[kind] = Math.max(1, Math.floor((counts[kind] * size) / pages));
     rest -= widths[kind];
   }
-  // More kinds than pixels: the last ones give way to the most frequent.
+  // If there are more kinds than pixels, the last ones lose theirs to the most frequent.
   for (let kind = counts.length - 1; rest < 1; kind -= 1) {
     if (!widths[kind]) continue;
     const gives = Math.min(widths[kind], 1 - rest);
@@ -42,7 +42,7 @@ export function shares(counts, size) {
   return widths;
 }
 
-// A square of stripes, one for each kind that its pages are of, and a dot in the middle: it is of no single kind.
+// Return a square for pages of several kinds: a stripe for each kind, and a dot in the middle.
 export function striped(counts, colours, side, gap, line) {
   const size = side - gap;
   const square = new Uint32Array(side * side).fill(line);
@@ -69,7 +69,7 @@ export function lined(picture, side, gap, line) {
   return square;
 }
 
-// The square as it is when it is selected: framed in black, and in white where there is room.
+// Return the square with the frame of a selected cell: black, and white inside if there is room.
 export function chosen(square, side, gap) {
   const copy = square.slice();
   const thick = 2 * gap;
@@ -78,18 +78,18 @@ export function chosen(square, side, gap) {
   return copy;
 }
 
-function frame(square, side, from, size, thick, word) {
+function frame(square, side, from, size, thick, colour) {
   for (let y = 0; y < size; y += 1) {
     const line = (from + y) * side + from;
-    if (y < thick || y >= size - thick) square.fill(word, line, line + size);
+    if (y < thick || y >= size - thick) square.fill(colour, line, line + size);
     else {
-      square.fill(word, line, line + thick);
-      square.fill(word, line + size - thick, line + size);
+      square.fill(colour, line, line + thick);
+      square.fill(colour, line + size - thick, line + size);
     }
   }
 }
 
-// Put a square where its upper left corner is (x, y) of pixels in lines of `width`; only on lines `from` up to `to`.
+// Copy a square into `pixels` (rows of `width`) with its upper left corner at (x, y); only rows `from` up to `to`.
 export function put(pixels, width, square, side, x, y, from, to) {
   const high = Math.min(side, to - y);
   for (let row = Math.max(0, from - y); row < high; row += 1) {

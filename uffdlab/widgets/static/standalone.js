@@ -1,4 +1,4 @@
-// A page without a kernel: a model that holds the embedded data and answers what a widget would ask of Python.
+// A page without a kernel: a model with the embedded data that answers the requests of a widget in place of Python.
 
 async function unzipped(text) {
   const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));

@@ -14,7 +14,8 @@ export function duration(us) {
 
 const COLUMNS = ["i4", "u1", "f8", "f8", "i4", "text", "text"];
 
-// The entries as they come: gap is who wakes what a DONTWAKE left asleep, -1 for nobody, null where nobody is.
+// Return the events: gap is the number of the entry that wakes the threads a DONTWAKE left asleep, -1 if there is none
+// yet, null for entries without DONTWAKE.
 export function eventsOf(view, lanes) {
   const [numbers, lane, at, took, gap, text, change] = unpacked(view, COLUMNS);
   return text.map((_, row) => ({
@@ -23,7 +24,7 @@ export function eventsOf(view, lanes) {
   }));
 }
 
-// The columns in which somebody sleeps because of a DONTWAKE: [from, to) for each such ioctl.
+// Return the columns in which threads sleep because of a DONTWAKE: [from, to) for each such ioctl.
 export function gaps(events) {
   const place = new Map(events.map((event, at) => [event.n, at]));
   return events.flatMap((event, at) => {
@@ -32,8 +33,8 @@ export function gaps(events) {
   });
 }
 
-export function told(event) {
-  const gap = event.gap === null ? "" : event.gap < 0 ? "; DONTWAKE: nobody has woken what waits" : "; DONTWAKE: woken later";
+export function eventText(event) {
+  const gap = event.gap === null ? "" : event.gap < 0 ? "; DONTWAKE: the threads still sleep" : "; DONTWAKE: woken later";
   const change = event.change ? `; ${event.change}` : "";
   const took = event.took > 0 ? `, took ${duration(event.took)}` : "";
   return `at ${duration(event.at)}${took}: ${event.text}${change}${gap}`;
@@ -47,13 +48,13 @@ class TimelineView {
     this.lanes = make("div", { class: "uffdlab-lanes", role: "listbox", "aria-label": "timeline", tabindex: 0 });
     this.status = make("p", { role: "status", class: "uffdlab-status" });
     const bar = make("div", { class: "uffdlab-zoom", role: "group", "aria-label": "step" });
-    for (const [label, words, action] of [
+    for (const [label, name, action] of [
       ["|◀", "first entry", () => this.go(0)],
       ["◀", "one entry back", () => this.go(this.at() - 1)],
       ["▶", "one entry on", () => this.go(this.at() + 1)],
       ["▶|", "newest entry", () => this.go(this.events.length - 1)],
     ]) {
-      const button = make("button", { type: "button", "aria-label": words, title: words }, label);
+      const button = make("button", { type: "button", "aria-label": name, title: name }, label);
       listen.on(button, "click", action);
       bar.append(button);
     }
@@ -134,7 +135,7 @@ class TimelineView {
     this.events.forEach((event, at) => {
       const mark = make("span", {
         class: `uffdlab-event uffdlab-${event.lane}`, role: "option", id: `${stem}-${at}`, "data-at": at,
-        "aria-label": told(event), title: told(event), "aria-selected": "false",
+        "aria-label": eventText(event), title: eventText(event), "aria-selected": "false",
       }, LETTERS[event.lane] || "·");
       mark.style.gridArea = `${rowOf.get(event.lane)} / ${at + 2}`;
       parts.push(mark);
@@ -154,7 +155,7 @@ class TimelineView {
     }
     mark.setAttribute("aria-selected", "true");
     this.lanes.setAttribute("aria-activedescendant", mark.id);
-    this.status.textContent = `entry ${at + 1} of ${this.events.length}, ${told(this.events[at])}`;
+    this.status.textContent = `entry ${at + 1} of ${this.events.length}, ${eventText(this.events[at])}`;
     const { left, width } = mark.getBoundingClientRect();
     const box = this.lanes.getBoundingClientRect();
     if (left < box.left || left + width > box.right) this.lanes.scrollLeft += left - box.left - box.width / 2;

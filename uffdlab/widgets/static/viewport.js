@@ -1,16 +1,16 @@
-// What a map shows: how many pages a cell stands for, which row is at the top, where the cursor is.
+// The visible part of a map: the number of pages for each cell, the row at the top, the cursor.
 
 export const COLUMNS = 64;
 export const ROWS = 32;
 
-// The fewest pages a cell must stand for, so that all fit.
+// Return the smallest number of pages for each cell with which all pages fit.
 export function widest(count) {
   let per = 1;
   while (Math.ceil(count / per) > COLUMNS * ROWS) per *= 2;
   return per;
 }
 
-// One view, shared by all panes of a grid: what a cell stands for, the row at the top, where the cursor is.
+// One viewport, shared by all panes of a grid.
 export class Viewport {
   constructor(count) {
     this.count = count;
@@ -32,7 +32,7 @@ export class Viewport {
     for (const watcher of this.watchers) watcher();
   }
 
-  // Zoom by a power of two (above 1: nearer), keeping the page `at` in its row on the screen.
+  // Zoom in (factor above 1) or out by a power of two; keep the page `at` in its row on the screen.
   zoom(factor, at = this.cursor) {
     const row = Math.floor(at / this.per / COLUMNS) - this.top;
     this.per = Math.max(1, Math.min(this.widest, this.per / factor));
@@ -53,14 +53,14 @@ export class Viewport {
     this.changed();
   }
 
-  // The range of page indices that is shown: [from, to).
+  // The visible range of page indices: [from, to).
   get shown() {
     const row = COLUMNS * this.per;
     const top = Math.floor(this.top);
     return [top * row, Math.min(this.count, (top + this.screen) * row)];
   }
 
-  // The range of page indices of the cell in which `index` lies: [from, to).
+  // Return the range of page indices of the cell with `index`: [from, to).
   cell(index) {
     const from = Math.floor(index / this.per) * this.per;
     return [from, Math.min(this.count, from + this.per)];
