@@ -32,7 +32,7 @@ NEWEST = frozenset({Difference.EINVAL_FIRST, Difference.HUGE_GOES_ON, Difference
 KNOWN = {
     "6.1-base": ALL_BUT_THE_ERRNO,
     "6.1-series": SERIES,
-    "debian/trixie": ALL_BUT_THE_ERRNO,
+    "debian/trixie": ALL_BUT_THE_ERRNO - {Difference.RESERVES_ONCE},
     "debian/trixie-backports": NEWEST,
 }
 COMPLAINT = re.compile(r"BUG|WARNING|Oops|Bad page|Bad rss|kernel tried|unable to handle")
