@@ -59,7 +59,7 @@ def test_a_call_that_is_late_says_whether_it_sleeps(mortal_lab):
 
 def test_a_call_that_is_late_for_another_reason_does_not_blame_the_kernel(mortal_lab):
     os.kill(mortal_lab.ask(DescribeTarget()).pid, signal.SIGSTOP)
-    with pytest.raises(FaultUnresolved, match="somebody has stopped it"):
+    with pytest.raises(FaultUnresolved, match="it was stopped by a signal"):
         mortal_lab.ask(SyncFeed(), deadline=0.5)
 
 

@@ -85,7 +85,7 @@ def test_what_needs_root_says_so(nobodys):
     free = POOL / "free_hugepages"
     if not free.exists():
         pytest.skip("no huge pages here")
-    with pytest.raises(UsageError, match="only root can set them aside"):
+    with pytest.raises(UsageError, match="only root can reserve them"):
         nobodys.map(pages=int(free.read_text()) + 1, memory="hugetlb")
 
 
@@ -137,7 +137,7 @@ def test_two_labs_put_back_what_each_has_set_aside():
 
 
 def test_what_would_hit_the_host_is_refused():
-    with Lab(machine="local") as lab, pytest.raises(UsageError, match="in a guest of the lab's own only"):
+    with Lab(machine="local") as lab, pytest.raises(UsageError, match="only a guest of the lab's own can do this"):
         lab.ask(TriggerSysrq("c"))
 
 

@@ -1,1 +1,1 @@
-"""Runs beside the kernel under test: the server, the target and their native core."""
+"""The code that runs on the kernel under test: the server, the target and their native core."""

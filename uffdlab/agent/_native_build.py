@@ -18,5 +18,5 @@ ffibuilder.set_source(
     include_dirs=["uffdlab/agent"],
     py_limited_api=True,
     extra_compile_args=["-std=gnu11", "-O2", "-Wall", "-Wextra", "-pthread"],
-    extra_link_args=["-pthread", "-Wl,-z,now"],  # a forked child must not meet the dynamic linker's locks
+    extra_link_args=["-pthread", "-Wl,-z,now"],  # a forked child must not need the dynamic linker's locks
 )

@@ -1,4 +1,4 @@
-"""The files behind mappings; none for anonymous memory."""
+"""The files behind mappings. Anonymous memory has none."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uffdlab.uapi.memory import Memory
 
 
 def open_file(memory: Memory, name: str, length: int) -> int:
-    """Make the file behind a mapping; gives its descriptor, -1 for anonymous memory."""
+    """Make the file behind a mapping and return its descriptor, or -1 for anonymous memory."""
     if memory.backing == "anon":
         return -1
     if memory.backing == "shmem":
@@ -30,7 +30,7 @@ def open_file(memory: Memory, name: str, length: int) -> int:
 
 
 def _tmpfs_file(huge: str) -> int:
-    # A mount of its own that is attached nowhere (fsopen, fsmount: Linux 5.2): it is gone with the last descriptor.
+    # A detached mount (fsopen, fsmount: Linux 5.2). The kernel removes it when the last descriptor is closed.
     try:
         folder = native.detached_tmpfs(huge)
     except OSError as error:

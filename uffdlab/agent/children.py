@@ -24,17 +24,17 @@ class Child:
     Parameters
     ----------
     done_fd : int
-        The eventfd that is told when a touch has ended.
+        The eventfd that is written when a touch has ended.
 
     Attributes
     ----------
     process : Process
     touch : cdata
-        struct lab_touch *, in memory that both processes share; NULL when it is closed.
+        struct lab_touch *, in memory that both processes share; NULL after :meth:`close`.
     word_fd : int
-        A file of its own for the touches that are system calls on a file; :data:`WORD_FD` in the child.
+        A memfd for the touches that are system calls on a file. Its number in the child is :data:`WORD_FD`.
     started_ns, ended_ns : int
-        When fork(2) was called and came back, CLOCK_MONOTONIC.
+        When fork(2) was called and when it returned, CLOCK_MONOTONIC in ns.
     """
 
     def __init__(self, done_fd: int) -> None:
@@ -47,7 +47,7 @@ class Child:
         try:
             self._fork()
         except BaseException:
-            self._give_back()
+            self._release()
             raise
 
     def _fork(self) -> None:
@@ -67,44 +67,44 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process number; another process may have it once this one has ended."""
+        """The PID. Another process may get it after :meth:`close`."""
         return self.process.pid
 
     def claim(self) -> None:
-        """Take its touch for a new access.
+        """Reserve the child's touch for a new access.
 
         Raises
         ------
         Refusal
-            If it is still at the one before, or dead.
+            If the previous touch has not ended, or the child has.
         """
         if self._busy:
             raise Refusal("usage", f"child {self.pid} is at another touch; it makes one at a time")
         if self.process.status() is not None:
-            raise Refusal("usage", self.end_in_words())
+            raise Refusal("usage", self.describe_end())
         self._busy = True
         lib.lab_touch_prepare(self.touch)
 
     def go(self) -> None:
-        """Let it make the touch."""
+        """Start the touch in the child."""
         os.write(self._go, b"g")
 
     def release(self) -> None:
-        """Let it make another touch: the last one has ended and was told, or did not begin."""
+        """Make the child free for another touch: its last one has ended and was reported, or did not begin."""
         self._busy = False
 
     def withdraw(self) -> None:
-        """Ask it to come back from a touch."""
+        """Ask the child to return from its touch."""
         lib.lab_child_withdraw(self.process.fd, self.touch)
 
     @property
     def signal(self) -> int:
-        """What has killed it; 0 while it lives, or when it went by itself."""
+        """The signal that killed the child; 0 while it runs, or if it exited."""
         status = self.process.status()
         return os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else 0
 
-    def end_in_words(self) -> str:
-        """Tell how one that has ended did."""
+    def describe_end(self) -> str:
+        """Return a text that says how the child ended."""
         status = self.process.status()
         if status is None:
             return f"child {self.pid} runs"
@@ -116,12 +116,12 @@ class Child:
         return f"child {self.pid} has ended with status {code}{why}"
 
     def end(self) -> None:
-        """Kill it and wait until it is gone.
+        """Kill the child and wait until it has ended.
 
         Raises
         ------
         Refusal
-            If it does not end; it is still there then.
+            If it does not end. The child is not removed then.
         """
         if self.process.kill(_END_DEADLINE) is None:
             raise Refusal(
@@ -129,11 +129,11 @@ class Child:
             )
 
     def close(self) -> None:
-        """Give back what one that has ended used; nobody may look at its touch any more."""
+        """Release the resources of a child that has ended. Its touch must not be used afterwards."""
         self.process.close()
-        self._give_back()
+        self._release()
 
-    def _give_back(self) -> None:
+    def _release(self) -> None:
         for fd in self._fds:
             os.close(fd)
         self._fds = []
@@ -142,15 +142,15 @@ class Child:
 
 
 class Children:
-    """All children of one target, by their process numbers."""
+    """All children of one target, by PID."""
 
     def __init__(self, done_fd: int) -> None:
         self._done_fd = done_fd
         self._by_pid: dict[int, Child] = {}
-        self._running: dict[int, Child] = {}  # those whose end was not told yet
+        self._running: dict[int, Child] = {}  # those whose end was not reported yet
 
     def fork(self) -> dict[str, int]:
-        """Fork a child.  Waits until a FORK event, if one is due, has been read."""
+        """Fork a child. If the fork causes a FORK event, wait until it has been read."""
         if len(self._by_pid) >= _MOST:
             raise Refusal("usage", f"{_MOST} children are as many as there can be; end one first")
         child = Child(self._done_fd)
@@ -164,7 +164,7 @@ class Children:
         return self._by_pid[pid]
 
     def running_fds(self) -> list[int]:
-        """Return the descriptors that are readable when a child has ended; those of told ones are left out."""
+        """Return the pidfds of the children whose end is not reported yet; one is readable when its child has ended."""
         return [child.process.fd for child in list(self._running.values())]
 
     def newly_ended(self) -> list[Child]:
@@ -175,7 +175,7 @@ class Children:
         return ended
 
     def forget(self, child: Child) -> None:
-        """Give back what a child that has ended used."""
+        """Remove a child that has ended and release its resources."""
         self._by_pid.pop(child.pid, None)
         self._running.pop(child.pid, None)
         child.close()

@@ -1,4 +1,4 @@
-"""What the agent itself can do for the host, apart from keeping the target."""
+"""The methods of the agent that need no target."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _HUGEPAGES = "/sys/kernel/mm/hugepages/hugepages-{}kB/{}"
 
 
 def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
-    """See to it that `free` huge pages of `page_size` bytes are free; gives {"free", "total"} as they could be.
+    """Grow the pool until `free` huge pages of `page_size` bytes are free; return {"free", "total"}, in pages.
 
-    Fewer than asked for is no error here: the mapping that needs them says so.  Then the pool stays as it was, and it
-    never takes the memory that the guest needs to live.
+    If there is not enough memory, the pool stays as it was and ``free`` is how many pages would be possible. This is no
+    error here: the mapping that needs them reports it. The pool never takes the memory that the guest itself needs.
     """
 
     def file_of(name: str) -> str:
@@ -44,7 +44,7 @@ def reserve_hugepages(page_size: int, free: int) -> dict[str, int]:
         if missing > affordable:
             return {"free": usable() + affordable, "total": before}
         set_pool(before + missing)
-        if usable() < free:  # memory is too scattered
+        if usable() < free:  # memory is too fragmented
             possible = usable()
             set_pool(before)
             return {"free": possible, "total": before}
@@ -57,7 +57,7 @@ def _memory_info(name: str) -> int:
 
 
 def memory_bytes() -> int:
-    """Give how much memory and swap this machine has, in bytes."""
+    """Return the size of this machine's memory and swap together, in bytes."""
     return _memory_info("MemTotal") + _memory_info("SwapTotal")
 
 

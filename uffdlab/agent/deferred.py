@@ -1,4 +1,4 @@
-"""The modules that the agent imports when they are first needed: whoever packs it must pack them too."""
+"""The modules that the agent imports when it first needs them. Packing the agent must include them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ NAMES = "fcntl", "signal", "traceback", "uffdlab.agent.probe", "uffdlab.agent.ta
 
 
 def load() -> None:
-    """Import them all now, so that nobody who comes out of a saved state has to wait for it."""
+    """Import them all now, so that a restored guest need not wait for it."""
     for name in NAMES:
         __import__(name)

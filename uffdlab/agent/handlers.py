@@ -34,17 +34,17 @@ class Handler:
     Parameters
     ----------
     fd : int
-        The userfaultfd; stop the handler before closing it.
+        The userfaultfd. Stop the handler before closing it.
     policies : dict
         For each of :data:`FAULTS` a key of :data:`POLICIES`.
     page_size : int
     content : bytes
-        What COPY copies, at most a page; zeroes follow.
+        What UFFDIO_COPY copies, at most a page. The rest of the page is zero.
 
     Attributes
     ----------
     messages_fd : int
-        A pipe with the messages that no policy serves.
+        The read end of a pipe with the messages that no policy serves.
     """
 
     def __init__(self, fd: int, policies: dict[str, str], page_size: int, content: bytes) -> None:
@@ -75,7 +75,7 @@ class Handler:
             raise Refusal("usage", f"no thread for a handler: {os.strerror(-error)}")
 
     def counts(self) -> dict[str, Any]:
-        """Give what it has done so far; ``latency[i]`` faults took at most 2^i ns from being read to resolved."""
+        """Return the counts so far. ``latency[i]`` faults took at most 2^i ns from being read to being resolved."""
         loop = self._native
         return {
             "served": dict(zip(FAULTS, list(loop.served), strict=True)),
@@ -87,7 +87,7 @@ class Handler:
         }
 
     def read(self) -> list[bytes]:
-        """Read the messages that no policy served."""
+        """Read the messages that no policy served; return an empty list if there are none."""
         try:
             data = os.read(self.messages_fd, 256 * MESSAGE_SIZE)
         except BlockingIOError:
@@ -95,11 +95,11 @@ class Handler:
         return [data[at : at + MESSAGE_SIZE] for at in range(0, len(data), MESSAGE_SIZE)]
 
     def halt(self) -> None:
-        """End the loop; what it has forwarded can still be read."""
+        """End the loop. The messages that it has forwarded can still be read."""
         lib.lab_handler_stop(self._native)
 
     def close(self) -> dict[str, Any]:
-        """Give back what a halted loop used; gives its last counts."""
+        """Release the resources of a halted loop and return its last counts."""
         counts = {**self.counts(), "running": False}
         self._release()
         return counts
@@ -111,7 +111,7 @@ class Handler:
 
 
 def check(policies: dict[str, str], page_size: int, content: bytes) -> None:
-    """Refuse policies that are not known here, what is no page, and what cannot be copied into one."""
+    """Refuse unknown faults and policies, a page size that is none, and content that is not bytes."""
     if not isinstance(content, bytes):
         raise Refusal("usage", f"a handler copies bytes, not {type(content).__name__}")
     if page_size < mmap.PAGESIZE or page_size & (page_size - 1):

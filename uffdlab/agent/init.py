@@ -1,6 +1,6 @@
-"""The first process of the guest: sets the stage for the agent, and powers the machine off when it ends.
+"""The first process of the guest: prepares the system, runs the agent, and powers the machine off when that ends.
 
-What it prints goes to the console.  Nothing but the agent writes to its port, and nothing but the target to the other.
+What it prints goes to the console. Only the agent writes to the agent's port, and only the target to the target's.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from uffdlab.agent import commands, native, server
 from uffdlab.agent.native import lib
 
 PORT, TARGET_PORT = "uffdlab.agent", "uffdlab.target"
-_PORTS = "/sys/class/virtio-ports"  # where each has its name: vport0p1/name
-_PORT_DEADLINE = 10.0  # seconds; the devices are found in a few milliseconds
-_MODULES = "/modules"  # .ko files by the order of their names: what the kernel has not built in
+_PORTS = "/sys/class/virtio-ports"  # the name of each is in a file: vport0p1/name
+_PORT_DEADLINE = 10.0  # seconds; it usually takes a few milliseconds
+_MODULES = "/modules"  # .ko files, loaded in the order of their names: what is not built into the kernel
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MOUNTS = (
@@ -33,10 +33,10 @@ _RNDRESEEDCRNG = 0x5207  # _IO('R', 0x07), 4.14+
 
 
 def main() -> None:
-    """Mount, find the port, serve, power off.  Never returns."""
+    """Mount the file systems, open the ports, serve, power off.  Never returns."""
     try:
         _start()
-    except BaseException:  # noqa: BLE001 - whatever it is, the host must see it on the console
+    except BaseException:  # noqa: BLE001 - the host must see any error on the console
         import traceback
 
         traceback.print_exc()
@@ -108,12 +108,12 @@ def _name_of(port: str) -> str:
     try:
         with open(f"{_PORTS}/{port}/name", encoding="utf-8") as file:
             return file.read().strip()
-    except FileNotFoundError:  # a port is there before its name is
+    except FileNotFoundError:  # a port appears before its name does
         return ""
 
 
 def after_restore(entropy: bytes, wall_ns: int) -> None:
-    """Give a machine that came out of a saved state randomness of its own and the time of day.
+    """Reseed the random number generator of a restored machine and set its CLOCK_REALTIME.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ def after_restore(entropy: bytes, wall_ns: int) -> None:
     Raises
     ------
     OSError
-        The kernel refused.
+        The kernel refused one of the ioctls, or the time.
     """
     import fcntl
 

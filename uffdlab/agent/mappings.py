@@ -1,4 +1,4 @@
-"""The target's mappings.  Python knows their addresses and never looks inside."""
+"""The target's mappings. Python knows their addresses and never accesses their memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
-ALIAS_DISTANCE = 0x10_0000_0000  # an alias lies 64 GiB above its region where that place is free
+ALIAS_DISTANCE = 0x10_0000_0000  # an alias lies 64 GiB above its region if that range is free
 _GIB = 1 << 30
 _PROT_NONE, _MAP_NORESERVE = 0, 0x4000  # asm-generic/mman.h
 _MADV_NOHUGEPAGE, _MADV_HUGEPAGE = 15, 14
@@ -28,7 +28,7 @@ class Mapping:
         self.memory, self.start, self.alias, self.length, self.fd = memory, start, alias, length, fd
 
     def close(self) -> None:
-        """Unmap it and its alias and close its file."""
+        """Unmap the mapping and its alias, and close the file."""
         try:
             native.unmap_memory(self.start, self.length)
             if self.alias:
@@ -53,7 +53,7 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
     Raises
     ------
     OSError
-        The kernel refused; nothing is left.
+        The kernel refused. Nothing stays mapped.
     """
     if memory.thp:
         place = find_free(place, length, memory.unit)
@@ -62,7 +62,7 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
     start = alias = 0
     try:
         start = native.map_memory(place, length, READ_WRITE, flags | (mmap.MAP_ANONYMOUS if fd < 0 else 0), fd)
-        if memory.thp or memory == MEMORY["anon"]:  # where huge pages are on for all, small ones must be asked for
+        if memory.thp or memory == MEMORY["anon"]:  # with THP set to always, small pages must be asked for
             _advise_size(start, length, _MADV_HUGEPAGE if memory.thp else _MADV_NOHUGEPAGE)
         if memory.thp and start % memory.unit:
             raise Refusal("map-failed", f"the kernel put the mapping at {start:#x}, where no huge page can lie")
@@ -105,7 +105,7 @@ class Mappings:
     Parameters
     ----------
     base : int
-        Where the first region is put, if that place is free.
+        The address of the first region, if it is free.
     """
 
     def __init__(self, base: int) -> None:
@@ -114,7 +114,7 @@ class Mappings:
         self._by_number: dict[int, Mapping] = {}
 
     def make(self, memory: str, pages: int, page_size: int) -> dict[str, Any]:
-        """Map `pages` pages as a region and, where there is a file, its alias (else 0)."""
+        """Map `pages` pages as a region, and once more as its alias; that is 0 for private anonymous memory."""
         if memory not in MEMORY:
             raise Refusal("usage", f"memory {memory!r} is not known here; there is {', '.join(MEMORY)}")
         length = pages * page_size
@@ -132,7 +132,7 @@ class Mappings:
         return find_free(self._place(length), length, _GIB)
 
     def _place(self, length: int) -> int:
-        # Every other 64 GiB are for aliases.
+        # Every second 64 GiB are reserved for aliases.
         place = self._next_place
         if (place - self._base) % (2 * ALIAS_DISTANCE) + length > ALIAS_DISTANCE:
             place = self._base + -(-(place - self._base) // (2 * ALIAS_DISTANCE)) * 2 * ALIAS_DISTANCE
@@ -140,7 +140,7 @@ class Mappings:
         return place
 
     def moved(self, number: int, start: int) -> None:
-        """Take note that mremap has moved a whole region."""
+        """Record that mremap(2) has moved a whole region to `start`."""
         self._find(number).start = start
 
     def remove(self, number: int) -> None:

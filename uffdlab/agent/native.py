@@ -1,4 +1,4 @@
-"""The native core as Python functions that raise OSError; see native.h for what each does."""
+"""The native core as Python functions that raise OSError. native.h documents each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _raise(error: int, what: str) -> NoReturn:
 
 
 def ioctl(fd: int, request: int, argument: Any) -> tuple[int, int, int]:
-    """Do an ioctl on a cffi buffer; gives (errno, start, end), times in CLOCK_MONOTONIC ns."""
+    """Do an ioctl on a cffi buffer and return (errno, start, end). The times are CLOCK_MONOTONIC in ns."""
     times = ffi.new("int64_t[2]")
     error = lib.lab_ioctl(fd, request, argument, times, times + 1)
     return -error, times[0], times[1]
@@ -58,7 +58,7 @@ def memfd(name: str, flags: int) -> int:
 
 
 def detached_tmpfs(huge: str) -> int:
-    """Make a tmpfs that is mounted nowhere; gives a descriptor of its root.  `huge` is its mount option."""
+    """Make a detached tmpfs with the mount option `huge`, and return a descriptor of its root."""
     fd: int = lib.lab_detached_tmpfs(huge.encode())
     if fd < 0:
         _raise(fd, f"a tmpfs with huge={huge}")
@@ -66,7 +66,7 @@ def detached_tmpfs(huge: str) -> int:
 
 
 def map_memory(hint: int, length: int, protection: int, flags: int, fd: int) -> int:
-    """mmap(2) from offset 0; gives the address, never a view of the memory."""
+    """mmap(2) from offset 0.  Returns the address, never a view of the memory."""
     address = ffi.new("uint64_t *")
     error = lib.lab_map(hint, length, protection, flags, fd, address)
     if error:
@@ -112,7 +112,7 @@ def insert_module(fd: int) -> None:
 
 
 def stream_pair() -> tuple[int, int]:
-    """socketpair(2): two descriptors of one stream, closed on exec."""
+    """socketpair(2): two descriptors of one stream, close-on-exec."""
     pair = ffi.new("int[2]")
     error = lib.lab_stream_pair(pair)
     if error:

@@ -1,4 +1,4 @@
-"""Child processes held by pidfds: a signal reaches that one process, or nobody, also when its number was given anew."""
+"""Child processes held by pidfds: a signal never reaches another process that has got the same PID."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from uffdlab.agent.signals import SIGKILL
 
 
 class Process:
-    """A child process of ours, from its fork until it is closed; safe from any thread.
+    """A child of this process, from its fork until :meth:`close`; safe from any thread.
 
-    Its number is kept from other processes until :meth:`close`, also when it has ended.
+    It is not reaped before :meth:`close`, so no other process gets its PID, also after it has ended.
 
     Parameters
     ----------
     pid : int
-        As fork gave it; not reaped yet.  If no pidfd of it can be had, it is killed.
+        A child that is not reaped yet. If pidfd_open(2) fails, it is killed.
 
     Attributes
     ----------
     pid : int
     fd : int
-        Its pidfd: readable when it has ended.
+        Its pidfd, which is readable when it has ended.
 
     Raises
     ------
@@ -40,12 +40,12 @@ class Process:
         try:
             self.fd = native.pidfd_open(pid)
         except OSError:
-            os.kill(pid, SIGKILL)  # still the child that was forked: nobody has reaped it
+            os.kill(pid, SIGKILL)  # still this child: it is not reaped
             os.waitpid(pid, 0)
             raise
 
     def signal(self, number: int) -> None:
-        """Send it a signal; one that has ended gets none."""
+        """Send it a signal. Does nothing if it has ended."""
         with self._lock:
             if self.fd < 0:
                 return
@@ -56,28 +56,28 @@ class Process:
                     raise
 
     def status(self) -> int | None:
-        """Return its status as wait(2) gives it, None while it runs."""
+        """Return its status as in wait(2), or None while it runs."""
         with self._lock:
             if self._status is None:
-                # Not reaped, so that its number stays its own.
+                # Do not reap it, so that no other process gets its PID.
                 end = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
                 if end is not None:
                     self._status = end.si_status << 8 if end.si_code == os.CLD_EXITED else end.si_status
             return self._status
 
     def signal_group(self, number: int) -> None:
-        """Send a signal to the process group that it leads, also to what is left of the group when it has ended."""
+        """Send a signal to the process group that it leads, also if only others of the group still run."""
         with self._lock:
-            if self.fd >= 0:  # then it is not reaped, and the group's number is its own
+            if self.fd >= 0:  # it is not reaped, so the group ID is still its own
                 os.killpg(self.pid, number)
 
     def kill(self, deadline: float) -> int | None:
-        """Kill it and wait until it has ended; return its status, None if it has not after `deadline` seconds."""
+        """Kill it and wait until it has ended; return its status, or None if it runs after `deadline` seconds."""
         self.signal(SIGKILL)
         return self.wait(deadline)
 
     def wait(self, deadline: float) -> int | None:
-        """Wait until it has ended; return its status, None if it has not after `deadline` seconds."""
+        """Wait until it has ended; return its status, or None if it runs after `deadline` seconds."""
         until = time.monotonic() + deadline
         while (status := self.status()) is None and time.monotonic() < until:
             time.sleep(0.0005)
@@ -95,9 +95,9 @@ class Process:
 
 
 def state(thread: int) -> str:
-    """Return the state of a thread, or of a process's main one, as proc(5) has it: R, S, D, T…; empty if it is gone."""
+    """Return the state of a thread or process as in proc(5): R, S, D, T…; empty if there is no such thread."""
     try:
-        with open(f"/proc/{thread}/stat", "rb") as file:  # a thread's number works here as a process's does
+        with open(f"/proc/{thread}/stat", "rb") as file:  # a thread ID works here as a PID does
             stat = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return ""
@@ -105,5 +105,5 @@ def state(thread: int) -> str:
 
 
 def asleep(thread: int) -> bool:
-    """Tell whether a thread sleeps in the kernel, interruptibly or not."""
+    """Return whether a thread sleeps in the kernel, interruptibly or not."""
     return state(thread) in ("S", "D")

@@ -20,11 +20,11 @@ from uffdlab.uapi.memory import MEMORY, Memory
 
 _PAGE = mmap.PAGESIZE
 _PAGES = 2
-_PLACE = 0xC_0000_0000  # huge pages can lie there, and no region does
-_NOT_PROBED = {"memfd", "hugetlb-1g", "hugetlb-1g-private"}  # as shmem and hugetlb are, where there are such pages
+_PLACE = 0xC_0000_0000  # aligned for huge pages; no region lies there
+_NOT_PROBED = {"memfd", "hugetlb-1g", "hugetlb-1g-private"}  # they behave as shmem and hugetlb do
 _MODES = uapi.RegisterMode
 _NR_HUGEPAGES = Path("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
-# Those that change what an ioctl does without being asked for there, and those for whose messages munmap would wait.
+# Features that change what other ioctls do, and those with which munmap would wait for its event to be read.
 _UNWANTED = (
     uapi.Feature.SIGBUS
     | uapi.Feature.WP_ASYNC
@@ -69,8 +69,8 @@ def _attempt(ioctl: Ioctl, trial: Trial, mode: int, features: int) -> int:
         registered = userfaultfds.call(fd, IOCTLS["UFFDIO_REGISTER"], {**page, "mode": trial.register})
         if registered["errno"]:
             return int(registered["errno"])
-        words = {**page, "dst": memory.start, "src": other.start, "mode": mode}
-        answer = userfaultfds.call(fd, ioctl, {name: words[name] for name in ioctl.fields if name in words})
+        values = {**page, "dst": memory.start, "src": other.start, "mode": mode}
+        answer = userfaultfds.call(fd, ioctl, {name: values[name] for name in ioctl.fields if name in values})
         return int(answer["errno"])
 
 
@@ -83,15 +83,15 @@ def _modes(features: int) -> dict[str, dict[int, int]]:
 
 
 def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
-    """Give the errnos of the ioctls that are there wherever a userfaultfd is, and the ioctls that UFFDIO_API names."""
+    """Return the errnos of the ioctls that every userfaultfd has, and the ioctls that UFFDIO_API reports."""
     with contextlib.ExitStack() as stack:
         fd, _ = userfaultfds.open_userfaultfd()
         stack.callback(os.close, fd)
         memory = stack.enter_context(_scratch(MEMORY["anon"]))
         page = {"start": memory.start, "len": _PAGE}
         answers = {
-            name: userfaultfds.call(fd, IOCTLS[name], words)
-            for name, words in (
+            name: userfaultfds.call(fd, IOCTLS[name], values)
+            for name, values in (
                 ("UFFDIO_API", {"api": UFFD_API, "features": features}),
                 ("UFFDIO_REGISTER", {**page, "mode": int(_MODES.MISSING)}),
                 ("UFFDIO_WAKE", page),
@@ -103,12 +103,12 @@ def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
 
 def _set_mode(features: int) -> int:
     with _userfaultfd(features) as fd:
-        words = {"enable": int(uapi.Feature.RWP_ASYNC), "disable": 0}
-        return int(userfaultfds.call(fd, IOCTLS["UFFDIO_SET_MODE"], words)["errno"])
+        values = {"enable": int(uapi.Feature.RWP_ASYNC), "disable": 0}
+        return int(userfaultfds.call(fd, IOCTLS["UFFDIO_SET_MODE"], values)["errno"])
 
 
 def _memory(memory: Memory, features: int) -> dict[str, Any]:
-    """Give the errno of mapping it, and for each mode of UFFDIO_REGISTER its errno and the ioctls it offers."""
+    """Return the errno of mapping it, and for each mode of UFFDIO_REGISTER the errno and the ioctls it reports."""
     try:
         with _scratch(memory) as mapping:
             return {"errno": 0, "register": {int(mode): _register(mapping, mode, features) for mode in _MODES}}
@@ -120,14 +120,14 @@ def _memory(memory: Memory, features: int) -> dict[str, Any]:
 
 def _register(mapping: mappings.Mapping, mode: uapi.RegisterMode, features: int) -> dict[str, int]:
     with _userfaultfd(features) as fd:
-        words = {"start": mapping.start, "len": mapping.length, "mode": int(mode)}
-        answer = userfaultfds.call(fd, IOCTLS["UFFDIO_REGISTER"], words)
+        values = {"start": mapping.start, "len": mapping.length, "mode": int(mode)}
+        answer = userfaultfds.call(fd, IOCTLS["UFFDIO_REGISTER"], values)
         return {"errno": answer["errno"], "ioctls": 0 if answer["errno"] else answer["words"]["ioctls"]}
 
 
 @contextlib.contextmanager
 def _huge_pages() -> Iterator[None]:
-    # The private mapping needs its own pages beside those of its alias.
+    # The private mapping needs pages of its own besides those of its alias.
     before = _NR_HUGEPAGES.read_text() if _NR_HUGEPAGES.exists() else ""
     with contextlib.suppress(OSError):
         commands.reserve_hugepages(2 << 20, 2 * _PAGES)
@@ -139,13 +139,13 @@ def _huge_pages() -> Iterator[None]:
                 _NR_HUGEPAGES.write_text(before)
 
 
-def all_of_it() -> dict[str, Any]:
-    """Give what trying has shown.
+def capabilities() -> dict[str, Any]:
+    """Return what this kernel can do, as found by trying.
 
-    ``features``: what UFFDIO_API offers.  ``ioctls``: the numbers, as bits, that UFFDIO_API and UFFDIO_REGISTER name.
-    ``ways``: for each way to open one its errno.  ``modes``: for each ioctl and
-    mode word the errno it came back with.  ``memory``: see :func:`_memory`.  ``continue_wp``: whether UFFDIO_CONTINUE
-    knows MODE_WP, None where it cannot be tried: no feature bit tells of it.
+    ``features``: the bits that UFFDIO_API offers.  ``ioctls``: the bits that UFFDIO_API and UFFDIO_REGISTER report.
+    ``ways``: for each way to open a userfaultfd its errno.  ``modes``: for each ioctl and each of its modes the errno.
+    ``memory``: see :func:`_memory`.  ``continue_wp``: whether UFFDIO_CONTINUE knows MODE_WP, which no feature bit says;
+    None if it cannot be tried.
     """
     offered = userfaultfds.offered_features()
     features = offered & ~int(_UNWANTED)

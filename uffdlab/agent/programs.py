@@ -1,7 +1,7 @@
-"""Programs that the host has run beside the target: started, listened to, ended, nothing of them left.
+"""Programs that run beside the target for the host, from their start until everything of them is removed.
 
-Each has a session of its own and /dev/null to read from.  What it writes goes to the host as it comes, in notifications
-``program-output``; the response to ``agent.exec`` is its end.
+Each has its own session, and its stdin is /dev/null.  Its output goes to the host at once, in ``program-output``
+notifications.  The response to ``agent.exec`` is sent when it has ended.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     from uffdlab.agent.rpc import Channel
 
 _CHUNK = 1 << 16
-_END_DEADLINE = 2.0  # seconds from SIGKILL until a program is given up
+_END_DEADLINE = 2.0  # seconds from SIGKILL until the agent stops waiting for a program
 _STDOUT, _STDERR = 1, 2
 
 
 class _Program:
     def __init__(self, number: int, key: int, pid: int, outputs: dict[int, int], until: float, most: int) -> None:
         self.number = number  # of the host's request
-        self.key = key  # the host's own name for it
+        self.key = key  # the host's identifier of it
         self.process = Process(pid)
         self.outputs = outputs  # the read end of a pipe → 1 or 2
         self.until = until
-        self.left = most  # bytes that it may still write
+        self.left = most  # bytes that it can still write
         self.refusal: Refusal | None = None  # why it was killed
 
 
@@ -41,7 +41,7 @@ class Programs:
     Parameters
     ----------
     host : Channel
-        Who hears of them.
+        Receives their output and their end.
     """
 
     def __init__(self, host: Channel) -> None:
@@ -66,24 +66,25 @@ class Programs:
         most: int,
         environment: dict[str, str],
     ) -> None:
-        """Start a program in `folder`; request `number` gets {"status", "signal"} when it has ended.
+        """Start a program in `folder`.  Request `number` is answered with {"status", "signal"} when it has ended.
 
         Parameters
         ----------
         number : int
-            Of the request.
+            The number of the request.
         key : int
-            Names it in ``program-output`` and ``agent.exec_kill``.
+            Identifies it in ``program-output`` and ``agent.exec_kill``.
         argv : list of str
-            The program, looked for in `folder` first and then in PATH, and its arguments.
+            The program, which is searched in `folder` and then in PATH, and its arguments.
         folder : str
-            As ``agent.exec_folder`` gave it.
+            A result of ``agent.exec_folder``.
         seconds : float
-            Past them it is killed and the request refused with ``program-late``.
+            After these the program is killed and the request refused with ``program-late``.
         most : int
-            Bytes that it may write, both streams together; with more it is killed, ``program-output``.
+            Bytes that it can write, both streams together.  With more it is killed and the request refused with
+            ``program-output``.
         environment : dict
-            What it has beside the agent's own.
+            Variables that it gets in addition to the agent's own.
 
         Raises
         ------
@@ -114,11 +115,11 @@ class Programs:
         self._running[key] = program
 
     def descriptors(self) -> list[int]:
-        """Give what to poll for reading."""
+        """Return the descriptors to poll for reading."""
         return [fd for program in self._running.values() for fd in (program.process.fd, *program.outputs)]
 
-    def look(self, ready: set[int]) -> None:
-        """Pass on what programs have written, and which have ended."""
+    def handle_ready(self, ready: set[int]) -> None:
+        """Send the output of programs to the host, and the end of those that have ended."""
         for program in list(self._running.values()):
             for fd in ready & program.outputs.keys():
                 self._pass_on(program, fd)
@@ -126,11 +127,11 @@ class Programs:
                 self._ended(program)
 
     def next_deadline(self) -> float:
-        """Give when the next program is late, time.monotonic()."""
+        """Return the earliest deadline of a program, in seconds of time.monotonic()."""
         return min((program.until for program in self._running.values()), default=float("inf"))
 
     def enforce_deadlines(self) -> None:
-        """Kill who is late."""
+        """Kill the programs that have not ended by their deadline."""
         now = time.monotonic()
         for program in [each for each in self._running.values() if each.until <= now]:
             if program.refusal:
@@ -141,19 +142,19 @@ class Programs:
                 self._kill(program, Refusal("program-late", "the program had not ended by its deadline and was killed"))
 
     def end_all(self) -> None:
-        """Kill them all and remove their folders; the host is gone."""
+        """Kill all programs and remove their folders, when the host has closed the stream."""
         for program in list(self._running.values()):
             program.process.signal_group(SIGKILL)
             self._forget(program)
         for folder in list(self._folders):
             self._discard(folder)
 
-    # --- how it works
+    # --- implementation
 
     def _folder(self) -> str:
         number = len(self._folders)
         while True:
-            path = f"/tmp/uffdlab-{os.getpid()}-{number}"  # noqa: S108 - mkdir takes no name that is there already
+            path = f"/tmp/uffdlab-{os.getpid()}-{number}"  # noqa: S108 - mkdir fails if it exists
             try:
                 os.mkdir(path, 0o700)
             except FileExistsError:
@@ -181,7 +182,7 @@ class Programs:
         program.process.signal_group(SIGKILL)
 
     def _pass_on(self, program: _Program, fd: int) -> bool:
-        # Whether there may be more.
+        # Returns whether there may be more.
         try:
             data = os.read(fd, _CHUNK)
         except BlockingIOError:
@@ -201,7 +202,7 @@ class Programs:
         return True
 
     def _ended(self, program: _Program) -> None:
-        program.process.signal_group(SIGKILL)  # what it has left in the background; it is not reaped yet
+        program.process.signal_group(SIGKILL)  # its background processes; it is not reaped yet
         for fd in list(program.outputs):
             until = time.monotonic() + _END_DEADLINE
             while self._pass_on(program, fd) and time.monotonic() < until:
@@ -221,7 +222,7 @@ class Programs:
         program.process.close()
         for fd in program.outputs:
             os.close(fd)
-        # Those that it left behind are children of the guest's first process now, which this is.
+        # Reap its background processes, which are now children of this one, the guest's first process.
         until = time.monotonic() + _END_DEADLINE
         try:
             while time.monotonic() < until:
@@ -232,7 +233,7 @@ class Programs:
 
 
 def _spawn(path: str, argv: list[str], folder: str, environment: dict[str, str], streams: dict[int, int]) -> int:
-    # With descriptors as stdout and stderr; gives the process number.
+    # Starts it with descriptors as stdout and stderr; returns the PID.
     actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_DUP2, end, stream) for end, stream in streams.items()]
     outer = os.getcwd()
@@ -251,7 +252,7 @@ def _spawn(path: str, argv: list[str], folder: str, environment: dict[str, str],
         raise Refusal(
             "not-executable",
             f"{argv[0]} is there and does not start: {error.strerror}. A script needs a first line #!… that names "
-            "a program of the guest, a program must be one for its processor, with its loader there",
+            "a program of the guest; a program must be built for its processor, and its loader must be there",
         ) from error
     finally:
         os.chdir(outer)
@@ -268,7 +269,7 @@ def _remove(folder: str) -> None:
 
 
 def put(path: str, data: bytes, append: bool, executable: bool) -> None:
-    """Write a file, or more of it; its folder is made if it is not there."""
+    """Write a file, or append to it, and create its folder if needed."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     how = os.O_APPEND if append else os.O_EXCL
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | how, 0o755 if executable else 0o644)
@@ -291,5 +292,5 @@ def _find(name: str, folder: str) -> str:
             there = there or path
     if there:
         raise Refusal("not-executable", f"{there} is there and not executable: chmod +x it before it is pushed")
-    places = "" if "/" in name else f" (looked for among the pushed files and in {':'.join(where[1:])})"
+    places = "" if "/" in name else f" (searched among the pushed files and in {':'.join(where[1:])})"
     raise Refusal("no-program", f"there is no program {name!r} in the guest{places}")

@@ -1,7 +1,7 @@
-"""The agent's end of the wire: MessagePack-RPC frames over file descriptors.
+"""The agent's end of the connection: MessagePack-RPC frames over file descriptors.
 
 Request ``[0, id, method, params]``, response ``[1, id, error, result]``, notification ``[2, method, params]``, as in
-the MessagePack-RPC specification.  Used between host and agent and between agent and target alike.
+the MessagePack-RPC specification.  Host and agent use it, and agent and target.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 REQUEST, RESPONSE, NOTIFICATION = 0, 1, 2
 MAX_FRAME = 64 << 20  # bytes; the host refuses more
 _CHUNK = 1 << 16
-_KEEP_BUFFER = 1 << 20  # bytes; a packer that has packed more is let go with its memory
+_KEEP_BUFFER = 1 << 20  # bytes; a packer that has packed more is replaced, to free its memory
 
 
 class Refusal(Exception):
-    """An error that goes over the wire as ``{"kind", "message", "data"}``."""
+    """An error that is sent to the host as ``{"kind", "message", "data"}``."""
 
     def __init__(self, kind: str, message: str, **data: Any) -> None:
         super().__init__(message)
@@ -31,17 +31,17 @@ class Refusal(Exception):
         self.data = data
 
     def as_map(self) -> dict[str, Any]:
-        """Give the map that goes over the wire."""
+        """Return the map that is sent."""
         return {"kind": self.kind, "message": str(self), "data": self.data}
 
 
 class Channel:
-    """One byte stream that carries frames both ways; sending is safe from any thread.
+    """A byte stream that carries frames in both directions; sending is safe from any thread.
 
     Parameters
     ----------
     read_fd, write_fd : int
-        Where to read from and write to; they may be the same.  The channel does not close them.
+        The descriptors to read from and write to, which may be the same.  The channel does not close them.
     """
 
     def __init__(self, read_fd: int, write_fd: int) -> None:
@@ -52,11 +52,11 @@ class Channel:
         self._lock = allocate_lock()
 
     def fileno(self) -> int:
-        """Give the descriptor to poll for reading."""
+        """Return the descriptor to poll for reading."""
         return self._read_fd
 
     def receive(self) -> Iterator[list[Any]]:
-        """Read what is there and give the frames that it completes.
+        """Read what is available and yield the frames that it completes.
 
         Raises
         ------
@@ -69,10 +69,10 @@ class Channel:
             return
         if not data:
             raise EOFError
-        self._unpacker.feed(self._own(data))
+        self._unpacker.feed(self._after_marker(data))
         yield from self._unpacker
 
-    def _own(self, data: bytes) -> bytes:
+    def _after_marker(self, data: bytes) -> bytes:
         return data
 
     def request(self, number: int, method: str, params: list[Any]) -> None:
@@ -88,7 +88,7 @@ class Channel:
         self._send([NOTIFICATION, method, list(params)])
 
     def _send(self, frame: list[Any]) -> None:
-        # One packer for all frames: making one costs an emulated CPU more than packing does.
+        # One packer for all frames: an emulated CPU takes longer to make one than to pack.
         with self._lock:
             data = self._packer.pack(frame)
             sent = os.write(self._write_fd, data)
@@ -101,18 +101,18 @@ class Channel:
 
 
 class MarkedChannel(Channel):
-    """A channel that others have had before: what comes before a marker is theirs, and dropped.
+    """A channel that an earlier target may have used: everything before the marker is dropped.
 
     Parameters
     ----------
     fd : int
     marker : bytes
-        What the other side sends first; it is sent back then, to say where ours begins.
+        Random bytes that the other side sends first.  They are sent back, so that it does the same.
 
     Attributes
     ----------
     up : bool
-        The marker has come.
+        Whether the marker has arrived.
     """
 
     def __init__(self, fd: int, marker: bytes) -> None:
@@ -121,7 +121,7 @@ class MarkedChannel(Channel):
         self._marker = marker
         self._seen = b""
 
-    def _own(self, data: bytes) -> bytes:
+    def _after_marker(self, data: bytes) -> bytes:
         if self.up:
             return data
         self._seen += data

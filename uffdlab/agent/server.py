@@ -1,8 +1,8 @@
-"""The agent: speaks the protocol, keeps the target, never touches registered memory itself.
+"""The agent: answers the host and runs the target.  It never accesses registered memory itself.
 
 It answers ``agent.*`` itself and passes ``target.*`` on to the target, with the host's deadline.  A target that has not
-answered by then is stuck in the kernel; it is killed, and the host gets ``fault-unresolved``.  Where the target has a
-port of its own the host asks it there, keeps the deadline itself and says ``agent.late``.  Programs for ``agent.exec``
+answered by then is blocked in the kernel: it is killed, and the host gets ``fault-unresolved``.  If the target has its
+own port, the host asks it there, enforces the deadline itself and sends ``agent.late``.  Programs for ``agent.exec``
 run beside the target.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 _DEFAULT_DEADLINE = 10.0  # seconds
 _REAP_DEADLINE = 5.0
-_DOING = dict.fromkeys("SD", "it waits in the kernel") | dict.fromkeys("Tt", "somebody has stopped it")
+_DOING = dict.fromkeys("SD", "it waits in the kernel") | dict.fromkeys("Tt", "it was stopped by a signal")
 _NOT_REAPED = -1  # in place of the status of a target that did not end
 
 
@@ -46,14 +46,14 @@ class _Target:
 
 
 class Server:
-    """Serves one host over one byte stream until it closes.
+    """Serves one host over a byte stream until the host closes it.
 
     Parameters
     ----------
     read_fd, write_fd : int
         The byte stream; they may be the same descriptor.
     target_fd : int
-        A byte stream of the target's own, -1 if there is none.
+        The target's own byte stream, -1 if there is none.
     """
 
     def __init__(self, read_fd: int, write_fd: int, target_fd: int = -1) -> None:
@@ -73,7 +73,7 @@ class Server:
         }
 
     def serve(self) -> None:
-        """Say hello, then answer until the host closes the stream."""
+        """Send the hello, then answer until the host closes the stream."""
         self._host.notify("hello", self._hello())
         try:
             while True:
@@ -111,7 +111,7 @@ class Server:
         ready = {fd for fd, _ in poll.poll(self._milliseconds_to_next_deadline())}
         if self._target and self._target.channel.fileno() in ready:
             self._from_target(self._target)
-        self._programs.look(ready)
+        self._programs.handle_ready(ready)
         self._programs.enforce_deadlines()
         self._enforce_deadlines()
         if self._host.fileno() in ready:
@@ -137,13 +137,13 @@ class Server:
             result = handler(*params)
         except Refusal as refusal:
             self._host.respond(number, refusal.as_map(), None)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the host must hear of it
+        except Exception as error:  # noqa: BLE001 - the host gets every error
             self._host.respond(number, _accident(error), None)
         else:
             self._host.respond(number, None, result)
 
     def _pass_on(self, number: int, method: str, params: list[Any]) -> None:
-        """Send a request on to the target; its first parameter is the deadline in seconds."""
+        """Pass a request on to the target.  Its first parameter is the deadline in seconds."""
         if self._target is None:
             raise Refusal("target-lost", f"{method}: there is no target process; lab.restart_target() starts one")
         deadline, *rest = params
@@ -154,7 +154,7 @@ class Server:
     # --- the target
 
     def _spawn(self, nonce: bytes, base: int) -> dict[str, int]:
-        """Start a new target, ending the old one.  Gives its pid and the address of its beacon."""
+        """End the old target and start a new one; return {"pid"}."""
         self._kill_target()
         from uffdlab.agent import target
 
@@ -208,7 +208,7 @@ class Server:
         ended = child.process.wait(_REAP_DEADLINE)
         child.process.close()
         status = _NOT_REAPED if ended is None else ended
-        why = why or f"the target process ended ({_status_words(status)})"
+        why = why or f"the target process ended ({_describe_status(status)})"
         for waiting in child.waiting.values():
             refusal = Refusal(kind, f"{waiting.method}: {why}", status=status)
             self._host.respond(waiting.number, refusal.as_map(), None)
@@ -234,7 +234,7 @@ class Server:
             self._end_late(child, [waiting.method for waiting in child.waiting.values()])
 
     def _late(self, nonce: bytes, methods: list[str]) -> None:
-        """End the target with this nonce, if it is still there: it has not answered the host in time."""
+        """Kill the target with this nonce, if it still runs: it has not answered the host in time."""
         child = self._target
         if child and child.nonce == nonce:
             self._end_late(child, methods + [waiting.method for waiting in child.waiting.values()])
@@ -257,7 +257,7 @@ def _accident(error: Exception) -> dict[str, Any]:
     return {"kind": type(error).__name__, "message": str(error) or type(error).__name__, "data": data}
 
 
-def _status_words(status: int) -> str:
+def _describe_status(status: int) -> str:
     if status == _NOT_REAPED:
         return "and could not be reaped"
     if os.WIFSIGNALED(status):
@@ -266,7 +266,7 @@ def _status_words(status: int) -> str:
         number = os.WTERMSIG(status)
         known = {int(each): each.name for each in signal.Signals}  # most realtime signals have no name there
         name = known.get(number, f"signal {number}")
-        # The kernel's way when memory runs out; its log has the word, and in a guest that is the lab's console.
+        # The OOM killer sends SIGKILL and writes to the kernel's log, which is the lab's console in a guest.
         return f"by {name}" + (": out of memory, or killed by somebody" if name == "SIGKILL" else "")
     return f"with exit status {os.waitstatus_to_exitcode(status)}"
 

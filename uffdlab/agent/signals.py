@@ -1,4 +1,4 @@
-"""The signals that the agent sends or names, by number (signal(7)); Python's own module makes enums of all of them."""
+"""The numbers of the signals that the agent uses (signal(7)).  Importing Python's own module takes longer."""
 
 from __future__ import annotations
 

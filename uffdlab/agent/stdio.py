@@ -1,6 +1,6 @@
-"""The agent on its own stdin and stdout: ``python -m uffdlab.agent.stdio [SILENCE]``, on a host that does other things.
+"""The agent on its stdin and stdout: ``python -m uffdlab.agent.stdio [SILENCE]``, on a host with other users.
 
-It puts back what it changed when it ends, and does not do what is meant for a guest that nobody else uses.
+When it ends, it restores what it has changed.  It refuses what would affect the other users of the host.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _POOL = "/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages"
 
 
 class _Watched(Server):
-    # Ends when its host has been silent for too long: the line is cut, and no end of file will ever tell.
+    # Ends when its host has sent nothing for too long: without a connection there may never be an end of file.
     def __init__(self, read_fd: int, write_fd: int, silence: float) -> None:
         super().__init__(read_fd, write_fd)
         self._silence = silence
@@ -28,16 +28,16 @@ class _Watched(Server):
 
     def _from_host(self, frame: list[Any]) -> None:
         signal.setitimer(signal.ITIMER_REAL, self._silence)
-        if frame[0] == REQUEST:  # "alive" wants no more than to be heard
+        if frame[0] == REQUEST:  # the notification "alive" only restarts the timer
             super()._from_host(frame)
 
 
 def _end(_number: int, _frame: Any) -> NoReturn:
-    sys.exit("uffdlab: nothing was heard from the host for too long")
+    sys.exit("uffdlab: the host has sent nothing for too long")
 
 
-def _not_here(*_: Any) -> NoReturn:
-    raise Refusal("usage", "this is done in a guest of the lab's own only: here it would hit everybody on this machine")
+def _refuse(*_: Any) -> NoReturn:
+    raise Refusal("usage", "only a guest of the lab's own can do this: here it would affect everybody on this machine")
 
 
 def _swap_on() -> int:
@@ -45,14 +45,14 @@ def _swap_on() -> int:
     if not size:
         raise Refusal(
             "usage",
-            "there is nothing to swap to: no swap is on (/proc/swaps), and turning it on is done in a guest of the "
-            "lab's own only: here it would hit everybody on this machine",
+            "there is nothing to swap to: no swap is on (/proc/swaps), and the lab turns it on only in a guest of its "
+            "own: here it would affect everybody on this machine",
         )
     return size
 
 
 class _HugePages:
-    # Reserves huge pages as in a guest, and remembers how many it added: another lab here may do the same meanwhile.
+    # Reserves huge pages and counts how many it has added, since another lab may add some at the same time.
     def __init__(self) -> None:
         self._added: dict[Path, int] = {}
 
@@ -62,11 +62,11 @@ class _HugePages:
         try:
             return commands.reserve_hugepages(page_size, free)
         except PermissionError:
-            raise Refusal("usage", f"{free} free huge pages are needed, and only root can set them aside") from None
+            raise Refusal("usage", f"{free} free huge pages are needed, and only root can reserve them") from None
         finally:
             self._added[pool] = self._added.get(pool, 0) + _count(pool) - before
 
-    def put_back(self) -> None:
+    def restore(self) -> None:
         for pool, added in self._added.items():
             if added:
                 pool.write_text(str(max(0, _count(pool) - added)), encoding="ascii")
@@ -77,12 +77,12 @@ def _count(pool: Path) -> int:
 
 
 def main(silence: float = 0.0) -> None:
-    """Serve until stdin ends.  A stray print goes to stderr: the real stdout is the protocol's alone.
+    """Serve until stdin ends.  The real stdout is only for the protocol; a stray print goes to stderr.
 
     Parameters
     ----------
     silence : float
-        Also end after so many seconds in which the host said nothing; 0 for never.
+        Also end after so many seconds in which the host has sent nothing; 0 for never.
     """
     read_fd, write_fd = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
@@ -92,13 +92,13 @@ def main(silence: float = 0.0) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pages = _HugePages()
     commands.METHODS.update(
-        {"agent.reserve_hugepages": pages.reserve, "agent.swap_on": _swap_on, "agent.sysrq": _not_here}
+        {"agent.reserve_hugepages": pages.reserve, "agent.swap_on": _swap_on, "agent.sysrq": _refuse}
     )
     server = _Watched(read_fd, write_fd, silence) if silence else Server(read_fd, write_fd)
     try:
         server.serve()
     finally:
-        pages.put_back()
+        pages.restore()
 
 
 if __name__ == "__main__":

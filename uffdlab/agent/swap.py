@@ -1,4 +1,4 @@
-"""Swap for the guest, on its RAM disks: what MADV_PAGEOUT needs to have an effect on anonymous and shmem pages."""
+"""Swap for the guest, on its RAM disks.  MADV_PAGEOUT needs it for anonymous and shmem pages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SIGNATURE = b"SWAPSPACE2"
 
 
 def _header(size: int) -> bytes:
-    # union swap_header of linux/swap.h: 1024 bytes for a boot loader, version, last page, bad pages; the signature
-    # ends the page.
+    # union swap_header of linux/swap.h: 1024 bytes for a boot loader, version, last page, bad pages.  The signature is
+    # at the end of the page.
     body = bytes(1024) + (1).to_bytes(4, "little") + (size // _PAGE - 1).to_bytes(4, "little")
     return body.ljust(_PAGE - len(_SIGNATURE), b"\0") + _SIGNATURE
 
 
 def swap_on() -> int:
-    """Turn swap on, on every RAM disk there is, unless there is some already; gives its size in bytes.
+    """Turn swap on, on every RAM disk, unless some is on already; return its size in bytes.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def swap_on() -> int:
 
 
 def total() -> int:
-    """Give the size in bytes of the swap that is on."""
+    """Return the size in bytes of the swap that is on."""
     if not os.path.exists(_SWAPS):
         raise Refusal("usage", "this kernel has no swap (CONFIG_SWAP)")
     with open(_SWAPS, encoding="ascii") as file:

@@ -1,4 +1,4 @@
-"""System calls on a target's memory, made as touches: the kernel takes the faults, or changes the mapping."""
+"""System calls on a target's memory, made as touches: the kernel takes the faults or changes the mapping."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _WORD = 8
 
 
 class Call:
-    """A call that is ready to be made, and what must live until it has ended.
+    """A prepared system call, with the memory that it needs until it has ended.
 
     Attributes
     ----------
     number : int
-        As syscall(2) takes it.
+        The number of the system call.
     arguments : list of int
-        Six words.
+        Six integers of 64 bits.
     """
 
     def __init__(
@@ -38,26 +38,26 @@ class Call:
         fd: int = -1,
         word: Any = None,
         argument: tuple[Layout, Any] | None = None,
-        kept: tuple[Any, ...] = (),
+        buffers: tuple[Any, ...] = (),
     ) -> None:
         self.number, self.arguments = number, arguments
-        self._fd, self._word, self._argument, self._kept = fd, word, argument, kept
+        self._fd, self._word, self._argument, self._buffers = fd, word, argument, buffers
 
     def value(self) -> int:
-        """Give the word that the call has brought from the page, 0 if it brings none."""
+        """Return the 64 bits that the call has read from the page, 0 if it reads none."""
         if self._fd >= 0:
             return int.from_bytes(os.pread(self._fd, _WORD, 0), "little")
         return int(self._word[0]) if self._word is not None else 0
 
-    def words(self) -> dict[str, int]:
-        """Give the words of an ioctl's argument as the kernel left them; none for any other call."""
+    def fields(self) -> dict[str, int]:
+        """Return the fields of an ioctl's argument after the call; an empty dict for any other call."""
         if self._argument is None:
             return {}
         ioctl, argument = self._argument
         return ioctl.unpack(bytes(ffi.buffer(argument, ioctl.size)))
 
     def close(self) -> None:
-        """Give back what was kept."""
+        """Close the file that the call used, if any."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -68,8 +68,8 @@ def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> C
 
     ``file_read``, ``file_write``: pread(2) from or pwrite(2) to a file of our own, so that the kernel writes or reads
     the page at ``address``.  ``gup_read``, ``gup_write``: process_vm_readv/writev(2) on ourselves, which goes through
-    get_user_pages; ``into`` is where the word is to be brought.  ``ioctl``: the one that ``name`` says, on the
-    descriptor ``fd``, with ``words``.  Anything else: a system call by name, with ``arguments``.
+    get_user_pages; ``into`` is the address of the other buffer.  ``ioctl``: the ioctl ``name`` on the descriptor
+    ``fd``, with its fields in ``words``.  Anything else: a system call by name, with ``arguments``.
     """
     name = wanted["call"]
     if name == "ioctl":
@@ -98,7 +98,7 @@ def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> C
         pointers = [int(ffi.cast("uintptr_t", each)) for each in (ours, theirs)]
         number = _number("process_vm_readv" if name == "gup_read" else "process_vm_writev")
         arguments = _six(os.getpid(), pointers[0], 1, pointers[1], 1, 0)
-        return Call(number, arguments, word=word, kept=(ours, theirs))
+        return Call(number, arguments, word=word, buffers=(ours, theirs))
     return Call(_number(name), _six(*wanted.get("arguments", [])))
 
 
@@ -109,5 +109,5 @@ def _number(name: str) -> int:
     return number
 
 
-def _six(*words: int) -> list[int]:
-    return [word & (1 << 64) - 1 for word in (*words, 0, 0, 0, 0, 0, 0)][:6]
+def _six(*arguments: int) -> list[int]:
+    return [argument & (1 << 64) - 1 for argument in (*arguments, 0, 0, 0, 0, 0, 0)][:6]

@@ -1,8 +1,8 @@
-"""The target: the sacrificial process whose pages are looked at.
+"""The target: the process whose pages are observed.
 
-It owns the mappings and the userfaultfds and takes the faults.  Its main thread answers requests; a second one, the
-feed, reads the userfaultfds and tells at once what they say and which touches ended; each touch runs on a native
-thread.  No Python thread ever touches registered memory.
+It owns the mappings and the userfaultfds and takes the faults.  Its main thread answers requests.  A second thread, the
+feed, reads the userfaultfds and notifies the host at once of their messages and of touches that ended.  Each touch runs
+on a native thread.  No Python thread ever accesses registered memory.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ if TYPE_CHECKING:
 _READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 _BEACON_PLACE = 0x8_0000_0000
-_PAUSE = 0.05  # seconds between two tries of what has failed
-_MAX_SOURCE = 64 << 20  # bytes of one UFFDIO_COPY
+_PAUSE = 0.05  # seconds before a failed read is tried again
+_MAX_SOURCE = 64 << 20  # bytes that one UFFDIO_COPY can copy
 
 
 class Target:
-    """What the target can do, one method an RPC.
+    """The methods of the target, one for each RPC.
 
     Parameters
     ----------
     notify : callable
-        ``notify(method, *params)`` sends a notification; from any thread.
+        ``notify(method, *params)`` sends a notification. It is called from any thread.
     nonce : bytes
-        What the beacon page holds, so that the host can tell these page tables from any others.
+        The content of the beacon page, by which the host finds these page tables among others.
     base : int
-        Where the first region is put.
+        The address of the first region.
     """
 
     def __init__(self, notify: Callable[..., None], nonce: bytes, base: int) -> None:
@@ -54,12 +54,12 @@ class Target:
         self._children = Children(self._touches.done_fd)
         self._uffds = userfaultfds.Userfaultfds()
         self._handlers: dict[int, handlers.Handler] = {}  # by number of the userfaultfd
-        self._unread: set[int] = set()  # numbers of the userfaultfds that are not to be read
-        self._feed_lock = allocate_lock()  # one reader of messages and endings at a time, so that order is kept
+        self._unread: set[int] = set()  # numbers of the userfaultfds that must not be read
+        self._feed_lock = allocate_lock()  # one reader of messages and ended touches at a time keeps their order
         self._feed_changed = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._beacon = native.map_memory(_BEACON_PLACE, mmap.PAGESIZE, _READ_WRITE, _PRIVATE, -1)
         lib.lab_poke(self._beacon, nonce, len(nonce))
-        native.madvise(self._beacon, mmap.PAGESIZE, mmap.MADV_DONTFORK)  # a child is another target: not by this beacon
+        native.madvise(self._beacon, mmap.PAGESIZE, mmap.MADV_DONTFORK)  # a child has other page tables
         self.methods: dict[str, Callable[..., Any]] = {
             "target.map": self._mappings.make,
             "target.unmap": self._mappings.remove,
@@ -102,7 +102,7 @@ class Target:
         os.eventfd_write(self._feed_changed, 1)
 
     def _uffd_unread(self, number: int, unread: bool) -> None:
-        """Leave what a userfaultfd says unread from now on, or read it again."""
+        """Stop reading the messages of a userfaultfd, or start again."""
         self._uffds.fd(number)
         if number in self._handlers:
             raise Refusal("usage", "a native handler reads this userfaultfd; stop it first")
@@ -111,29 +111,29 @@ class Target:
         os.eventfd_write(self._feed_changed, 1)
 
     def _ioctl(self, number: int, name: str, values: dict[str, int], source: bytes | None) -> dict[str, Any]:
-        """Do one ioctl; `source` is what UFFDIO_COPY is to copy, put into memory of our own for the time."""
+        """Do one ioctl. UFFDIO_COPY copies `source` from scratch memory."""
         fd = self._uffds.fd(number)
         ioctl = LAYOUTS[name]
         if source is None:
             return userfaultfds.call(fd, ioctl, values)
-        with _OwnMemory(source, name) as memory:
+        with _ScratchMemory(source, name) as memory:
             return userfaultfds.call(fd, ioctl, {**values, "src": memory})
 
     def _batch(
         self, number: int, name: str, values: dict[str, int], step: int, count: int, source: bytes | None
     ) -> dict[str, Any]:
-        """Do one ioctl a page; every page of a UFFDIO_COPY gets `source`."""
+        """Do one ioctl for each page. UFFDIO_COPY copies `source` to every page."""
         fd = self._uffds.fd(number)
         ioctl = LAYOUTS[name]
         if source is None:
             return userfaultfds.batch(fd, ioctl, values, step, count)
-        with _OwnMemory(source, name) as memory:
+        with _ScratchMemory(source, name) as memory:
             return userfaultfds.batch(fd, ioctl, {**values, "src": memory}, step, count)
 
     # --- native handlers
 
     def _handle(self, number: int, policies: dict[str, str], page_size: int, content: bytes) -> None:
-        """Let a native loop serve a userfaultfd in place of the feed."""
+        """Start a native loop that serves a userfaultfd in place of the feed."""
         fd = self._uffds.fd(number)
         if number in self._handlers:
             raise Refusal("usage", "a handler serves this userfaultfd already; stop it first")
@@ -152,7 +152,7 @@ class Target:
     def _handler_stop(self, number: int) -> dict[str, Any]:
         handler = self._handler(number)
         handler.halt()
-        self._feed_once()  # what it has forwarded is told before its pipe goes
+        self._feed_once()  # sends what the handler has forwarded before its pipe is closed
         with self._feed_lock:
             del self._handlers[number]
             counts = handler.close()
@@ -195,23 +195,24 @@ class Target:
     # --- the feed
 
     def feed(self) -> None:
-        """Tell what the userfaultfds say and which touches ended, as it happens, until the agent is gone.
+        """Notify the host of messages and of touches that ended, until the agent has ended.
 
-        What goes wrong is told once, and tried again: a FORK event that no descriptor is left for stays in the kernel.
+        A failure is reported once and the read is tried again: if there is no descriptor left for the userfaultfd of a
+        FORK event, the event stays in the kernel.
         """
-        told = ""
+        reported = ""
         while True:
             try:
                 self._wait()
                 self._feed_once()
-                told = ""
-            except ConnectionError:  # nobody is there to be told; the main thread sees that too, and ends the target
+                reported = ""
+            except ConnectionError:  # the agent has ended; the main thread sees that too, and ends the target
                 return
-            except Exception as error:  # noqa: BLE001 - whatever it is, the host must hear of it
+            except Exception as error:  # noqa: BLE001 - the host gets every error
                 why = f"{type(error).__name__}: {error}"
-                if why != told:
+                if why != reported:
                     self._notify("feed-error", why)
-                told = why
+                reported = why
                 time.sleep(_PAUSE)
 
     def _wait(self) -> None:
@@ -228,22 +229,22 @@ class Target:
             return [fd for number, fd in {**self._uffds.fds, **served}.items() if number not in self._unread]
 
     def _adopted(self, message: bytes) -> int:
-        """Give the number of the userfaultfd that a FORK event has brought, 0 for any other message."""
-        event, words = decode(message)
+        """Return the number of the new userfaultfd if the message is a FORK event, else 0."""
+        event, arguments = decode(message)
         if event != EVENT_FORK:
             return 0
-        number = self._uffds.adopt(words[0])
+        number = self._uffds.adopt(arguments[0])
         os.eventfd_write(self._feed_changed, 1)
         return number
 
     def _feed_once(self) -> None:
-        # Also called as target.sync: what happened before that call is told before it returns.
+        # Also target.sync: the host is notified of all that happened before the call when it returns.
         failed = None
         with self._feed_lock:
             for number in [number for number in self._uffds.fds if number not in self._unread]:
                 try:
-                    self._tell_messages(number)
-                except OSError as error:  # of this one alone: all else is told
+                    self._send_messages(number)
+                except OSError as error:  # only of this userfaultfd: continue with the others
                     failed = OSError(error.errno, f"userfaultfd {number} cannot be read: {error.strerror}")
             for child in self._children.newly_ended():
                 self._touches.lost(child)
@@ -252,7 +253,7 @@ class Target:
         if failed is not None:
             raise failed
 
-    def _tell_messages(self, number: int) -> None:
+    def _send_messages(self, number: int) -> None:
         handler = self._handlers.get(number)
         for message in handler.read() if handler else self._uffds.read(number):
             self._notify("message", number, message, time.monotonic_ns(), self._adopted(message))
@@ -261,11 +262,11 @@ class Target:
 def _probe() -> dict[str, Any]:
     from uffdlab.agent import probe
 
-    return probe.all_of_it()
+    return probe.capabilities()
 
 
-class _OwnMemory:
-    """Bytes in memory of our own for the time of a with block, which gets its address."""
+class _ScratchMemory:
+    """Bytes in scratch memory, whose address a ``with`` block gets."""
 
     def __init__(self, source: bytes, name: str) -> None:
         if not 0 < len(source) <= _MAX_SOURCE:
@@ -283,7 +284,7 @@ class _OwnMemory:
 
 
 class _Lines:
-    # The ways to the host: through the agent, always, and a port of our own once our marker has come there.
+    # The streams to the host: through the agent always, and the target's own port once its marker has arrived there.
 
     def __init__(self, stream: int, nonce: bytes, port: int) -> None:
         relayed = Channel(stream, stream)
@@ -309,7 +310,7 @@ class _Lines:
 
 
 def serve(stream: int, nonce: bytes, base: int, port: int = -1) -> None:
-    """Be the target on descriptor `stream` until it closes, and on `port` if there is one; in a process of its own."""
+    """Serve as the target on `stream` until it closes, and on `port` if there is one, in a process of its own."""
     lib.lab_die_with_parent()
     lines = _Lines(stream, nonce, port)
     target = Target(lines.notify, nonce, base)
@@ -318,7 +319,7 @@ def serve(stream: int, nonce: bytes, base: int, port: int = -1) -> None:
         for channel, (kind, number, method, params) in lines.requests():
             if kind == REQUEST:
                 _answer(channel, target, number, method, params)
-    except (EOFError, ConnectionError):  # the agent is gone
+    except (EOFError, ConnectionError):  # the agent has ended
         pass
 
 
@@ -330,7 +331,7 @@ def _answer(channel: Channel, target: Target, number: int, method: str, params: 
         result = handler(*params)
     except Refusal as refusal:
         channel.respond(number, refusal.as_map(), None)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the host must hear of it
+    except Exception as error:  # noqa: BLE001 - the host gets every error
         channel.respond(number, {"kind": type(error).__name__, "message": str(error), "data": {}}, None)
     else:
         channel.respond(number, None, result)

@@ -1,4 +1,4 @@
-"""Touches: accesses to memory that may fault, each on a native thread or in a forked child, each a ticket."""
+"""Touches: accesses to memory that may fault, each on a native thread or in a forked child."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ _STATES = {
 }
 _STRIDED = ("fill", "sweep")
 _EACH = ("read", "write", "modify")
-_WORD = 1 << 64
+_LIMIT = 1 << 64
 MAX_COPY_OUT = 16 << 20  # bytes
-_SETTLE = 0.1  # seconds until a touch either ended or sleeps
+_SETTLE = 0.1  # seconds to wait until a touch ends or sleeps
 
 
 class Ticket:
-    """One touch on its way.
+    """One touch that has not been reported as ended.
 
     Attributes
     ----------
     native : cdata
-        struct lab_touch *, kept alive here.
+        struct lab_touch *, which must not be freed before the touch has ended.
     buffer : cdata
-        Where COPY_OUT puts its bytes, or NULL.
+        The destination of COPY_OUT, or NULL.
     call : Call or None
-        What a system call needs kept.
+        The system call that the touch makes, if it makes one.
     child : Child or None
         The forked child that makes it; None for a thread of the target.
     """
@@ -56,7 +56,7 @@ class Ticket:
         self.native, self.buffer, self.call, self.child = native, buffer, call, child
 
     def close(self) -> None:
-        """Give back what it used; its child can make another touch."""
+        """Release its resources, and its child for another touch."""
         if self.call is not None:
             self.call.close()
         if self.child is not None:
@@ -64,17 +64,17 @@ class Ticket:
 
 
 class Touches:
-    """All touches of one target, by number; those that ended are given once and forgotten.
+    """All touches of one target, by number.  One that has ended is returned once, and removed.
 
-    Who deletes a ticket has it: the lock is held from looking a ticket up until the touch was told to come back, or
-    from deleting it until its thread is joined, so that no touch is used after its end.
+    The lock is held from looking a ticket up until its touch is withdrawn, or from deleting it until its thread is
+    joined, so that no touch is used after its end.
     """
 
     def __init__(self) -> None:
         self.done_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._lock = allocate_lock()
         self._tickets: dict[int, Ticket] = {}
-        self._lost: list[tuple[int, dict[str, Any]]] = []  # the ends of those whose child has died
+        self._lost: list[tuple[int, dict[str, Any]]] = []  # results of touches whose child has ended
 
     def start(
         self,
@@ -87,9 +87,9 @@ class Touches:
         more: dict[str, Any] | None = None,
         child: Child | None = None,
     ) -> dict[str, Any]:
-        """Start a touch; gives its thread id and whether it waits (sleeps in the kernel) now.
+        """Start a touch; return its thread ID and whether it waits (sleeps in the kernel) now.
 
-        The end of every touch is told by :meth:`ended`, also of one that ends at once.
+        :meth:`ended` returns the result of every touch, also of one that ends at once.
 
         Parameters
         ----------
@@ -97,16 +97,16 @@ class Touches:
             For a sweep: ``each`` (read, write or modify), ``first``, ``jump``.  For a syscall: see
             :func:`uffdlab.agent.syscalls.prepare`.
         child : Child, optional
-            Who makes it.
+            The child that makes it, by default a thread of the target.
         """
         more = more or {}
         _check(kind, address, length, stride, value, more)
         if child is not None and kind == "copy_out":
-            raise Refusal("usage", "a child cannot copy pages out; it can read words")
+            raise Refusal("usage", "a child cannot copy pages out; it can read single values")
         if number in self._tickets:
             raise Refusal("usage", f"touch {number} has not ended; each has a number of its own")
         if child is not None:
-            child.claim()  # before anything of its is written to: it may be at a touch
+            child.claim()  # before its touch is written to, which may still be in use
         ticket = None
         try:
             ticket = self._ready(kind, address, length, stride, value, more, child)
@@ -141,18 +141,18 @@ class Touches:
         return Ticket(touch, buffer, call, child)
 
     def waiting(self, number: int) -> bool:
-        """Tell whether the touch sleeps in the kernel now."""
+        """Return whether the touch sleeps in the kernel now."""
         ticket = self._tickets.get(number)
         return ticket is not None and _settle(ticket)
 
     def progress(self, number: int) -> int:
-        """Return how many accesses of a sweep or fill have been made; 0 for one that has ended."""
+        """Return how many accesses a sweep or fill has made; 0 for one that has ended."""
         with self._lock:
             ticket = self._tickets.get(number)
             return 0 if ticket is None else int(ticket.native.progress)
 
     def withdraw(self, number: int) -> None:
-        """Ask a waiting touch to come back without its access."""
+        """Ask a waiting touch to return without its access."""
         with self._lock:
             ticket = self._tickets.get(number)
             if ticket is None:
@@ -163,7 +163,7 @@ class Touches:
                 lib.lab_touch_withdraw(ticket.native)
 
     def lost(self, child: Child) -> None:
-        """Take the ends of the touches of a child that has ended; one that it has not made ends as its process did."""
+        """Collect the results of a child that has ended; a touch that it did not finish ends as the process did."""
         with self._lock:
             for number in [number for number, ticket in self._tickets.items() if ticket.child is child]:
                 ticket = self._tickets.pop(number)
@@ -174,7 +174,7 @@ class Touches:
                     state, touch.signal_number = "signal" if child.signal else "lost", child.signal
                     touch.signal_code = touch.signal_address = 0
                     touch.ended_ns = max(time.monotonic_ns(), touch.started_ns)
-                    why = child.end_in_words()
+                    why = child.describe_end()
                 self._lost.append((number, {**_result(ticket, state), "why": why}))
                 ticket.close()
         os.eventfd_write(self.done_fd, 1)
@@ -202,13 +202,13 @@ class Touches:
 def _check(kind: str, address: int, length: int, stride: int, value: int, more: dict[str, Any]) -> None:
     if kind not in _KINDS:
         raise Refusal("usage", f"a touch cannot be {kind!r}; it can be {', '.join(_KINDS)}")
-    words = {"address": address, "length": length, "stride": stride, "value": value}
-    words |= {name: more[name] for name in ("first", "jump") if name in more}
-    for name, word in words.items():
-        if not isinstance(word, int) or not 0 <= word < _WORD:
-            raise Refusal("usage", f"{kind} with {name}={word!r}: it is a whole number from 0 to 2⁶⁴ - 1")
+    numbers = {"address": address, "length": length, "stride": stride, "value": value}
+    numbers |= {name: more[name] for name in ("first", "jump") if name in more}
+    for name, number in numbers.items():
+        if not isinstance(number, int) or not 0 <= number < _LIMIT:
+            raise Refusal("usage", f"{kind} with {name}={number!r}: it is a whole number from 0 to 2⁶⁴ - 1")
     if kind in _STRIDED and not stride:
-        raise Refusal("usage", f"{kind} with stride=0 would come to no other address; give the bytes of a page")
+        raise Refusal("usage", f"{kind} with stride=0 would stay at one address; give the size of a page in bytes")
     if kind == "copy_out" and length > MAX_COPY_OUT:
         raise Refusal("usage", f"{length} bytes are more than can be copied at once ({MAX_COPY_OUT})")
     if more.get("each", "read") not in _EACH:
@@ -241,23 +241,23 @@ def _result(ticket: Ticket, state: str) -> dict[str, Any]:
     }
     if call is not None:
         result["value"] = call.value() if made and touch.returned >= 0 else 0
-        result["words"] = call.words()
+        result["words"] = call.fields()
     if ticket.buffer and made:
-        result["bytes"] = bytes(ffi.buffer(ticket.buffer))  # our own buffer, never registered memory
+        result["bytes"] = bytes(ffi.buffer(ticket.buffer))  # the agent's buffer, never registered memory
     return result
 
 
 def _settle(ticket: Ticket) -> bool:
-    # A touch either ends within microseconds or sleeps until somebody resolves its fault.  Long ones (a fill of many
-    # pages) do neither for a while; they do not wait.
+    # A touch either ends within microseconds or sleeps until its fault is resolved.  A long one (a fill of many pages)
+    # does neither for a while; it is not waiting.
     touch = ticket.native
     until = time.monotonic() + _SETTLE
     while time.monotonic() < until:
         if lib.lab_touch_state_of(touch) != lib.LAB_TOUCH_STARTED:
             return False
-        # A child sleeps also before it has begun.
+        # A child also sleeps before it has begun.
         if touch.thread_id and (ticket.child is None or touch.started_ns) and asleep(touch.thread_id):
-            # A thread that has just ended its touch may sleep on its way out: look once more at the state.
+            # A thread that has just ended its touch may sleep while it exits: read the state once more.
             return bool(lib.lab_touch_state_of(touch) == lib.LAB_TOUCH_STARTED)
         time.sleep(0.0002)
     return False

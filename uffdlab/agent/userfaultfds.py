@@ -1,4 +1,4 @@
-"""The target's userfaultfds: opening, ioctls, and reading what they say."""
+"""The target's userfaultfds: opening them, their ioctls, and reading their messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _by_device() -> int:
     try:
         import fcntl
 
-        # USERFAULTFD_IOC_NEW takes the flags as its argument and gives the new descriptor as its value.
+        # USERFAULTFD_IOC_NEW takes the flags as its argument and returns the new descriptor.
         return fcntl.ioctl(device, USERFAULTFD_IOC_NEW, int(_FLAGS))
     finally:
         os.close(device)
@@ -38,17 +38,17 @@ _WAYS: tuple[tuple[str, Callable[[], int]], ...] = (
     (_DEVICE, _by_device),
     ("userfaultfd(2) with UFFD_USER_MODE_ONLY", lambda: native.userfaultfd(_FLAGS | USER_MODE_ONLY)),
 )
-# What each of them needs, in the same order.
+# What each way needs, in the same order.
 _NEEDS = (
     "for all faults, with CAP_SYS_PTRACE or vm.unprivileged_userfaultfd=1",
-    "for all faults, with leave to read and write that file; since Linux 6.1",
-    "for faults in user mode alone, needs no privilege; since Linux 5.11",
+    "for all faults, with permission to read and write that file; since Linux 6.1",
+    "for faults in user mode only, needs no privilege; since Linux 5.11",
 )
 _SYSCTL = "/proc/sys/vm/unprivileged_userfaultfd"
 
 
 def open_userfaultfd() -> tuple[int, str]:
-    """Open one, trying the system call, the device, then user mode only; gives (fd, the way that worked)."""
+    """Open one by the system call, the device, or for user mode only; return (fd, the way that worked)."""
     tried = []
     for way, attempt in _WAYS:
         try:
@@ -75,7 +75,7 @@ def _what_to_do(tried: list[int]) -> str:
     setting = f"vm.unprivileged_userfaultfd is {_setting()}. " if os.path.exists(_SYSCTL) else ""
     if user_mode == errno.EPERM:
         return (
-            f"{setting}The kernel itself refuses the last to nobody: a seccomp filter or a security module forbids it, "
+            f"{setting}The kernel itself never refuses the last: a seccomp filter or a security module forbids it, "
             "as containers do. Allow userfaultfd(2) there, let this user read and write /dev/userfaultfd, or use a "
             "guest, Lab()"
         )
@@ -90,7 +90,7 @@ def _setting() -> str:
 
 
 def ways() -> dict[str, int]:
-    """Try every way to open one; gives each way's errno, 0 where it worked."""
+    """Try every way to open one; return each way's errno, 0 where it worked."""
     found = {}
     for way, attempt in _WAYS:
         try:
@@ -102,16 +102,16 @@ def ways() -> dict[str, int]:
 
 
 def call(fd: int, ioctl: Layout, values: dict[str, int]) -> dict[str, Any]:
-    """Do one ioctl; gives its errno, its words as the kernel left them and its times."""
+    """Do one ioctl; return its errno, the fields of its argument afterwards (``words``) and its times in ns."""
     argument = bytearray(ioctl.pack(values))
     error, started, ended = native.ioctl(fd, ioctl.request, ffi.from_buffer(argument))
     return {"errno": error, "words": ioctl.unpack(argument), "started_ns": started, "ended_ns": ended}
 
 
 def batch(fd: int, ioctl: Layout, values: dict[str, int], step: int, count: int) -> dict[str, Any]:
-    """Do one ioctl a page, `count` times, in native code; `values` are the words for the first page.
+    """Do one ioctl for each of `count` pages, in native code; `values` are the fields for the first page.
 
-    Gives how many succeeded, the errno of the one that failed (0 if none), and the times.
+    Returns how many succeeded, the errno of the one that failed (0 if none), and the times in ns.
     """
     if not ioctl.batch:
         others = ", ".join(name for name, each in LAYOUTS.items() if each.batch)
@@ -143,7 +143,7 @@ class Userfaultfds:
         self.fds: dict[int, int] = {}
 
     def adopt(self, fd: int) -> int:
-        """Give a number to the userfaultfd that a FORK event has brought."""
+        """Add the userfaultfd of a FORK event and return its number."""
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         number = self._next
@@ -152,7 +152,7 @@ class Userfaultfds:
         return number
 
     def open(self, wanted: int, required: int) -> dict[str, Any]:
-        """Open one and enable what the kernel has of `wanted`, and all of `required`."""
+        """Open one and enable the features of `wanted` that the kernel has, and all of `required`."""
         offered = offered_features()
         fd, way = open_userfaultfd()
         features = wanted & offered | required
@@ -167,18 +167,18 @@ class Userfaultfds:
         return {"number": self.adopt(fd), "way": way, "offered": offered, "asked": features, **answer}
 
     def fd(self, number: int) -> int:
-        """Give the descriptor of userfaultfd `number`."""
+        """Return the descriptor of userfaultfd `number`."""
         if number not in self.fds:
             raise Refusal("closed", "this userfaultfd is closed; lab.userfaultfd() opens a new one")
         return self.fds[number]
 
     def close(self, number: int) -> None:
-        """Close one.  Touches that wait on it go on."""
+        """Close one.  Touches that wait for it continue."""
         os.close(self.fd(number))
         del self.fds[number]
 
     def read(self, number: int) -> list[bytes]:
-        """Read the messages that wait, each of 32 bytes; none is an empty list."""
+        """Read the pending messages, each of 32 bytes; return an empty list if there are none."""
         try:
             data = os.read(self.fd(number), _MESSAGES_AT_ONCE * MESSAGE_SIZE)
         except BlockingIOError:

@@ -1,1 +1,1 @@
-"""What the target can tell of its own pages."""
+"""The witnesses that the target itself can ask about its pages."""

@@ -1,4 +1,4 @@
-"""The target's page-table entries as the kernel's PTE reader gives them (kernel-patch/6.1/pte-reader)."""
+"""The target's page-table entries, read by the kernel's PTE reader (kernel-patch/6.1/pte-reader)."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Entries:
     Parameters
     ----------
     beacon : int
-        A page that is mapped, to try the device on.
+        The address of a mapped page, to try the device on.
     """
 
     def __init__(self, beacon: int) -> None:
-        #: ``why_not``: empty where the device answers, else the reason.
+        #: ``why_not``: empty if the device answers, else the reason.
         self.facts = {"why_not": _try(beacon)}
 
     def read(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
@@ -42,8 +42,8 @@ class Entries:
         Returns
         -------
         dict
-            ``entries``: 16 bytes a page: the entry (64 bits), the level (32 bits; 0 where nothing is mapped), zero.
-            ``time_ns``.
+            ``entries``: for each page 16 bytes: the entry (64 bits), its level (32 bits; 0 if nothing is mapped), and
+            zero.  ``time_ns``: CLOCK_MONOTONIC.
         """
         if self.facts["why_not"]:
             raise Refusal("no-witness", self.facts["why_not"])

@@ -1,4 +1,4 @@
-"""What the target can say of its own page tables: one method an RPC, one class a witness."""
+"""The target's methods on its own page tables: one for each RPC, with one class for each witness."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import time
 
 from uffdlab.agent.witnesses.entries import Entries
-from uffdlab.agent.witnesses.pagemap import Shelf, all_soft_dirty, check_mapped, words_of
+from uffdlab.agent.witnesses.pagemap import PagemapBuffer, all_soft_dirty, check_mapped, read_entries
 from uffdlab.agent.witnesses.scan import Scan
 from uffdlab.agent.witnesses.soft_dirty import SoftDirty
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..., Any]]:
-    """Give the methods for a target whose beacon page is at `beacon`; call it before anything else is mapped.
+    """Return the methods for a target whose beacon page is at `beacon`.  Call this before anything else is mapped.
 
-    `pid_of` gives the process number of a child by the number the host knows it by, or refuses.
+    `pid_of` returns the PID of a child by the number that the host uses for it, or refuses.
     """
     sd = SoftDirty(beacon)
     scan = Scan(beacon, sd)
     entries = Entries(beacon)
-    shelf = Shelf()
+    buffer = PagemapBuffer()
 
-    def tell_beacon() -> dict[str, Any]:
+    def describe_beacon() -> dict[str, Any]:
         return {
             "address": beacon,
             "pid": os.getpid(),
@@ -40,23 +40,23 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
         if not child:
             check_mapped(start, pages, page_size)
         facts = {
-            # Pages of another size than the smallest are of hugetlbfs: a transparent huge page is 4 KiB pages here.
+            # Only hugetlbfs has pages of another size here: a transparent huge page is listed as 4 KiB pages.
             "hugetlb": page_size != os.sysconf("SC_PAGE_SIZE"),
         }
         if shelved and not child and not facts["hugetlb"]:
-            at = shelf.put(start, pages)
-            soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(shelf.words(pages)))
+            at = buffer.put(start, pages)
+            soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(buffer.entries(pages)))
             return {**facts, "at": at, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
-        words = words_of(start, pages, page_size, process)
-        soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(words), process)
-        return {**facts, "words": words, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
+        entries_read = read_entries(start, pages, page_size, process)
+        soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(entries_read), process)
+        return {**facts, "words": entries_read, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
 
     def clear_soft_dirty() -> None:
         with open("/proc/self/clear_refs", "wb") as file:
             file.write(b"4")  # proc(5)
 
     return {
-        "target.beacon": tell_beacon,
+        "target.beacon": describe_beacon,
         "target.pagemap": pagemap,
         "target.clear_soft_dirty": clear_soft_dirty,
         "target.scan": scan.read,

@@ -1,4 +1,4 @@
-"""The words of /proc/PID/pagemap."""
+"""The entries of /proc/PID/pagemap."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from uffdlab.agent.native import ffi
 from uffdlab.agent.rpc import Refusal
 
 _TOP_BIT_SET = bytes(range(0x80, 0x100))
-_MOST_PAGES = 1 << 22  # 32 MiB of words
+_MOST_PAGES = 1 << 22  # 32 MiB of entries
 
 
-def words_of(start: int, pages: int, page_size: int, process: str = "self") -> bytes:
-    """Read for each page of `page_size` bytes the word of its first 4 KiB, little-endian."""
+def read_entries(start: int, pages: int, page_size: int, process: str = "self") -> bytes:
+    """Read for each page of `page_size` bytes the entry of its first 4 KiB, 64 bits, little-endian."""
     step = page_size // mmap.PAGESIZE
     first = start // mmap.PAGESIZE * 8
-    # Opened anew: after a fork, a descriptor from before would still be of the parent.
+    # Opened for each read: a descriptor that was opened before a fork still refers to the parent.
     fd = os.open(f"/proc/{process}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if step == 1:
@@ -27,17 +27,17 @@ def words_of(start: int, pages: int, page_size: int, process: str = "self") -> b
         os.close(fd)
 
 
-class Shelf:
-    """Memory of our own that a host which sees the guest's RAM reads itself: 8 MiB over the wire take half a second.
+class PagemapBuffer:
+    """Entries in the target's memory, for a host that reads the guest's RAM: sending 8 MiB takes half a second.
 
-    What lies there holds until the next answer is put there.
+    They are valid until the next call of :meth:`put`.
     """
 
     def __init__(self) -> None:
         self._memory: mmap.mmap | None = None
 
     def put(self, start: int, pages: int) -> int:
-        """Read for each page of 4 KiB its word, and give the address where they lie."""
+        """Read the entry of each page of 4 KiB into the buffer, and return its address."""
         size = pages * 8
         if self._memory is None or len(self._memory) < size:
             self._memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE)
@@ -54,19 +54,19 @@ class Shelf:
             os.close(fd)
         return int(ffi.cast("uintptr_t", ffi.from_buffer(self._memory)))
 
-    def words(self, pages: int) -> bytes:
-        """Copy what lies there."""
+    def entries(self, pages: int) -> bytes:
+        """Return a copy of the first `pages` entries in the buffer."""
         assert self._memory is not None
         return self._memory[: pages * 8]
 
 
-def all_soft_dirty(words: bytes) -> bool:
-    """Tell whether every one of the words has the soft-dirty bit, 55."""
-    return not words[6::8].translate(None, _TOP_BIT_SET)  # what is left lacks it
+def all_soft_dirty(entries: bytes) -> bool:
+    """Return whether every entry has the soft-dirty bit, 55."""
+    return not entries[6::8].translate(None, _TOP_BIT_SET)  # a byte remains for each entry without the bit
 
 
 def check_mapped(start: int, pages: int, page_size: int) -> None:
-    """Refuse a range that is not mapped throughout: pagemap calls such pages absent and says no more.
+    """Refuse a range that is not completely mapped: pagemap does not distinguish such pages from absent ones.
 
     Raises
     ------
@@ -74,9 +74,9 @@ def check_mapped(start: int, pages: int, page_size: int) -> None:
         Of kind ``unmapped``.
     """
     if not 0 < pages <= _MOST_PAGES:
-        raise Refusal("usage", f"{pages} pages cannot be looked at with one call; 1 to {_MOST_PAGES} can")
+        raise Refusal("usage", f"{pages} pages cannot be read with one call; 1 to {_MOST_PAGES} can")
     try:
-        # It changes nothing, but looks at every mapping of the range.
+        # This changes nothing, but the kernel checks every mapping of the range.
         native.madvise(start, pages * page_size, mmap.MADV_NORMAL)
     except OSError as error:
         raise Refusal(

@@ -1,4 +1,4 @@
-"""What PAGEMAP_SCAN says of the target's pages (6.7+): runs of pages with the same categories."""
+"""PAGEMAP_SCAN on the target's pages (6.7+): runs of pages with the same categories."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ARGUMENT = struct.Struct("=12Q")  # size, flags, start, end, walk_end, vec, vec
 _WALK_END = 4
 _REGION = 24  # bytes of struct page_region: start, end, categories
 _WRITTEN, _SOFT_DIRTY = 1 << 1, 1 << 7
-_CATEGORIES = (0x3FF, 0x1FF, 0xFF)  # with ACCESSED (7.3), with GUARD (6.15), as it came (6.7); EINVAL for unknown ones
+_CATEGORIES = (0x3FF, 0x1FF, 0xFF)  # with ACCESSED (7.3), with GUARD (6.15), the first (6.7); EINVAL if unknown
 _RUNS_AT_ONCE = 1 << 14
 _MOST_RUNS = 1 << 21  # 48 MiB
 
@@ -33,7 +33,7 @@ class Scan:
     Parameters
     ----------
     beacon : int
-        A page that is mapped, private, written and never registered with a userfaultfd.
+        The address of a private page that is written and never registered with a userfaultfd.
     soft_dirty : SoftDirty
     """
 
@@ -45,11 +45,11 @@ class Scan:
                 found = _scan(beacon, beacon + mmap.PAGESIZE, categories)
             except OSError:
                 continue
-            # From 7.3 on WRITTEN is only said of what is registered for WP, so elsewhere its absence means nothing.
+            # Since 7.3 only pages that are registered for WP can have WRITTEN, so its absence elsewhere means nothing.
             written = found[-_REGION:][16] & _WRITTEN
             self._asked, answered = categories, categories if written else categories & ~_WRITTEN
             break
-        #: ``answered``: the categories whose absence means something; 0 where the kernel has no PAGEMAP_SCAN.
+        #: ``answered``: the categories whose absence means something; 0 if the kernel has no PAGEMAP_SCAN.
         self.facts = {"answered": answered}
 
     def read(self, start: int, pages: int, page_size: int) -> dict[str, Any]:
@@ -58,8 +58,8 @@ class Scan:
         Returns
         -------
         dict
-            ``runs``: start, end and categories of each run of pages, as words; what is not mapped is in none of them.
-            ``vma_soft_dirty``, ``time_ns``.
+            ``runs``: struct page_region (start, end, categories; 64 bits each) of each run.  What is not mapped is in
+            no run.  ``vma_soft_dirty``, ``time_ns``.
         """
         if not self._asked:
             raise Refusal("no-witness", "this kernel has no PAGEMAP_SCAN; it came with 6.7")

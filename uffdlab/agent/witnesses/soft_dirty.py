@@ -1,15 +1,15 @@
-"""Whether a mapping is soft-dirty as a whole, learnt without reading smaps where that can be avoided.
+"""Whether a mapping is soft-dirty as a whole, found without reading smaps if possible.
 
-Every new mapping is (VM_SOFTDIRTY, "sd" in smaps), and until clear_refs takes that back, pagemap and PAGEMAP_SCAN call
-each of its pages soft-dirty whatever the entries say.  smaps visits every page of every mapping that it prints, which
-takes tens of milliseconds; so it is the last thing that is asked.
+Every new mapping is soft-dirty (VM_SOFTDIRTY, "sd" in smaps).  Until clear_refs clears that, pagemap and PAGEMAP_SCAN
+report each of its pages as soft-dirty, whatever the entries are.  smaps visits every page of every mapping that it
+prints, which takes tens of milliseconds, so it is read last.
 """
 
 from __future__ import annotations
 
 import os
 
-from uffdlab.agent.witnesses.pagemap import all_soft_dirty, words_of
+from uffdlab.agent.witnesses.pagemap import all_soft_dirty, read_entries
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,30 +17,30 @@ if TYPE_CHECKING:
 
 
 class SoftDirty:
-    """What is known of soft-dirty in this process.
+    """Tells for each mapping of this process whether it is soft-dirty as a whole.
 
     Parameters
     ----------
     beacon : int
-        A page that was just mapped and written, and that is never written again.
+        The address of a page that was just mapped and written, and that is never written again.
     """
 
     def __init__(self, beacon: int) -> None:
         self._beacon = beacon
-        #: Whether the kernel tracks soft-dirty at all: without CONFIG_MEM_SOFT_DIRTY not even a new mapping is.
+        #: Whether the kernel tracks soft-dirty.  Without CONFIG_MEM_SOFT_DIRTY even a new mapping is not.
         self.tracked = self._nothing_cleared_yet()
 
     def of_mapping(self, start: int, all_pages_are: Callable[[], bool], process: str = "self") -> bool:
-        """Tell whether the mapping at `start` is soft-dirty as a whole.
+        """Return whether the mapping at `start` is soft-dirty as a whole.
 
         Parameters
         ----------
         start : int
-            An address in it.
+            An address in the mapping.
         all_pages_are : callable
-            Tells whether the kernel called every page that was looked at soft-dirty.
+            Returns whether the kernel reported every page that was read as soft-dirty.
         process : str
-            ``self``, or the number of a child.
+            ``self``, or the PID of a child.
         """
         if not self.tracked:
             return False
@@ -49,12 +49,12 @@ class SoftDirty:
         return all_pages_are() and "sd" in _vm_flags(start, process)
 
     def _nothing_cleared_yet(self) -> bool:
-        # clear_refs works on a whole process, so the beacon tells for every mapping.
-        return all_soft_dirty(words_of(self._beacon, 1, os.sysconf("SC_PAGE_SIZE")))
+        # clear_refs affects a whole process, so the beacon stands for every mapping.
+        return all_soft_dirty(read_entries(self._beacon, 1, os.sysconf("SC_PAGE_SIZE")))
 
 
 def _vm_flags(address: int, process: str) -> list[str]:
-    """Give the VmFlags words of the mapping at `address` as smaps has them; none if nothing is mapped there."""
+    """Return the VmFlags in smaps of the mapping at `address`; an empty list if nothing is mapped there."""
     inside = False
     with open(f"/proc/{process}/smaps", buffering=4096, encoding="ascii", errors="replace") as smaps:
         for line in smaps:
