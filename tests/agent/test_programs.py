@@ -172,8 +172,8 @@ def test_it_dies_with_the_host():
 @pytest.mark.parametrize(
     ("command", "more", "says"),
     [
-        ("uname -r", {}, "give a list of words"),
-        ([], {}, "give a list of words"),
+        ("uname -r", {}, "give a list of arguments"),
+        ([], {}, "give a list of arguments"),
         (["a\0b"], {}, "NUL"),
         (["true"], {"push": ["/nonexistent"]}, "is not a file here"),
         (["true"], {"push": ["/etc/hostname", "/proc/sys/kernel/hostname"]}, "two files are called hostname"),

@@ -24,7 +24,7 @@ def test_a_kernel_of_its_own_is_not_chosen():
 
 @pytest.mark.parametrize("option", [{"cpus": 2}, {"memory_mib": 512}, {"hugepages": 4}, {"command_line": "quiet"}])
 def test_options_of_a_guest_are_for_a_guest(option):
-    with pytest.raises(UsageError, match=f"^{next(iter(option))}: machine='local' is as it is"):
+    with pytest.raises(UsageError, match=f"^{next(iter(option))}: machine='local' does not take these"):
         Lab(machine="local", **option)
 
 

@@ -129,7 +129,7 @@ def test_a_program_that_is_not_there():
     [
         ("program", "Permission denied"),
         ("link", r" \(that is .*real\): Permission denied"),
-        ("folder", "no program that can be run"),
+        ("folder", "not an executable program"),
         ("nothing", "No such file or directory"),
     ],
 )

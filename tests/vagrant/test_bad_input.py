@@ -84,7 +84,7 @@ def test_ctrl_c_while_it_comes_up(alone, owner):
     os.killpg(owner.pid, signal.SIGINT)
     said, _ = owner.communicate(timeout=300)
     assert owner.returncode == 130, said
-    assert "interrupted: putting away what has been begun" in said
+    assert "interrupted: cleaning up" in said
     assert said.endswith("uffdlab: stopped\n")
     assert alone.left() == []
     assert alone.state() == "not_created"

@@ -1,4 +1,4 @@
-"""Where kernels run: the interfaces that every machine has.  :mod:`uffdlab.machines.qemu.start` is the default one."""
+"""Where kernels run: the interfaces of every machine.  :mod:`uffdlab.machines.qemu.start` starts the default one."""
 
 from __future__ import annotations
 
@@ -23,45 +23,45 @@ class Machine(Protocol):
 
     @property
     def name(self) -> str:
-        """What sort of machine it is, ``"qemu"``."""
+        """The kind of machine, for instance ``"qemu"``."""
         ...
 
     @property
     def hello(self) -> HelloFacts:
-        """What the agent said first: ``release``, ``version``, ``cpus``, ``page_size`` …"""
+        """The facts of the agent's hello: ``release``, ``version``, ``cpus``, ``page_size`` …"""
         ...
 
     @property
     def physical(self) -> PhysicalMemory | None:
-        """The guest's RAM, None where the host cannot see it."""
+        """The guest's RAM, None if the host cannot read it."""
         ...
 
     def ask(self, request: Method[_Answer], *, deadline: float = 10.0) -> _Answer:
-        """Ask the agent or the target something of :mod:`uffdlab.uapi.protocol`, and return the answer.
+        """Send a request of :mod:`uffdlab.uapi.protocol` to the agent or the target, and return the answer.
 
         Raises
         ------
         AgentError
-            What was refused.
+            The request was refused.
         ProtocolError
-            The answer is not of the method's shape; names the field.
+            The answer does not have the method's type.  The message names the field.
         MachineTimeout, GuestPanic, MachineLost
-            No answer within `deadline` seconds, or the reason why there will be none.
+            There was no answer within `deadline` seconds, or there cannot be one.
         LabClosed
             The machine was closed.
         """
         ...
 
     def notify_to(self, callback: Callable[[Notification | MachineGone], None]) -> Callable[[], None]:
-        """Call `callback` with each notification; return what ends that.
+        """Call `callback` with each notification; return a function that unsubscribes it.
 
-        It runs on the machine's reader thread and must not wait.  The last one is a
+        It runs on the machine's reader thread and must not block.  The last notification is a
         :class:`~uffdlab.machines.rpc.client.MachineGone`, unless the machine was closed.
         """
         ...
 
     def console(self) -> str:
-        """Return what the guest's console has said so far; of more than 1 MiB, the beginning and the end."""
+        """Return the guest's console output so far; of more than 1 MiB, the beginning and the end."""
         ...
 
     def close(self) -> None:
@@ -74,22 +74,22 @@ class Machine(Protocol):
 
 
 class PhysicalMemory(Protocol):
-    """A guest's physical memory, and where its vCPUs' page tables start."""
+    """A guest's physical memory, and the addresses of its vCPUs' top page tables."""
 
     def ram(self) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], int]:
-        """Return the RAM file as it lies, uint64[frames, 512], and how many of its frames lie below 4 GiB."""
+        """Return a view of the RAM file, uint64[frames, 512], and how many of its frames lie below 4 GiB."""
         ...
 
     def words(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        """Return a copy of 4 KiB page frames as words, uint64[..., 512]; WitnessError for a frame that is not RAM."""
+        """Return a copy of 4 KiB page frames, uint64[..., 512]; WitnessError for a frame that is not RAM."""
         ...
 
     def read(self, physical_address: int, size: int) -> bytes:
-        """Return `size` bytes from a guest-physical address on."""
+        """Return `size` bytes from a guest-physical address."""
         ...
 
     def root_candidates(self) -> list[tuple[int, int]]:
-        """Return (physical address of the top page table, its levels: 0 while paging is off) of each vCPU now."""
+        """Return (physical address of the top page table, levels of paging or 0 if it is off) of each vCPU now."""
         ...
 
     def paused(self) -> AbstractContextManager[None]:

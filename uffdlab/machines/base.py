@@ -1,4 +1,4 @@
-"""What every machine that runs as a kept process has in common: an agent that answers, and an end in every way."""
+"""The common base of machines that run as a supervised process: asking the agent, and ending in every case."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ _EXPLAIN = 1.0  # seconds to wait for the reason when a connection ends
 
 
 class BaseMachine:
-    """A machine whose agent is reached through a kept process.
+    """A machine whose agent is reached through a supervised process.
 
-    It ends when it is closed, when it is no longer referred to, and when this process ends, however that ends.  In a
-    forked child it is not there.
+    It ends when it is closed, when there is no reference to it any more, and when this process ends in any way.  A
+    forked child cannot use it.
 
     Parameters
     ----------
     process : SupervisedProcess
-        The object ends it.
+        This object ends it.
     agent : socket
         The agent's stream; this object closes it.
     console : Console
-        What `process` feeds.
+        The console that `process` writes to.
     below : ExitStack
-        What is to be closed when the process has ended.
+        Is closed when the process has ended.
     target : socket, optional
-        A stream straight to the target, where there is one; this object closes it.
+        A stream directly to the target, if there is one; this object closes it.
     """
 
     name = ""
-    _program = ""  # the process, in words
+    _program = ""  # the name of the process, for errors
 
     def __init__(
         self,
@@ -62,13 +62,13 @@ class BaseMachine:
         self._closing = threading.Lock()
         self._hello: HelloFacts | None = None
         self._process, self._console, self._below = process, console, below
-        # These hold what they need of this object by weak reference, so that an abandoned machine is collected.
-        here = weakref.ref(self)
+        # The callbacks have only a weak reference to this object, so that an abandoned machine is collected.
+        reference = weakref.ref(self)
         self._client = Client(
             agent,
-            lost=partial(lost, here),
-            late=partial(late, here),
-            malformed=partial(_malformed, here),
+            lost=partial(lost, reference),
+            late=partial(late, reference),
+            malformed=partial(_malformed, reference),
             target=target,
         )
         self._finalizer = weakref.finalize(self, _end, process, self._client, below)
@@ -78,22 +78,22 @@ class BaseMachine:
 
     @property
     def hello(self) -> HelloFacts:
-        """What the agent said first."""
+        """The facts of the agent's hello."""
         if self._hello is None:
-            raise errors.UsageError("the machine is not up: its agent has not been waited for")
+            raise errors.UsageError("the machine is not up: call wait_for_hello() first")
         return self._hello
 
     def ask(self, request: Method[_Answer], *, deadline: float = 10.0) -> _Answer:
-        """Ask the agent or the target; see :class:`uffdlab.machines.Machine`."""
+        """Send a request to the agent or the target; see :class:`uffdlab.machines.Machine`."""
         self._check()
         return self._client.ask(request, deadline)
 
     def notify_to(self, callback: Callable[[Notification | MachineGone], None]) -> Callable[[], None]:
-        """Call `callback` with each notification; return what ends that."""
+        """Call `callback` with each notification; return a function that unsubscribes it."""
         return self._client.subscribe(callback)
 
     def console(self) -> str:
-        """Return what the console has said so far."""
+        """Return the console output so far."""
         return self._console.text()
 
     def close(self) -> None:
@@ -115,16 +115,16 @@ class BaseMachine:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """Process numbers, on this host, of the supervisor and of its program, while they run."""
+        """PIDs, on this host, of the supervisor and its program, while they run."""
         return self._process.pids
 
-    # --- coming up
+    # --- starting
 
     def wait_for_hello(self, deadline: float) -> None:
-        """Wait until the agent has said hello."""
+        """Wait for the agent's hello, at most `deadline` seconds."""
         self._hello = self._client.hello(deadline)
 
-    # --- how it ends
+    # --- ending
 
     def _check(self) -> None:
         if os.getpid() != self._owner:
@@ -133,27 +133,27 @@ class BaseMachine:
             raise errors.LabClosed("the machine was closed")
 
     def _crash(self) -> errors.UffdlabError | None:
-        # The crash that the console tells of, if it does.
+        # The crash that the console shows, if it shows one.
         return None
 
     def _gone(self, reason: str) -> errors.UffdlabError:
-        # Why the process is gone, or else why its stream broke.
+        # Why the process has ended, or else why its stream broke.
         how = self._process.how_it_ended()
         return errors.MachineLost(
             f"the machine is gone: {self._program} {how}" if how else f"the machine is gone: {reason}",
-            # What the process said is told already.
+            # The message already has the stderr of the process.
             console=self._console.tail() if self._process.has_console else "",
         )
 
     def explain_lost(self, reason: str) -> errors.UffdlabError:
-        """Return why the machine is gone, once that is known."""
+        """Return the error for a lost connection, after a short wait for the process to end."""
         if self._closed:
             return errors.LabClosed("the machine was closed")
         self._process.ended.wait(_EXPLAIN)
         return self._crash() or self._gone(reason)
 
     def explain_late(self, reason: str) -> errors.UffdlabError:
-        """Return why there was no answer in time."""
+        """Return the error for an answer that did not come in time."""
         if self._closed:
             return errors.LabClosed("the machine was closed")
         return self._crash() or errors.MachineTimeout(
@@ -162,7 +162,7 @@ class BaseMachine:
         )
 
     def disown(self) -> None:
-        """In a forked child: let go of everything without ending the parent's machine."""
+        """Release everything in a forked child without ending the parent's machine."""
         self._finalizer.detach()
         self._process.disown()
         self._client.disown()
@@ -189,18 +189,18 @@ def _end(process: SupervisedProcess, client: Client, below: ExitStack) -> None:
         client.close(errors.LabClosed("the machine was closed"))
 
 
-def lost(here: weakref.ref[Any], reason: str) -> errors.UffdlabError:
-    """Return why the machine is gone; it may be collected by now."""
-    machine: BaseMachine | None = here()
+def lost(reference: weakref.ref[Any], reason: str) -> errors.UffdlabError:
+    """Return the error for a lost connection of a machine, which may have been collected."""
+    machine: BaseMachine | None = reference()
     return machine.explain_lost(reason) if machine is not None else errors.LabClosed("the machine was closed")
 
 
-def late(here: weakref.ref[Any], reason: str) -> errors.UffdlabError:
-    """Return why it did not answer in time; it may be collected by now."""
-    machine: BaseMachine | None = here()
+def late(reference: weakref.ref[Any], reason: str) -> errors.UffdlabError:
+    """Return the error for a late answer of a machine, which may have been collected."""
+    machine: BaseMachine | None = reference()
     return machine.explain_late(reason) if machine is not None else errors.LabClosed("the machine was closed")
 
 
-def _malformed(here: weakref.ref[BaseMachine], reason: str) -> errors.UffdlabError:
-    machine = here()
+def _malformed(reference: weakref.ref[BaseMachine], reason: str) -> errors.UffdlabError:
+    machine = reference()
     return errors.ProtocolError(reason, console=machine._console.tail() if machine is not None else "")  # noqa: SLF001

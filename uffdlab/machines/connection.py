@@ -1,4 +1,4 @@
-"""Connection: a lab's machine, from its start to its end, and how it is asked."""
+"""Connection: a lab's machine, from its start to its end, and the requests to it."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from uffdlab.machines.rpc.client import MachineGone
     from uffdlab.uapi.protocol import Notification
 
-    Hear = Callable[[Notification | MachineGone], None]
+    Subscriber = Callable[[Notification | MachineGone], None]
 
 _Answer = TypeVar("_Answer")
 
-DEADLINE = 10.0  # seconds; of a call that names none
-_GRACE = 5.0  # seconds more for an agent that is busy with something else
+DEADLINE = 10.0  # seconds; the default of a call
+_GRACE = 5.0  # seconds more for an agent that is busy with another call
 _PING_DEADLINE = 4.0
 
 
 class Connection:
-    """The one machine that a lab has now.
+    """The machine that a lab has now.
 
     Parameters
     ----------
     kernel : str, path or None
     machine : str, Machine or None
-        Its kind, or one that runs already.
+        The kind of machine, or a machine that runs already.
     options : Options
-        What one that is made is to have.
+        The options of a machine that is started here.
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class Connection:
     ) -> None:
         self.closed = False
         self._ahead_ns = 0
-        self._deafen: Callable[[], None] = lambda: None
+        self._unsubscribe: Callable[[], None] = lambda: None
         self._start: Callable[[], tuple[str, Machine]]
         self.kernel: str
         self.machine: Machine
@@ -58,44 +58,44 @@ class Connection:
             self._start = partial(factory.start, kernel, machine, options)
             self.start()
         else:
-            self._start = _not_ours
+            self._start = _cannot_start
             self.kernel, self.machine = str(kernel or machine.name), machine
 
-    def open(self, hear: Hear) -> None:
-        """Let `hear` have the machine's notifications, on its reader thread, and see what its clock says."""
-        self._deafen = self.machine.notify_to(hear)
+    def open(self, subscriber: Subscriber) -> None:
+        """Call `subscriber` with the machine's notifications, on its reader thread, and compare its clock with ours."""
+        self._unsubscribe = self.machine.notify_to(subscriber)
         self._ahead_ns = clock.ahead_ns(lambda: self.ask(ReadClock()))
 
     def end(self) -> None:
-        """End the machine, so that :meth:`start` can start another one of the same sort.
+        """End the machine, so that :meth:`start` can start another one of the same kind.
 
         Raises
         ------
         UsageError
-            It was not started here; it is left as it is.
+            The machine was not started here.  It keeps running.
         """
-        if self._start is _not_ours:
+        if self._start is _cannot_start:
             self._start()
         self._end()
 
     def start(self) -> None:
-        """Start another machine of the same sort; it is to be opened then."""
+        """Start another machine of the same kind.  Call :meth:`open` afterwards."""
         self.kernel, self.machine = self._start()
 
     def close(self) -> None:
-        """End the machine, for good."""
+        """End the machine permanently."""
         self.closed = True
         self._end()
 
     def _end(self) -> None:
-        self._deafen()
+        self._unsubscribe()
         with contextlib.suppress(MachineError):
             self.machine.close()
 
-    # --- asking
+    # --- requests
 
     def ask(self, request: Method[_Answer], *, deadline: float = DEADLINE) -> _Answer:
-        """Ask the agent or the target; see :meth:`uffdlab.machines.Machine.ask`."""
+        """Send a request to the agent or the target; see :meth:`uffdlab.machines.Machine.ask`."""
         self.must_be_open()
         more = _GRACE if isinstance(request, AgentMethod) else 0.0
         return self.machine.ask(request, deadline=deadline + more)
@@ -106,18 +106,18 @@ class Connection:
         self.machine.ask(Ping(), deadline=_PING_DEADLINE)
 
     def must_be_open(self) -> None:
-        """Raise LabClosed if it was closed."""
+        """Raise LabClosed if the connection was closed."""
         if self.closed:
             raise self.closed_error()
 
     def closed_error(self) -> LabClosed:
-        """Give what everybody is told who asks a closed lab."""
+        """Return the error for every call on a closed lab."""
         return LabClosed(f"this lab ({self.kernel}) is closed; make a new one: uffdlab.Lab({self.kernel!r})")
 
     def now(self) -> int:
-        """Give the guest's CLOCK_MONOTONIC in ns, reckoned from ours."""
+        """Return the guest's CLOCK_MONOTONIC in ns, computed from the host's."""
         return time.monotonic_ns() + self._ahead_ns
 
 
-def _not_ours() -> tuple[str, Machine]:
+def _cannot_start() -> tuple[str, Machine]:
     raise UsageError("this lab was given its machine and cannot start another one: make a new machine, and a new lab")

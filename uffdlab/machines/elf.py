@@ -1,4 +1,4 @@
-"""What the initramfs needs to know of an ELF file."""
+"""Reading ELF files for the initramfs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 
 
 class NotElf(ValueError):
-    """The bytes are no 64-bit little-endian ELF file."""
+    """The bytes are not a 64-bit little-endian ELF file."""
 
 
 def _segments(data: bytes) -> list[tuple[int, int, int]]:
@@ -33,7 +33,7 @@ def _segments(data: bytes) -> list[tuple[int, int, int]]:
 
 
 def interpreter(data: bytes) -> str:
-    """Return the path of the dynamic loader that an executable asks for, empty if it is static.
+    """Return the path of the dynamic loader that an executable names, empty if it is static.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def interpreter(data: bytes) -> str:
 
 
 def loaded(data: bytes) -> bytes:
-    """Return the file without what no loader reads: debug information, symbols for linking, section headers.
+    """Return the file without the parts that no loader reads: debug information, link symbols, section headers.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Choosing a machine by its name, and what can be asked of each."""
+"""Choosing a machine by its name, with the options that each kind takes."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("uffdlab.machines")
 
-VARIABLE = "UFFDLAB_MACHINE"  # chooses where a program does not
+VARIABLE = "UFFDLAB_MACHINE"  # the default kind of machine
 DEFAULT_KERNEL = "6.1-series"
-_PTE_READER = "modules/90-pte_reader.ko"  # in the guest, where all are loaded by the order of their names
+_PTE_READER = "modules/90-pte_reader.ko"  # in the guest, which loads modules in the order of their names
 _KINDS = "'qemu', 'local', 'ssh:user@host', 'vagrant'"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a machine that is made for a lab is to have; None or empty where the caller did not say.
+    """The options of a machine that is started for a lab; None or empty if the caller did not give them.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Options:
     memory_mib : int or None
         1024 if None.
     hugepages : int
-        Pages of 2 MiB that are set aside at boot.
+        Pages of 2 MiB that are reserved at boot.
     command_line : str
         Added to the kernel's command line.
     pte_reader : bool
@@ -46,7 +46,7 @@ class Options:
     pte_reader: bool = False
 
     def given(self) -> list[str]:
-        """Return the names of those that the caller gave."""
+        """Return the names of the options that the caller gave."""
         return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
 
 
@@ -57,9 +57,9 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
     Parameters
     ----------
     kernel : str, path or None
-        What it is to run, None for what there is.
+        The kernel to run, by default that of the machine, or 6.1-series in QEMU.
     machine : str or None
-        Its kind, ``$UFFDLAB_MACHINE`` if None, and ``"qemu"`` if that is empty.
+        The kind of machine, by default ``$UFFDLAB_MACHINE``, or ``"qemu"`` if that is empty.
     options : Options
 
     Returns
@@ -71,9 +71,9 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
     Raises
     ------
     UsageError
-        There is no such kind, or it cannot have such a kernel or option.
+        There is no such kind of machine, or it does not take this kernel or option.
     KernelError, MachineError, HostUnsupported
-        It did not come up.
+        The machine did not start.
     """
     if kernel is not None and not isinstance(kernel, (str, os.PathLike)):
         raise UsageError(f"kernel={kernel!r}: a kernel is a name, such as '6.1-series', or a path")
@@ -81,14 +81,14 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
     if wanted == "qemu":
         return _qemu(kernel, options)
     if wanted == "local":
-        from uffdlab.machines import local  # noqa: PLC0415 - of each kind, only what is used
+        from uffdlab.machines import local  # noqa: PLC0415 - import only the kind that is used
 
-        _takes_what_is_there(wanted, kernel, options)
+        _refuse_options(wanted, kernel, options)
         return _running(local.start())
     if wanted.startswith("ssh:"):
         from uffdlab.machines import ssh  # noqa: PLC0415
 
-        _takes_what_is_there(wanted, kernel, options)
+        _refuse_options(wanted, kernel, options)
         return _running(ssh.start(wanted.removeprefix("ssh:")))
     if wanted == "vagrant":
         return _vagrant(kernel, options)
@@ -101,14 +101,14 @@ def _qemu(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str,
 
     if options.hugepages < 0:
         raise UsageError(f"hugepages={options.hugepages}: it is a number of pages of 2 MiB")
-    set_aside = f"hugepagesz=2M hugepages={options.hugepages}" if options.hugepages else ""
+    reserved = f"hugepagesz=2M hugepages={options.hugepages}" if options.hugepages else ""
     image = kernels.get(kernel or DEFAULT_KERNEL)
     module = kernels.pte_reader(kernel or DEFAULT_KERNEL) if options.pte_reader else None
     machine = start.start(
         image,
         cpus=options.cpus if options.cpus is not None else 1,
         memory_mib=options.memory_mib if options.memory_mib is not None else 1024,
-        append=f"{set_aside} {options.command_line}".strip(),
+        append=f"{reserved} {options.command_line}".strip(),
         extra={_PTE_READER: module} if module is not None else None,
     )
     return image.name, machine
@@ -130,7 +130,7 @@ def _vagrant(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[s
     )
 
 
-def _takes_what_is_there(machine: str, kernel: Any, options: Options) -> None:
+def _refuse_options(machine: str, kernel: Any, options: Options) -> None:
     if kernel is not None:
         raise UsageError(
             f"machine={machine!r} runs a kernel of its own, not {kernel!r}: leave the kernel out, "
@@ -138,13 +138,15 @@ def _takes_what_is_there(machine: str, kernel: Any, options: Options) -> None:
         )
     given = options.given()
     if given:
-        raise UsageError(f"{', '.join(given)}: machine={machine!r} is as it is; these are for a guest in QEMU")
+        raise UsageError(
+            f"{', '.join(given)}: machine={machine!r} does not take these, they are for a guest in QEMU; leave them out"
+        )
 
 
 def _running(machine: Machine) -> tuple[str, Machine]:
     _log.warning(
-        "tests run on a machine's own kernel now (%s): one that goes wrong can crash it. Pages are seen by pagemap and "
-        "PAGEMAP_SCAN; raw entries only where the PTE reader of kernel-patch is loaded, and none from outside",
+        "tests run on a machine's own kernel now (%s) and can crash it. The witnesses are pagemap and PAGEMAP_SCAN. "
+        "Raw entries can only be read where the PTE reader of kernel-patch is loaded, and never from outside",
         machine.hello.release,
     )
     return f"Linux {machine.hello.release}", machine

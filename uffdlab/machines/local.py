@@ -1,4 +1,4 @@
-"""The host's own kernel as a machine: no VM, no root, for those who run a kernel that can do it all."""
+"""The host's own kernel as a machine: no VM and no root, for a host whose kernel has the features."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from uffdlab.machines.python_modules import module_path
 from uffdlab.machines.stream import StreamMachine
 
-# The agent sees the modules that this interpreter sees, wherever they come from.
+# The agent finds modules where this interpreter does.
 _PROGRAM = """
 import sys
 sys.path[:] = sys.argv[1:]
@@ -22,7 +22,7 @@ def start(*, deadline: float = 20.0) -> StreamMachine:
     Raises
     ------
     MachineError
-        It did not come up; has what it said.
+        The agent did not start.  The error has its stderr.
     """
     command = [sys.executable, "-ISB", "-X", "utf8", "-c", _PROGRAM, *module_path()]
     return StreamMachine(command, "local").up(deadline)

@@ -1,4 +1,4 @@
-"""Programs in the guest: sent over with their libraries, run, listened to."""
+"""Programs in the guest: they are sent with their libraries and run, and their output is received."""
 
 from __future__ import annotations
 
@@ -37,28 +37,28 @@ DEADLINE = 60.0  # seconds
 MOST_OUTPUT = 64 << 20  # bytes
 
 _STREAMS = {1: "stdout", 2: "stderr"}
-_CHUNK = 1 << 18  # of a file on its way: other calls go in between
-_GRACE = 10.0  # seconds more for the agent to tell that the deadline has passed
+_CHUNK = 1 << 18  # bytes of a file in one call, so that other calls need not wait long
+_GRACE = 10.0  # seconds more for the agent to report that the deadline has passed
 _DISCARDING = 1.0
-_LIBRARY_ROUNDS = 8  # libraries that need libraries that need …
-_GLIBC, _LIST = "ld-linux", {"LD_TRACE_LOADED_OBJECTS": "1"}  # whose loader lists a program's libraries, and how
+_LIBRARY_ROUNDS = 8  # depth of libraries that need libraries
+_GLIBC, _LIST = "ld-linux", {"LD_TRACE_LOADED_OBJECTS": "1"}  # glibc's loader, and how it lists a program's libraries
 _UNWINDER = "libgcc_s.so.1"
 _SHELL = "/bin/sh"
 
 
 @dataclass(frozen=True)
 class Execution:
-    """A program that has run in the guest.
+    """The result of a program that has run in the guest.
 
     Attributes
     ----------
     command : tuple of str
     status : int
-        As a shell has it: the exit status, 128 + n if it ended by signal n.
+        As in a shell: the exit status, or 128 + n if signal n ended it.
     stdout, stderr : bytes
-        What it wrote.
+        Its output.
     seconds : float
-        How long it ran, as seen from the host.
+        How long it ran, measured on the host.
     """
 
     command: tuple[str, ...]
@@ -69,17 +69,17 @@ class Execution:
 
     @property
     def text(self) -> str:
-        """Its standard output as text; what is no UTF-8 is replaced."""
+        """Its standard output as text.  Bytes that are not UTF-8 are replaced."""
         return self.stdout.decode(errors="replace")
 
 
 class Programs:
-    """What runs programs in a lab's guest.
+    """Runs programs in a lab's guest.
 
     Parameters
     ----------
     machine : callable
-        Gives the machine that the lab has now.
+        Returns the machine that the lab has now.
     """
 
     def __init__(self, machine: Callable[[], Machine]) -> None:
@@ -112,7 +112,7 @@ class Programs:
                     error.add_note(_NO_TOOLS)
                 raise
         finally:
-            # It is done also if nobody waits for it; a machine that hangs has been waited for already.
+            # The agent does this even if nobody waits for the answer; a machine that hangs has had its deadline.
             with contextlib.suppress(MachineError, LabClosed):
                 self._machine().ask(DiscardProgramFolder(folder), deadline=_DISCARDING)
 
@@ -132,7 +132,7 @@ class Programs:
             request = RunProgram(key, list(argv), folder, deadline, most_output, dict(env or {}))
             try:
                 output.ended(self._machine().ask(request, deadline=deadline + _GRACE).status)
-            except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
+            except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller
                 output.ended(error)
 
         unsubscribe = self._machine().notify_to(output.on_notification)
@@ -141,7 +141,7 @@ class Programs:
         waiter.start()
         try:
             end = output.wait(on_output)
-        except BaseException:  # Ctrl-C, or what on_output raised
+        except BaseException:  # Ctrl-C, or an exception of on_output
             with contextlib.suppress(MachineError, AgentError, LabClosed):
                 self._machine().ask(KillProgram(key))
             raise
@@ -159,7 +159,7 @@ class Programs:
             self._machine().ask(PutFile(path, data[at : at + _CHUNK], at > 0, executable))
 
     def _put_libraries(self, folder: str, file: Path, data: bytes) -> None:
-        # Which ones are missing, the loader in the guest knows; where they are, the loader here.
+        # The guest's loader lists which libraries are missing, and the host's loader where they are.
         try:
             loader = elf.interpreter(data)
         except elf.NotElf:
@@ -189,8 +189,8 @@ class Programs:
             asked |= missing
 
     def _put_unwinder(self, folder: str, file: Path, data: bytes) -> None:
-        # glibc loads it when a thread is first cancelled, so it is on no list.
-        if not any(word in data for word in (b"pthread_cancel", b"pthread_exit")):
+        # glibc loads it when a thread is first cancelled, so the loader does not list it.
+        if not any(name in data for name in (b"pthread_cancel", b"pthread_exit")):
             return
         where = f"{folder}/.lib/{_UNWINDER}"
         there = self._machine().ask(FilesExist([where, f"/usr/lib/{_UNWINDER}"]))
@@ -202,20 +202,20 @@ class Programs:
 
 
 class _OutputQueue:
-    # What a program writes, from the machine's reader thread to the one that waits for it.
+    # Passes a program's output from the machine's reader thread to the thread that waits for it.
 
     def __init__(self, key: int, room: int) -> None:
         self._key = key
-        self._room = room  # an agent that sends more is not believed
+        self._room = room  # bytes; more from the agent is dropped
         self._arrived: queue.SimpleQueue[tuple[str, bytes] | int | BaseException] = queue.SimpleQueue()
         self._collected: dict[str, list[bytes]] = {stream: [] for stream in _STREAMS.values()}
 
-    def on_notification(self, news: Notification | MachineGone) -> None:
-        if not isinstance(news, ProgramOutput) or news.key != self._key:
+    def on_notification(self, notification: Notification | MachineGone) -> None:
+        if not isinstance(notification, ProgramOutput) or notification.key != self._key:
             return
-        self._room -= len(news.data)
+        self._room -= len(notification.data)
         if self._room >= 0:
-            self._arrived.put((_STREAMS[news.stream], news.data))
+            self._arrived.put((_STREAMS[notification.stream], notification.data))
 
     def ended(self, how: int | BaseException) -> None:
         self._arrived.put(how)
@@ -238,18 +238,18 @@ class _OutputQueue:
 
 
 _NO_TOOLS = (
-    "The guest has no shell and no tools: they come from this host's busybox, which is not installed, or of no use "
+    "The guest has no shell and no tools: they come from this host's busybox, which is not installed or not usable "
     "(apt-get install busybox-static)"
 )
 
 
 def _checked(command: Sequence[str], push: Sequence[str | os.PathLike[str]]) -> tuple[list[str], list[Path]]:
-    if isinstance(command, str) or not command or not all(isinstance(word, str) for word in command):
+    if isinstance(command, str) or not command or not all(isinstance(each, str) for each in command):
         raise UsageError(
-            f"command={command!r}: give a list of words, ['uname', '-r']; a shell's line is ['sh', '-c', line]"
+            f"command={command!r}: give a list of arguments, ['uname', '-r']; for a shell's line, ['sh', '-c', line]"
         )
-    if not command[0] or any("\0" in word for word in command):
-        raise UsageError(f"command={list(command)!r}: the first word is a program, and no word has a NUL in it")
+    if not command[0] or any("\0" in each for each in command):
+        raise UsageError(f"command={list(command)!r}: the first argument names a program, and no argument contains NUL")
     files = [Path(file) for file in push]
     for file in files:
         if not file.is_file():
@@ -263,11 +263,11 @@ def _checked(command: Sequence[str], push: Sequence[str | os.PathLike[str]]) -> 
 def _explained(
     error: ProgramError, argv: Sequence[str], deadline: float, most_output: int, output: _OutputQueue
 ) -> ProgramError:
-    words = {
+    advice = {
         "program-late": f"; it had {deadline:g} s: give it more with deadline=… (--deadline)",
         "program-output": f", {most_output} bytes: write to a file in the guest, or allow more with most_output=…",
     }
-    made = ProgramError(f"{' '.join(argv)}: {error}{words.get(error.kind, '')}", kind=error.kind, data=error.data)
+    made = ProgramError(f"{' '.join(argv)}: {error}{advice.get(error.kind, '')}", kind=error.kind, data=error.data)
     made.stdout, made.stderr = output.stdout, output.stderr
     return made
 
@@ -285,12 +285,12 @@ def _libraries(file: Path) -> dict[str, Path]:
             [file.absolute()], env={**os.environ, **_LIST}, capture_output=True, text=True, timeout=60, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise UsageError(f"what {file} needs is not known: {error}") from error
+        raise UsageError(f"the loader here cannot list the libraries of {file}: {error}; link it statically") from error
     return {name: path for name, path in _listed(done.stdout).items() if path is not None}
 
 
 def _listed(text: str) -> dict[str, Path | None]:
-    # "libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x…)" or "libz.so.1 => not found" a line.
+    # Each line is "libz.so.1 => /lib/x86_64-linux-gnu/libz.so.1 (0x…)" or "libz.so.1 => not found".
     found: dict[str, Path | None] = {}
     for line in text.splitlines():
         name, arrow, rest = line.strip().partition(" => ")

@@ -1,4 +1,4 @@
-"""The running interpreter: where it finds modules, and which of them a program needs."""
+"""Where the running interpreter finds modules, and which of them a program needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from uffdlab import errors
 
-# Prints the modules that importing argv[2:] loads, with where each came from.
+# Prints the modules that importing argv[2:] loads, with the file of each.
 _PROBE = """
 import sys
 path, names = sys.argv[1], sys.argv[2:]
@@ -25,7 +25,7 @@ for name, module in sorted(sys.modules.items()):
     if origin in (None, "built-in"):
         continue
     if origin == "frozen":
-        # A frozen module needs no file, but for os.pyc: getpath finds the standard library by it.
+        # A frozen module needs no file, except os.pyc: getpath finds the standard library by it.
         if name != "os":
             continue
         origin = os.__file__
@@ -34,7 +34,7 @@ for name, module in sorted(sys.modules.items()):
 
 
 def module_path() -> list[str]:
-    """Return the folders in which a fresh interpreter finds what this one does, that of this package first."""
+    """Return the folders where a new interpreter finds the same modules as this one, that of this package first."""
     package = str(Path(__file__).resolve().parents[2])
     return [package, *(entry for entry in sys.path if entry and entry != package)]
 
@@ -45,7 +45,7 @@ def modules(*names: str) -> list[tuple[str, Path, bool]]:
     Raises
     ------
     HostUnsupported
-        One cannot be imported.
+        A module cannot be imported.
     """
     path = "\x1f".join(module_path())
     found = []
@@ -56,12 +56,12 @@ def modules(*names: str) -> list[tuple[str, Path, bool]]:
 
 
 def run(command: list[str]) -> str:
-    """Run a command of ours and return its output.
+    """Run a command of the lab and return its output.
 
     Raises
     ------
     HostUnsupported
-        It failed.
+        The command failed.
     """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, stdin=subprocess.DEVNULL)

@@ -1,6 +1,6 @@
-"""Any Linux that ssh reaches as a machine: the agent is sent over, and nothing of it stays there.
+"""Any Linux that ssh reaches as a machine.  The agent is sent there, and nothing of it remains.
 
-ssh's own configuration, keys and agent are used.  It never asks for a password: a notebook has no place to type one.
+ssh uses its own configuration, keys and agent.  It never asks for a password: a notebook has no terminal to type one.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ if TYPE_CHECKING:
 LEAST_PYTHON = (3, 11)
 _LEAST = f"Python {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer"
 
-_EXPLAIN = 2.0  # to wait for ssh's word on why it ended
-_DEADLINE = 30.0  # for the agent's way there
-_MOST_FACTS = 1 << 16  # bytes of a line from the far end
+_EXPLAIN = 2.0  # seconds to wait for ssh's own error message
+_DEADLINE = 30.0  # seconds to send the agent
+_MOST_FACTS = 1 << 16  # bytes of a line from the other host
 _NEVER_ASK = (
     *("-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
-    # A cable that was pulled is noticed; nothing is forwarded or left running in the background.
+    # Notice a broken connection; forward nothing and leave nothing running in the background.
     *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=3"),
     *("-o", "ClearAllForwardings=yes", "-o", "ControlMaster=no", "-o", "PermitLocalCommand=no"),
 )
-# One line of text, which is a program, and then the program's own input.  -I: nothing of the far end's environment.
+# Runs the first line of stdin as a program, which reads the rest.  -I: ignore the environment there.
 _LOADER = """'import os;exec(os.fdopen(0,"rb",0,closefd=False).readline())'"""
 _OURS = {"uffdlab", "msgpack", "_cffi_backend"}
 
-# What ssh says on stderr, and what to do about it.
+# Texts in ssh's stderr, and what to do.
 _ADVICE = (
     (
         "REMOTE HOST IDENTIFICATION HAS CHANGED",
@@ -50,13 +50,13 @@ _ADVICE = (
     ("Host key verification failed", "its host key is not known here yet; connect once by hand and compare it"),
     (
         "Permission denied (",
-        "it takes none of your keys (ssh-copy-id, ssh-add, ~/.ssh/config add some), and asks for no password here",
+        "it accepts none of your keys, and nobody can type a password here: use ssh-copy-id, ssh-add or ~/.ssh/config",
     ),
     ("Connection refused", "no ssh server answers at that port"),
     ("Could not resolve hostname", "there is no such host; is it in ~/.ssh/config?"),
-    ("timed out", "nobody answers there"),
-    ("No route to host", "nobody answers there"),
-    ("not responding", "the line was cut, or that machine hangs"),
+    ("timed out", "that host does not answer"),
+    ("No route to host", "that host does not answer"),
+    ("not responding", "the connection was lost, or that machine hangs"),
     ("Unknown option: -I", f"its python3 is older than 3.4; the agent needs {_LEAST}"),
     ("annotations is not defined", f"its python3 is older than 3.7; the agent needs {_LEAST}"),
     ("python3: command not found", f"it has no python3 in PATH; the agent needs {_LEAST}"),
@@ -72,11 +72,11 @@ class SshMachine(StreamMachine):
     destination : str
         As ssh takes it: ``user@host``, or a name of ``~/.ssh/config``.
     options : sequence of str
-        More options for ssh; they win.
+        More options for ssh, which override the others.
     become : sequence of str
-        What to put before ``python3`` there: ``("sudo", "-n")``.
+        A command in front of ``python3``, for instance ``("sudo", "-n")``.
     name : str
-        What sort of machine it is.
+        The kind of machine.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class SshMachine(StreamMachine):
     ) -> None:
         if not destination or destination.startswith("-") or any(each.isspace() for each in destination):
             raise errors.UsageError(
-                f"{destination!r} is no destination for ssh, which is user@host or a name of its config"
+                f"{destination!r} is no destination for ssh: give user@host or a name in its configuration"
             )
         self._destination = destination
         command = ["ssh", *options, *_NEVER_ASK, "--", destination, *become, "python3", "-IB", "-c", _LOADER]
@@ -93,11 +93,11 @@ class SshMachine(StreamMachine):
 
     def _prepare(self, stream: socket.socket) -> None:
         try:
-            self._settle(stream, time.monotonic() + _DEADLINE)
+            self._send_agent(stream, time.monotonic() + _DEADLINE)
         except TimeoutError:
             raise errors.MachineTimeout(
-                f"{self._destination}: waited {_DEADLINE:g} s for {self._awaited}: it hangs, or the line is too slow. "
-                "Try it by hand: ssh, then python3",
+                f"{self._destination}: waited {_DEADLINE:g} s for {self._awaited}: it hangs, or the connection is too "
+                "slow. Try it by hand: ssh, then python3",
                 console=self._process.stderr(),
             ) from None
         except EOFError:
@@ -109,14 +109,14 @@ class SshMachine(StreamMachine):
         except _Unfit as error:
             raise errors.MachineError(f"{self._destination}: {error}", console=self._process.stderr()) from None
 
-    def _settle(self, stream: socket.socket, until: float) -> None:
-        # Bring the agent there, before the protocol begins.
-        self._awaited = "the python3 there to say what it is"
+    def _send_agent(self, stream: socket.socket, until: float) -> None:
+        # Send the agent before the protocol begins.
+        self._awaited = "the python3 there to report its version"
         program = Path(ssh_bootstrap.__file__).read_text(encoding="utf-8")
         _send(stream, f"exec({program!a})\n".encode(), until)
         facts = _receive(stream, until)
         payload = _payload(facts)
-        self._awaited = "the python3 there to take the agent in and load it"
+        self._awaited = "the python3 there to receive the agent and load it"
         _send(stream, payload, until)
         failed = _receive(stream, until).get("failed")
         if failed:
@@ -127,13 +127,13 @@ class SshMachine(StreamMachine):
 
     def _gone(self, reason: str) -> errors.UffdlabError:
         error = super()._gone(reason)
-        said = self._process.stderr()
-        advice = next((words for sign, words in _ADVICE if sign in said), "")
+        stderr = self._process.stderr()
+        advice = next((text for sign, text in _ADVICE if sign in stderr), "")
         return errors.MachineLost(f"ssh {self._destination}: {advice}. {error}") if advice else error
 
 
 class _Unfit(Exception):
-    """What is there cannot run the agent."""
+    """The other host cannot run the agent."""
 
 
 def start(destination: str, *, options: Sequence[str] = (), deadline: float = 20.0) -> SshMachine:
@@ -142,13 +142,13 @@ def start(destination: str, *, options: Sequence[str] = (), deadline: float = 20
     Raises
     ------
     UsageError
-        That is no destination.
+        `destination` is not valid.
     HostUnsupported
-        There is no ssh here.
+        There is no ssh on this host.
     MachineError
-        ssh did not get there, or the agent cannot run there; says why and what to do.
+        ssh did not connect, or the agent cannot run there.  The message says why and what to do.
     MachineTimeout
-        What is there says nothing.
+        The other host does not answer.
     """
     return SshMachine(destination, options).up(deadline)
 
@@ -199,7 +199,7 @@ def _send(stream: socket.socket, data: bytes, until: float) -> None:
 
 
 def _receive(stream: socket.socket, until: float) -> dict[str, Any]:
-    # One line of JSON, byte by byte: what follows it is not ours.
+    # Reads one line of JSON byte by byte, since what follows belongs to the protocol.
     taken = b""
     try:
         while not taken.endswith(b"\n"):

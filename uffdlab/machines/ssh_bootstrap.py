@@ -1,8 +1,8 @@
-"""The first thing that runs at the far end of ssh: takes the agent in and becomes it.  No disk there sees any of it.
+"""The first program at the other end of ssh: receives the agent and runs it, without writing to a disk there.
 
-It is sent as text and run by whatever ``python3`` is there; an old one must understand it too, so that it can say
-what it is.  The agent's modules arrive in one archive, its native parts as they are, each in a file that lies in
-memory and has no name: when the process ends, however it ends, they are gone.
+It is sent as text and run by the ``python3`` of that host.  Old versions must be able to run it too, to report their
+version.  The agent's Python modules arrive in one archive, and its native modules as single files.  All are memfds,
+which the kernel frees when the process ends in any way.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def _bytes(size: int) -> bytes:
     while size:
         part = os.read(0, min(size, 1 << 20))
         if not part:
-            sys.exit("the host went away")
+            sys.exit("the host has closed the connection")
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
 
 
-def _say(facts: dict) -> None:  # type: ignore[type-arg]
+def _report(facts: dict) -> None:  # type: ignore[type-arg]
     data = json.dumps(facts).encode() + b"\n"
     while data:
         data = data[os.write(1, data) :]
@@ -41,7 +41,7 @@ def _say(facts: dict) -> None:  # type: ignore[type-arg]
 
 def _facts() -> dict:  # type: ignore[type-arg]
     try:
-        import _cffi_backend  # noqa: PLC0415 - it may not be there
+        import _cffi_backend  # noqa: PLC0415 - it may be missing
     except ImportError:
         cffi = ""
     else:
@@ -74,8 +74,8 @@ class _Native:
 
 
 def main() -> None:
-    """Tell what there is, take what comes, load it, tell what came of that, and be the agent."""
-    _say(_facts())
+    """Report the facts of this Python, receive the agent, load it, report the result, and run it."""
+    _report(_facts())
     sent = _line()
     archive = _in_memory(_bytes(sent["archive"]))
     places = {name: _in_memory(_bytes(size)) for name, size in sent["native"]}
@@ -83,11 +83,11 @@ def main() -> None:
     sys.meta_path.insert(0, _Native(places))
     sys.dont_write_bytecode = True
     try:
-        from uffdlab.agent import stdio  # noqa: PLC0415 - it is there now
+        from uffdlab.agent import stdio  # noqa: PLC0415 - importable only now
     except ImportError as error:
-        _say({"failed": str(error)})
+        _report({"failed": str(error)})
         return
-    _say({"failed": ""})
+    _report({"failed": ""})
     stdio.main(silence=sent["silence"])
 
 

@@ -1,7 +1,7 @@
 """An agent at the other end of a process's stdin and stdout: on this host, or through ssh.
 
-The process's stdin and stdout are one socket that carries the protocol and nothing else; its stderr is the machine's
-console.  When the stream ends the process has a moment to put away what it made; then it is killed.
+The process's stdin and stdout are one socket that carries only the protocol.  Its stderr is the machine's console.
+When the stream ends, the process has a grace period to clean up before it is killed.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class StreamMachine(BaseMachine):
     Parameters
     ----------
     command : sequence of str
-        A program in PATH, or its path, and its arguments.  In the end it runs :func:`uffdlab.agent.stdio.main`.
+        A program in PATH, or its path, and its arguments.  It must run :func:`uffdlab.agent.stdio.main`.
     name : str
-        What sort of machine it is.
+        The kind of machine.
 
     Raises
     ------
     HostUnsupported
-        The program is not there, or not for this user to run; or this process has no descriptors or memory left.
+        The program is missing, or this user cannot run it, or this process has no descriptors or memory left.
     """
 
     physical = None
@@ -63,15 +63,15 @@ class StreamMachine(BaseMachine):
             undo.pop_all()
 
     def _prepare(self, stream: socket.socket) -> None:
-        """Do what must be done on the stream before the protocol begins; what this raises ends the process."""
+        """Prepare the stream before the protocol begins.  An exception ends the process."""
 
     def up(self, deadline: float = 20.0) -> Self:
-        """Wait until the agent has said hello; close the machine if it does not within so many seconds.
+        """Wait for the agent's hello, at most `deadline` seconds, and close the machine if it does not come.
 
         Raises
         ------
         MachineError
-            It did not come up; has what the process said.
+            The machine did not start.  The error has the stderr of the process.
         """
         try:
             self.wait_for_hello(deadline)
@@ -85,10 +85,10 @@ def _found(program: str, name: str) -> str:
     found = shutil.which(program)
     if found is not None:
         return str(Path(found).absolute())
-    if not os.path.dirname(program):  # noqa: PTH120 - a Path forgets the ./ of a name that is one
+    if not os.path.dirname(program):  # noqa: PTH120 - a Path drops a leading ./
         raise errors.HostUnsupported(f"{program} is not in PATH; install it", missing=name)
     real = os.path.realpath(program)
-    reason, behind = "it is no program that can be run", f" (that is {real})" if real != program else ""
+    reason, behind = "it is not an executable program", f" (that is {real})" if real != program else ""
     try:
         Path(program).stat()
         if not os.access(program, os.X_OK):

@@ -152,7 +152,7 @@ def test_a_file_that_was_cut_short_is_an_error_and_no_sigbus():
     os.ftruncate(descriptor, 1 << 20)
     os.close(descriptor)
     for use in (short.ram, lambda: short.words(1000), lambda: short.read(0, 8)):
-        with pytest.raises(errors.WitnessError, match="physical: the guest's RAM file was cut short from 4 to 1 MiB"):
+        with pytest.raises(errors.WitnessError, match="physical: the guest's RAM file was truncated from 4 to 1 MiB"):
             use()
     short.close()
     short.close()

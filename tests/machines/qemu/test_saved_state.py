@@ -1,4 +1,4 @@
-"""What was saved is what comes back; what does not fit is thrown away."""
+"""A restored state equals the saved one; an invalid state is deleted."""
 
 import contextlib
 import errno

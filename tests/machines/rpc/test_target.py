@@ -51,7 +51,7 @@ def test_a_target_lost_just_before_a_call_is_for_the_agent_to_tell(both, monkeyp
 
     def late(asked=None):
         if asked is not None:
-            both.client._lose_target(TargetEnded(1, "it ended", "target-lost", 9, b"m" * 32))
+            both.client._fail_target_requests(TargetEnded(1, "it ended", "target-lost", 9, b"m" * 32))
         return expect(asked)
 
     monkeypatch.setattr(both.client, "_expect_answer", late)

@@ -105,7 +105,7 @@ def test_a_network_that_swallows_what_is_sent(bare, monkeypatch):
 
 def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
     monkeypatch.setattr(vagrant_box, "_FIRST", 2.0)
-    monkeypatch.setattr(vagrant_box, "_TELL_EVERY", 0.5)
+    monkeypatch.setattr(vagrant_box, "_REPORT_INTERVAL", 0.5)
     bare.put("do-box-add", COMES + "sleep 3; rm $VAGRANT_HOME/tmp/box123; sleep 1")
     told = bring_up_heard(bare)
     assert told[1] == f"vagrant box add {DEBIAN}: 1 MiB have come"
@@ -157,7 +157,7 @@ def test_ended_during_the_download(bare, how):
         time.sleep(0.3)  # its trap is set after its note
         owner.send_signal(how)
         said = owner.communicate(timeout=30)[0]
-    assert said == ("interrupted: putting away what has been begun\n" if how == signal.SIGINT else "")
+    assert said == ("interrupted: cleaning up\n" if how == signal.SIGINT else "")
     (bare.folder / "world" / "hang-box-add").unlink()
     bring_up(bare.vm)
     assert bare.notes() == ["interrupted", ADD, "up --provision"]

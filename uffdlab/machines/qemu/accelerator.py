@@ -1,7 +1,7 @@
-"""Whether guests run under KVM here, or under emulation.
+"""Whether guests run under KVM or under emulation on this host.
 
-/dev/kvm may open and answer, and still not run a guest.  Only a guest that has answered proves KVM, so the first start
-after the host's boot tries one, and the verdict is remembered until the next.
+/dev/kvm may open and answer ioctls, and still not run a guest.  Only a guest whose agent answers proves that KVM works.
+So the first start after a boot of the host tries one, and the result is saved until the next boot.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 DEVICE = Path("/dev/kvm")
 VARIABLE = "UFFDLAB_ACCEL"
 
-_PROBE = 10.0  # seconds; a guest under KVM says hello in less than one
+_PROBE = 10.0  # seconds; a guest under KVM sends its hello in less than one
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _log = logging.getLogger("uffdlab.machines")
@@ -31,15 +31,15 @@ _log = logging.getLogger("uffdlab.machines")
 def choose(program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None]:
     """Return the accelerator for guests here, and the probe's guest if one was started and answered.
 
-    ``$UFFDLAB_ACCEL`` decides if it is ``tcg`` or ``kvm``.  If it is unset or ``auto``, the verdict of the last probe
-    does, or a probe is made.
+    ``$UFFDLAB_ACCEL`` decides if it is ``tcg`` or ``kvm``.  If it is unset or ``auto``, the result of the last probe
+    does.  If there is none, a probe is made.
 
     Parameters
     ----------
     program : str
-        QEMU; another one gets a probe of its own.
+        The path of QEMU.  Each program has its own probe.
     boot : callable
-        Starts a guest with an accelerator, waiting so many seconds for its hello.
+        ``boot(accelerator, seconds)`` starts a guest and waits so many seconds for its hello.
 
     Raises
     ------
@@ -50,16 +50,16 @@ def choose(program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None
     if wanted in {"tcg", "kvm"}:
         return wanted, None
     if wanted != "auto":
-        raise errors.UsageError(f"{VARIABLE}={wanted}: it is tcg, kvm or auto")
+        raise errors.UsageError(f"{VARIABLE}={wanted}: it must be tcg, kvm or auto")
     path = cachedir.folder("accel") / "verdict.json"
     verdict = _remembered(path, program)
     if verdict is not None:
         return verdict, None
-    from filelock import FileLock, Timeout  # noqa: PLC0415 - it takes 40 ms, for the first start after a boot alone
+    from filelock import FileLock, Timeout  # noqa: PLC0415 - it takes 40 ms, and only the first start after a boot needs it
 
     try:
         with FileLock(path.with_suffix(".lock"), timeout=2 * _PROBE):
-            verdict = _remembered(path, program)  # of a process that was faster
+            verdict = _remembered(path, program)  # another process may have been faster
             if verdict is None:
                 return _probe(path, program, boot)
     except Timeout:
@@ -70,7 +70,7 @@ def choose(program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None
 def known(program: str) -> str:
     """Return the accelerator that ``$UFFDLAB_ACCEL`` or the last probe decided on; ``"tcg"`` if there was none.
 
-    For machines that are not probed: QEMU's are.
+    This is for the Vagrant VM, which is not probed.
     """
     wanted = os.environ.get(VARIABLE) or "auto"
     if wanted in {"tcg", "kvm"}:
@@ -85,11 +85,11 @@ def _probe(path: Path, program: str, boot: Callable[[str, float], M]) -> tuple[s
     try:
         guest = boot("kvm", _PROBE)
     except errors.GuestPanic:
-        raise  # it ran, so this is no matter of KVM
+        raise  # the guest ran, so KVM works
     except errors.MachineTimeout as error:
-        if error.console:  # it ran, and hangs: no verdict on KVM, and the next try is under emulation
+        if error.console:  # the guest ran and hangs: save no result, and use emulation this time
             return "tcg", None
-        return _fall_back(path, program, f"a guest under KVM said nothing within {_PROBE:.0f} s")
+        return _fall_back(path, program, f"a guest under KVM sent nothing within {_PROBE:.0f} s")
     except errors.MachineError as error:
         return _fall_back(path, program, f"a guest under KVM did not come up ({str(error).splitlines()[0]})")
     _remember(path, program, "kvm", "a guest answered")
@@ -97,7 +97,7 @@ def _probe(path: Path, program: str, boot: Callable[[str, float], M]) -> tuple[s
 
 
 def _fall_back(path: Path, program: str, reason: str) -> tuple[str, None]:
-    # Said here and nowhere else: once for each boot of the host.
+    # This is logged only here, so once for each boot of the host.
     _remember(path, program, "tcg", reason)
     _log.warning("guests run under emulation (TCG), several times slower than under KVM: %s", reason)
     return "tcg", None
@@ -115,7 +115,7 @@ def _remembered(path: Path, program: str) -> str | None:
         if known["identity"] == _identity(program) and known["accelerator"] in {"kvm", "tcg"}:
             return str(known["accelerator"])
     except (OSError, ValueError, KeyError, TypeError):
-        pass  # none, or not one of ours
+        pass  # there is none, or it is not valid
     return None
 
 

@@ -1,4 +1,4 @@
-"""The archive format the kernel unpacks as its first root file system: cpio, "newc"."""
+"""The archive format of an initramfs: cpio, "newc"."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class CpioEntry:
     mode : int
         Type and permissions, as in ``stat.st_mode``.
     data : bytes
-        Content of a file, or where a symbolic link points.
+        The content of a file, or the target of a symbolic link.
     device : tuple of int
-        Major and minor number, for a device.
+        The major and minor number of a device.
     """
 
     mode: int
@@ -45,34 +45,34 @@ def symlink(to: str) -> CpioEntry:
 
 
 def console() -> CpioEntry:
-    """Return the device the kernel gives to init as its first three descriptors."""
+    """Return the device that the kernel opens as the first three descriptors of init."""
     return CpioEntry(stat.S_IFCHR | 0o600, device=(5, 1))
 
 
 def pack(entries: dict[str, CpioEntry]) -> bytes:
-    """Return the archive: folders that the names need are added, the order is fixed, the times are zero.
+    """Return the archive.  Parent folders are added, the order is fixed, and the times are zero.
 
     Parameters
     ----------
     entries : dict
-        By path, relative to the root of the archive.
+        The entries by path, relative to the root of the archive.
 
     Raises
     ------
     ValueError
-        A path is absolute or climbs out of the archive, or a file is 4 GiB or larger.
+        A path is absolute or leaves the archive, or a file is 4 GiB or larger.
     """
     whole: dict[str, CpioEntry] = {}
     for name, entry in entries.items():
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\0" in name or not path.parts or str(path) == _TRAILER:
-            raise ValueError(f"{name!r} is no path inside an archive")
+            raise ValueError(f"{name!r} is not a path inside an archive")
         for parent in path.parents:
             if parent.parts:
                 whole.setdefault(str(parent), folder())
         whole[str(path)] = entry
     out = bytearray()
-    # A folder sorts before what is in it, as the kernel needs it.
+    # A folder sorts before its entries, as the kernel needs it.
     for number, name in enumerate(sorted(whole), start=1):
         _append(out, number, name, whole[name])
     _append(out, 0, _TRAILER, CpioEntry(0))

@@ -1,7 +1,7 @@
 """The guest's whole user space: the running interpreter, the modules that the agent imports, and busybox.
 
-Modules are found by importing the agent in a fresh interpreter and looking at what it loaded, shared libraries by
-asking the dynamic loader.  Nothing else goes in.  The archive is kept in the cache under the hash of its content.
+A new interpreter imports the agent and lists the modules that this loads.  The dynamic loader lists the shared
+libraries.  The archive contains nothing else.  It is stored in the cache under the hash of its content.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ _log = logging.getLogger("uffdlab.machines")
 _PYC_HEADER = 16  # bytes
 _KEEP = 4  # archives, 14 MB each
 _LIBRARIES = "usr/lib"
-# Python looks for its prefix upwards from here, and never finds it in /.
+# Python searches its prefix upwards from here, but does not find it in /.
 _INTERPRETER = "usr/bin/python3"
 _STDLIB = f"usr/lib/python{sys.version_info.major}.{sys.version_info.minor}"
 # The kernel passes on one argument at most.  -I: no environment, no user site; -S: no site; -B: write no .pyc.
-# Nothing that is imported at the start is garbage: without the collector that takes a fifth less time.
+# Nothing that is imported at the start is garbage: without the collector it takes a fifth less time.
 _INIT_SCRIPT = f"""#!/{_INTERPRETER} -ISBXutf8
 import gc
 gc.disable()
@@ -50,10 +50,10 @@ main()
 """.encode()
 _EMPTY = f"{_STDLIB}/lib-dynload", "dev", "proc", "sys", "tmp", "run", "etc", "root"
 
-# As Python 3.12 has it: all of it in C.  3.11 first makes the same classes in Python, an emulated CPU for 15 ms.
+# As in Python 3.12, only in C.  3.11 first defines the same classes in Python, which takes an emulated CPU 15 ms.
 _INSTEAD = {"datetime": b"from _datetime import *\nUTC = timezone.utc\n"}
 
-# Imported by nobody, but looked up by name when a program first asks for them.
+# No module imports these: Python looks them up by name when a program first uses them.
 _CODECS = "encodings.ascii", "encodings.latin_1"
 
 
@@ -64,9 +64,9 @@ class Initramfs:
     Attributes
     ----------
     path : Path
-        What to give to ``qemu -initrd``.
+        The file for ``qemu -initrd``.
     key : str
-        SHA-256 of the content, of compiled modules that of their source; hexadecimal.
+        SHA-256 of the content, in hexadecimal; for compiled modules, of their source.
     """
 
     path: Path
@@ -74,13 +74,13 @@ class Initramfs:
 
 
 def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
-    """Return the archive for the running interpreter, made anew when anything that goes into it has changed.
+    """Return the archive for the running interpreter.  It is made again when anything in it has changed.
 
     Parameters
     ----------
     extra : mapping, optional
-        More files by their path in the guest, as bytes or as a file of the host to copy; programs and
-        executable files are executable there.
+        More files by their path in the guest: bytes, or a file of the host.  Programs and executable files are
+        executable there.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
     path = where / f"{key}.cpio"
     stamps = {str(source): _stamp(source) for source in sorted(sources)}
     if not path.exists():
-        with cachedir.publish(path, mode=0o644) as file:  # QEMU reads it as a user of its own
+        with cachedir.publish(path, mode=0o644) as file:  # QEMU runs as another user
             file.write(cpio.pack(entries))
     with cachedir.publish(index) as file:
         file.write(json.dumps({"key": key, "size": path.stat().st_size, "sources": stamps}).encode())
@@ -109,7 +109,7 @@ def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
 
 
 def _request(extra: Mapping[str, Path | bytes]) -> str:
-    # What the archive depends on apart from the content of files, which their stamps tell.
+    # A hash of what the archive depends on, besides the content of files, which have stamps.
     digest = hashlib.sha256()
     for part in (sys.version, sys.executable, __file__, sys.path, sys.flags.optimize, _busybox()):
         digest.update(repr(part).encode() + b"\0")
@@ -120,8 +120,8 @@ def _request(extra: Mapping[str, Path | bytes]) -> str:
 
 
 def _key(entries: Mapping[str, cpio.CpioEntry]) -> str:
-    # Of compiled modules the header counts, which has a hash of the source: compiled in another process, the same
-    # source gives other bytes, and a saved machine must not depend on who has made the archive.
+    # Hashes only the header of compiled modules, which has a hash of the source: another process may compile the same
+    # source to other bytes, and a saved machine must not depend on the process that made the archive.
     stable = {
         name: replace(entry, data=entry.data[:_PYC_HEADER]) if name.endswith(".pyc") else entry
         for name, entry in entries.items()
@@ -152,8 +152,8 @@ def _lookup(where: Path, index: Path) -> Initramfs | None:
 
 
 def _makers() -> set[Path]:
-    # What shapes the archive without going in: this code, and the folders where a new file (a freshly built
-    # extension, say) may change what is imported.
+    # What determines the archive without being in it: this code, and the folders where a new file (for instance a
+    # newly built extension) may change what is imported.
     package = Path(__file__).resolve().parents[2]
     ours = __file__, cpio.__file__, elf.__file__, python_modules.__file__
     agent = [package, *(package / each for each in ("agent", "agent/witnesses", "uapi"))]
@@ -197,28 +197,28 @@ def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str,
 
 
 def _busybox() -> Path | None:
-    # That of the host: the guest's shell and tools, where it is installed.
+    # The host's busybox, if installed, becomes the guest's shell and tools.
     found = shutil.which("busybox")
     return Path(found).resolve() if found else None
 
 
 def _tools(busybox: Path) -> tuple[dict[str, cpio.CpioEntry], bool]:
-    # Itself, with a link to it for each of its applets, whose paths it lists ("usr/bin/env"), and whether it needs
-    # libraries.  A guest can do without, so whatever is odd about it means none.
+    # Returns busybox with a link to it for each applet (it lists their paths, "usr/bin/env"), and whether it needs
+    # libraries.  A guest can do without, so there are no tools if it is unusable.
     try:
         data = elf.loaded(busybox.read_bytes())
         applets = run([str(busybox), "--list-full"]).split()
         if "bin/sh" not in applets:
             raise elf.NotElf("it lists no shell")
     except (elf.NotElf, errors.HostUnsupported, OSError) as error:
-        _log.warning("guests have no shell and no tools: %s is of no use (%s)", busybox, str(error).splitlines()[0])
+        _log.warning("guests have no shell and no tools: %s is not usable (%s)", busybox, str(error).splitlines()[0])
         return {}, False
     links = dict.fromkeys(applets, cpio.symlink("/bin/busybox"))
     return links | {"bin/busybox": cpio.file(data, executable=True)}, bool(elf.interpreter(data))
 
 
 def _bytecode(name: str, source: bytes) -> bytes:
-    # An unchecked-hash .pyc (PEP 552): the loader compares it with no source.  Magic, flags, eight bytes of hash.
+    # An unchecked-hash .pyc (PEP 552), which is not compared with a source.  Magic, flags, eight bytes of hash.
     code = compile(source, f"/{_STDLIB}/{name.replace('.', '/')}.py", "exec", dont_inherit=True, optimize=0)
     header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little") + importlib.util.source_hash(source)
     return header + marshal.dumps(code)
@@ -229,12 +229,12 @@ def _trimmed(path: Path, data: bytes) -> bytes:
         return elf.loaded(data)
     except elf.NotElf as error:
         raise errors.HostUnsupported(
-            f"{path} is no x86-64 ELF file: {error}. uffdlab runs its guests on x86-64 Linux only", missing="x86-64"
+            f"{path} is not an x86-64 ELF file: {error}. uffdlab runs its guests on x86-64 Linux only", missing="x86-64"
         ) from error
 
 
 def _libraries(loader: str, objects: list[Path], sources: set[Path]) -> dict[str, cpio.CpioEntry]:
-    # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)" a line; the name left of the arrow is what is asked for.
+    # Each line is "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", with the name in DT_NEEDED before the arrow.
     found: dict[str, cpio.CpioEntry] = {}
     real_loader = Path(loader).resolve()
     sources.add(real_loader)

@@ -1,6 +1,6 @@
-"""Kernel modules for the guest: what a kernel has of virtio and the RAM disk only as modules goes into its initramfs.
+"""Kernel modules for the guest's initramfs: virtio and the RAM disk, for kernels that have these only as modules.
 
-They lie beside the image, in a folder ``modules``; all of them are loaded at boot, in the order of their needs.
+They are in the folder ``modules`` beside the image.  All of them are loaded at boot, in the order of dependencies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def beside(image: Path) -> dict[str, bytes]:
     Raises
     ------
     KernelError
-        A module cannot be read, or they need each other in a circle.
+        A module cannot be read, or the modules depend on each other in a cycle.
     """
     found: dict[str, bytes] = {}
     for path in sorted((image.parent / "modules").glob("*.ko*")):
@@ -48,7 +48,7 @@ def _in_order(modules: dict[str, bytes], image: Path) -> list[str]:
 
 
 def _needs(module: bytes) -> set[str]:
-    # The section .modinfo is a row of NUL-terminated key=value; the key occurs once in a module.
+    # The section .modinfo is a list of NUL-terminated key=value; the key occurs once in a module.
     at = module.find(b"\0depends=")
     if at < 0:
         return set()

@@ -1,4 +1,4 @@
-"""One guest in QEMU: no root, no network, nothing on disk, and gone when its owner is."""
+"""One guest in QEMU: without root, network or files on disk.  It ends when its owner does."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
     from uffdlab.machines.qemu.ram import SharedMemory
     from uffdlab.processes.identity import Identity
 
-_NEEDED_MIB = 160  # what a small guest and QEMU use up, measured
+_NEEDED_MIB = 160  # measured use of a small guest and QEMU
 _RESTORE_DEADLINE = 5.0  # seconds
 _MIGRATION_DEADLINE = 10.0
 
 
 class QemuMachine(BaseMachine):
-    """One running guest.  :func:`start` makes them."""
+    """One running guest.  :func:`uffdlab.machines.qemu.start.start` makes it."""
 
     name = "qemu"
     _program = "QEMU"
@@ -65,14 +65,14 @@ class QemuMachine(BaseMachine):
                 arguments = settings.arguments(given, restore=restore)
                 process = SupervisedProcess(arguments, inherited, ours[1], log=console, bounded=True, identity=user)
             undo.callback(process.kill)
-            self._waking = ExitStack()  # closed once it is awake
+            self._waking = ExitStack()  # closed when the machine is restored
             below.callback(self._waking.close)
             if restore:
                 orders, self._incoming = (self._waking.enter_context(end) for end in ours[4:])
                 orders.sendall(settings.orders(given))
             super().__init__(process, ours[0], console, below, ours[3])
-            here = weakref.ref(self)
-            self.monitor = Monitor(ours[2], lost=partial(lost, here), late=partial(late, here))
+            reference = weakref.ref(self)
+            self.monitor = Monitor(ours[2], lost=partial(lost, reference), late=partial(late, reference))
             below.callback(self.monitor.close)
             undo.pop_all()
         for end in theirs:
@@ -88,15 +88,15 @@ class QemuMachine(BaseMachine):
             if self._physical is None:
                 from uffdlab.machines.qemu.ram import SharedMemory  # noqa: PLC0415 - numpy takes 100 ms
 
-                here = weakref.ref(self)
+                reference = weakref.ref(self)
                 self._physical = SharedMemory(
-                    self._ram, self.settings.memory_mib << 20, self.monitor, lambda: _check(here)
+                    self._ram, self.settings.memory_mib << 20, self.monitor, lambda: _check(reference)
                 )
             return self._physical
 
     @property
     def ram_bytes(self) -> int:
-        """How much of the guest's RAM takes up memory of this host, in bytes."""
+        """How much of the guest's RAM is allocated on this host, in bytes."""
         with self._closing:
             self._check()
             return os.fstat(self._ram).st_blocks * 512
@@ -115,7 +115,7 @@ class QemuMachine(BaseMachine):
         Raises
         ------
         MachineError
-            QEMU refused it, or is gone.
+            QEMU refused it, or has ended.
         """
         with self._closing:
             self._check()
@@ -128,7 +128,7 @@ class QemuMachine(BaseMachine):
         return (
             f"gdb {symbols} -ex 'target remote {self._stub}'\n".replace("  ", " ")
             + ("" if symbols else f"# {image.name} is compressed and has no symbols; `file` loads those of a vmlinux\n")
-            + "# The guest stands still until gdb says `continue`, and goes on after `detach`. Addresses are as linked."
+            + "# The guest is stopped until gdb's `continue`, and continues after `detach`. Addresses are as linked."
         )
 
     @property
@@ -136,7 +136,7 @@ class QemuMachine(BaseMachine):
         return str(self._process.folder / "gdb")
 
     def _listen_for_gdb(self) -> None:
-        # The socket is ours: the user that QEMU runs as can make none.
+        # The lab creates the socket, since QEMU's user cannot.
         self._process.folder.mkdir(mode=0o700, exist_ok=True)
         with socket.socket(socket.AF_UNIX) as listener:
             with suppress(FileNotFoundError):
@@ -147,34 +147,34 @@ class QemuMachine(BaseMachine):
             self.monitor.give_file(listener.fileno(), "gdb")
         backend = {"addr": {"type": "fd", "data": {"str": "gdb"}}, "server": True, "wait": False}
         self.monitor.execute("chardev-add", {"id": "gdb", "backend": {"type": "socket", "data": backend}})
-        said = self.monitor.human("gdbserver chardev:gdb")
-        if "Waiting for gdb" not in said:
-            raise errors.MachineError(f"QEMU opened no stub for gdb: {said.strip()}")
+        answer = self.monitor.human("gdbserver chardev:gdb")
+        if "Waiting for gdb" not in answer:
+            raise errors.MachineError(f"QEMU opened no stub for gdb: {answer.strip()}")
 
-    # --- coming up
+    # --- saving and restoring
 
     def wake(self, state: saved_state.SavedState) -> None:
-        """Make of a machine that waits for it what was saved, and give it the time and randomness of its own.
+        """Restore a saved state in a machine that waits for it, then set its time and reseed its randomness.
 
         Raises
         ------
         Unusable, MachineError, AgentError, OSError
-            It came to nothing; close the machine.
+            The state could not be restored.  Close the machine.
         """
         try:
             self._hello = decoding.facts(state.facts)
         except Malformed as error:
             raise saved_state.Unusable(str(error)) from None
         with self._waking:
-            devices = state.load(self._ram)  # while QEMU starts; it goes on once it has these
-            with self._incoming, suppress(OSError):  # QEMU has ended, or hangs: the agent's line says so below
+            devices = state.load(self._ram)  # meanwhile QEMU starts; it continues when it has these
+            with self._incoming, suppress(OSError):  # QEMU has ended, or hangs: the call below raises
                 self._incoming.settimeout(_RESTORE_DEADLINE)
                 self._incoming.sendall(devices)
             self._client.greeted()
             self._client.ask(AfterRestore(secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
 
     def save(self, name: str) -> None:
-        """Keep the machine as it is now under `name` in the cache; it goes on afterwards.
+        """Save the machine's present state in the cache under `name`.  The machine continues afterwards.
 
         Raises
         ------
@@ -183,10 +183,10 @@ class QemuMachine(BaseMachine):
         HostUnsupported
             The cache cannot be written to.
         """
-        with open(os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC), "rb") as devices:  # noqa: PTH123 - it has no name
+        with open(os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC), "rb") as devices:  # noqa: PTH123 - it has no path
             self.monitor.give_file(devices.fileno(), "devices")
             self.monitor.execute("migrate-set-capabilities", IGNORE_SHARED)
-            # It runs until QEMU stops it for this: so one that is restored runs too, without being told to.
+            # QEMU stops the running machine for this, so a restored one runs without a command.
             self.monitor.execute("migrate", {"uri": "fd:devices"})
             try:
                 self._wait_for_migration()
@@ -199,17 +199,17 @@ class QemuMachine(BaseMachine):
         until = time.monotonic() + _MIGRATION_DEADLINE
         while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
             if status in {"failed", "cancelled"} or time.monotonic() > until:
-                raise errors.MachineError(f"saving the state of QEMU's devices came to nothing: {status}")
+                raise errors.MachineError(f"QEMU did not save the state of its devices: {status}")
             time.sleep(0.001)
 
-    # --- how it ends
+    # --- ending
 
     def _gone(self, reason: str) -> errors.UffdlabError:
         error = super()._gone(reason)
-        said = self._process.stderr()
-        if "Too many open files" in said:
+        stderr = self._process.stderr()
+        if "Too many open files" in stderr:
             return errors.HostUnsupported(f"{error}. Close other labs, or raise the limit (ulimit -n)", missing="files")
-        if "Cannot allocate memory" in said:
+        if "Cannot allocate memory" in stderr:
             size = self.settings.memory_mib
             return errors.HostUnsupported(
                 f"{error}. This host does not give QEMU {size} MiB for its guest and what it needs itself: "
@@ -225,19 +225,19 @@ class QemuMachine(BaseMachine):
         return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=self._console.crash())
 
     def disown(self) -> None:
-        """In a forked child: let go of everything without ending the parent's machine."""
+        """Release everything in a forked child without ending the parent's machine."""
         super().disown()
         self.monitor.disown()
         os.close(self._ram)
         self._waking.close()
 
 
-def _check(here: weakref.ref[QemuMachine]) -> None:
-    machine = here()
+def _check(reference: weakref.ref[QemuMachine]) -> None:
+    machine = reference()
     if machine is None:
         raise errors.LabClosed("the machine was closed")
     machine._check()  # noqa: SLF001
-    machine._client.check()  # noqa: SLF001 - what a guest that has ended left in its RAM is not what it says
+    machine._client.check()  # noqa: SLF001 - the RAM of a guest that has ended is not valid
 
 
 def _socketpair(undo: ExitStack) -> tuple[socket.socket, socket.socket]:
@@ -248,7 +248,7 @@ def _socketpair(undo: ExitStack) -> tuple[socket.socket, socket.socket]:
 
 
 def _opened(path: Path, user: Identity | None) -> BinaryIO:
-    # What QEMU can open again by its descriptor; a file that its user may not read is copied.
+    # Opens a file that QEMU can open again by its descriptor.  One that QEMU's user cannot read is copied.
     file = path.open("rb")
     if user is None or os.fstat(file.fileno()).st_mode & stat.S_IROTH:
         return file
@@ -273,7 +273,7 @@ def _ram_file(memory_mib: int) -> int:
     descriptor = os.memfd_create("uffdlab-ram", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(descriptor, memory_mib << 20)
-        # Whoever maps a file that is cut short gets SIGBUS.
+        # Accessing a mapping of a truncated file raises SIGBUS.
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
     except OSError as error:
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""QEMU's monitor, for callers that know nothing of asyncio: a notebook's own event loop is left alone."""
+"""QEMU's monitor for callers without asyncio.  It does not use the event loop of a notebook."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _CLOSING = 2.0
 
 
 class Monitor:
-    """A QMP session on one socket, opened when first used, with a thread of its own for the event loop.
+    """A QMP session on one socket, opened when first used, with its own thread for the event loop.
 
     Parameters
     ----------
     stream : socket
-        Our end; the monitor closes it.
+        This process's end; the monitor closes it.
     lost : callable
-        Called with a reason when the session is broken: returns what the caller gets.
+        Called with a reason when the session is broken; returns the error for the caller.
     late : callable
-        Called with a message when a deadline has passed: returns what the caller gets.
+        Called with a message when a deadline has passed; returns the error for the caller.
     """
 
     def __init__(
@@ -50,25 +50,25 @@ class Monitor:
         self._thread: threading.Thread | None = None
 
     def execute(self, command: str, arguments: dict[str, Any] | None = None, *, deadline: float = _DEADLINE) -> Any:
-        """Run a QMP command, and return what it returns.
+        """Run a QMP command and return its result.
 
         Raises
         ------
         MachineTimeout
-            No answer within `deadline` seconds.
+            There was no answer within `deadline` seconds.
         MachineError
-            QEMU refused the command, or is gone.
+            QEMU refused the command, or has ended.
         """
         client = self._connected()
         return self._guarded(client.execute(command, arguments), deadline, command)
 
     def give_file(self, descriptor: int, name: str, *, deadline: float = _DEADLINE) -> None:
-        """Hand QEMU a duplicate of a descriptor, which commands then call ``fd:name``.
+        """Send QEMU a duplicate of a descriptor, which later commands name ``fd:name``.
 
         Raises
         ------
         MachineError
-            QEMU refused it, did not answer, or is gone.
+            QEMU refused it, did not answer, or has ended.
         """
         client = self._connected()
 
@@ -89,12 +89,12 @@ class Monitor:
             raise self._explain_lost(f"QEMU's monitor broke at {command}: {error}") from error
 
     def human(self, line: str, *, deadline: float = _DEADLINE) -> str:
-        """Run a command of the human monitor, and return its output."""
+        """Run a command of the human monitor and return its output."""
         return str(self.execute("human-monitor-command", {"command-line": line}, deadline=deadline))
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the guest's CPUs within the block.  Blocks may nest; another thread waits for its turn."""
+        """Stop the guest's CPUs within the block.  Blocks can be nested; other threads wait for the outer block."""
         with self._stopping:
             if self._stopped == 0:
                 self.execute("stop")
@@ -107,16 +107,16 @@ class Monitor:
                     self.execute("cont")
 
     def close(self) -> None:
-        """End the session and the thread.  Call it when QEMU is gone, or is not needed any more."""
+        """End the session and the thread.  Call it when QEMU has ended or is not needed any more."""
         with self._opening:
             self._closed = True
             loop, thread, client = self._loop, self._thread, self._client
             self._loop = self._thread = self._client = None
         if loop is not None and thread is not None:
-            import asyncio  # noqa: PLC0415 - here it is loaded already
+            import asyncio  # noqa: PLC0415 - it is already loaded here
 
             if client is not None:
-                with suppress(Exception):  # how a dead session ends is of no interest
+                with suppress(Exception):  # errors of a broken session do not matter here
                     asyncio.run_coroutine_threadsafe(client.disconnect(), loop).result(_CLOSING)
             loop.call_soon_threadsafe(loop.stop)
             thread.join(_CLOSING)
@@ -125,7 +125,7 @@ class Monitor:
         self._stream.close()
 
     def disown(self) -> None:
-        """In a forked child: let go of the socket, which the parent still uses."""
+        """Close the socket in a forked child; the parent still uses it."""
         self._closed = True
         self._stream.close()
 
@@ -139,7 +139,7 @@ class Monitor:
             return self._client
 
     def _connect(self) -> None:
-        import asyncio  # noqa: PLC0415 - it takes 40 ms, and most machines are never asked for their monitor
+        import asyncio  # noqa: PLC0415 - it takes 40 ms, and most machines never use their monitor
 
         from qemu.qmp import QMPClient, QMPError  # noqa: PLC0415
 
@@ -163,7 +163,7 @@ class Monitor:
         import asyncio  # noqa: PLC0415
 
         async def bounded() -> Any:
-            # wait_for cancels the work; a late answer to it is then dropped by qemu.qmp.
+            # wait_for cancels the work; qemu.qmp then drops a late answer.
             return await asyncio.wait_for(work, deadline)
 
         try:

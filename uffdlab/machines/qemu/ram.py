@@ -1,4 +1,4 @@
-"""The guest's physical memory, seen from the host: a shared file that both map."""
+"""The guest's physical memory, read by the host: a shared file that both map."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ _REGISTERS = re.compile(
 
 
 def below_4g(size: int) -> int:
-    """Return how many bytes of a q35 machine's memory lie below 4 GiB; the rest starts at 4 GiB.
+    """Return how many bytes of a q35 machine's memory lie below 4 GiB.  The rest starts at 4 GiB.
 
-    From QEMU's hw/i386/pc_q35.c, pc_q35_init: of 2816 MiB or more, 2 GiB lie below; less fits there whole.
+    See pc_q35_init in QEMU's hw/i386/pc_q35.c: if there are 2816 MiB or more, 2 GiB lie below, else all of them.
     """
     return 0x8000_0000 if size >= 0xB000_0000 else size
 
 
 def parse_roots(registers: str) -> list[tuple[int, int]]:
-    """Return (physical address of the top page table, its levels) for each vCPU in ``info registers -a``.
+    """Return (physical address of the top page table, levels of paging) for each vCPU in ``info registers -a``.
 
-    4 or 5 levels in 64-bit mode, 3 or 2 in 32-bit mode, 0 while paging is off: a processor that was never started.
+    There are 4 or 5 levels in 64-bit mode, 3 or 2 in 32-bit mode, and 0 if paging is off: a CPU that was not started.
     """
     return [
         (int(cr3, 16) & FRAME_MASK, _levels(int(cr0, 16), int(cr4, 16), int(efer, 16)))
@@ -63,13 +63,13 @@ class SharedMemory:
     Parameters
     ----------
     descriptor : int
-        The RAM file; it is mapped, and may be closed afterwards.
+        The RAM file.  The object maps it, so the descriptor can be closed afterwards.
     size : int
         Bytes of RAM.
     monitor : Monitor
-        For the registers.
+        QEMU's monitor, to read registers and to stop the guest.
     check : callable
-        Raises if the machine is closed; called before each access.
+        Called before each access; raises if the machine is closed.
     """
 
     def __init__(self, descriptor: int, size: int, monitor: Monitor, check: Callable[[], None]) -> None:
@@ -81,14 +81,14 @@ class SharedMemory:
         self._check = check
 
     def ram(self) -> tuple[np.ndarray[Any, np.dtype[np.uint64]], int]:
-        """Return the RAM file as it lies, uint64[frames, 512], and how many of its frames lie below 4 GiB.
+        """Return a view of the RAM file, uint64[frames, 512], and how many of its frames lie below 4 GiB.
 
-        It is no copy: the guest writes to it, and it stays mapped while the array is kept.
+        It is not a copy: the guest writes to it.  The file stays mapped as long as the array exists.
 
         Raises
         ------
         WitnessError
-            The file was cut short: to read on would end this process with SIGBUS.
+            The file was truncated: reading it would end this process with SIGBUS.
         LabClosed
             The machine was closed.
         """
@@ -96,14 +96,14 @@ class SharedMemory:
         there = self._map.size()
         if there < self._size:
             raise errors.WitnessError(
-                f"physical: the guest's RAM file was cut short from {self._size >> 20} to {there >> 20} MiB by "
+                f"physical: the guest's RAM file was truncated from {self._size >> 20} to {there >> 20} MiB by "
                 "somebody else; close the lab and make a new one",
                 witness="physical",
             )
         return self._words, self._low // FRAME
 
     def words(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
-        """Return a copy of page frames as words, uint64[..., 512].
+        """Return a copy of page frames, uint64[..., 512].
 
         Parameters
         ----------
@@ -132,26 +132,28 @@ class SharedMemory:
                 witness="physical",
             )
         rows = np.where(rows < low, rows, rows - np.uint64(high - low))
-        # take() copies; mode="clip" spares it a second check of the bounds.
+        # take() copies; with mode="clip" it does not check the bounds again.
         return np.take(words, rows.astype(np.intp), axis=0, mode="clip")
 
     def read(self, physical_address: int, size: int) -> bytes:
-        """Return `size` bytes from a guest-physical address on.
+        """Return `size` bytes from a guest-physical address.
 
         Raises
         ------
         WitnessError
-            Some of it is not RAM.
+            A part of the range is not RAM.
         """
         if size <= 0 or physical_address < 0:
-            raise errors.UsageError(f"reading {size} bytes at {physical_address:#x} has no meaning")
+            raise errors.UsageError(
+                f"reading {size} bytes at {physical_address:#x}: give a size from 1 and an address from 0"
+            )
         first, last = physical_address // FRAME, (physical_address + size - 1) // FRAME
         data = self.words(np.arange(first, last + 1, dtype=np.uint64)).tobytes()
         start = physical_address % FRAME
         return data[start : start + size]
 
     def root_candidates(self) -> list[tuple[int, int]]:
-        """Return (physical address of the top page table, its levels) of each vCPU at this moment."""
+        """Return (physical address of the top page table, levels of paging) of each vCPU at this moment."""
         self._check()
         with self._monitor.paused():
             return parse_roots(self._monitor.human("info registers -a"))
@@ -162,7 +164,7 @@ class SharedMemory:
         return self._monitor.paused()
 
     def close(self) -> None:
-        """Unmap it.  What :meth:`words` returned are copies and stay valid."""
+        """Unmap the file.  Results of :meth:`words` are copies and stay valid."""
         self._words = np.zeros((0, FRAME // 8), dtype="<u8")
-        with suppress(BufferError):  # somebody is reading in it; it is unmapped when that ends
+        with suppress(BufferError):  # an array still refers to it; it is unmapped when that is freed
             self._map.close()

@@ -1,8 +1,7 @@
 """A booted machine, saved once and restored for every later start.
 
-One file holds it: a header, QEMU's device state, and the pages of RAM that are not zero.  Any difference in what made
-the machine is another key, so another file; a file that does not fit its header, or whose content is not what was
-saved, is thrown away.
+A state is one file: a header, QEMU's device state, and the pages of RAM that are not zero.  Machines that differ in any
+setting have different keys, and so different files.  A file that does not match its header or checksum is deleted.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAGIC = b"uffdlab-state-5\n"
-_SIZES = struct.Struct("<QQQ")  # of the header's JSON, of the device state; the sum of these and of RAM
+_SIZES = struct.Struct("<QQQ")  # size of the header's JSON, size of the device state, checksum of these and of RAM
 _PAGE = 4096
-_BLOCK = 16 * _PAGE  # RAM is kept or left out in blocks of this size
+_BLOCK = 16 * _PAGE  # RAM is saved or left out in blocks of this size
 _KEEP = 8  # states, 60 MB each, with Debian's kernels twice that
 
 
@@ -42,7 +41,7 @@ class SavedState:
     ----------
     path : Path
     facts : dict
-        What was to be remembered with it.
+        The facts that were saved with it.
     """
 
     path: Path
@@ -60,7 +59,7 @@ class SavedState:
         Raises
         ------
         Unusable
-            The state cannot be read, or is not as it was saved.
+            The state cannot be read, or its checksum is wrong.
         OSError
             This process has no descriptors or memory left.
         """
@@ -89,12 +88,12 @@ class SavedState:
 
 
 def key(*parts: object) -> str:
-    """Return the name of a state for all that its machine depends on."""
+    """Return the key of a state, a hash of all that its machine depends on."""
     return hashlib.sha256(repr((_MAGIC, parts)).encode()).hexdigest()[:40]
 
 
 def find(name: str) -> SavedState | None:
-    """Return a state of this key, None if there is no usable one; one that is not what was saved is thrown away.
+    """Return the state with this key, or None if there is no usable one.  An invalid one is deleted.
 
     Raises
     ------
@@ -106,7 +105,7 @@ def find(name: str) -> SavedState | None:
         with path.open("rb") as file:
             start = file.read(len(_MAGIC) + _SIZES.size)
             if not start.startswith(_MAGIC):
-                raise Unusable("it is of another kind")
+                raise Unusable("it has another format")
             header_size, device_size, total = _SIZES.unpack_from(start, len(_MAGIC))
             whole = os.fstat(file.fileno()).st_size
             if header_size + device_size > whole:
@@ -122,7 +121,7 @@ def find(name: str) -> SavedState | None:
     except OSError as error:
         if error.errno in limits.ERRNOS:
             raise
-        return None  # none there, or one that cannot be read: a new one takes its place
+        return None  # there is none, or it cannot be read: a new one replaces it
     except (ValueError, KeyError, TypeError, ArithmeticError, struct.error, Unusable):
         discard(name)
         return None
@@ -131,23 +130,23 @@ def find(name: str) -> SavedState | None:
 
 
 def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> None:
-    """Keep a stopped machine.
+    """Save a stopped machine.
 
     Parameters
     ----------
     ram : int
-        Its RAM file.
+        The descriptor of its RAM file.
     device_state : bytes
-        What QEMU wrote.
+        The state that QEMU wrote.
     facts : dict
-        Remembered with it; goes through JSON.
+        Saved with it, as JSON.
 
     Raises
     ------
     HostUnsupported
         The cache cannot be written to.
     """
-    import numpy as np  # noqa: PLC0415 - a machine that is restored needs none
+    import numpy as np  # noqa: PLC0415 - restoring does not need it
 
     size = os.fstat(ram).st_size
     with mmap.mmap(ram, size, prot=mmap.PROT_READ) as memory:
@@ -155,7 +154,7 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
         for start, end in _data(ram, size):
             block = np.frombuffer(memory, dtype=np.uint64, count=(end - start) // 8, offset=start)
             used = np.flatnonzero(block.reshape(-1, _BLOCK // 8).any(axis=1))
-            del block  # it holds the map open
+            del block  # it keeps the file mapped
             runs = np.split(used, np.flatnonzero(np.diff(used) > 1) + 1)
             extents += [(start + int(run[0]) * _BLOCK, run.size * _BLOCK) for run in runs if run.size]
         header = json.dumps({"facts": facts, "ram_size": size, "extents": extents}).encode()
@@ -174,7 +173,7 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
 
 
 def discard(name: str) -> None:
-    """Throw a state away."""
+    """Delete a state."""
     with suppress(OSError):
         _path(name).unlink()
 
@@ -184,7 +183,7 @@ def _path(name: str) -> Path:
 
 
 def _data(ram: int, size: int) -> list[tuple[int, int]]:
-    # The parts of a sparse file that may hold something, from block to block.
+    # The ranges of a sparse file that may have data, rounded to blocks.
     found: list[tuple[int, int]] = []
     at = 0
     while at < size:

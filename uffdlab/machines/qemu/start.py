@@ -1,4 +1,4 @@
-"""Starting guests in QEMU: booted once for each kernel and set of parameters, and restored from then on."""
+"""Starting guests in QEMU: each kernel with its parameters is booted once and restored afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROGRAM = "qemu-system-x86_64"
 
 _LEAST_MIB, _MOST_MIB = 128, 1 << 20
 _MOST_CPUS = 64
-_BOOTS = 3  # until the guest's clock runs as it should
+_BOOTS = 3  # at most, until the guest's clock runs at the right rate
 
 _log = logging.getLogger("uffdlab.machines")
 
@@ -67,31 +67,31 @@ def start(
 ) -> QemuMachine:
     """Start a machine and wait until its agent answers.
 
-    Each combination of kernel and parameters is booted once; its state is saved then, and later starts restore it.
+    Each combination of kernel and parameters is booted once.  Its state is saved, and later starts restore it.
 
     Parameters
     ----------
     kernel : Kernel
-        As :func:`uffdlab.kernels.get` gives it.
+        A result of :func:`uffdlab.kernels.get`.
     cpus, memory_mib : int
         The guest's CPUs, and its memory in MiB.
     append : str
-        Added to the kernel's command line, where it wins over what is there already.
+        Added to the kernel's command line, where it overrides the defaults.
     deadline : float
-        Seconds for the agent to say hello.
+        Seconds to wait for the agent's hello.
     cold : bool
-        Boot, and save nothing.
+        Whether to boot without restoring or saving a state.
     extra : mapping, optional
-        More files for the guest, by their path there: bytes, or a file of the host.
+        More files for the guest by their path there: bytes, or a file of the host.
 
     Raises
     ------
     HostUnsupported
-        This host cannot run it; says what to install.
+        This host cannot run it.  The message says what to install.
     UsageError
-        Parameters without meaning.
+        A parameter is not valid.
     MachineTimeout, GuestPanic, MachineLost
-        It did not come up; has the console's last lines.
+        The machine did not start.  The error has the console's last lines.
     """
     _validate(kernel, cpus, memory_mib, append)
     program = find_program()
@@ -128,7 +128,7 @@ def _validate(kernel: Kernel, cpus: int, memory_mib: int, append: str) -> None:
     if not _LEAST_MIB <= memory_mib <= _MOST_MIB:
         raise errors.UsageError(f"memory_mib={memory_mib}: a guest has {_LEAST_MIB} to {_MOST_MIB} MiB of memory")
     if "--" in append.split() or not append.isprintable():
-        raise errors.UsageError(f"append={append!r}: what follows -- goes to init, which is ours; leave it out")
+        raise errors.UsageError(f"append={append!r}: what follows -- goes to the lab's own init; leave it out")
     if not kernel.image.is_file():
         raise errors.KernelError(f"{kernel.name}: there is no image at {kernel.image}", kernel=kernel.name)
 
@@ -145,15 +145,15 @@ def _boot(settings: Settings, deadline: float) -> QemuMachine:
         if abs(rate - 1) <= clock.TOLERANCE:
             return machine
         machine.close()
-        _log.info("the guest's clock runs %.3g times as fast as ours, booting another one", rate)
+        _log.info("the guest's clock runs %.3g times as fast as the host's, booting another one", rate)
     raise errors.MachineError(
         f"the guest's clock runs {rate:.3g} times as fast as the host's, after each of {_BOOTS} boots: the host is too "
-        "busy for a guest to find out how fast its processor counts; try again when it is less so"
+        "busy for a guest to measure the frequency of its processor; try again when it is less busy"
     )
 
 
 def _state_key(settings: Settings) -> str:
-    # Everything that a restored machine must have in common with the saved one.
+    # Includes everything in which a restored machine must equal the saved one.
     program = Path(settings.program).stat()
     return saved_state.key(
         settings.kernel_key,
@@ -172,7 +172,7 @@ def _stamp(path: Path) -> list[int]:
 
 
 def _host_cpu() -> str:
-    # Under KVM, and for what emulation passes through, the processor matters.
+    # The processor matters under KVM, and for features that emulation passes through.
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             if line.startswith("model name"):
@@ -181,7 +181,7 @@ def _host_cpu() -> str:
 
 
 def _restore(settings: Settings) -> QemuMachine | None:
-    # Anything odd about the state costs a boot, never an error; what the host has not got is one, and costs no state.
+    # A bad state leads to a boot, not to an error.  A lack of resources is an error, and the state stays.
     name = _state_key(settings)
     machine = None
     try:
@@ -191,10 +191,10 @@ def _restore(settings: Settings) -> QemuMachine | None:
         machine = QemuMachine(settings, restore=True)
         machine.wake(state)
     except saved_state.Unusable as error:
-        _log.info("the saved state %s is thrown away, booting instead: %s", name, error)
+        _log.info("the saved state %s is deleted, booting instead: %s", name, error)
         saved_state.discard(name)
     except (errors.MachineError, errors.AgentError) as error:
-        # The state of a boot that goes better takes its place.
+        # The state of the following boot replaces it.
         _log.info("the saved state %s did not come up, booting instead: %s", name, error)
     except BaseException:
         if machine is not None:
@@ -208,7 +208,7 @@ def _restore(settings: Settings) -> QemuMachine | None:
 
 
 def _save(machine: QemuMachine, settings: Settings) -> None:
-    # A machine that cannot be saved is still a machine.
+    # A machine that cannot be saved can still be used.
     try:
         machine.ask(LoadModules())
         machine.save(_state_key(settings))

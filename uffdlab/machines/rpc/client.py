@@ -1,11 +1,11 @@
-"""The host's end of the wire: MessagePack-RPC with an agent that is trusted with nothing.
+"""The host's end of the connection: MessagePack-RPC with an agent that is not trusted.
 
-What can be asked and told is in :mod:`uffdlab.uapi.protocol`.  A frame that is none of it, or too large, ends the
-connection with a ProtocolError; an answer that is not of its method's shape is a ProtocolError to whoever asked.
+:mod:`uffdlab.uapi.protocol` lists all methods and notifications.  Any other frame, or one that is too large, ends the
+connection with a ProtocolError.  An answer that does not have its method's type is a ProtocolError for the caller.
 Nothing is unpickled.
 
-Where there is a line of its own to the target, its calls take that: the way through the agent costs an emulated CPU two
-changes of the address space, a millisecond.  The deadline is kept here then, and the agent is told when it has passed.
+If there is a direct line to the target, its calls use that.  The way through the agent costs an emulated CPU two
+context switches, a millisecond.  The client then enforces the deadline itself, and notifies the agent of a late target.
 """
 
 from __future__ import annotations
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
     from uffdlab.uapi.protocol import HelloFacts, Method
 
-    Notified: TypeAlias = Callable[["Notification | MachineGone"], None]
+    Subscriber: TypeAlias = Callable[["Notification | MachineGone"], None]
 
 _Answer = TypeVar("_Answer")
 
 _REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
 _OF_TARGET = "target."
-_GRACE = 5.0  # seconds more for the agent to tell that a target's deadline has passed
+_GRACE = 5.0  # seconds more for the agent to report that a target's deadline has passed
 _LATE_ANSWER = 5.0  # seconds for the agent to end a target, if the caller gave fewer
-_MEETING = 2.0  # seconds for a target to take its marker
+_MARKER_DEADLINE = 2.0  # seconds to send a target its marker
 
 _log = logging.getLogger("uffdlab.machines")
 
 
 @dataclass(frozen=True)
 class MachineGone:
-    """The last thing that subscribers are told: the machine is gone, and the error that every call gets."""
+    """The last notification of subscribers: the machine has ended, with the error that every call raises."""
 
     error: errors.UffdlabError
 
@@ -74,7 +74,7 @@ def _program(message: str, kind: str, data: dict[str, Any]) -> errors.UffdlabErr
     return errors.ProgramError(message, kind=kind, data=data)
 
 
-# What the agent's kinds of error become here; any other kind is an AgentError.
+# The exceptions for the agent's kinds of error.  Any other kind is an AgentError.
 ERRORS: dict[str, Callable[[str, str, dict[str, Any]], errors.UffdlabError]] = {
     "usage": _plain,
     "closed": _closed,
@@ -95,8 +95,8 @@ def _address(data: dict[str, Any]) -> int:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    # What is asked of a target on its own line.
+class _TargetRequest:
+    # A request on the target's own line.
     method: str
     marker: bytes
 
@@ -109,13 +109,13 @@ class Client:
     stream : socket
         The byte stream; the client closes it.
     lost : callable
-        Called with a reason when the stream has ended, before anybody is told: returns what the callers get.
+        Called with a reason when the stream has ended; returns the error for all callers.
     late : callable
-        Called with a message when a deadline has passed: returns what the caller gets.
+        Called with a message when a deadline has passed; returns the error for the caller.
     malformed : callable
-        Called with a message when a frame was bad: returns what the callers get.
+        Called with a message when a frame is malformed; returns the error for all callers.
     target : socket, optional
-        The byte stream straight to the target; the client closes it too.
+        The byte stream directly to the target; the client closes it too.
     """
 
     def __init__(
@@ -133,52 +133,52 @@ class Client:
         self._lock = threading.Lock()
         self._next = 0
         self._pending: dict[int, Future[Any]] = {}
-        self._asked: dict[int, _Asked] = {}  # of those that are pending, what was asked on the target's own line
-        self._abandoned: set[int] = set()  # asked, no longer waited for, not answered yet
+        self._target_requests: dict[int, _TargetRequest] = {}  # the pending requests on the target's own line
+        self._abandoned: set[int] = set()  # sent, no longer waited for, not answered yet
         self._failure: errors.UffdlabError | None = None
-        self._subscribers: list[Notified] = []
+        self._subscribers: list[Subscriber] = []
         self._hello: Future[HelloFacts | None] = Future()
         self._reader = threading.Thread(target=self._read, name="uffdlab-agent", daemon=True)
         self._reader.start()
 
-    # --- what callers use
+    # --- for callers
 
     def hello(self, deadline: float) -> HelloFacts | None:
-        """Return the first thing the agent said, None if it had said it before, waiting at most `deadline` seconds.
+        """Return the facts of the agent's hello, or None after :meth:`greeted`; wait at most `deadline` seconds.
 
         Raises
         ------
         MachineError
-            It said nothing in time, something else, or the stream ended.
+            The hello did not come in time, the first frame was something else, or the stream ended.
         """
         silent = "the guest did not come up: its agent said nothing"
         facts: HelloFacts | None = self._wait(self._hello, deadline, silent)
         return facts
 
     def greeted(self) -> None:
-        """Take the hello as said: a restored agent said it before its state was saved."""
-        with suppress(InvalidStateError):  # the stream has ended before; whoever asks is told
+        """Expect no hello: a restored agent sent it before its state was saved."""
+        with suppress(InvalidStateError):  # the stream has ended; every call raises that error
             self._hello.set_result(None)
 
     def ask(self, request: Method[_Answer], deadline: float) -> _Answer:
-        """Ask the agent or the target, and return the answer.
+        """Send a request to the agent or the target, and return the answer.
 
         Parameters
         ----------
         request : Method
         deadline : float
-            Seconds; a target that has not answered by then is ended.
+            In seconds.  A target that has not answered by then is killed.
 
         Raises
         ------
         AgentError
-            What was refused, by its kind.
+            The request was refused; depends on the kind of error.
         ProtocolError
-            The answer is not of the method's shape; names the field.
+            The answer does not have the method's type.  The message names the field.
         MachineError
-            No answer in time, or the machine is gone.
+            There was no answer in time, or the machine has ended.
         UsageError
-            Parameters that do not go over the wire, or a call from a subscriber, which would wait for itself.
+            The parameters cannot be sent, or a subscriber called this, which would wait for itself.
         """
         if isinstance(request, TargetMethod):
             raw = self.call(request.method, (deadline, *astuple(request)), deadline + _GRACE)
@@ -190,7 +190,7 @@ class Client:
             raise self._explain_malformed(f"{error}: the agent is of another version, or broken") from None
 
     def call(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
-        """Do a request and return its answer as it came; raises as :meth:`ask` does."""
+        """Send a request and return its answer, not validated.  Raises as :meth:`ask` does."""
         if threading.current_thread() is self._reader:
             raise errors.UsageError(f"{method} was called by a subscriber of notifications, which must not wait")
         line = self._target
@@ -200,7 +200,7 @@ class Client:
                 return self._ask_target(line, marker, method, params, deadline)
         answer = self._ask(method, params, deadline)
         if line is not None and method == SpawnTarget.method:
-            self._meet(line, params[0])
+            self._send_marker(line, params[0])
         return answer
 
     def _ask(self, method: str, params: tuple[Any, ...], deadline: float, late: str = "") -> Any:
@@ -215,12 +215,12 @@ class Client:
     def _ask_target(
         self, line: TargetLine, marker: bytes, method: str, params: tuple[Any, ...], deadline: float
     ) -> Any:
-        # As the agent would: it takes the target's deadline off the parameters, and ends a target that misses it.
+        # As the agent does: take the deadline from the parameters, and end a target that misses it.
         seconds, *rest = params
         until = time.monotonic() + seconds
-        number, future = self._expect_answer(_Asked(method, marker))
+        number, future = self._expect_answer(_TargetRequest(method, marker))
         try:
-            if line.marker != marker:  # lost before this call could be told of it: the agent knows
+            if line.marker != marker:  # the target has ended meanwhile: the agent answers
                 return self._ask(method, params, deadline)
             data = _packed([_REQUEST, number, method, rest], method)
             try:
@@ -228,7 +228,7 @@ class Client:
                 return future.result(max(0.0, until - time.monotonic()))
             except (Full, FutureTimeoutError):
                 with self._lock:
-                    late = [asked.method for asked in self._asked.values() if asked.marker == marker]
+                    late = [asked.method for asked in self._target_requests.values() if asked.marker == marker]
                 what = f"{method}: no answer within {seconds:.1f} s, and none of the agent, which was to end it,"
                 self._ask(EndLateTarget.method, (marker, late or [method]), max(_LATE_ANSWER, deadline - seconds), what)
                 return self._wait(future, 0.0, f"{method}: no answer")
@@ -238,15 +238,15 @@ class Client:
         finally:
             self._forget(number)
 
-    def _meet(self, line: TargetLine, marker: bytes) -> None:
-        # A target that has just started looks for its marker; until it has sent it back the agent passes calls on.
+    def _send_marker(self, line: TargetLine, marker: bytes) -> None:
+        # A new target waits for its marker.  Until it has sent that back, calls go through the agent.
         line.expect(marker)
         try:
-            line.send(marker, time.monotonic() + _MEETING)
+            line.send(marker, time.monotonic() + _MARKER_DEADLINE)
         except (Full, OSError):
             line.drop(marker)
 
-    def _expect_answer(self, asked: _Asked | None = None) -> tuple[int, Future[Any]]:
+    def _expect_answer(self, asked: _TargetRequest | None = None) -> tuple[int, Future[Any]]:
         future: Future[Any] = Future()
         with self._lock:
             if self._failure is not None:
@@ -255,30 +255,30 @@ class Client:
             self._next += 1
             self._pending[number] = future
             if asked is not None:
-                self._asked[number] = asked
+                self._target_requests[number] = asked
         return number, future
 
     def _forget(self, number: int) -> None:
         with self._lock:
-            self._asked.pop(number, None)
+            self._target_requests.pop(number, None)
             if self._pending.pop(number, None) is not None:
                 self._abandoned.add(number)
 
     def notify(self, method: str, deadline: float, *params: Any) -> None:
-        """Tell the agent something that it does not answer; waits at most `deadline` seconds until it is sent."""
+        """Send a notification to the agent, within at most `deadline` seconds."""
         self._send([_NOTIFICATION, method, params], time.monotonic() + deadline, method)
 
     def check(self) -> None:
-        """Raise what callers would get, if the connection has ended."""
+        """Raise the error that every call gets, if the connection has ended."""
         with self._lock:
             if self._failure is not None:
                 raise self._failure.with_traceback(None)
 
-    def subscribe(self, callback: Notified) -> Callable[[], None]:
-        """Call `callback` with each notification; return what ends that.
+    def subscribe(self, callback: Subscriber) -> Callable[[], None]:
+        """Call `callback` with each notification; return a function that unsubscribes it.
 
-        It runs on the reader thread and must not wait; what it raises is logged.  The last one is :class:`MachineGone`,
-        unless the machine was closed.
+        It runs on the reader thread and must not block.  Its exceptions are logged.  The last notification is
+        :class:`MachineGone`, unless the machine was closed.
         """
         with self._lock:
             self._subscribers.append(callback)
@@ -291,7 +291,7 @@ class Client:
         return unsubscribe
 
     def fail(self, failure: errors.UffdlabError) -> None:
-        """End it all: everybody who waits or will ask gets `failure`, unless there was one before."""
+        """End the connection: all pending and later calls raise `failure`, or the first failure if there was one."""
         with self._lock:
             first = self._failure is None
             if self._failure is None:
@@ -299,42 +299,42 @@ class Client:
             failure = self._failure
             waiting = [*self._pending.values(), self._hello]
             self._pending.clear()
-            self._asked.clear()
+            self._target_requests.clear()
         for future in waiting:
             with suppress(InvalidStateError):
                 future.set_exception(failure)
         for line in self._lines():
             line.shutdown()
-        # Who closed it knows; of any other end the subscribers hear as of anything else.
+        # Subscribers are notified of any end except a close by the caller.
         if first and not isinstance(failure, errors.LabClosed):
             self._notify(MachineGone(failure))
 
     def close(self, failure: errors.UffdlabError) -> None:
-        """Fail, and wait for the reader to end."""
+        """Fail, and wait for the reader thread to end."""
         self.fail(failure)
         if threading.current_thread() is not self._reader:
             self._reader.join(5.0)
         self.disown()
 
     def disown(self) -> None:
-        """In a forked child: let go of the streams, which the parent still uses."""
+        """Close the streams in a forked child; the parent still uses them."""
         for line in self._lines():
             line.close()
 
-    # --- how it works
+    # --- implementation
 
     def _wait(self, future: Future[Any], seconds: float, what: str) -> Any:
         started = time.monotonic()
         try:
             return future.result(max(0.0, seconds))
         except FutureTimeoutError:
-            if future.done():  # the answer was itself a TimeoutError, or came just now
+            if future.done():  # the answer is itself a TimeoutError, or has just arrived
                 return future.result()
             waited = time.monotonic() - started
             raise self._explain_late(f"{what} within {max(waited, seconds):.1f} s") from None
 
     def _lines(self) -> list[Line]:
-        # The target's first: what it has said is heard before the news of its end.
+        # The target's line first: its frames are read before the notification of its end.
         return [self._line] if self._target is None else [self._target, self._line]
 
     def _send(self, frame: list[Any], until: float, method: str) -> None:
@@ -364,12 +364,12 @@ class Client:
             while True:
                 poll.poll()
                 for line in lines:
-                    self._hear(line)
+                    self._read_frames(line)
         except EOFError:
             reason = "the agent closed its stream"
         except OSError as error:
             reason = f"the stream from the agent broke: {error.strerror}"
-        except Exception as error:  # noqa: BLE001 - whatever a hostile frame causes, it is a bad frame
+        except Exception as error:  # noqa: BLE001 - any exception here comes from a malformed frame
             reason = str(error) or type(error).__name__
             self.fail(self._explain_malformed(f"the agent sent a malformed frame: {reason}"))
             return
@@ -378,34 +378,34 @@ class Client:
         if not failed:
             self.fail(self._explain_lost(reason))
 
-    def _hear(self, line: Line) -> None:
+    def _read_frames(self, line: Line) -> None:
         for frame in line.receive():
-            self._take(frame)
+            self._dispatch(frame)
 
-    def _take(self, frame: Any) -> None:
+    def _dispatch(self, frame: Any) -> None:
         match frame:
             case [int(kind), int(number), error, result] if kind == _RESPONSE:
                 self._answer(number, error, result)
             case [int(kind), str(method), list(params)] if kind == _NOTIFICATION:
-                self._hear_of(decoding.notification(method, params))
+                self._on_notification(decoding.notification(method, params))
             case _:
                 raise Malformed(f"{str(frame)[:200]} is neither a response nor a notification")
 
-    def _hear_of(self, news: Notification) -> None:
+    def _on_notification(self, notification: Notification) -> None:
         greeted = self._hello.done()
-        if isinstance(news, Hello) == greeted:
-            raise Malformed(f"{news.method} came {'once more' if greeted else 'before the hello'}")
-        if isinstance(news, Hello):
-            self._hello.set_result(news.facts)
+        if isinstance(notification, Hello) == greeted:
+            raise Malformed(f"{notification.method} came {'once more' if greeted else 'before the hello'}")
+        if isinstance(notification, Hello):
+            self._hello.set_result(notification.facts)
             return
-        if isinstance(news, TargetEnded):
-            self._lose_target(news)
-        self._notify(news)
+        if isinstance(notification, TargetEnded):
+            self._fail_target_requests(notification)
+        self._notify(notification)
 
     def _answer(self, number: int, error: Any, result: Any) -> None:
         with self._lock:
             future = self._pending.pop(number, None)
-            self._asked.pop(number, None)
+            self._target_requests.pop(number, None)
             if future is None:
                 if number not in self._abandoned:
                     raise Malformed(f"response {number} answers nothing that was asked")
@@ -418,29 +418,29 @@ class Client:
             refused = decoding.error_answer(error)
         except Malformed:
             with self._lock:
-                self._pending[number] = future  # so that it fails with the rest
+                self._pending[number] = future  # so that it fails with the others
             raise
         future.set_exception(_error(refused.kind, refused.message, dict(refused.data)))
 
-    def _lose_target(self, end: TargetEnded) -> None:
-        # The agent tells this of every target; what was asked of it on its own line is answered by nobody else.
+    def _fail_target_requests(self, end: TargetEnded) -> None:
+        # The agent sends this for every target.  Requests on the target's own line have no other answer.
         if self._target is not None:
             self._target.drop(end.nonce)
         with self._lock:
-            numbers = [number for number, asked in self._asked.items() if asked.marker == end.nonce]
-            lost = [(self._asked.pop(number), self._pending.pop(number)) for number in numbers]
+            numbers = [number for number, asked in self._target_requests.items() if asked.marker == end.nonce]
+            lost = [(self._target_requests.pop(number), self._pending.pop(number)) for number in numbers]
         for asked, future in lost:
             kind = end.kind if end.kind in ERRORS else "target-lost"
             future.set_exception(_error(kind, f"{asked.method}: {end.why}", {"status": end.status}))
 
-    def _notify(self, news: Notification | MachineGone) -> None:
+    def _notify(self, notification: Notification | MachineGone) -> None:
         with self._lock:
             subscribers = list(self._subscribers)
         for callback in subscribers:
             try:
-                callback(news)
-            except Exception:  # noqa: BLE001 - a subscriber's accident is not the reader's
-                _log.exception("a subscriber failed on %s", type(news).__name__)
+                callback(notification)
+            except Exception:  # noqa: BLE001 - a subscriber's error must not end the reader
+                _log.exception("a subscriber failed on %s", type(notification).__name__)
 
 
 def _packed(frame: list[Any], method: str) -> bytes:

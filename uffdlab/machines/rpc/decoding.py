@@ -1,4 +1,4 @@
-"""What comes from a guest, held against the description of the wire; nothing else of it is let in."""
+"""Validates what comes from a guest against the types of the protocol."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uffdlab.machines.rpc.framing import Malformed
 from uffdlab.uapi.protocol import NOTIFICATIONS, ErrorAnswer, HelloFacts, Method, Notification
 
 _Answer = TypeVar("_Answer")
-_MOST = 300  # characters of what is wrong: a part of it is the guest's
+_MOST = 300  # characters of an error text: a part of it comes from the guest
 
 
 def answer(request: Method[_Answer], raw: Any) -> _Answer:
@@ -19,13 +19,13 @@ def answer(request: Method[_Answer], raw: Any) -> _Answer:
     Raises
     ------
     Malformed
-        It is none; names the method and the field.
+        It does not have the method's type.  The message names the method and the field.
     """
     try:
         found: _Answer = _convert(raw, type(request).answer())
         request.check(found)
     except (msgspec.ValidationError, ValueError) as error:
-        raise Malformed(f"the answer to {request.method}: {_words(error)}") from None
+        raise Malformed(f"the answer to {request.method}: {_shortened(error)}") from None
     return found
 
 
@@ -35,7 +35,7 @@ def notification(method: str, params: list[Any]) -> Notification:
     Raises
     ------
     Malformed
-        There is none of this name, or it has other parameters; names the field.
+        There is no such notification, or it has other parameters.  The message names the field.
     """
     kind = NOTIFICATIONS.get(method)
     if kind is None:
@@ -43,44 +43,44 @@ def notification(method: str, params: list[Any]) -> Notification:
     try:
         found: Notification = _convert(params, kind)
     except (msgspec.ValidationError, ValueError) as error:
-        raise Malformed(f"the notification {method}: {_words(error)}") from None
+        raise Malformed(f"the notification {method}: {_shortened(error)}") from None
     return found
 
 
 def error_answer(raw: Any) -> ErrorAnswer:
-    """Return what came in place of an answer.
+    """Return the error that came in place of an answer.
 
     Raises
     ------
     Malformed
-        It is no error; names the field.
+        It is not an error of the protocol.  The message names the field.
     """
     try:
         found: ErrorAnswer = _convert(raw, ErrorAnswer)
     except (msgspec.ValidationError, ValueError) as error:
-        raise Malformed(f"an error: {_words(error)}") from None
+        raise Malformed(f"an error: {_shortened(error)}") from None
     return found
 
 
 def facts(raw: Any) -> HelloFacts:
-    """Return what an agent has said of itself, as it was kept.
+    """Return the facts of an agent's hello, as they were saved.
 
     Raises
     ------
     Malformed
-        It is something else; names the field.
+        It does not have that type.  The message names the field.
     """
     try:
         found: HelloFacts = _convert(raw, HelloFacts)
     except (msgspec.ValidationError, ValueError) as error:
-        raise Malformed(f"the hello: {_words(error)}") from None
+        raise Malformed(f"the hello: {_shortened(error)}") from None
     return found
 
 
 def _convert(raw: Any, kind: Any) -> Any:
-    # Without builtin_types a text is taken for bytes, in base64.
+    # Without builtin_types msgspec decodes text as base64 where bytes are expected.
     return msgspec.convert(raw, kind, builtin_types=(bytes,))
 
 
-def _words(error: Exception) -> str:
+def _shortened(error: Exception) -> str:
     return str(error)[:_MOST]

@@ -1,4 +1,4 @@
-"""One byte stream from the host to the guest: frames go out by a deadline, and come in within bounds."""
+"""One byte stream between host and guest: frames are sent by a deadline and received within size limits."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from typing import Any
 import msgpack
 
 MAX_FRAME = 64 << 20  # bytes
-MAX_ITEMS = 1 << 16  # of one array or map: the unpacker makes room for all of them when it sees the header
+MAX_ITEMS = 1 << 16  # of one array or map: the unpacker allocates all of them when it reads the header
 _CHUNK = 1 << 18
 
 
 class Malformed(Exception):
-    """What came is no frame."""
+    """The received bytes are not a valid frame."""
 
 
 class Full(Exception):
-    """The other end has not taken all of it by the deadline.
+    """The other end has not read all bytes by the deadline.
 
     Attributes
     ----------
     begun : bool
-        Some of it is out, so that nothing can follow.
+        Whether some bytes were sent, so that no other frame can follow.
     """
 
     def __init__(self, *, begun: bool) -> None:
@@ -36,7 +36,7 @@ class Full(Exception):
 
 
 class Line:
-    """A stream of MessagePack frames; sending is safe from any thread, one thread receives.
+    """A stream of MessagePack frames.  Any thread can send, one thread receives.
 
     Parameters
     ----------
@@ -58,26 +58,26 @@ class Line:
             max_map_len=MAX_ITEMS,
             max_ext_len=0,
         )
-        # The unpacker bounds what it has not looked at yet, not what it has made of half a frame.
+        # The unpacker limits the bytes that it has not parsed, but not the objects of an incomplete frame.
         self._fed = self._finished = 0
 
     def fileno(self) -> int:
-        """Give the descriptor to poll for reading."""
+        """Return the descriptor to poll for reading."""
         return self._stream.fileno()
 
     def send(self, data: bytes, until: float) -> None:
-        """Send some bytes, as a whole.
+        """Send all of `data`.
 
         Parameters
         ----------
         data : bytes
         until : float
-            The deadline, as time.monotonic() has it.
+            The deadline, in seconds of time.monotonic().
 
         Raises
         ------
         Full
-            The other end took too little.
+            The other end did not read all of it in time.
         OSError
             The stream is broken.
         """
@@ -100,7 +100,7 @@ class Line:
         return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
 
     def receive(self) -> Iterator[Any]:
-        """Read what is there now and give the frames that it completes; none if there is nothing.
+        """Read what is available and yield the frames that it completes.  Does not wait.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class Line:
         OSError
             The stream is broken.
         Malformed, or what msgpack raises
-            It is no frame, or a larger one than any may be.
+            It is not a frame, or exceeds the limits.
         """
         try:
             data = self._stream.recv(_CHUNK, socket.MSG_DONTWAIT)
@@ -129,27 +129,27 @@ class Line:
             raise Malformed(f"it is larger than {MAX_FRAME >> 20} MiB")
 
     def shutdown(self) -> None:
-        """End it for both sides; whoever reads it sees its end."""
-        with contextlib.suppress(OSError):  # it was closed before
+        """Shut the stream down for both sides, so that readers get the end of file."""
+        with contextlib.suppress(OSError):  # it was closed already
             self._stream.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Let go of the stream, which others may still use."""
+        """Close this process's descriptor of the stream, which others may still use."""
         self._stream.close()
 
 
 class TargetLine(Line):
-    """The line straight to a guest's target process, whichever that is now.
+    """The line directly to the present target process of a guest.
 
-    A target may die in the middle of a frame, on either side of it.  So each one has a marker, random bytes that the
-    host sends first and the target sends back first; what comes before it is for or from another one, and is dropped.
+    A target may end in the middle of a frame that it sends or receives.  So each target has a marker, random bytes that
+    the host sends first and the target sends back first.  Everything before it is another target's and is dropped.
 
     Attributes
     ----------
     marker : bytes
-        That of the target which is there, or is awaited; empty when there is none.
+        The marker of the present or expected target; empty if there is none.
     up : bool
-        The target has sent it back: it can be asked here.
+        Whether the target has sent the marker back, so that this line can be used.
     """
 
     def __init__(self, stream: socket.socket) -> None:
@@ -160,12 +160,12 @@ class TargetLine(Line):
         self._seen = b""
 
     def expect(self, marker: bytes) -> None:
-        """Drop everything until a target with this marker speaks."""
+        """Drop everything until the target with this marker sends it back."""
         with self._changing:
             self.marker, self.up, self._seen = marker, False, b""
 
     def drop(self, marker: bytes) -> None:
-        """Drop everything from the target with this marker, unless another one is awaited by now."""
+        """Drop everything from the target with this marker, unless another one is expected by now."""
         with self._changing:
             if self.marker == marker:
                 self.marker, self.up, self._seen = b"", False, b""

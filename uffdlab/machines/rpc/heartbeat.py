@@ -1,4 +1,4 @@
-"""A word now and then to an agent behind ssh: an end of file does not always come when a line is cut."""
+"""Regular notifications to an agent behind ssh, since a lost connection does not always give an end of file."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
     from uffdlab.machines.rpc.client import Client
 
-SILENCE = 45.0  # seconds without a word from here, and the agent takes the line for cut
+SILENCE = 45.0  # seconds without a frame from the host after which the agent ends
 
 _INTERVAL = 10.0  # seconds
-_END = 5.0  # to wait for the thread
+_END = 5.0  # seconds to wait for the thread
 
 
 def start(client: Client) -> Callable[[], None]:
-    """Let the agent hear from us until the machine is closed or gone; returns what ends that."""
+    """Send heartbeats until the machine has ended; return a function that stops them."""
     over = threading.Event()
     thread = threading.Thread(target=_beat, args=(weakref.ref(client), over), name="uffdlab-heartbeat", daemon=True)
     thread.start()

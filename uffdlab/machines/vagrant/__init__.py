@@ -1,1 +1,1 @@
-"""A kernel in a Debian that Vagrant brings up."""
+"""A kernel in a Debian VM that Vagrant manages."""

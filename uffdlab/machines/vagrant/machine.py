@@ -1,4 +1,4 @@
-"""Vagrant as a machine: a whole Debian that runs the kernel under test, its agent reached by ssh."""
+"""The Vagrant VM as a machine: a Debian that runs the kernel under test, with its agent reached by ssh."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ from uffdlab.uapi.protocol import ReadClock
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# What the guest's kernel needs beside what our own guests need: a network card, a disk, what systemd asks for.
+# This flavour adds what a Debian needs: drivers for a network card and a disk, and what systemd needs.
 _FLAVOUR = "vagrant"
 _ARCHIVES_KEPT = 3
 _PACKAGED = (".py", ".so")
 _HOST_MODULES = {"msgpack", "_cffi_backend"}
-_HELLO = 240.0  # seconds; emulated, on a busy host, Python alone has taken more than 60
+_HELLO = 240.0  # seconds; under emulation, on a busy host, starting Python alone has taken more than 60
 
 
 class VagrantMachine(StreamMachine):
-    """An agent in the VM.  Closing it ends the agent; the VM stays."""
+    """An agent in the VM.  Closing it ends the agent; the VM keeps running."""
 
     def __init__(self, vm: VagrantVm, key: str, in_use: int) -> None:
         self._in_use = in_use
         self._done = weakref.finalize(self, os.close, in_use)
         self._vm = vm
-        # As root, for the PTE reader and for huge pages.  Nothing but the agent writes to the stream.
+        # As root, for the PTE reader and for huge pages.  Only the agent writes to the stream.
         agent = f"sudo -n env PYTHONPATH=/opt/uffdlab/{key} python3 -m uffdlab.agent.stdio {heartbeat.SILENCE:.0f}"
         super().__init__(vm.ssh(agent), "vagrant")
         self._below.callback(heartbeat.start(self._client))
 
     def close(self) -> None:
-        """End the agent and let go of the VM, which another lab may then have with another kernel."""
+        """End the agent and release the VM, so that another lab can use it with another kernel."""
         super().close()
         if self._done.alive:
-            fcntl.flock(self._in_use, fcntl.LOCK_UN)  # a child that was just forked has the descriptor too
+            fcntl.flock(self._in_use, fcntl.LOCK_UN)  # a child that was just forked also has the descriptor
         self._done()
 
     def _crash(self) -> errors.UffdlabError | None:
@@ -66,7 +66,7 @@ class VagrantMachine(StreamMachine):
         return errors.GuestPanic(f"the guest's kernel crashed: {panic}", console=console.crash())
 
     def disown(self) -> None:
-        """In a forked child: let go of everything without ending the parent's agent."""
+        """Release everything in a forked child without ending the parent's agent."""
         super().disown()
         self._done()
 
@@ -79,19 +79,19 @@ def start(
     vm: VagrantVm | None = None,
     tell: Callable[[str], object] | None = None,
 ) -> tuple[str, VagrantMachine]:
-    """Bring the VM up with a kernel, if it does not run it already, and start an agent in it.
+    """Start the VM with a kernel, unless it runs that already, and start an agent in it.
 
     Parameters
     ----------
     kernel : str or path
-        A kernel that is built here, by its name: it is built with what a Debian needs on top.  Or the path of an image,
-        which must have all that built in (``kernel-patch/config/vagrant.config`` tells what).
+        The name of a kernel that is built here: it is built with the additional drivers that a Debian needs.  Or the
+        path of an image that has these built in (``kernel-patch/config/vagrant.config`` lists them).
     cpus, memory_mib : int
         The guest's CPUs, and its memory in MiB.
     vm : VagrantVm, optional
-        By default this checkout's.
+        The VM, by default that of this checkout.
     tell : callable
-        Is told what Vagrant does, a line at a time.  By default progress is shown, if there is anything to do.
+        Called with each step of Vagrant, a line.  By default progress is shown, if there is anything to do.
 
     Returns
     -------
@@ -102,22 +102,22 @@ def start(
     Raises
     ------
     HostUnsupported
-        No Vagrant, no ssh, no box.
+        There is no Vagrant, no ssh or no box.
     KernelError
-        The kernel cannot be had, or comes as a package.
+        The kernel cannot be had, or is only available as a package.
     MachineError
-        The VM or the agent did not come up, its clock runs wrong, or another lab uses the VM with another kernel.
+        The VM or the agent did not start, its clock runs wrong, or another lab uses the VM with another kernel.
     """
     if cpus < 1 or memory_mib < 256:
-        raise errors.UsageError(f"cpus={cpus}, memory_mib={memory_mib}: a Debian needs a CPU and 256 MiB at least")
+        raise errors.UsageError(f"cpus={cpus}, memory_mib={memory_mib}: a Debian needs at least one CPU and 256 MiB")
     vm = vm or VagrantVm()
     name, wanted = want(kernel, cpus=cpus, memory_mib=memory_mib)
-    shown = _Shown(name)
+    progress = _LateProgress(name)
     try:
-        machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell or shown)).up(_HELLO)
-        shown.finish(machine.hello.release)
+        machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell or progress)).up(_HELLO)
+        progress.finish(machine.hello.release)
     finally:
-        shown.close()
+        progress.close()
     try:
         rate = clock.rate(partial(machine.ask, ReadClock()))
         if abs(rate - 1) > clock.TOLERANCE:
@@ -131,8 +131,8 @@ def start(
     return name, machine
 
 
-class _Shown:
-    """Progress that is seen once there is something to tell: a VM that runs already takes no time."""
+class _LateProgress:
+    """Progress that is shown from the first step on, and so not at all for a VM that runs already."""
 
     def __init__(self, kernel: str) -> None:
         self._kernel = kernel
@@ -146,21 +146,21 @@ class _Shown:
         self._progress.stage(line)
 
     def finish(self, release: str) -> None:
-        """The VM is up."""
+        """Show that the VM runs."""
         if self._began:
             self._progress.finish(f"Linux {release} runs in the VM, {time.monotonic() - self._began:.0f} s")
 
     def close(self) -> None:
-        """Take a bar away, after an error too."""
+        """Remove the progress bar, also after an error."""
         self._progress.close()
 
 
 def want(kernel: str | os.PathLike[str], *, cpus: int = 1, memory_mib: int = 1024) -> tuple[str, Wanted]:
-    """Say what the VM must be to run a kernel, which is built if it is not there; gives the kernel's name too."""
+    """Return the kernel's name and what the VM must be to run it.  The kernel is built if needed."""
     name, found = _kernel(kernel)
     archive, key = pack_agent()
     accelerator = _accelerator()
-    mhz = clock.counter_mhz() if accelerator == "tcg" else None  # KVM tells its guests
+    mhz = clock.counter_mhz() if accelerator == "tcg" else None  # KVM passes it to its guests
     return name, Wanted(
         kernel=str(found.image),
         kernel_name=name,
@@ -177,7 +177,7 @@ def want(kernel: str | os.PathLike[str], *, cpus: int = 1, memory_mib: int = 102
 
 def _kernel(asked: str | os.PathLike[str]) -> tuple[str, kernels.Kernel]:
     catalogue = load()
-    if asked not in catalogue:  # a path; or else get() says what it is not
+    if asked not in catalogue:  # a path; get() raises for anything else
         found = kernels.get(asked)
         return found.name, found
     flavoured = f"{asked}+{_FLAVOUR}"
@@ -192,7 +192,7 @@ def _kernel(asked: str | os.PathLike[str]) -> tuple[str, kernels.Kernel]:
 
 
 def pack_agent() -> tuple[Path, str]:
-    """Pack the package for the guest's provisioner; gives the archive and the hash of its content.
+    """Pack the package for the guest's provisioner; return the archive and the hash of its content.
 
     The archive holds the agent's third-party modules under ``host_modules``, for a box that lacks them.
     """
@@ -223,7 +223,7 @@ def _accelerator() -> str:
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
-    # The same files give the same archive, whoever has them since when.
+    # The archive must not depend on the owner or the times of the files.
     entry.uid = entry.gid = entry.mtime = 0
     entry.uname = entry.gname = "root"
     entry.mode = 0o644

@@ -1,14 +1,15 @@
-"""The VM of vm/Vagrantfile: brought up with a kernel, reached by ssh, halted, destroyed.
+"""The VM of vm/Vagrantfile: started with a kernel, reached by ssh, halted, destroyed.
 
-Unlike QEMU's guests it stays when its user is gone, as Vagrant's machines do: ``uffdlab vagrant destroy`` removes it.
-What is known of it lies in ``vm/.vagrant``, beside Vagrant's own notes::
+Unlike a guest in QEMU it keeps running after its user has ended, as Vagrant's machines do: ``uffdlab vagrant destroy``
+removes it.  Its files are in ``vm/.vagrant``, beside Vagrant's own::
 
-    lab.json      what the Vagrantfile is to bring up: the box, the kernel, memory, CPUs, the agent's archive
-    booted.json   what was brought up, and the boot id of the guest that came of it
-    ssh-config    the way in;  known_hosts  the guest's key, taken when it first came up, under the id of the VM
-    work.lock     held while something about the VM is changed, until the vagrant that does it has ended;
-    use.lock      shared by the labs on the VM
-    vagrant.log   what the last vagrant command said
+    lab.json      what the Vagrantfile must start: the box, the kernel, memory, CPUs, the agent's archive
+    booted.json   what was started, and the boot id of the guest
+    ssh-config    how to reach it by ssh
+    known_hosts   the guest's host key, stored at its first start, under the id of the VM
+    work.lock     locked while the VM is changed, until the vagrant that does it has ended
+    use.lock      a shared lock of each lab that uses the VM
+    vagrant.log   the output of the last vagrant command
 """
 
 from __future__ import annotations
@@ -34,35 +35,35 @@ from uffdlab.processes.job import Job, JobTimeout
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-_UP = 1800.0  # seconds for vagrant up, reload, halt: emulation is slow, and so is a box on its way
-_ASK = 120.0  # for what only asks
-_REACH = 90.0  # for a command by ssh; a VM that is taken for dead is booted again
-_PUT_AWAY = 120.0  # for a vagrant that is interrupted to remove what it has begun
-_CONSOLE = 256 << 10  # bytes; a guest may write any number
+_UP = 1800.0  # seconds for vagrant up, reload, halt: emulation and fetching a box are slow
+_ASK = 120.0  # seconds for a query
+_REACH = 90.0  # seconds for a command by ssh; a VM that does not answer is booted again
+_CLEANUP = 120.0  # seconds for an interrupted vagrant to clean up
+_CONSOLE = 256 << 10  # bytes; a guest may write any amount
 _TAIL = 25  # lines of vagrant's output in an error
 _CONTROL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
-_BACKTRACE = re.compile(r"\s+from /.*:\d+:in ")  # of a Ruby that ended; what it says comes before
-_LOOK = "cat /proc/sys/kernel/random/boot_id; uname -r; ls /opt/uffdlab"
+_BACKTRACE = re.compile(r"\s+from /.*:\d+:in ")  # of a Ruby exception; its message comes before
+_INSPECT = "cat /proc/sys/kernel/random/boot_id; uname -r; ls /opt/uffdlab"
 _KEY_CHANGED = "REMOTE HOST IDENTIFICATION HAS CHANGED"
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the VM is to be.
+    """The wanted state of the VM.
 
     Attributes
     ----------
     kernel : str
-        Path of the image.
+        The path of the image.
     kernel_name, kernel_key, release : str
-        Of the kernel; `release` is empty if it is not known.
+        Name, hash and release of the kernel.  `release` is empty if it is not known.
     memory_mib, cpus : int
     accelerator : str
         ``"tcg"`` or ``"kvm"``.
     tsc_khz : int or None
-        What the guest is told of its time-stamp counter; an emulated one measures it wrong on a busy host.
+        The frequency of the guest's time-stamp counter.  An emulated guest measures it wrong on a busy host.
     agent, agent_key : str
-        Path of the archive with the package for the guest, and its hash.
+        The path of the archive with the package for the guest, and its hash.
     """
 
     kernel: str
@@ -77,22 +78,22 @@ class Wanted:
     agent_key: str
 
     def same_boot(self, booted: dict[str, Any]) -> bool:
-        """Tell whether a VM that was booted with these facts need not be booted again."""
+        """Return whether a VM that was booted with these facts need not be booted again."""
         names = ("kernel_key", "memory_mib", "cpus", "accelerator")
         return all(booted.get(name) == getattr(self, name) for name in names)
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a look into the guest has shown: the boot id, ``uname -r``, and which archives are unpacked there."""
+class GuestState:
+    """The state of the guest: the boot id, ``uname -r``, and the keys of the archives that are unpacked there."""
 
     boot_id: str
     release: str
     agents: tuple[str, ...]
 
 
-class _Silent(Exception):
-    """No command runs in the guest by ssh; says why."""
+class _Unreachable(Exception):
+    """ssh cannot run a command in the guest.  The message says why."""
 
 
 class VagrantVm:
@@ -101,9 +102,9 @@ class VagrantVm:
     Parameters
     ----------
     folder : Path, optional
-        Where the Vagrantfile is, by default this checkout's ``vm``.
+        The folder of the Vagrantfile, by default this checkout's ``vm``.
     data : Path, optional
-        Vagrant's notes of it, by default ``$VAGRANT_DOTFILE_PATH``, or else ``.vagrant`` in `folder`.
+        Vagrant's data folder, by default ``$VAGRANT_DOTFILE_PATH``, or else ``.vagrant`` in `folder`.
 
     Raises
     ------
@@ -129,61 +130,61 @@ class VagrantVm:
         if not self.data.is_absolute():
             self.data = self.folder / self.data
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._held: tuple[int, ...] = ()  # the lock of who changes something
+        self._held: tuple[int, ...] = ()  # the lock while the VM is changed
 
-    # --- what can be done with it
+    # --- public methods
 
     def bring_up(self, wanted: Wanted, tell: Callable[[str], object] = lambda _line: None) -> int:
-        """See to it that the VM is what is wanted, and return a descriptor that holds it so until it is closed.
+        """Start the VM as wanted; return a descriptor that locks it in that state until it is closed.
 
         Raises
         ------
         MachineError
-            It did not come up, a lab uses it with another kernel, or it was made from another box.
+            The VM did not start, a lab uses it with another kernel, or it was made from another box.
         HostUnsupported
-            No box can be had or made.
+            No box can be fetched or made.
         """
         with self._changing():
             self._check_box()
             try:
-                seen = self._look()
-            except _Silent:
-                seen = None  # it is halted, or hangs; it will be booted
+                seen = self._inspect()
+            except _Unreachable:
+                seen = None  # it is halted, or hangs: boot it
             booted = self._booted()
             up = seen is not None and booted.get("boot_id") == seen.boot_id and wanted.same_boot(booted)
             if not up or wanted.agent_key not in (seen.agents if seen else ()):
-                with self._nobody(f"to run {wanted.kernel_name}") if not up else contextlib.nullcontext():
+                with self._unused(f"to run {wanted.kernel_name}") if not up else contextlib.nullcontext():
                     self._change(wanted, boot=not up, answers=seen is not None, tell=tell)
             return self._use()
 
     def halt(self) -> None:
-        """Shut it down; its disk stays.  A VM that is not there is left alone."""
-        with self._changing(), self._nobody("to halt it"):
+        """Shut the VM down and keep its disk.  Does nothing if there is no VM."""
+        with self._changing(), self._unused("to halt it"):
             self._vagrant("halt")
             (self.data / "booted.json").unlink(missing_ok=True)
 
     def destroy(self) -> None:
-        """Remove it and its disk.  A VM that is not there is left alone."""
-        with self._changing(), self._nobody("to destroy it"):
+        """Remove the VM and its disk.  Does nothing if there is no VM."""
+        with self._changing(), self._unused("to destroy it"):
             self._vagrant("destroy", "--force")
             for name in ("booted.json", "ssh-config", "known_hosts", "lab.json"):
                 (self.data / name).unlink(missing_ok=True)
 
     def state(self) -> str:
-        """Give Vagrant's word for its state: ``running``, ``poweroff``, ``shutoff``, ``not_created`` …"""
+        """Return its state as Vagrant names it: ``running``, ``poweroff``, ``shutoff``, ``not_created`` …"""
         for line in self._vagrant("status", "--machine-readable", deadline=_ASK, changes=False).splitlines():
             fields = line.split(",")
             if fields[2:3] == ["state"]:
                 return fields[3]
-        raise errors.MachineError(f"vagrant status said no state; see {self.data / 'vagrant.log'}")
+        raise errors.MachineError(f"vagrant status printed no state; see {self.data / 'vagrant.log'}")
 
     @property
     def kernel_name(self) -> str:
-        """The kernel that was booted last; empty if none was."""
+        """The name of the kernel that was booted last; empty if there is none."""
         return str(self._booted().get("kernel_name", ""))
 
     def console(self) -> bytes:
-        """Give the end of what the guest's console has said since it booted; only the QEMU provider keeps that."""
+        """Return the end of the guest's console output since its boot; only the QEMU provider stores that."""
         for path in (self.data / "machines" / "default").glob("*/console.log"):
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - _CONSOLE))
@@ -191,21 +192,21 @@ class VagrantVm:
         return b""
 
     def ssh(self, *command: str) -> list[str]:
-        """Give the words that run a command in the guest; :meth:`bring_up` must have been called once."""
+        """Return the arguments that run a command in the guest.  :meth:`bring_up` must have been called before."""
         return [
             *("ssh", "-F", str(self.data / "ssh-config"), "-T", "-o", "BatchMode=yes", "-o", "ConnectTimeout=30"),
             *("-o", "StrictHostKeyChecking=accept-new", "-o", f'UserKnownHostsFile="{self.data / "known_hosts"}"'),
-            # Address and port may be another's tomorrow; one that is made anew has an id of its own, and a new key.
+            # Another VM may get this address and port later.  A new VM has a new id and a new host key.
             *("-o", f"HostKeyAlias=vagrant-{self._id()}", "-o", "CheckHostIP=no"),
-            # Vagrant's configuration silences ssh; why it did not get in is to be known.
+            # Vagrant's configuration silences ssh, but its errors are needed here.
             *("-o", "LogLevel=INFO", "-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=6"),
             *("default", *command),
         ]
 
-    # --- bringing it up
+    # --- starting
 
     def _change(self, wanted: Wanted, *, boot: bool, answers: bool, tell: Callable[[str], object]) -> None:
-        state = self.state()  # also says, before a box is fetched or made, that the provider is missing
+        state = self.state()  # also raises if the provider is missing, before a box is fetched or made
         if state != "not_created":
             self._start(wanted, self._box(), state, boot=boot, answers=answers, tell=tell)
             return
@@ -217,7 +218,7 @@ class VagrantVm:
             if not boxes.replaceable(box):
                 raise
             tell(f"the VM did not come up from {box}: removing it")
-            self._vagrant("destroy", "--force")  # fails if it was no fault of the box, but there is no libvirt
+            self._vagrant("destroy", "--force")  # fails if the reason was not the box but a missing libvirt
             boxes.refuse(error)
             self._start(wanted, boxes.choose(), state, boot=True, answers=False, tell=tell)
 
@@ -236,7 +237,7 @@ class VagrantVm:
             tell("vagrant reload")
             self._vagrant("reload", "--provision", tell=tell)
         else:
-            if state == "running":  # libvirt's provider would ask it in vain to shut down, and fail
+            if state == "running":  # libvirt's provider would try to shut it down, and fail
                 tell("vagrant halt")
                 self._vagrant("halt", "--force", tell=tell)
             tell("vagrant up")
@@ -244,10 +245,10 @@ class VagrantVm:
         config = self._vagrant("ssh-config", deadline=_ASK)
         write_atomically(self.data / "ssh-config", config.encode())
         try:
-            seen = self._look()
+            seen = self._inspect()
             wrong = _difference(seen, wanted)
-        except _Silent as silent:
-            wrong = f"ssh does not get in: {silent}"
+        except _Unreachable as unreachable:
+            wrong = f"ssh does not get in: {unreachable}"
         if wrong:
             raise errors.MachineError(
                 f"vagrant brought the VM up, but {wrong}; see {self.data / 'vagrant.log'}, "
@@ -256,7 +257,7 @@ class VagrantVm:
         write_atomically(self.data / "booted.json", json.dumps({**asdict(wanted), "boot_id": seen.boot_id}).encode())
 
     def _check_box(self) -> None:
-        # A VM keeps the disk of the box that it was made from.
+        # A VM has the disk of the box from which it was made.
         if not any((self.data / "machines" / "default").glob("*/id")):
             return
         made, again = self._box(), "remove the VM (uffdlab vagrant destroy), the next start makes it anew"
@@ -275,44 +276,44 @@ class VagrantVm:
             )
 
     def _box(self) -> str:
-        # Which the VM that is there was made from; one that never came up whole has no notes.
+        # The box of the existing VM.  Vagrant has no notes of a VM that never started completely.
         name = self._box_notes().get("name") or _facts(self.data / "lab.json").get("box")
         return str(name or vagrant_box.OWN)
 
     def _box_notes(self) -> dict[str, Any]:
-        # Vagrant's, which it keeps when the VM is gone.
+        # Vagrant's notes of the box, which remain when the VM is removed.
         for path in (self.data / "machines" / "default").glob("*/id"):
             return _facts(path.with_name("box_meta"))
         return {}
 
-    # --- looking at it
+    # --- its state
 
     def _booted(self) -> dict[str, Any]:
         return _facts(self.data / "booted.json")
 
-    def _look(self) -> Seen:
+    def _inspect(self) -> GuestState:
         if not (self.data / "ssh-config").exists():
-            raise _Silent("there is no way in yet")
+            raise _Unreachable("it was never reached by ssh")
         try:
             done = subprocess.run(
-                self.ssh(_LOOK), capture_output=True, timeout=_REACH, stdin=subprocess.DEVNULL, check=False
+                self.ssh(_INSPECT), capture_output=True, timeout=_REACH, stdin=subprocess.DEVNULL, check=False
             )
         except subprocess.TimeoutExpired:
-            raise _Silent(f"nothing came back in {_REACH:.0f} s") from None
-        said, complaint = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
-        if _KEY_CHANGED in complaint:
+            raise _Unreachable(f"nothing came back in {_REACH:.0f} s") from None
+        output, stderr = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
+        if _KEY_CHANGED in stderr:
             raise errors.MachineError(
                 "the VM's ssh host key is not the one that it had when it first came up: something else answers at its "
                 f"address, or the key was changed in it. If you know why, remove {self.data / 'known_hosts'}; if not, "
                 "make the VM anew: uffdlab vagrant destroy"
             )
-        words = said.split()
-        if len(words) < 2:
-            raise _Silent(_end_of(complaint) or f"ssh ended with status {done.returncode}")
-        return Seen(words[0], words[1], tuple(words[2:]))
+        fields = output.split()
+        if len(fields) < 2:
+            raise _Unreachable(_end_of(stderr) or f"ssh ended with status {done.returncode}")
+        return GuestState(fields[0], fields[1], tuple(fields[2:]))
 
     def _id(self) -> str:
-        # Vagrant's, of the VM that is there.
+        # Vagrant's id of the existing VM.
         for path in sorted((self.data / "machines" / "default").glob("*/id")):
             return path.read_text().strip()
         return "none"
@@ -321,19 +322,19 @@ class VagrantVm:
 
     def _vagrant(
         self,
-        *words: str,
+        *arguments: str,
         deadline: float = _UP,
         tell: Callable[[str], object] = lambda _line: None,
         changes: bool = True,
     ) -> str:
-        status, said = self._run(["vagrant", *words], deadline, tell, changes=changes)
+        status, output = self._run(["vagrant", *arguments], deadline, tell, changes=changes)
         if status:
             raise errors.MachineError(
-                f"vagrant {' '.join(words)} ended with status {status}; its last lines (all: "
-                f"{self.data / 'vagrant.log'}):\n{_end_of(said)}",
+                f"vagrant {' '.join(arguments)} ended with status {status}; its last lines (all: "
+                f"{self.data / 'vagrant.log'}):\n{_end_of(output)}",
                 console=_end_of(self.console().decode(errors="replace")),
             )
-        return said
+        return output
 
     def _run(
         self,
@@ -345,10 +346,10 @@ class VagrantVm:
         changes: bool = True,
         on_tick: Callable[[], None] | None = None,
     ) -> tuple[int, str]:
-        said: list[str] = []
+        output: list[str] = []
 
         def line(text: str) -> None:
-            said.append(text)
+            output.append(text)
             if lines:
                 tell(text)
 
@@ -361,26 +362,26 @@ class VagrantVm:
         }
         with (
             (self.data / "vagrant.log").open("wb") as log,
-            # As Ctrl-C in a terminal: Vagrant then removes a VM that it has not brought up yet.  It keeps the lock
-            # until that is done, also when this process is gone.
+            # SIGINT as from Ctrl-C: Vagrant then removes a VM that it has not started completely.  The supervisor holds
+            # the lock until that is done, also if this process has ended.
             Job(
                 command,
                 env=environment,
                 log=log,
                 stop_signal=signal.SIGINT,
-                grace=_PUT_AWAY,
+                grace=_CLEANUP,
                 held=self._held if changes else (),
             ) as child,
         ):
             try:
-                return child.wait(deadline, on_line=line, on_tick=on_tick), "\n".join(said)
+                return child.wait(deadline, on_line=line, on_tick=on_tick), "\n".join(output)
             except KeyboardInterrupt:
-                tell("interrupted: putting away what has been begun")
+                tell("interrupted: cleaning up")
                 raise
             except JobTimeout:
                 raise errors.MachineTimeout(
                     f"{' '.join(map(str, command))} had not finished after {deadline:.0f} s; its last lines:\n"
-                    f"{_end_of(chr(10).join(said))}"
+                    f"{_end_of(chr(10).join(output))}"
                 ) from None
 
     # --- locks
@@ -402,7 +403,7 @@ class VagrantVm:
                 self._held = ()
 
     @contextlib.contextmanager
-    def _nobody(self, purpose: str) -> Iterator[None]:
+    def _unused(self, purpose: str) -> Iterator[None]:
         with self._lock_file("use.lock") as descriptor:
             if not _try_lock(descriptor, fcntl.LOCK_EX):
                 raise errors.MachineError(
@@ -412,7 +413,7 @@ class VagrantVm:
 
     def _use(self) -> int:
         descriptor = os.open(self.data / "use.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_SH)  # at once: who holds it alone holds work.lock too
+        fcntl.flock(descriptor, fcntl.LOCK_SH)  # does not wait: an exclusive lock is only taken with work.lock held
         return descriptor
 
     @contextlib.contextmanager
@@ -433,7 +434,7 @@ def _try_lock(descriptor: int, how: int) -> bool:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    # Empty if they are not there, or are no facts.
+    # Returns an empty dict if the file is missing or not valid.
     try:
         facts = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -441,8 +442,8 @@ def _facts(path: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _difference(seen: Seen, wanted: Wanted) -> str:
-    # What is not as it was wanted; empty if all is.
+def _difference(seen: GuestState, wanted: Wanted) -> str:
+    # Returns the difference from the wanted state; empty if there is none.
     if wanted.release and seen.release != wanted.release:
         return f"it runs Linux {seen.release}, not {wanted.release}"
     return "" if wanted.agent_key in seen.agents else "the package is not in it"
