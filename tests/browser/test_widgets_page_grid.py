@@ -144,7 +144,7 @@ class Gone:
     bar = page.get_by_role("alert")
     expect(bar).to_contain_text("No longer live: this lab is closed; make a new one")
     bar.get_by_role("button", name="start again").click()
-    expect(bar).to_contain_text("this lab is not there any more; make a new one: uffdlab.Lab(…)")
+    expect(bar).to_contain_text("this lab does not exist any more; make a new one: uffdlab.Lab(…)")
     assert page.thrown == []
 
 

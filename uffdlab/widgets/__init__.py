@@ -1,4 +1,4 @@
-"""The widgets: what a lab knows, to look at and to act on in a notebook.  Each works alone."""
+"""The notebook widgets: they show what a lab knows and control it.  Each works alone."""
 
 from uffdlab.widgets.bench import Bench
 from uffdlab.widgets.compare_grids import CompareGrids

@@ -1,8 +1,8 @@
 """The widgets' JavaScript and CSS, read from the folder static/.
 
-A widget's page gets one module, but its code lies in several small ES modules that vitest can import one by one.  Here
-they are put together: dependencies first, ``import`` lines left out, ``export`` struck from all but the default.
-Only the plain form ``import { a, b } from "./file.js";`` is used in them, on one line.
+A widget needs its JavaScript as one module, but the code consists of small ES modules that vitest can import one by
+one.  This module joins them: dependencies first, without ``import`` lines, and with ``export`` only for the default.
+They may use only the form ``import { a, b } from "./file.js";``, on one line.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _EXPORT = re.compile(r"^export (?!default)", re.MULTILINE)
 
 @functools.cache
 def javascript(name: str) -> str:
-    """Give the module `name` (``page_grid.js``) with everything that it imports, as one ES module."""
+    """Return the module `name` (``page_grid.js``) with everything that it imports, as one ES module."""
     order: list[str] = []
     _visit(name, order)
     parts = []
@@ -30,7 +30,7 @@ def javascript(name: str) -> str:
 
 @functools.cache
 def css(*names: str) -> str:
-    """Give the style sheets `names`, one after the other."""
+    """Return the style sheets `names`, joined."""
     return "\n".join((HERE / name).read_text(encoding="utf-8").strip() for name in names) + "\n"
 
 

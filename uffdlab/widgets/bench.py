@@ -1,4 +1,4 @@
-"""Bench: all of the widgets as one workbench, with a region and a userfaultfd to begin with."""
+"""Bench: all widgets as one workbench, with a new region and a new userfaultfd."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ _NARROW = 256  # pages; a grid of more takes the whole width
 class Bench(html_page.Pictured, Follower, LabBox):
     """A grid of a new region's pages, touches and ioctls on them, faults, timeline, page-table entries.
 
-    The region's pages are in the page cache and not mapped, so a touch of one is a minor fault once it is registered.
+    The region's pages are in the page cache but not mapped, so touching one after registration is a minor fault.
 
     Parameters
     ----------
     lab : Lab
         Where the region is mapped.
     pages : int
-        How many pages.
+        Number of pages.
     memory : str
-        As of :meth:`uffdlab.Lab.map`.
+        Kind of memory, as for :meth:`uffdlab.Lab.map`.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
     timeline : TimelineView
     inspector : PteInspector
     panel : LabPanel
-        Its parts.
+        The parts.
     """
 
     _keywords = ("lab", "pages", "memory")
@@ -91,11 +91,11 @@ class Bench(html_page.Pictured, Follower, LabBox):
         self.children = [ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
         self.follow_lab(lab.timeline)
 
-    def _go_over(self, lab: Lab) -> None:
-        # Its parts go over by themselves, to the same region.
+    def _switch_to(self, lab: Lab) -> None:
+        # The parts switch by themselves, to the same region.
         self._lab = lab
         self.region, self.uffd = counterpart(self.region, lab), counterpart_userfaultfd(self.uffd, lab)
-        self.said.text = "a new region, nothing of which is registered yet"
+        self.said.text = "a new region; nothing is registered yet"
 
     def _touch(self, kind: str) -> ipywidgets.Button:
         button = ipywidgets.Button(description=f"{kind} the page", tooltip=f"{kind} the page under the grid's cursor")
@@ -105,7 +105,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
         return button
 
     def touch(self, kind: str) -> None:
-        """Touch the page under the grid's cursor, ``"read"`` or ``"write"``; it may wait as long as its fault does."""
+        """Touch the page under the grid's cursor, ``"read"`` or ``"write"``; it waits until its fault is resolved."""
         self._tell(self._touched(kind, self.grid.cursor))
 
     def _touched(self, kind: str, page: int) -> str:
@@ -113,13 +113,13 @@ class Bench(html_page.Pictured, Follower, LabBox):
             touch = self.region.write(page) if kind == "write" else self.region.read(page)
         except UffdlabError as error:
             return str(error)
-        return f"{touch.what} began; if it waits, the faults tell"
+        return f"{touch.what} started; if it waits, the faults tab shows it"
 
     def _tell(self, text: str) -> None:
         self.said.text = text
 
     def close(self) -> None:
-        """Take all of it away; a lab that you gave it stays."""
+        """Close all parts; a lab that you passed in stays open."""
         for part in self._parts:
             part.close()
         self._parts = ()
@@ -127,24 +127,24 @@ class Bench(html_page.Pictured, Follower, LabBox):
         super().close()
 
     def catch_up(self) -> None:
-        """Show now what has happened."""
+        """Show every pending update now."""
         for part in self._parts:
             part.catch_up()
 
     # --- without a live kernel
 
     def static(self) -> str:
-        """Give each part's own form for pages without a live kernel."""
+        """Return the static form of each part, for pages without a live kernel."""
         texts = [self.grid.picture()._repr_html_(), self.timeline.fallback()["text/html"]]
         texts += [part.static() for part in (self.ioctls, self.faults, self.inspector, self.panel)]
         return f"<h2>{html.escape(repr(self._lab))}</h2>" + "".join(texts)
 
     def picture(self) -> Picture:
-        """Draw all parts one below the other, with alt text."""
+        """Return all parts stacked as one picture with alt text."""
         return PictureStack([part.picture() for part in self._printed()])
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give the CSV of every part, one after the other; each line begins with the part's name."""
+        """Return the CSV of all parts; each line begins with the name of the part."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         for part in self._printed():
@@ -157,7 +157,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
         return self.grid, self.timeline, self.ioctls, self.faults, self.inspector, self.panel
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give one self-contained HTML page: grid and timeline that hover and step without a kernel, then the rest."""
+        """Return one self-contained HTML page: the interactive grid and timeline, then the other parts."""
         rest = "".join(part.static() for part in (self.ioctls, self.faults, self.inspector, self.panel))
         style = css("page_grid.css", "timeline_view.css")
         title = repr(self._lab)

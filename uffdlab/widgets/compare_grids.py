@@ -1,4 +1,4 @@
-"""CompareGrids: the same pages on several kernels next to each other, differences from the first marked."""
+"""CompareGrids: the same pages on several kernels side by side, with the differences from the first marked."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ _PANE = {"flex": "1 1 300px", "min_width": "0"}
 
 
 class CompareGrids(html_page.Pictured, LabBox):
-    """One grid a snapshot; in all but the first the pages that are as in the first are faded.
+    """One grid for each snapshot; pages that equal those of the first snapshot are faded.
 
     Parameters
     ----------
     snapshots : mapping of str to Snapshot
-        By name, of the same pages; the first is what the others are compared with.
+        Snapshots of the same pages, by name; the others are compared with the first.
 
     Attributes
     ----------
     differences : dict of str to Difference
-        For each of the others, what differs from the first.
+        The differences of each other snapshot from the first.
     mode : Dropdown
-        What the others show: ``"changed"``, ``"after"``, ``"flicker"``.
+        What the other grids show: ``"changed"``, ``"after"``, ``"flicker"``.
 
     Raises
     ------
     UsageError
-        If there are fewer than two, or they are not of the same pages.
+        If there are fewer than two, or they show different pages.
     """
 
     _keywords = ("snapshots",)
@@ -64,7 +64,7 @@ class CompareGrids(html_page.Pictured, LabBox):
         grids += [PageGrid(other, one, mode="changed") for _, other in others]
         self.grids = grids
         for grid in grids:
-            grid._chooses = False  # noqa: SLF001 - of our own kind
+            grid._chooses = False  # noqa: SLF001 - a widget of this package
         self.mode = ipywidgets.Dropdown(options=_MODES, value="changed", description="show", style=_WIDE)
         for grid in grids[1:]:
             traitlets.dlink((self.mode, "value"), (grid, "mode"))
@@ -73,41 +73,41 @@ class CompareGrids(html_page.Pictured, LabBox):
             for name, grid in zip(snapshots, grids, strict=True)
         ]
         side_by_side = ipywidgets.HBox(panes, layout={"flex_flow": "row wrap"})
-        super().__init__([ipywidgets.HTML(self._told()), self.mode, side_by_side], **keywords)
-        # The cursor is the same in all of them.
+        super().__init__([ipywidgets.HTML(self._summary()), self.mode, side_by_side], **keywords)
+        # All grids share one cursor.
         for grid in grids[1:]:
             ipywidgets.link((grids[0], "cursor"), (grid, "cursor"))
 
-    def _told(self) -> str:
+    def _summary(self) -> str:
         items = ""
         for name, difference in self.differences.items():
             lines = [str(change) for change in difference.changes()]
-            told = "; ".join(lines) if lines else f"the same on {len(difference.before)} pages"
-            items += f"<li>{html.escape(f'{name} against {self._first}: {told}')}</li>"
+            text = "; ".join(lines) if lines else f"the same on {len(difference.before)} pages"
+            items += f"<li>{html.escape(f'{name} against {self._first}: {text}')}</li>"
         return f"<ul>{items}</ul>"
 
     # --- without a live kernel
 
     def picture(self) -> figures.Picture:
-        """Draw the grids side by side as a figure with alt text."""
+        """Return the grids side by side as a picture with alt text."""
         return figures.side_by_side(self._snapshots)
 
     def static(self) -> str:
-        """Give the differences, and a picture of each snapshot with its alt text."""
+        """Return the differences, and a picture of each snapshot with its alt text, as HTML."""
         pictures = "".join(
             f"<p>{html.escape(name)}</p>{figures.grid(snapshot)._repr_html_()}"
             for name, snapshot in self._snapshots.items()
         )
-        return self._told() + pictures
+        return self._summary() + pictures
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give one self-contained HTML page with all of the grids, which hover, select and zoom without a kernel."""
+        """Return one self-contained HTML page with all grids, interactive without a kernel."""
         parts = [grid.part(name) for name, grid in zip(self._snapshots, self.grids, strict=True)]
-        told = f'<div class="uffdlab">{self._told()}</div>'
-        return html_page.deliver(html_page.page("The same pages compared", parts, css("page_grid.css"), told), path)
+        summary = f'<div class="uffdlab">{self._summary()}</div>'
+        return html_page.deliver(html_page.page("The same pages compared", parts, css("page_grid.css"), summary), path)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give a table, one line a page of each snapshot, which begins with the snapshot's name."""
+        """Return a CSV table, one line for each page of each snapshot; each line begins with the snapshot's name."""
         lines: list[list[str]] = []
         for name, snapshot in self._snapshots.items():
             head, *rows = csv.reader(io.StringIO(snapshot.to_csv()))
@@ -117,7 +117,7 @@ class CompareGrids(html_page.Pictured, LabBox):
         return html_page.deliver(out.getvalue(), path)
 
     def close(self) -> None:
-        """Take all of it away."""
+        """Close the widget and all grids."""
         for grid in self.grids:
             grid.close()
         super().close()

@@ -1,4 +1,4 @@
-"""FaultLog: a userfaultfd's messages as they come, the touches that wait, and what resolves them."""
+"""FaultLog: the messages of a userfaultfd as they arrive, the waiting touches, and buttons to resolve their faults."""
 
 from __future__ import annotations
 
@@ -48,32 +48,32 @@ _ACTIONS = {
 class FaultLog(html_page.Pictured, LiveWidget):
     """Messages, waiting touches, and buttons to resolve them.
 
-    However many messages come, all are counted, and the page gets the newest of them a few times a second.
+    All messages are counted.  The browser gets only the newest, a few times per second, however many arrive.
 
     Parameters
     ----------
     uffd : Userfaultfd
-        Whose faults are resolved; messages of the whole lab are shown.
+        Resolves the faults; the messages of the whole lab are shown.
     lab : Lab
-        The lab it belongs to.
+        The lab of `uffd`.
 
     Attributes
     ----------
     total : int
-        Messages so far.
+        Number of messages so far.
     counts : dict of str to int
-        The same by kind.
+        Number of messages by kind.
     shown : list of (float, str)
-        The newest messages, the last one first: when, in µs from the first entry of the timeline, and what.
+        The newest messages, newest first: time in µs since the first entry of the timeline, and text.
     waiting : list of dict
-        The touches that wait: ``id``, ``what``, ``where``, ``kind``, ``address``, ``age`` in s.
+        The waiting touches: ``id``, ``what``, ``where``, ``kind``, ``address``, ``age`` in s.
     """
 
     _esm = javascript("fault_log.js")
     _css = css("page_grid.css")
     _keywords = ("uffd", "lab")
 
-    # Columns: when and what; number and kind; touch, age, what, where and kind.
+    # Columns: time and text; count and kind; touch, age, what, where and kind.
     _rows = traitlets.Bytes().tag(sync=True)
     _counts = traitlets.Bytes().tag(sync=True)
     _waiting = traitlets.Bytes().tag(sync=True)
@@ -86,9 +86,9 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self._points: collections.deque[tuple[int, int, str]] = collections.deque(maxlen=_KEPT)
         self._tally: collections.Counter[str] = collections.Counter()
         self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
-        self._due, self._taking, self._last = False, threading.Lock(), -1
+        self._due, self._lock, self._last = False, threading.Lock(), -1
         self._zero: int | None = None
-        self._reader = BackgroundReader(self._look, self._show, self._not_told)
+        self._reader = BackgroundReader(self._look, self._show, self._show_error)
         self._closing = (self._reader.close,)
         self.shown: list[tuple[float, str]] = []
         self.waiting: list[dict[str, Any]] = []
@@ -99,20 +99,20 @@ class FaultLog(html_page.Pictured, LiveWidget):
         for release in self._releases:
             release()
         timeline = self._lab.timeline
-        with self._taking:
-            # Heard from now on, and read up to here: nothing is missed, nothing is counted twice.
-            self._releases = (timeline.listen(self._happened),)
+        with self._lock:
+            # Listen first, then read what is there: nothing is missed, nothing is counted twice.
+            self._releases = (timeline.listen(self._on_timeline),)
             self._kept.clear()
             self._points.clear()
             self._tally.clear()
             self._faults.clear()
             self._last = -1
             for entry in timeline:
-                self._take(entry)
+                self._record(entry)
         self.follow_lab(self._lab.timeline)
         self.refresh()
 
-    def _go_over(self, lab: Any) -> None:
+    def _switch_to(self, lab: Any) -> None:
         self._uffd = counterpart_userfaultfd(self._uffd, lab)
         self._reader.forget()
         self._lab, self._zero = lab, None
@@ -123,28 +123,28 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     @property
     def total(self) -> int:
-        """Messages so far."""
+        """Number of messages so far."""
         return self._tally.total()
 
     @property
     def counts(self) -> dict[str, int]:
-        """Messages so far, by kind."""
+        """Number of messages so far, by kind."""
         return dict(self._tally)
 
-    # --- what comes
+    # --- updates
 
-    def _happened(self, entry: TimelineEntry) -> None:
-        # On any thread, perhaps ten thousand times a second.
-        with self._taking:
-            news = entry.number > self._last and self._take(entry)
-        if news and not self._due:
+    def _on_timeline(self, entry: TimelineEntry) -> None:
+        # Called on any thread, perhaps ten thousand times per second.
+        with self._lock:
+            changed = entry.number > self._last and self._record(entry)
+        if changed and not self._due:
             self._due = True
             soon(self._soon)
 
     def _soon(self) -> None:
         later(_PAUSE, self._turn)
 
-    def _take(self, entry: TimelineEntry) -> bool:
+    def _record(self, entry: TimelineEntry) -> bool:
         self._last = entry.number
         if self._zero is None:
             self._zero = entry.started_ns
@@ -163,23 +163,23 @@ class FaultLog(html_page.Pictured, LiveWidget):
         return entry.kind in ("message", "touch")
 
     def catch_up(self) -> None:
-        """Show now what has happened."""
+        """Show every pending update now."""
         if self._due or self._reader.busy:
             self.refresh()
 
     def refresh(self) -> None:
-        """Bring the page up to date."""
+        """Update the browser now."""
         self._due = False
         self._reader.now()
 
     def _turn(self) -> None:
-        # A few times a second while something comes.  The lab is asked on another thread.
+        # A few times per second while messages arrive.  Another thread reads the lab.
         self._due = False
         self._reader.ask()
 
     def _show(self, seen: tuple[list[dict[str, Any]], bool]) -> None:
         self.waiting, more = seen
-        with self._taking:
+        with self._lock:
             newest = list(self._kept)[-_SHOWN:]
         self.shown = [((when - (self._zero or 0)) / 1000, text) for when, text in reversed(newest)]
         with self.hold_sync():
@@ -188,7 +188,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
             self._due = True
             later(_PAUSE, self._turn)
 
-    def _not_told(self, error: Exception) -> None:
+    def _show_error(self, error: Exception) -> None:
         self._status = str(error)
         self._show(([], False))
 
@@ -200,11 +200,11 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self._counts = packed(len(counts), numbers(counts.values(), "f8"), texts(counts))
         waiting = self.waiting
         ids, ages = (numbers((each[key] for each in waiting), "f8") for key in ("id", "age"))
-        said = [texts(each[key] for each in waiting) for key in ("what", "where", "kind")]
-        self._waiting = packed(len(waiting), ids, ages, *said)
+        described = [texts(each[key] for each in waiting) for key in ("what", "where", "kind")]
+        self._waiting = packed(len(waiting), ids, ages, *described)
 
     def _look(self) -> tuple[list[dict[str, Any]], bool]:
-        # The touches that wait, and whether some are between starting and waiting.
+        # The waiting touches, and whether some have started but do not wait yet.
         found, more = [], False
         for touch in () if self.ended else self._open_touches():
             state = touch.state
@@ -231,31 +231,31 @@ class FaultLog(html_page.Pictured, LiveWidget):
             "age": round(time.monotonic() - seen, 3),
         }
 
-    # --- what is done
+    # --- actions
 
     def resolve(self, action: str, touch: int | None = None, data: bytes = b"") -> IoctlResult | IoctlError | None:
-        """Resolve what a touch waits for.
+        """Resolve the fault of a waiting touch.
 
         Parameters
         ----------
         action : str
             ``"continue"``, ``"continue WP"``, ``"copy"``, ``"zeropage"``, ``"unprotect"``, ``"poison"``, ``"wake"``.
         touch : int, optional
-            The number of the touch, as the page has it; the one that waits longest if not given.
+            The number of the touch, as in `waiting`; by default the one that has waited longest.
         data : bytes
-            For ``"copy"``: the content; what is missing is zeroes.
+            For ``"copy"``: the contents of the page, padded with zeros.
 
         Returns
         -------
         IoctlResult, IoctlError or None
-            What the ioctl came back with; None if nothing waits.
+            The result of the ioctl; None if no touch waits.
         """
-        outcome, said = self._sent(action, touch, data)
-        self._tell(said)
+        outcome, text = self._sent(action, touch, data)
+        self._set_status(text)
         return outcome
 
     def _sent(self, action: str, touch: int | None, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
-        # On any thread.  What came back, and what is to be said of it.
+        # Called on any thread.  Returns the result and the text that describes it.
         if action not in _ACTIONS:
             raise UsageError(f"there is no way {action!r} to resolve a fault; there are {', '.join(_ACTIONS)}")
         touches = {each.number: each for each in self._open_touches()}
@@ -267,8 +267,8 @@ class FaultLog(html_page.Pictured, LiveWidget):
             region = _region_at(self._lab, waits.address)
             size = region.page_size if region else _SMALL_PAGE
             start = waits.address - waits.address % size
-            words = {"start": start, "dst": start, "len": size, "mode": mode}
-            values = {word: value for word, value in words.items() if word in uapi.IOCTLS[name].fields}
+            fields = {"start": start, "dst": start, "len": size, "mode": mode}
+            values = {field: value for field, value in fields.items() if field in uapi.IOCTLS[name].fields}
             source = data[:size].ljust(size, b"\0") if name == "UFFDIO_COPY" else None
             where = f"page {region.page_of(waits.address)}" if region else ""
             outcome = self._uffd.ioctl(name, values, source=source, where=where)
@@ -278,50 +278,50 @@ class FaultLog(html_page.Pictured, LiveWidget):
             return None, str(error)
         return outcome, f"{outcome.call} → done"
 
-    def _tell(self, said: str) -> None:
-        self._status = said
+    def _set_status(self, text: str) -> None:
+        self._status = text
         later(_PAUSE, self._turn)
 
-    def _asked(self, content: dict[str, Any]) -> None:
-        super()._asked(content)
+    def _handle(self, content: dict[str, Any]) -> None:
+        super()._handle(content)
         action, touch = content.get("resolve"), content.get("touch")
         if action in _ACTIONS:
             data = str(content.get("data", "")).encode()
-            run_in_background(lambda: self._sent(action, touch, data)[1], self._tell)
+            run_in_background(lambda: self._sent(action, touch, data)[1], self._set_status)
 
     # --- without a live kernel
 
     def picture(self) -> Picture:
-        """Draw the faults that are kept as points, when and on which page, with alt text."""
+        """Return a picture of the newest faults as points, time against page, with alt text."""
         points = [((when - (self._zero or 0)) / 1000, page, kind) for when, page, kind in self._points]
-        return drawings.faults("Faults", points, self._told())
+        return drawings.faults("Faults", points, self._summary())
 
     def static(self) -> str:
-        """Give the touches that wait, the faults as a picture and the messages as an HTML table."""
+        """Return the waiting touches, a picture of the faults and a table of the messages, as HTML."""
         rows = [(f"{(when - (self._zero or 0)) / 1000:,.1f}", text) for when, text in self._kept]
         waits = "".join(f"<li>{html.escape(each['what'])} waits ({each['kind']})</li>" for each in self.waiting)
-        table = html_table("Messages", ("at, µs", "message"), rows[-_SHOWN:], self._told())
+        table = html_table("Messages", ("at, µs", "message"), rows[-_SHOWN:], self._summary())
         picture = self.picture()._repr_html_() if self._points else ""
         return (f"<ul>{waits}</ul>" if waits else "") + picture + table
 
-    def _told(self) -> str:
+    def _summary(self) -> str:
         counts = "; ".join(f"{count:,} {kind}" for kind, count in self.counts.items())
         return f"{self.total:,} message{'s' * (self.total > 1)}: {counts}" if counts else "no messages"
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give one self-contained HTML page with the messages, and write it to `path` if given."""
+        """Return one self-contained HTML page with the messages; write it to `path` if given."""
         before = f'<div class="uffdlab">{self.static()}</div>'
         return html_page.deliver(html_page.page("Faults", [], css("page_grid.css"), before), path)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give the messages that are kept, one line each: the guest's time in ns, the message."""
+        """Return the newest 200 messages as CSV: the guest's time in ns, the message; write it to `path` if given."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerows([("time_ns", "message"), *self._kept])
         return html_page.deliver(out.getvalue(), path)
 
     def fallback(self) -> dict[str, str]:
-        """Give what :meth:`static` gives."""
+        """Return :meth:`static` as HTML."""
         return {"text/html": self.static()}
 
 
@@ -331,10 +331,10 @@ def _kind(fault: Fault) -> str:
 
 @functools.cache
 def _kind_of(flags: int) -> str:
-    # Looked up, not made anew for each of ten thousand messages a second.
+    # Cached: there may be ten thousand messages per second.
     fault = Fault(None, "", 0, uapi.FaultFlag(flags), 0, 0)
-    words = [name for name in ("minor", "wp", "missing") if getattr(fault, name)] or ["other"]
-    return f"{words[0]}, {'write' if fault.write else 'read'}"
+    kinds = [name for name in ("minor", "wp", "missing") if getattr(fault, name)] or ["other"]
+    return f"{kinds[0]}, {'write' if fault.write else 'read'}"
 
 
 def _region_at(lab: Any, address: int) -> Region | None:

@@ -1,4 +1,4 @@
-"""IoctlPanel: choose an ioctl, its pages and its mode bits, see it as C and as Python, send it."""
+"""IoctlPanel: choose an ioctl, its pages and its mode bits, see the call as C and as Python, make the call."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ class IoctlPanel(Sheeted, LiveBox):
     Parameters
     ----------
     uffd : Userfaultfd
-        Where the ioctls are sent.
+        The userfaultfd on which the ioctls are made.
     region : Region
-        Whose pages the range is of.
+        The region that has the pages.
     grid : PageGrid, optional
-        Its selection is the range.
+        Its selection becomes the range.
     ioctl : str
-        The ioctl that is chosen first.
+        The ioctl that is chosen initially.
 
     Attributes
     ----------
     result : IoctlResult, IoctlError or None
-        Trait.  What the last call came back with.
+        Trait.  The result of the last call.
     """
 
     _keywords = ("uffd", "region", "grid", "ioctl")
@@ -94,14 +94,14 @@ class IoctlPanel(Sheeted, LiveBox):
 
     # --- the lab
 
-    def _looks_at(self) -> tuple[Region, ...]:
+    def _needed_regions(self) -> tuple[Region, ...]:
         return (self._region,)
 
-    def _go_over(self, lab: Lab) -> None:
+    def _switch_to(self, lab: Lab) -> None:
         self._region = counterpart(self._region, lab)
         self._uffd = counterpart_userfaultfd(self._uffd, lab)
         self._capabilities = lab.capabilities
-        self.said.text = f"the range is now of {self._region.name}; nothing of it is registered yet"
+        self.said.text = f"the range is now in {self._region.name}; nothing is registered yet"
         self._chosen()
 
     # --- the form
@@ -113,18 +113,18 @@ class IoctlPanel(Sheeted, LiveBox):
     def _chosen(self, _change: object = None) -> None:
         name = self.ioctl.value
         boxes = [self._checkbox(name, flag) for flag in ioctl_call.flag_list(name)]
-        words = [
-            ipywidgets.Text(value="0x0", description=word, style=_WIDE)
-            for word in ioctl_call.other_words(name)
-            if not (name == "UFFDIO_COPY" and word == "src")
+        fields = [
+            ipywidgets.Text(value="0x0", description=field, style=_WIDE)
+            for field in ioctl_call.other_fields(name)
+            if not (name == "UFFDIO_COPY" and field == "src")
         ]
-        for each in (*boxes, *words):
+        for each in (*boxes, *fields):
             each.observe(self._changed, "value")
         old = (*self.modes.children, *(each for each in self.more.children if each not in (self.bits, self.data)))
         self.modes.children = boxes
         has_mode = "mode" in IOCTLS[name].fields
         self.more.children = [
-            *words,
+            *fields,
             *([self.data] if name == "UFFDIO_COPY" else []),
             *([self.bits] if has_mode else []),
         ]
@@ -160,12 +160,12 @@ class IoctlPanel(Sheeted, LiveBox):
         self.python.text = call.python(self.data.value.encode())
 
     def check(self, *names: str) -> None:
-        """Tick the boxes of these mode bits, ``"WP"``, ``"DONTWAKE"``, and no others.
+        """Tick the boxes of these mode bits (``"WP"``, ``"DONTWAKE"``) and untick all others.
 
         Raises
         ------
         UsageError
-            If the chosen ioctl has no such mode.
+            If the chosen ioctl has no such mode bit.
         """
         boxes = {str(box.flag.name): box for box in self.modes.children}
         strange = [name for name in names if name not in boxes]
@@ -178,12 +178,12 @@ class IoctlPanel(Sheeted, LiveBox):
 
     @property
     def call(self) -> ioctl_call.IoctlCall:
-        """What the form says.
+        """The call that the form describes.
 
         Raises
         ------
         UsageError
-            If a field holds what cannot be read.
+            If a field of the form is malformed.
         """
         first, count = _range(self.pages.value, self._region.pages)
         size = self._region.page_size
@@ -197,32 +197,32 @@ class IoctlPanel(Sheeted, LiveBox):
         return ioctl_call.IoctlCall(self.ioctl.value, start, count * size, first, count, mode, others)
 
     def send_ioctl(self) -> IoctlResult | IoctlError | None:
-        """Send what the form says.
+        """Make the ioctl call that the form describes.
 
         Returns
         -------
         IoctlResult, IoctlError or None
-            The error has the errno explained; None if it could not be sent, `said` tells why.
+            The error explains the errno.  None if the call was not made; `said` shows why.
         """
         try:
-            outcome, said = self._sent(self.call, self.data.value.encode())
+            outcome, text = self._sent(self.call, self.data.value.encode())
         except UsageError as error:
-            outcome, said = None, str(error)
-        self._came(outcome, said)
+            outcome, text = None, str(error)
+        self._finished(outcome, text)
         return outcome
 
     def _clicked(self, _button: object) -> None:
-        # The kernel may take its time, so it is asked on another thread.  The button is not disabled meanwhile: that
-        # would take the keyboard's focus away.
+        # The kernel may be slow, so another thread makes the call.  The button is not disabled meanwhile, because that
+        # would remove the keyboard focus.
         if self._sending:
             return
         try:
             call, data = self.call, self.data.value.encode()
         except UsageError as error:
-            self._came(None, str(error))
+            self._finished(None, str(error))
             return
         self._sending = True
-        run_in_background(lambda: self._sent(call, data), lambda came: self._came(*came))
+        run_in_background(lambda: self._sent(call, data), lambda result: self._finished(*result))
 
     def _sent(self, call: ioctl_call.IoctlCall, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
         source = data[: call.length].ljust(call.length, b"\0") if call.ioctl == "UFFDIO_COPY" else None
@@ -234,14 +234,14 @@ class IoctlPanel(Sheeted, LiveBox):
             return None, str(error)
         return outcome, f"{outcome.call} → done: {outcome.done:,} bytes in {outcome.took_ns / 1000:,.1f} µs"
 
-    def _came(self, outcome: IoctlResult | IoctlError | None, said: str) -> None:
+    def _finished(self, outcome: IoctlResult | IoctlError | None, text: str) -> None:
         self._sending = False
-        self.said.text, self.result = said, outcome
+        self.said.text, self.result = text, outcome
 
     # --- without a live kernel
 
     def sheet(self) -> Sheet:
-        """Give the form, the call as C and as Python, and what came back, as plain text."""
+        """Return the form, the call as C and as Python, and the result, as plain text."""
         name = self.ioctl.value
         rows = [("ioctl", self._named(name))]
         if not self.pages.disabled:

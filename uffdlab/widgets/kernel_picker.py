@@ -19,23 +19,23 @@ from uffdlab.widgets._export.sheet import Sheet, Sheeted
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_STEPS = 0.005  # of a part; smaller ones are not shown
+_STEPS = 0.005  # of a stage; smaller progress is not shown
 
 
 class KernelPicker(Sheeted, Follower, LabBox):
-    """A list of the kernels there are, and a button that boots a lab on the chosen one.
+    """A list of the kernels in the catalogue, and a button that boots a lab on the chosen one.
 
-    Fetching, building and booting happen on a thread of their own; the notebook goes on meanwhile.
+    Fetching, building and booting happen on a background thread, so the notebook remains usable.
 
     Parameters
     ----------
     kernel : str
-        The kernel that is chosen first.
+        The kernel that is chosen initially.
 
     Attributes
     ----------
     lab : Lab or None
-        Trait.  The lab that was booted last; the one before it is left to you to close.
+        Trait.  The lab that was booted last.  Close the previous one yourself.
     """
 
     _keywords = ("kernel",)
@@ -59,16 +59,16 @@ class KernelPicker(Sheeted, Follower, LabBox):
         self.about.text = self._about[change["new"]]
 
     def boot(self) -> threading.Thread:
-        """Boot a lab on the chosen kernel; `lab` is set when it is there.
+        """Boot a lab on the chosen kernel; set `lab` when it runs.
 
         Returns
         -------
         Thread
-            That of the boot, this one's or one that runs already.
+            The thread that boots: a new one, or the one that is already running.
         """
         if not self._thread.is_alive():
             name = str(self.kernel.value)
-            self.button.description = "boots …"  # and not disabled: that would take the keyboard's focus away
+            self.button.description = "boots …"  # not disabled: that would remove the keyboard focus
             self.bar.value, self.bar.layout.visibility = 0, "visible"
             self.said.text = f"{name} boots …"
             self._thread = threading.Thread(target=self._boot, args=(name,), name=f"boot {name}", daemon=True)
@@ -77,15 +77,15 @@ class KernelPicker(Sheeted, Follower, LabBox):
 
     def _boot(self, name: str) -> None:
         try:
-            kernels.get(name, progress=_Shown(self._told))
+            kernels.get(name, progress=_ProgressDisplay(self._report))
             lab = Lab(name)
-        except Exception as error:  # noqa: BLE001 - it is told where the user looks
+        except Exception as error:  # noqa: BLE001 - every error is shown to the user
             message = str(error)
             soon(lambda: self._ended(None, message))
             return
         soon(lambda: self._ended(lab, f"{name} runs: Linux {lab.release}"))
 
-    def _told(self, text: str, share: float) -> None:
+    def _report(self, text: str, share: float) -> None:
         def show() -> None:
             if self._open:
                 self.said.text, self.bar.value = text, share
@@ -107,7 +107,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
         self.said.text = f"{self.ended}; boot starts a new one"
 
     def close(self) -> None:
-        """Take it away; a lab that still boots is closed when it is there."""
+        """Close the widget; a lab that is still booting is closed as soon as it runs."""
         self._open = False
         self.leave_lab()
         super().close()
@@ -115,36 +115,36 @@ class KernelPicker(Sheeted, Follower, LabBox):
     # --- without a live kernel
 
     def sheet(self) -> Sheet:
-        """Give the kernels there are, which of them is chosen, and what became of it."""
+        """Return the kernels of the catalogue, the chosen one, and its state."""
         rows = [(name, self._about[name]) for name in self.kernel.options]
         return Sheet("Kernels", (*rows, ("chosen", f"{self.kernel.value}: {self.said.text or 'not booted'}")))
 
 
-class _Shown:
-    """A Progress (uffdlab.kernels) that tells a text and the share of the part that is done."""
+class _ProgressDisplay:
+    """A Progress (uffdlab.kernels) that reports a text and the share of the stage that is done."""
 
-    def __init__(self, told: Callable[[str, float], None]) -> None:
-        self._told, self._text, self._total, self._last = told, "", 0, 0.0
+    def __init__(self, report: Callable[[str, float], None]) -> None:
+        self._report, self._text, self._total, self._last = report, "", 0, 0.0
 
     def start(self, kernel: str, text: str) -> None:
-        """Begin."""
-        self._told(f"{kernel}: {text}", 0.0)
+        """Report the start."""
+        self._report(f"{kernel}: {text}", 0.0)
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
-        """Begin a part."""
+        """Report the start of a stage."""
         self._text, self._total, self._last = f"{text} ({unit})" if unit else text, total, 0.0
-        self._told(self._text, 0.0)
+        self._report(self._text, 0.0)
 
     def at(self, done: int) -> None:
-        """So much of the part is done."""
+        """Report how much of the stage is done."""
         share = min(1.0, done / self._total) if self._total else 0.0
         if share - self._last >= _STEPS:
             self._last = share
-            self._told(self._text, share)
+            self._report(self._text, share)
 
     def finish(self, text: str) -> None:
-        """All is done."""
-        self._told(text, 1.0)
+        """Report the end."""
+        self._report(text, 1.0)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""

@@ -1,4 +1,4 @@
-"""LabPanel: what a lab runs, what its kernel can do, what it wrote; a new target, a new boot, the end."""
+"""LabPanel: the kernel of a lab, its capabilities and its console; buttons to restart, boot and close."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _TAIL = 15  # lines
 
 
 class LabPanel(Sheeted, LiveBox):
-    """One lab: its kernel, capabilities and console; buttons to start anew.
+    """One lab: its kernel, capabilities and console; buttons to restart and close it.
 
     Parameters
     ----------
     lab : Lab
-        What is shown.
+        The lab that is shown.
 
     Attributes
     ----------
     lab : Lab
-        Trait.  Another one after *boot*.
+        Trait.  The lab that is shown; a new one after *boot*.
     """
 
     _keywords = ("lab",)
@@ -48,14 +48,14 @@ class LabPanel(Sheeted, LiveBox):
         self.facts = ipywidgets.HTML()
         self.said = StatusLine()
         self._busy, self._sheet = False, Sheet("Lab", ())
-        self._reader = BackgroundReader(self._look, self._show, self._not_told)
+        self._reader = BackgroundReader(self._look, self._show, self._show_error)
         self._closing = (self._reader.close,)
         self.look = self._button("look again", "read the state and the console again", self._reader.ask)
         self.target, self.back, self.end = (
-            self._button(name, tip, functools.partial(self._set_out, action, doing))
+            self._button(name, tip, functools.partial(self._start, action, doing))
             for name, tip, action, doing in (
                 ("new target", "end the target process and start a new one", self._new_target, "a new target starts …"),
-                ("reset", "put the lab back to where it began, on a new machine", self._anew, "a new machine starts …"),
+                ("reset", "put the lab back to its start, on a new machine", self._anew, "a new machine starts …"),
                 ("close", "end the machine", self._end, "the machine ends …"),
             )
         )
@@ -73,19 +73,19 @@ class LabPanel(Sheeted, LiveBox):
         button.on_click(lambda _button: action())
         return button
 
-    def _set_out(self, action: Callable[[], str], doing: str) -> None:
-        # What takes its time is done on another thread, one thing at a time.
+    def _start(self, action: Callable[[], str], doing: str) -> None:
+        # Slow actions run on another thread, one at a time.
         if not self._busy:
             self._busy, self.said.text = True, doing
-            run_in_background(action, self._came)
+            run_in_background(action, self._finished)
 
     def _booted(self, change: dict[str, Any]) -> None:
-        # All widgets of the old one go over, this one among them; its machine is not needed any more.
+        # All widgets of the old lab, also this one, switch to the new one.  Nobody needs the old machine any more.
         old = self.lab
         announce(old, change["new"])
         run_in_background(old.close, lambda _nothing: None)
 
-    def _go_over(self, lab: Lab) -> None:
+    def _switch_to(self, lab: Lab) -> None:
         self.lab = lab
         self.said.text = "a new machine runs"
         self._reader.forget()
@@ -96,7 +96,7 @@ class LabPanel(Sheeted, LiveBox):
 
     def restart_target(self) -> None:
         """End the target process, with its regions and userfaultfds, and start a new one."""
-        self._came(self._new_target())
+        self._finished(self._new_target())
 
     def _new_target(self) -> str:
         try:
@@ -106,8 +106,8 @@ class LabPanel(Sheeted, LiveBox):
         return "a new target process runs; map new regions"
 
     def reset(self) -> None:
-        """Put the lab back to where it began, whatever has become of it; the widgets of this lab go on with it."""
-        self._came(self._anew())
+        """Put the lab back to its initial state, even if it has ended; its widgets continue with it."""
+        self._finished(self._anew())
 
     def _anew(self) -> str:
         try:
@@ -119,24 +119,24 @@ class LabPanel(Sheeted, LiveBox):
 
     def close_lab(self) -> None:
         """End the machine."""
-        self._came(self._end())
+        self._finished(self._end())
 
     def _end(self) -> str:
         self.lab.close()
         return "this lab is closed; boot starts a new one"
 
-    def _came(self, said: str) -> None:
-        self._busy, self.said.text = False, said
+    def _finished(self, text: str) -> None:
+        self._busy, self.said.text = False, text
         self._reader.ask()
 
-    # --- what is shown
+    # --- contents
 
     def refresh(self) -> None:
         """Read the state and the console again."""
         self._reader.now()
 
     def catch_up(self) -> None:
-        """Show now what is on its way."""
+        """Show every pending update now."""
         if self._reader.busy:
             self.refresh()
 
@@ -144,7 +144,7 @@ class LabPanel(Sheeted, LiveBox):
         lab = self.lab
         rows = [("lab", repr(lab))]
         try:
-            lab.ask(Ping())  # what is known of a lab outlives its machine
+            lab.ask(Ping())  # fails if the machine is gone; the capabilities stay known
             can = lab.capabilities
         except UffdlabError as error:
             rows.append(("state", f"{error} — boot starts a new lab"))
@@ -154,19 +154,19 @@ class LabPanel(Sheeted, LiveBox):
             rows += [
                 ("UFFDIO_CONTINUE_MODE_WP", wp),
                 ("features", flag_names(can.features, Feature).replace("|", ", ")),
-                ("lacks", flag_names(lacks, Feature).replace("|", ", ") if lacks else "none of those known here"),
+                ("lacks", flag_names(lacks, Feature).replace("|", ", ") if lacks else "none of those known to uffdlab"),
                 ("witnesses", ", ".join(lab.witnesses)),
             ]
         tail = "\n".join(lab.console.splitlines()[-_TAIL:])
-        return Sheet("Lab", tuple(rows), (("console, the last lines", tail or "nothing was written yet"),))
+        return Sheet("Lab", tuple(rows), (("console, the last lines", tail or "nothing yet"),))
 
     def _show(self, sheet: Sheet) -> None:
         self._sheet = sheet
         self.facts.value = sheet.html()
 
-    def _not_told(self, error: Exception) -> None:
+    def _show_error(self, error: Exception) -> None:
         self._show(Sheet("Lab", (("state", str(error)),)))
 
     def sheet(self) -> Sheet:
-        """Give the facts and the console's last lines as plain text."""
+        """Return the facts and the last lines of the console as plain text."""
         return self._sheet

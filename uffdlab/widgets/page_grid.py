@@ -1,4 +1,4 @@
-"""PageGrid: the pages of a snapshot as cells to point at, select and compare."""
+"""PageGrid: the pages of a snapshot as cells, to inspect, select and compare."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ if TYPE_CHECKING:
     from uffdlab.target.region import MemoryMapping, Region
 
 _MODES = ("side", "flicker", "changed", "after")
-_SAID_CHANGES = 4
-_SEEN = ("ioctl", "touch")
-_PAUSE = 0.05  # s between what happens and a look at it: much may happen at once
+_MOST_CHANGES = 4
+_CHANGES = ("ioctl", "touch")
+_PAUSE = 0.05  # s between an event and the snapshot after it: events often come in bursts
 
 
 class PageGrid(html_page.Pictured, LiveWidget):
     """The pages of one snapshot, or of two: before and after.
 
-    Up to 2,048 pages are cells with a letter, a colour and a hatch; more are a map that zooms from all pages down to
-    one.  A page costs one byte on the wire (two where there are more than 256 kinds of entry), a changed range only its
-    own pages.
+    Up to 2,048 pages are shown as cells with a letter, a colour and a hatch; more as a map that zooms from all pages
+    down to one.  Each page costs one byte on the wire, or two with more than 256 kinds of entry.  Only the range of
+    changed pages is sent.
 
     Parameters
     ----------
     snapshot : Snapshot
-        What to show; of two, the later one.
+        The snapshot to show; of two, the later one.
     before : Snapshot, optional
-        The earlier one, of the same pages.
+        The earlier snapshot, of the same pages.
     mode : str
         With two: ``"side"`` (side by side), ``"flicker"``, ``"changed"`` (only what changed), ``"after"``.
 
     Attributes
     ----------
     selection : tuple of int
-        Trait.  First page and number of pages, or empty.
+        Trait.  Number of the first page and count of pages, or empty.
     cursor : int
-        Trait.  The page with the keyboard's focus.
+        Trait.  The page with the keyboard focus.
 
     Raises
     ------
     UsageError
-        If there are no pages, or the two are not of the same pages.
+        If there are no pages, or the two snapshots show different pages.
     """
 
     _esm = javascript("page_grid.js")
@@ -69,7 +69,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
     mode = traitlets.Enum(_MODES, "side").tag(sync=True)
     selection = traitlets.List(traitlets.Int(), maxlen=2).tag(sync=True)
     cursor = traitlets.Int(0).tag(sync=True)
-    _chooses = traitlets.Bool(True).tag(sync=True)  # the mode, in the page
+    _chooses = traitlets.Bool(True).tag(sync=True)  # whether the browser offers the choice of mode
     _meta = traitlets.Dict().tag(sync=True)
     _kinds: traitlets.List[dict[str, Any]] = traitlets.List(traitlets.Dict()).tag(sync=True)
     _codes = traitlets.Bytes().tag(sync=True)
@@ -86,7 +86,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         self._due = self._stale = False
         self._live_ns = -1
         self._taken: Snapshot | None = None
-        self._reader = BackgroundReader(self._look, self._show_live, self._is_gone)
+        self._reader = BackgroundReader(self._look, self._show_live, self._show_end)
         self._closing = (self._reader.close,)
         self._snapshot, self._earlier = snapshot, before
         super().__init__(**keywords)
@@ -105,11 +105,11 @@ class PageGrid(html_page.Pictured, LiveWidget):
                 )
         return chosen
 
-    # --- what is shown
+    # --- contents
 
     @property
     def snapshot(self) -> Snapshot:
-        """What is shown; of two, the later one."""
+        """The snapshot that is shown; of two, the later one."""
         return self._snapshot
 
     @property
@@ -119,30 +119,30 @@ class PageGrid(html_page.Pictured, LiveWidget):
 
     @property
     def pages(self) -> slice:
-        """The selected pages, all if none are: ``region[grid.pages]``."""
+        """The selected pages, or all if none are selected; use as ``region[grid.pages]``."""
         first, count = self.selection or (self._snapshot.first, len(self._snapshot))
         return slice(first, first + count)
 
     def show(self, snapshot: Snapshot, before: Snapshot | None = None) -> None:
-        """Show another snapshot; only what differs is sent.
+        """Show another snapshot; only changed pages are sent.
 
         Parameters
         ----------
         snapshot : Snapshot
         before : Snapshot, optional
-            The earlier one of two.  If not given only `snapshot` is shown.
+            The earlier one of two.  By default only `snapshot` is shown.
         """
         if not len(snapshot):
             raise UsageError("there are no pages to show; take a snapshot of at least one page")
         if before is not None:
-            _ = snapshot - before  # refuses other pages
+            _ = snapshot - before  # raises for other pages
         numbers, earlier = self._seen.codes(snapshot), None if before is None else self._seen.codes(before)
         old = self._snapshot, self._numbers
         same_pages = old[1].size == numbers.size and old[0].pages == snapshot.pages and old[0].start == snapshot.start
         self._snapshot, self._earlier, self._numbers = snapshot, before, numbers
         if not same_pages and self.selection:
             self.selection = []
-        # The kinds first, so that the page knows what a new code means.
+        # The kinds first, so that the browser knows the new codes.
         packed = self._seen.pack(numbers)
         width = len(packed) // numbers.size
         with self.hold_sync():
@@ -157,7 +157,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             self._send_changes(old[1], packed, width)
 
     def _send_changes(self, old: NDArray[np.uint32], packed: bytes, width: int) -> None:
-        # The page writes the piece into its own copy; here the trait changes without being sent whole.
+        # The browser patches its own copy; here the trait changes without being sent as a whole.
         changed = np.flatnonzero(old != self._numbers)
         low, high = int(changed[0]), int(changed[-1]) + 1
         self._trait_values["_codes"] = packed
@@ -178,40 +178,40 @@ class PageGrid(html_page.Pictured, LiveWidget):
         }
 
     def _what_changed(self, old: Snapshot, numbers: NDArray[np.uint32]) -> str:
-        # Of a million pages mostly few change: only what lies between the first and the last of them is compared.
+        # Usually few of a million pages change: compare only from the first changed page to the last.
         changed = np.flatnonzero(numbers != self._numbers)
         if not changed.size:
             return "no change"
         within = slice(int(changed[0]), int(changed[-1]) + 1)
         changes = [str(change) for change in (self._snapshot[within] - old[within]).changes()]
-        more = [f"and {len(changes) - _SAID_CHANGES} more kinds of change"] if len(changes) > _SAID_CHANGES else []
-        return "; ".join([*changes[:_SAID_CHANGES], *more]) or "no change"
+        more = [f"and {len(changes) - _MOST_CHANGES} more kinds of change"] if len(changes) > _MOST_CHANGES else []
+        return "; ".join([*changes[:_MOST_CHANGES], *more]) or "no change"
 
     # --- live
 
     def follow(self, region: MemoryMapping | PageRange) -> Self:
-        """Show `region` as it is now, and again after every ioctl, touch and snapshot of its lab.
+        """Show `region` now, and again after every ioctl, touch and snapshot of its lab.
 
-        The grid then shows what the last change did, unless it compares two snapshots already.
+        If the grid compares two snapshots, the earlier one stays for comparison.
         """
         lab = _mapping_of(region).lab
         self._has_ended()
         self._reader.forget()
         self._live_ns = -1
         self._source, self._region = region, _region_of(region)
-        self._releases = (lab.timeline.listen(self._happened),)
+        self._releases = (lab.timeline.listen(self._on_timeline),)
         self.follow_lab(lab.timeline)
         self.refresh()
         return self
 
     def unfollow(self) -> None:
-        """Follow nothing any more."""
+        """Stop following the region."""
         self._has_ended()
         self._reader.forget()
         self.leave_lab()
         self._source = self._region = None
 
-    def _looks_at(self) -> tuple[Region, ...]:
+    def _needed_regions(self) -> tuple[Region, ...]:
         return () if self._region is None else (self._region,)
 
     def _has_ended(self) -> None:
@@ -219,7 +219,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             release()
         self._releases = ()
 
-    def _go_over(self, lab: Lab) -> None:
+    def _switch_to(self, lab: Lab) -> None:
         old, region = self._source, self._region
         if old is None or region is None:
             return
@@ -228,13 +228,13 @@ class PageGrid(html_page.Pictured, LiveWidget):
             new = counterpart(region, lab).alias
         self.follow(new[old.first : old.first + old.count] if isinstance(old, PageRange) else new)
 
-    def _happened(self, entry: Any) -> None:
-        # On any thread.  A snapshot that somebody else has taken is shown, not taken again.
+    def _on_timeline(self, entry: Any) -> None:
+        # Called on any thread.  A snapshot that was taken elsewhere is shown, not taken again.
         if entry.kind == "snapshot":
             if self._reader.here or not self._is_of_these(entry.what):
                 return
             self._taken = entry.what
-        elif entry.kind in _SEEN:
+        elif entry.kind in _CHANGES:
             self._stale = True
         else:
             return
@@ -246,7 +246,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         later(_PAUSE, self._catch_up)
 
     def _catch_up(self) -> None:
-        # Many things may have happened since; one look is enough.
+        # Many events may have happened since; one snapshot is enough.
         self._due = False
         if not self._releases:
             return
@@ -257,7 +257,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             self._show_live(self._taken)
 
     def catch_up(self) -> None:
-        """Show now what has happened."""
+        """Show every pending update now."""
         if self._releases and (self._due or self._reader.busy):
             self._due = False
             self.refresh()
@@ -267,7 +267,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         return (taken.region, taken.pages, taken.start) == (here.region, here.pages, here.start)
 
     def refresh(self) -> None:
-        """Take a snapshot of the region that is followed and show it."""
+        """Take a snapshot of the followed region and show it."""
         if self._source is not None:
             self._stale = False
             self._reader.now()
@@ -276,24 +276,24 @@ class PageGrid(html_page.Pictured, LiveWidget):
         source = self._source
         return None if source is None else source.snapshot()
 
-    def _is_gone(self, error: Exception) -> None:
-        # The lab may be gone in any way; say so and stop.
+    def _show_end(self, error: Exception) -> None:
+        # The lab has ended for any reason: show why, and stop.
         if self._releases:
             self._has_ended()
             self.ended = str(error)
 
     def _show_live(self, taken: Snapshot | None) -> None:
-        # Two threads may have looked: the later look counts.
+        # Two threads may have taken a snapshot: show the later one.
         self._taken = None
         if taken is not None and taken.time_ns >= self._live_ns:
             self._live_ns = taken.time_ns
             before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
             self.show(taken, before)
 
-    # --- what the page asks
+    # --- requests from the browser
 
-    def _asked(self, content: dict[str, Any]) -> None:
-        super()._asked(content)
+    def _handle(self, content: dict[str, Any]) -> None:
+        super()._handle(content)
         if content.get("ask") != "entry":
             return
         of = self._earlier if content.get("which") == "before" and self._earlier is not None else self._snapshot
@@ -304,13 +304,13 @@ class PageGrid(html_page.Pictured, LiveWidget):
     # --- without a live kernel
 
     def picture(self) -> figures.Picture:
-        """Draw what is shown as a figure with alt text."""
+        """Return the contents as a picture with alt text."""
         if self._earlier is None:
             return figures.grid(self._snapshot)
         return figures.compare(self._earlier, self._snapshot)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give a table, one line a page; with two snapshots each line begins with ``before`` or ``after``."""
+        """Return a CSV table, one line for each page; with two snapshots each begins with ``before`` or ``after``."""
         if self._earlier is None:
             return self._snapshot.to_csv(path)
         head, *after = self._snapshot.to_csv().splitlines()
@@ -318,12 +318,12 @@ class PageGrid(html_page.Pictured, LiveWidget):
         return html_page.deliver("\n".join([*lines, *(f"after,{line}" for line in after)]) + "\n", path)
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give one self-contained HTML page that hovers, selects and zooms without a kernel."""
+        """Return one self-contained HTML page, interactive without a kernel; write it to `path` if given."""
         part = self.part()
         return html_page.deliver(html_page.page(part.title, [part], css("page_grid.css")), path)
 
     def part(self, title: str = "") -> html_page.Part:
-        """Give it as a part of an HTML page without a kernel, under a title."""
+        """Return the grid as a part of an HTML page without a kernel, with a title."""
         state = {
             name: getattr(self, name)
             for name in ("mode", "selection", "cursor", "_chooses", "_meta", "_kinds", "_status")
@@ -333,7 +333,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         return html_page.Part(title or self._facts()["title"], "page_grid.js", state, data, snapshots)
 
     def fallback(self) -> dict[str, str]:
-        """Give the picture, with its alt text, and what changed."""
+        """Return the picture, with its alt text and the changes, by MIME type."""
         data, _ = self.picture()._repr_mimebundle_()
         return data
 
@@ -346,11 +346,11 @@ def _mapping_of(where: MemoryMapping | PageRange) -> MemoryMapping:
 
 
 def _region_of(where: MemoryMapping | PageRange) -> Region:
-    # That whose alias it may be.
+    # The region itself, or the one whose alias it is.
     mapping = _mapping_of(where)
     regions: tuple[Region, ...] = mapping.lab.regions
     found = next((each for each in regions if mapping is each or (each.has_alias and mapping is each.alias)), None)
-    return found or cast("Region", mapping)  # it is gone already; then it stands for itself
+    return found or cast("Region", mapping)  # already unmapped: use the mapping itself
 
 
 def _size(size: int) -> str:

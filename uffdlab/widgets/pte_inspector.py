@@ -1,4 +1,4 @@
-"""PteInspector: one page's entry as a bit field, and the way to it from the top page table, through both mappings."""
+"""PteInspector: the entry of one page as a bit field, and its page walk, through both mappings."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ if TYPE_CHECKING:
     _Seen = tuple[tuple[str, Sequence[pte.Bit]], str]  # an entry's caption and bits, and all as HTML
 
 _PAUSE = 0.15  # s
-_NEWS = ("ioctl", "touch")
+_CHANGES = ("ioctl", "touch")
 
 
 class PteInspector(html_page.Pictured, LiveBox):
-    """The page-table entry of one page, looked at again after every ioctl and touch.
+    """The page-table entry of one page, read again after every ioctl and touch.
 
     Parameters
     ----------
     region : Region
-        Whose page it is; its alias is walked too.
+        The region with the page; its alias is walked too.
     grid : PageGrid, optional
-        The page under its cursor is shown.
+        The inspector shows the page under its cursor.
     page : int
-        The page to begin with.
+        The page that is shown initially.
     """
 
     _keywords = ("region", "grid", "page")
     _listening: Callable[[], None] | None = None
 
     def __init__(self, region: Region, *, grid: PageGrid | None = None, page: int = 0, **keywords: Any) -> None:
-        first = region[page].first  # refuses a page that is not there
+        first = region[page].first  # raises if the region has no such page
         self._region, self._due = region, False
-        self._reader = BackgroundReader(self._look, self._show, self._not_told)
+        self._reader = BackgroundReader(self._look, self._show, self._show_error)
         self._closing = (self._reader.close,)
-        self._entry: tuple[str, Sequence[pte.Bit]] = "no entry was seen yet", ()
+        self._entry: tuple[str, Sequence[pte.Bit]] = "no entry was read yet", ()
         style = {"description_width": "initial"}
         self.page = ipywidgets.BoundedIntText(value=first, min=0, max=region.pages - 1, description="page", style=style)
         self.said = ipywidgets.HTML()
@@ -69,11 +69,11 @@ class PteInspector(html_page.Pictured, LiveBox):
     def _listen(self) -> None:
         self._has_ended()
         timeline = self._region.lab.timeline
-        self._listening = timeline.listen(self._happened)
+        self._listening = timeline.listen(self._on_timeline)
         self.follow_lab(timeline)
         self.refresh()
 
-    def _looks_at(self) -> tuple[Region, ...]:
+    def _needed_regions(self) -> tuple[Region, ...]:
         return (self._region,)
 
     def _has_ended(self) -> None:
@@ -81,13 +81,13 @@ class PteInspector(html_page.Pictured, LiveBox):
             self._listening()
         self._listening = None
 
-    def _go_over(self, lab: Lab) -> None:
+    def _switch_to(self, lab: Lab) -> None:
         self._reader.forget()
         self._region = counterpart(self._region, lab)
         self._listen()
 
     def close(self) -> None:
-        """Take it away, with every listener it has."""
+        """Close the widget and all its listeners."""
         self._has_ended()
         super().close()
 
@@ -95,23 +95,23 @@ class PteInspector(html_page.Pictured, LiveBox):
         if 0 <= change["new"] < self._region.pages:
             self.page.value = change["new"]
 
-    def _happened(self, entry: TimelineEntry) -> None:
-        if entry.kind in _NEWS and not self._due:
+    def _on_timeline(self, entry: TimelineEntry) -> None:
+        if entry.kind in _CHANGES and not self._due:
             self._due = True
             soon(lambda: later(_PAUSE, self._turn))
 
     def catch_up(self) -> None:
-        """Show now what has happened."""
+        """Show every pending update now."""
         if self._due or self._reader.busy:
             self.refresh()
 
     def refresh(self) -> None:
-        """Walk to the page anew."""
+        """Walk to the page again."""
         self._due = False
         self._reader.now()
 
     def _turn(self, _change: object = None) -> None:
-        # The lab is asked on another thread.
+        # Another thread reads the lab.
         self._due = False
         self._reader.ask()
 
@@ -119,12 +119,12 @@ class PteInspector(html_page.Pictured, LiveBox):
         try:
             return self._walked()
         except WitnessError:
-            return self._asked_of_a_witness()
+            return self._read_by_witness()
 
     def _show(self, seen: _Seen) -> None:
         self._entry, self.said.value = seen
 
-    def _not_told(self, error: Exception) -> None:
+    def _show_error(self, error: Exception) -> None:
         self.said.value = f"<p>{html.escape(str(error))}</p>"
 
     def _walked(self) -> _Seen:
@@ -137,8 +137,8 @@ class PteInspector(html_page.Pictured, LiveBox):
         around = '<div style="overflow-x:auto;line-height:1.5" tabindex="0" role="group" aria-label="page tables">'
         return entry, f"{''.join(parts)}{around}{walks._repr_html_()}</div>"
 
-    def _asked_of_a_witness(self) -> _Seen:
-        # Where the host cannot see the guest's memory there are no tables to walk.
+    def _read_by_witness(self) -> _Seen:
+        # Where the host cannot read the guest's memory it cannot walk the tables.
         one = self._region.lab.snapshot(self._region[self.page.value])
         word, level = int(one.words[0]), int(one.levels[0])
         bits = pte.explain(one.form, word, level)
@@ -146,15 +146,15 @@ class PteInspector(html_page.Pictured, LiveBox):
         return (caption, bits), bitfield(caption, bits) + meanings(bits)
 
     def static(self) -> str:
-        """Give the bit field and the walks as HTML."""
+        """Return the bit field and the walks as HTML."""
         return str(self.said.value)
 
     def picture(self) -> Picture:
-        """Draw the bit field as a figure with alt text."""
+        """Return the bit field as a picture with alt text."""
         return drawings.bits(*self._entry)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give one line a field of the entry, the highest first: lowest bit, width, name, value, what it means."""
+        """Return CSV, one line for each field, the highest first: lowest bit, width, name, value, meaning."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["bit", "width", "name", "value", "means"])

@@ -1,4 +1,4 @@
-"""TimelineView: what was done and seen, in lanes, to step through while a grid follows."""
+"""TimelineView: the entries of a timeline in lanes, to step through while a grid follows."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
     from uffdlab.widgets.page_grid import PageGrid
 
 _SHOWN = 500  # the newest
-_PRINTED = 60  # of them in a picture
+_PRINTED = 60  # the newest, in a picture
 _PAUSE = 0.2  # s
 
 
 class TimelineView(html_page.Pictured, LiveWidget):
-    """The entries of a timeline, a column each, in lanes: touches, messages, ioctls, page tables.
+    """The entries of a timeline, each in its own column, in lanes: touches, messages, ioctls, page tables.
 
     Parameters
     ----------
     timeline : Timeline
         ``lab.timeline``.
     grid : PageGrid, optional
-        Shows the pages as they were last seen at the chosen entry.
+        Shows the latest snapshot up to the chosen entry.
 
     Attributes
     ----------
     position : int
-        Trait.  Number of the chosen entry; it goes on with the newest one until somebody steps back.
+        Trait.  Number of the chosen entry; it follows the newest entry until the user steps back.
     events : list of dict
         The newest 500 entries: ``n``, ``lane``, ``at`` and ``took`` in µs, ``text``, ``change``, ``gap``.
     """
@@ -52,7 +52,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
     _keywords = ("timeline", "grid")
 
     position = traitlets.Int(-1).tag(sync=True)
-    # Columns: number, lane, at, took, whose turn it is to wake (-1 nobody, -2 no gap), text, change.
+    # Columns: number, lane, at, took, entry that wakes (-1 none, -2 no gap), text, change.
     _events = traitlets.Bytes().tag(sync=True)
     _lanes = traitlets.Dict(timeline_lanes.LANES).tag(sync=True)
 
@@ -66,16 +66,16 @@ class TimelineView(html_page.Pictured, LiveWidget):
     def _listen(self) -> None:
         for release in self._releases:
             release()
-        self._releases = (self._timeline.listen(self._happened),)
+        self._releases = (self._timeline.listen(self._on_timeline),)
         self.follow_lab(self._timeline)
         self.refresh()
 
-    def _go_over(self, lab: Lab) -> None:
+    def _switch_to(self, lab: Lab) -> None:
         self._timeline, self.events = lab.timeline, []
         self._listen()
 
-    def _happened(self, _entry: TimelineEntry) -> None:
-        # On any thread, perhaps ten thousand times a second.
+    def _on_timeline(self, _entry: TimelineEntry) -> None:
+        # Called on any thread, perhaps ten thousand times per second.
         if not self._due:
             self._due = True
             soon(self._soon)
@@ -84,12 +84,12 @@ class TimelineView(html_page.Pictured, LiveWidget):
         later(_PAUSE, self.refresh)
 
     def catch_up(self) -> None:
-        """Show now what has happened."""
+        """Show every pending update now."""
         if self._due:
             self.refresh()
 
     def refresh(self) -> None:
-        """Bring the page up to date; go on to the newest entry, unless somebody has stepped back or plays."""
+        """Update the browser; move to the newest entry unless the user has stepped back or plays."""
         self._due = False
         follows = not self.events or self.position == self.events[-1]["n"]
         newest = self._timeline.newest(_SHOWN)
@@ -102,12 +102,12 @@ class TimelineView(html_page.Pictured, LiveWidget):
                 self.position = newest[-1].number if follows else max(self.position, newest[0].number)
 
     def step(self, by: int) -> None:
-        """Go `by` entries on, or back if negative, as far as there are any."""
+        """Move `by` entries forward, or back if negative, within the entries shown."""
         if self.events:
             self.position = min(max(self.events[0]["n"], self.position + by), self.events[-1]["n"])
 
     def _stepped(self, _change: object) -> None:
-        # The pages as they were last seen at that entry, as far back as is shown.
+        # Show the latest snapshot up to that entry, among the entries shown.
         grid = self._grid
         if grid is None or not self.events:
             return
@@ -125,21 +125,21 @@ class TimelineView(html_page.Pictured, LiveWidget):
     # --- without a live kernel
 
     def picture(self) -> Picture:
-        """Draw the newest entries as a figure with alt text."""
+        """Return a picture of the newest entries with alt text."""
         return drawings.lanes("Timeline", self.events[-_PRINTED:])
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give one self-contained HTML page in which one can step through the entries without a kernel."""
+        """Return one self-contained HTML page, to step through the entries without a kernel."""
         style = css("page_grid.css", "timeline_view.css")
         return html_page.deliver(html_page.page("Timeline", [self.part()], style), path)
 
     def part(self) -> html_page.Part:
-        """Give it as a part of an HTML page without a kernel."""
+        """Return the timeline as a part of an HTML page without a kernel."""
         state = {"position": self.position, "_lanes": dict(self._lanes)}
         return html_page.Part("Timeline", "timeline_view.js", state, {"_events": self._events})
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give one line an entry: number, lane, start and duration in µs, text, change, who wakes its DONTWAKE."""
+        """Return CSV, one line for each entry: number, lane, start and duration in µs, text, change, waking entry."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["number", "kind", "at_us", "took_us", "text", "change", "woken_by"])
@@ -149,7 +149,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
         return html_page.deliver(out.getvalue(), path)
 
     def fallback(self) -> dict[str, str]:
-        """Give the lanes as a picture, and the table."""
+        """Return the lanes as a picture, and the table, by MIME type."""
         picture = self.picture()
         rows = [
             (f"{each['at']:,.1f}", f"{each['took']:,.1f}" if each["took"] else "", each["text"], each["change"])

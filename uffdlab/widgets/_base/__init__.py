@@ -1,1 +1,1 @@
-"""What all widgets share: traits, controls, background work, what follows a lab's life."""
+"""What all widgets share: traits, controls, background work, and following a lab to its end and restart."""

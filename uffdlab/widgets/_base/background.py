@@ -1,7 +1,7 @@
-"""Requests to the lab on threads of their own, so that a slow guest does not block the notebook.
+"""Requests to the lab on background threads, so that a slow guest does not block the notebook.
 
-A thread ends with its work. Results are delivered on the notebook kernel's event loop. Where there is none, in a
-script or a test, everything is done at once on the caller's thread.
+A thread ends with its work. Results are delivered on the notebook kernel's event loop. In a script or a test there is
+none; there everything is done immediately on the caller's thread.
 """
 
 from __future__ import annotations
@@ -16,38 +16,38 @@ _Seen = TypeVar("_Seen")
 
 
 class BackgroundReader(Generic[_Seen]):
-    """Reads the lab in the background, once at a time: requests during a read lead to one more read after it.
+    """Reads the lab in the background, one read at a time: requests during a read cause one more read after it.
 
     Parameters
     ----------
     read : callable
         Reads the lab, on any thread.
     show : callable
-        Takes what `read` returned, on the event loop. A result older than the one shown is left out.
+        Called with the result of `read`, on the event loop. A result older than the one shown is dropped.
     failed : callable
-        Takes what `read` raised, on the event loop.
+        Called with the exception that `read` raised, on the event loop.
     """
 
     def __init__(
         self, read: Callable[[], _Seen], show: Callable[[_Seen], None], failed: Callable[[Exception], None]
     ) -> None:
         self._read, self._show, self._failed = read, show, failed
-        self._asked = self._shown = 0  # numbers of reads
+        self._requested = self._shown = 0  # numbers of reads
         self._busy = self._again = self._closed = False
         self._inside = threading.local()
 
     @property
     def here(self) -> bool:
-        """Whether the caller is inside of such a read."""
+        """Whether the calling thread is inside such a read."""
         return getattr(self._inside, "reading", False)
 
     @property
     def busy(self) -> bool:
-        """Whether a read is on its way."""
+        """Whether a read is running."""
         return self._busy
 
     def ask(self) -> None:
-        """Read soon. Called on the event loop."""
+        """Request a read. Called on the event loop."""
         if self._closed:
             return
         if event_loop.running() is None:
@@ -56,23 +56,23 @@ class BackgroundReader(Generic[_Seen]):
             self._again = True
         else:
             self._busy = True
-            self._asked += 1
-            threading.Thread(target=self._work, args=(self._asked,), name="uffdlab reader", daemon=True).start()
+            self._requested += 1
+            threading.Thread(target=self._work, args=(self._requested,), name="uffdlab reader", daemon=True).start()
 
     def now(self) -> None:
-        """Read on this thread and show it."""
+        """Read on this thread and show the result."""
         if self._closed:
             return
         self._again = False
-        self._asked += 1
-        self._read_once(self._asked)()
+        self._requested += 1
+        self._read_once(self._requested)()
 
     def forget(self) -> None:
-        """Do not show what is on its way; it is of something else."""
-        self._shown = self._asked
+        """Drop the result of a running read; it reads another object."""
+        self._shown = self._requested
 
     def close(self) -> None:
-        """Show nothing any more, not even of a read that is on its way."""
+        """Show nothing any more, not even the result of a running read."""
         self._closed = True
 
     def _work(self, number: int) -> None:
@@ -91,36 +91,36 @@ class BackgroundReader(Generic[_Seen]):
         self._inside.reading = True
         try:
             seen = self._read()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told where the user looks
+        except Exception as error:  # noqa: BLE001 - every error is shown to the user
             failure = error
-            return lambda: self._tell(number, lambda: self._failed(failure))
+            return lambda: self._deliver(number, lambda: self._failed(failure))
         finally:
             self._inside.reading = False
-        return lambda: self._tell(number, lambda: self._show(seen))
+        return lambda: self._deliver(number, lambda: self._show(seen))
 
-    def _tell(self, number: int, action: Callable[[], None]) -> None:
+    def _deliver(self, number: int, action: Callable[[], None]) -> None:
         if not self._closed and number > self._shown:
             self._shown = number
             action()
 
 
 def run_in_background(action: Callable[[], _Seen], done: Callable[[_Seen], None]) -> threading.Thread | None:
-    """Run `action` on a thread, then call `done` with what it returned, on the event loop.
+    """Run `action` on a thread, then call `done` with its result, on the event loop.
 
-    `action` raises nothing.
+    `action` must not raise.
 
     Returns
     -------
     Thread or None
-        None if it is done already.
+        None if the work is already done.
     """
     if event_loop.running() is None:
         done(action())
         return None
 
     def work() -> None:
-        came = action()
-        event_loop.soon(lambda: done(came))
+        result = action()
+        event_loop.soon(lambda: done(result))
 
     thread = threading.Thread(target=work, name="uffdlab background", daemon=True)
     thread.start()

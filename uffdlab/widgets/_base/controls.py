@@ -1,4 +1,4 @@
-"""What all of the widgets made of ipywidgets' controls share, and the two small parts that ipywidgets lacks."""
+"""The base of the widgets made of ipywidgets' controls, and two small controls that ipywidgets lacks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """Controls one below the other; checks keywords, lets go of what it listens to, has a static form."""
+    """Controls in a column; checks keywords, removes its listeners when closed, has a static form."""
 
     _keywords: tuple[str, ...] = ()
-    _releases: tuple[Callable[[], None], ...] = ()  # what it listens to now
-    _closing: tuple[Callable[[], None], ...] = ()  # what ends with it
+    _releases: tuple[Callable[[], None], ...] = ()  # remove its current listeners
+    _closing: tuple[Callable[[], None], ...] = ()  # called when it is closed
 
     def __init__(self, children: list[ipywidgets.Widget], **keywords: Any) -> None:
         check_keywords(type(self).__name__, keywords, self._keywords)
@@ -29,7 +29,7 @@ class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         self.add_class("uffdlab")
 
     def close(self) -> None:
-        """Take it away, with everything in it and every listener it has."""
+        """Close the widget, with everything in it and all its listeners."""
         for release in (*self._closing, *self._releases):
             release()
         self._releases = ()
@@ -39,16 +39,16 @@ class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         super().close()
 
     def static(self) -> str:
-        """Give what it says as plain HTML, for pages without a live kernel."""
+        """Return the contents as plain HTML, for pages without a live kernel."""
         return ""
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give one self-contained HTML page with what it says, and write it to `path` if given."""
+        """Return one self-contained HTML page with the contents; write it to `path` if given."""
         before = f'<div class="uffdlab">{self.static()}</div>'
         return html_page.deliver(html_page.page(type(self).__name__, [], css("page_grid.css"), before), path)
 
     def catch_up(self) -> None:
-        """Do now what waits for the event loop: whoever prints a page does not come back later."""
+        """Apply the updates that wait for the event loop, before the widget is printed."""
 
     def _repr_mimebundle_(self, **keywords: Any) -> Any:
         self.catch_up()
@@ -58,7 +58,7 @@ class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
 
 
 def close_all(widget: ipywidgets.Widget) -> None:
-    """Close a widget, all that is in it, and what says how it looks; ipywidgets keeps what is not closed for ever."""
+    """Close a widget with its children, layout and style; ipywidgets keeps for ever what is not closed."""
     for child in getattr(widget, "children", ()):
         close_all(child)
     for of in ("layout", "style"):
@@ -69,7 +69,7 @@ def close_all(widget: ipywidgets.Widget) -> None:
 
 
 class CodeBox(LabWidget):
-    """Some text to copy."""
+    """A text with a button that copies it."""
 
     _esm = javascript("code_box.js")
     _css = css("page_grid.css")
@@ -80,7 +80,7 @@ class CodeBox(LabWidget):
 
 
 class StatusLine(LabWidget):
-    """A line that a screen reader reads out when it changes."""
+    """A line of text; a screen reader announces its changes."""
 
     _esm = javascript("status_line.js")
     _css = css("page_grid.css")

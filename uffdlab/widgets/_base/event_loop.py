@@ -1,4 +1,4 @@
-"""Work for the notebook kernel's event loop, handed over from any thread."""
+"""Schedule work on the notebook kernel's event loop, from any thread."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
 
 def running() -> Any:
-    """Give the event loop of the notebook kernel that this is; None in a script or a test."""
+    """Return the event loop if this process is a notebook kernel; None in a script or a test."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     return getattr(getattr(shell, "kernel", None), "io_loop", None)
 
 
 def soon(action: Callable[[], None]) -> None:
-    """Have `action` called on the main thread.
+    """Call `action` on the main thread.
 
-    In a notebook kernel: by its event loop, that is after the cell that runs now.  Elsewhere: at once if this is the
-    main thread, else when the main thread next comes by here.
+    In a notebook kernel its event loop makes the call, that is after the running cell.  Elsewhere the call is immediate
+    if this is the main thread, else it waits until the main thread next calls this function.
     """
     loop = running()
     if loop is not None:
@@ -34,7 +34,7 @@ def soon(action: Callable[[], None]) -> None:
 
 
 def later(seconds: float, action: Callable[[], None]) -> None:
-    """Have `action` called on the main thread after some seconds; outside of a notebook kernel, as :func:`soon`."""
+    """Call `action` on the main thread after `seconds`; outside a notebook kernel, like :func:`soon`."""
     loop = running()
     if loop is None:
         soon(action)

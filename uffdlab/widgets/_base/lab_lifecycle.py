@@ -1,7 +1,7 @@
-"""A lab that ends under its widgets, and the one that takes its place.
+"""Widgets whose lab has ended, and their switch to the lab that replaces it.
 
-That a lab was closed, or crashed, comes by its timeline.  Whoever starts it anew, all of the widgets of the old one
-hear of it the same way and go over together: for each region to one of the same size and memory, and to one
+The timeline of a lab reports that the lab was closed or has crashed, and also which lab replaces it.  Then all widgets
+of the old lab switch to the new one together: for each region to a new one of the same size and memory, and to a new
 userfaultfd.  A lab that was started here is closed with the last widget that uses it.
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uffdlab.target.userfaultfd import Userfaultfd
 
 _ENDS = ("lab", "target")
-_REPLACED = "a new target process has taken the place of the old one, and has none of its regions"
+_REPLACED = "a new target process has replaced the old one, and has none of its regions"
 _starting: weakref.WeakKeyDictionary[Timeline, threading.Thread] = weakref.WeakKeyDictionary()
 _regions: weakref.WeakKeyDictionary[Region, Region] = weakref.WeakKeyDictionary()
 _userfaultfds: weakref.WeakKeyDictionary[Userfaultfd, Userfaultfd] = weakref.WeakKeyDictionary()
@@ -35,18 +35,18 @@ _users: weakref.WeakKeyDictionary[Lab, weakref.WeakSet[Follower]] = weakref.Weak
 
 @dataclass(frozen=True)
 class Replacement:
-    """What a timeline's entry holds when a lab has a successor."""
+    """The `what` of a timeline entry that reports the new lab."""
 
     lab: Lab
 
 
 class Follower(traitlets.HasTraits):
-    """A widget of a lab: says that the lab has ended, offers to start it again, and goes over to the new one.
+    """A widget of a lab: shows that the lab has ended, offers to start it again, and switches to the new one.
 
     Attributes
     ----------
     ended : str
-        Trait.  Why the lab is of no use any more; empty while it is.
+        Trait.  Why the lab has ended; empty while it is usable.
     """
 
     ended = traitlets.Unicode().tag(sync=True)
@@ -56,12 +56,12 @@ class Follower(traitlets.HasTraits):
     _leave: Callable[[], None] | None = None
 
     def follow_lab(self, timeline: Timeline) -> None:
-        """Listen to what becomes of the lab whose timeline this is."""
+        """Watch for the end of the lab with this timeline."""
         left = self._followed
         if self._leave is not None:
             self._leave()
         self._followed = timeline
-        self._leave = timeline.listen(functools.partial(self._heard, timeline))
+        self._leave = timeline.listen(functools.partial(self._on_entry, timeline))
         if timeline.lab is not None and timeline.lab in _users:
             _users[timeline.lab].add(self)
         if left is not None and left is not timeline:
@@ -70,7 +70,7 @@ class Follower(traitlets.HasTraits):
         self._starts = False
 
     def leave_lab(self) -> None:
-        """Listen no more; a lab that was started here ends when nobody is left."""
+        """Stop watching the lab; close it if it was started here and no other widget uses it."""
         if self._leave is not None:
             self._leave()
         left, self._leave, self._followed = self._followed, None, None
@@ -84,32 +84,32 @@ class Follower(traitlets.HasTraits):
                 lab.close()
 
     def start_again(self) -> threading.Thread | None:
-        """Start the lab that has ended anew, on a thread of its own.
+        """Start the lab again that has ended, on a background thread.
 
         Returns
         -------
         Thread or None
-            None if the lab is not there any more.
+            None if the lab does not exist any more.
         """
         timeline = self._followed
         if timeline is None or timeline.lab is None:
-            self.ended = "this lab is not there any more; make a new one: uffdlab.Lab(…)"
+            self.ended = "this lab does not exist any more; make a new one: uffdlab.Lab(…)"
             return None
-        succeeded = any(isinstance(entry.what, Replacement) for entry in timeline.newest(1))
-        if timeline not in _starting or not (_starting[timeline].is_alive() or succeeded):
+        replaced = any(isinstance(entry.what, Replacement) for entry in timeline.newest(1))
+        if timeline not in _starting or not (_starting[timeline].is_alive() or replaced):
             work = threading.Thread(target=_start, args=(timeline.lab,), name="start again", daemon=True)
             _starting[timeline] = work
             timeline.add("lab", "starts again …", _now(timeline), None, work)
             work.start()
         return _starting[timeline]
 
-    def _heard(self, timeline: Timeline, entry: TimelineEntry) -> None:
-        # On any thread.
-        if entry.kind in _ENDS or (entry.kind == "unmap" and entry.what in self._looks_at()):
-            soon(lambda: self._take_news(timeline, entry))
+    def _on_entry(self, timeline: Timeline, entry: TimelineEntry) -> None:
+        # Called on any thread.
+        if entry.kind in _ENDS or (entry.kind == "unmap" and entry.what in self._needed_regions()):
+            soon(lambda: self._follow_entry(timeline, entry))
 
-    def _take_news(self, timeline: Timeline, entry: TimelineEntry) -> None:
-        if timeline is not self._followed:  # it has gone over meanwhile, or was closed
+    def _follow_entry(self, timeline: Timeline, entry: TimelineEntry) -> None:
+        if timeline is not self._followed:  # it has switched meanwhile, or was closed
             return
         if isinstance(entry.what, threading.Thread):
             self._starts = True
@@ -118,7 +118,7 @@ class Follower(traitlets.HasTraits):
             self._has_ended()
         elif isinstance(entry.what, Replacement):
             try:
-                self._go_over(entry.what.lab)
+                self._switch_to(entry.what.lab)
                 self.follow_lab(entry.what.lab.timeline)
             except UffdlabError as error:
                 self.ended, self._starts = str(error), False
@@ -126,26 +126,26 @@ class Follower(traitlets.HasTraits):
             self.ended, self._starts = _first_line(entry.what), False
             self._has_ended()
 
-    def _looks_at(self) -> tuple[Region, ...]:
-        """The regions that it is of no use without."""
+    def _needed_regions(self) -> tuple[Region, ...]:
+        """Return the regions that the widget needs."""
         return ()
 
     def _has_ended(self) -> None:
         """Stop asking the lab."""
 
-    def _go_over(self, lab: Lab) -> None:
-        """Show this lab from now on."""
+    def _switch_to(self, lab: Lab) -> None:
+        """Show `lab` from now on."""
 
 
 def announce(old: Lab, new: Lab) -> None:
-    """Tell the widgets of `old` that `new` has taken its place."""
-    old.timeline.add("lab", "a new lab has taken its place", _now(old.timeline), None, Replacement(new))
+    """Announce to the widgets of `old` that `new` replaces it."""
+    old.timeline.add("lab", "a new lab replaces it", _now(old.timeline), None, Replacement(new))
 
 
 def counterpart(region: Region, lab: Lab) -> Region:
-    """Give the region of the new lab for one of the old: as many pages of the same memory, in the page cache.
+    """Return the region of the new lab for one of the old: as many pages of the same memory, in the page cache.
 
-    One that is still mapped in that lab is its own.
+    A region that is still mapped in that lab is returned itself.
     """
     found = region if region in lab.regions else _regions.get(region)
     if found is None or found not in lab.regions:
@@ -157,7 +157,7 @@ def counterpart(region: Region, lab: Lab) -> Region:
 
 
 def counterpart_userfaultfd(uffd: Userfaultfd, lab: Lab) -> Userfaultfd:
-    """Give the userfaultfd of the new lab for one of the old; one that is still open in that lab is its own."""
+    """Return the userfaultfd of the new lab for one of the old; one still open in that lab is returned itself."""
     found = uffd if uffd in lab.userfaultfds else _userfaultfds.get(uffd)
     if found is None or found not in lab.userfaultfds:
         found = _userfaultfds[uffd] = lab.userfaultfd()
@@ -165,13 +165,13 @@ def counterpart_userfaultfd(uffd: Userfaultfd, lab: Lab) -> Userfaultfd:
 
 
 def why_ended(timeline: Timeline) -> str:
-    """Give why the lab or its target has ended, in one line; empty if it has not."""
+    """Return why the lab or its target has ended, in one line; empty if it has not."""
     error = _end_of(timeline)[1]
     return "" if error is None else _first_line(error)
 
 
 def _end_of(timeline: Timeline) -> tuple[str, UffdlabError | None]:
-    # What has ended, "lab" or "target", and why; nothing if something new has begun since.
+    # What has ended, "lab" or "target", and why; nothing if it was started again since.
     for entry in reversed(list(timeline)):
         if entry.kind in _ENDS and not isinstance(entry.what, threading.Thread):
             return (entry.kind, entry.what) if isinstance(entry.what, UffdlabError) else ("", None)
@@ -181,7 +181,7 @@ def _end_of(timeline: Timeline) -> tuple[str, UffdlabError | None]:
 def _start(old: Lab) -> None:
     try:
         new = _renewed(old)
-    except Exception as error:  # noqa: BLE001 - it is told where the user looks
+    except Exception as error:  # noqa: BLE001 - every error is shown to the user
         failed = error if isinstance(error, UffdlabError) else UffdlabError(f"it did not start: {error}")
         old.timeline.add("lab", f"did not start: {failed}", _now(old.timeline), None, failed)
         return
@@ -191,7 +191,7 @@ def _start(old: Lab) -> None:
 
 
 def _renewed(lab: Lab) -> Lab:
-    # As little as is needed: a new lab, the same on a new machine, a new target, or only new regions.
+    # Replaces as little as possible: the lab, its machine, its target, or only regions.
     ended, why = _end_of(lab.timeline)
     if ended == "lab" and isinstance(why, LabClosed):
         return Lab(lab.kernel)
@@ -203,7 +203,7 @@ def _renewed(lab: Lab) -> Lab:
 
 
 def _now(timeline: Timeline) -> int:
-    # A lab that has ended has no clock: the moment of its last entry.
+    # A lab that has ended has no clock: use the time of its last entry.
     newest: list[Any] = timeline.newest(1)
     return int(newest[0].ended_ns) if newest else 0
 

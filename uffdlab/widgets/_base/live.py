@@ -1,4 +1,4 @@
-"""The two sorts of widget that show a lab which may end: with JavaScript of their own, and made of controls."""
+"""The bases of the widgets that show a running lab: those with their own JavaScript, and those made of controls."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from uffdlab.widgets._base.widget import LabWidget
 
 
 class LiveWidget(Follower, LabWidget):
-    """A widget with JavaScript of its own, which puts ``lab_ended.js``'s bar above it."""
+    """A widget with its own JavaScript, which shows the bar of ``lab_ended.js`` above it."""
 
-    def _asked(self, content: dict[str, Any]) -> None:
+    def _handle(self, content: dict[str, Any]) -> None:
         if content.get("ask") == "start again":
             self.start_again()
 
     def close(self) -> None:
-        """Take the widget away, with every listener it has, and a lab that was started here for nobody else."""
+        """Close the widget and its listeners, and the lab if it was started here and no other widget uses it."""
         self.leave_lab()
         super().close()
 
 
 class LiveBox(Follower, LabBox):
-    """Controls, with the bar above them."""
+    """Controls, with the bar of ``lab_ended.js`` above them."""
 
     def __init__(self, children: list[ipywidgets.Widget], **keywords: Any) -> None:
         self._bar = EndBar(self)
@@ -36,13 +36,13 @@ class LiveBox(Follower, LabBox):
             traitlets.dlink((self, name), (self._bar, name))
 
     def close(self) -> None:
-        """Take it away, with everything in it, and a lab that was started here for nobody else."""
+        """Close the widget with its controls, and the lab if it was started here and no other widget uses it."""
         self.leave_lab()
         super().close()
 
 
 class EndBar(LabWidget):
-    """Says why a lab is of no use any more, and has a button that starts it again."""
+    """Shows why a lab has ended, with a button that starts it again."""
 
     _esm = javascript("lab_ended_bar.js")
     _css = css("page_grid.css")
@@ -54,5 +54,5 @@ class EndBar(LabWidget):
         self._of = of
         super().__init__()
 
-    def _asked(self, _content: dict[str, Any]) -> None:
+    def _handle(self, _content: dict[str, Any]) -> None:
         self._of.start_again()

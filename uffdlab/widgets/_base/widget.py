@@ -1,4 +1,4 @@
-"""What all of the widgets with JavaScript of their own share: keywords, errors, the static form."""
+"""The base of the widgets with their own JavaScript: keywords, errors, the static form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STYLE = {"layout", "tooltip", "tabbable"}
 
 
 def check_keywords(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a TypeError for the first keyword in `given` that is not in `known`, naming the nearest right one."""
+    """Raise a TypeError for the first keyword in `given` that is not in `known`, with the nearest correct one."""
     right = sorted({*known, *_STYLE})
     for keyword in given:
         if keyword not in right:
@@ -26,17 +26,17 @@ def check_keywords(name: str, given: Iterable[str], known: Iterable[str]) -> Non
 
 
 class LabWidget(anywidget.AnyWidget):
-    """A widget with JavaScript of its own.
+    """A widget with its own JavaScript.
 
     Attributes
     ----------
     errors : list of str
-        What went wrong in the browser, newest last.
+        The newest errors in the browser, in order.
     """
 
     _keywords: tuple[str, ...] = ()
-    _releases: tuple[Callable[[], None], ...] = ()  # what it listens to now
-    _closing: tuple[Callable[[], None], ...] = ()  # what ends with it
+    _releases: tuple[Callable[[], None], ...] = ()  # remove its current listeners
+    _closing: tuple[Callable[[], None], ...] = ()  # called when it is closed
 
     def __init__(self, **keywords: Any) -> None:
         check_keywords(type(self).__name__, keywords, self._keywords)
@@ -47,18 +47,18 @@ class LabWidget(anywidget.AnyWidget):
     def _message(self, _widget: object, content: dict[str, Any], _buffers: list[Any]) -> None:
         if "error" in content:
             self.errors = [*self.errors, str(content["error"])][-_MOST_ERRORS:]
-            print(f"{type(self).__name__}, in the browser: {content['error']}", file=sys.stderr)  # noqa: T201 - its place
+            print(f"{type(self).__name__}, in the browser: {content['error']}", file=sys.stderr)  # noqa: T201 - the notebook shows stderr
             return
         try:
-            self._asked(content)
+            self._handle(content)
         except UffdlabError as error:
             self.send({"failed": str(error), "id": content.get("id")})
 
-    def _asked(self, content: dict[str, Any]) -> None:
-        """Answer what the page asks."""
+    def _handle(self, content: dict[str, Any]) -> None:
+        """Handle a request from the browser."""
 
     def close(self) -> None:
-        """Take the widget away, with every listener it has."""
+        """Close the widget and all its listeners."""
         for release in (*self._closing, *self._releases):
             release()
         self._releases = ()
@@ -67,14 +67,14 @@ class LabWidget(anywidget.AnyWidget):
         super().close()
 
     def fallback(self) -> dict[str, str]:
-        """Give what a page without a live kernel shows, by MIME type."""
+        """Return the static form, by MIME type, for pages without a live kernel."""
         return {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}>"
 
     def catch_up(self) -> None:
-        """Do now what waits for the event loop: whoever prints a page does not come back later."""
+        """Apply the updates that wait for the event loop, before the widget is printed."""
 
     def _repr_mimebundle_(self, **keywords: Any) -> Any:
         self.catch_up()

@@ -1,1 +1,1 @@
-"""What widgets show, as plain data: page codes, timeline lanes, columns, forms of an ioctl."""
+"""The data that the widgets show: page codes, timeline lanes, packed columns, ioctl calls."""

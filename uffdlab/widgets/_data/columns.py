@@ -1,7 +1,7 @@
-"""Rows as the columns that they are made of, in one run of bytes; ``columns.js`` takes them apart again.
+"""Pack the columns of a table into one byte string; ``columns.js`` unpacks it.
 
-Eight bytes with the number of rows, then each column, filled up to eight bytes: numbers little-endian, or for texts
-where each ends (uint32) and then all of them as UTF-8.
+The first eight bytes are the number of rows.  Then comes each column, padded to a multiple of eight bytes.  A column of
+numbers is little-endian.  A column of texts has the end of each text (uint32), then all texts as UTF-8.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ _ALIGNED = 8
 
 
 def numbers(values: Iterable[float], dtype: str) -> bytes:
-    """Pack a column of numbers; `dtype` as of numpy: ``"f8"``, ``"i4"``, ``"u1"``."""
+    """Return a packed column of numbers; `dtype` is that of numpy: ``"f8"``, ``"i4"``, ``"u1"``."""
     return _filled(np.array(list(values), dtype=f"<{dtype}").tobytes())
 
 
 def texts(values: Iterable[str]) -> bytes:
-    """Pack a column of texts."""
+    """Return a packed column of texts."""
     encoded = [value.encode() for value in values]
     ends = np.cumsum([len(each) for each in encoded], dtype="<u4")
     return _filled(ends.tobytes()) + _filled(b"".join(encoded))
 
 
 def packed(rows: int, *columns: bytes) -> bytes:
-    """Put columns of so many rows together."""
+    """Return the packed table of these columns, each with `rows` rows."""
     return rows.to_bytes(_ALIGNED, "little") + b"".join(columns)
 
 

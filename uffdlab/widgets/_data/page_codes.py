@@ -1,4 +1,4 @@
-"""Pages as codes: one small number a page, and a table of what each number looks like."""
+"""Pages as codes: one small number for each page, and a table of how each number is drawn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MASK = (1 << len(State)) - 1
 
 
 def style_data(style: CellStyle) -> dict[str, str]:
-    """Return a style as the JavaScript takes it."""
+    """Return a style in the form that the JavaScript expects."""
     return {
         "letter": style.letter,
         "words": style.words,
@@ -34,22 +34,22 @@ MIXED_DATA = style_data(MIXED)
 
 
 class PageCodes:
-    """The kinds of entry seen so far, numbered in the order of their coming."""
+    """The kinds of entry seen so far, numbered in order of first appearance."""
 
     def __init__(self) -> None:
         self._numbers: dict[int, int] = {}
         self.table: list[dict[str, Any]] = []
 
     def codes(self, snapshot: Snapshot) -> NDArray[np.uint32]:
-        """Number each page's kind; uint32, shape (n,)."""
-        # The level matters to a huge page's width; where an absent page's walk ends is no difference between pages.
+        """Return the number of each page's kind; uint32, shape (n,)."""
+        # The level determines the width of a huge page.  For an absent page it only says where the walk ended.
         levels = np.where(snapshot.states & np.uint32(State.HUGE), snapshot.levels, np.uint8(0)).astype(np.uint64)
         keys = (
             snapshot.states.astype(np.uint64)
             | snapshot.known.astype(np.uint64) << _WIDTH
             | levels << np.uint64(2 * len(State))
         )
-        # Neighbours are mostly alike: sort the first of each run, not every page.
+        # Neighbours are mostly equal: sort only the first page of each run.
         starts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1]))) if keys.size else np.arange(0)
         kinds, which = np.unique(keys[starts], return_inverse=True)
         numbers = np.array([self._number(key, snapshot.page_size) for key in kinds.tolist()], dtype=np.uint32)
@@ -71,5 +71,5 @@ class PageCodes:
         return self._numbers[key]
 
     def pack(self, codes: NDArray[np.uint32]) -> bytes:
-        """Return the codes in as few bytes as hold every kind: one a page, or two."""
+        """Return the codes with as few bytes for each page as possible: one or two."""
         return codes.astype(np.uint8 if len(self.table) <= 256 else "<u2").tobytes()

@@ -1,4 +1,4 @@
-"""A timeline as events in lanes: what each did to the pages, and how long a DONTWAKE left somebody asleep."""
+"""A timeline as events in lanes: what each changed, and how long a DONTWAKE left threads asleep."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OTHER = "other"
 
 
 def events(entries: list[TimelineEntry]) -> list[dict[str, Any]]:
-    """Give each entry as plain data: number, lane, times in µs from the first, text, what changed, its DONTWAKE gap."""
+    """Return each entry as plain data: number, lane, times in µs from the first, text, change, DONTWAKE gap."""
     zero = min((entry.started_ns for entry in entries), default=0)
     last: dict[tuple[str, int, int], Snapshot] = {}
     found = []
@@ -50,7 +50,7 @@ def _change(taken: Snapshot, last: dict[tuple[str, int, int], Snapshot]) -> str:
 
 
 def _gap(entries: list[TimelineEntry], index: int) -> int | None:
-    # For an ioctl with DONTWAKE: the number of the entry that wakes its range, -1 if none does yet.
+    # For an ioctl with DONTWAKE: the number of the entry that wakes its range, -1 if there is none yet.
     name, low, high, sleeps = _woken(entries[index])
     if not name or not sleeps:
         return None
@@ -62,7 +62,7 @@ def _gap(entries: list[TimelineEntry], index: int) -> int | None:
 
 
 def _woken(entry: TimelineEntry) -> tuple[str, int, int, bool]:
-    # An ioctl that wakes when it succeeds: its name, range in bytes, and whether DONTWAKE keeps it from that.
+    # For an ioctl that wakes when it succeeds: its name, its range in bytes, and whether DONTWAKE prevents that.
     result = entry.what
     name = getattr(result, "name", "") if entry.kind == "ioctl" else ""
     if name not in uapi.IOCTLS or not getattr(result, "ok", False):
@@ -73,6 +73,6 @@ def _woken(entry: TimelineEntry) -> tuple[str, int, int, bool]:
     values = result.values
     start, mode = values.get("start", values.get("dst", 0)), values.get("mode", 0)
     sleeps = "DONTWAKE" in modes and bool(mode & modes["DONTWAKE"])
-    if mode & uapi.IOCTLS[name].protects:  # wakes nobody; that is no gap either
+    if mode & uapi.IOCTLS[name].protects:  # it protects pages, which wakes nobody; that is no gap either
         return "", 0, 0, False
     return name, start, start + values.get("len", 0), sleeps

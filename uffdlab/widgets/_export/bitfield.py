@@ -1,4 +1,4 @@
-"""An entry as two lines of its bits, in HTML."""
+"""The fields of an entry as an HTML table in two lines."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _CELL = "border:1px solid #7a7a7a;padding:1px 3px;text-align:center;white-space:
 
 
 def bitfield(caption: str, bits: Sequence[Bit]) -> str:
-    """Give a table with a column a field, highest bit first: numbers, name, value; what each means as its title.
+    """Return an HTML table with a column for each field, highest bit first: numbers, name, value.
 
-    It has two lines of fields, so that it fits onto a printed page.
+    The meaning is the title of the name.  The fields are in two lines, so that the table fits onto a printed page.
     """
     half = (len(bits) + 1) // 2
     rows = "".join(_line(bits[at : at + half]) for at in range(0, len(bits), half or 1))
@@ -42,7 +42,7 @@ def _line(bits: Sequence[Bit]) -> str:
 
 
 def meanings(bits: Sequence[Bit]) -> str:
-    """Give what each field that is set means, as a list."""
+    """Return the meanings of the fields that are set, as an HTML list."""
     items = "".join(
         f"<li>{html.escape(bit.name)}: {html.escape(bit.meaning)}</li>" for bit in bits if bit.value and bit.name
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from uffdlab.pte import Bit
 
 _INK, _LINE, _GAP = "#1A1A1A", "#7A7A7A", "#D55E00"
-# Colour, ink and letter of a lane; the letter tells without the colour.
+# Colour, ink and letter of a lane; the letter identifies it without the colour.
 _MARKS = {
     "touch": ("#009E73", "#000000", "T"),
     "message": ("#EC8A4A", "#000000", "M"),
@@ -37,7 +37,7 @@ _OTHER_KIND = ("D", "#7A7A7A")
 
 
 def lanes(title: str, rows: Sequence[dict[str, Any]]) -> Picture:
-    """Draw the rows of :func:`uffdlab.widgets._data.timeline_lanes.events`, a column each."""
+    """Draw the events of :func:`uffdlab.widgets._data.timeline_lanes.events`, each in its own column."""
     names = [
         lane for lane in (*timeline_lanes.LANES, timeline_lanes.OTHER) if any(row["lane"] == lane for row in rows)
     ] or ["ioctl"]
@@ -57,16 +57,16 @@ def lanes(title: str, rows: Sequence[dict[str, Any]]) -> Picture:
         colour, ink, letter = _MARKS.get(row["lane"], _OTHER)
         axes.add_patch(Rectangle((x - 0.38, y - 0.32), 0.76, 0.64, facecolor=colour, edgecolor=_INK, linewidth=0.7))
         axes.text(x, y, letter, color=ink, ha="center", va="center", size=8, weight="bold")
-    said = [f"at {row['at']:,} µs {row['text']}" + (f" ({row['change']})" if row["change"] else "") for row in rows]
-    said += [f"and {len(said) - _SPOKEN} more"] * (len(said) > _SPOKEN)
+    texts = [f"at {row['at']:,} µs {row['text']}" + (f" ({row['change']})" if row["change"] else "") for row in rows]
+    texts += [f"and {len(texts) - _SPOKEN} more"] * (len(texts) > _SPOKEN)
     gaps = sum(row["gap"] is not None for row in rows)
-    asleep = f" Dashed lines: {gaps} with DONTWAKE, until who waits is woken." if gaps else ""
-    spoken = [*said[:_SPOKEN], *said[-1:]] if len(said) > _SPOKEN else said
+    asleep = f" Dashed lines: {gaps} with DONTWAKE, until the waiting threads are woken." if gaps else ""
+    spoken = [*texts[:_SPOKEN], *texts[-1:]] if len(texts) > _SPOKEN else texts
     return Picture(axes.figure, f"{title}: {'; '.join(spoken) or 'nothing has happened'}.{asleep}")  # type: ignore[arg-type]
 
 
-def faults(title: str, points: Sequence[tuple[float, int, str]], told: str) -> Picture:
-    """Draw faults as points: when (µs), the page, the kind (``"minor, write"``); a mark and a colour a kind."""
+def faults(title: str, points: Sequence[tuple[float, int, str]], summary: str) -> Picture:
+    """Draw faults as points: time (µs), page, kind (``"minor, write"``); each kind has its own marker and colour."""
     figure = Figure(figsize=(7, 2.8), dpi=_DPI, facecolor="#FFFFFF", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -85,11 +85,11 @@ def faults(title: str, points: Sequence[tuple[float, int, str]], told: str) -> P
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if points:
         axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    return Picture(figure, f"{title}: {told}.")
+    return Picture(figure, f"{title}: {summary}.")
 
 
 def bits(title: str, fields: Sequence[Bit]) -> Picture:
-    """Draw an entry as its fields, highest first, with numbers, names and values; those that are set are filled."""
+    """Draw the fields of an entry, highest first, with numbers, names and values; fields that are set are filled."""
     lines = [fields[at : at + _BITS_A_ROW] for at in range(0, len(fields), _BITS_A_ROW)]
     axes = _axes(0.62 * _BITS_A_ROW + 0.2, 0.45 + 0.85 * len(lines))
     axes.set_xlim(-0.1, _BITS_A_ROW + 0.1)
@@ -106,12 +106,12 @@ def bits(title: str, fields: Sequence[Bit]) -> Picture:
             axes.text(x + 0.5, y + 0.12, number, size=7, color=_INK, **size)
             axes.text(x + 0.5, y + 0.44, bit.name[:12], size=6, color=ink, **size)
             axes.text(x + 0.5, y + 0.66, value, size=7 if len(value) < 8 else 5, weight="bold", color=ink, **size)
-    said = ", ".join(bit.name if bit.width == 1 else f"{bit.name} {bit.value:#x}" for bit in fields if bit.value)
-    return Picture(axes.figure, f"{title}: {said or 'no bit is set'}.")  # type: ignore[arg-type]
+    set_fields = ", ".join(bit.name if bit.width == 1 else f"{bit.name} {bit.value:#x}" for bit in fields if bit.value)
+    return Picture(axes.figure, f"{title}: {set_fields or 'no bit is set'}.")  # type: ignore[arg-type]
 
 
 def text(lines: Sequence[tuple[str, str]], alt: str) -> Picture:
-    """Draw lines of text, each with how it is written: ``"bold"``, ``"plain"`` or ``"code"`` (all letters as wide)."""
+    """Draw lines of text, each with its style: ``"bold"``, ``"plain"`` or ``"code"`` (monospace)."""
     widest = max((len(line) for _, line in lines), default=0)
     axes = _axes(max(4.0, 0.2 + widest * _LETTER), _TEXT_LINE * (len(lines) + 1))
     axes.set_xlim(0, 1)

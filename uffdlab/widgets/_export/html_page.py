@@ -1,4 +1,4 @@
-"""A widget as one HTML file that needs no kernel: its own JavaScript, its data, and the entries it would ask for."""
+"""Widgets as one HTML file that needs no kernel: their JavaScript, their data, and the entries they may request."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 _Text = TypeVar("_Text", str, bytes)
 _MOST_LAYOUTS = 4096
-_FRAME = 0x5A5A5  # put where a frame number goes, to find it again in the words
+_FRAME = 0x5A5A5  # replaces frame numbers, to find their place in the entries again
 
 
 def entry(snapshot: Snapshot, page: int) -> dict[str, Any]:
-    """Give one page's entry as the grid shows it."""
+    """Return the entry of one page as the grid shows it."""
     index = page - snapshot.first
     table = figures.entry(snapshot, page)
     address = snapshot.start + index * snapshot.page_size
@@ -49,15 +49,15 @@ class Part:
     Attributes
     ----------
     title : str
-        What stands above it.
+        Its heading.
     module : str
         Its JavaScript.
     state : dict
-        Its traits that are no bytes.
+        Its traits other than bytes.
     data : dict of str to bytes
-        Those that are.
+        Its traits of type bytes.
     snapshots : dict of str to Snapshot or None
-        What its entries are asked of: ``after``, ``before``.
+        The snapshots that provide its entries: ``after``, ``before``.
     """
 
     title: str
@@ -67,7 +67,7 @@ class Part:
     snapshots: dict[str, Snapshot | None] = field(default_factory=dict)
 
     def embedded(self) -> dict[str, Any]:
-        """Give it as it stands in the page."""
+        """Return the data that the page embeds for it."""
         return {
             "title": self.title,
             "module": self.module,
@@ -78,8 +78,8 @@ class Part:
 
 
 def page(title: str, parts: Sequence[Part], style: str, before: str = "", after: str = "") -> str:
-    """Give the whole HTML page: some HTML, the widgets, some more."""
-    # "</" may not occur inside of a script element.
+    """Return the whole HTML page: `before`, the widgets, `after`."""
+    # "</" must not occur inside a script element.
     embedded = json.dumps([part.embedded() for part in parts], ensure_ascii=False).replace("</", "<\\/")
     modules = ",\n".join(
         f'"{name}": (() => {{\n{javascript(name).replace("export default", "return")}\n}})()'
@@ -99,23 +99,23 @@ def page(title: str, parts: Sequence[Part], style: str, before: str = "", after:
 
 
 class Pictured:
-    """What can be drawn: as SVG and as PNG."""
+    """A widget that can be drawn as SVG and as PNG."""
 
     def picture(self) -> figures.Picture:
-        """Draw what is shown as a figure with alt text."""
+        """Return the contents as a picture with alt text."""
         raise NotImplementedError
 
     def to_svg(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give the picture as SVG text, and write it to `path` if given."""
+        """Return the picture as SVG text; write it to `path` if given."""
         return deliver(self.picture().svg(), path)
 
     def to_png(self, path: str | os.PathLike[str] | None = None) -> bytes:
-        """Give the picture as PNG, and write it to `path` if given."""
+        """Return the picture as PNG; write it to `path` if given."""
         return deliver(self.picture().png(), path)
 
 
 def deliver(content: _Text, path: str | os.PathLike[str] | None) -> _Text:
-    """Give `content`, and write it to `path` if given."""
+    """Return `content`; write it to `path` if given."""
     if path is not None:
         Path(path).write_bytes(content.encode() if isinstance(content, str) else content)
     return content
@@ -126,7 +126,7 @@ def _squeezed(data: bytes) -> str:
 
 
 def _details(snapshot: Snapshot) -> dict[str, Any]:
-    # Every word, and a table of bits for each that differs in more than its frame number.
+    # Every entry, and a table of fields for each that differs in more than its frame number.
     words = snapshot.words.astype("<u8")
     different, of_word = np.unique(_without_frames(snapshot), return_inverse=True)
     keys, which = np.unique(of_word.reshape(-1) * 8 + snapshot.levels, return_inverse=True)
@@ -145,14 +145,14 @@ def _details(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _without_frames(snapshot: Snapshot) -> NDArray[np.uint64]:
-    # The words with a mark in place of the frame.
+    # The entries with a mark in place of the frame number.
     form, masked = pte.FORMATS[snapshot.form], snapshot.words.copy()
     if form.frame_field is None:
         return masked
     frames = form.frames(snapshot.words, snapshot.levels)
     for level in np.unique(snapshot.levels).tolist():
         field = form.frame_field(level)
-        # An entry that is present for the kernel only may hold its frame in another way, as x86-64's does.
+        # An entry that is present for the kernel only may encode its frame differently, as on x86-64.
         plain = (snapshot.levels == level) & (frames >= 0) & (frames == field.frames(snapshot.words))
         masked[plain] = field.mark(masked[plain], _FRAME)
     return masked

@@ -1,4 +1,4 @@
-"""Pictures one below the other, as one."""
+"""Several pictures stacked into one."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from uffdlab.errors import UsageError
 from uffdlab.figures import Picture
 
 _GAP = 10.0  # points
-_PIXELS = 200 / 72  # to a point, as Picture writes them
+_PIXELS = 200 / 72  # per point, as in Picture
 
 
 class PictureStack(Picture):
-    """Several pictures, the first on top; their texts one after the other."""
+    """Several pictures, the first on top; the alt texts are joined."""
 
     def __init__(self, pictures: Sequence[Picture]) -> None:
         if not pictures:
-            raise UsageError("there are no pictures to put together")
+            raise UsageError("there are no pictures to stack")
         super().__init__(pictures[0].figure, "\n".join(picture.alt for picture in pictures))
         self._pictures = tuple(pictures)
 
@@ -30,7 +30,7 @@ class PictureStack(Picture):
             return self._svg().encode()
         if form == "png":
             return self._png()
-        raise UsageError("pictures put together are written as .png or .svg")
+        raise UsageError("stacked pictures can be written as .png or .svg only")
 
     def _png(self) -> bytes:
         images = [np.atleast_3d(imread(io.BytesIO(picture.png()), format="png"))[..., :3] for picture in self._pictures]
@@ -50,10 +50,10 @@ class PictureStack(Picture):
             text = picture.svg()
             text = text[text.index("<svg") :]
             width, height = (float(re.search(rf'{name}="([\d.]+)pt"', text)[1]) for name in ("width", "height"))  # type: ignore[index]
-            # What one picture refers to must not be found in another.
+            # The ids of one picture must not occur in another.
             text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>p{number}-", text)
             head, rest = text.split(">", 1)
-            # The sizes are in points, and so is the room around it.
+            # All sizes are in points.
             body += re.sub(r'="([\d.]+)pt"', r'="\1"', head).replace("<svg", f'<svg x="0" y="{at:g}"', 1) + f">{rest}"
             at, wide = at + height + _GAP, max(wide, width)
         size = f'width="{wide:g}pt" height="{at - _GAP:g}pt" viewBox="0 0 {wide:g} {at - _GAP:g}"'

@@ -1,4 +1,4 @@
-"""A sheet: what a form or a panel says, as plain text; for pages without a live kernel as HTML, picture and CSV."""
+"""A sheet: the contents of a form or a panel as text, and as HTML, picture and CSV for pages without a live kernel."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _WIDE = 100  # characters
 
 @dataclass(frozen=True)
 class Sheet:
-    """Names with what they are, and longer texts.
+    """Names with their values, and longer texts.
 
     Attributes
     ----------
     title : str
     rows : tuple of (str, str)
-        A name and what it is.
+        A name and its value.
     texts : tuple of (str, str)
         A caption and a text whose lines stay as they are.
     """
@@ -37,7 +37,7 @@ class Sheet:
     texts: tuple[tuple[str, str], ...] = ()
 
     def html(self) -> str:
-        """Give it as an HTML table and preformatted texts."""
+        """Return the sheet as an HTML table and preformatted texts."""
         body = "".join(
             f'<tr><th scope="row" style="text-align:left">{html.escape(name)}</th>'
             f'<td style="text-align:left">{html.escape(what)}</td></tr>'
@@ -51,7 +51,7 @@ class Sheet:
         return f"<table>{caption}<tbody>{body}</tbody></table>{texts}"
 
     def picture(self) -> Picture:
-        """Draw it, with alt text that says the same."""
+        """Return the sheet as a picture; its alt text has the same contents."""
         lines: list[tuple[str, str]] = [("bold", self.title)]
         wide = max((len(name) for name, _ in self.rows), default=0) + 2
         for name, what in self.rows:
@@ -61,12 +61,12 @@ class Sheet:
             lines += [("", ""), ("plain", caption)]
             for line in text.expandtabs(8).rstrip().splitlines():
                 lines += [("code", each) for each in textwrap.wrap(line, _WIDE, drop_whitespace=False) or [""]]
-        said = "; ".join(f"{name}: {what}" for name, what in self.rows)
+        values = "; ".join(f"{name}: {what}" for name, what in self.rows)
         texts = "".join(f" {caption}: {' '.join(text.split())}." for caption, text in self.texts)
-        return drawings.text(lines, f"{self.title}: {said}.{texts}")
+        return drawings.text(lines, f"{self.title}: {values}.{texts}")
 
     def csv(self) -> str:
-        """Give it as CSV, a line a name and a line a text."""
+        """Return the sheet as CSV: one line for each name, one for each text."""
         out = io.StringIO()
         csv.writer(out, lineterminator="\n").writerows([("name", "value"), *self.rows, *self.texts])
         return out.getvalue()
@@ -76,17 +76,17 @@ class Sheeted(html_page.Pictured):
     """A widget whose static form is a sheet."""
 
     def sheet(self) -> Sheet:
-        """Give what is shown as plain text."""
+        """Return the contents as plain text."""
         raise NotImplementedError
 
     def static(self) -> str:
-        """Give what is shown as plain HTML, for pages without a live kernel."""
+        """Return the contents as plain HTML, for pages without a live kernel."""
         return self.sheet().html()
 
     def picture(self) -> Picture:
-        """Draw what is shown as a figure with alt text."""
+        """Return the contents as a picture with alt text."""
         return self.sheet().picture()
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Give what is shown as CSV, a name and what it is in each line, and write it to `path` if given."""
+        """Return the contents as CSV, a name and its value in each line; write it to `path` if given."""
         return html_page.deliver(self.sheet().csv(), path)
