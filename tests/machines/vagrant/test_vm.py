@@ -282,7 +282,7 @@ def test_a_kernel_that_has_no_drivers_for_it(name):
 
 @pytest.mark.parametrize("options", [{"cpus": 0}, {"memory_mib": 128}])
 def test_too_small_for_a_debian(here, options):
-    with pytest.raises(errors.UsageError, match="a Debian needs a CPU and 256 MiB at least"):
+    with pytest.raises(errors.UsageError, match="a Debian needs at least one CPU and 256 MiB"):
         vagrant.start("6.1-series", vm=here, **options)
 
 
