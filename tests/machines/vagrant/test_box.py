@@ -237,7 +237,7 @@ def test_virtualbox_without_a_network(world, monkeypatch):
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
     world.put("fail-box-add", "Error: Could not resolve host: box.test\n")
     with pytest.raises(
-        errors.HostUnsupported, match=r"not to be had for virtualbox \(Could not resolve host"
+        errors.HostUnsupported, match=r"cannot be had for virtualbox \(Could not resolve host"
     ) as caught:
         bring_up(world.vm)
     assert caught.value.missing == "box"
