@@ -18,7 +18,7 @@ _MOST = 16  # children at once
 _END_DEADLINE = 2.0  # seconds
 
 
-class Child:
+class ForkedChild:
     """One forked child and the one touch that it can make at a time.
 
     Parameters
@@ -146,18 +146,18 @@ class Children:
 
     def __init__(self, done_fd: int) -> None:
         self._done_fd = done_fd
-        self._by_pid: dict[int, Child] = {}
-        self._running: dict[int, Child] = {}  # those whose end was not reported yet
+        self._by_pid: dict[int, ForkedChild] = {}
+        self._running: dict[int, ForkedChild] = {}  # those whose end was not reported yet
 
     def fork(self) -> dict[str, int]:
         """Fork a child. If the fork causes a FORK event, wait until it has been read."""
         if len(self._by_pid) >= _MOST:
             raise Refusal("usage", f"{_MOST} children are as many as there can be; end one first")
-        child = Child(self._done_fd)
+        child = ForkedChild(self._done_fd)
         self._by_pid[child.pid] = self._running[child.pid] = child
         return {"pid": child.pid, "started_ns": child.started_ns, "ended_ns": child.ended_ns}
 
-    def find(self, pid: int) -> Child:
+    def find(self, pid: int) -> ForkedChild:
         """Return child `pid`."""
         if pid not in self._by_pid:
             raise Refusal("usage", f"there is no child {pid}; it was ended")
@@ -167,14 +167,14 @@ class Children:
         """Return the pidfds of the children whose end is not reported yet; one is readable when its child has ended."""
         return [child.process.fd for child in list(self._running.values())]
 
-    def newly_ended(self) -> list[Child]:
+    def newly_ended(self) -> list[ForkedChild]:
         """Return the children that have ended since the last call."""
         ended = [child for child in list(self._running.values()) if child.process.status() is not None]
         for child in ended:
             self._running.pop(child.pid, None)
         return ended
 
-    def forget(self, child: Child) -> None:
+    def forget(self, child: ForkedChild) -> None:
         """Remove a child that has ended and release its resources."""
         self._by_pid.pop(child.pid, None)
         self._running.pop(child.pid, None)

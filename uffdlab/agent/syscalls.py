@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from uffdlab.agent import native
-from uffdlab.agent.children import WORD_FD, Child
+from uffdlab.agent.children import WORD_FD, ForkedChild
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.rpc import Refusal
 from uffdlab.uapi.layout import LAYOUTS
@@ -63,7 +63,7 @@ class Call:
             self._fd = -1
 
 
-def prepare(wanted: dict[str, Any], value: int, child: Child | None = None) -> Call:
+def prepare(wanted: dict[str, Any], value: int, child: ForkedChild | None = None) -> Call:
     """Make the arguments of ``wanted["call"]``.
 
     ``file_read``, ``file_write``: pread(2) from or pwrite(2) to a file of our own, so that the kernel writes or reads

@@ -6,7 +6,7 @@ import os
 import time
 from _thread import allocate_lock
 
-from uffdlab.agent.children import Child
+from uffdlab.agent.children import ForkedChild
 from uffdlab.agent.native import ffi, lib
 from uffdlab.agent.pidfd import asleep
 from uffdlab.agent.rpc import Refusal
@@ -48,11 +48,11 @@ class Ticket:
         The destination of COPY_OUT, or NULL.
     call : Call or None
         The system call that the touch makes, if it makes one.
-    child : Child or None
+    child : ForkedChild or None
         The forked child that makes it; None for a thread of the target.
     """
 
-    def __init__(self, native: Any, buffer: Any, call: Call | None, child: Child | None) -> None:
+    def __init__(self, native: Any, buffer: Any, call: Call | None, child: ForkedChild | None) -> None:
         self.native, self.buffer, self.call, self.child = native, buffer, call, child
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class Touches:
         stride: int,
         value: int,
         more: dict[str, Any] | None = None,
-        child: Child | None = None,
+        child: ForkedChild | None = None,
     ) -> dict[str, Any]:
         """Start a touch; return its thread ID and whether it waits (sleeps in the kernel) now.
 
@@ -96,7 +96,7 @@ class Touches:
         more : dict, optional
             For a sweep: ``each`` (read, write or modify), ``first``, ``jump``.  For a syscall: see
             :func:`uffdlab.agent.syscalls.prepare`.
-        child : Child, optional
+        child : ForkedChild, optional
             The child that makes it, by default a thread of the target.
         """
         more = more or {}
@@ -123,7 +123,14 @@ class Touches:
         return {"waiting": _settle(ticket), "thread": ticket.native.thread_id}
 
     def _ready(
-        self, kind: str, address: int, length: int, stride: int, value: int, more: dict[str, Any], child: Child | None
+        self,
+        kind: str,
+        address: int,
+        length: int,
+        stride: int,
+        value: int,
+        more: dict[str, Any],
+        child: ForkedChild | None,
     ) -> Ticket:
         touch = child.touch if child is not None else ffi.new("struct lab_touch *")
         buffer = ffi.new("char[]", length) if kind == "copy_out" else ffi.NULL
@@ -162,7 +169,7 @@ class Touches:
             else:
                 lib.lab_touch_withdraw(ticket.native)
 
-    def lost(self, child: Child) -> None:
+    def lost(self, child: ForkedChild) -> None:
         """Collect the results of a child that has ended; a touch that it did not finish ends as the process did."""
         with self._lock:
             for number in [number for number, ticket in self._tickets.items() if ticket.child is child]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from uffdlab import pte
 from uffdlab.errors import UsageError
 from uffdlab.figures.titles import what, where
-from uffdlab.observations.page_text import html_table
+from uffdlab.observations.html_table import html_table
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.pte import State
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from uffdlab.errors import UsageError
+from uffdlab.observations.html_table import html_table
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.pte import State, state_name
 
@@ -118,12 +119,7 @@ class CrossExamination:
         return "\n".join(lines + [str(each) for each in self.disagreements[:_SHOWN]])
 
     def _repr_html_(self) -> str:
-        names = html.escape(", ".join(each.witness for each in self.snapshots))
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("bit", "pages compared", "pages that differ"))
-        body = "".join(
-            f'<tr><th scope="row">{bit}</th><td>{count}</td><td>{differ}</td></tr>'
-            for bit, count, differ in self.rows()
-        )
+        names = ", ".join(each.witness for each in self.snapshots)
+        heads = ("bit", "pages compared", "pages that differ")
         rest = "".join(f"<p>{html.escape(str(each))}</p>" for each in self.disagreements[:_SHOWN])
-        caption = f'<caption style="text-align:left;white-space:nowrap">Witnesses: {names}</caption>'
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
+        return html_table(f"Witnesses: {names}", heads, self.rows(), right=(1, 2)) + rest

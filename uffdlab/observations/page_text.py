@@ -1,8 +1,7 @@
-"""Page numbers in words, and tables in HTML."""
+"""Page numbers as text: ``page 3``, ``pages 3–7``, ``0–31, 40``."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable
 
 import numpy as np
@@ -28,17 +27,3 @@ def page_ranges(pages: Iterable[int]) -> str:
         low = end
     shown = ranges[:_SHOWN_RANGES]
     return ", ".join([*shown, "…"] if len(ranges) > len(shown) else shown)
-
-
-def html_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]], note: str = "") -> str:
-    """Write a table with a caption and row and column headers; everything is escaped."""
-    head = "".join(f'<th scope="col" style="text-align:left">{html.escape(text)}</th>' for text in heads)
-    body = ""
-    for first, *rest in rows:
-        cells = "".join(f'<td style="text-align:left">{html.escape(text)}</td>' for text in rest)
-        body += f'<tr><th scope="row">{html.escape(first)}</th>{cells}</tr>'
-    foot = f"<p>{html.escape(note)}</p>" if note else ""
-    return (
-        f'<table><caption style="text-align:left;white-space:nowrap">{html.escape(title)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{foot}"
-    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from uffdlab import pte
 from uffdlab.bulk.entries import Step
+from uffdlab.observations.html_table import Html, html_table
 from uffdlab.pte import State
 
 __all__ = ["PageWalk", "PageWalkEntry", "PageWalks"]
@@ -149,25 +150,16 @@ class PageWalks(list[PageWalk]):
         names = list(dict.fromkeys(name for walk in self for name in (entry.name for entry in walk.entries)))
         order = {name: number for number, name in enumerate(("PGD", "P4D", "PUD", "PMD", "PTE"))}
         names.sort(key=lambda name: order[name])
-        head = '<th scope="col">level</th>' + "".join(
-            f'<th scope="col" style="text-align:left">{html.escape(walk.title)}</th>' for walk in self
-        )
-        body = ""
-        for name in names:
-            cells = ""
-            for walk in self:
-                found = [row for row in walk.rows() if row[0] == name]
-                place, word, meaning = found[0][1:] if found else ("", "", "")
-                cells += (
-                    f'<td style="text-align:left"><small>{place}</small><br><code>{word}</code><br>'
-                    f"{html.escape(meaning)}</td>"
-                    if found
-                    else "<td></td>"
-                )
-            body += f'<tr><th scope="row">{name}</th>{cells}</tr>'
-        caption = '<caption style="text-align:left">Page tables, from the top to the page</caption>'
-        note = f"<p>{html.escape(self.text)}</p>" if self.text else ""
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{note}"
+        heads = ("level", *(walk.title for walk in self))
+        rows = ((name, *(_cell(walk, name) for walk in self)) for name in names)
+        return html_table("Page tables, from the top to the page", heads, rows, self.text)
+
+
+def _cell(walk: PageWalk, name: str) -> str:
+    for level, place, word, meaning in walk.rows():
+        if level == name:
+            return Html(f"<small>{place}</small><br><code>{word}</code><br>{html.escape(meaning)}")
+    return ""
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

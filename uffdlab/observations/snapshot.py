@@ -15,7 +15,8 @@ from uffdlab import pte
 from uffdlab.errors import UsageError
 from uffdlab.observations.changes import Change, group_changes
 from uffdlab.observations.groups import BitCount, PageGroup, runs
-from uffdlab.observations.page_text import html_table, page_ranges, pages_in_words
+from uffdlab.observations.html_table import html_table
+from uffdlab.observations.page_text import page_ranges, pages_in_words
 from uffdlab.observations.table import as_csv, as_pandas
 from uffdlab.pte import ALL, State
 

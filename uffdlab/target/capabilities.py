@@ -9,6 +9,7 @@ from typing import Self
 
 from uffdlab import uapi
 from uffdlab.errors import errno_name
+from uffdlab.observations import html_table as html_tables
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.memory import MEMORY, Memory
 from uffdlab.uapi.protocol import KernelProbe
@@ -189,10 +190,8 @@ def markdown_table(several: Sequence[Capabilities]) -> str:
 
 def html_table(several: Sequence[Capabilities]) -> str:
     """Return the table in HTML."""
-    from uffdlab.observations import page_text  # noqa: PLC0415 - it needs numpy, which a lab that opens does not wait for
-
     title = f"What {' and '.join(each.kernel for each in several)} can do"
-    return page_text.html_table(title, _heads(several), table(several))
+    return html_tables.html_table(title, _heads(several), table(several))
 
 
 FORMS = {"text": text_table, "markdown": markdown_table, "html": html_table}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
+
+from uffdlab.observations.html_table import html_table
 
 
 @dataclass(frozen=True)
@@ -122,18 +123,4 @@ class Timeline:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f'<th scope="col" style="text-align:{"right" if column < 2 else "left"}">{name}</th>'
-            for column, name in enumerate(("start, µs", "took, µs", "kind", "what happened"))
-        )
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="text-align:{"right" if column < 2 else "left"}">{html.escape(cell)}</td>'
-                for column, cell in enumerate(row)
-            )
-            + "</tr>"
-            for row in self.rows()
-        )
-        caption = '<caption style="text-align:left">Timeline</caption>'
-        return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return html_table("Timeline", ("start, µs", "took, µs", "kind", "what happened"), self.rows(), right=(0, 1))

@@ -15,7 +15,7 @@ import traitlets
 
 from uffdlab import uapi
 from uffdlab.errors import IoctlError, UffdlabError, UsageError
-from uffdlab.observations.page_text import html_table
+from uffdlab.observations.html_table import html_table
 from uffdlab.uapi.messages import Fault
 from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.background import BackgroundReader, run_in_background

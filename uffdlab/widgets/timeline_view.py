@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from uffdlab.observations.page_text import html_table
+from uffdlab.observations.html_table import html_table
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.event_loop import later, soon

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from uffdlab import errors
 from uffdlab.machines import clock
-from uffdlab.machines.qemu import accelerator as accel
 from uffdlab.machines.qemu import initramfs, kernel_modules, saved_state
+from uffdlab.machines.qemu.accelerator import choose
 from uffdlab.machines.qemu.command import Descriptors, Settings
 from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.processes import limits
@@ -104,7 +104,7 @@ def start(
     def boot(accelerator: str, seconds: float) -> QemuMachine:
         return _boot(settings(accelerator), seconds)
 
-    accelerator, probed = accel.choose(program, boot)
+    accelerator, probed = choose(program, boot)
     if probed is not None:
         return probed
     chosen = settings(accelerator)

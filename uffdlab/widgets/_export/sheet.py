@@ -9,6 +9,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from uffdlab.observations.html_table import html_table
 from uffdlab.widgets._export import drawings, html_page
 
 if TYPE_CHECKING:
@@ -38,17 +39,11 @@ class Sheet:
 
     def html(self) -> str:
         """Return the sheet as an HTML table and preformatted texts."""
-        body = "".join(
-            f'<tr><th scope="row" style="text-align:left">{html.escape(name)}</th>'
-            f'<td style="text-align:left">{html.escape(what)}</td></tr>'
-            for name, what in self.rows
-        )
         texts = "".join(
             f'<p>{html.escape(caption)}</p><pre style="font-family:monospace">{html.escape(text)}</pre>'
             for caption, text in self.texts
         )
-        caption = f'<caption style="text-align:left">{html.escape(self.title)}</caption>'
-        return f"<table>{caption}<tbody>{body}</tbody></table>{texts}"
+        return html_table(self.title, (), self.rows) + texts
 
     def picture(self) -> Picture:
         """Return the sheet as a picture; its alt text has the same contents."""
