@@ -169,11 +169,11 @@ def play(mangler):
 @pytest.fixture
 def wire(monkeypatch, caplog, host_lab):  # host_lab skips where there is no userfaultfd
     """Let a mangler have each frame on its way in, and note what is asked."""
-    take, call = Client._take, Client.call
+    take, call = Client._dispatch, Client.call
     asked = set()
 
     def install(mangler):
-        monkeypatch.setattr(Client, "_take", lambda self, frame: take(self, mangler(frame)))
+        monkeypatch.setattr(Client, "_dispatch", lambda self, frame: take(self, mangler(frame)))
 
     def noted(self, method, *rest):
         asked.add(method)

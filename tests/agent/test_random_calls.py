@@ -105,7 +105,7 @@ def test_in_a_guest_of_its_own_all_is_the_doing_of_the_calls(host_lab, monkeypat
 
 def test_random_play_counts_what_is_unknown_and_goes_on(host_lab, monkeypatch, capsys):
     monkeypatch.setattr(Model, "_wake", once())
-    count = play_randomly(host_lab, 2, seed=1, memories=("anon",))
+    count = play_randomly(host_lab, 8, seed=1, memories=("anon",))
     assert count.unknown == 1
     assert count.regions > 1
     assert "came once and not again: Op(call='wake'" in capsys.readouterr().err

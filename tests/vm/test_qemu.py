@@ -96,8 +96,8 @@ def test_every_kernel_boots_and_is_restored(name):
         assert not machine.restored
         start._save(machine, machine.settings)
         assert machine.ask(Ping(1)) == 1  # it goes on after that
-    assert cold["release"] == image.release
-    assert cold["page_size"] == 4096
+    assert cold.release == image.release
+    assert cold.page_size == 4096
     with start.start(image) as machine:
         assert machine.restored
         assert machine.ask(Ping("here")) == "here"

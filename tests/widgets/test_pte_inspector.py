@@ -55,7 +55,7 @@ def test_bits_and_both_walks(region):
     assert "page 3 of region-1: PTE 0x8000000003ffc465" in text
     assert re.search(r">10</th>.*>uffd-wp</td>", text, re.DOTALL)
     assert "The same page: all end at page frame 0x3ffc." in text
-    assert text.count('>PGD</th>') == 1
+    assert text.count(">PGD</th>") == 1
     inspector.close()
 
 
