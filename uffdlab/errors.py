@@ -252,7 +252,7 @@ class WitnessError(UffdlabError):
     Attributes
     ----------
     witness : str
-        Its name: ``pagemap``, ``kernel`` or ``physical``.
+        Its name: ``physical``, ``kernel``, ``pagemap`` or ``scan``.
     """
 
     def __init__(self, message: str, *, witness: str = "") -> None:

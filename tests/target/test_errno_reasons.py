@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from uffdlab.target.errno_reasons import explain, misfit
+from uffdlab.target.errno_reasons import alignment_fault, explain
 from uffdlab.uapi import IOCTLS, Feature, RegisterMode
 
 CONTINUE = IOCTLS["UFFDIO_CONTINUE"]
@@ -53,11 +53,11 @@ def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
     ],
 )
 def test_what_is_no_whole_pages_is_named(name, values, words):
-    found = misfit(IOCTLS[name], values, 0x1000)
+    found = alignment_fault(IOCTLS[name], values, 0x1000)
     assert words in found
     assert bool(words) is bool(found)
     if found:
-        text = explain(IOCTLS[name], errno.EINVAL, 0, registered=None, knows_continue_wp=True, misfit=found)
+        text = explain(IOCTLS[name], errno.EINVAL, 0, registered=None, knows_continue_wp=True, alignment=found)
         assert text == found
 
 

@@ -21,7 +21,7 @@ class HeldCopy:
     ----------
     lab : Lab
     uffd : Userfaultfd
-        That the destination is registered with.
+        The userfaultfd that the destination is registered with.
     start, page_size : int
         The destination.
     value : int

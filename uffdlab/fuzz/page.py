@@ -45,7 +45,7 @@ class ExpectedPage:
     may_write : bool or None
         The entry's writable bit; None where the kernel may choose, as it may set it at the next write only.
     exclusive : bool
-        Its own page is known to be shared with no child of before; UFFDIO_MOVE refuses it otherwise.
+        The page is known not to be shared with an earlier child; UFFDIO_MOVE refuses it otherwise.
     """
 
     mapped: bool | None = False

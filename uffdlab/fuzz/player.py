@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Feature.EVENT_UNMAP
 _MESSAGES: dict[str, type[Message]] = {"fork": Fork, "remap": Remap, "remove": Remove, "unmap": Unmap}
-_BOTH_LOOK = 4  # calls until the best witness looks too, not only pagemap, which is the quickest and knows no writable
+_BOTH_LOOK = 4  # every so many calls the best witness is asked too; pagemap is faster but has no writable bit
 _EHWPOISON = 133
 _DEADLINE = 10.0  # seconds for a touch to end or to wait
 

@@ -38,7 +38,8 @@ class Op:
     page, count : int
         The pages.  Only the first, where the region may be more than one mapping to the kernel; see :meth:`Model.span`.
     value : int
-        What is written or copied, into the next page one more; ``register``: the modes, 0 to unregister; ``move``: the
+        The value that is written or copied into the first page; each further page gets the value of the one before
+        plus 1.  Else: ``register``: the modes, 0 to unregister; ``move``: the
         page that is moved to `page`; ``replace``: the memory, by its place in :data:`MEMORIES`.
     flag : bool
         ``copy``, ``continue``: MODE_WP.  ``protect``, ``rwprotect``: protect, else unprotect.  ``mprotect``: writable.

@@ -33,8 +33,8 @@ _NO_RANGE = {
 }
 
 
-def misfit(ioctl: uapi.Ioctl, values: dict[str, int], page_size: int) -> str:
-    """Say how a range fails to be whole pages of `page_size` bytes; empty if it is, or if the ioctl has none."""
+def alignment_fault(ioctl: uapi.Ioctl, values: dict[str, int], page_size: int) -> str:
+    """Return why the range is not made of whole pages of `page_size` bytes; "" if it is, or if there is no range."""
     if "len" not in ioctl.fields:
         return ""
     if not values.get("len"):
@@ -55,7 +55,7 @@ def explain(
     registered: uapi.RegisterMode | None,
     knows_continue_wp: bool | None,
     features: uapi.Feature | None = None,
-    misfit: str = "",
+    alignment: str = "",
     beyond: bool = False,
     memory: str = "",
 ) -> str:
@@ -75,16 +75,16 @@ def explain(
         Whether trying has shown that this kernel knows UFFDIO_CONTINUE_MODE_WP; None if that is not known.
     features : Feature or None
         What this userfaultfd was opened with; None if that is not known.
-    misfit : str
-        What :func:`misfit` says of the range.
+    alignment : str
+        What :func:`alignment_fault` returned for the range.
     beyond : bool
         Whether the range ends where no process has memory.
     memory : str
         Of which kind the range is, as :meth:`uffdlab.Lab.map` calls it; empty if that is not known.
     """
     if error == errno.EINVAL:
-        if misfit:
-            return misfit
+        if alignment:
+            return alignment
         if beyond:
             return "the range lies, or ends, outside of the addresses that a process can have"
         return _invalid(ioctl, mode, registered, knows_continue_wp, features, memory)

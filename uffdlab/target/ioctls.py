@@ -182,7 +182,7 @@ class Ioctls:
             registered=self._registered_for(values),
             knows_continue_wp=found.continue_wp if found else None,
             features=self._features,
-            misfit=errno_reasons.misfit(ioctl, values, self._target.page_size_at(start)),
+            alignment=errno_reasons.alignment_fault(ioctl, values, self._target.page_size_at(start)),
             beyond="len" in ioctl.fields and beyond,
             memory=self._target.memory_at(start),
         )

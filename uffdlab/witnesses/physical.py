@@ -83,8 +83,9 @@ class PhysicalWitness:
     def read(self, region: Mapped, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`.
 
-        While the guest runs, each page-table page is as it was at one moment, and so is the way to it; different ones
-        may be of different moments.  Where a table changes at each look, all is read once more with the guest paused.
+        While the guest runs, each page-table page is consistent in itself, and so is the path to it; two page-table
+        pages may have been read at different times.  If a table changes during each read, all of them are read once
+        more with the guest paused.
         """
         start = region.start + first * region.page_size
         bottom = _BOTTOMS.get(region.page_size)

@@ -234,7 +234,7 @@ class WitnessSelection:
         Raises
         ------
         WitnessError
-            The named one, or none at all, can say anything.
+            The named witness cannot answer, or no witness can.
         UsageError
             These are too many pages for one look.
         """
