@@ -63,7 +63,7 @@ def register_all(rules: Rules, pages: int) -> Op:
 
 
 def random_ops(rules: Rules, pages: int, seed: int, others: Sequence[Rules] = ()) -> Iterator[Op]:
-    """Give calls for ever, always the same ones for one seed.
+    """Yield calls without end; the same seed yields the same calls.
 
     Parameters
     ----------

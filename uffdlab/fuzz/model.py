@@ -96,7 +96,7 @@ class Model:
         return outcome
 
     def agrees(self, number: int, seen: ObservedPage) -> bool:
-        """Tell whether a page was seen as it should be, and take over what was left to the kernel."""
+        """Compare a page as seen with the model, and adopt what the kernel may choose."""
         page = self.pages[number]
         if self.rules.huge and not self.rules.file:
             seen = replace(seen, file=None)  # pagemap of 6.1 calls the huge zero page a file's

@@ -86,7 +86,7 @@ class ExpectedPage:
             self.wp = False  # no marker stands for it
 
     def agrees(self, seen: ObservedPage) -> bool:
-        """Tell whether it was seen as it should be, and take over what was left to the kernel."""
+        """Compare the page as seen with this model of it, and adopt what the kernel may choose."""
         if self.mapped is None:
             self.mapped = seen.present
         if self.own is None:

@@ -156,7 +156,7 @@ def _rules_like(lab: Lab, rules: Rules, memory: str) -> Rules:
 
 
 def is_known(lab: Lab, found: Mismatch) -> bool:
-    """Tell whether a disagreement is the doing of the calls, or else unknown.
+    """Return whether a disagreement comes from the calls; otherwise its cause is unknown.
 
     On a kernel that others use too, khugepaged and reclaim may change pages between two calls, and neither is the lab's
     to turn off (docs/findings/behind-the-back.md).  What the calls do comes again when they are made again; what came

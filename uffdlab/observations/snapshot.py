@@ -169,15 +169,15 @@ class Snapshot:
     # --- what they are
 
     def has(self, state: State) -> NDArray[np.bool_]:
-        """Tell for each page whether all bits of `state` are set (and known to be); bool, shape (n,)."""
+        """Return for each page whether all bits of `state` are set (and known to be); bool, shape (n,)."""
         return _all(self.states, state)
 
     def lacks(self, state: State) -> NDArray[np.bool_]:
-        """Tell for each page whether all bits of `state` are known to be clear; bool, shape (n,)."""
+        """Return for each page whether all bits of `state` are known to be clear; bool, shape (n,)."""
         return _all(self.known & ~self.states, state)
 
     def knows(self, state: State) -> NDArray[np.bool_]:
-        """Tell for each page whether all bits of `state` are known; bool, shape (n,)."""
+        """Return for each page whether all bits of `state` are known; bool, shape (n,)."""
         return _all(self.known, state)
 
     def frames(self) -> NDArray[np.int64]:

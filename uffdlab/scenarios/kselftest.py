@@ -66,7 +66,7 @@ class Run:
 
 
 def plan(tests: Selftests, *, full: bool = False) -> list[tuple[str, ...]]:
-    """Give the calls to make, as the kernel's run_vmtests.sh has them; with its sizes if `full`, else smaller ones."""
+    """Return the commands of the kernel's run_vmtests.sh: with its sizes if `full`, else with smaller ones."""
     small, huge = (("20", "16"), ("128", "32")) if full else (("4", "1"), ("32", "1"))
     if "userfaultfd" in tests.programs:
         return [

@@ -164,7 +164,7 @@ def _filled(lab: Lab, memory: str, *modes: str) -> tuple[Region, Userfaultfd]:
 
 
 def _words(snapshot: Snapshot, part: PageRange) -> str:
-    """Give present, writable, uffd-wp of the pages in words; what differs within the part is all told."""
+    """Return present, writable and uffd-wp of the pages as text; if pages differ, the text has each value."""
     first = part.first - snapshot.first
     groups = snapshot[first : first + part.count].groups(_BITS)
     return " / ".join(dict.fromkeys(group.text for group in groups))

@@ -9,7 +9,7 @@ from uffdlab.scenarios.result import Result
 
 
 def to_dict(result: Result) -> dict[str, Any]:
-    """Give everything but the timeline's objects, ready for JSON."""
+    """Return everything but the timeline's objects, ready for JSON."""
     return {
         "scenario": result.scenario,
         "kernel": result.kernel,
@@ -33,12 +33,12 @@ def to_dict(result: Result) -> dict[str, Any]:
 
 
 def to_json(result: Result) -> str:
-    """Give :func:`to_dict` as JSON text."""
+    """Return :func:`to_dict` as JSON text."""
     return json.dumps(to_dict(result), indent=1)
 
 
 def to_text(result: Result) -> str:
-    """Give the page groups, then every check that does not hold."""
+    """Return the page groups, then every check that does not hold."""
     lines = [f"{result.kernel} (Linux {result.release}), seen by the {result.witness} witness"]
     lines += [
         f"  {g.memory:<8} pages {g.pages:<6} {g.done:<12} {g.before} → {g.after}" for g in result.groups
@@ -50,7 +50,7 @@ def to_text(result: Result) -> str:
 
 
 def to_ktap(result: Result) -> str:
-    """Give the checks in the kernel's test format (Documentation/dev-tools/ktap.rst), version 1."""
+    """Return the checks in the kernel's test format (Documentation/dev-tools/ktap.rst), version 1."""
     lines = ["KTAP version 1", f"# {result.scenario} on {result.kernel} (Linux {result.release})"]
     lines.append(f"1..{len(result.checks)}")
     for number, check in enumerate(result.checks, 1):

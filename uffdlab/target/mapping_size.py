@@ -52,7 +52,7 @@ def _count(pages: int | None, size: int | None, page_size: int) -> int:
 
 
 def reserve(kind: Memory, pages: int, free: Callable[[int, int], int]) -> None:
-    """See to it that the huge pages for a mapping are there; other memory needs none.
+    """Reserve the huge pages for a mapping; other memory needs none.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ class Timeline:
         return entry
 
     def listen(self, listener: Callable[[TimelineEntry], None]) -> Callable[[], None]:
-        """Have `listener` called with each new entry, on whatever thread adds it; it must not wait.
+        """Call `listener` with each new entry, on the thread that adds it; the listener must not wait.
 
         Returns
         -------

@@ -72,7 +72,7 @@ class RootFinder:
             return self._root
 
     def holds(self, root: Root) -> bool:
-        """Tell whether the beacon lies under this root now."""
+        """Return whether the beacon lies under this root now."""
         # Any error on the way, such as a frame outside RAM, only means that this is not the target's table.
         try:
             tables = Tables(self._memory, root)
