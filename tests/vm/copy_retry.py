@@ -1,4 +1,4 @@
-"""What UFFDIO_COPY must come to when its destination is changed while it waits for its source (copy_retry.c)."""
+"""What UFFDIO_COPY must come to when its destination is changed while it waits for its source (copy-retry/)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from uffdlab.lab import Lab
 
-SOURCE = Path(__file__).with_name("copy_retry.c")
+SOURCES = sorted(Path(__file__).with_name("copy-retry").glob("*.c"))
 HALF = 512  # pages of 4 KiB; the destination has two halves, each of them a huge page where it is hugetlb
 LENGTH = 2 * HALF * 4096
 
@@ -110,7 +110,7 @@ class Case:
 
 @dataclass(frozen=True)
 class End:
-    """What is seen at last; see copy_retry.c for the letters, here one for each half."""
+    """What is seen at last; see copy-retry/main.c for the letters, here one for each half."""
 
     error: int
     result: int
@@ -161,10 +161,10 @@ def _halves(runs: str) -> str:
 
 
 def compiled(folder: Path) -> Path:
-    """Compile copy_retry.c into a folder."""
+    """Compile copy-retry/ into a folder."""
     program = folder / "copy_retry"
     flags = ["-O2", "-static", "-pthread", "-Wall", "-Wextra", "-Werror"]
-    subprocess.run(["cc", *flags, SOURCE, "-o", program], check=True)
+    subprocess.run(["cc", *flags, *SOURCES, "-o", program], check=True)
     return program
 
 

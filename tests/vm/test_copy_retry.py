@@ -1,4 +1,4 @@
-"""UFFDIO_COPY while its destination changes: what copy_retry.c sees must be what copy_retry.py says.
+"""UFFDIO_COPY while its destination changes: what copy-retry/ sees must be what copy_retry.py says.
 
 The kernel copies outside its locks where the source is not there, and looks its destination up again; what it kept from
 before must fit what it finds.
