@@ -1,6 +1,8 @@
-"""The packages: what lies where, and that docs/design.md shows the layers that the linter checks."""
+"""The packages: what lies where, what an import loads, and that docs/design.md shows the layers that are checked."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -43,3 +45,23 @@ def test_few_files_lie_beside_the_packages():
     beside = [path for path in HOUSE.iterdir() if path.name != "__pycache__" and path.name not in PACKAGES]
     assert len(PACKAGES) > 10
     assert len(beside) <= 12
+
+
+def loaded_by(statement):
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.split())
+
+
+def test_a_lab_is_imported_without_what_few_labs_need():
+    # A dataclass compiles its methods at import, which takes thirty times as long as to define a msgspec.Struct.
+    loaded = loaded_by("import uffdlab.lab")
+    assert {"uffdlab.lab", "uffdlab.target.userfaultfd", "msgspec"} <= loaded
+    assert not loaded & {"dataclasses", "html", "random", "numpy", "asyncio", "uffdlab.target.capabilities"}
+    assert not [name for name in loaded if name.startswith(("uffdlab.kernels", "uffdlab.widgets", "uffdlab.figures"))]
+
+
+def test_a_kernel_from_the_cache_is_found_without_what_builds_or_unpacks_one():
+    loaded = loaded_by("import uffdlab.kernels")
+    assert "uffdlab.kernels.supply" in loaded
+    assert not loaded & {"lz4", "zstandard", "uffdlab.kernels.unpack", "uffdlab.kernels.code_size"}

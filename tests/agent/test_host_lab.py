@@ -8,6 +8,7 @@ import threading
 import time
 
 import pytest
+from msgspec.structs import replace
 
 from uffdlab.errors import (
     AgentError,
@@ -328,8 +329,6 @@ def test_eagain_is_resumed_from_where_it_stopped(host_lab, monkeypatch):
         uffd.register(region, "missing")
         data = b"".join(bytes([page]) * 4096 for page in range(8))
         part = uffd.copy(region[:3], data[: 3 * 4096])
-        from dataclasses import replace
-
         # What the kernel says when it was interrupted after three pages of eight.
         values = {**part.values, "len": 8 * 4096}
         stopped = replace(part, errno=11, output=3 * 4096, done=3 * 4096, values=values, source=data)

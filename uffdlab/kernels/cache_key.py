@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import KernelError
-from uffdlab.kernels import build, host_checks, image
+from uffdlab.kernels import build, host_checks
 from uffdlab.kernels.catalogue import Built
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from uffdlab.kernels.apt import Resolved
     from uffdlab.kernels.catalogue import Entry
+
+# Raise it when a change in uffdlab.kernels.unpack makes the same packages give a different image.
+_PACKAGED_RECIPE = 3
 
 
 def key_of(entry: Entry, found: Resolved) -> str:
@@ -38,7 +41,7 @@ def _inputs(entry: Entry, found: Resolved) -> dict[str, object]:
             "localversion": entry.localversion,
         } | ({"image": entry.image} if entry.image != "vmlinux" else {})
     else:
-        inputs["recipe"] = image.RECIPE
+        inputs["recipe"] = _PACKAGED_RECIPE
     return inputs
 
 

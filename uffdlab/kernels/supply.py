@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.cachedir import discard, write_atomically
 from uffdlab.errors import BuildError, KernelError, SourceError
-from uffdlab.kernels import build, catalogue, code_size, host_checks, image, pte_reader
+from uffdlab.kernels import build, catalogue, host_checks, image, pte_reader
 from uffdlab.kernels.apt import Archive, DebianArchive
 from uffdlab.kernels.cache import Cache, Kernel
 from uffdlab.kernels.cache_key import key_of, made_of
@@ -142,6 +142,8 @@ class Supply:
         return tuple(self._sizes(entry, progress) for entry in entries)
 
     def _sizes(self, entry: Built, progress: Progress | None) -> Sizes:
+        from uffdlab.kernels import code_size  # noqa: PLC0415 - most kernels come from the cache and are not measured
+
         name = entry.name
         kernel = self.get(name)
         file = kernel.image.parent / code_size.FILE
@@ -253,6 +255,8 @@ class Supply:
     def _fetch(self, entry: Packaged, progress: Progress, refresh: bool) -> Kernel:
         root = self._cache.apt_root(entry.suites)
         root.mkdir(parents=True, exist_ok=True)
+        from uffdlab.kernels.unpack import from_packages  # noqa: PLC0415 - its decompressors take long to import
+
         progress.start(entry.name, f"{_why(refresh)}, fetching Debian's package")
         with self._versions.locked(entry, progress):
             found, fresh = self._versions.resolve(entry, progress, refresh=refresh)
@@ -265,7 +269,7 @@ class Supply:
             out.mkdir()
             try:
                 progress.stage("unpacking the image")
-                made = image.from_packages(debs, out)
+                made = from_packages(debs, out)
                 return self._cache.publish(out, replace(made, name=entry.name, key=key_of(entry, found)))
             finally:
                 discard(root / "debs")
@@ -285,6 +289,8 @@ class Supply:
             return self._publish_build(entry, tree, found, release, log)
 
     def _publish_build(self, entry: Built, tree: Tree, found: Resolved, release: str, log: Path) -> Kernel:
+        from uffdlab.kernels import code_size  # noqa: PLC0415
+
         out = tree.folder / "out"
         discard(out)
         out.mkdir()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
+from msgspec.structs import fields
 
 from uffdlab.errors import UsageError
 from uffdlab.processes import limits
@@ -21,8 +23,7 @@ _PTE_READER = "modules/90-pte_reader.ko"  # in the guest, which loads modules in
 _KINDS = "'qemu', 'local', 'ssh:user@host', 'vagrant'"
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(Struct, frozen=True):
     """The options of a machine that is started for a lab; None or empty if the caller did not give them.
 
     Attributes

@@ -10,9 +10,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from uffdlab.errors import AgentError, LabClosed, MachineError, ProgramError, UsageError
 from uffdlab.machines import elf
@@ -46,8 +47,7 @@ _UNWINDER = "libgcc_s.so.1"
 _SHELL = "/bin/sh"
 
 
-@dataclass(frozen=True)
-class Execution:
+class Execution(Struct, frozen=True):
     """The result of a program that has run in the guest.
 
     Attributes

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Collection, Iterable
 
 
@@ -45,12 +44,18 @@ def html_table(
         cells = "".join(f"<td {style(column)}>{_cell(text)}</td>" for column, text in enumerate(rest, 1))
         body += f'<tr><th scope="row" {style(0)}>{_cell(first)}</th>{cells}</tr>'
     top = f"<thead><tr>{head}</tr></thead>" if head else ""
-    foot = f"<p>{html.escape(note)}</p>" if note else ""
+    foot = f"<p>{_escaped(note)}</p>" if note else ""
     return (
-        f'<table><caption style="text-align:left;white-space:nowrap">{html.escape(title)}</caption>'
+        f'<table><caption style="text-align:left;white-space:nowrap">{_escaped(title)}</caption>'
         f"{top}<tbody>{body}</tbody></table>{foot}"
     )
 
 
 def _cell(text: str) -> str:
-    return text if isinstance(text, Html) else html.escape(text)
+    return text if isinstance(text, Html) else _escaped(text)
+
+
+def _escaped(text: str) -> str:
+    import html  # noqa: PLC0415 - it has a table of all entities, and every lab imports this module
+
+    return html.escape(text)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from uffdlab.errors import UsageError
@@ -28,8 +28,7 @@ _POLICIES = {
 _MOST_ERRORS = 100  # kept of a Python handler
 
 
-@dataclass(frozen=True)
-class HandlerCounts:
+class HandlerCounts(Struct, frozen=True):
     """What a native handler has done.
 
     Attributes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from uffdlab import uapi
 from uffdlab.errors import errno_name
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from uffdlab.target.touch import Touch
 
 
-@dataclass(frozen=True)
-class IoctlResult:
+class IoctlResult(Struct, frozen=True):
     """What came back from an ioctl.
 
     Attributes
@@ -46,8 +46,8 @@ class IoctlResult:
     words: dict[str, int]
     took_ns: int
     name: str = ""
-    values: dict[str, int] = field(default_factory=dict)
-    source: bytes | None = field(default=None, repr=False)
+    values: dict[str, int] = {}
+    source: bytes | None = None
 
     @property
     def ok(self) -> bool:
@@ -107,8 +107,7 @@ class PendingIoctl:
         return f"<PendingIoctl: {self.touch!r}>"
 
 
-@dataclass(frozen=True)
-class BatchResult:
+class BatchResult(Struct, frozen=True):
     """What came back from one ioctl a page.
 
     Attributes

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno as _errno
 import time
 from collections.abc import Mapping as Words
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from uffdlab import uapi
 from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError, errno_name

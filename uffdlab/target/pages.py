@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import operator
-import random
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
 from uffdlab.errors import UsageError
@@ -35,7 +33,7 @@ class AtAddress(Protocol):
         ...  # pragma: no cover
 
 
-class Pages(ABC):
+class Pages:
     """Neighbouring pages of the target: a region, its alias, or a range of their pages.
 
     An access takes ``by``: the forked :class:`~uffdlab.target.child.Child` that makes it, in place of a thread of the
@@ -47,10 +45,9 @@ class Pages(ABC):
     """
 
     @property
-    @abstractmethod
     def _span(self) -> Span:
         # Where these pages lie now; an error if they are gone.
-        ...
+        raise NotImplementedError
 
     # --- accesses
 
@@ -269,6 +266,8 @@ def _order(order: str, pages: int, seed: int) -> tuple[int, int]:
         return pages - 1, max(pages - 1, 1)
     if order != "random":
         raise UsageError(f"order={order!r}; there is {', '.join(_ORDERS)}")
+    import random  # noqa: PLC0415 - few labs need it
+
     chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, not a secret
     first, jump = chance.randrange(pages), chance.randrange(max(pages // 3, 1), pages + 1)
     while math.gcd(jump, pages) != 1:

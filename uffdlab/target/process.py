@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from uffdlab.errors import UsageError
 from uffdlab.machines.connection import DEADLINE
-from uffdlab.target.capabilities import Capabilities
 from uffdlab.target.notifications import Notifications
 from uffdlab.target.registry import Registry
 from uffdlab.target.touch import Touch
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from uffdlab.machines.connection import Connection
     from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.target.capabilities import Capabilities
     from uffdlab.target.timeline import Timeline
     from uffdlab.uapi.protocol import Method, PagemapWords, Sweep, SystemCall
     from uffdlab.witnesses.base import MappedRange
@@ -103,6 +103,8 @@ class TargetProcess:
     def capabilities(self) -> Capabilities:
         """What this kernel can do, found by trying the first time it is asked for."""
         if self._capabilities is None:
+            from uffdlab.target.capabilities import Capabilities  # noqa: PLC0415 - most labs do not ask
+
             self._capabilities = Capabilities.from_answer(self.kernel, self.ask(ProbeKernel(), deadline=60.0))
         return self._capabilities
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from uffdlab.errors import ProtocolError, TargetLost, UsageError
 from uffdlab.target import syscalls
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from uffdlab.uapi.memory import Memory
 
 
-@dataclass(frozen=True)
-class PageRange(Pages):
+class PageRange(Pages, Struct, frozen=True):
     """Some neighbouring pages of a region: ``region[3]``, ``region[8:16]``.
 
     Attributes

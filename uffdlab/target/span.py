@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from uffdlab.errors import UsageError
 
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from uffdlab.target.process import TargetProcess
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(Struct, frozen=True):
     """Neighbouring pages of one mapping, for accesses and system calls.
 
     Attributes

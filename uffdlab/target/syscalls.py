@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno as _errno
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from uffdlab.errors import IoctlError
 
@@ -34,8 +35,7 @@ _REASONS = {
 }
 
 
-@dataclass(frozen=True)
-class CallResult:
+class CallResult(Struct, frozen=True):
     """What came back from a system call.
 
     Attributes

@@ -7,8 +7,9 @@ import signal
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from uffdlab.errors import FaultUnresolved, ProtocolError, TouchFailed, UffdlabError, errno_name
 from uffdlab.uapi.protocol import CountAccesses, TouchWaits, WithdrawTouch
@@ -22,8 +23,7 @@ _MANY = ("sweep", "fill")
 _Given_co = TypeVar("_Given_co", covariant=True)  # what its result is
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """How an access ended.  A signal is one way to end.
 
     Attributes
@@ -58,7 +58,7 @@ class Outcome:
     signal_address: int
     returned: int
     took_ns: int
-    words: dict[str, int] = field(default_factory=dict)
+    words: dict[str, int] = {}
     why: str = ""
 
     @property

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from uffdlab import uapi
@@ -45,8 +44,7 @@ DEFAULT_FEATURES = (
 )
 
 
-@dataclass(frozen=True, repr=False)
-class Fork(Message):
+class Fork(Message, frozen=True):
     """UFFD_EVENT_FORK: the target has forked.
 
     Attributes

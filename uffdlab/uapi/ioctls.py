@@ -7,7 +7,6 @@ labels for readers; uffdlab probes what a kernel can do.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from uffdlab.uapi.flags import Feature
@@ -78,8 +77,7 @@ class NoMode(enum.IntFlag, boundary=enum.KEEP):
     """For the ioctls that have no mode."""
 
 
-@dataclass(frozen=True)
-class ModeBit:
+class ModeBit(NamedTuple):
     """One bit of an ioctl's mode.
 
     Attributes
@@ -184,7 +182,7 @@ class Ioctl(Layout):
         layout = LAYOUTS[name]
         super().__init__(name, layout.nr, layout.access, layout.fields, layout.output, batch=layout.batch)
         self.since, self.modes, self.feature = since, modes, feature
-        self.mode_bits = {str(bit.flag.name): replace(bit, since=bit.since or since) for bit in mode_bits}
+        self.mode_bits = {str(bit.flag.name): bit._replace(since=bit.since or since) for bit in mode_bits}
         self.method, self.fills, self.protects, self.resolves = method, fills, int(protects), resolves
         self.trial, self.random_call = trial, random_call
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from uffdlab import uapi
 
 
-@dataclass(frozen=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """A page-fault message (UFFD_EVENT_PAGEFAULT).
 
     Attributes
@@ -69,8 +68,7 @@ class Fault:
         return f"Fault({', '.join(facts)})"
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(Struct, frozen=True):
     """A message that is not a page fault.
 
     Attributes
@@ -92,8 +90,7 @@ class Message:
         return f"Message({name}, {', '.join(hex(word) for word in self.words)})"
 
 
-@dataclass(frozen=True, repr=False)
-class Remap(Message):
+class Remap(Message, frozen=True):
     """UFFD_EVENT_REMAP: mremap(2) has moved registered memory.
 
     Attributes
@@ -112,8 +109,7 @@ class Remap(Message):
         return f"Remap({self.length:#x} bytes from {self.start:#x} to {self.to:#x})"
 
 
-@dataclass(frozen=True, repr=False)
-class Remove(Message):
+class Remove(Message, frozen=True):
     """UFFD_EVENT_REMOVE: MADV_DONTNEED, MADV_FREE or MADV_REMOVE has removed pages; the mapping stays.
 
     Attributes
@@ -137,5 +133,5 @@ class Remove(Message):
         return f"{type(self).__name__}({where or f'{self.start:#x}–{self.end:#x}'})"
 
 
-class Unmap(Remove):
+class Unmap(Remove, frozen=True):
     """UFFD_EVENT_UNMAP: munmap(2) or mremap(2) has unmapped registered memory; attributes are those of Remove."""

@@ -17,10 +17,10 @@ import time
 from concurrent.futures import Future, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgpack
+from msgspec import Struct
 from msgspec.structs import astuple
 
 from uffdlab import errors
@@ -47,8 +47,7 @@ _MARKER_DEADLINE = 2.0  # seconds to send a target its marker
 _log = logging.getLogger("uffdlab.machines")
 
 
-@dataclass(frozen=True)
-class MachineGone:
+class MachineGone(Struct, frozen=True):
     """The last notification of subscribers: the machine has ended, with the error that every call raises."""
 
     error: errors.UffdlabError
@@ -94,8 +93,7 @@ def _address(data: dict[str, Any]) -> int:
     return found if isinstance(found, int) else 0
 
 
-@dataclass(frozen=True)
-class _TargetRequest:
+class _TargetRequest(Struct, frozen=True):
     # A request on the target's own line.
     method: str
     marker: bytes
