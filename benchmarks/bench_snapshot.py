@@ -20,7 +20,7 @@ PAGEMAP = Path("/proc/self/pagemap")
 
 
 def rows() -> Iterator[Row]:
-    """Half of the pages are mapped; the peer reads as many words of this very process's pagemap."""
+    """Half of the pages are mapped; the peer reads as many entries of this very process's pagemap."""
     peer = _own_pagemap()
     with Lab(KERNEL) as lab:
         region = lab.map(pages=PAGES)

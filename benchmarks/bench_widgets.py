@@ -127,7 +127,7 @@ def _turn(grid: PageGrid, both: list[Snapshot]) -> None:
 def _snapshot(changed: int) -> Snapshot:
     # Runs of 64 pages in one of three states, the first `changed` pages in one of them.
     kinds: Any = np.array([0, 0x8000000000000465, 0x8000000000000867], dtype=np.uint64)
-    words = np.repeat(np.random.default_rng(1).choice(kinds, PAGES // 64), 64)
-    words[4096 : 4096 + changed] = kinds[1]
+    entries = np.repeat(np.random.default_rng(1).choice(kinds, PAGES // 64), 64)
+    entries[4096 : 4096 + changed] = kinds[1]
     levels = np.ones(PAGES, dtype=np.uint8)
-    return Snapshot(region="region-1", start=0, page_size=4096, witness="physical", words=words, levels=levels)
+    return Snapshot(region="region-1", start=0, page_size=4096, witness="physical", entries=entries, levels=levels)

@@ -57,7 +57,7 @@ def _physical(lab: Lab, region: Region, name: str) -> Iterator[Row]:
         # Not region.snapshot(): the lab's timeline would keep each, and memory that is new to a process costs more
         # than what is measured here.  That is the next row, with a peer whose copies are kept as well.
         snapshot = witness.read(region, 0, region.pages)
-        return snapshot.words, snapshot.levels, snapshot.states, snapshot.known
+        return snapshot.entries, snapshot.levels, snapshot.states, snapshot.known
 
     source = look()[0].copy()
     peer = "a copy of the same 8 MiB"
@@ -69,7 +69,7 @@ def _physical(lab: Lab, region: Region, name: str) -> Iterator[Row]:
 
 
 def _against_c(lab: Lab, region: Region, witness: str) -> Row:
-    """The peer is a C program in the same guest that reads the pagemap words of the very same pages."""
+    """The peer is a C program in the same guest that reads the pagemap entries of the very same pages."""
     mine: list[float] = []
     theirs: list[float] = []
     for _ in range(RUNS):

@@ -242,7 +242,7 @@ class Lab:
         return self._target.witnesses.paused()
 
     def cross_examine(self, where: MemoryMapping | PageRange, *, by_deed: bool = False) -> CrossExamination:
-        """Ask every witness for the same pages and hold their words against each other.
+        """Read the same pages with every witness and compare what they report.
 
         Parameters
         ----------
@@ -376,9 +376,9 @@ class Lab:
         attach = getattr(self.machine, "gdb", None)
         if attach is None:
             raise UsageError(f"gdb attaches to a guest in QEMU; this lab runs in {self.machine.name}")
-        words: str = attach()
+        text: str = attach()
         self.timeline.add("lab", "QEMU's stub for gdb was opened", self._now())
-        return words
+        return text
 
     def reset(self) -> None:
         """Put the lab back to where it began, whatever has become of its kernel; in QEMU that is a restore.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Peer of the witnesses: reads the pagemap words of another process as fast as
+ * Peer of the witnesses: reads the pagemap entries of another process as fast as
  * C can, and prints how many ns each run took.  Links statically, so that it
  * runs in any guest.
  *
@@ -27,7 +27,7 @@ int main(int argc, char **argv)
 {
 	char path[64];
 	size_t size;
-	char *words;
+	char *entries;
 	int fd;
 
 	if (argc != 5) {
@@ -37,19 +37,19 @@ int main(int argc, char **argv)
 	snprintf(path, sizeof(path), "/proc/%s/pagemap", argv[1]);
 	fd = open(path, O_RDONLY);
 	size = 8 * strtoull(argv[3], NULL, 0);
-	words = malloc(size);
-	if (fd < 0 || !words) {
+	entries = malloc(size);
+	if (fd < 0 || !entries) {
 		perror(path);
 		return 1;
 	}
-	memset(words, 1, size);	/* its own page faults are not what is measured */
+	memset(entries, 1, size);	/* its own page faults are not what is measured */
 	for (int run = atoi(argv[4]); run > 0; run--) {
 		const off_t from = strtoull(argv[2], NULL, 0) / 4096 * 8;
 		const int64_t started = now();
 		size_t done = 0;
 
 		while (done < size) {
-			const ssize_t part = pread(fd, words + done, size - done, from + done);
+			const ssize_t part = pread(fd, entries + done, size - done, from + done);
 
 			if (part <= 0) {
 				perror("pread");

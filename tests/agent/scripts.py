@@ -22,8 +22,8 @@ children = Children(touches.done_fd)
 def register():
     opened = userfaultfds.Userfaultfds()
     fd = opened.fd(opened.open(0, 0)["number"])
-    words = {"start": PAGE, "len": 4096, "mode": 1}
-    assert userfaultfds.call(fd, LAYOUTS["UFFDIO_REGISTER"], words)["errno"] == 0
+    fields = {"start": PAGE, "len": 4096, "mode": 1}
+    assert userfaultfds.call(fd, LAYOUTS["UFFDIO_REGISTER"], fields)["errno"] == 0
     return fd
 """
 

@@ -109,7 +109,7 @@ def test_what_is_intercepted_is_kept_from_the_others(region, uffd):
     assert [touch.result() for touch in touches] == [0] * 4
 
 
-def test_every_kind_of_touch_gives_its_word(region):
+def test_every_kind_of_touch_returns_its_value(region):
     region.write(2, 40)
     assert region.modify(2, add=2).result() == 40
     assert region.read(2).result() == 42
@@ -375,7 +375,7 @@ def test_features_that_are_none(host_lab):
         host_lab.userfaultfd("minor")
 
 
-def test_a_page_stays_pinned_while_its_word_cannot_be_brought(host_lab, region, uffd):
+def test_a_page_stays_pinned_while_its_value_cannot_be_copied(host_lab, region, uffd):
     source = host_lab.map(pages=1, memory="anon")
     source.fill(7)
     touch = source.gup_read(into=region[2])

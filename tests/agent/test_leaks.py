@@ -110,8 +110,8 @@ def test_a_child_can_make_a_touch_after_one_that_was_refused(mortal_lab, kind, a
         assert region.read(0, by=child).result() == 3
 
 
-def test_a_refused_touch_leaves_the_word_of_the_one_under_way(mortal_lab):
-    """A child's touches share a file for their word."""
+def test_a_refused_touch_keeps_the_value_of_the_one_in_progress(mortal_lab):
+    """The touches of a child share a file for their value."""
     region = mortal_lab.map(pages=2, memory="anon")
     with mortal_lab.userfaultfd(Feature.EVENT_FORK) as uffd:
         uffd.register(region, "missing")

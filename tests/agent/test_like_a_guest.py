@@ -25,7 +25,7 @@ from ..vm.test_lab import (
     test_errors_leave_the_lab_usable,
     test_many_touches_wait_at_once,
     test_unregister_lets_the_kernel_resolve_faults_again,
-    test_wrong_words_reach_the_kernel_and_come_back_explained,
+    test_wrong_fields_reach_the_kernel_and_their_errno_is_explained,
 )
 from ..vm.test_witnesses_examination import (
     test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught,

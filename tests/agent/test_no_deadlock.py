@@ -323,15 +323,15 @@ def test_an_ioctl_that_faults_itself_costs_the_target_and_no_more(mortal_lab):
     region, source, uffd = lab.map(pages=1, memory="anon"), lab.map(pages=1, memory="anon"), lab.userfaultfd()
     uffd.register(region, "missing")
     uffd.register(source, "missing")
-    words = {"dst": region.start, "src": source.start, "len": region.length}
-    pending = uffd.start("UFFDIO_COPY", words)
+    fields = {"dst": region.start, "src": source.start, "len": region.length}
+    pending = uffd.start("UFFDIO_COPY", fields)
     refused(FaultUnresolved, lambda: pending.result(0.1))  # on a thread of its own it is a ticket
     uffd.zeropage(source)
     assert pending.result().ok
     source[0].madvise("dontneed")
     region[0].madvise("dontneed")
     with pytest.raises((FaultUnresolved, TargetLost)):
-        lab.ask(CallIoctl(uffd.number, "UFFDIO_COPY", words, None), deadline=1.0)  # as uffd.ioctl() does, but sooner
+        lab.ask(CallIoctl(uffd.number, "UFFDIO_COPY", fields, None), deadline=1.0)  # as uffd.ioctl() does, but sooner
     lab.restart_target()
     assert lab.map(pages=1).read(0).result() == 0
     refused((UsageError, TargetLost, TouchFailed), lambda: region.read(0).result())

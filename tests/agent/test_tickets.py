@@ -34,7 +34,7 @@ def test_a_number_is_one_touch_s_until_it_has_ended(host_lab):
 
 
 @pytest.mark.parametrize(
-    ("words", "more"),
+    ("arguments", "more"),
     [
         (("sweep", 0, 4096, 0, 0), {"each": "read"}),
         (("fill", 0, 4096, 0, 0), None),
@@ -50,7 +50,7 @@ def test_a_number_is_one_touch_s_until_it_has_ended(host_lab):
         (("copy_out", 0, 1 << 30, 8, 0), None),
     ],
 )
-def test_a_touch_that_cannot_be_is_refused_and_kills_nobody(host_lab, words, more):
+def test_a_touch_that_cannot_be_is_refused_and_kills_nobody(host_lab, arguments, more):
     with pytest.raises((UsageError, AgentError)):
-        host_lab.ask(StartTouch(10**6, *words, more, 0))
+        host_lab.ask(StartTouch(10**6, *arguments, more, 0))
     assert host_lab.ask(TouchWaits(10**6)) is False

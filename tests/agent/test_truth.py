@@ -61,7 +61,7 @@ def test_a_call_that_was_made_after_its_withdrawal_is_done(host_lab, page, by_ch
 
 
 @pytest.mark.parametrize("times", [300])
-def test_a_word_is_changed_if_and_only_if_its_write_is_done(host_lab, page, times):
+def test_a_value_is_changed_if_and_only_if_its_write_is_done(host_lab, page, times):
     region, uffd = page
     with ThreadPoolExecutor(2) as threads:
         for _ in range(times):
@@ -79,22 +79,22 @@ def test_a_withdrawn_sweep_says_how_far_it_came():
         _TOUCH,
         """
         import random, time
-        WORDS = 1 << 18
-        memory = native.map_memory(0, 8 * WORDS, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE, -1)
-        words = ffi.cast("uint64_t *", memory)  # plain memory of ours, not registered
+        COUNT = 1 << 18
+        memory = native.map_memory(0, 8 * COUNT, 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE, -1)
+        values = ffi.cast("uint64_t *", memory)  # plain memory of ours, not registered
         withdrawn = wrong = 0
         for number in range(1, 201):
-            touch = touch_of(lib.LAB_TOUCH_SWEEP, each=lib.LAB_TOUCH_WRITE, address=memory, length=8 * WORDS, stride=8,
+            touch = touch_of(lib.LAB_TOUCH_SWEEP, each=lib.LAB_TOUCH_WRITE, address=memory, length=8 * COUNT, stride=8,
                              jump=1, value=number)
             until = time.monotonic_ns() + random.randrange(800_000)
             while time.monotonic_ns() < until and touch.state == lib.LAB_TOUCH_STARTED:
                 pass
             lib.lab_touch_withdraw(touch)
             state, made = end_of(touch), touch.progress
-            withdrawn += state == WITHDRAWN and 0 < made < WORDS
-            wrong += made > 0 and words[made - 1] != number
-            wrong += made < WORDS and words[made] == number
-            wrong += state == DONE and made != WORDS
+            withdrawn += state == WITHDRAWN and 0 < made < COUNT
+            wrong += made > 0 and values[made - 1] != number
+            wrong += made < COUNT and values[made] == number
+            wrong += state == DONE and made != COUNT
         print(withdrawn > 0, wrong)
         """,
     )

@@ -53,7 +53,7 @@ def test_what_user_mode_does_can_be_followed(nobodys):
         assert uffd.read_fault().page == 2
         uffd.continue_(region[2], wp=True)
         assert touch.result() == 7
-        assert region.snapshot("pagemap").words.size == 4
+        assert region.snapshot("pagemap").entries.size == 4
         if "USER_MODE_ONLY" in uffd.way:
             assert region.kernel_read(1).outcome().returned == -14  # EFAULT: the kernel's own faults are not handed on
 

@@ -16,10 +16,11 @@ from uffdlab.observations.snapshot import Snapshot
 from uffdlab.widgets import PageGrid
 
 def snap(*runs):
-    words = np.concatenate([np.full(n, w, np.uint64) for w, n in runs])
-    words = np.where(words > 0, words + (np.arange(words.size, dtype=np.uint64) + np.uint64(0x100)) * 4096, words)
+    entries = np.concatenate([np.full(n, w, np.uint64) for w, n in runs])
+    frames = (np.arange(entries.size, dtype=np.uint64) + np.uint64(0x100)) * 4096
+    entries = np.where(entries > 0, entries + frames, entries)
     return Snapshot(region="region-1", start=0x10_0000_0000, page_size=4096, witness="physical", kernel="6.1-series",
-                    words=words, levels=np.ones(words.size, np.uint8))
+                    entries=entries, levels=np.ones(entries.size, np.uint8))
 
 ABSENT, WP, WRITABLE = 0, 0x8000000000000465, 0x8000000000000867
 before, after = snap((ABSENT, 64)), snap((WP, 32), (WRITABLE, 16), (ABSENT, 16))

@@ -21,7 +21,7 @@ def test_a_sum_notices_what_has_changed(before, data, total):
         assert whole != sums.add(sums.add(0, before), data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
 
 
-words = st.one_of(
+entries = st.one_of(
     st.sampled_from([0, 0x8000_0000_0000_0867, 0x8000_0000_3FFC_FC65, 0x25, 0x60, 1 << 58 | 1]),
     st.integers(0, (1 << 64) - 1),
 )
@@ -29,12 +29,12 @@ words = st.one_of(
 
 @settings(max_examples=100, deadline=None)
 @given(
-    pattern=st.lists(words, min_size=1, max_size=5),
+    pattern=st.lists(entries, min_size=1, max_size=5),
     repeat=st.integers(1, 600),
     levels=st.lists(st.integers(0, 5), min_size=1, max_size=4),
 )
 def test_many_entries_decode_as_each_alone(pattern, repeat, levels):
-    many = np.array([word for word in pattern for _ in range(repeat)], dtype=np.uint64)
+    many = np.array([entry for entry in pattern for _ in range(repeat)], dtype=np.uint64)
     level = np.resize(np.array(levels, dtype=np.uint8), many.shape)
     states, known = pte.decode_x86(many, level)
     for at in {*range(0, len(many), max(1, repeat)), len(many) - 1}:

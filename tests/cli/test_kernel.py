@@ -14,13 +14,13 @@ def command(tmp_path, monkeypatch):
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
     (tmp_path / "mail").write_text("Looks good to me.\n")
     (tmp_path / "off.config").write_text("# CONFIG_VIRTIO_PCI is not set\n")
-    return lambda *words: CliRunner().invoke(
-        main, ["kernel", *(str(tmp_path / word[1:]) if word.startswith("@") else word for word in words)]
+    return lambda *arguments: CliRunner().invoke(
+        main, ["kernel", *(str(tmp_path / word[1:]) if word.startswith("@") else word for word in arguments)]
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "says"),
+    ("arguments", "status", "says"),
     [
         (("am", "@mail", "--on", "6.1-base", "--as", "new"), 125, "contains no patch"),
         (("am", "@none", "--on", "6.1-base", "--as", "new"), 2, "does not exist"),
@@ -37,7 +37,7 @@ def command(tmp_path, monkeypatch):
         (("remove", "new"), 2, "no kernel is called 'new'"),
     ],
 )
-def test_refusals(command, tmp_path, words, status, says):
-    result = command(*words)
+def test_refusals(command, tmp_path, arguments, status, says):
+    result = command(*arguments)
     assert (result.exit_code, says in result.output) == (status, True), result.output
     assert not (tmp_path / "kernels" / "kernels.toml").exists()

@@ -99,15 +99,15 @@ def test_ctrl_c_is_130(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("arguments", "says"),
     [
         (["6.1-base", "ls", "-l", "a b"], "uffdlab exec 6.1-base -- ls -l 'a b'"),
         (["--cpus", "2", "6.1-base", "ls", "-l"], "uffdlab exec KERNEL -- COMMAND…"),
         (["6.1-base", "--nothing", "--", "ls", "-l"], ""),
     ],
 )
-def test_an_option_of_the_program_without_two_dashes(words, says):
-    result = CliRunner().invoke(main, ["exec", *words], prog_name="uffdlab")
+def test_an_option_of_the_program_without_two_dashes(arguments, says):
+    result = CliRunner().invoke(main, ["exec", *arguments], prog_name="uffdlab")
     assert result.exit_code == 2
     assert "No such option" in result.output
     told = result.output.partition("put -- before the program: ")[2].strip()

@@ -388,7 +388,7 @@ static void join(pthread_t thread)
 	}
 }
 
-int main(int count, char **words)
+int main(int count, char **argv)
 {
 	pthread_t threads[KINDS][THREADS];
 	struct job jobs[KINDS][THREADS];
@@ -399,8 +399,8 @@ int main(int count, char **words)
 
 	if (count != 3)
 		return 2;
-	seconds = atoi(words[1]);
-	seed = strtoul(words[2], NULL, 0);
+	seconds = atoi(argv[1]);
+	seed = strtoul(argv[2], NULL, 0);
 	sigaction(SIGBUS, &action, NULL);
 	sigaction(SIGSEGV, &action, NULL);
 	sigaction(SIGUSR1, &withdraw, NULL);

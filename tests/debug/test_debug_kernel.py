@@ -205,8 +205,8 @@ def test_each_of_the_new_checks_notices_a_mistake():
     with started(KERNEL) as lab:
         forget_objects(lab)
         assert complaints_in(lab) == []
-        words, _ = lab.machine.memory.ram()
-        free = np.flatnonzero((words[:, ::64] == POISON).all(axis=1))
+        frames, _ = lab.machine.memory.ram()
+        free = np.flatnonzero((frames[:, ::64] == POISON).all(axis=1))
         assert len(free) > 1000, "free pages hold no pattern"
         for frame in free[:: max(1, len(free) // 2000)]:
             os.pwrite(lab.machine._ram, b"\xab", int(frame) * 4096 + 64)

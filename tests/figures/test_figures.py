@@ -22,16 +22,16 @@ SWAP = 0x0FFF_FFFF_FFFF_3800
 KINDS = [0, WP, RW, RO, SWAP]
 
 
-def snap(words, **keywords):
+def snap(entries, **keywords):
     keywords = {
         "region": "region",
         "start": 0x7F00_0000_0000,
         "page_size": 4096,
         "witness": "physical",
-        "levels": np.ones(len(words), dtype=np.uint8),
+        "levels": np.ones(len(entries), dtype=np.uint8),
         "kernel": "6.1-series",
     } | keywords
-    return Snapshot(words=np.array(words, dtype=np.uint64), **keywords)
+    return Snapshot(entries=np.array(entries, dtype=np.uint64), **keywords)
 
 
 BEFORE = snap([0] * 64)
@@ -60,8 +60,8 @@ def texts(picture):
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=80), st.integers(0, 70))
-def test_every_page_is_a_cell_with_its_letter(words, first):
-    snapshot = snap(words, first=first)
+def test_every_page_is_a_cell_with_its_letter(entries, first):
+    snapshot = snap(entries, first=first)
     assert cells(figures.grid(snapshot)) == letters(snapshot)
 
 
@@ -152,11 +152,11 @@ def test_svg_carries_the_alt_text():
     assert picture.alt in "".join(root.itertext())
 
 
-@pytest.mark.parametrize("words", [[WP], [WP] * 3, [RW] * 65, [WP, 0] * 150, [RO] * 2048, [WP] * 3000 + [RW] * 97])
-def test_nothing_lies_outside_the_picture_or_on_top_of_another(words):
+@pytest.mark.parametrize("entries", [[WP], [WP] * 3, [RW] * 65, [WP, 0] * 150, [RO] * 2048, [WP] * 3000 + [RW] * 97])
+def test_nothing_lies_outside_the_picture_or_on_top_of_another(entries):
     """Any warning is an error here; every text and cell is inside, no two texts overlap."""
-    check_layout(figures.compare(snap([0] * len(words)), snap(words)))
-    check_layout(figures.compare(snap([0] * len(words)), snap(words, kernel="debian/trixie-backports")))
+    check_layout(figures.compare(snap([0] * len(entries)), snap(entries)))
+    check_layout(figures.compare(snap([0] * len(entries)), snap(entries, kernel="debian/trixie-backports")))
 
 
 def check_layout(picture):
@@ -178,9 +178,9 @@ def check_layout(picture):
 
 
 def test_many_pages_share_cells_and_mixed_cells_say_so():
-    words = [WP] * 4096 + [RW] * 4096
-    words[5] = 0
-    picture = figures.grid(snap(words))
+    entries = [WP] * 4096 + [RW] * 4096
+    entries[5] = 0
+    picture = figures.grid(snap(entries))
     assert cells(picture) == ["*"] + ["U"] * 511 + ["W"] * 512
     shown = texts(picture)
     assert "pages in several states in a cell of 8 pages" in shown
@@ -219,12 +219,12 @@ def test_the_entry_table_has_a_row_a_page_and_a_column_a_bit():
     table = figures.entry_table(snap([WP, RW, SWAP, 0], first=4), [4, 5, 6])
     rows = [dict(zip(table.heads, row, strict=True)) for row in table.rows]
     assert [row["page"] for row in rows] == ["4", "5", "6"]
-    assert rows[0]["raw word"] == f"{WP:#018x}"
+    assert rows[0]["raw entry"] == f"{WP:#018x}"
     assert [row["writable (1)"] for row in rows] == ["0", "1", "0"]
     assert [row["uffd-wp (10)"] for row in rows] == ["1", "0", "0"]
     assert [row["dirty (6)"] for row in rows] == ["1", "1", "?"]
     assert [row["frame"] for row in rows] == ["0x3ffc", "0x1bf1", ""]
-    assert rows[0]["in words"] == "present, not writable, uffd-wp, dirty, accessed, soft-dirty"
+    assert rows[0]["state"] == "present, not writable, uffd-wp, dirty, accessed, soft-dirty"
     assert str(table).splitlines()[1].split()[:2] == ["page", "raw"]
     assert table._repr_html_().count('scope="row"') == 3
 

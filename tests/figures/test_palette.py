@@ -21,7 +21,7 @@ def contrast(one, other):
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("style", [*CELL_STYLES.values(), MIXED], ids=lambda style: style.words)
+@pytest.mark.parametrize("style", [*CELL_STYLES.values(), MIXED], ids=lambda style: style.text)
 def test_letters_can_be_read(style):
     assert contrast(style.colour, style.ink) >= 4.5
 

@@ -84,9 +84,9 @@ class Repository:
         self.keyring = home / "key.gpg"
         self.suite = folder / "dists" / "here"
 
-    def gpg(self, *words, **options):
+    def gpg(self, *arguments, **options):
         return subprocess.run(
-            ["gpg", "--homedir", self.home, "--batch", "--yes", "--passphrase", "", "--quiet", *words],
+            ["gpg", "--homedir", self.home, "--batch", "--yes", "--passphrase", "", "--quiet", *arguments],
             check=True,
             capture_output=True,
             timeout=60,

@@ -36,8 +36,8 @@ def mine(tmp_path):
     return folder
 
 
-def git(folder, *words: str) -> None:
-    subprocess.run(["git", "-C", folder, *words], check=True)
+def git(folder, *arguments: str) -> None:
+    subprocess.run(["git", "-C", folder, *arguments], check=True)
 
 
 def everything(folder) -> dict[str, tuple[bytes, int]]:

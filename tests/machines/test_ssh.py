@@ -144,7 +144,7 @@ def test_the_name_of_a_machine_is_what_ssh_takes(server, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         ("key", r"accepts none of your keys.*ssh-copy-id"),
         ("unknown", "host key is not known here yet"),
@@ -152,7 +152,7 @@ def test_the_name_of_a_machine_is_what_ssh_takes(server, monkeypatch, tmp_path):
         ("port", "no ssh server answers"),
     ],
 )
-def test_ssh_that_does_not_get_there_says_why(server, wrong, words):
+def test_ssh_that_does_not_get_there_says_why(server, wrong, message):
     before = held()
     port = free_port() if wrong == "port" else None
     if wrong == "key":
@@ -161,7 +161,7 @@ def test_ssh_that_does_not_get_there_says_why(server, wrong, words):
         server.know("")
     elif wrong == "changed":
         server.know((server.folder / "user_key.pub").read_text())
-    with pytest.raises(errors.MachineLost, match=f"^ssh far-end: .*{words}"):
+    with pytest.raises(errors.MachineLost, match=f"^ssh far-end: .*{message}"):
         start(server, port=port)
     assert held() == before
 
@@ -237,7 +237,7 @@ def other_python(version):
 
 
 @pytest.mark.parametrize(
-    ("version", "words"),
+    ("version", "message"),
     [
         ("2.7", "python3 is older than 3.4; the agent needs Python 3.11"),
         ("3.6", "python3 is older than 3.7; the agent needs Python 3.11"),
@@ -245,13 +245,13 @@ def other_python(version):
         ("3.13", r"its Python 3\.13\.\d+ has no cffi"),
     ],
 )
-def test_a_python_that_will_not_do(server, version, words):
+def test_a_python_that_will_not_do(server, version, message):
     program = other_python(version)
     if program is None:
         pytest.skip(f"no Python {version} on this host")
     before = held()
     server.python_is(program)
-    with pytest.raises(errors.MachineError, match=words):
+    with pytest.raises(errors.MachineError, match=message):
         start(server)
     assert held() == before
 

@@ -101,18 +101,18 @@ def test_an_agent_that_is_killed_is_told():
 
 
 @pytest.mark.parametrize(
-    ("code", "error", "words"),
+    ("code", "error", "message"),
     [
         ("import sys; sys.exit('there is no door here')", errors.MachineLost, "status 1: there is no door here"),
         ("print('Welcome to example!', flush=True); import time; time.sleep(9)", errors.ProtocolError, "malformed"),
         ("import time; time.sleep(60)", errors.MachineTimeout, r"said nothing within 0\.[5-9] s"),
     ],
 )
-def test_what_is_no_agent_is_told_and_ended(code, error, words):
+def test_what_is_no_agent_is_told_and_ended(code, error, message):
     before = held()
     # A process that says nothing is given little time; the others have the time of an interpreter under load.
     deadline = 0.5 if error is errors.MachineTimeout else 20
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         machine(code).up(deadline)
     assert held() == before
 

@@ -104,14 +104,14 @@ static void change_one(const uint64_t *near)
 		ram[below_of(frames * 512)] = hostile_entry(&ours);
 }
 
-static uint64_t changing_load(const uint64_t *entry)
+static uint64_t changing_load(const uint64_t *place)
 {
-	uint64_t word;
+	uint64_t entry;
 
-	change_one(entry);
-	word = *(const volatile uint64_t *)entry;
-	change_one(entry);
-	return word;
+	change_one(place);
+	entry = *(const volatile uint64_t *)place;
+	change_one(place);
+	return entry;
 }
 
 #define __atomic_load_n(entry, order) changing_load(entry)
@@ -150,35 +150,35 @@ static void *change_all_the_time(void *unused)
 
 static uint32_t low_table[8192];
 
-static uint32_t state_of(uint64_t word, int level)
+static uint32_t state_of(uint64_t entry, int level)
 {
-	return low_table[(word & 0xfff) | (level > 1 ? 0x1000 : 0)];
+	return low_table[(entry & 0xfff) | (level > 1 ? 0x1000 : 0)];
 }
 
-static uint32_t known_of(const struct bulk_decoder *decoder, uint64_t word)
+static uint32_t known_of(const struct bulk_decoder *decoder, uint64_t entry)
 {
-	if ((word & decoder->plain_mask) == decoder->plain)
+	if ((entry & decoder->plain_mask) == decoder->plain)
 		return decoder->known_plain;
-	return word ? decoder->odd : decoder->known_empty;
+	return entry ? decoder->odd : decoder->known_empty;
 }
 
 /* A walk of our own to the entry that tells of an address: returns its level, or 0 at a frame that is not RAM. */
-static int walk_to(uint64_t root, int levels, int bottom, uint64_t address, uint64_t *word)
+static int walk_to(uint64_t root, int levels, int bottom, uint64_t address, uint64_t *entry)
 {
 	uint64_t frame = root;
 
 	for (int level = levels; ; level--) {
 		if (!is_ram(frame))
 			return 0;
-		*word = ram[512 * (frame < below ? frame : frame - FIRST_ABOVE + below) +
+		*entry = ram[512 * (frame < below ? frame : frame - FIRST_ABOVE + below) +
 			    (address >> (3 + 9 * level) & 511)];
-		if (level == bottom || !(*word & 1) || ((level == 2 || level == 3) && *word & 0x80))
+		if (level == bottom || !(*entry & 1) || ((level == 2 || level == 3) && *entry & 0x80))
 			return level;
-		frame = (*word & ENTRY_FRAME) >> 12;
+		frame = (*entry & ENTRY_FRAME) >> 12;
 	}
 }
 
-/* How often a read ended how, and how many pages it told of. */
+/* How often a read ended how, and how many pages it decoded. */
 static uint64_t ended[3], pages, compared;
 
 static void read_once(const struct bulk_ram *whole, const struct bulk_decoder *decoder, int quiet)
@@ -199,32 +199,32 @@ static void read_once(const struct bulk_ram *whole, const struct bulk_decoder *d
 		start |= below_of(page);
 	out = (struct bulk_reading){
 		.start = start, .count = count, .bottom = bottom,
-		.words = malloc(8 * count + !count), .levels = malloc(count + !count),
+		.entries = malloc(8 * count + !count), .levels = malloc(count + !count),
 		.states = malloc(4 * count + !count), .known = malloc(4 * count + !count),
 	};
-	must(out.words && out.levels && out.states && out.known, "no memory");
+	must(out.entries && out.levels && out.states && out.known, "no memory");
 	end = bulk_read(whole, decoder, root, levels, &out);
 	ended[end]++;
 	must(!quiet || end != BULK_CHANGED, "nobody has changed it");
 	if (end == BULK_OUTSIDE)
 		must(!is_ram(out.outside), "the frame lies inside");
 	for (uint64_t i = 0; end == BULK_DONE && i < count; i++) {
-		const int level = out.alike ? out.level : out.levels[i];
-		uint64_t word = 0;
+		const int level = out.alike ? out.alike_level : out.levels[i];
+		uint64_t entry = 0;
 
 		must(level >= bottom && level <= levels, "no such level");
-		must((out.alike ? out.state : out.states[i]) == state_of(out.words[i], level), "state of another word");
-		must((out.alike ? out.told : out.known[i]) == known_of(decoder, out.words[i]), "known of another word");
-		odd += known_of(decoder, out.words[i]) == decoder->odd;
+		must((out.alike ? out.alike_state : out.states[i]) == state_of(out.entries[i], level), "state of another entry");
+		must((out.alike ? out.alike_known : out.known[i]) == known_of(decoder, out.entries[i]), "known of another entry");
+		odd += known_of(decoder, out.entries[i]) == decoder->odd;
 		pages++;
 		if (!quiet || below_of(16))
 			continue;
-		must(walk_to(root, levels, bottom, (start / page + i) * page, &word) == level, "another level");
-		must(word == out.words[i], "another word");
+		must(walk_to(root, levels, bottom, (start / page + i) * page, &entry) == level, "another level");
+		must(entry == out.entries[i], "another entry");
 		compared++;
 	}
 	must(end != BULK_DONE || !count || odd == out.odd, "miscounted");
-	free(out.words);
+	free(out.entries);
 	free(out.levels);
 	free(out.states);
 	free(out.known);
@@ -235,7 +235,7 @@ static void path_once(const struct bulk_ram *whole, int quiet)
 	const int levels = 4 + (int)below_of(2);
 	struct bulk_step *steps = malloc((size_t)levels * sizeof(*steps));
 	const uint64_t root = frame_of(below_of(frames)), address = next(&ours);
-	uint64_t outside = 0, word = 0;
+	uint64_t outside = 0, entry = 0;
 	int count, level;
 
 	must(steps != NULL, "no memory");
@@ -245,9 +245,9 @@ static void path_once(const struct bulk_ram *whole, int quiet)
 		must(steps[i].level == levels - i && steps[i].slot >= 0 && steps[i].slot < 512, "no such step");
 	must(count || !is_ram(outside), "the frame lies inside");
 	if (quiet) {
-		level = walk_to(root, levels, 1, address, &word);
+		level = walk_to(root, levels, 1, address, &entry);
 		must(count == (level ? levels - level + 1 : 0), "another number of steps");
-		must(!count || steps[count - 1].word == word, "another word");
+		must(!count || steps[count - 1].entry == entry, "another entry");
 	}
 	free(steps);
 }
@@ -256,23 +256,23 @@ static void decode_once(const struct bulk_decoder *decoder)
 {
 	const uint64_t count = below_of(1500), usual = hostile_entry(&ours), offset = below_of(9), length = below_of(200);
 	const int above_level = (int)below_of(2);
-	uint64_t *words = malloc(8 * count + !count), odd = 0, counted;
+	uint64_t *entries = malloc(8 * count + !count), odd = 0, counted;
 	uint32_t *states = malloc(4 * count + !count), *known = malloc(4 * count + !count);
 	char *bytes = malloc(offset + length + 1);
 
-	must(words && states && known && bytes, "no memory");
+	must(entries && states && known && bytes, "no memory");
 	for (uint64_t i = 0; i < count; i++)
-		words[i] = below_of(3) ? usual : hostile_entry(&ours);
-	counted = bulk_decode(decoder, words, count, above_level, states, known);
+		entries[i] = below_of(3) ? usual : hostile_entry(&ours);
+	counted = bulk_decode(decoder, entries, count, above_level, states, known);
 	for (uint64_t i = 0; i < count; i++) {
-		must(states[i] == state_of(words[i], 1 + above_level), "decoded to another state");
-		must(known[i] == known_of(decoder, words[i]), "decoded to know another thing");
+		must(states[i] == state_of(entries[i], 1 + above_level), "decoded to another state");
+		must(known[i] == known_of(decoder, entries[i]), "decoded to know another thing");
 		odd += known[i] == decoder->odd;
 	}
 	must(counted == odd, "decoded and miscounted");
 	memset(bytes, (int)below_of(256), offset + length + 1);
 	bulk_sum(next(&ours), bytes + offset, length + 1);
-	free(words);
+	free(entries);
 	free(states);
 	free(known);
 	free(bytes);

@@ -6,10 +6,10 @@ TABLE = 0x67
 LEAF = 0x8000_0000_3FFC_FC65
 
 
-def to(word, level=1, levels=4, address=0x10_0000_3000):
+def to(entry, level=1, levels=4, address=0x10_0000_3000):
     above = [Step(at, at + 10, address >> 3 + 9 * at & 511, (at + 9) << 12 | TABLE) for at in range(levels, level, -1)]
     return PageWalk(
-        address, [*above, Step(level, level + 10, address >> 3 + 9 * level & 511, word)], what="page 3 of r"
+        address, [*above, Step(level, level + 10, address >> 3 + 9 * level & 511, entry)], what="page 3 of r"
     )
 
 

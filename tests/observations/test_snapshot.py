@@ -18,20 +18,20 @@ RW = 0x8000_0000_01BF_1867
 MARKER = (~1 & ((1 << 50) - 1)) << 9 | 31 << 59
 
 
-def snap(words, **keywords):
+def snap(entries, **keywords):
     keywords = {
         "region": "region",
         "start": 0x7F00_0000_0000,
         "page_size": 4096,
         "witness": "physical",
-        "levels": np.ones(len(words), dtype=np.uint8),
+        "levels": np.ones(len(entries), dtype=np.uint8),
         "kernel": "6.1-series",
     } | keywords
-    return Snapshot(words=np.array(words, dtype=np.uint64), **keywords)
+    return Snapshot(entries=np.array(entries, dtype=np.uint64), **keywords)
 
 
 SNAPSHOTS = st.builds(
-    lambda words, form, first, sd, ht: snap(words, form=form, first=first, vma_soft_dirty=sd, hugetlb=ht),
+    lambda entries, form, first, sd, ht: snap(entries, form=form, first=first, vma_soft_dirty=sd, hugetlb=ht),
     st.lists(st.one_of(st.sampled_from([0, WP, RW, MARKER]), st.integers(0, (1 << 64) - 1)), max_size=40),
     st.sampled_from(["x86-64", "arm64", "pagemap"]),
     st.integers(0, 100),
@@ -40,7 +40,7 @@ SNAPSHOTS = st.builds(
 )
 
 
-def test_states_come_from_the_words():
+def test_states_come_from_the_entries():
     snapshot = snap([WP, RW, 0])
     states, known = decode_x86([WP, RW, 0], 1)
     assert snapshot.states.tolist() == states.tolist()
@@ -109,7 +109,11 @@ def test_counts_add_up(snapshot):
 @given(SNAPSHOTS, st.integers(-50, 50), st.integers(-50, 50))
 def test_slices_are_parts(snapshot, low, high):
     part = snapshot[low:high]
-    assert part.words.tolist() == snapshot.words[low:high].tolist() if len(part) else len(snapshot.words[low:high]) == 0
+    assert (
+        part.entries.tolist() == snapshot.entries[low:high].tolist()
+        if len(part)
+        else len(snapshot.entries[low:high]) == 0
+    )
     assert part.states.tolist() == snapshot.states[low:high].tolist()
     assert part.known.tolist() == snapshot.known[low:high].tolist()
     assert list(part.pages) == list(snapshot.pages)[low:high]
@@ -130,15 +134,15 @@ def test_one_page():
 
 def test_frames_within_a_huge_page():
     start = 0x7F00_0020_0000 - 2 * 4096
-    word = 0x4000_0000 | 0xE7
-    snapshot = snap([word] * 4, start=start, levels=np.full(4, 2, dtype=np.uint8))
+    entry = 0x4000_0000 | 0xE7
+    snapshot = snap([entry] * 4, start=start, levels=np.full(4, 2, dtype=np.uint8))
     assert snapshot.frames().tolist() == [0x401FE, 0x401FF, 0x40000, 0x40001]
 
 
 def test_nothing_done_to_a_snapshot_changes_it():
-    words = np.array([WP], dtype=np.uint64)
-    snapshot = snap(words)
-    for array in (snapshot.words, snapshot.levels, snapshot.states, snapshot.known):
+    entries = np.array([WP], dtype=np.uint64)
+    snapshot = snap(entries)
+    for array in (snapshot.entries, snapshot.levels, snapshot.states, snapshot.known):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
     with pytest.raises(AttributeError):
@@ -148,7 +152,7 @@ def test_nothing_done_to_a_snapshot_changes_it():
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"levels": np.ones(2, dtype=np.uint8)}, "one word and one level a page"),
+        ({"levels": np.ones(2, dtype=np.uint8)}, "one entry and one level a page"),
         ({"levels": np.array([300])}, "levels lie within 0 to 255"),
         ({"levels": np.array([-1])}, "levels lie within"),
         ({"levels": np.array([1.0])}, "not float64"),
@@ -214,7 +218,7 @@ def test_different_pages_are_not_compared():
 def test_changes_name_each_changed_page_once(one, other):
     size = min(len(one), len(other))
     before = one[:size]
-    after = snap(other.words[:size], form=other.form, first=before.first, hugetlb=other.hugetlb)
+    after = snap(other.entries[:size], form=other.form, first=before.first, hugetlb=other.hugetlb)
     difference = after - before
     pages = sorted(page for change in difference.changes() for page in change.pages)
     assert pages == (np.flatnonzero(difference.changed) + before.first).tolist()
@@ -254,7 +258,7 @@ def test_json_comes_back(snapshot):
     assert again.states.tolist() == snapshot.states.tolist()
 
 
-@pytest.mark.parametrize("data", [{}, {"words": ["x"], "levels": [1]}, {"words": [3], "levels": [1]}])
+@pytest.mark.parametrize("data", [{}, {"entries": ["x"], "levels": [1]}, {"entries": [3], "levels": [1]}])
 def test_other_json_is_refused(data):
     with pytest.raises(UsageError, match="no snapshot's data"):
         Snapshot.from_dict(data)
@@ -266,7 +270,7 @@ def test_csv_has_a_line_a_page_and_question_marks(tmp_path):
     assert (tmp_path / "pages.csv").read_text(encoding="utf-8") == text
     rows = list(csv.DictReader(io.StringIO(text)))
     assert [row["page"] for row in rows] == ["3", "4"]
-    assert rows[0]["word"] == f"{WP:#018x}"
+    assert rows[0]["entry"] == f"{WP:#018x}"
     assert (rows[0]["writable"], rows[0]["uffd-wp"], rows[0]["exclusive"]) == ("0", "1", "?")
     assert (rows[1]["marker"], rows[1]["frame"]) == ("1", "")
 
@@ -283,8 +287,8 @@ def test_a_million_pages_without_a_warning():
 
 def test_a_data_frame_has_na_where_a_bit_is_not_known():
     pandas = pytest.importorskip("pandas")
-    words = np.array([1 << 63 | 1 << 57 | 0x42, 0], dtype=np.uint64)
-    one = Snapshot("r", 0x5000, 4096, "pagemap", words, np.zeros(2, np.uint8), first=5, form="pagemap")
+    entries = np.array([1 << 63 | 1 << 57 | 0x42, 0], dtype=np.uint64)
+    one = Snapshot("r", 0x5000, 4096, "pagemap", entries, np.zeros(2, np.uint8), first=5, form="pagemap")
     table = one.to_pandas()
     assert table.index.tolist() == [5, 6]
     assert table["uffd-wp"].tolist() == [True, False]
@@ -292,7 +296,7 @@ def test_a_data_frame_has_na_where_a_bit_is_not_known():
     assert table["level"].isna().all()
     assert table["frame"][5] == 0x42
     assert table["frame"][6] is pandas.NA
-    assert list(table)[:4] == ["address", "word", "level", "frame"]
+    assert list(table)[:4] == ["address", "entry", "level", "frame"]
 
 
 def test_without_pandas_it_says_what_to_do(monkeypatch):
@@ -305,6 +309,6 @@ def test_without_pandas_it_says_what_to_do(monkeypatch):
 
 
 def test_filter_gives_runs_of_pages():
-    words = np.array([0, 0x867, 0x867, 0, 0x867], dtype=np.uint64)
-    runs = Snapshot("r", 0, 4096, "physical", words, np.ones(5, np.uint8)).filter(State.PRESENT | State.WRITABLE)
+    entries = np.array([0, 0x867, 0x867, 0, 0x867], dtype=np.uint64)
+    runs = Snapshot("r", 0, 4096, "physical", entries, np.ones(5, np.uint8)).filter(State.PRESENT | State.WRITABLE)
     assert [(run.first, len(run)) for run in runs] == [(1, 2), (4, 1)]

@@ -10,7 +10,7 @@ from uffdlab.pte import State, state_name
 COLUMNS = {
     "page": np.array([5, 6]),
     "address": np.array([0x5000, 0x6000], dtype=np.uint64),
-    "word": np.array([0x867, 0], dtype=np.uint64),
+    "entry": np.array([0x867, 0], dtype=np.uint64),
     "level": np.array([1, 0], dtype=np.uint8),
     "frame": np.array([0x42, -1]),
     "present": np.array([1, 0], dtype=np.int8),
@@ -20,7 +20,7 @@ COLUMNS = {
 
 def test_csv_of_plain_columns():
     assert as_csv(COLUMNS) == (
-        "page,address,word,level,frame,present,file\n"
+        "page,address,entry,level,frame,present,file\n"
         "5,0x5000,0x0000000000000867,1,66,1,?\n"
         "6,0x6000,0x0000000000000000,?,,0,?\n"
     )
@@ -36,9 +36,9 @@ def test_a_data_frame_of_plain_columns():
 
 
 def test_a_snapshot_has_a_column_a_bit():
-    words = np.array([0x867, 0], dtype=np.uint64)
-    columns = Snapshot("r", 0x5000, 4096, "physical", words, np.ones(2, np.uint8), first=5).columns()
-    assert list(columns) == ["page", "address", "word", "level", "frame", *(state_name(bit) for bit in State)]
+    entries = np.array([0x867, 0], dtype=np.uint64)
+    columns = Snapshot("r", 0x5000, 4096, "physical", entries, np.ones(2, np.uint8), first=5).columns()
+    assert list(columns) == ["page", "address", "entry", "level", "frame", *(state_name(bit) for bit in State)]
     assert {each.shape for each in columns.values()} == {(2,)}
     assert columns["page"].tolist() == [5, 6]
     assert columns["frame"].tolist() == [0, -1]

@@ -11,8 +11,8 @@ from uffdlab.pte import State
 WRITABLE, PROTECTED, ABSENT = 0x8000_0000_0000_1867, 0x8000_0000_0000_1C65, 0
 
 
-def seen(*words, witness="physical"):
-    return Snapshot("r", 0x10000, 4096, witness, np.array(words, np.uint64), np.ones(len(words), np.uint8))
+def seen(*entries, witness="physical"):
+    return Snapshot("r", 0x10000, 4096, witness, np.array(entries, np.uint64), np.ones(len(entries), np.uint8))
 
 
 def probe(before, after=None, *, trapped=False, refused="", page=0):
@@ -20,7 +20,7 @@ def probe(before, after=None, *, trapped=False, refused="", page=0):
 
 
 @pytest.mark.parametrize(
-    ("word", "done", "contradicts"),
+    ("entry", "done", "contradicts"),
     [
         (WRITABLE, probe(WRITABLE), State(0)),
         (WRITABLE, probe(WRITABLE, trapped=True), State.WRITABLE),
@@ -32,15 +32,15 @@ def probe(before, after=None, *, trapped=False, refused="", page=0):
         (ABSENT, probe(ABSENT, trapped=True), State(0)),
     ],
 )
-def test_what_happened_is_held_against_what_was_said(word, done, contradicts):
-    assert done.contradicts(seen(word)) == contradicts
+def test_what_happened_is_held_against_what_was_said(entry, done, contradicts):
+    assert done.contradicts(seen(entry)) == contradicts
 
 
 def test_a_lying_witness_is_convicted_by_the_deed():
     done = [probe(WRITABLE), probe(PROTECTED, trapped=True, page=1)]
     assert CrossExamination([seen(WRITABLE, PROTECTED)], done).agree
     found = CrossExamination([seen(WRITABLE, WRITABLE)], done).disagreements
-    assert [(each.page, each.bit, each.second, each.second_word) for each in found] == [
+    assert [(each.page, each.bit, each.second, each.second_entry) for each in found] == [
         (1, State.WRITABLE, "deed", PROTECTED)
     ]
     assert "page 1, writable: physical read" in str(found[0])
@@ -71,6 +71,6 @@ PRESENT_FILE, PRESENT_OWN = 1 << 63 | 1 << 61, 1 << 63  # as pagemap shows them 
 )
 def test_a_copy_is_seen_without_frames_or_left_open(before, after, copied):
     done = WriteProbe(
-        0, False, None, "", *(replace(seen(word, witness="pagemap"), form="pagemap") for word in (before, after))
+        0, False, None, "", *(replace(seen(entry, witness="pagemap"), form="pagemap") for entry in (before, after))
     )
     assert done.copied is copied

@@ -1,4 +1,4 @@
-"""The table of formats: each column says the same of a word as the others."""
+"""The table of formats: each column says the same of a entry as the others."""
 
 from types import SimpleNamespace
 
@@ -13,8 +13,8 @@ FACTS = SimpleNamespace(vma_soft_dirty=False, hugetlb=False, tracks_soft_dirty=T
 FRAMES = st.integers(1, (1 << 36) - 1)
 
 
-def arrays(word, level):
-    return np.array([word], dtype=np.uint64), np.array([level], dtype=np.uint8)
+def arrays(entry, level):
+    return np.array([entry], dtype=np.uint64), np.array([level], dtype=np.uint8)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -36,26 +36,26 @@ def test_where_a_state_lies_is_where_the_decoder_looks(name, data):
 def test_the_frame_lies_in_its_field(name, frame, level, low):
     form = FORMATS[name]
     field = form.frame_field(level)
-    word = 1 << form.bits[State.PRESENT]
+    entry = 1 << form.bits[State.PRESENT]
     if name == "x86-64" and level > 1:
-        word |= 1 << form.bits[State.HUGE]
+        entry |= 1 << form.bits[State.HUGE]
     if name != "pagemap":
-        word |= low & ~0x80 & (1 << field.low) - 1 if level == 1 else 0
+        entry |= low & ~0x80 & (1 << field.low) - 1 if level == 1 else 0
     value = max(1, frame >> field.shift)
-    words, levels = arrays(word, level)
-    marked = field.mark(words, value)
+    entries, levels = arrays(entry, level)
+    marked = field.mark(entries, value)
     assert form.frames(marked, levels)[0] == field.frames(marked)[0] == value << field.shift
-    assert field.mark(marked, 0)[0] == word
+    assert field.mark(marked, 0)[0] == entry
     named = {bit.name: bit for bit in form.explain(int(marked[0]), level)}["frame"]
     assert f"{value << field.shift:#x}" in named.meaning
 
 
 @pytest.mark.parametrize("name", FORMATS)
-@given(word=st.integers(0, (1 << 64) - 1), level=st.integers(0, 3))
-def test_every_word_is_decoded_and_taken_apart(name, word, level):
+@given(entry=st.integers(0, (1 << 64) - 1), level=st.integers(0, 3))
+def test_every_entry_is_decoded_and_explained(name, entry, level):
     form = FORMATS[name]
-    words, levels = arrays(word, level)
-    states, known = form.decode(words, levels, FACTS)
+    entries, levels = arrays(entry, level)
+    states, known = form.decode(entries, levels, FACTS)
     assert not states[0] & ~known[0]
-    assert form.frames(words, levels).shape == (1,)
-    assert sum(bit.value << bit.number for bit in form.explain(word, max(level, 1))) == word
+    assert form.frames(entries, levels).shape == (1,)
+    assert sum(bit.value << bit.number for bit in form.explain(entry, max(level, 1))) == entry

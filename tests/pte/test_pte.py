@@ -9,22 +9,22 @@ from uffdlab.pte import ALL, State
 NX = 1 << 63
 P, W, U, A, D, PSE, G, SPECIAL, WP, SD = (1 << n for n in (0, 1, 2, 5, 6, 7, 8, 9, 10, 11))
 SAVED = 1 << 58
-WORDS = st.integers(0, (1 << 64) - 1)
+ENTRIES = st.integers(0, (1 << 64) - 1)
 ENTRY = ALL & ~(State.EXCLUSIVE | State.FILE)
 
 
-def x86(word, level=1, **keywords):
-    states, known = pte.decode_x86([word], [level], **keywords)
+def x86(entry, level=1, **keywords):
+    states, known = pte.decode_x86([entry], [level], **keywords)
     return State(int(states[0])), State(int(known[0]))
 
 
-def arm(word, level=1):
-    states, known = pte.decode_arm64([word], [level])
+def arm(entry, level=1):
+    states, known = pte.decode_arm64([entry], [level])
     return State(int(states[0])), State(int(known[0]))
 
 
-def pagemap(word, sd=False, ht=False, **keywords):
-    states, known = pte.decode_pagemap([word], vma_soft_dirty=sd, hugetlb=ht, **keywords)
+def pagemap(entry, sd=False, ht=False, **keywords):
+    states, known = pte.decode_pagemap([entry], vma_soft_dirty=sd, hugetlb=ht, **keywords)
     return State(int(states[0])), State(int(known[0]))
 
 
@@ -41,7 +41,7 @@ def arm_swap(kind, offset, flags=0):
 
 
 @pytest.mark.parametrize(
-    ("word", "level", "states"),
+    ("entry", "level", "states"),
     [
         # read from a 6.1 guest: a page by CONTINUE|WP, and one by plain CONTINUE
         (0x800000003FFCFC65, 1, "PRESENT UFFD_WP DIRTY ACCESSED SOFT_DIRTY"),
@@ -61,11 +61,11 @@ def arm_swap(kind, offset, flags=0):
         (A | D, 1, ""),  # pte_none() overlooks them
     ],
 )
-def test_x86_entries(word, level, states):
+def test_x86_entries(entry, level, states):
     wanted = State(0)
     for name in states.split():
         wanted |= State[name]
-    found, known = x86(word, level)
+    found, known = x86(entry, level)
     assert found == wanted
     assert known == (ENTRY if wanted else ALL)
 
@@ -125,57 +125,57 @@ def test_x86_marker_bits_from_the_future_stay_unknown():
 
 @given(st.integers(0, 31), st.integers(0, (1 << 50) - 1))
 def test_x86_swap_entries_keep_type_and_offset(kind, offset):
-    word = x86_swap(kind, offset)
-    if not word:
+    entry = x86_swap(kind, offset)
+    if not entry:
         return
-    assert not word & (P | PSE | G)
-    bits = {bit.name: bit.value for bit in pte.explain_x86(word)}
+    assert not entry & (P | PSE | G)
+    bits = {bit.name: bit.value for bit in pte.explain_x86(entry)}
     assert bits["type"] == kind
     assert bits["offset"] == ~offset & ((1 << 50) - 1)
 
 
-@given(st.lists(st.tuples(WORDS, st.integers(0, 5)), max_size=50))
-def test_x86_arrays_say_what_single_words_say(entries):
-    words = np.array([word for word, _ in entries], dtype=np.uint64)
-    levels = np.array([level for _, level in entries], dtype=np.uint8)
-    states, known = pte.decode_x86(words, levels)
+@given(st.lists(st.tuples(ENTRIES, st.integers(0, 5)), max_size=50))
+def test_x86_arrays_say_what_single_entries_say(pairs):
+    entries = np.array([entry for entry, _ in pairs], dtype=np.uint64)
+    levels = np.array([level for _, level in pairs], dtype=np.uint8)
+    states, known = pte.decode_x86(entries, levels)
     assert states.dtype == known.dtype == np.uint32
-    assert [(int(s), int(k)) for s, k in zip(states, known, strict=True)] == [x86(*entry) for entry in entries]
+    assert [(int(s), int(k)) for s, k in zip(states, known, strict=True)] == [x86(*pair) for pair in pairs]
 
 
 def test_x86_large_arrays_are_decoded_piece_by_piece_without_seams():
     rng = np.random.default_rng(7)
-    words = rng.integers(0, 1 << 64, 150_001, dtype=np.uint64)
-    levels = rng.integers(0, 4, words.size).astype(np.uint8)
-    states, known = pte.decode_x86(words, levels)
+    entries = rng.integers(0, 1 << 64, 150_001, dtype=np.uint64)
+    levels = rng.integers(0, 4, entries.size).astype(np.uint8)
+    states, known = pte.decode_x86(entries, levels)
     for index in (0, 65_535, 65_536, 131_071, 131_072, 150_000):
-        assert (int(states[index]), int(known[index])) == x86(int(words[index]), int(levels[index]))
+        assert (int(states[index]), int(known[index])) == x86(int(entries[index]), int(levels[index]))
 
 
-@given(WORDS, st.integers(1, 3))
-def test_x86_known_and_set_obey_the_rules(word, level):
-    states, known = x86(word, level)
+@given(ENTRIES, st.integers(1, 3))
+def test_x86_known_and_set_obey_the_rules(entry, level):
+    states, known = x86(entry, level)
     assert states & known == states
     assert State.PRESENT in known
     if State.PRESENT in states:
         assert not states & (State.SWAPPED | State.MARKER)
-        assert (State.WRITABLE in states) == bool(word & W)
-        assert (State.UFFD_WP in states) == bool(word & WP)
+        assert (State.WRITABLE in states) == bool(entry & W)
+        assert (State.UFFD_WP in states) == bool(entry & WP)
     else:
         assert not states & (State.WRITABLE | State.DIRTY | State.ACCESSED | State.HUGE | State.PROTNONE)
-    assert State.PROTNONE not in states or not word & P
+    assert State.PROTNONE not in states or not entry & P
 
 
 @given(st.integers(0, (1 << 40) - 1), st.integers(1, 3), st.booleans())
 def test_x86_frames_come_back(frame, level, protnone):
     frame &= ~((1 << 9 * (level - 1)) - 1)
-    word = frame << 12
+    entry = frame << 12
     if protnone:  # pgtable-invert.h
-        word = ~word & 0x000F_FFFF_FFFF_F000
+        entry = ~entry & 0x000F_FFFF_FFFF_F000
         if level > 1:
-            word &= ~((1 << 12 + 9 * (level - 1)) - 1)
-    word |= (G if protnone else P) | (PSE if level > 1 else 0)
-    assert pte.frames_x86([word], [level]).tolist() == [frame]
+            entry &= ~((1 << 12 + 9 * (level - 1)) - 1)
+    entry |= (G if protnone else P) | (PSE if level > 1 else 0)
+    assert pte.frames_x86([entry], [level]).tolist() == [frame]
 
 
 def test_x86_frames_of_nothing():
@@ -188,7 +188,7 @@ VALID, PAGE, RDONLY, AF, WRITE = 1, 2, 1 << 7, 1 << 10, 1 << 51
 
 
 @pytest.mark.parametrize(
-    ("word", "level", "states"),
+    ("entry", "level", "states"),
     [
         (VALID | PAGE | AF, 1, "PRESENT ACCESSED"),
         (VALID | PAGE | AF | WRITE | RDONLY, 1, "PRESENT WRITABLE ACCESSED"),
@@ -200,18 +200,18 @@ VALID, PAGE, RDONLY, AF, WRITE = 1, 2, 1 << 7, 1 << 10, 1 << 51
         (0, 1, ""),
     ],
 )
-def test_arm64_entries(word, level, states):
+def test_arm64_entries(entry, level, states):
     wanted = State(0)
     for name in states.split():
         wanted |= State[name]
-    found, known = arm(word, level)
+    found, known = arm(entry, level)
     assert found == wanted
     assert known == (ENTRY & ~State.SOFT_DIRTY if wanted else ALL)
 
 
-@given(WORDS, st.integers(0, 4))
-def test_arm64_known_and_set_obey_the_rules(word, level):
-    states, known = arm(word, level)
+@given(ENTRIES, st.integers(0, 4))
+def test_arm64_known_and_set_obey_the_rules(entry, level):
+    states, known = arm(entry, level)
     assert states & known == states
     assert State.SOFT_DIRTY not in states
     if State.PRESENT not in states:
@@ -233,9 +233,9 @@ def test_pagemap_bits():
     assert pagemap(1 << 62 | 1 << 58)[0] & (State.GUARD | State.MARKER) == State.GUARD | State.MARKER
 
 
-@given(WORDS, st.booleans(), st.booleans(), st.booleans())
-def test_pagemap_never_tells_what_it_cannot_know(word, sd, ht, tracked):
-    states, known = pagemap(word, sd, ht, tracks_soft_dirty=tracked)
+@given(ENTRIES, st.booleans(), st.booleans(), st.booleans())
+def test_pagemap_never_tells_what_it_cannot_know(entry, sd, ht, tracked):
+    states, known = pagemap(entry, sd, ht, tracks_soft_dirty=tracked)
     assert states & known == states
     never = State.WRITABLE | State.DIRTY | State.ACCESSED | State.HUGE | State.PROTNONE | State.SPECIAL
     assert not known & never
@@ -243,7 +243,7 @@ def test_pagemap_never_tells_what_it_cannot_know(word, sd, ht, tracked):
         assert State.SOFT_DIRTY not in known
     else:
         assert State.SOFT_DIRTY in known
-        assert (State.SOFT_DIRTY in states) == bool(word >> 55 & 1)
+        assert (State.SOFT_DIRTY in states) == bool(entry >> 55 & 1)
     assert State.PRESENT | State.UFFD_WP in known
 
 
@@ -261,48 +261,48 @@ def test_pagemap_without_the_right_to_see_frames_does_not_tell_markers_from_swap
 # --- the two witnesses against each other: what pagemap says is derived here from the entry, as task_mmu.c does it
 
 
-def pagemap_of(word, level, sd, ht):
-    present = bool(word & (P | G)) or bool(level > 1 and word & PSE)
+def pagemap_of(entry, level, sd, ht):
+    present = bool(entry & (P | G)) or bool(level > 1 and entry & PSE)
     flags = 1 << 55 if sd else 0
     if present:
-        flags |= 1 << 63 | (1 << 57 if word & WP else 0) | (0 if ht or not word & SD else 1 << 55)
-        return flags | int(pte.frames_x86([word], [level])[0]) & ((1 << 55) - 1)
-    if word & ~(A | D) == 0:
+        flags |= 1 << 63 | (1 << 57 if entry & WP else 0) | (0 if ht or not entry & SD else 1 << 55)
+        return flags | int(pte.frames_x86([entry], [level])[0]) & ((1 << 55) - 1)
+    if entry & ~(A | D) == 0:
         return flags
-    kind, offset = word >> 59, ~word >> 9 & ((1 << 50) - 1)
+    kind, offset = entry >> 59, ~entry >> 9 & ((1 << 50) - 1)
     marker = kind >= 30 and 0 < offset < 8
-    if word & 1 << 2 or (marker and offset & 1):
+    if entry & 1 << 2 or (marker and offset & 1):
         flags |= 1 << 57
     if ht:
         return flags
-    return flags | 1 << 62 | kind | offset << 5 | (1 << 55 if word & 1 << 1 else 0)
+    return flags | 1 << 62 | kind | offset << 5 | (1 << 55 if entry & 1 << 1 else 0)
 
 
-@given(WORDS | st.builds(x86_swap, st.integers(0, 31), st.integers(0, 9)), st.booleans(), st.booleans())
-def test_entry_and_pagemap_agree_on_every_bit_both_know(word, sd, ht):
+@given(ENTRIES | st.builds(x86_swap, st.integers(0, 31), st.integers(0, 9)), st.booleans(), st.booleans())
+def test_entry_and_pagemap_agree_on_every_bit_both_know(entry, sd, ht):
     level = 2 if ht else 1
-    states, known = x86(word, level)
-    other_states, other_known = pagemap(pagemap_of(word, level, sd, ht), sd, ht)
+    states, known = x86(entry, level)
+    other_states, other_known = pagemap(pagemap_of(entry, level, sd, ht), sd, ht)
     both = known & other_known & ~(State.EXCLUSIVE | State.FILE)
     assert states & both == other_states & both
 
 
-# --- taken apart, and in words
+# --- taken apart, and as text
 
 
-@given(WORDS, st.integers(1, 3), st.sampled_from(["x86-64", "arm64", "pagemap"]))
-def test_the_bits_put_together_are_the_word(word, level, form):
-    bits = pte.explain(form, word, level)
-    assert sum(bit.value << bit.number for bit in bits) == word
+@given(ENTRIES, st.integers(1, 3), st.sampled_from(["x86-64", "arm64", "pagemap"]))
+def test_the_explained_bits_add_up_to_the_entry(entry, level, form):
+    bits = pte.explain(form, entry, level)
+    assert sum(bit.value << bit.number for bit in bits) == entry
     assert sum(bit.width for bit in bits) == 64
     assert [bit.number for bit in bits] == sorted((bit.number for bit in bits), reverse=True)
 
 
 @pytest.mark.parametrize("explain", [pte.explain_x86, pte.explain_arm64])
-@given(word=WORDS)
-def test_explanations_say_present_where_decoders_do(explain, word):
-    named = {bit.name: bit.value for bit in explain(word)}
-    states, _ = x86(word) if explain is pte.explain_x86 else arm(word)
+@given(entry=ENTRIES)
+def test_explanations_say_present_where_decoders_do(explain, entry):
+    named = {bit.name: bit.value for bit in explain(entry)}
+    states, _ = x86(entry) if explain is pte.explain_x86 else arm(entry)
     if explain is pte.explain_x86 and State.PRESENT in states:
         assert named["writable"] == (State.WRITABLE in states)
         assert named["uffd-wp"] == (State.UFFD_WP in states)
@@ -323,7 +323,7 @@ def test_explanations_say_present_where_decoders_do(explain, word):
         (State(0), State(0), "unknown"),
     ],
 )
-def test_states_in_words(states, known, text):
+def test_states_as_text(states, known, text):
     assert pte.describe(states, known) == text
 
 
@@ -332,9 +332,9 @@ def test_an_entry_above_the_pte_level_is_a_leaf_with_pse_only():
     assert [pte.x86.is_leaf(present, level) for level in (1, 2, 3, 4)] == [True, False, False, False]
     assert [pte.x86.is_leaf(present | pse, level) for level in (1, 2, 3, 4)] == [True, True, True, False]
     assert not pte.x86.is_leaf(pse, 2)
-    words = np.array([present, present | pse, pse, present], dtype=np.uint64)
+    entries = np.array([present, present | pse, pse, present], dtype=np.uint64)
     levels = np.array([2, 2, 2, 1], dtype=np.uint8)
-    assert pte.x86.points_to_tables(words, levels, 2).tolist() == [True, False, False, False]
+    assert pte.x86.points_to_tables(entries, levels, 2).tolist() == [True, False, False, False]
 
 
 def test_what_an_entry_says_of_the_table_it_points_to():

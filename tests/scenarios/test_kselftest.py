@@ -179,10 +179,10 @@ def test_tests_that_do_not_compile(tree):
     assert (result.exit_code, "FOUR" in result.output) == (125, True), result.output
 
 
-@pytest.mark.parametrize("words", [["no-such-kernel"], ["6.1-series", "--tree", "no/such/folder"], ["/dev/null"]])
-def test_no_source_for_the_tests(monkeypatch, tmp_path, words):
+@pytest.mark.parametrize("arguments", [["no-such-kernel"], ["6.1-series", "--tree", "no/such/folder"], ["/dev/null"]])
+def test_no_source_for_the_tests(monkeypatch, tmp_path, arguments):
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
-    result = CliRunner().invoke(main, ["selftest", *words])
+    result = CliRunner().invoke(main, ["selftest", *arguments])
     assert result.exit_code == 2
     assert "no kernel is called" in result.output
     assert "--tree FOLDER" in result.output

@@ -29,10 +29,10 @@ def test_it_is_what_the_target_answered_and_a_table():
     found = Capabilities.from_answer("here", probe())
     assert found.continue_wp is True
     assert found.features == Feature.POISON
-    words = {row.name: row.word for row in found.rows}
-    assert (words["POISON"], words["MOVE"]) == ("yes", "no")
-    assert words["/dev/userfaultfd"] == "EACCES"
-    assert (words["hugetlb: MISSING"], words["anon: MINOR"]) == ("ENOMEM", "EINVAL")
+    texts = {row.name: row.text for row in found.rows}
+    assert (texts["POISON"], texts["MOVE"]) == ("yes", "no")
+    assert texts["/dev/userfaultfd"] == "EACCES"
+    assert (texts["hugetlb: MISSING"], texts["anon: MINOR"]) == ("ENOMEM", "EINVAL")
     assert {row.name: row.since for row in found.rows}["UFFDIO_CONTINUE WP"] == "6.4"
 
 
@@ -45,12 +45,12 @@ def test_it_cannot_be_changed():
 
 def test_unknown_features_are_kept():
     found = Capabilities.from_answer("here", probe(Feature(1 << 40)))
-    assert [row.word for row in found.rows if row.name == "bit 40"] == ["yes"]
+    assert [row.text for row in found.rows if row.name == "bit 40"] == ["yes"]
 
 
 def test_unknown_ioctls_are_kept():
     found = Capabilities.from_answer("here", probe(ioctls=1 << 0x3F | 7 | 1 << 0x3E))
-    assert [(row.name, row.word) for row in found.rows if row.name.startswith("number")] == [("number 0x3e", "yes")]
+    assert [(row.name, row.text) for row in found.rows if row.name.startswith("number")] == [("number 0x3e", "yes")]
 
 
 def test_the_first_thing_that_is_missing_is_named():

@@ -10,7 +10,7 @@ MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
 
 
 @pytest.mark.parametrize(
-    ("mode", "registered", "knows", "words"),
+    ("mode", "registered", "knows", "message"),
     [
         (2, MINOR | WP, False, "does not know UFFDIO_CONTINUE_MODE_WP"),
         (2, MINOR | WP, None, "does not know UFFDIO_CONTINUE_MODE_WP"),  # nothing else is left
@@ -24,13 +24,13 @@ MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
         (0, MINOR, True, "more than one mapping"),
     ],
 )
-def test_the_reason_for_einval_of_continue(mode, registered, knows, words):
-    assert words in explain(CONTINUE, errno.EINVAL, mode, registered=registered, knows_continue_wp=knows)
+def test_the_reason_for_einval_of_continue(mode, registered, knows, message):
+    assert message in explain(CONTINUE, errno.EINVAL, mode, registered=registered, knows_continue_wp=knows)
 
 
 @pytest.mark.parametrize("name", sorted(IOCTLS))
 @pytest.mark.parametrize("error", sorted(errno.errorcode))
-def test_every_errno_of_every_ioctl_has_words(name, error):
+def test_every_errno_of_every_ioctl_has_a_reason(name, error):
     assert len(explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)) > 10
 
 
@@ -40,7 +40,7 @@ def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "words"),
+    ("name", "values", "message"),
     [
         ("UFFDIO_CONTINUE", {"start": 0x1008, "len": 0x1000}, "start 0x1008 is unaligned"),
         ("UFFDIO_COPY", {"dst": 0x1008, "src": 0, "len": 0x1000}, "dst 0x1008 is unaligned"),
@@ -52,10 +52,10 @@ def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
         ("UFFDIO_API", {"api": 7}, ""),
     ],
 )
-def test_what_is_no_whole_pages_is_named(name, values, words):
+def test_what_is_no_whole_pages_is_named(name, values, message):
     found = alignment_fault(IOCTLS[name], values, 0x1000)
-    assert words in found
-    assert bool(words) is bool(found)
+    assert message in found
+    assert bool(message) is bool(found)
     if found:
         text = explain(IOCTLS[name], errno.EINVAL, 0, registered=None, knows_continue_wp=True, alignment=found)
         assert text == found
@@ -96,7 +96,7 @@ def test_a_registration_that_would_drop_wp_is_not_blamed_on_another_userfaultfd(
 
 
 @pytest.mark.parametrize(
-    ("name", "error", "words"),
+    ("name", "error", "message"),
     [
         ("UFFDIO_RWPROTECT", errno.ENOENT, "not registered for RWP"),
         ("UFFDIO_WRITEPROTECT", errno.ENOENT, "not registered for WP"),
@@ -106,5 +106,5 @@ def test_a_registration_that_would_drop_wp_is_not_blamed_on_another_userfaultfd(
         ("UFFDIO_COPY", errno.EBUSY, "another userfaultfd"),
     ],
 )
-def test_what_an_errno_means_to_one_ioctl(name, error, words):
-    assert words in explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)
+def test_what_an_errno_means_to_one_ioctl(name, error, message):
+    assert message in explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)

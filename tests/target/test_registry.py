@@ -22,7 +22,7 @@ class AnsweringTarget:
     def ask(self, request):
         assert isinstance(request, OpenUserfaultfd)
         opened = {"number": 7, "way": "userfaultfd(2)", "offered": 0, "asked": 0}
-        return OpenedUserfaultfd(errno=0, words={}, started_ns=0, ended_ns=0, **opened)
+        return OpenedUserfaultfd(errno=0, fields={}, started_ns=0, ended_ns=0, **opened)
 
     def must_answer(self):
         pass

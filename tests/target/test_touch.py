@@ -101,17 +101,17 @@ def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "end", "words"),
+    ("kind", "end", "message"),
     [
         ("write", {}, "the access was not made"),
         ("sweep", {"progress": 3}, "3 of its accesses were made before"),
         ("syscall", {"returned": -errno.EINTR}, "its call came back with EINTR"),
     ],
 )
-def test_a_withdrawn_touch_says_what_was_made_of_it(kind, end, words):
+def test_a_withdrawn_touch_says_what_was_made_of_it(kind, end, message):
     touch = Touch(WaitingConnection(), StartTouch(1, kind, 0, 3, 8, 0), "access")
     touch.finish(touch_result(state="withdrawn", **end))
-    with pytest.raises(TouchFailed, match=words):
+    with pytest.raises(TouchFailed, match=message):
         touch.result()
 
 

@@ -42,7 +42,7 @@ class ScriptedTarget:
             asked = request.wanted & self.offered | request.required
             bad = errno.EINVAL if asked & ~self.offered else 0
             opened = {"number": 0 if bad else 1, "way": "userfaultfd(2)", "offered": self.offered, "asked": asked}
-            return OpenedUserfaultfd(errno=bad, words={}, started_ns=0, ended_ns=0, **opened)
+            return OpenedUserfaultfd(errno=bad, fields={}, started_ns=0, ended_ns=0, **opened)
         if isinstance(request, CloseUserfaultfd):
             self.closed.append(request.number)
             return None
@@ -50,10 +50,10 @@ class ScriptedTarget:
         name, values, source = request.name, request.values, request.source
         self.sent.append((name, values, source))
         error, output = self.answers.get(name, (0, values.get("len", 0)))
-        words = dict.fromkeys(uapi.IOCTLS[name].fields, 0) | values
+        fields = dict.fromkeys(uapi.IOCTLS[name].fields, 0) | values
         if uapi.IOCTLS[name].output:
-            words[uapi.IOCTLS[name].output] = output
-        return IoctlAnswer(errno=error, words=words, started_ns=1000, ended_ns=3500)
+            fields[uapi.IOCTLS[name].output] = output
+        return IoctlAnswer(errno=error, fields=fields, started_ns=1000, ended_ns=3500)
 
     @staticmethod
     def memory_at(_address):
@@ -151,7 +151,7 @@ def test_an_error_is_worded_without_asking_the_target_again(target, uffd, region
         if isinstance(request, RunBatch):
             return BatchAnswer(errno=error, done=0, **times)
         if isinstance(request, CallIoctl):
-            return IoctlAnswer(errno=error, words=dict.fromkeys(("copy", "mapped", "updated"), 0), **times)
+            return IoctlAnswer(errno=error, fields=dict.fromkeys(("copy", "mapped", "updated"), 0), **times)
         raise TargetLost(f"{request.method} never comes back")
 
     monkeypatch.setattr(target, "ask", ask)
@@ -217,7 +217,7 @@ def test_a_raw_ioctl_may_be_wrong_but_not_misspelt(target, uffd):
     assert target.sent[0][1] == {"start": 1, "len": 1, "mode": 0xFF00}
     with pytest.raises(UsageError, match="is no ioctl of a userfaultfd"):
         uffd.ioctl("UFFDIO_CONTIUE", {})
-    with pytest.raises(UsageError, match="has no word length"):
+    with pytest.raises(UsageError, match="has no field length"):
         uffd.ioctl("UFFDIO_WAKE", {"length": 1})
 
 

@@ -14,20 +14,20 @@ def test_the_ioctl_of_the_device():
 @given(st.sampled_from(sorted(LAYOUTS)), st.data())
 def test_arguments_survive_packing(name, data):
     ioctl = LAYOUTS[name]
-    words = {field: data.draw(st.integers(0, 2**64 - 1)) for field in ioctl.fields}
+    values = {field: data.draw(st.integers(0, 2**64 - 1)) for field in ioctl.fields}
     if ioctl.output:
-        words[ioctl.output] = data.draw(st.integers(-(2**63), 2**63 - 1))
-    packed = ioctl.pack(words)
+        values[ioctl.output] = data.draw(st.integers(-(2**63), 2**63 - 1))
+    packed = ioctl.pack(values)
     assert len(packed) == ioctl.size
-    assert ioctl.unpack(packed) == words
+    assert ioctl.unpack(packed) == values
 
 
 @given(st.binary(min_size=32, max_size=32))
 def test_any_message_decodes(data):
-    event, words = decode(data)
+    event, arg = decode(data)
     assert event == data[0]
     if event == EVENT_PAGEFAULT:
-        assert words == (
+        assert arg == (
             int.from_bytes(data[8:16], "little"),
             int.from_bytes(data[16:24], "little"),
             int.from_bytes(data[24:28], "little"),

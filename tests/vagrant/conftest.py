@@ -42,10 +42,10 @@ class TestedVm(VagrantVm):
         )
         return done.returncode, done.stdout + done.stderr
 
-    def by_hand(self, *words):
+    def by_hand(self, *arguments):
         """Run vagrant as a user does who knows nothing of our locks."""
         environment = {**os.environ, "VAGRANT_CWD": str(self.folder), "VAGRANT_DOTFILE_PATH": str(self.data)}
-        return subprocess.run(["vagrant", *words], env=environment, capture_output=True, text=True, check=True)
+        return subprocess.run(["vagrant", *arguments], env=environment, capture_output=True, text=True, check=True)
 
     @property
     def prefix(self):

@@ -100,7 +100,7 @@ def test_an_owner_that_is_killed_while_it_comes_up(alone, owner):
 
 def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, owner):
     running = [each.split() for each in alone.processes()]
-    (vagrant,) = [int(pid) for pid, program, *words in running if program.endswith("ruby") and "up" in words]
+    (vagrant,) = [int(pid) for pid, program, *arguments in running if program.endswith("ruby") and "up" in arguments]
     os.kill(vagrant, signal.SIGKILL)
     said, _ = owner.communicate(timeout=60)
     assert owner.returncode == 125

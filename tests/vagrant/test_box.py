@@ -116,8 +116,8 @@ def apart(alone, tmp_path, monkeypatch):
     yield large
     alone.destroy()
     if alone.provider == "libvirt":
-        words = ["virsh", "-q", "-c", "qemu:///system", "vol-delete", "--pool", "default"]
-        subprocess.run([*words, "debian-VAGRANTSLASH-bookworm64_vagrant_box_image_12.1_box.img"], check=True)
+        arguments = ["virsh", "-q", "-c", "qemu:///system", "vol-delete", "--pool", "default"]
+        subprocess.run([*arguments, "debian-VAGRANTSLASH-bookworm64_vagrant_box_image_12.1_box.img"], check=True)
     for each in (large, tmp_path / "home", cache):
         shutil.rmtree(each)
 
@@ -157,8 +157,8 @@ def like_debians(disk):
     entry = struct.pack("<B3xB3xII", 0x80, 0x83, MIB // 512, size // 512)
     whole.write_bytes(entry.rjust(446 + 16, b"\0").ljust(510, b"\0") + b"\x55\xaa")
     os.truncate(whole, MIB + size)
-    words = ["dd", f"if={plain}", f"of={whole}", "bs=1M", "seek=1", "conv=sparse,notrunc", "status=none"]
-    subprocess.run(words, check=True)
+    arguments = ["dd", f"if={plain}", f"of={whole}", "bs=1M", "seek=1", "conv=sparse,notrunc", "status=none"]
+    subprocess.run(arguments, check=True)
     plain.unlink()
     subprocess.run(["qemu-img", "convert", "-O", "qcow2", whole, disk], check=True)
     whole.unlink()
@@ -280,8 +280,8 @@ def test_ended_during_the_download(alone, apart, serve, wait_for, how):
     (apart / "metadata.json").write_text('{"provider": "libvirt", "format": "qcow2", "virtual_size": 1}')
     (apart / "box.img").write_bytes(os.urandom(8 * MIB))
     serve(packed(apart)).go_on.clear()
-    words = [sys.executable, "-m", "uffdlab", "vagrant", "up"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as owner:
+    arguments = [sys.executable, "-m", "uffdlab", "vagrant", "up"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as owner:
         home = Path(os.environ["VAGRANT_HOME"])
         wait_for(lambda: any(part.stat().st_size >= MIB // 2 for part in home.glob("tmp/box*")))
         owner.send_signal(how)

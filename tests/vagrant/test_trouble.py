@@ -77,8 +77,8 @@ def test_a_python_that_is_too_old(vm):
 @contextlib.contextmanager
 def cable_pulled(vm):
     if vm.provider == "libvirt":
-        words = ["virsh", "-q", "-c", "qemu:///system", "domiflist", f"{vm.prefix}default"]
-        link = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[0]
+        arguments = ["virsh", "-q", "-c", "qemu:///system", "domiflist", f"{vm.prefix}default"]
+        link = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()[0]
         subprocess.run(["ip", "link", "set", link, "down"], check=True)
         try:
             yield

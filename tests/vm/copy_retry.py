@@ -22,7 +22,7 @@ class Difference(Enum):
 
     GOES_ON = "fills another mapping than the one it began with; Linux 7.1 compares them (292411fda25b, 85668fda932a)"
     LOSES_THE_PAGE = (
-        "when it goes on in a hugetlb mapping, begins at the start of the range again, with no word of what was done, "
+        "when it goes on in a hugetlb mapping, begins at the start of the range again, reports no progress, "
         "and never frees the page that it had copied to"
     )
     EINVAL_FIRST = "asks whether the range is registered for WP before it compares: no fault, another errno"
@@ -87,7 +87,7 @@ class Case:
 
     @property
     def replaced(self) -> str:
-        """The kind of the new mapping, without a word whether it is full; or ""."""
+        """The kind of the new mapping, without saying whether it is full; or ""."""
         return self.change.removeprefix("to-").removeprefix("full-") if self.change.startswith("to-") else ""
 
     @property
@@ -128,35 +128,35 @@ class End:
 
 def read(line: str) -> tuple[Case, End | None]:
     """Return a line of copy_retry as a case and its end; None where this kernel cannot make the change."""
-    words = dict(word.split("=", 1) for word in line.split())
-    case = Case(words["start"], words["change"], words["held"] == str(HALF), words["mode"] == "2")
-    if "cannot" in words:
+    fields = dict(field.split("=", 1) for field in line.split())
+    case = Case(fields["start"], fields["change"], fields["held"] == str(HALF), fields["mode"] == "2")
+    if "cannot" in fields:
         return case, None
-    left = (words["left_used"], words["left_reserved"], words["left_surplus"])
+    left = (fields["left_used"], fields["left_reserved"], fields["left_surplus"])
     return case, End(
-        error=int(words["errno"]),
-        result=int(words["result"]),
-        pages=_halves(words["pages"]),
-        content=_halves(words["content"]),
-        write=words["write"],
-        blocks=int(words["blocks"]),
-        old_blocks=int(words["old_blocks"]),
-        huge=int(words["huge"]),
-        reserved=int(words["reserved"]),
+        error=int(fields["errno"]),
+        result=int(fields["result"]),
+        pages=_halves(fields["pages"]),
+        content=_halves(fields["content"]),
+        write=fields["write"],
+        blocks=int(fields["blocks"]),
+        old_blocks=int(fields["old_blocks"]),
+        huge=int(fields["huge"]),
+        reserved=int(fields["reserved"]),
         # Half of the rounds: what happens beside it takes or gives back a page now and then.
-        loses=abs(int(words["lost"])) > int(words["rounds"]) / 2,
+        loses=abs(int(fields["lost"])) > int(fields["rounds"]) / 2,
         leaves_the_pool_alone=left == ("0", "0", "0"),
-        same_each_time=words["same"] == "1",
+        same_each_time=fields["same"] == "1",
     )
 
 
 def _halves(runs: str) -> str:
     # "s1024" is "ss", "p512,-512" is "p-"; anything else is given as it is, and equals nothing that is expected.
-    words = runs.split(",")
-    if len(words) == 1 and words[0][1:] == str(2 * HALF):
-        return words[0][0] * 2
-    if len(words) == 2 and all(word[1:] == str(HALF) for word in words):
-        return words[0][0] + words[1][0]
+    parts = runs.split(",")
+    if len(parts) == 1 and parts[0][1:] == str(2 * HALF):
+        return parts[0][0] * 2
+    if len(parts) == 2 and all(part[1:] == str(HALF) for part in parts):
+        return parts[0][0] + parts[1][0]
     return runs
 
 
@@ -172,7 +172,7 @@ def played(
     lab: Lab, program: Path, starts: Collection[str], changes: Collection[str], held: int, mode: int, rounds: int = 3
 ) -> dict[Case, End]:
     """Return what comes of each change to each kind of memory, in a guest with 16 huge pages."""
-    lists = [",".join(words) for words in (starts, changes)]
+    lists = [",".join(names) for names in (starts, changes)]
     done = lab.exec([program.name, str(rounds), *lists, str(held), str(mode)], push=[program], deadline=1500)
     assert (done.status, done.stderr) == (0, b""), done.text[-500:]
     found = dict(read(line) for line in done.text.splitlines())
@@ -184,7 +184,7 @@ def played(
 def unexpected(
     found: dict[Case, End], differences: frozenset[Difference] = frozenset(), without: Collection[str] = ()
 ) -> dict[str, str]:
-    """Return what is not as :func:`expected` says, in words; `without` names attributes of End not to look at."""
+    """Return what is not as :func:`expected` says, as text; `without` names attributes of End not to look at."""
     return {
         f"{case.start} {case.change}, copied={case.copied}, wp={case.wp}: {name}": f"{value}, not {wanted}"
         for case, end in found.items()

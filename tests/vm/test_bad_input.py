@@ -1,4 +1,4 @@
-"""What a student types wrong: clear words, at once, and a lab that is as usable as before."""
+"""What a student types wrong: a clear error at once, and a lab that still works."""
 
 import time
 from pathlib import Path
@@ -61,7 +61,7 @@ def usable(lab):
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "words"),
+    ("name", "values", "message"),
     [
         ("UFFDIO_CONTINUE", {"start": 8, "len": 4096}, "EINVAL: start .*8 is unaligned"),
         ("UFFDIO_CONTINUE", {"start": 0, "len": 100}, "EINVAL: len 0x64 is unaligned"),
@@ -86,13 +86,13 @@ def usable(lab):
         ("UFFDIO_API", {"api": 7}, "EINVAL: it works once"),
     ],
 )
-def test_wrong_words_are_refused_by_the_kernel_and_explained(registered, name, values, words):
+def test_wrong_fields_are_refused_by_the_kernel_and_explained(registered, name, values, message):
     """An address is an offset from the region, unless it is far away."""
     region, uffd = registered
-    place = next((word for word in ("start", "dst") if word in values), None)
+    place = next((field for field in ("start", "dst") if field in values), None)
     if place and 0 <= values[place] < NOWHERE:
         values = {**values, place: values[place] + region.start}
-    with pytest.raises(IoctlError, match=words):
+    with pytest.raises(IoctlError, match=message):
         uffd.ioctl(name, values)
 
 
@@ -140,7 +140,7 @@ def test_a_mode_of_another_ioctl(registered):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         (lambda lab, region, uffd: lab.map(pages=10**15), "more than a process has addresses for"),
         (lambda lab, region, uffd: lab.map(pages=10**30), "more than a process has addresses for"),
@@ -150,7 +150,7 @@ def test_a_mode_of_another_ioctl(registered):
         (lambda lab, region, uffd: lab.map(pages=1, memory=None), "there is no memory None"),
         (lambda lab, region, uffd: lab.map(pages=10**6, memory="hugetlb"), "huge pages of 2 MiB were asked for"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTNUE", {}), "no ioctl of a userfaultfd; there are"),
-        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"dst": 1}), "has no word dst; it has start"),
+        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"dst": 1}), "has no field dst; it has start"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"start": 1 << 64}), "a number of 64 bits"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"start": "0"}), "a number of 64 bits"),
         (lambda lab, region, uffd: uffd.continue_(3), "3 is no pages"),
@@ -165,7 +165,7 @@ def test_a_mode_of_another_ioctl(registered):
         (lambda lab, region, uffd: region.sweep("write", value=None), "None is no number of 64 bits"),
         (lambda lab, region, uffd: region.read(BILLION), "has pages 0 to 3"),
         (lambda lab, region, uffd: region[2:BILLION], "no range of its 4 pages"),
-        (lambda lab, region, uffd: region.read(0, offset=4095), "no aligned 64-bit word"),
+        (lambda lab, region, uffd: region.read(0, offset=4095), "no multiple of 8 within a page"),
         (lambda lab, region, uffd: region.madvise("dontned"), "no advice of madvise"),
         (lambda lab, region, uffd: region.mprotect("rwz"), "only r, w and x"),
         (lambda lab, region, uffd: region.sweep("execute"), "read, write or modify"),
@@ -173,8 +173,8 @@ def test_a_mode_of_another_ioctl(registered):
         (lambda lab, region, uffd: region.sweep_threads(BILLION), "1 to 256"),
     ],
 )  # fmt: skip
-def test_what_has_no_meaning_never_reaches_the_kernel(lab, registered, wrong, words):
-    with pytest.raises(UsageError, match=words):
+def test_what_has_no_meaning_never_reaches_the_kernel(lab, registered, wrong, message):
+    with pytest.raises(UsageError, match=message):
         wrong(lab, *registered)
 
 

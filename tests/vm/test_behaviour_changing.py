@@ -85,8 +85,8 @@ def test_a_copy_that_came_half_way_is_resumed(lab, uffd, region):
     uffd.register(empty, "missing", "wp")
     with lab.userfaultfd() as of_source:
         of_source.register(source, "missing")
-        words = {"dst": empty.start, "src": source.start, "len": empty.length}
-        copying = uffd.start("UFFDIO_COPY", words)
+        fields = {"dst": empty.start, "src": source.start, "len": empty.length}
+        copying = uffd.start("UFFDIO_COPY", fields)
         assert of_source.read_fault().page == 3
         assert copying.touch.state == "waiting"
         with uffd.unread():
@@ -158,6 +158,6 @@ def test_a_handler_and_unread_messages_exclude_each_other(uffd, region):
 
 
 def test_the_ioctls_that_can_say_eagain_are_all_here():
-    """Those with an output word, and WRITEPROTECT; a new one in the table is to be added above."""
+    """Those with an output field, and WRITEPROTECT; add a new one of the table above."""
     with_output = {name for name, ioctl in IOCTLS.items() if ioctl.output}
     assert with_output == {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_MOVE", "UFFDIO_CONTINUE", "UFFDIO_POISON"}

@@ -49,7 +49,7 @@ def test_register_ioctls(lab, region, memory):
             if "minor" in modes and memory == "anon":
                 assert result.errno == errno.EINVAL, modes
                 continue
-            offered = {name for name, ioctl in IOCTLS.items() if result.words["ioctls"] >> ioctl.nr & 1}
+            offered = {name for name, ioctl in IOCTLS.items() if result.fields["ioctls"] >> ioctl.nr & 1}
             assert {"UFFDIO_COPY", "UFFDIO_WAKE"} <= offered, modes
             assert ("UFFDIO_WRITEPROTECT" in offered) is ("wp" in modes), modes
             assert ("UFFDIO_CONTINUE" in offered) is ("minor" in modes), modes

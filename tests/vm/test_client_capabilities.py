@@ -22,7 +22,7 @@ def documented(kernel):
 
 def test_the_document_says_what_trying_shows(any_lab):
     found = any_lab.capabilities
-    assert {(row.group, row.name): row.word for row in found.rows} == documented(any_lab.kernel)
+    assert {(row.group, row.name): row.text for row in found.rows} == documented(any_lab.kernel)
     assert any_lab.kernel in found._repr_html_()
 
 

@@ -20,13 +20,13 @@ C_PROGRAM = """
 #include <pthread.h>
 #include <unistd.h>
 static void *wait_long(void *unused) { for (;;) pause(); }
-int main(int count, char **words)
+int main(int count, char **arguments)
 {
     pthread_t thread;
     pthread_create(&thread, NULL, wait_long, NULL);
     pthread_cancel(thread);
     pthread_join(thread, NULL);
-    printf("%.3f %s\\n", cos(count - 1), words[1]);
+    printf("%.3f %s\\n", cos(count - 1), arguments[1]);
     return 3;
 }
 """
@@ -87,7 +87,7 @@ def test_a_program_that_kills_the_kernel():
 
 
 @pytest.mark.parametrize(
-    ("words", "status", "says"),
+    ("arguments", "status", "says"),
     [
         (["6.1-series", "--", "sh", "-c", "echo to; exit 7"], 7, "to\n"),
         (["6.1-series", "--", "no-such-thing"], 127, "no program"),
@@ -96,6 +96,6 @@ def test_a_program_that_kills_the_kernel():
         (["6.1-series"], 2, "Missing argument"),
     ],
 )
-def test_the_command(words, status, says):
-    result = CliRunner().invoke(main, ["exec", *words])
+def test_the_command(arguments, status, says):
+    result = CliRunner().invoke(main, ["exec", *arguments])
     assert (result.exit_code, says in result.output) == (status, True), result.output

@@ -187,17 +187,17 @@ def test_unregister_lets_the_kernel_resolve_faults_again(registered):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "errno_name", "words"),
+    ("wrong", "errno_name", "message"),
     [
         ({"start": 1}, "EINVAL", "unaligned"),
         ({"len": 0}, "EINVAL", "empty"),
         ({"mode": 1 << 9}, "EINVAL", "0x200 mean nothing"),
     ],
 )
-def test_wrong_words_reach_the_kernel_and_come_back_explained(registered, wrong, errno_name, words):
+def test_wrong_fields_reach_the_kernel_and_their_errno_is_explained(registered, wrong, errno_name, message):
     region, uffd = registered
     values = {"start": region.start, "len": 4096, "mode": 0} | wrong
-    with pytest.raises(IoctlError, match=f"{errno_name}.*{words}"):
+    with pytest.raises(IoctlError, match=f"{errno_name}.*{message}"):
         uffd.ioctl("UFFDIO_CONTINUE", values)
 
 
@@ -217,7 +217,7 @@ def test_errors_leave_the_lab_usable(registered):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         ({"pages": 0}, "at least 1 page"),
         ({"pages": -1}, "at least 1 page"),
@@ -229,8 +229,8 @@ def test_errors_leave_the_lab_usable(registered):
         ({"pages": 100_000, "memory": "hugetlb"}, "huge pages of 2 MiB were asked for"),
     ],
 )
-def test_a_mapping_that_cannot_be_says_why(lab, wrong, words):
-    with pytest.raises(UsageError, match=words):
+def test_a_mapping_that_cannot_be_says_why(lab, wrong, message):
+    with pytest.raises(UsageError, match=message):
         lab.map(**wrong)
 
 
@@ -271,10 +271,10 @@ def test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline(lab):
         pytest.skip("no fault of the kernel's own waits for it")
     uffd.register(region, "missing")
     uffd.register(source, "missing")
-    words = {"dst": region.start, "src": source.start, "len": 4096}
+    fields = {"dst": region.start, "src": source.start, "len": 4096}
     started = time.monotonic()
     with pytest.raises(FaultUnresolved, match="killed"):
-        lab.ask(CallIoctl(uffd.number, "UFFDIO_COPY", words, None), deadline=1)
+        lab.ask(CallIoctl(uffd.number, "UFFDIO_COPY", fields, None), deadline=1)
     assert time.monotonic() - started < 6
     lab.restart_target()
     lab.map(pages=1).alias.fill()
@@ -286,11 +286,11 @@ def test_the_target_s_death_in_a_call_is_told_at_once(lab):
     uffd = lab.userfaultfd()
     uffd.register(region, "missing")
     uffd.register(source, "missing")
-    words = {"dst": region.start, "src": source.start, "len": 4096}
+    fields = {"dst": region.start, "src": source.start, "len": 4096}
     lab.exec(["true"])  # the shell and its tools come with the first program
     pid = str(lab.target_pid)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(lab.ask, CallIoctl(uffd.number, "UFFDIO_COPY", words, None), deadline=50)
+        asked = pool.submit(lab.ask, CallIoctl(uffd.number, "UFFDIO_COPY", fields, None), deadline=50)
         assert uffd.read_fault().page == 0
         lab.exec(["kill", "-9", pid])
         with pytest.raises(TargetLost, match="SIGKILL"):
@@ -302,7 +302,7 @@ def test_the_target_s_death_in_a_call_is_told_at_once(lab):
 def test_a_target_that_dies_while_it_speaks_leaves_nothing_to_the_next_one(lab):
     lab.exec(["true"])
     for turn in range(5):
-        big = lab.map(pages=64 << 10)  # half a megabyte of pagemap words, and as much in one request
+        big = lab.map(pages=64 << 10)  # half a megabyte of pagemap entries, and as much in one request
         pid = str(lab.target_pid)
         with ThreadPoolExecutor(3) as pool:
             asked = [pool.submit(lab._target.read_pagemap, big.start, big.pages, 4096) for _ in range(2)]

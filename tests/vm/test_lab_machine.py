@@ -55,11 +55,11 @@ def test_gdb_stops_where_a_page_fault_is_handed_to_userspace(own):
     region.alias.fill(5)
     uffd = own.userfaultfd()
     uffd.register(region, "minor")
-    words = own.gdb()
-    assert own.gdb() == words
-    stub = Path(re.search(r"target remote ([^']+)'", words)[1])
+    text = own.gdb()
+    assert own.gdb() == text
+    stub = Path(re.search(r"target remote ([^']+)'", text)[1])
     assert stat.S_IMODE(stub.parent.stat().st_mode) == 0o700
-    command = ["gdb", "-nx", "-batch", re.match(r"gdb (\S+) -ex", words)[1]]
+    command = ["gdb", "-nx", "-batch", re.match(r"gdb (\S+) -ex", text)[1]]
     for line in (f"target remote {stub}", "break handle_userfault", "continue", "backtrace 3", "delete", "detach"):
         command += ["-ex", line]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as gdb:

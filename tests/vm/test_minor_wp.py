@@ -87,11 +87,11 @@ def test_a_lie_is_caught(lab):
     uffd.register(region, "minor", "wp")
     uffd.continue_(region, wp=True)
     honest, liar = region.snapshot("physical"), region.snapshot("pagemap")
-    words = liar.words.copy()
-    words[2] ^= 1 << 57  # uffd-wp
+    entries = liar.entries.copy()
+    entries[2] ^= 1 << 57  # uffd-wp
     from dataclasses import replace
 
     from uffdlab.observations.cross_examination import CrossExamination
 
-    found = CrossExamination([honest, replace(liar, words=words)]).disagreements
+    found = CrossExamination([honest, replace(liar, entries=entries)]).disagreements
     assert [(each.page, each.bit) for each in found] == [(2, State.UFFD_WP)]

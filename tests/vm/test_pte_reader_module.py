@@ -24,7 +24,7 @@ def test_the_kernel_witness_in_a_stock_kernel(kernel):
         uffd.continue_(region[:8])
         uffd.writeprotect(region[:4])
         kernel_says, physical_says = (region.snapshot(witness) for witness in ("kernel", "physical"))
-        assert list(kernel_says.words) == list(physical_says.words)
+        assert list(kernel_says.entries) == list(physical_says.entries)
         assert list(kernel_says.has(State.UFFD_WP)) == [True] * 4 + [False] * 12
         assert list(kernel_says.has(State.PRESENT)) == [True] * 8 + [False] * 8
 

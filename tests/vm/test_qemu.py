@@ -47,8 +47,8 @@ def pages(pattern, count):
     address = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
     with open("/proc/self/pagemap", "rb", buffering=0) as file:
         file.seek(address // 4096 * 8)
-        words = struct.unpack(f"<{count}Q", file.read(8 * count))
-    return [word & (1 << 55) - 1 for word in words]
+        entries = struct.unpack(f"<{count}Q", file.read(8 * count))
+    return [entry & (1 << 55) - 1 for entry in entries]
 
 def write(path, data):
     with open(path, "wb", buffering=0) as file:
@@ -340,10 +340,10 @@ def test_a_closed_machine(kernel):
     machine = start.start(kernel)
     physical = machine.physical
     frame = physical.root_candidates()[0][0] // 4096
-    kept = physical.words(frame)
+    kept = physical.read_frames(frame)
     machine.close()
     machine.close()
-    for use in (lambda: machine.ask(Ping()), lambda: machine.physical, lambda: physical.words(frame)):
+    for use in (lambda: machine.ask(Ping()), lambda: machine.physical, lambda: physical.read_frames(frame)):
         with pytest.raises(errors.LabClosed):
             use()
     assert kept.any()
@@ -358,16 +358,16 @@ def test_physical_memory_is_the_guests(kernel, memory_mib):
         expected = np.frombuffer(
             b"".join((pattern + page.to_bytes(8, "little")) * 128 for page in range(300)), dtype="<u8"
         ).reshape(300, 512)
-        assert np.array_equal(machine.physical.words(np.array(frames)), expected)
+        assert np.array_equal(machine.physical.read_frames(np.array(frames)), expected)
         assert machine.physical.read(frames[7] * 4096 + 3, 40) == (pattern + (7).to_bytes(8, "little") + pattern)[3:43]
         if memory_mib > 2816:
             assert max(frames) >= (1 << 32) // 4096  # what is above 4 GiB was looked at
         roots = machine.physical.root_candidates()
         assert len(roots) == 1
         assert roots[0][1] == 4
-        assert machine.physical.words(roots[0][0] // 4096)[256:].any()  # the kernel's half
+        assert machine.physical.read_frames(roots[0][0] // 4096)[256:].any()  # the kernel's half
         with pytest.raises(errors.WitnessError):
-            machine.physical.words(0xFEE00)
+            machine.physical.read_frames(0xFEE00)
 
 
 # --- saved states

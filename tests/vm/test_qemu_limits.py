@@ -51,9 +51,9 @@ def emulator(monkeypatch):
         yield put
 
 
-def refused(words, error=errors.HostUnsupported):
+def refused(message, error=errors.HostUnsupported):
     before = held()
-    with pytest.raises(error, match=words) as caught:
+    with pytest.raises(error, match=message) as caught:
         Lab("6.1-series")
     assert nothing_left(before)
     return caught.value
@@ -97,19 +97,19 @@ def test_few_descriptors_left_cost_no_saved_state():
 
 
 @pytest.mark.parametrize(
-    ("trouble", "error", "words"),
+    ("trouble", "error", "message"),
     [
         ("ulimit -v 900000", errors.HostUnsupported, "Cannot allocate memory"),
         ("ulimit -n 9", errors.HostUnsupported, "Too many open files.*ulimit -n"),
         ("kill -KILL $$", errors.MachineLost, "killed by signal 9, by somebody or because the host ran out of memory"),
     ],
 )
-def test_a_qemu_that_gets_too_little_costs_no_saved_state(emulator, trouble, error, words):
+def test_a_qemu_that_gets_too_little_costs_no_saved_state(emulator, trouble, error, message):
     flag = emulator(f'#!/bin/sh\ntest -e "${{0%/*}}/flag" && {trouble}\nexec QEMU "$@"\n') / "flag"
     Lab("6.1-series").close()
     saved = states()
     flag.touch()
-    refused(words, error)
+    refused(message, error)
     assert states() == saved
     flag.unlink()
     with Lab("6.1-series") as lab:
@@ -117,7 +117,7 @@ def test_a_qemu_that_gets_too_little_costs_no_saved_state(emulator, trouble, err
 
 
 @pytest.mark.parametrize(
-    ("script", "words"),
+    ("script", "message"),
     [
         ("this is no program\n", "Exec format error"),
         ("#!/no/such/interpreter\n", "No such file or directory"),
@@ -126,9 +126,9 @@ def test_a_qemu_that_gets_too_little_costs_no_saved_state(emulator, trouble, err
         ("#!/bin/sh\nkill -ABRT $$\n", "killed by signal 6"),
     ],
 )
-def test_a_qemu_that_cannot_run(emulator, script, words):
+def test_a_qemu_that_cannot_run(emulator, script, message):
     emulator(script)
-    refused(words, errors.MachineLost)
+    refused(message, errors.MachineLost)
 
 
 def test_a_guest_out_of_memory_says_so_and_goes_on():

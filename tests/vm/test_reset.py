@@ -53,9 +53,9 @@ def put_in_kernel(lab, symbol, code):
 
 
 @contextlib.contextmanager
-def told(error, words):
+def told(error, message):
     """Expect an error with what the console said."""
-    with pytest.raises(error, match=words) as caught:
+    with pytest.raises(error, match=message) as caught:
         yield
     assert "these are the last words" in caught.value.console
 
@@ -105,7 +105,7 @@ def test_reset_puts_a_lab_back(own, beside, accident):
         other.continue_(fresh[0], wp=True)
         with pytest.raises(TargetLost, match="gone: "):
             uffd.continue_(fresh[1])  # though both have the same number in their targets
-    assert fresh.snapshot("physical").words[0]
+    assert fresh.snapshot("physical").entries[0]
     with pytest.raises((TargetLost, GuestPanic)):  # whichever came first
         touch.result(timeout=1)
     for gone in (lambda: region.read(0), lambda: region[1:3].madvise("dontneed"), region.alias.fill, region.mremap):

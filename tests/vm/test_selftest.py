@@ -8,8 +8,8 @@ from uffdlab.cli.main import main
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
 
 
-def selftest(*words):
-    result = CliRunner().invoke(main, ["selftest", *words])
+def selftest(*arguments):
+    result = CliRunner().invoke(main, ["selftest", *arguments])
     return result.exit_code, result.output
 
 

@@ -66,7 +66,7 @@ def test_a_mutated_decoder_is_caught(lab, monkeypatch, module, name, wrong):
     mutated = [region.snapshot("physical"), region.snapshot("pagemap")]
     found = CrossExamination(mutated).disagreements
     assert found
-    assert all(each.first_word or each.second_word for each in found)  # both raw words are there to judge by
+    assert all(each.first_entry or each.second_entry for each in found)  # both raw entries are recorded
     uffd.close()
     region.unmap()
 
@@ -93,6 +93,6 @@ def test_all_the_bits_of_64_pages_agree_while_the_guest_is_busy(lab):
     uffd.register(region, "minor", "wp")
     uffd.continue_(region, wp=True)
     snapshots = [region.snapshot("physical") for _ in range(20)]
-    assert all(np.array_equal(each.words, snapshots[0].words) for each in snapshots)
+    assert all(np.array_equal(each.entries, snapshots[0].entries) for each in snapshots)
     uffd.close()
     region.unmap()

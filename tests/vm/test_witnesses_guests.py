@@ -136,7 +136,7 @@ def test_a_target_that_is_stopped_is_read_all_the_same():
         region.fill()
         first = region.snapshot("physical")
         lab.exec(["kill", "-STOP", str(lab.target_pid)])
-        assert (region.snapshot("physical").words == first.words).all()
+        assert (region.snapshot("physical").entries == first.entries).all()
         lab.exec(["kill", "-CONT", str(lab.target_pid)])
         assert not lab.cross_examine(region).disagreements
 

@@ -130,14 +130,14 @@ def test_a_paused_guest_is_seen_at_one_moment(lab):
     with lab.paused():
         one, other = (region.snapshot("physical") for _ in range(2))
         walk = region.walk(0)[0]
-    assert np.array_equal(one.words, other.words)
-    assert walk.leaf.word == int(one.words[0])
+    assert np.array_equal(one.entries, other.entries)
+    assert walk.leaf.value == int(one.entries[0])
     sweep.result(60)  # and it goes on
     assert region.snapshot("physical").has(State.PRESENT).all()
     region.unmap()
 
 
-def test_many_pagemap_words_come_out_of_the_guest_s_ram(lab, monkeypatch):
+def test_many_pagemap_entries_are_read_from_the_ram_of_the_guest(lab, monkeypatch):
     region = lab.map(pages=1 << 15, memory="anon")
     region[:300].fill()
     region.sweep("read").result(60)
@@ -155,5 +155,5 @@ def test_many_pagemap_words_come_out_of_the_guest_s_ram(lab, monkeypatch):
         raise WitnessError("physical: not in RAM", witness="physical")
 
     monkeypatch.setattr(lab.witness("physical"), "content", refuse)
-    assert np.array_equal(region.snapshot("pagemap").words, found.words)
+    assert np.array_equal(region.snapshot("pagemap").entries, found.entries)
     region.unmap()

@@ -90,7 +90,7 @@ def test_a_decoder_that_lies_about_writable_is_convicted(four):
     honest = region.snapshot("physical")
     probes = [region.probe(page) for page in range(6)]
     assert CrossExamination([honest], probes).agree
-    words = honest.words.copy()
-    words[2] = words[2] ^ 1 << 10 | 2
-    found = CrossExamination([replace(honest, words=words)], probes).disagreements
+    entries = honest.entries.copy()
+    entries[2] = entries[2] ^ 1 << 10 | 2
+    found = CrossExamination([replace(honest, entries=entries)], probes).disagreements
     assert [(each.page, each.bit) for each in found] == [(2, State.WRITABLE)]

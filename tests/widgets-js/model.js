@@ -54,8 +54,8 @@ export function packed(rows, ...columns) {
   return new DataView(new Uint8Array(bytes).buffer);
 }
 
-export function texts(...words) {
-  const encoded = words.map((word) => new TextEncoder().encode(word));
+export function texts(...names) {
+  const encoded = names.map((word) => new TextEncoder().encode(word));
   let end = 0;
   return [new Uint32Array(encoded.map((each) => (end += each.length))), new Uint8Array(encoded.flatMap((each) => [...each]))];
 }

@@ -105,9 +105,9 @@ describe("small parts", () => {
 });
 
 const KINDS = [
-  { letter: "·", words: "absent", says: "absent", colour: "#F1F1F1", ink: "#000000", hatch: "", span: 1 },
-  { letter: "U", words: "present, uffd-wp", says: "present", colour: "#E69F00", ink: "#000000", hatch: "////", span: 1 },
-  { letter: "H", words: "huge", says: "huge", colour: "#0072B2", ink: "#FFFFFF", hatch: "", span: 4 },
+  { letter: "·", text: "absent", says: "absent", colour: "#F1F1F1", ink: "#000000", hatch: "", span: 1 },
+  { letter: "U", text: "present, uffd-wp", says: "present", colour: "#E69F00", ink: "#000000", hatch: "////", span: 1 },
+  { letter: "H", text: "huge", says: "huge", colour: "#0072B2", ink: "#FFFFFF", hatch: "", span: 4 },
 ];
 
 describe("a grid of cells", () => {
@@ -237,11 +237,11 @@ describe("a fault log", () => {
 });
 
 describe("a timeline", () => {
-  const events = (...words) =>
+  const events = (...names) =>
     packed(
-      words.length, new Int32Array(words.map((_, at) => at + 10)), new Uint8Array(words.map((_, at) => at % 2)),
-      new Float64Array(words.map((_, at) => at * 5)), new Float64Array(words.length), new Int32Array(words.map(() => -2)),
-      texts(...words), texts(...words.map(() => "")),
+      names.length, new Int32Array(names.map((_, at) => at + 10)), new Uint8Array(names.map((_, at) => at % 2)),
+      new Float64Array(names.map((_, at) => at * 5)), new Float64Array(names.length), new Int32Array(names.map(() => -2)),
+      texts(...names), texts(...names.map(() => "")),
     );
   const view = (position) => {
     const model = new Model({ _lanes: { touch: "touches", ioctl: "ioctls" }, _events: events("read", "UFFDIO_WAKE", "write"), position });

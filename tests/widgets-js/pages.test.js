@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { addressOf, between, codesOf, patch, rangeName, summary, tally } from "../../uffdlab/widgets/static/page_codes.js";
 
-const KINDS = [{ words: "absent" }, { words: "present, writable" }, { words: "present, writable" }];
+const KINDS = [{ text: "absent" }, { text: "present, writable" }, { text: "present, writable" }];
 
 describe("codesOf", () => {
   it("reads one byte a page", () => {

@@ -1,4 +1,4 @@
-"""Snapshots made of words as the kernel writes them; an event loop that runs when it is told to."""
+"""Snapshots made of entries as the kernel writes them; an event loop that runs when it is told to."""
 
 import collections
 import threading
@@ -18,15 +18,17 @@ WRITABLE = 0x8000000000000867  # present, writable, accessed, dirty, soft-dirty
 @pytest.fixture
 def snapshot():
     def make(*runs, first=0, level=1, page_size=4096, **others):
-        words = np.concatenate([np.full(count, word, dtype=np.uint64) for word, count in runs])
-        mapped = words != 0
-        words = np.where(mapped, words + (np.arange(words.size, dtype=np.uint64) + np.uint64(0x100)) * 4096, words)
+        entries = np.concatenate([np.full(count, entry, dtype=np.uint64) for entry, count in runs])
+        mapped = entries != 0
+        entries = np.where(
+            mapped, entries + (np.arange(entries.size, dtype=np.uint64) + np.uint64(0x100)) * 4096, entries
+        )
         facts = {"region": "region-1", "witness": "physical", "kernel": "6.1-series"} | others
         return Snapshot(
             start=0x10_0000_0000 + first * page_size,
             page_size=page_size,
-            words=words,
-            levels=np.full(words.size, level, np.uint8),
+            entries=entries,
+            levels=np.full(entries.size, level, np.uint8),
             first=first,
             **facts,
         )

@@ -43,9 +43,9 @@ def test_a_page_costs_one_byte(snapshot):
 def test_a_page_costs_two_bytes_at_most(snapshot):
     # 512 different sets of flags.
     taken = snapshot((ABSENT, 512))
-    words = np.array([1 | (bits & 3) << 1 | (bits >> 2 & 0x7F) << 5 for bits in range(512)], dtype=np.uint64)
+    entries = np.array([1 | (bits & 3) << 1 | (bits >> 2 & 0x7F) << 5 for bits in range(512)], dtype=np.uint64)
     levels = np.array([1 + (bits & 1) for bits in range(512)], dtype=np.uint8)
-    many = type(taken)(region="r", start=0, page_size=4096, witness="physical", words=words, levels=levels)
+    many = type(taken)(region="r", start=0, page_size=4096, witness="physical", entries=entries, levels=levels)
     grid = PageGrid(many)
     assert len(grid._kinds) > 256 or len(grid._codes) == 512
     assert len(grid._codes) <= 2 * 512

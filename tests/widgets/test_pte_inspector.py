@@ -34,10 +34,10 @@ class Region:
         if self.error:
             raise self.error
         address = START + page * 4096
-        words = [(4, 2 << 12 | TABLE), (3, 3 << 12 | TABLE), (2, 4 << 12 | TABLE), (1, self.entry.get(page, 0))]
+        entries = [(4, 2 << 12 | TABLE), (3, 3 << 12 | TABLE), (2, 4 << 12 | TABLE), (1, self.entry.get(page, 0))]
         steps = [
-            Step(level=level, table=level, slot=address >> 12 + 9 * (level - 1) & 511, word=word)
-            for level, word in words
+            Step(level=level, table=level, slot=address >> 12 + 9 * (level - 1) & 511, entry=entry)
+            for level, entry in entries
         ]
         return PageWalks(
             [PageWalk(address, steps, what=f"page {page} of {name}") for name in ("region-1", "its alias")]

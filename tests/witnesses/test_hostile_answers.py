@@ -26,7 +26,7 @@ JUNK = (
 
 def truth(method, chance):
     """What a target would say that does not lie, of four pages; what it reads is anything."""
-    word = chance.getrandbits(64)
+    entry = chance.getrandbits(64)
     return {
         "target.beacon": {
             "address": 0x8_0000_0000,
@@ -35,13 +35,13 @@ def truth(method, chance):
             "scan": {"answered": 0x3FF},
             "entries": {"why_not": ""},
         },
-        "target.pagemap": {"words": chance.randbytes(32), "hugetlb": False, "vma_soft_dirty": False, "time_ns": 1},
+        "target.pagemap": {"entries": chance.randbytes(32), "hugetlb": False, "vma_soft_dirty": False, "time_ns": 1},
         "target.scan": {
             "runs": np.array(_runs(chance), dtype="<u8").tobytes(),
             "vma_soft_dirty": False,
             "time_ns": 1,
         },
-        "target.entries": {"entries": struct.pack("<QII", word, 1, 0) * 4, "time_ns": 1},
+        "target.entries": {"entries": struct.pack("<QII", entry, 1, 0) * 4, "time_ns": 1},
         "target.map": {"number": 1, "start": START, "alias": 0x20_0000_0000},
         "target.spin": 0,
         "target.spin_stop": None,
@@ -89,11 +89,11 @@ class Ram:
     """A guest's memory with nothing to be found in it, or nonsense."""
 
     def __init__(self, chance):
-        self.words = np.frombuffer(chance.randbytes(64 * 4096), dtype=np.uint64).reshape(64, 512)
+        self.entries = np.frombuffer(chance.randbytes(64 * 4096), dtype=np.uint64).reshape(64, 512)
 
     def ram(self):
-        """Return the words, and how many frames lie below 4 GiB."""
-        return self.words, 64
+        """Return the entries, and how many frames lie below 4 GiB."""
+        return self.entries, 64
 
     def root_candidates(self):
         """Return a root that may be none."""

@@ -1,7 +1,7 @@
 import struct
 
 from uffdlab.pte import State
-from uffdlab.uapi.protocol import PagemapWords
+from uffdlab.uapi.protocol import PagemapEntries
 from uffdlab.witnesses.pagemap import PagemapWitness
 
 
@@ -9,8 +9,8 @@ class Region:
     name, start, pages, page_size = "region", 0x7F00_0000_0000, 64, 4096
 
 
-def answer(*words, sd=False, ht=False):
-    return PagemapWords(ht, sd, 5, struct.pack(f"<{len(words)}Q", *words))
+def answer(*entries, sd=False, ht=False):
+    return PagemapEntries(ht, sd, 5, struct.pack(f"<{len(entries)}Q", *entries))
 
 
 def test_asks_for_the_range_and_decodes_the_answer():
@@ -29,7 +29,7 @@ def test_asks_for_the_range_and_decodes_the_answer():
 
 
 def test_a_new_mapping_hides_the_soft_dirty_bits():
-    word = 1 << 63 | 1 << 55
-    plain, new = (PagemapWitness(lambda *_, sd=sd: answer(word, sd=sd)).read(Region, 0, 1) for sd in (False, True))
+    entry = 1 << 63 | 1 << 55
+    plain, new = (PagemapWitness(lambda *_, sd=sd: answer(entry, sd=sd)).read(Region, 0, 1) for sd in (False, True))
     assert plain.has(State.SOFT_DIRTY).all()
     assert not new.knows(State.SOFT_DIRTY).any()

@@ -49,8 +49,8 @@ class FakeMemory:
             table = int(self.cells[table, index]) >> 12 & 0xFF_FFFF_FFFF
         return table, address >> (3 + 9 * level) & 511
 
-    def map(self, address, word, level=1):
-        self.cells[self.slot(address, level)] = np.uint64(word)
+    def map(self, address, entry, level=1):
+        self.cells[self.slot(address, level)] = np.uint64(entry)
 
     # what the witness uses
 
@@ -173,21 +173,21 @@ def test_a_table_under_a_huge_region_is_refused():
     mapped=st.dictionaries(st.integers(0, 4095), st.integers(1, (1 << 64) - 1), max_size=40),
     count=st.integers(0, 4096),
 )
-def test_whatever_words_lie_in_pte_tables_come_back(levels, base, mapped, count):
+def test_any_entries_in_pte_tables_are_returned(levels, base, mapped, count):
     memory = FakeMemory(levels)
     low = BEACON >> 12
-    for page, word in mapped.items():
+    for page, entry in mapped.items():
         if base + page != low:
-            memory.map((base + page) << 12, word)
+            memory.map((base + page) << 12, entry)
     snapshot = witness(memory).read(Region(base << 12, 4096), 0, count)
     expected = np.zeros(count, dtype=np.uint64)
-    for page, word in mapped.items():
+    for page, entry in mapped.items():
         if page < count and base + page != low:
-            expected[page] = word
+            expected[page] = entry
     inside = low - base
     if 0 <= inside < count:
-        expected[inside] = snapshot.words[inside]
-    assert snapshot.words.tolist() == expected.tolist()
+        expected[inside] = snapshot.entries[inside]
+    assert snapshot.entries.tolist() == expected.tolist()
     assert (snapshot.levels >= 1).all()
 
 
@@ -344,7 +344,7 @@ def test_tables_that_never_hold_still_are_read_paused(level):
     assert memory.pauses == 1
     assert snapshot.has(State.PRESENT).reshape(-1, 512)[:, 0].all()
     if level == 1:  # read while paused: every copy of the one table is the same
-        assert (snapshot.words.reshape(-1, 512) == snapshot.words[:512]).all()
+        assert (snapshot.entries.reshape(-1, 512) == snapshot.entries[:512]).all()
 
 
 def test_what_does_not_change_is_read_while_the_guest_changes_other_tables():

@@ -18,18 +18,18 @@ class Region:
 
 
 def answer(*runs, sd=False):
-    words = [word for low, high, said in runs for word in (START + low * PAGE, START + high * PAGE, said)]
-    return ScanRuns(struct.pack(f"<{len(words)}Q", *words), sd, 5)
+    entries = [entry for low, high, said in runs for entry in (START + low * PAGE, START + high * PAGE, said)]
+    return ScanRuns(struct.pack(f"<{len(entries)}Q", *entries), sd, 5)
 
 
 def read(reply, count, answered=OLD):
     return ScanWitness(lambda *_: reply, answered).read(Region, 0, count)
 
 
-def test_runs_become_a_word_a_page():
+def test_runs_become_one_entry_for_each_page():
     present = Category.PRESENT | Category.FILE
     found = read(answer((0, 2, present), (2, 3, 0), (3, 5, present | Category.WRITTEN)), 5)
-    assert found.words.tolist() == [present, present, 0, present | 2, present | 2]
+    assert found.entries.tolist() == [present, present, 0, present | 2, present | 2]
     assert found.has(State.PRESENT).tolist() == [True, True, False, True, True]
     assert found.has(State.UFFD_WP).tolist() == [True, True, False, False, False]
     assert found.knows(State.UFFD_WP).all()
@@ -38,8 +38,8 @@ def test_runs_become_a_word_a_page():
 
 
 def test_from_7_3_on_only_written_says_something_of_uffd_wp():
-    words = [Category.PRESENT, Category.PRESENT | Category.WRITTEN, 0, Category.PRESENT | Category.WPALLOWED]
-    states, known = decode_scan(words, answered=NEW, vma_soft_dirty=False)
+    entries = [Category.PRESENT, Category.PRESENT | Category.WRITTEN, 0, Category.PRESENT | Category.WPALLOWED]
+    states, known = decode_scan(entries, answered=NEW, vma_soft_dirty=False)
     assert (known & State.UFFD_WP != 0).tolist() == [False, True, True, True]
     assert (states & State.UFFD_WP != 0).tolist() == [False, False, False, True]
 
@@ -68,15 +68,15 @@ def test_soft_dirty_is_known_only_where_the_mapping_is_not(sd, tracks, told):
 
 
 def test_no_bit_is_set_that_is_not_known():
-    words = np.arange(1 << 10, dtype=np.uint64)
+    entries = np.arange(1 << 10, dtype=np.uint64)
     for answered in (OLD, NEW):
-        states, known = decode_scan(words, answered=answered, vma_soft_dirty=False)
+        states, known = decode_scan(entries, answered=answered, vma_soft_dirty=False)
         assert not (states & ~known).any()
 
 
-@pytest.mark.parametrize("word", [0, 0x3FF, 1 << 63 | 5])
-def test_the_bits_put_together_are_the_word(word):
-    assert sum(each.value << each.number for each in explain_scan(word)) == word
+@pytest.mark.parametrize("entry", [0, 0x3FF, 1 << 63 | 5])
+def test_the_explained_bits_add_up_to_the_entry(entry):
+    assert sum(each.value << each.number for each in explain_scan(entry)) == entry
 
 
 @pytest.mark.parametrize(

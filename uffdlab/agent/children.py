@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-WORD_FD = 2
+VALUE_FD = 2
 _MOST = 16  # children at once
 _END_DEADLINE = 2.0  # seconds
 
@@ -31,8 +31,8 @@ class ForkedChild:
     process : Process
     touch : cdata
         struct lab_touch *, in memory that both processes share; NULL after :meth:`close`.
-    word_fd : int
-        A memfd for the touches that are system calls on a file. Its number in the child is :data:`WORD_FD`.
+    value_fd : int
+        A memfd for the touches that are system calls on a file. Its number in the child is :data:`VALUE_FD`.
     started_ns, ended_ns : int
         When fork(2) was called and when it returned, CLOCK_MONOTONIC in ns.
     """
@@ -54,10 +54,10 @@ class ForkedChild:
         wait_end, self._go = os.pipe2(os.O_CLOEXEC)
         self._fds = [self._go]
         try:
-            self.word_fd = native.memfd("child", os.MFD_CLOEXEC)
-            self._fds.append(self.word_fd)
+            self.value_fd = native.memfd("child", os.MFD_CLOEXEC)
+            self._fds.append(self.value_fd)
             times = ffi.new("int64_t[2]")
-            pid = lib.lab_fork(self.touch, wait_end, self.word_fd, times, times + 1)
+            pid = lib.lab_fork(self.touch, wait_end, self.value_fd, times, times + 1)
         finally:
             os.close(wait_end)
         if pid < 0:

@@ -60,14 +60,14 @@ int lab_ioctl(int fd, unsigned long request, void *argument, int64_t *started_ns
 
 int lab_batch_run(int fd, unsigned long request, struct lab_batch *batch)
 {
-	uint64_t words[5];
+	uint64_t argument[5];
 	int error = 0;
 
 	batch->started_ns = lab_now_ns();
 	for (batch->done = 0; batch->done < batch->count; batch->done++) {
-		memcpy(words, batch->words, sizeof(words));
-		words[0] += batch->done * batch->step;
-		if (ioctl(fd, request, words) < 0) {
+		memcpy(argument, batch->argument, sizeof(argument));
+		argument[0] += batch->done * batch->step;
+		if (ioctl(fd, request, argument) < 0) {
 			error = -errno;
 			break;
 		}

@@ -24,11 +24,11 @@ int64_t lab_now_ns(void);
 void lab_poke(uint64_t address, const void *bytes, uint64_t length);
 
 /*
- * One ioctl a page: `words` is the argument for the first page, whose first
- * word grows by `step` each time.  Gives 0 or -errno of the one that failed.
+ * One ioctl a page: `argument` is the argument for the first page, whose first
+ * field grows by `step` each time.  Gives 0 or -errno of the one that failed.
  */
 struct lab_batch {
-	uint64_t words[5];
+	uint64_t argument[5];
 	uint64_t step;
 	uint64_t count;
 	uint64_t done;		/* out: how many succeeded */
@@ -80,14 +80,14 @@ long lab_syscall_number(const char *name);
 
 /*
  * A forked child with a touch in memory that both share; it makes that touch for every byte that comes from go_fd.
- * Its descriptor 2 is word_fd.  One that cannot set itself up exits with an enum lab_child_exit and leaves the errno
+ * Its descriptor 2 is value_fd.  One that cannot set itself up exits with an enum lab_child_exit and leaves the errno
  * in `returned`.
  */
 enum lab_child_exit { LAB_CHILD_NO_MORE = 0, LAB_CHILD_NO_FDS = 100, LAB_CHILD_CLOSE_FAILED = 101 };
 
 struct lab_touch *lab_shared_touch(void);
 void lab_free_shared_touch(struct lab_touch *touch);
-int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_ns, int64_t *ended_ns);
+int lab_fork(struct lab_touch *shared, int go_fd, int value_fd, int64_t *started_ns, int64_t *ended_ns);
 void lab_touch_prepare(struct lab_touch *shared);
 int lab_child_withdraw(int pidfd, struct lab_touch *shared);
 

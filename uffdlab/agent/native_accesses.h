@@ -10,8 +10,8 @@
 
 #include <stdint.h>
 
-int lab_access_read(const int *withdrawn, uint64_t address, uint64_t *word);
-int lab_access_write(const int *withdrawn, uint64_t address, uint64_t word);
+int lab_access_read(const int *withdrawn, uint64_t address, uint64_t *value);
+int lab_access_write(const int *withdrawn, uint64_t address, uint64_t value);
 int lab_access_modify(const int *withdrawn, uint64_t address, uint64_t add, uint64_t *before);
 int lab_access_copy(const int *withdrawn, uint64_t address, void *buffer, uint64_t length);
 int lab_access_syscall(const int *withdrawn, long number, const uint64_t *arguments, int64_t *returned);

@@ -17,9 +17,9 @@
 #include "native_threads.h"
 
 /* linux/userfaultfd.h, see uffdlab/uapi/flags.py */
-#define UFFD(access, nr, words)		((access) << 30 | (unsigned long)(8 * (words)) << 16 | 0xAAUL << 8 | (nr))
+#define UFFD(access, nr, fields)		((access) << 30 | (unsigned long)(8 * (fields)) << 16 | 0xAAUL << 8 | (nr))
 #define LAB_WAKE			UFFD(2UL, 0x02, 2)
-#define LAB_IOCTL(nr, words)		UFFD(3UL, nr, words)
+#define LAB_IOCTL(nr, fields)		UFFD(3UL, nr, fields)
 
 enum { EVENT_PAGEFAULT = 0x12, FAULT_WP = 1 << 1, FAULT_MINOR = 1 << 2, FAULT_RWP = 1 << 3 };
 enum { MODE_WP = 1 << 1 };	/* of COPY and CONTINUE */
@@ -38,15 +38,15 @@ struct lab_handler_inside {
 
 static int resolve(const struct lab_handler *handler, int policy, uint64_t page, int rwp)
 {
-	uint64_t words[5] = { page, handler->page_size };	/* start, len, mode, output */
+	uint64_t argument[5] = { page, handler->page_size };	/* start, len, mode, output */
 	unsigned long request;
 
 	switch (policy) {
 	case LAB_COPY:
 	case LAB_COPY_WP:
-		words[1] = handler->source;
-		words[2] = handler->page_size;
-		words[3] = policy == LAB_COPY_WP ? MODE_WP : 0;
+		argument[1] = handler->source;
+		argument[2] = handler->page_size;
+		argument[3] = policy == LAB_COPY_WP ? MODE_WP : 0;
 		request = LAB_IOCTL(0x03, 5);
 		break;
 	case LAB_ZEROPAGE:
@@ -57,7 +57,7 @@ static int resolve(const struct lab_handler *handler, int policy, uint64_t page,
 		break;
 	case LAB_CONTINUE:
 	case LAB_CONTINUE_WP:
-		words[2] = policy == LAB_CONTINUE_WP ? MODE_WP : 0;
+		argument[2] = policy == LAB_CONTINUE_WP ? MODE_WP : 0;
 		request = LAB_IOCTL(0x07, 4);
 		break;
 	default:	/* LAB_UNPROTECT */
@@ -65,7 +65,7 @@ static int resolve(const struct lab_handler *handler, int policy, uint64_t page,
 		break;
 	}
 	for (int i = 0; i < TRIES; i++) {
-		if (ioctl(handler->uffd, request, words) == 0)
+		if (ioctl(handler->uffd, request, argument) == 0)
 			return 0;
 		if (errno != EAGAIN)
 			break;

@@ -72,16 +72,16 @@ static void install_handler(void)
 static pthread_once_t handler_installed = PTHREAD_ONCE_INIT;
 
 /* These return 1 for an access that was not made, as those of native_accesses.h. */
-static int access_word(struct lab_touch *touch, int kind, uint64_t address, uint64_t value, uint64_t *word)
+static int access_value(struct lab_touch *touch, int kind, uint64_t address, uint64_t value, uint64_t *before)
 {
 	switch (kind) {
 	case LAB_TOUCH_WRITE:
-		*word = value;
+		*before = value;
 		return lab_access_write(&touch->withdrawn, address, value);
 	case LAB_TOUCH_MODIFY:
-		return lab_access_modify(&touch->withdrawn, address, value, word);
+		return lab_access_modify(&touch->withdrawn, address, value, before);
 	default:
-		return lab_access_read(&touch->withdrawn, address, word);
+		return lab_access_read(&touch->withdrawn, address, before);
 	}
 }
 
@@ -100,12 +100,12 @@ static int fill(struct lab_touch *touch)	/* a mark in every page: value, value +
 static int sweep(struct lab_touch *touch)
 {
 	const uint64_t count = touch->stride ? touch->length / touch->stride : 0;
-	uint64_t at = touch->first, sum = 0, word = 0;
+	uint64_t at = touch->first, sum = 0, before = 0;
 
 	for (uint64_t i = 0; i < count; i++) {
-		if (access_word(touch, touch->each, touch->address + at * touch->stride, touch->value, &word))
+		if (access_value(touch, touch->each, touch->address + at * touch->stride, touch->value, &before))
 			return 1;
-		sum += word;
+		sum += before;
 		__atomic_store_n(&touch->progress, i + 1, __ATOMIC_RELAXED);
 		at = (at + touch->jump) % count;
 	}
@@ -125,7 +125,7 @@ static int access_memory(struct lab_touch *touch)
 	case LAB_TOUCH_SYSCALL:
 		return lab_access_syscall(&touch->withdrawn, touch->number, touch->arguments, &touch->returned);
 	default:
-		return access_word(touch, touch->kind, touch->address, touch->value, &touch->value);
+		return access_value(touch, touch->kind, touch->address, touch->value, &touch->value);
 	}
 }
 
@@ -255,9 +255,9 @@ static void close_from(struct lab_touch *shared, int first)
 }
 
 /* These three are all the child keeps: no copy of a userfaultfd or of the way to the agent. */
-static void keep_only(struct lab_touch *shared, int go_fd, int done_fd, int word_fd)
+static void keep_only(struct lab_touch *shared, int go_fd, int done_fd, int value_fd)
 {
-	const int from[3] = { go_fd, done_fd, word_fd };
+	const int from[3] = { go_fd, done_fd, value_fd };
 	int kept[3];
 
 	for (int i = 0; i < 3; i++) {	/* out of the way of 0, 1 and 2 first */
@@ -271,12 +271,12 @@ static void keep_only(struct lab_touch *shared, int go_fd, int done_fd, int word
 	close_from(shared, 3);
 }
 
-static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int word_fd)
+static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int value_fd)
 {
 	char go;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	keep_only(shared, go_fd, done_fd, word_fd);
+	keep_only(shared, go_fd, done_fd, value_fd);
 	shared->done_fd = 1;
 	for (;;) {
 		ssize_t got = read(0, &go, 1);
@@ -298,7 +298,7 @@ static void use_thread_variables(void)
 	__atomic_store_n(&current_touch, NULL, __ATOMIC_SEQ_CST);
 }
 
-int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_ns, int64_t *ended_ns)
+int lab_fork(struct lab_touch *shared, int go_fd, int value_fd, int64_t *started_ns, int64_t *ended_ns)
 {
 	const int done_fd = shared->done_fd;
 	pid_t pid;
@@ -312,7 +312,7 @@ int lab_fork(struct lab_touch *shared, int go_fd, int word_fd, int64_t *started_
 	 */
 	pid = (pid_t)syscall(SYS_clone, (unsigned long)SIGCHLD, 0UL, 0UL, 0UL, 0UL);
 	if (pid == 0)
-		serve_as_child(shared, go_fd, done_fd, word_fd);
+		serve_as_child(shared, go_fd, done_fd, value_fd);
 	*ended_ns = lab_now_ns();
 	return pid < 0 ? -errno : pid;
 }

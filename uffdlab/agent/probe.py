@@ -98,7 +98,7 @@ def _modeless(features: int) -> tuple[dict[str, dict[int, int]], int]:
                 ("UFFDIO_UNREGISTER", page),
             )
         }
-    return {name: {0: answer["errno"]} for name, answer in answers.items()}, answers["UFFDIO_API"]["words"]["ioctls"]
+    return {name: {0: answer["errno"]} for name, answer in answers.items()}, answers["UFFDIO_API"]["fields"]["ioctls"]
 
 
 def _set_mode(features: int) -> int:
@@ -122,7 +122,7 @@ def _register(mapping: mappings.Mapping, mode: uapi.RegisterMode, features: int)
     with _userfaultfd(features) as fd:
         values = {"start": mapping.start, "len": mapping.length, "mode": int(mode)}
         answer = userfaultfds.call(fd, IOCTLS["UFFDIO_REGISTER"], values)
-        return {"errno": answer["errno"], "ioctls": 0 if answer["errno"] else answer["words"]["ioctls"]}
+        return {"errno": answer["errno"], "ioctls": 0 if answer["errno"] else answer["fields"]["ioctls"]}
 
 
 @contextlib.contextmanager

@@ -248,7 +248,7 @@ def _result(ticket: Ticket, state: str) -> dict[str, Any]:
     }
     if call is not None:
         result["value"] = call.value() if made and touch.returned >= 0 else 0
-        result["words"] = call.fields()
+        result["fields"] = call.fields()
     if ticket.buffer and made:
         result["bytes"] = bytes(ffi.buffer(ticket.buffer))  # the agent's buffer, never registered memory
     return result

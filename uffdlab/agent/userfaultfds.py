@@ -102,10 +102,10 @@ def ways() -> dict[str, int]:
 
 
 def call(fd: int, ioctl: Layout, values: dict[str, int]) -> dict[str, Any]:
-    """Do one ioctl; return its errno, the fields of its argument afterwards (``words``) and its times in ns."""
+    """Do one ioctl; return its errno, the fields of its argument afterwards (``fields``) and its times in ns."""
     argument = bytearray(ioctl.pack(values))
     error, started, ended = native.ioctl(fd, ioctl.request, ffi.from_buffer(argument))
-    return {"errno": error, "words": ioctl.unpack(argument), "started_ns": started, "ended_ns": ended}
+    return {"errno": error, "fields": ioctl.unpack(argument), "started_ns": started, "ended_ns": ended}
 
 
 def batch(fd: int, ioctl: Layout, values: dict[str, int], step: int, count: int) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def batch(fd: int, ioctl: Layout, values: dict[str, int], step: int, count: int)
         others = ", ".join(name for name, each in LAYOUTS.items() if each.batch)
         raise Refusal("usage", f"{ioctl.name} is not done page by page; {others} are")
     work = ffi.new("struct lab_batch *")
-    work.words = [values.get(name, 0) for name in ioctl.fields] + [0] * (5 - len(ioctl.fields))
+    work.argument = [values.get(name, 0) for name in ioctl.fields] + [0] * (5 - len(ioctl.fields))
     work.step, work.count = step, count
     error = -lib.lab_batch_run(fd, ioctl.request, work)
     return {"errno": error, "done": work.done, "started_ns": work.started_ns, "ended_ns": work.ended_ns}
@@ -132,7 +132,7 @@ def offered_features() -> int:
         os.close(fd)
     if answer["errno"]:
         raise Refusal("no-userfaultfd", f"UFFDIO_API(features=0) → {errno.errorcode[answer['errno']]}")
-    return int(answer["words"]["features"])
+    return int(answer["fields"]["features"])
 
 
 class Userfaultfds:

@@ -11,7 +11,7 @@ struct bulk_decoder {
 };
 
 /* Returns how many entries are neither plain nor empty.  `above`: they are above the PTE level. */
-uint64_t bulk_decode(const struct bulk_decoder *decoder, const uint64_t *words, uint64_t count, int above,
+uint64_t bulk_decode(const struct bulk_decoder *decoder, const uint64_t *entries, uint64_t count, int above,
 		     uint32_t *states, uint32_t *known);
 
 /* sum.c: returns the checksum `total`, extended by more bytes. */
@@ -19,7 +19,7 @@ uint64_t bulk_sum(uint64_t total, const void *bytes, uint64_t length);
 
 /* walk.c: page tables in a guest's RAM, which may change during the walk. */
 struct bulk_ram {
-	const uint64_t *words;	/* the RAM file, 512 entries for each frame */
+	const uint64_t *frames;	/* the RAM file, 512 entries for each frame */
 	uint64_t below;		/* number of frames below 4 GiB: the first part of the file */
 	uint64_t above;		/* number of frames from 4 GiB on: the rest of the file */
 };
@@ -30,15 +30,15 @@ struct bulk_reading {
 	uint64_t start;		/* address of the first page */
 	uint64_t count;		/* of pages, one entry of level `bottom` each */
 	int bottom;
-	uint64_t *words;	/* out, [count] each */
+	uint64_t *entries;	/* out, [count] each */
 	uint8_t *levels;
 	uint32_t *states;
 	uint32_t *known;
 	uint64_t odd;		/* out: as bulk_decode() returns it */
-	int alike;		/* out: all pages have the next three values, and only `words` was written */
-	uint8_t level;
-	uint32_t state;
-	uint32_t told;		/* the value of `known` */
+	int alike;		/* out: all pages have the next three values, and only `entries` was written */
+	uint8_t alike_level;
+	uint32_t alike_state;
+	uint32_t alike_known;
 	uint64_t outside;	/* out, BULK_OUTSIDE: the frame that is not RAM */
 };
 
@@ -53,7 +53,7 @@ int bulk_read(const struct bulk_ram *ram, const struct bulk_decoder *decoder, ui
 
 struct bulk_step {
 	uint64_t table;		/* its frame */
-	uint64_t word;
+	uint64_t entry;
 	int level;
 	int slot;
 };

@@ -46,14 +46,14 @@ class Step(NamedTuple):
     """Page frame of the table."""
     slot: int
     """Index of the entry in its table, 0 to 511."""
-    word: int
+    entry: int
     """The raw entry."""
 
 
 class Reading(NamedTuple):
     """Entries as they were read. Each array has one element for each page."""
 
-    words: NDArray[np.uint64]
+    entries: NDArray[np.uint64]
     levels: NDArray[np.uint8]
     states: NDArray[np.uint32]
     known: NDArray[np.uint32]
@@ -82,12 +82,12 @@ class Decoder:
         self.c.plain_mask, self.c.plain = plain
         self.c.known_plain, self.c.known_empty, self.c.odd = known, known_empty, int(ODD)
 
-    def decode(self, words: NDArray[np.uint64], above: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32], int]:
+    def decode(self, entries: NDArray[np.uint64], above: bool) -> tuple[NDArray[np.uint32], NDArray[np.uint32], int]:
         """Decode entries.
 
         Parameters
         ----------
-        words : ndarray of uint64
+        entries : ndarray of uint64
             The raw entries.
         above : bool
             Whether all of them are above the PTE level; else all are PTEs.
@@ -98,10 +98,15 @@ class Decoder:
         odd : int
             The number of entries whose `known` is :data:`ODD`.
         """
-        words = np.ascontiguousarray(words, dtype=np.uint64)
-        states, known = (np.empty(words.shape, dtype=np.uint32) for _ in range(2))
+        entries = np.ascontiguousarray(entries, dtype=np.uint64)
+        states, known = (np.empty(entries.shape, dtype=np.uint32) for _ in range(2))
         odd = lib.bulk_decode(
-            self.c, _of("uint64_t[]", words), words.size, above, _out("uint32_t[]", states), _out("uint32_t[]", known)
+            self.c,
+            _of("uint64_t[]", entries),
+            entries.size,
+            above,
+            _out("uint32_t[]", states),
+            _out("uint32_t[]", known),
         )
         return states, known, int(odd)
 
@@ -111,17 +116,17 @@ class Ram:
 
     Parameters
     ----------
-    words : ndarray of uint64, shape (frames, 512)
+    content : ndarray of uint64, shape (frames, 512)
         The mapped file. The guest may write to it at any time.
     below : int
         The number of frames below 4 GiB. The other frames begin at 4 GiB.
     """
 
-    def __init__(self, words: NDArray[np.uint64], below: int) -> None:
-        self._words = words  # keeps the file mapped
+    def __init__(self, content: NDArray[np.uint64], below: int) -> None:
+        self._content = content  # keeps the file mapped
         self._c = ffi.new("struct bulk_ram *")
-        self._c.words = _of("uint64_t[]", words.reshape(-1))
-        self._c.below, self._c.above = min(below, len(words)), max(len(words) - below, 0)
+        self._c.frames = _of("uint64_t[]", content.reshape(-1))
+        self._c.below, self._c.above = min(below, len(content)), max(len(content) - below, 0)
 
     def path(self, root: int, levels: int, address: int) -> list[Step]:
         """Walk from the table at frame `root` to one address. The last step is the entry at which the walk ends.
@@ -135,7 +140,7 @@ class Ram:
         count = lib.bulk_path(self._c, root, levels, address, steps, outside)
         if not count:
             raise OutsideRam(int(outside[0]))
-        return [Step(step.level, step.table, step.slot, step.word) for step in steps[0:count]]
+        return [Step(step.level, step.table, step.slot, step.entry) for step in steps[0:count]]
 
     def frame(self, frame: int) -> bytes:
         """Return a copy of a frame, 4096 bytes.
@@ -147,9 +152,9 @@ class Ram:
         """
         below, above = self._c.below, self._c.above
         if 0 <= frame < below:
-            return bytes(self._words[frame])
+            return bytes(self._content[frame])
         if 0 <= frame - _FOUR_GIB_FRAME < above:
-            return bytes(self._words[below + frame - _FOUR_GIB_FRAME])
+            return bytes(self._content[below + frame - _FOUR_GIB_FRAME])
         raise OutsideRam(frame)
 
     def frames(self, frames: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -165,7 +170,7 @@ class Ram:
         outside = ~(((frames >= 0) & (frames < self._c.below)) | high)
         if outside.any():
             raise OutsideRam(int(frames[outside][0]))
-        return np.take(self._words, rows, axis=0)
+        return np.take(self._content, rows, axis=0)
 
     def read(self, root: int, levels: int, start: int, count: int, bottom: int, decoder: Decoder) -> Reading | None:
         """Read the entries of `count` pages at level `bottom`. Return None if a table changed during the read.
@@ -190,12 +195,12 @@ class Ram:
         # The arrays share one block: malloc keeps one block for the next call, but would return four to the kernel.
         # New memory costs ten times as much time as the read itself.
         block = np.empty(17 * count, dtype=np.uint8)
-        words = block[: 8 * count].view(np.uint64)
+        entries = block[: 8 * count].view(np.uint64)
         states, known = (block[at * count : (at + 4) * count].view(np.uint32) for at in (8, 12))
         levels_ = block[16 * count :]
         c = ffi.new("struct bulk_reading *")
         c.start, c.count, c.bottom = start, count, bottom
-        c.words, c.levels = _out("uint64_t[]", words), _out("uint8_t[]", levels_)
+        c.entries, c.levels = _out("uint64_t[]", entries), _out("uint8_t[]", levels_)
         c.states, c.known = _out("uint32_t[]", states), _out("uint32_t[]", known)
         end = lib.bulk_read(self._c, decoder.c, root, levels, c)
         if end == lib.BULK_OUTSIDE:
@@ -203,9 +208,9 @@ class Ram:
         if end == lib.BULK_CHANGED:
             return None
         if c.alike and count:
-            levels_ = np.broadcast_to(np.uint8(c.level), count)
-            states, known = (np.broadcast_to(np.uint32(each), count) for each in (c.state, c.told))
-        return Reading(words, levels_, states, known, int(c.odd))
+            levels_ = np.broadcast_to(np.uint8(c.alike_level), count)
+            states, known = (np.broadcast_to(np.uint32(each), count) for each in (c.alike_state, c.alike_known))
+        return Reading(entries, levels_, states, known, int(c.odd))
 
 
 def _of(kind: str, array: NDArray[Any]) -> Any:

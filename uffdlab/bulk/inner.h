@@ -16,17 +16,17 @@
 #define TABLE 512	/* entries in a page table: 4 KiB, which fits in the first-level cache */
 
 /* The decoded form of an entry. */
-struct told {
+struct decoded {
 	uint32_t state;
 	uint32_t known;
 	int level;
 };
 
-/* `any` is the disjunction of some entries, `all` the conjunction.  Returns whether *told is right for all of them. */
-int bulk_alike(const struct bulk_decoder *d, uint64_t any, uint64_t all, int above, struct told *told);
+/* `any` is the disjunction of some entries, `all` the conjunction.  Returns whether *decoded is right for all of them. */
+int bulk_alike(const struct bulk_decoder *d, uint64_t any, uint64_t all, int above, struct decoded *decoded);
 
 /* Decodes each of at most TABLE entries; returns how many are odd. */
-uint64_t bulk_decode_each(const struct bulk_decoder *d, const uint64_t *words, unsigned int count, int above,
+uint64_t bulk_decode_each(const struct bulk_decoder *d, const uint64_t *entries, unsigned int count, int above,
 			  uint32_t *states, uint32_t *known);
 
 void bulk_fill(uint32_t *to, uint32_t value, uint64_t count);

@@ -9,11 +9,11 @@
 CLONES uint64_t bulk_sum(uint64_t total, const void *bytes, uint64_t length)
 {
 	const uint64_t whole = length / 8;
-	uint64_t folded = 0, last = 0, word;
+	uint64_t folded = 0, last = 0, value;
 
 	for (uint64_t i = 0; i < whole; i++) {
-		memcpy(&word, (const char *)bytes + 8 * i, sizeof(word));
-		folded ^= word;
+		memcpy(&value, (const char *)bytes + 8 * i, sizeof(value));
+		folded ^= value;
 	}
 	memcpy(&last, (const char *)bytes + 8 * whole, length % 8);
 	return total * 31 ^ folded ^ last ^ length;

@@ -18,9 +18,9 @@
 static const uint64_t *frame_in(const struct bulk_ram *ram, uint64_t frame)
 {
 	if (frame < ram->below)
-		return ram->words + 512 * frame;
+		return ram->frames + 512 * frame;
 	if (frame >= FOUR_GIB_FRAME && frame - FOUR_GIB_FRAME < ram->above)
-		return ram->words + 512 * (ram->below + frame - FOUR_GIB_FRAME);
+		return ram->frames + 512 * (ram->below + frame - FOUR_GIB_FRAME);
 	return NULL;
 }
 
@@ -41,24 +41,24 @@ struct walk {
 	uint64_t origin;	/* number of the first page, counted from address 0 */
 	/* Pages [from, upto) decode alike and are not written yet: one long fill is faster than many short ones. */
 	uint64_t from, upto;
-	struct told told;
+	struct decoded decoded;
 };
 
 static void write_run(struct walk *walk)
 {
 	const uint64_t count = walk->upto - walk->from;
 
-	bulk_fill(walk->out->states + walk->from, walk->told.state, count);
-	bulk_fill(walk->out->known + walk->from, walk->told.known, count);
-	memset(walk->out->levels + walk->from, walk->told.level, count);
+	bulk_fill(walk->out->states + walk->from, walk->decoded.state, count);
+	bulk_fill(walk->out->known + walk->from, walk->decoded.known, count);
+	memset(walk->out->levels + walk->from, walk->decoded.level, count);
 	walk->from = walk->upto;
 }
 
-static void add_to_run(struct walk *walk, struct told told, uint64_t count)
+static void add_to_run(struct walk *walk, struct decoded decoded, uint64_t count)
 {
-	if (told.state != walk->told.state || told.known != walk->told.known || told.level != walk->told.level)
+	if (decoded.state != walk->decoded.state || decoded.known != walk->decoded.known || decoded.level != walk->decoded.level)
 		write_run(walk);
-	walk->told = told;
+	walk->decoded = decoded;
 	walk->upto += count;
 }
 
@@ -72,11 +72,11 @@ CLONES static int copy_table(uint64_t *restrict copy, const uint64_t *restrict t
 	uint64_t or = 0, and = ~UINT64_C(0), differ = 0;
 
 	for (unsigned int i = 0; i < count; i++) {
-		const uint64_t word = table[i];
+		const uint64_t entry = table[i];
 
-		copy[i] = word;
-		or |= word;
-		and &= word;
+		copy[i] = entry;
+		or |= entry;
+		and &= entry;
 	}
 	__asm__ volatile("" ::: "memory");	/* the guest may write to it: the compiler must read it again */
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
@@ -92,15 +92,15 @@ static int leaves(struct walk *walk, const uint64_t *table, uint64_t at, unsigne
 	struct bulk_reading *out = walk->out;
 	const int above = out->bottom > 1;
 	uint64_t any = 0, all = 0;
-	struct told told = { .level = out->bottom };
+	struct decoded decoded = { .level = out->bottom };
 
-	if (!copy_table(out->words + at, table, count, &any, &all))
+	if (!copy_table(out->entries + at, table, count, &any, &all))
 		return BULK_CHANGED;
-	if (bulk_alike(walk->decoder, any, all, above, &told)) {
-		add_to_run(walk, told, count);
+	if (bulk_alike(walk->decoder, any, all, above, &decoded)) {
+		add_to_run(walk, decoded, count);
 	} else {
 		write_run(walk);
-		out->odd += bulk_decode_each(walk->decoder, out->words + at, count, above, out->states + at,
+		out->odd += bulk_decode_each(walk->decoder, out->entries + at, count, above, out->states + at,
 					     out->known + at);
 		memset(out->levels + at, out->bottom, count);
 		walk->from = walk->upto = at + count;
@@ -108,16 +108,16 @@ static int leaves(struct walk *walk, const uint64_t *table, uint64_t at, unsigne
 	return BULK_DONE;
 }
 
-static void fill_range(struct walk *walk, uint64_t word, int level, uint64_t at, uint64_t count)
+static void fill_range(struct walk *walk, uint64_t entry, int level, uint64_t at, uint64_t count)
 {
 	struct bulk_reading *out = walk->out;
-	struct told told = { .level = level };
+	struct decoded decoded = { .level = level };
 
-	if (bulk_decode(walk->decoder, &word, 1, level > 1, &told.state, &told.known))
+	if (bulk_decode(walk->decoder, &entry, 1, level > 1, &decoded.state, &decoded.known))
 		out->odd += count;
 	for (uint64_t i = at; i < at + count; i++)
-		out->words[i] = word;
-	add_to_run(walk, told, count);
+		out->entries[i] = entry;
+	add_to_run(walk, decoded, count);
 }
 
 /* Tables are at random addresses, which the processor cannot predict: prefetch the next one while this one is read. */
@@ -125,8 +125,8 @@ static void prefetch_table(const struct walk *walk, uint64_t entry, int level)
 {
 	const uint64_t *table = is_table(entry, level) ? frame_in(walk->ram, (entry & FRAME) >> 12) : NULL;
 
-	for (int word = 0; table && word < TABLE; word += 8)
-		__builtin_prefetch(table + word);
+	for (int slot = 0; table && slot < TABLE; slot += 8)
+		__builtin_prefetch(table + slot);
 }
 
 /* `first` and `last` are numbers of pages, counted from address 0. */
@@ -178,9 +178,9 @@ int bulk_read(const struct bulk_ram *ram, const struct bulk_decoder *decoder, ui
 		return end;
 	reading->alike = !walk.from;
 	if (reading->alike) {
-		reading->state = walk.told.state;
-		reading->told = walk.told.known;
-		reading->level = (uint8_t)walk.told.level;
+		reading->alike_state = walk.decoded.state;
+		reading->alike_known = walk.decoded.known;
+		reading->alike_level = (uint8_t)walk.decoded.level;
 	} else {
 		write_run(&walk);
 	}
@@ -196,17 +196,17 @@ int bulk_path(const struct bulk_ram *ram, uint64_t root, int levels, uint64_t ad
 	for (int level = levels; level > 0; level--) {
 		const uint64_t *table = frame_in(ram, frame);
 		const int slot = address >> (3 + 9 * level) & 511;
-		uint64_t word;
+		uint64_t entry;
 
 		if (!table) {
 			*outside = frame;
 			return 0;
 		}
-		word = now(table + slot);
-		steps[count++] = (struct bulk_step){ frame, word, level, slot };
-		if (!is_table(word, level))
+		entry = now(table + slot);
+		steps[count++] = (struct bulk_step){ frame, entry, level, slot };
+		if (!is_table(entry, level))
 			break;
-		frame = (word & FRAME) >> 12;
+		frame = (entry & FRAME) >> 12;
 	}
 	return count;
 }

@@ -192,10 +192,10 @@ def _legend(grids: Sequence[_Grid]) -> list[tuple[CellStyle, str]]:
     for style in CELL_STYLES.values():
         counts = [g.counts.get(style.letter, 0) for g in grids]
         if any(counts):
-            entries.append((style, f"{style.words}: {' → '.join(f'{count:,}' for count in counts)}"))
+            entries.append((style, f"{style.text}: {' → '.join(f'{count:,}' for count in counts)}"))
     mixed = [int((g.which == len(g.styles) - 1).sum()) if g.styles[-1] is MIXED else 0 for g in grids]
     if any(mixed):
-        entries.append((MIXED, f"{MIXED.words} in a cell of {grids[0].per_cell} pages"))
+        entries.append((MIXED, f"{MIXED.text} in a cell of {grids[0].per_cell} pages"))
     elif grids[0].per_cell > 1:
         entries[-1] = (entries[-1][0], f"{entries[-1][1]}   (a cell is {grids[0].per_cell} pages)")
     return entries

@@ -25,7 +25,7 @@ class CellStyle(NamedTuple):
 
     letter: str
     """One or two characters. The second one is a question mark if a part of the state is unknown."""
-    words: str
+    text: str
     colour: str
     ink: str
     """Colour of the letter. Its contrast with `colour` is at least 4.5 : 1."""

@@ -212,7 +212,5 @@ def _spoken(snapshot: Snapshot) -> str:
         said.append(f"and {len(groups) - len(said)} more groups")
         styles, which = cell_styles(snapshot.states, snapshot.known)
         counts = np.bincount(which, minlength=len(styles)).tolist()
-        said.append(
-            "in all " + ", ".join(f"{count} {style.words}" for style, count in zip(styles, counts, strict=True))
-        )
+        said.append("in all " + ", ".join(f"{count} {style.text}" for style, count in zip(styles, counts, strict=True)))
     return "; ".join(said)

@@ -67,7 +67,7 @@ def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table
         set_somewhere |= State(int(page.states[0]))
     bits = [*_ALWAYS, *(state for state in State if state not in _ALWAYS and state in set_somewhere)]
     number = pte.FORMATS[snapshot.form].bits
-    heads = ["page", "raw word", "level", "frame"]
+    heads = ["page", "raw entry", "level", "frame"]
     heads += [f"{pte.state_name(bit)} ({number[bit]})" if bit in number else pte.state_name(bit) for bit in bits]
     rows = []
     for page in chosen:
@@ -76,14 +76,14 @@ def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table
         rows.append(
             (
                 str(page.first),
-                f"{int(page.words[0]):#018x}",
+                f"{int(page.entries[0]):#018x}",
                 pte.LEVEL_NAMES[int(page.levels[0])] or "?",
                 f"{frame:#x}" if frame >= 0 else "",
                 *(("1" if states & bit else "0") if known & bit else "?" for bit in bits),
                 pte.describe(states, known),
             )
         )
-    return Table(f"{what(snapshot)}{where(snapshot)}", (*heads, "in words"), tuple(rows), note)
+    return Table(f"{what(snapshot)}{where(snapshot)}", (*heads, "state"), tuple(rows), note)
 
 
 def entry(snapshot: Snapshot, page: int) -> Table:
@@ -95,7 +95,7 @@ def entry(snapshot: Snapshot, page: int) -> Table:
         The snapshot does not have the page.
     """
     one = snapshot[_index(snapshot, page)]
-    word, level = int(one.words[0]), int(one.levels[0])
+    entry, level = int(one.entries[0]), int(one.levels[0])
     rows = tuple(
         (
             str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}",
@@ -103,10 +103,10 @@ def entry(snapshot: Snapshot, page: int) -> Table:
             str(bit.value) if bit.width <= 5 else f"{bit.value:#x}",
             bit.meaning,
         )
-        for bit in pte.explain(one.form, word, level)
+        for bit in pte.explain(one.form, entry, level)
     )
     at = f" in a {pte.LEVEL_NAMES[level]}" if level else ""
-    title = f"{one.region}, page {page}{where(one)}: {word:#018x}{at}"
+    title = f"{one.region}, page {page}{where(one)}: {entry:#018x}{at}"
     return Table(title, ("bit", "name", "value", "means"), rows, pte.describe(one.states[0], one.known[0]))
 
 

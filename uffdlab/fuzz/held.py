@@ -25,7 +25,7 @@ class HeldCopy:
     start, page_size : int
         The destination.
     value : int
-        Its first word; the others are 0.
+        Its first 8 bytes; the others are 0.
     wp : bool
         With MODE_WP.
 
@@ -42,8 +42,8 @@ class HeldCopy:
         try:
             self._uffd.register(self._source[0], "missing")
             mode = int(CopyMode.WP) if wp else 0
-            words = {"dst": start, "src": self._source.start, "len": page_size, "mode": mode}
-            self._copy = uffd.start("UFFDIO_COPY", words)
+            fields = {"dst": start, "src": self._source.start, "len": page_size, "mode": mode}
+            self._copy = uffd.start("UFFDIO_COPY", fields)
             self._uffd.read_fault()
         except BaseException:
             self.close()

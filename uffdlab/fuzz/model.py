@@ -27,7 +27,7 @@ class Held:
     offset, size : int
         Its destination: bytes from the start of the region, and of the page that it was.
     value : int
-        The first word.
+        The first 8 bytes.
     wp : bool
         With MODE_WP.
     modes : RegisterMode
@@ -57,7 +57,7 @@ class Model:
     ----------
     pages : list of ExpectedPage
     file : list of int or None
-        The first word of each page of the file; None for a hole.
+        The first 8 bytes.of each page of the file; None for a hole.
     told : list of str
         The messages of the last call, other than page faults.
     held : Held or None

@@ -33,7 +33,7 @@ class ExpectedPage:
     own : bool or None
         Its page is of this mapping alone (anonymous), mapped or swapped out; else it is the file's.  None as above.
     content : int
-        First word of its own page.
+        The first 8 bytes of its own page.
     wp : bool
         It has the uffd-wp bit: the entry, the swap entry, or the marker in its place.
     poisoned : bool

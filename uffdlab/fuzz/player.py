@@ -202,7 +202,7 @@ class Player:
     def _ioctl(self, op: Op, pages: range) -> str:
         where, uffd, of = self._region[pages.start : pages.stop], self._uffd, {"dontwake": op.dontwake, "check": False}
         calls: dict[str, Callable[[], IoctlResult]] = {
-            "copy": lambda: uffd.copy(where, self._words(op.value, len(pages)), wp=op.flag, **of),
+            "copy": lambda: uffd.copy(where, self._content(op.value, len(pages)), wp=op.flag, **of),
             "zeropage": lambda: uffd.zeropage(where, **of),
             "continue": lambda: uffd.continue_(where, wp=op.flag, **of),
             "protect": lambda: uffd.writeprotect(where, wp=op.flag, **of),
@@ -224,7 +224,7 @@ class Player:
         )
         return self._uffd.resume(first, check=False)
 
-    def _words(self, value: int, pages: int) -> bytes:
+    def _content(self, value: int, pages: int) -> bytes:
         return b"".join(
             (value + each).to_bytes(8, "little").ljust(self._region.page_size, b"\0") for each in range(pages)
         )

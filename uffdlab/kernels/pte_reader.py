@@ -129,10 +129,10 @@ def _compile(kernel: Kernel, source: Path, scratch: Path) -> bytes:
         shutil.copy(source / name, build / name)
     headers = scratch / "usr" / "src" / f"linux-headers-{kernel.release}"
     # This machine's compiler may be older than the one that built the kernel. There is no BTF: that would need pahole.
-    words = ["CC=gcc", "CONFIG_DEBUG_INFO_BTF_MODULES="]
+    settings = ["CC=gcc", "CONFIG_DEBUG_INFO_BTF_MODULES="]
     if _run(["gcc", "-fmin-function-alignment=16", "-E", "-x", "c", "/dev/null"], kernel, must=False):
-        words.append("CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=")
-    _run(["make", "-C", headers, f"M={build}", *words, "modules"], kernel)
+        settings.append("CONFIG_CC_HAS_MIN_FUNCTION_ALIGNMENT=")
+    _run(["make", "-C", headers, f"M={build}", *settings, "modules"], kernel)
     return (build / "pte_reader.ko").read_bytes()
 
 

@@ -80,7 +80,7 @@ class PhysicalMemory(Protocol):
         """Return a view of the RAM file, uint64[frames, 512], and how many of its frames lie below 4 GiB."""
         ...
 
-    def words(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    def read_frames(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
         """Return a copy of 4 KiB page frames, uint64[..., 512]; WitnessError for a frame that is not RAM."""
         ...
 

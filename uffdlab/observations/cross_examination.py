@@ -33,21 +33,21 @@ class Disagreement:
         The bit.
     first, second : str
         The two witnesses.
-    first_word, second_word : int
-        What each of them read, raw; of a write probe, the word afterwards.
+    first_entry, second_entry : int
+        What each of them read, raw; of a write probe, the entry afterwards.
     """
 
     page: int
     bit: State
     first: str
     second: str
-    first_word: int
-    second_word: int
+    first_entry: int
+    second_entry: int
 
     def __str__(self) -> str:
         return (
-            f"page {self.page}, {state_name(self.bit)}: {self.first} read {self.first_word:#018x}, "
-            f"{self.second} read {self.second_word:#018x}"
+            f"page {self.page}, {state_name(self.bit)}: {self.first} read {self.first_entry:#018x}, "
+            f"{self.second} read {self.second_entry:#018x}"
         )
 
 
@@ -84,7 +84,12 @@ class CrossExamination:
                 differ = both & (((one.states ^ other.states) & np.uint32(bit)) != 0)
                 self.disagreements += [
                     Disagreement(
-                        one.first + int(at), bit, one.witness, other.witness, int(one.words[at]), int(other.words[at])
+                        one.first + int(at),
+                        bit,
+                        one.witness,
+                        other.witness,
+                        int(one.entries[at]),
+                        int(other.entries[at]),
                     )
                     for at in np.flatnonzero(differ)
                 ]
@@ -97,7 +102,7 @@ class CrossExamination:
     def _hold_against(self, probe: WriteProbe, seen: Snapshot) -> None:
         for bit in probe.contradicts(seen):
             self.disagreements.append(
-                Disagreement(probe.page, bit, seen.witness, "deed", int(seen.words[0]), int(probe.after.words[0]))
+                Disagreement(probe.page, bit, seen.witness, "deed", int(seen.entries[0]), int(probe.after.entries[0]))
             )
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from uffdlab import pte
-from uffdlab.observations.page_text import pages_in_words
+from uffdlab.observations.page_text import page_range_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,11 +44,11 @@ class PageGroup(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The state in words: ``present, not writable, uffd-wp``."""
+        """The state as text: ``present, not writable, uffd-wp``."""
         return pte.describe(self.states, self.known)
 
     def __str__(self) -> str:
-        return f"{pages_in_words(self.first, self.last)}: {self.text}"
+        return f"{page_range_text(self.first, self.last)}: {self.text}"
 
 
 def runs(*arrays: NDArray[np.uint32]) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ import numpy as np
 _SHOWN_RANGES = 8
 
 
-def pages_in_words(first: int, last: int) -> str:
+def page_range_text(first: int, last: int) -> str:
     """Write a run of pages: ``page 3``, ``pages 3–7``."""
     return f"page {first}" if first == last else f"pages {first}–{last}"
 

@@ -25,7 +25,7 @@ class PageWalkEntry(NamedTuple):
     table: int
     """Page frame of the table that it is in."""
     slot: int
-    word: int
+    value: int
     meaning: str
 
 
@@ -37,7 +37,7 @@ class PageWalk:
     address : int
         The address in the target.
     what : str
-        What is there, in words: ``page 3 of region-1``.
+        What the address belongs to: ``page 3 of region-1``.
     entries : list of PageWalkEntry
         From the top down; the last one is where the walk ends.
     levels : int
@@ -54,8 +54,8 @@ class PageWalk:
         self, address: int, steps: Sequence[Step], *, what: str = "", kernel: str = "", tracks_soft_dirty: bool = True
     ) -> None:
         last = steps[-1]
-        states, known = pte.decode_x86([last.word], [last.level], tracks_soft_dirty=tracks_soft_dirty)
-        frame = int(pte.frames_x86([last.word], [last.level])[0])
+        states, known = pte.decode_x86([last.entry], [last.level], tracks_soft_dirty=tracks_soft_dirty)
+        frame = int(pte.frames_x86([last.entry], [last.level])[0])
         if frame >= 0:
             frame += address >> 12 & (1 << 9 * (last.level - 1)) - 1
         self.address = address
@@ -66,7 +66,7 @@ class PageWalk:
         self.known = State(int(known[0]))
         self.frame = frame if frame >= 0 else None
         self.entries = [
-            PageWalkEntry(s.level, self._name(s.level), s.table, s.slot, s.word, self._meaning(s, last=s is last))
+            PageWalkEntry(s.level, self._name(s.level), s.table, s.slot, s.entry, self._meaning(s, last=s is last))
             for s in steps
         ]
 
@@ -77,12 +77,12 @@ class PageWalk:
 
     @property
     def text(self) -> str:
-        """What the last entry says, in words."""
+        """Return what the last entry means."""
         return pte.describe(self.states, self.known)
 
     def bits(self) -> list[pte.Bit]:
         """Take the last entry apart, bit by bit, highest first."""
-        return pte.explain_x86(self.leaf.word, self.leaf.level)
+        return pte.explain_x86(self.leaf.value, self.leaf.level)
 
     def _name(self, level: int) -> str:
         return "PGD" if level == self.levels else pte.LEVEL_NAMES[level]
@@ -90,11 +90,11 @@ class PageWalk:
     def _meaning(self, step: Step, *, last: bool) -> str:
         if last:
             above = step.level > 1
-            none = not self.states & (State.PRESENT | State.SWAPPED | State.MARKER) and not step.word
+            none = not self.states & (State.PRESENT | State.SWAPPED | State.MARKER) and not step.entry
             if above and none:
                 return f"empty: no {pte.LEVEL_NAMES[step.level - 1]} table, nothing is mapped here"
             return self.text if self.frame is None else f"{self.text}; page frame {self.frame:#x}"
-        return pte.x86.describe_table(step.word, step.level)
+        return pte.x86.describe_table(step.entry, step.level)
 
     # --- for the eye
 
@@ -107,7 +107,7 @@ class PageWalk:
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """Return for each entry its level, its place (frame of the table and index), the raw entry and its meaning."""
-        return [(e.name, f"{e.table:#x}[{e.slot}]", f"{e.word:#018x}", e.meaning) for e in self.entries]
+        return [(e.name, f"{e.table:#x}[{e.slot}]", f"{e.value:#018x}", e.meaning) for e in self.entries]
 
     def __str__(self) -> str:
         return "\n".join([self.title, *_aligned([_HEADS, *self.rows()])])
@@ -156,9 +156,9 @@ class PageWalks(list[PageWalk]):
 
 
 def _cell(walk: PageWalk, name: str) -> str:
-    for level, place, word, meaning in walk.rows():
+    for level, place, value, meaning in walk.rows():
         if level == name:
-            return Html(f"<small>{place}</small><br><code>{word}</code><br>{html.escape(meaning)}")
+            return Html(f"<small>{place}</small><br><code>{value}</code><br>{html.escape(meaning)}")
     return ""
 
 

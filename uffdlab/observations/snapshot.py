@@ -16,7 +16,7 @@ from uffdlab.errors import UsageError
 from uffdlab.observations.changes import Change, group_changes
 from uffdlab.observations.groups import BitCount, PageGroup, runs
 from uffdlab.observations.html_table import html_table
-from uffdlab.observations.page_text import page_ranges, pages_in_words
+from uffdlab.observations.page_text import page_range_text, page_ranges
 from uffdlab.observations.table import as_csv, as_pandas
 from uffdlab.pte import ALL, State
 
@@ -34,7 +34,7 @@ __all__ = ["BitCount", "Change", "Difference", "PageGroup", "Snapshot", "page_ra
 class Snapshot:
     """What one witness says of some neighbouring pages at one moment.
 
-    The raw words are kept; states are decoded from them when first asked for.
+    The raw entries are kept; states are decoded from them when first asked for.
 
     Attributes
     ----------
@@ -46,8 +46,8 @@ class Snapshot:
         Size of a page in bytes.
     witness : str
         ``pagemap``, ``scan``, ``kernel`` or ``physical``.
-    words : ndarray of uint64, shape (n,)
-        Raw words, one a page, as the witness read them.
+    entries : ndarray of uint64, shape (n,)
+        Raw entries, one a page, as the witness read them.
     levels : ndarray of uint8, shape (n,)
         Where the entry lies: 1 = PTE, 2 = PMD, 3 = PUD, 4, 5; 0 = not known (pagemap).
     time_ns : int
@@ -57,14 +57,14 @@ class Snapshot:
     first : int
         Number, in the region, of the first page here.
     form : str
-        What the words are, a key of :data:`uffdlab.pte.FORMATS`: ``x86-64`` or ``arm64`` entries, ``pagemap`` words, or
-        categories of ``pagemap-scan``.
+        The format of the entries, a key of :data:`uffdlab.pte.FORMATS`: ``x86-64``, ``arm64``, ``pagemap`` or
+        ``pagemap-scan``.
     vma_soft_dirty, hugetlb, tracks_soft_dirty : bool
         See :func:`uffdlab.pte.decode_pagemap`.
     answered : int
         See :func:`uffdlab.pte.decode_scan`.
     decoded : (ndarray of uint32, ndarray of uint32), optional
-        States and what is known of them, from a witness that has decoded the words already.
+        States and what is known of them, from a witness that has decoded the entries already.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class Snapshot:
     start: int
     page_size: int
     witness: str
-    words: NDArray[np.uint64]
+    entries: NDArray[np.uint64]
     levels: NDArray[np.uint8]
     time_ns: int = 0
     kernel: str = ""
@@ -89,11 +89,11 @@ class Snapshot:
     decoded: InitVar[tuple[NDArray[np.uint32], NDArray[np.uint32]] | None] = None
 
     def __post_init__(self, decoded: tuple[NDArray[np.uint32], NDArray[np.uint32]] | None) -> None:
-        words = _frozen(self.words, np.uint64, "words")
+        entries = _frozen(self.entries, np.uint64, "entries")
         levels = _frozen(self.levels, np.uint8, "levels")
-        if words.ndim != 1 or words.shape != levels.shape:
+        if entries.ndim != 1 or entries.shape != levels.shape:
             raise UsageError(
-                f"a snapshot needs one word and one level a page; got arrays of shape {words.shape} and {levels.shape}"
+                f"a snapshot needs one entry and one level a page; got shapes {entries.shape} and {levels.shape}"
             )
         if self.page_size < 4096 or self.page_size & (self.page_size - 1):
             raise UsageError(f"page_size={self.page_size} is no power of two from 4096 up")
@@ -103,14 +103,14 @@ class Snapshot:
             raise UsageError(f"first={self.first} is no page number")
         if self.form not in pte.FORMATS:
             raise UsageError(f"form={self.form!r} is not one of {', '.join(pte.FORMATS)}")
-        object.__setattr__(self, "words", words)
+        object.__setattr__(self, "entries", entries)
         object.__setattr__(self, "levels", levels)
         if decoded is not None:
             self.__dict__["_decoded"] = tuple(_frozen(each, np.uint32, "states") for each in decoded)
 
     @cached_property
     def _decoded(self) -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-        states, known = pte.FORMATS[self.form].decode(self.words, self.levels, self)
+        states, known = pte.FORMATS[self.form].decode(self.entries, self.levels, self)
         states.flags.writeable = False
         known.flags.writeable = False
         return states, known
@@ -128,7 +128,7 @@ class Snapshot:
     # --- which pages
 
     def __len__(self) -> int:
-        return self.words.size
+        return self.entries.size
 
     def __iter__(self) -> Iterator[Snapshot]:
         return (self[index] for index in range(len(self)))
@@ -151,7 +151,7 @@ class Snapshot:
             self,
             start=self.start + start * self.page_size,
             first=self.first + start,
-            words=self.words[start:stop],
+            entries=self.entries[start:stop],
             levels=self.levels[start:stop],
             decoded=decoded,
         )
@@ -182,7 +182,7 @@ class Snapshot:
 
     def frames(self) -> NDArray[np.int64]:
         """Return the page frame number (4 KiB units) behind each page, -1 where none is mapped or it is not known."""
-        frames = pte.FORMATS[self.form].frames(self.words, self.levels)
+        frames = pte.FORMATS[self.form].frames(self.entries, self.levels)
         above = np.maximum(self.levels, 1).astype(np.int64) - 1
         inside = np.where(self.has(State.HUGE), (np.int64(1) << 9 * above) - 1, 0)
         offset = (self.addresses >> np.uint64(12)).astype(np.int64) & inside
@@ -226,7 +226,7 @@ class Snapshot:
         return f"<Snapshot of {self._title()}>"
 
     def _title(self) -> str:
-        pages = pages_in_words(self.first, self.first + len(self) - 1) if len(self) else "no pages"
+        pages = page_range_text(self.first, self.first + len(self) - 1) if len(self) else "no pages"
         kernel = f"{self.kernel}, " if self.kernel else ""
         return f"{self.region}, {pages} ({kernel}seen by {self.witness})"
 
@@ -244,7 +244,7 @@ class Snapshot:
     # --- for programs
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain data for JSON; words are hexadecimal strings.  :meth:`from_dict` reads it back."""
+        """Return all as plain data for JSON; entries are hexadecimal strings.  :meth:`from_dict` reads it back."""
         return {
             "region": self.region,
             "start": self.start,
@@ -259,7 +259,7 @@ class Snapshot:
             "tracks_soft_dirty": self.tracks_soft_dirty,
             "answered": self.answered,
             "bits": {pte.state_name(state): int(state) for state in State},
-            "words": [f"{word:#018x}" for word in self.words.tolist()],
+            "entries": [f"{entry:#018x}" for entry in self.entries.tolist()],
             "levels": self.levels.tolist(),
             "states": self.states.tolist(),
             "known": self.known.tolist(),
@@ -267,14 +267,14 @@ class Snapshot:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Snapshot:
-        """Make a snapshot of what :meth:`to_dict` gave; states are decoded anew from the raw words."""
+        """Make a snapshot of what :meth:`to_dict` gave; states are decoded anew from the raw entries."""
         try:
-            words = np.array([int(word, 16) for word in data["words"]], dtype=np.uint64)
+            entries = np.array([int(entry, 16) for entry in data["entries"]], dtype=np.uint64)
             levels = np.array(data["levels"], dtype=np.uint8)
-            rest = {each.name: data[each.name] for each in fields(cls) if each.name not in ("words", "levels")}
+            rest = {each.name: data[each.name] for each in fields(cls) if each.name not in ("entries", "levels")}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"this is no snapshot's data: {error!r}") from error
-        return cls(words=words, levels=levels, **rest)
+        return cls(entries=entries, levels=levels, **rest)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return :meth:`to_dict` as JSON text, and write it to `path` if given."""
@@ -286,14 +286,14 @@ class Snapshot:
         Returns
         -------
         dict of str to ndarray
-            ``page`` (int64, its number in the region), ``address`` and ``word`` (uint64), ``level`` (uint8, 0 where it
+            ``page`` (int64, its number in the region), ``address`` and ``entry`` (uint64), ``level`` (uint8, 0 where it
             is not known), ``frame`` (int64, -1 where none is mapped or it is not known); then a column a bit of
             :class:`State` by its name (int8: 1 set, 0 clear, -1 not known).
         """
         return {
             "page": np.arange(self.first, self.first + len(self), dtype=np.int64),
             "address": self.addresses,
-            "word": self.words,
+            "entry": self.entries,
             "level": self.levels,
             "frame": self.frames(),
             **{
@@ -305,7 +305,7 @@ class Snapshot:
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return a table as CSV text, one line a page, and write it to `path` if given.
 
-        Columns: page, address, word, level, frame, then a column a bit: 1, 0, or ? where it is not known.
+        Columns: page, address, entry, level, frame, then a column a bit: 1, 0, or ? where it is not known.
         """
         return _deliver(as_csv(self.columns()), path)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Columns = Mapping[str, NDArray[Any]]
 
-_NUMBERS = ("page", "address", "word", "level", "frame")  # the other columns are bits
+_NUMBERS = ("page", "address", "entry", "level", "frame")  # the other columns are bits
 _BIT = {1: "1", 0: "0", -1: "?"}
 
 
@@ -27,8 +27,8 @@ def as_csv(columns: Columns) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
-    for page, address, word, level, frame, *bits in zip(*(each.tolist() for each in columns.values()), strict=True):
-        where = [page, f"{address:#x}", f"{word:#018x}", level or "?", "" if frame < 0 else frame]
+    for page, address, entry, level, frame, *bits in zip(*(each.tolist() for each in columns.values()), strict=True):
+        where = [page, f"{address:#x}", f"{entry:#018x}", level or "?", "" if frame < 0 else frame]
         writer.writerow([*where, *(_BIT[bit] for bit in bits)])
     return out.getvalue()
 
@@ -41,7 +41,7 @@ def as_pandas(columns: Columns) -> pd.DataFrame:
         raise UsageError("to_pandas() needs pandas: pip install pandas; to_csv() does without") from error
     table: dict[str, Any] = {
         "address": columns["address"],
-        "word": columns["word"],
+        "entry": columns["entry"],
         "level": pd.array(columns["level"].astype(np.int64), dtype="Int64"),
         "frame": pd.array(columns["frame"], dtype="Int64"),
     }

@@ -47,6 +47,6 @@ __all__ = [
 ]
 
 
-def explain(form: str, word: int, level: int = 1) -> list[Bit]:
+def explain(form: str, entry: int, level: int = 1) -> list[Bit]:
     """Return the fields of a raw entry, highest bit first; `form` is a key of :data:`FORMATS`."""
-    return FORMATS[form].explain(word, level)
+    return FORMATS[form].explain(entry, level)

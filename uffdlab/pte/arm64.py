@@ -15,7 +15,7 @@ from uffdlab.pte.swap import arrays, bit, classify, kind_meaning, marker_meaning
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Words: TypeAlias = NDArray[np.uint64]
+    Entries: TypeAlias = NDArray[np.uint64]
     Levels: TypeAlias = NDArray[np.uint8]
     Flags: TypeAlias = NDArray[np.uint32]
 
@@ -48,37 +48,36 @@ BITS = {
 """The bit number of each state in the entry of a present page."""
 
 
-def decode_arm64(words: ArrayLike, levels: ArrayLike) -> tuple[Flags, Flags]:
+def decode_arm64(entries: ArrayLike, levels: ArrayLike) -> tuple[Flags, Flags]:
     """Decode arm64 page-table entries (4 KiB granule, Linux 6.10 and later).
 
     Parameters and results are those of :func:`decode_x86`.  arm64 has no soft-dirty bit, so SOFT_DIRTY is unknown where
     a page is mapped.  WRITABLE is the kernel's pte_write() (bit 51); the processor's read-only bit is part of DIRTY.
     """
-    words, levels = arrays(words, levels)
-    valid = bit(words, _ARM_VALID)
-    present = valid | bit(words, _ARM_PRESENT_INVALID)
-    write = bit(words, _ARM_WRITE)
-    states = np.zeros(words.shape, dtype=np.uint32)
-    known = np.full(words.shape, np.uint32(OF_THE_ENTRY & ~State.SOFT_DIRTY), dtype=np.uint32)
-    protnone = present & ~valid & ~bit(words, _ARM_USER) & bit(words, _ARM_UXN)
+    entries, levels = arrays(entries, levels)
+    valid = bit(entries, _ARM_VALID)
+    present = valid | bit(entries, _ARM_PRESENT_INVALID)
+    write = bit(entries, _ARM_WRITE)
+    states = np.zeros(entries.shape, dtype=np.uint32)
+    known = np.full(entries.shape, np.uint32(OF_THE_ENTRY & ~State.SOFT_DIRTY), dtype=np.uint32)
+    protnone = present & ~valid & ~bit(entries, _ARM_USER) & bit(entries, _ARM_UXN)
     for where, state in (
         (present, State.PRESENT),
         (present & write, State.WRITABLE),
-        (present & bit(words, _ARM_UFFD_WP), State.UFFD_WP),
-        (present & (bit(words, _ARM_DIRTY) | (write & ~bit(words, _ARM_RDONLY))), State.DIRTY),
-        (present & bit(words, _ARM_AF), State.ACCESSED),
-        (present & (levels > 1) & ~bit(words, _ARM_TABLE), State.HUGE),
-        (present & bit(words, _ARM_SPECIAL), State.SPECIAL),
+        (present & bit(entries, _ARM_UFFD_WP), State.UFFD_WP),
+        (present & (bit(entries, _ARM_DIRTY) | (write & ~bit(entries, _ARM_RDONLY))), State.DIRTY),
+        (present & bit(entries, _ARM_AF), State.ACCESSED),
+        (present & (levels > 1) & ~bit(entries, _ARM_TABLE), State.HUGE),
+        (present & bit(entries, _ARM_SPECIAL), State.SPECIAL),
         (protnone, State.PROTNONE),
     ):
         set_where(states, where, state)
-    none = words == 0
+    none = entries == 0
     known[none] = np.uint32(ALL)
     swap = np.flatnonzero(~present & ~none)
     if swap.size:
-        entries = words[swap]
-        swap_states, swap_known = classify(*_arm_swap(entries))
-        set_where(swap_states, bit(entries, _ARM_SWP_UFFD_WP), State.UFFD_WP)
+        swap_states, swap_known = classify(*_arm_swap(entries[swap]))
+        set_where(swap_states, bit(entries[swap], _ARM_SWP_UFFD_WP), State.UFFD_WP)
         marker = (swap_states & np.uint32(State.MARKER)) != 0
         states[swap] = swap_states
         known[swap] = np.where(
@@ -90,28 +89,28 @@ def decode_arm64(words: ArrayLike, levels: ArrayLike) -> tuple[Flags, Flags]:
     return states, known
 
 
-def _arm_swap(entries: Words) -> tuple[Words, Words]:
+def _arm_swap(entries: Entries) -> tuple[Entries, Entries]:
     kinds = (entries >> np.uint64(_ARM_SWP_TYPE)) & np.uint64(31)
     return kinds, (entries >> np.uint64(_ARM_SWP_OFFSET)) & np.uint64((1 << 50) - 1)
 
 
-def frames_arm64(words: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
+def frames_arm64(entries: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
     """Return the page frame number (4 KiB units) that each arm64 leaf points to; int64, -1 where nothing is mapped."""
-    words, levels = arrays(words, levels)
-    present = (bit(words, _ARM_VALID) | bit(words, _ARM_PRESENT_INVALID)) & (levels > 0)
-    return np.where(present, ((words & np.uint64(FRAME_MASK)) >> np.uint64(12)).astype(np.int64), -1)
+    entries, levels = arrays(entries, levels)
+    present = (bit(entries, _ARM_VALID) | bit(entries, _ARM_PRESENT_INVALID)) & (levels > 0)
+    return np.where(present, ((entries & np.uint64(FRAME_MASK)) >> np.uint64(12)).astype(np.int64), -1)
 
 
-def explain_arm64(word: int, level: int = 1) -> list[Bit]:
+def explain_arm64(entry: int, level: int = 1) -> list[Bit]:
     """Decode an arm64 entry into its fields, highest bit first; together they cover all 64 bits."""
-    word = int(word)
-    if word == 0:
-        return [Bit(0, "entry", word, "empty: nothing is mapped", 64)]
-    if not word & (1 << _ARM_VALID | 1 << _ARM_PRESENT_INVALID):
-        kinds, offsets = _arm_swap(np.array([word], dtype=np.uint64))
+    entry = int(entry)
+    if entry == 0:
+        return [Bit(0, "entry", entry, "empty: nothing is mapped", 64)]
+    if not entry & (1 << _ARM_VALID | 1 << _ARM_PRESENT_INVALID):
+        kinds, offsets = _arm_swap(np.array([entry], dtype=np.uint64))
         kind, offset = int(kinds[0]), int(offsets[0])
         return split(
-            word,
+            entry,
             [
                 (62, 2, "62–63", "not used"),
                 (12, 50, "offset", marker_meaning(kind, offset) or f"offset {offset}"),
@@ -123,9 +122,9 @@ def explain_arm64(word: int, level: int = 1) -> list[Bit]:
                 (0, 2, "valid", "not valid"),
             ],
         )
-    frame = int(frames_arm64([word], [max(level, 1)])[0])
+    frame = int(frames_arm64([entry], [max(level, 1)])[0])
     return split(
-        word,
+        entry,
         [
             (59, 5, "59–63", "for software and protection keys"),
             (58, 1, "uffd-wp", "protected by userfaultfd"),
@@ -141,8 +140,8 @@ def explain_arm64(word: int, level: int = 1) -> list[Bit]:
             (
                 11,
                 1,
-                "nG" if word & 1 else "present-invalid",
-                "not global" if word & 1 else "present for the kernel only",
+                "nG" if entry & 1 else "present-invalid",
+                "not global" if entry & 1 else "present for the kernel only",
             ),
             (10, 1, "accessed", "read or written"),
             (8, 2, "shareable", "shareability"),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from uffdlab.pte.states import Bit, State
 
-    Words: TypeAlias = NDArray[np.uint64]
+    Entries: TypeAlias = NDArray[np.uint64]
     Levels: TypeAlias = NDArray[np.uint8]
     Flags: TypeAlias = NDArray[np.uint32]
 
@@ -47,23 +47,23 @@ class FrameField(NamedTuple):
     end: int
     shift: int
 
-    def frames(self, words: Words) -> NDArray[np.int64]:
+    def frames(self, entries: Entries) -> NDArray[np.int64]:
         """Return the page frame numbers (4 KiB units) in this field; int64, shape (n,)."""
-        held = words >> np.uint64(self.low) & np.uint64((1 << self.end - self.low) - 1)
+        held = entries >> np.uint64(self.low) & np.uint64((1 << self.end - self.low) - 1)
         return (held << np.uint64(self.shift)).astype(np.int64)
 
-    def mark(self, words: Words, value: int) -> Words:
+    def mark(self, entries: Entries, value: int) -> Entries:
         """Return the entries with `value` in this field; uint64, shape (n,)."""
         field = np.uint64((1 << self.end) - (1 << self.low))
-        return words & ~field | np.uint64(value << self.low) & field
+        return entries & ~field | np.uint64(value << self.low) & field
 
 
 class Format(NamedTuple):
     """One format of raw entries."""
 
-    decode: Callable[[Words, Levels, Facts], tuple[Flags, Flags]]
+    decode: Callable[[Entries, Levels, Facts], tuple[Flags, Flags]]
     """Entries, levels and facts → states and known, uint32 of shape (n,)."""
-    frames: Callable[[Words, Levels], NDArray[np.int64]]
+    frames: Callable[[Entries, Levels], NDArray[np.int64]]
     """Entries and levels → page frame numbers, int64 of shape (n,): -1 where unknown, the first one of a huge leaf."""
     explain: Callable[[int, int], list[Bit]]
     """One entry and its level → its fields, highest bit first; together they cover all 64 bits."""
@@ -84,40 +84,40 @@ def _of_entries(end: int) -> Callable[[int], FrameField]:
 
 FORMATS: Final[dict[str, Format]] = {
     "x86-64": Format(
-        lambda words, levels, facts: x86.decode_x86(words, levels, tracks_soft_dirty=facts.tracks_soft_dirty),
+        lambda entries, levels, facts: x86.decode_x86(entries, levels, tracks_soft_dirty=facts.tracks_soft_dirty),
         x86.frames_x86,
         x86.explain_x86,
         x86.BITS,
         _of_entries(x86.FRAME_MASK.bit_length()),
     ),
     "arm64": Format(
-        lambda words, levels, _facts: arm64.decode_arm64(words, levels),
+        lambda entries, levels, _facts: arm64.decode_arm64(entries, levels),
         arm64.frames_arm64,
         arm64.explain_arm64,
         arm64.BITS,
         _of_entries(arm64.FRAME_MASK.bit_length()),
     ),
     "pagemap": Format(
-        lambda words, _levels, facts: pagemap.decode_pagemap(
-            words,
+        lambda entries, _levels, facts: pagemap.decode_pagemap(
+            entries,
             vma_soft_dirty=facts.vma_soft_dirty,
             hugetlb=facts.hugetlb,
             tracks_soft_dirty=facts.tracks_soft_dirty,
         ),
-        lambda words, _levels: pagemap.frames_pagemap(words),
-        lambda word, _level: pagemap.explain_pagemap(word),
+        lambda entries, _levels: pagemap.frames_pagemap(entries),
+        lambda entry, _level: pagemap.explain_pagemap(entry),
         pagemap.BITS,
         lambda _level: FrameField(0, pagemap.FRAME_MASK.bit_length(), 0),
     ),
     "pagemap-scan": Format(
-        lambda words, _levels, facts: scan.decode_scan(
-            words,
+        lambda entries, _levels, facts: scan.decode_scan(
+            entries,
             answered=facts.answered,
             vma_soft_dirty=facts.vma_soft_dirty,
             tracks_soft_dirty=facts.tracks_soft_dirty,
         ),
-        lambda words, _levels: np.full(words.shape, -1, dtype=np.int64),
-        lambda word, _level: scan.explain_scan(word),
+        lambda entries, _levels: np.full(entries.shape, -1, dtype=np.int64),
+        lambda entry, _level: scan.explain_scan(entry),
         scan.BITS,
     ),
 }

@@ -15,7 +15,7 @@ from uffdlab.pte.swap import bit, classify, kind_meaning, marker_meaning, set_wh
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Words: TypeAlias = NDArray[np.uint64]
+    Entries: TypeAlias = NDArray[np.uint64]
     Levels: TypeAlias = NDArray[np.uint8]
     Flags: TypeAlias = NDArray[np.uint32]
 
@@ -43,13 +43,13 @@ BITS = {
 
 
 def decode_pagemap(
-    words: ArrayLike, *, vma_soft_dirty: bool, hugetlb: bool, tracks_soft_dirty: bool = True
+    entries: ArrayLike, *, vma_soft_dirty: bool, hugetlb: bool, tracks_soft_dirty: bool = True
 ) -> tuple[Flags, Flags]:
     """Decode entries of /proc/PID/pagemap.
 
     Parameters
     ----------
-    words : array_like of uint64, shape (n,)
+    entries : array_like of uint64, shape (n,)
         Raw pagemap entries.
     vma_soft_dirty : bool
         The mapping has "sd" among its VmFlags (smaps).  pagemap then sets soft-dirty for each of its pages, whatever
@@ -66,10 +66,10 @@ def decode_pagemap(
         Bits of :class:`State`.  WRITABLE, DIRTY, ACCESSED, HUGE, PROTNONE and SPECIAL are never known.  The kind
         of a swap entry is known only with CAP_SYS_ADMIN: without it pagemap reports type and offset as zero.
     """
-    words = np.ascontiguousarray(words, dtype=np.uint64)
-    states = np.zeros(words.shape, dtype=np.uint32)
-    known = np.full(words.shape, np.uint32(_OF_PAGEMAP), dtype=np.uint32)
-    present = bit(words, _PM_PRESENT)
+    entries = np.ascontiguousarray(entries, dtype=np.uint64)
+    states = np.zeros(entries.shape, dtype=np.uint32)
+    known = np.full(entries.shape, np.uint32(_OF_PAGEMAP), dtype=np.uint32)
+    present = bit(entries, _PM_PRESENT)
     for number, state in (
         (_PM_PRESENT, State.PRESENT),
         (_PM_UFFD_WP, State.UFFD_WP),
@@ -77,16 +77,16 @@ def decode_pagemap(
         (_PM_FILE, State.FILE),
         (_PM_GUARD, State.MARKER | State.GUARD),
     ):
-        set_where(states, bit(words, number), state)
+        set_where(states, bit(entries, number), state)
     if tracks_soft_dirty and not vma_soft_dirty and not hugetlb:
-        set_where(states, bit(words, _PM_SOFT_DIRTY), State.SOFT_DIRTY)
+        set_where(states, bit(entries, _PM_SOFT_DIRTY), State.SOFT_DIRTY)
         known |= np.uint32(State.SOFT_DIRTY)
     if hugetlb:
         known[~present] = np.uint32(State.PRESENT | State.UFFD_WP)
         states &= known
-    swap = np.flatnonzero(~present & bit(words, _PM_SWAP))
+    swap = np.flatnonzero(~present & bit(entries, _PM_SWAP))
     if swap.size:
-        frames = words[swap] & np.uint64(FRAME_MASK)
+        frames = entries[swap] & np.uint64(FRAME_MASK)
         kind_states, kind_known = classify(frames & np.uint64(31), frames >> np.uint64(5))
         kind_states[frames == 0] = 0
         kind_known[frames == 0] = 0
@@ -101,16 +101,16 @@ def decode_pagemap(
     return states, known
 
 
-def frames_pagemap(words: ArrayLike) -> NDArray[np.int64]:
+def frames_pagemap(entries: ArrayLike) -> NDArray[np.int64]:
     """Return the page frame number of each entry; int64, -1 where nothing is mapped or CAP_SYS_ADMIN is missing."""
-    words = np.asarray(words, dtype=np.uint64)
-    frames = (words & np.uint64(FRAME_MASK)).astype(np.int64)
-    return np.where(bit(words, _PM_PRESENT) & (frames > 0), frames, -1)
+    entries = np.asarray(entries, dtype=np.uint64)
+    frames = (entries & np.uint64(FRAME_MASK)).astype(np.int64)
+    return np.where(bit(entries, _PM_PRESENT) & (frames > 0), frames, -1)
 
 
-def explain_pagemap(word: int) -> list[Bit]:
+def explain_pagemap(entry: int) -> list[Bit]:
     """Decode a pagemap entry into its fields, highest bit first; together they cover all 64 bits."""
-    word = int(word)
+    entry = int(entry)
     fields = [
         (63, 1, "present", "mapped"),
         (62, 1, "swap", "a swap entry, migration entry or marker"),
@@ -121,8 +121,8 @@ def explain_pagemap(word: int) -> list[Bit]:
         (56, 1, "exclusive", "mapped once only"),
         (55, 1, "soft-dirty", "written since clear_refs, or the whole mapping is new"),
     ]
-    frame = word & FRAME_MASK
-    if word >> _PM_PRESENT & 1 or not word >> _PM_SWAP & 1:
+    frame = entry & FRAME_MASK
+    if entry >> _PM_PRESENT & 1 or not entry >> _PM_SWAP & 1:
         meaning = f"frame {frame:#x}" if frame else "none, or the reader lacks CAP_SYS_ADMIN"
         fields.append((0, 55, "frame", meaning))
     else:
@@ -132,4 +132,4 @@ def explain_pagemap(word: int) -> list[Bit]:
             (5, 50, "offset", hidden or marker_meaning(kind, offset) or f"offset {offset}"),
             (0, 5, "type", hidden or kind_meaning(kind, offset)),
         ]
-    return split(word, fields)
+    return split(entry, fields)

@@ -17,7 +17,7 @@ from uffdlab.pte.swap import bit, set_where
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Words: TypeAlias = NDArray[np.uint64]
+    Entries: TypeAlias = NDArray[np.uint64]
     Flags: TypeAlias = NDArray[np.uint32]
 
 
@@ -62,18 +62,18 @@ BITS = {state: int(category).bit_length() - 1 for state, category in _STATES.ite
 """The bit number of each state among the categories."""
 
 
-def _set(words: Words, category: Category) -> NDArray[np.bool_]:
-    return bit(words, int(category).bit_length() - 1)
+def _set(categories: Entries, category: Category) -> NDArray[np.bool_]:
+    return bit(categories, int(category).bit_length() - 1)
 
 
 def decode_scan(
-    words: ArrayLike, *, answered: int, vma_soft_dirty: bool, tracks_soft_dirty: bool = True
+    categories: ArrayLike, *, answered: int, vma_soft_dirty: bool, tracks_soft_dirty: bool = True
 ) -> tuple[Flags, Flags]:
     """Decode the categories that PAGEMAP_SCAN reported for each page.
 
     Parameters
     ----------
-    words : array_like of uint64, shape (n,)
+    categories : array_like of uint64, shape (n,)
         PAGE_IS_* of each page.
     answered : int
         The categories whose absence means something.  The absence of a category that the kernel does not know means
@@ -89,11 +89,11 @@ def decode_scan(
         Bits of :class:`State`.  WRITABLE, DIRTY, ACCESSED, EXCLUSIVE and PROTNONE are never known.  For an entry that
         is not present, the only kind that can be known is GUARD.
     """
-    words = np.ascontiguousarray(words, dtype=np.uint64)
+    categories = np.ascontiguousarray(categories, dtype=np.uint64)
     reported = Category(answered)
-    states = np.zeros(words.shape, dtype=np.uint32)
-    known = np.full(words.shape, np.uint32(State.PRESENT), dtype=np.uint32)
-    present, elsewhere = _set(words, Category.PRESENT), _set(words, Category.SWAPPED)
+    states = np.zeros(categories.shape, dtype=np.uint32)
+    known = np.full(categories.shape, np.uint32(State.PRESENT), dtype=np.uint32)
+    present, elsewhere = _set(categories, Category.PRESENT), _set(categories, Category.SWAPPED)
     empty = ~present & ~elsewhere
     set_where(states, present, State.PRESENT)
 
@@ -101,38 +101,38 @@ def decode_scan(
     set_where(known, empty, State.UFFD_WP | State.FILE)
     set_where(known, present | empty, KINDS)
 
-    without_wp = _set(words, Category.WRITTEN) | _set(words, Category.ACCESSED)
-    wp = ~empty & ~without_wp & (_set(words, Category.WPALLOWED) | (Category.WRITTEN in reported))
+    without_wp = _set(categories, Category.WRITTEN) | _set(categories, Category.ACCESSED)
+    wp = ~empty & ~without_wp & (_set(categories, Category.WPALLOWED) | (Category.WRITTEN in reported))
     set_where(states, wp, State.UFFD_WP)
     set_where(known, wp | without_wp, State.UFFD_WP)
 
-    set_where(states, present & _set(words, Category.FILE), State.FILE)
-    set_where(states, present & _set(words, Category.HUGE), State.HUGE)
+    set_where(states, present & _set(categories, Category.FILE), State.FILE)
+    set_where(states, present & _set(categories, Category.HUGE), State.HUGE)
     set_where(known, present, State.FILE | State.HUGE)
-    zero = present & _set(words, Category.PFNZERO) & ~_set(words, Category.HUGE)
+    zero = present & _set(categories, Category.PFNZERO) & ~_set(categories, Category.HUGE)
     set_where(states, zero, State.SPECIAL)
     set_where(known, zero, State.SPECIAL)
 
-    guard = _set(words, Category.GUARD)
+    guard = _set(categories, Category.GUARD)
     set_where(states, guard, State.MARKER | State.GUARD)
     set_where(known, guard, KINDS)
     if Category.GUARD in reported:
         set_where(known, elsewhere, State.GUARD)
     if Category.SOFT_DIRTY in reported and tracks_soft_dirty and not vma_soft_dirty:
-        set_where(states, _set(words, Category.SOFT_DIRTY), State.SOFT_DIRTY)
+        set_where(states, _set(categories, Category.SOFT_DIRTY), State.SOFT_DIRTY)
         known |= np.uint32(State.SOFT_DIRTY)
     return states, known
 
 
-def explain_scan(word: int) -> list[Bit]:
+def explain_scan(categories: int) -> list[Bit]:
     """Decode a page's categories, highest bit first; together the fields cover all 64 bits."""
-    word = int(word)
-    rest = [Bit(10, "10–63", word >> 10, "categories that are not known here", 54)]
+    categories = int(categories)
+    rest = [Bit(10, "10–63", categories >> 10, "categories that are not known here", 54)]
     return rest + [
         Bit(
             int(category).bit_length() - 1,
             str(category.name).lower().replace("_", "-"),
-            int(bool(word & category)),
+            int(bool(categories & category)),
             meaning,
         )
         for category, meaning in _MEANINGS.items()

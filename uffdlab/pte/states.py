@@ -104,13 +104,13 @@ def describe(states: int, known: int) -> str:
         writable = (
             "writable" if State.WRITABLE in state else ("not writable" if State.WRITABLE in sure else "writable?")
         )
-        words = ["present", writable, uffd]
+        parts = ["present", writable, uffd]
     elif State.MARKER in state:
-        words = ["marker", *(state_name(s) for s in (State.UFFD_WP, State.POISON, State.GUARD) if s in state)]
+        parts = ["marker", *(state_name(s) for s in (State.UFFD_WP, State.POISON, State.GUARD) if s in state)]
     elif State.SWAPPED in state:
-        words = ["swapped", uffd]
+        parts = ["swapped", uffd]
     elif KINDS & ~sure:
-        words = ["not present", *([uffd] if State.UFFD_WP in state else [])]
+        parts = ["not present", *([uffd] if State.UFFD_WP in state else [])]
     else:
-        words = ["absent"]
-    return ", ".join(words + [state_name(s) for s in _EXTRAS if s in state])
+        parts = ["absent"]
+    return ", ".join(parts + [state_name(s) for s in _EXTRAS if s in state])

@@ -11,7 +11,7 @@ from uffdlab.pte.states import ALL, KINDS, Bit, State
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Words: TypeAlias = NDArray[np.uint64]
+    Entries: TypeAlias = NDArray[np.uint64]
     Levels: TypeAlias = NDArray[np.uint8]
     Flags: TypeAlias = NDArray[np.uint32]
 
@@ -29,7 +29,7 @@ _MARKER_LIMIT = 8
 _SURE_SWAP_TYPES = 22  # 32 - device 4 - migration 3 - hwpoison 1 - marker 1 - swapin error 1
 
 
-def classify(kinds: Words, offsets: Words) -> tuple[Flags, Flags]:
+def classify(kinds: Entries, offsets: Entries) -> tuple[Flags, Flags]:
     """Return the states and known bits of swap entries and markers, of KINDS and UFFD_WP only; uint32, shape (n,)."""
     marker = (kinds >= _MARKER_TYPES[0]) & (offsets > 0) & (offsets < _MARKER_LIMIT)
     # Type 31 with anything else: a swap-in error of 6.1 or a marker bit newer than this table.
@@ -70,16 +70,16 @@ def set_where(states: Flags, where: NDArray[np.bool_], state: State) -> None:
     states |= np.where(where, np.uint32(state), np.uint32(0))
 
 
-def bit(words: Words, number: int) -> NDArray[np.bool_]:
+def bit(entries: Entries, number: int) -> NDArray[np.bool_]:
     """Return where bit `number` is set; bool, shape (n,)."""
-    found: NDArray[np.bool_] = (words & np.uint64(1 << number)) != 0
+    found: NDArray[np.bool_] = (entries & np.uint64(1 << number)) != 0
     return found
 
 
-def arrays(words: ArrayLike, levels: ArrayLike) -> tuple[Words, Levels]:
+def arrays(entries: ArrayLike, levels: ArrayLike) -> tuple[Entries, Levels]:
     """Return both as arrays of the same shape: uint64 and uint8."""
-    word_array = np.ascontiguousarray(words, dtype=np.uint64)
-    return word_array, np.broadcast_to(np.asarray(levels, dtype=np.uint8), word_array.shape)
+    array = np.ascontiguousarray(entries, dtype=np.uint64)
+    return array, np.broadcast_to(np.asarray(levels, dtype=np.uint8), array.shape)
 
 
 def forget(states: Flags, known: Flags, state: State) -> None:
@@ -88,6 +88,6 @@ def forget(states: Flags, known: Flags, state: State) -> None:
     known &= np.uint32(~state & ALL)
 
 
-def split(word: int, fields: list[tuple[int, int, str, str]]) -> list[Bit]:
+def split(entry: int, fields: list[tuple[int, int, str, str]]) -> list[Bit]:
     """Split an entry into fields, each given as lowest bit, width, name and meaning."""
-    return [Bit(low, name, word >> low & (1 << width) - 1, meaning, width) for low, width, name, meaning in fields]
+    return [Bit(low, name, entry >> low & (1 << width) - 1, meaning, width) for low, width, name, meaning in fields]

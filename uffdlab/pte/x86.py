@@ -16,7 +16,7 @@ from uffdlab.pte.swap import arrays, bit, classify, forget, kind_meaning, marker
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-    Words: TypeAlias = NDArray[np.uint64]
+    Entries: TypeAlias = NDArray[np.uint64]
     Levels: TypeAlias = NDArray[np.uint8]
     Flags: TypeAlias = NDArray[np.uint32]
 
@@ -81,12 +81,12 @@ def _x86_low_table() -> Flags:
 _X86_LOW = _x86_low_table()
 
 
-def decode_x86(words: ArrayLike, levels: ArrayLike, *, tracks_soft_dirty: bool = True) -> tuple[Flags, Flags]:
+def decode_x86(entries: ArrayLike, levels: ArrayLike, *, tracks_soft_dirty: bool = True) -> tuple[Flags, Flags]:
     """Decode x86-64 page-table entries.
 
     Parameters
     ----------
-    words : array_like of uint64, shape (n,)
+    entries : array_like of uint64, shape (n,)
         Raw entries: leaves, or the entry where a walk ended because it is not present.
     levels : array_like of uint8, shape (n,) or ()
         1 = PTE, 2 = PMD, 3 = PUD, 4, 5; 0 = no entry was read, nothing is known.
@@ -98,15 +98,15 @@ def decode_x86(words: ArrayLike, levels: ArrayLike, *, tracks_soft_dirty: bool =
     states, known : ndarray of uint32, shape (n,)
         Bits of :class:`State`.  EXCLUSIVE and FILE are known only where nothing is mapped.
     """
-    words, levels = arrays(words, levels)
+    entries, levels = arrays(entries, levels)
     above = levels > 1
     of_tables = decoder()
-    states, known, odd = of_tables.decode(words, bool(above.size and above.all()))
+    states, known, odd = of_tables.decode(entries, bool(above.size and above.all()))
     if above.any() and not above.all():
         where = np.flatnonzero(above)
-        states[where], known[where], _ = of_tables.decode(words[where], True)
+        states[where], known[where], _ = of_tables.decode(entries[where], True)
         odd = int((known == ODD).sum())
-    states, known = settle(words, states, known, odd, tracks_soft_dirty=tracks_soft_dirty)
+    states, known = settle(entries, states, known, odd, tracks_soft_dirty=tracks_soft_dirty)
     if levels.size and levels.min() == 0:
         unread = levels == 0
         states[unread] = 0
@@ -114,25 +114,25 @@ def decode_x86(words: ArrayLike, levels: ArrayLike, *, tracks_soft_dirty: bool =
     return states, known
 
 
-def is_leaf(word: int, level: int) -> bool:
+def is_leaf(entry: int, level: int) -> bool:
     """Return whether an entry is a leaf for the processor: present, and above the PTE level with PSE set."""
-    return bool(word & 1) and (level == 1 or (level in _HUGE_LEVELS and bool(word >> _X86_PSE & 1)))
+    return bool(entry & 1) and (level == 1 or (level in _HUGE_LEVELS and bool(entry >> _X86_PSE & 1)))
 
 
-def points_to_tables(words: Words, levels: Levels, level: int) -> NDArray[np.bool_]:
+def points_to_tables(entries: Entries, levels: Levels, level: int) -> NDArray[np.bool_]:
     """Return which entries of `level` point to a table: present, and no huge leaf; bool, shape (n,)."""
-    tables: NDArray[np.bool_] = (levels == level) & bit(words, _X86_PRESENT)
+    tables: NDArray[np.bool_] = (levels == level) & bit(entries, _X86_PRESENT)
     if level in _HUGE_LEVELS:
-        tables &= ~bit(words, _X86_PSE)
+        tables &= ~bit(entries, _X86_PSE)
     return tables
 
 
-def describe_table(word: int, level: int) -> str:
+def describe_table(entry: int, level: int) -> str:
     """Describe an entry of `level` that points to a table: ``PTE table at frame 0x1a``."""
-    facts = [f"{LEVEL_NAMES[level - 1]} table at frame {(word & FRAME_MASK) >> 12:#x}"]
-    facts += [] if word >> _X86_RW & 1 else ["not writable below"]
-    facts += [] if word >> _X86_USER & 1 else ["not for user space"]
-    facts += ["no instructions below"] if word >> _X86_NX & 1 else []
+    facts = [f"{LEVEL_NAMES[level - 1]} table at frame {(entry & FRAME_MASK) >> 12:#x}"]
+    facts += [] if entry >> _X86_RW & 1 else ["not writable below"]
+    facts += [] if entry >> _X86_USER & 1 else ["not for user space"]
+    facts += ["no instructions below"] if entry >> _X86_NX & 1 else []
     return ", ".join(facts)
 
 
@@ -142,13 +142,13 @@ def decoder() -> Decoder:
 
 
 def settle(
-    words: Words, states: Flags, known: Flags, odd: int, *, tracks_soft_dirty: bool = True
+    entries: Entries, states: Flags, known: Flags, odd: int, *, tracks_soft_dirty: bool = True
 ) -> tuple[Flags, Flags]:
     """Decode the entries that :func:`decoder` marked as ODD; usually few.
 
     Parameters
     ----------
-    words, states, known : ndarray, shape (n,)
+    entries, states, known : ndarray, shape (n,)
         The entries, and what :func:`decoder` returned for them.
     odd : int
         How many elements of `known` are :data:`uffdlab.bulk.entries.ODD`.
@@ -164,78 +164,77 @@ def settle(
         states, known = states.copy(), known.copy()
     if odd:
         where = np.flatnonzero(known == ODD)
-        states[where], known[where] = _x86_odd(words[where], states[where])
+        states[where], known[where] = _x86_odd(entries[where], states[where])
     if not tracks_soft_dirty:
         forget(states, known, State.SOFT_DIRTY)
     return states, known
 
 
-def _x86_odd(words: Words, states: Flags) -> tuple[Flags, Flags]:
+def _x86_odd(entries: Entries, states: Flags) -> tuple[Flags, Flags]:
     present = (states & np.uint32(State.PRESENT)) != 0
-    known = np.full(words.shape, np.uint32(OF_THE_ENTRY), dtype=np.uint32)
+    known = np.full(entries.shape, np.uint32(OF_THE_ENTRY), dtype=np.uint32)
 
-    saved = present & bit(words, _X86_SAVED_DIRTY)
+    saved = present & bit(entries, _X86_SAVED_DIRTY)
     set_where(states, saved, State.DIRTY)
     # Special and bit 58 but not bit 6: dirty from 6.6 on, DEVMAP before; so DIRTY is unknown.
-    devmap = saved & bit(words, _X86_SPECIAL) & ~bit(words, _X86_DIRTY)
+    devmap = saved & bit(entries, _X86_SPECIAL) & ~bit(entries, _X86_DIRTY)
     states[devmap] &= np.uint32(~State.DIRTY & ALL)
     known[devmap] &= np.uint32(~State.DIRTY & ALL)
 
-    none = ~present & ((words & np.uint64(~_X86_ERRATUM & (1 << 64) - 1)) == 0)
+    none = ~present & ((entries & np.uint64(~_X86_ERRATUM & (1 << 64) - 1)) == 0)
     known[none] = np.uint32(ALL)
 
     swap = np.flatnonzero(~present & ~none)
     if swap.size:
-        entries = words[swap]
-        kinds, offsets = _x86_swap(entries)
+        kinds, offsets = _x86_swap(entries[swap])
         swap_states, swap_known = classify(kinds, offsets)
-        set_where(swap_states, bit(entries, _X86_SWP_UFFD_WP), State.UFFD_WP)
-        set_where(swap_states, bit(entries, _X86_SWP_SOFT_DIRTY), State.SOFT_DIRTY)
+        set_where(swap_states, bit(entries[swap], _X86_SWP_UFFD_WP), State.UFFD_WP)
+        set_where(swap_states, bit(entries[swap], _X86_SWP_SOFT_DIRTY), State.SOFT_DIRTY)
         marker = (swap_states & np.uint32(State.MARKER)) != 0
         states[swap] = swap_states
         known[swap] = np.where(marker, np.uint32(ALL), swap_known | np.uint32(OF_A_SWAP_ENTRY & ~KINDS))
     return states, known
 
 
-def _x86_swap(entries: Words) -> tuple[Words, Words]:
+def _x86_swap(entries: Entries) -> tuple[Entries, Entries]:
     # __swp_type() and __swp_offset(): the offset is stored inverted, against L1TF (6.1's format since 4.19).
     offsets = (~entries << np.uint64(5)) >> np.uint64(5 + _X86_SWP_OFFSET)
     return entries >> np.uint64(_X86_SWP_TYPE), offsets
 
 
-def frames_x86(words: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
+def frames_x86(entries: ArrayLike, levels: ArrayLike) -> NDArray[np.int64]:
     """Return the page frame number (4 KiB units) that each x86-64 leaf points to; int64, -1 where nothing is mapped.
 
     For a huge leaf this is the first frame of the huge page.
     """
-    words, levels = arrays(words, levels)
-    index = (words & np.uint64(0xFFF)).astype(np.uint16) | ((levels > 1).astype(np.uint16) << np.uint16(12))
+    entries, levels = arrays(entries, levels)
+    index = (entries & np.uint64(0xFFF)).astype(np.uint16) | ((levels > 1).astype(np.uint16) << np.uint16(12))
     present = ((_X86_LOW[index] & np.uint32(State.PRESENT)) != 0) & (levels > 0)
     # pgtable-invert.h: an entry without bit 0 stores its frame inverted.
-    physical = np.where(bit(words, _X86_PRESENT), words, ~words) & np.uint64(FRAME_MASK)
+    physical = np.where(bit(entries, _X86_PRESENT), entries, ~entries) & np.uint64(FRAME_MASK)
     huge = (_X86_LOW[index] & np.uint32(State.HUGE)) != 0
     low = np.where(huge, (np.uint64(1) << (np.uint64(3) + np.uint64(9) * levels.astype(np.uint64))) - np.uint64(1), 0)
     frames = (physical & ~low.astype(np.uint64)) >> np.uint64(12)
     return np.where(present, frames.astype(np.int64), -1)
 
 
-def explain_x86(word: int, level: int = 1) -> list[Bit]:
+def explain_x86(entry: int, level: int = 1) -> list[Bit]:
     """Decode an x86-64 entry into its fields, highest bit first; together they cover all 64 bits.
 
     Parameters
     ----------
-    word : int
+    entry : int
         The raw entry.
     level : int
         1 = PTE, 2 = PMD, 3 = PUD.
     """
-    word = int(word)
-    states, _ = decode_x86([word], [max(level, 1)])
+    entry = int(entry)
+    states, _ = decode_x86([entry], [max(level, 1)])
     if states[0] & State.PRESENT:
-        return _x86_leaf(word, level)
-    if word & ~_X86_ERRATUM == 0:
-        return [Bit(0, "entry", word, "empty: nothing is mapped", 64)]
-    kinds, offsets = _x86_swap(np.array([word], dtype=np.uint64))
+        return _x86_leaf(entry, level)
+    if entry & ~_X86_ERRATUM == 0:
+        return [Bit(0, "entry", entry, "empty: nothing is mapped", 64)]
+    kinds, offsets = _x86_swap(np.array([entry], dtype=np.uint64))
     kind, offset = int(kinds[0]), int(offsets[0])
     offset_meaning = marker_meaning(kind, offset) or f"offset {offset}, stored inverted"
     fields = [
@@ -251,18 +250,18 @@ def explain_x86(word: int, level: int = 1) -> list[Bit]:
         (1, 1, "soft-dirty", "written since clear_refs"),
         (0, 1, "present", "not present"),
     ]
-    return split(word, fields)
+    return split(entry, fields)
 
 
-def _x86_leaf(word: int, level: int) -> list[Bit]:
-    hardware = word & 1
-    huge = level > 1 and word >> _X86_PSE & 1
-    frame = int(frames_x86([word], [max(level, 1)])[0])
+def _x86_leaf(entry: int, level: int) -> list[Bit]:
+    hardware = entry & 1
+    huge = level > 1 and entry >> _X86_PSE & 1
+    frame = int(frames_x86([entry], [max(level, 1)])[0])
     low = 12 + 9 * (level - 1) if huge else 12
     size = {1: "4 KiB", 2: "2 MiB", 3: "1 GiB"}.get(level, "huge") if huge else "4 KiB"
     fields = [
         (63, 1, "NX", "no instruction may be fetched"),
-        (59, 4, "pkey", f"protection key {word >> 59 & 15}"),
+        (59, 4, "pkey", f"protection key {entry >> 59 & 15}"),
         (58, 1, "saved-dirty", "dirty while read-only (6.6+; before: device map)"),
         (52, 6, "52–57", "for software (57: device map on some kernels)"),
         (low, 52 - low, "frame", f"{size} page at frame {frame:#x}" + ("" if hardware else ", stored inverted")),
@@ -283,4 +282,4 @@ def _x86_leaf(word: int, level: int) -> list[Bit]:
         (1, 1, "writable", "writes are allowed"),
         (0, 1, "present", "mapped"),
     ]
-    return split(word, fields)
+    return split(entry, fields)

@@ -61,7 +61,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The call in words."""
+        """The call as text."""
         return " ".join(self.command)
 
 

@@ -67,7 +67,7 @@ def _modes(lab: Lab, result: Result, memory: str) -> None:
     result.check(f"{memory}: CONTINUE|WP", "ok", errno_name(with_wp.errno))
     result.check(f"{memory}: CONTINUE", "ok", errno_name(without.errno))
     for (done, part), expected in zip(parts.items(), (PROTECTED, WRITABLE, ABSENT), strict=True):
-        was, now = _words(before, part), _words(after, part)
+        was, now = _state_text(before, part), _state_text(after, part)
         result.groups.append(Group(memory, f"{part.first}–{part.first + part.count - 1}", done, was, now))
         result.check(f"{memory}: {part} before", ABSENT, was)
         result.check(f"{memory}: {part} after {done}", expected, now)
@@ -92,7 +92,7 @@ def _write_traps(result: Result, memory: str, region: Region, uffd: Userfaultfd)
         if touch.state == "waiting":  # the fault was none of write protection: map the page
             uffd.continue_(region[page], check=False)
         touch.result()
-    result.check(f"{memory}: page {page} after the write", WRITABLE, _words(region.snapshot(), region[page]))
+    result.check(f"{memory}: page {page} after the write", WRITABLE, _state_text(region.snapshot(), region[page]))
     result.check(f"{memory}: content of page {page}", "0xfeed", hex(region.alias.read(page).result()))
     # A page that plain CONTINUE mapped takes a write without a fault.
     free = region.pages // 2
@@ -112,7 +112,9 @@ def _dontwake(lab: Lab, result: Result, memory: str) -> None:
     result.check(f"{memory}: read of page 0", "minor fault on page 0", observed)
     back = uffd.continue_(region[:2], wp=True, dontwake=True, check=False)
     result.check(f"{memory}: CONTINUE|DONTWAKE|WP", "ok", errno_name(back.errno))
-    result.check(f"{memory}: pages 0–1 after CONTINUE|DONTWAKE|WP", PROTECTED, _words(region.snapshot(), region[:2]))
+    result.check(
+        f"{memory}: pages 0–1 after CONTINUE|DONTWAKE|WP", PROTECTED, _state_text(region.snapshot(), region[:2])
+    )
     result.check(f"{memory}: the reader after CONTINUE|DONTWAKE|WP", "waiting", touch.state)
     uffd.wake(region[0])
     if not back.ok:
@@ -120,7 +122,7 @@ def _dontwake(lab: Lab, result: Result, memory: str) -> None:
     result.check(f"{memory}: page 0 after WAKE", "reads 0x1", f"reads {touch.result():#x}")
     back = uffd.continue_(region[2:4], dontwake=True, check=False)
     result.check(f"{memory}: CONTINUE|DONTWAKE", "ok", errno_name(back.errno))
-    result.check(f"{memory}: pages 2–3 after CONTINUE|DONTWAKE", WRITABLE, _words(region.snapshot(), region[2:4]))
+    result.check(f"{memory}: pages 2–3 after CONTINUE|DONTWAKE", WRITABLE, _state_text(region.snapshot(), region[2:4]))
     uffd.close()
     region.unmap()
 
@@ -133,7 +135,7 @@ def _not_registered_for_wp(lab: Lab, result: Result, memory: str) -> None:
         page = region[int(dontwake)]
         back = uffd.continue_(page, wp=True, dontwake=dontwake, check=False)
         result.check(f"{memory}: {call} not registered for WP", "EINVAL", errno_name(back.errno))
-        result.check(f"{memory}: {page} after that", ABSENT, _words(region.snapshot(), page))
+        result.check(f"{memory}: {page} after that", ABSENT, _state_text(region.snapshot(), page))
     uffd.close()
     region.unmap()
 
@@ -149,7 +151,7 @@ def _copy(lab: Lab, result: Result, memory: str) -> None:
         back = uffd.copy(page, b"uffdlab", wp=wp, dontwake=dontwake, check=False)
         result.check(f"{memory}: {call}", "ok", errno_name(back.errno))
         expected = PROTECTED if wp else WRITABLE
-        result.check(f"{memory}: {page} after {call}", expected, _words(region.snapshot(), page))
+        result.check(f"{memory}: {page} after {call}", expected, _state_text(region.snapshot(), page))
     uffd.close()
     region.unmap()
 
@@ -163,7 +165,7 @@ def _filled(lab: Lab, memory: str, *modes: str) -> tuple[Region, Userfaultfd]:
     return region, uffd
 
 
-def _words(snapshot: Snapshot, part: PageRange) -> str:
+def _state_text(snapshot: Snapshot, part: PageRange) -> str:
     """Return present, writable and uffd-wp of the pages as text; if pages differ, the text has each value."""
     first = part.first - snapshot.first
     groups = snapshot[first : first + part.count].groups(_BITS)

@@ -19,7 +19,7 @@ class Check:
     name : str
         What was tried; unique within a Result.
     expected, observed : str
-        In the same words, so that they can be read against each other.
+        In the same form as `expected`, so that the two can be compared.
     ok : bool
         They are the same.
     """
@@ -47,7 +47,7 @@ class Group:
     done : str
         What was done to them, ``CONTINUE|WP``.
     before, after : str
-        Their state in words.
+        Their state as text.
     """
 
     memory: str

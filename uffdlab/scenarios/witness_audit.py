@@ -28,7 +28,7 @@ MEMORIES = (
 MODES = (("missing",), ("minor",), ("wp",), ("minor", "wp"))
 _PAGES = 8
 
-#: Which bit of its raw word is turned over, per format: a decoder that looks at the wrong place, or a kernel that does
+#: Which bit of the raw entry is inverted, per format: a decoder that looks at the wrong place, or a kernel that does
 #: not tell.
 LIES = {
     name: {state: form.bits[state] for state in (State.PRESENT, State.WRITABLE, State.UFFD_WP) if state in form.bits}
@@ -52,7 +52,7 @@ class Audit:
     refused : str
         Why this kernel cannot register this memory so; empty if it can.
     lies, caught : int
-        How many words were falsified, and how many of these the examination found.
+        How many entries were falsified, and how many of these the examination found.
     """
 
     kernel: str
@@ -130,7 +130,7 @@ def _into_all_states(region: Region, uffd: Userfaultfd, mode: tuple[str, ...]) -
 
 
 def lies_caught(snapshots: list[Snapshot], probes: Sequence[WriteProbe] = ()) -> tuple[int, int]:
-    """Falsify one bit of one page in one witness's words at a time; give how many lies there were and were caught.
+    """Falsify one bit of one page in one witness's entries at a time; give how many lies there were and were caught.
 
     A lie about a bit is one only where the decoder is misled by it, and can be caught only where another witness, or
     a write probe that met a userfaultfd, has a say on that bit.
@@ -154,9 +154,9 @@ def lies_caught(snapshots: list[Snapshot], probes: Sequence[WriteProbe] = ()) ->
 
 
 def _falsified(honest: Snapshot, page: int, bit: int) -> Snapshot:
-    words = honest.words.copy()
-    words[page] ^= np.uint64(1 << bit)
-    return replace(honest, words=words)
+    entries = honest.entries.copy()
+    entries[page] ^= np.uint64(1 << bit)
+    return replace(honest, entries=entries)
 
 
 def table(cases: Iterable[Audit]) -> str:

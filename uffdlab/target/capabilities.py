@@ -46,7 +46,7 @@ class Capability:
     there: bool
 
     @property
-    def word(self) -> str:
+    def text(self) -> str:
         """``yes``, ``no`` or the errno's name."""
         if self.there:
             return "yes"
@@ -70,7 +70,7 @@ class Capabilities:
     ways : mapping of str to int
         For each way to open a userfaultfd its errno.
     modes : mapping of str to mapping of int to int
-        For each ioctl and mode word its errno.
+        For each ioctl and mode its errno.
     memory : mapping of str to mapping of RegisterMode to int
         For each kind of memory and mode of UFFDIO_REGISTER its errno; that of mapping it where that failed.
     """
@@ -139,9 +139,9 @@ def _rows(found: Capabilities) -> Iterator[Capability]:
     for name, tried in found.modes.items():
         ioctl = uapi.IOCTLS[name]
         for mode, error in tried.items():
-            words = uapi.flag_names(mode, ioctl.modes)
-            since = ioctl.mode_bits[words].since if words in ioctl.mode_bits else ioctl.since
-            group, label = ("mode", f"{name} {words}") if mode else ("ioctl", name)
+            flags = uapi.flag_names(mode, ioctl.modes)
+            since = ioctl.mode_bits[flags].since if flags in ioctl.mode_bits else ioctl.since
+            group, label = ("mode", f"{name} {flags}") if mode else ("ioctl", name)
             yield Capability(group, label, since, error, error == 0)
     for number in _bits(found.ioctls, known=(ioctl.nr for ioctl in uapi.IOCTLS.values())):
         yield Capability("ioctl", f"number {number:#04x}", "", None, True)
@@ -151,9 +151,9 @@ def _rows(found: Capabilities) -> Iterator[Capability]:
             yield Capability("memory", f"{memory}: {mode.name}", since, error, error == 0)
 
 
-def _bits(word: int, known: Iterable[int]) -> list[int]:
+def _bits(flags: int, known: Iterable[int]) -> list[int]:
     # Those that are set and that we have no name for.
-    return sorted({bit for bit in range(64) if word >> bit & 1} - set(known))
+    return sorted({bit for bit in range(64) if flags >> bit & 1} - set(known))
 
 
 def _family(memory: Memory) -> str:
@@ -163,10 +163,10 @@ def _family(memory: Memory) -> str:
 
 
 def table(several: Sequence[Capabilities]) -> list[list[str]]:
-    """Return the rows of a table of several kernels side by side: what, name, since, and a word for each kernel."""
+    """Return the rows of a table of several kernels side by side: what, name, since, and the result on each kernel."""
     names = list(dict.fromkeys((row.group, row.name, row.since) for each in several for row in each.rows))
-    words = [{(row.group, row.name): row.word for row in each.rows} for each in several]
-    return [[*name, *(known.get(name[:2], "no") for known in words)] for name in names]
+    texts = [{(row.group, row.name): row.text for row in each.rows} for each in several]
+    return [[*name, *(known.get(name[:2], "no") for known in texts)] for name in names]
 
 
 def _heads(several: Sequence[Capabilities]) -> list[str]:

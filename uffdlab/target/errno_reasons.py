@@ -1,4 +1,4 @@
-"""The likely reason for an errno of a userfaultfd ioctl, in words.
+"""The likely reason for an errno of a userfaultfd ioctl, as text.
 
 From the man pages (ioctl_userfaultfd(2)) and mm/userfaultfd.c, fs/userfaultfd.c of Linux 6.1 to 7.3.
 """
@@ -68,7 +68,7 @@ def explain(
     error : int
         Its errno.
     mode : int
-        The mode word it was given.
+        The mode field of its argument.
     registered : RegisterMode or None
         What the range is registered for with this userfaultfd; None if for nothing.
     knows_continue_wp : bool or None
@@ -193,7 +193,7 @@ def _not_registered(mode: int, features: uapi.Feature | None) -> str:
 
 
 def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
-    # What is wrong with the words by themselves, whatever the range.
+    # What is wrong with the fields themselves, for any range.
     unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
     if unknown:
         return f"the mode bits {unknown:#x} mean nothing to {ioctl.name}"

@@ -20,21 +20,21 @@ class IoctlResult(Struct, frozen=True):
     Attributes
     ----------
     call : str
-        The call in words.
+        The call as text.
     errno : int
         0 if it succeeded.
     done : int
-        Bytes done, from the output word; the whole length for an ioctl that has none and succeeded.
+        Bytes done, from the output field; the whole length for an ioctl that has none and succeeded.
     output : int or None
-        The output word as the kernel left it; None if this ioctl has none.
-    words : dict
-        Every word of the argument as the kernel left it.
+        The output field as the kernel left it; None if this ioctl has none.
+    fields : dict
+        Every field of the argument as the kernel left it.
     took_ns : int
         How long it took in the guest, in ns.
     name : str
         The ioctl.
     values : dict
-        The words that were sent.
+        The fields that were sent.
     source : bytes or None
         What UFFDIO_COPY was given to copy.
     """
@@ -43,7 +43,7 @@ class IoctlResult(Struct, frozen=True):
     errno: int
     done: int
     output: int | None
-    words: dict[str, int]
+    fields: dict[str, int]
     took_ns: int
     name: str = ""
     values: dict[str, int] = {}
@@ -61,14 +61,14 @@ class IoctlResult(Struct, frozen=True):
     def from_answer(
         cls, ioctl: uapi.Ioctl, values: dict[str, int], answer: IoctlAnswer, where: str, source: bytes | None
     ) -> IoctlResult:
-        """Make it of what the target answered; `where` is the range in words, "" to print its address."""
-        words, error = answer.words, answer.errno
-        output = words[ioctl.output] if ioctl.output else None
-        # The kernel sets the output word to bytes or -errno; on some paths it leaves what was there, which was 0.
+        """Make it of what the target answered; `where` describes the range, "" to print its address."""
+        fields, error = answer.fields, answer.errno
+        output = fields[ioctl.output] if ioctl.output else None
+        # The kernel sets the output field to bytes or -errno; on some paths it leaves what was there, which was 0.
         whole = 0 if error else values.get("len", 0)
         done = whole if output is None else max(0, output)
         took = answer.ended_ns - answer.started_ns
-        return cls(in_words(ioctl, values, where), error, done, output, words, took, ioctl.name, dict(values), source)
+        return cls(call_text(ioctl, values, where), error, done, output, fields, took, ioctl.name, dict(values), source)
 
 
 class PendingIoctl:
@@ -100,7 +100,7 @@ class PendingIoctl:
         end = self.touch.outcome(timeout)
         if end.state != "done":
             raise self.touch.failure(end)
-        answer = IoctlAnswer(started_ns=0, ended_ns=end.took_ns, errno=max(0, -end.returned), words=end.words)
+        answer = IoctlAnswer(started_ns=0, ended_ns=end.took_ns, errno=max(0, -end.returned), fields=end.fields)
         return IoctlResult.from_answer(self._ioctl, self._values, answer, "", None)
 
     def __repr__(self) -> str:
@@ -113,7 +113,7 @@ class BatchResult(Struct, frozen=True):
     Attributes
     ----------
     call : str
-        The calls in words.
+        The calls as text.
     errno : int
         Of the page that failed, 0 if none did; the batch ends there.
     pages : int
@@ -133,8 +133,8 @@ class BatchResult(Struct, frozen=True):
         return self.errno == 0
 
 
-def in_words(ioctl: uapi.Ioctl, values: dict[str, int], where: str) -> str:
-    """Return a call in words: ``UFFDIO_CONTINUE(page 3, WP)``."""
+def call_text(ioctl: uapi.Ioctl, values: dict[str, int], where: str) -> str:
+    """Return a call as text: ``UFFDIO_CONTINUE(page 3, WP)``."""
     if "api" in ioctl.fields:
         parts = [f"api {values.get('api', 0):#x}", uapi.flag_names(values.get("features", 0), uapi.Feature)]
     elif "enable" in ioctl.fields:

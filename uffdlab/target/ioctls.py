@@ -1,10 +1,10 @@
-"""Ioctls: make the ioctls of one userfaultfd in the target, and word their errors."""
+"""Ioctls: make the ioctls of one userfaultfd in the target, and explain their errors."""
 
 from __future__ import annotations
 
 import errno as _errno
 import time
-from collections.abc import Mapping as Words
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from uffdlab import uapi
 from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError, errno_name
 from uffdlab.target import errno_reasons
-from uffdlab.target.ioctl_results import BatchResult, IoctlResult, PendingIoctl, in_words
+from uffdlab.target.ioctl_results import BatchResult, IoctlResult, PendingIoctl, call_text
 from uffdlab.target.region import MemoryMapping, PageRange, pages_of
 from uffdlab.uapi.protocol import CallIoctl, RunBatch
 
@@ -28,7 +28,7 @@ _USER_ADDRESSES = 1 << 47  # of a process, on x86-64 with four levels; arm64 has
 
 
 class Ioctls:
-    """Makes the ioctls of one userfaultfd, and keeps what is needed to word their errors.
+    """Makes the ioctls of one userfaultfd, and keeps what is needed to explain their errors.
 
     Parameters
     ----------
@@ -86,7 +86,9 @@ class Ioctls:
         done = result.done
         while result.errno == _errno.EAGAIN and time.monotonic() < until:
             sent = result.values
-            ahead: dict[str, int] = {word: sent[word] + result.done for word in ("start", "dst", "src") if word in sent}
+            ahead: dict[str, int] = {
+                field: sent[field] + result.done for field in ("start", "dst", "src") if field in sent
+            }
             values = {**sent, **ahead, "len": sent["len"] - result.done}
             source = None if result.source is None else result.source[result.done :]
             result = self.ioctl(result.name, values, source=source, check=False)
@@ -114,7 +116,7 @@ class Ioctls:
         source = data.ljust(one, b"\0") if data is not None else bytes(one) if name == "UFFDIO_COPY" else None
         request = RunBatch(self.number, name, values, one, pages.count, source)
         answer = self._target.ask(request, deadline=60.0 + pages.count / 5000)
-        call = in_words(ioctl, values, f"each of {pages}")
+        call = call_text(ioctl, values, f"each of {pages}")
         result = BatchResult(call, answer.errno, answer.done, answer.ended_ns - answer.started_ns)
         text = f"{call} → {errno_name(result.errno)}, {result.pages} pages"
         self._target.timeline.add("ioctl", text, answer.started_ns, answer.ended_ns, result)
@@ -146,22 +148,22 @@ class Ioctls:
         """See :meth:`uffdlab.target.userfaultfd.Userfaultfd.start`."""
         ioctl = self._known(name, values)
         address = values.get("dst", values.get("start", 0))
-        more: SystemCall = {"call": "ioctl", "uffd": self.number, "name": name, "words": values}
+        more: SystemCall = {"call": "ioctl", "uffd": self.number, "name": name, "fields": values}
         touch = self._target.touch(
-            "syscall", address, in_words(ioctl, values, ""), length=values.get("len", 0), more=more
+            "syscall", address, call_text(ioctl, values, ""), length=values.get("len", 0), more=more
         )
         return PendingIoctl(touch, ioctl, dict(values))
 
-    def _known(self, name: str, values: Words[str, int] | None = None) -> uapi.Ioctl:
+    def _known(self, name: str, values: Mapping[str, int] | None = None) -> uapi.Ioctl:
         self.must_be_open()
         if name not in uapi.IOCTLS:
             raise UsageError(f"{name!r} is no ioctl of a userfaultfd; there are {', '.join(uapi.IOCTLS)}")
         ioctl = uapi.IOCTLS[name]
-        for word, value in (values or {}).items():
-            if word not in ioctl.fields:
-                raise UsageError(f"{name} has no word {word}; it has {', '.join(ioctl.fields)}")
+        for field, value in (values or {}).items():
+            if field not in ioctl.fields:
+                raise UsageError(f"{name} has no field {field}; it has {', '.join(ioctl.fields)}")
             if not isinstance(value, int) or not -(1 << 63) <= value < 1 << 64:
-                raise UsageError(f"{word}={value!r} is no word of {name}: each is a number of 64 bits")
+                raise UsageError(f"{field}={value!r} is no value for a field of {name}: it must be a number of 64 bits")
         return ioctl
 
     def _error(self, ioctl: uapi.Ioctl, result: IoctlResult) -> IoctlError:

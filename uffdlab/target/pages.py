@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
 _PROTECTION = {"r": 1, "w": 2, "x": 4}
-_WORD = 1 << 64
+_MODULUS = 1 << 64
 _MUCH = 64 << 20  # bytes; less than that every machine has
 _ORDERS = ("ascending", "descending", "random")
 
@@ -52,29 +52,29 @@ class Pages:
     # --- accesses
 
     def read(self, page: int = 0, offset: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
-        """Read the 64-bit word at byte `offset` of `page`, on a thread of its own in the guest."""
+        """Read the 64-bit value at byte `offset` of `page`, on a thread of its own in the guest."""
         return self._touch("read", page, offset, 0, by)
 
     def write(
         self, page: int = 0, value: int = 0x55, offset: int = 0, *, by: ForkedProcess | None = None
     ) -> Touch[None]:
-        """Write the 64-bit word `value` at byte `offset` of `page`, on a thread of its own in the guest."""
+        """Write the 64-bit value `value` at byte `offset` of `page`, on a thread of its own in the guest."""
         return self._touch("write", page, offset, value, by)
 
     def modify(self, page: int = 0, add: int = 1, offset: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
-        """Add to the word in one atomic access (read, modify, write); its result is the word before."""
+        """Add to the value in one atomic access (read, modify, write); its result is the value before."""
         return self._touch("modify", page, offset, add, by)
 
     def kernel_read(self, page: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
-        """Let the kernel read the first word of `page`: write(2) from it to a file.  A fault in kernel mode."""
+        """Let the kernel read the first 8 bytes of `page`: write(2) from it to a file.  A fault in kernel mode."""
         return self._call_on("file_write", page, 0, f"the kernel's read of {self._span.describe(page)}", by)
 
     def kernel_write(self, page: int = 0, value: int = 0x55, *, by: ForkedProcess | None = None) -> Touch[int]:
-        """Let the kernel write the first word of `page`: read(2) from a file to it.  A fault in kernel mode."""
+        """Let the kernel write the first 8 bytes of `page`: read(2) from a file to it.  A fault in kernel mode."""
         return self._call_on("file_read", page, value, f"the kernel's write to {self._span.describe(page)}", by)
 
     def gup_read(self, page: int = 0, *, into: AtAddress | None = None) -> Touch[int]:
-        """Read the first word of `page` through get_user_pages: process_vm_readv(2).
+        """Read the first 8 bytes of `page` through get_user_pages: process_vm_readv(2).
 
         With `into` the kernel brings it there, and the result is 0: where that waits for its own page fault, `page`
         stays pinned (FOLL_PIN) as long.
@@ -83,7 +83,7 @@ class Pages:
         return self._call_on("gup_read", page, 0, what, None, into)
 
     def gup_write(self, page: int = 0, value: int = 0x55) -> Touch[int]:
-        """Write the first word of `page` through get_user_pages: process_vm_writev(2)."""
+        """Write the first 8 bytes of `page` through get_user_pages: process_vm_writev(2)."""
         return self._call_on(
             "gup_write", page, value, f"get_user_pages for a write to {self._span.describe(page)}", None
         )
@@ -121,7 +121,7 @@ class Pages:
         Returns
         -------
         Touch
-            Its result is the sum of the words (modulo 2⁶⁴), its ``progress`` how many pages it has come to.
+            Its result is the sum of the values (modulo 2⁶⁴), its ``progress`` how many pages it has come to.
         """
         span = self._span
         if kind not in ("read", "write", "modify"):
@@ -133,7 +133,7 @@ class Pages:
             f"{kind} of {span.pages} pages of {span.mapping}, {order}",
             length=span.length,
             stride=span.page_size,
-            value=_word(value),
+            value=_uint64(value),
             more={"each": kind, "first": first, "jump": jump},
             by=by,
         )
@@ -160,7 +160,7 @@ class Pages:
         return touch.result_or_withdraw(deadline)
 
     def fill(self, value: int = 1, deadline: float = 60.0) -> None:
-        """Write a word into every page: `value` into the first, `value` + 1 into the next, and so on.
+        """Write a 64-bit value into every page: `value` into the first, `value` + 1 into the next, and so on.
 
         Raises
         ------
@@ -181,7 +181,7 @@ class Pages:
                     "swap; fill a part of them, region[:1000].fill(), or give a guest more: Lab(…, memory_mib=…)"
                 )
         touch: Touch[None] = span.target.touch(
-            "fill", span.start, what, length=span.length, stride=span.page_size, value=_word(value)
+            "fill", span.start, what, length=span.length, stride=span.page_size, value=_uint64(value)
         )
         touch.result_or_withdraw(deadline)
 
@@ -189,9 +189,9 @@ class Pages:
         span = self._span
         address = span.address(page)
         if not 0 <= offset <= span.page_size - 8 or offset % 8:
-            raise UsageError(f"offset {offset} is no aligned 64-bit word within a page of {span.page_size} bytes")
+            raise UsageError(f"offset {offset} is no multiple of 8 within a page of {span.page_size} bytes")
         what = f"{kind} {'of' if kind == 'read' else 'to'} {span.describe(page)}"
-        return span.target.touch(kind, address + offset, what, length=8, value=_word(value), by=by)
+        return span.target.touch(kind, address + offset, what, length=8, value=_uint64(value), by=by)
 
     def _call_on(
         self, call: str, page: int, value: int, what: str, by: ForkedProcess | None, into: AtAddress | None = None
@@ -201,7 +201,7 @@ class Pages:
         more: SystemCall = {"call": call, "address": address}
         if into is not None:
             more["into"] = into.start
-        return span.target.touch("syscall", address, what, length=8, value=_word(value), more=more, by=by)
+        return span.target.touch("syscall", address, what, length=8, value=_uint64(value), more=more, by=by)
 
     # --- system calls
 
@@ -248,14 +248,14 @@ class Pages:
         return self.madvise("guard_install", check=check)
 
 
-def _word(value: int) -> int:
+def _uint64(value: int) -> int:
     try:
         number = operator.index(value)  # of numpy's too
     except TypeError:
-        number = _WORD
-    if not -_WORD // 2 <= number < _WORD:
+        number = _MODULUS
+    if not -_MODULUS // 2 <= number < _MODULUS:
         raise UsageError(f"{value!r} is no number of 64 bits, which is what is written into a page")
-    return number % _WORD
+    return number % _MODULUS
 
 
 def _order(order: str, pages: int, seed: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.target.capabilities import Capabilities
     from uffdlab.target.timeline import Timeline
-    from uffdlab.uapi.protocol import Method, PagemapWords, Sweep, SystemCall
+    from uffdlab.uapi.protocol import Method, PagemapEntries, Sweep, SystemCall
     from uffdlab.witnesses.base import MappedRange
 
 _Answer = TypeVar("_Answer")
@@ -177,8 +177,8 @@ class TargetProcess:
         """Walk the page tables to some addresses; see :meth:`uffdlab.lab.Lab.walk`."""
         return self.witnesses.walk(addresses, self.registry.describe)
 
-    def read_pagemap(self, start: int, pages: int, page_size: int, child: int = 0) -> PagemapWords:
-        """Read the pagemap words of the target, or of a child of it.
+    def read_pagemap(self, start: int, pages: int, page_size: int, child: int = 0) -> PagemapEntries:
+        """Read the pagemap entries of the target, or of a child of it.
 
         Parameters
         ----------

@@ -41,7 +41,7 @@ class CallResult(Struct, frozen=True):
     Attributes
     ----------
     call : str
-        The call in words.
+        The call as text.
     errno : int
         0 if it succeeded.
     value : int

@@ -44,7 +44,7 @@ class Outcome(Struct, frozen=True):
         What a system call returned, -errno if it failed; 0 for any other access.
     took_ns : int
         How long it took in the guest, in ns.
-    words : dict
+    fields : dict
         The argument of an ioctl as the kernel left it; empty for any other access.
     why : str
         How the child ended that was to make it; empty if it made it.
@@ -58,7 +58,7 @@ class Outcome(Struct, frozen=True):
     signal_address: int
     returned: int
     took_ns: int
-    words: dict[str, int] = {}
+    fields: dict[str, int] = {}
     why: str = ""
 
     @property
@@ -82,7 +82,7 @@ class Touch(Generic[_Given_co]):
     address : int
         Where it reads or writes, in the target.
     what : str
-        The access in words, ``write to page 3 of region-1``.
+        The access as text, ``write to page 3 of region-1``.
     """
 
     def __init__(self, connection: Connection, request: StartTouch, what: str) -> None:
@@ -115,8 +115,8 @@ class Touch(Generic[_Given_co]):
         Returns
         -------
         int, bytes or None
-            ``read``: the 64-bit word it read.  ``modify``: the word before.  ``sweep``: the sum of the words.
-            ``copy_out``: the bytes.  ``syscall``: the word the kernel has brought.  ``write`` and ``fill``: None.
+            ``read``: the 64-bit value that it read.  ``modify``: the value before.  ``sweep``: the sum of the values.
+            ``copy_out``: the bytes.  ``syscall``: the value that the kernel transferred.  ``write``, ``fill``: None.
 
         Raises
         ------
@@ -163,7 +163,7 @@ class Touch(Generic[_Given_co]):
             signal_address=end.signal_address,
             returned=end.returned,
             took_ns=end.ended_ns - end.started_ns,
-            words=end.words,
+            fields=end.fields,
             why=end.why,
         )
 

@@ -180,7 +180,7 @@ class Userfaultfd:
         dontwake : bool
             UFFDIO_CONTINUE_MODE_DONTWAKE: leave asleep what waits for them.
         mode : int
-            More bits for the mode word, also such as mean nothing.
+            More bits for the mode field, also such as mean nothing.
         check : bool
             Raise :class:`IoctlError` on an errno; otherwise the result has it.
         """
@@ -240,11 +240,11 @@ class Userfaultfd:
         if target.length != source.length:
             raise UsageError(f"{source} of {source.length} bytes cannot be moved to {target} of {target.length} bytes")
         if source.start < target.start < source.start + source.length:
-            words = f"dict(dst={target.start:#x}, src={source.start:#x}, len={target.length})"
+            fields = f"dict(dst={target.start:#x}, src={source.start:#x}, len={target.length})"
             raise UsageError(
                 f"{target} begins within {source}: the kernel moves one page after the other, from the first on, and "
                 "would move again what it has just moved. Move parts that do not overlap, the last one first; or see "
-                f"what it does: uffd.ioctl('UFFDIO_MOVE', {words})"
+                f"what it does: uffd.ioctl('UFFDIO_MOVE', {fields})"
             )
         bits = _mode(MoveMode, False, dontwake) | (int(MoveMode.ALLOW_SRC_HOLES) if allow_src_holes else 0) | mode
         values = {"dst": target.start, "src": source.start, "len": target.length, "mode": bits}
@@ -320,7 +320,7 @@ class Userfaultfd:
         where : Region or PageRange
             The pages; the batch ends at the first that fails.
         mode : int
-            Each ioctl's mode word.
+            Each ioctl's mode field.
         data : bytes, optional
             What UFFDIO_COPY puts into each page.
         """
@@ -335,18 +335,18 @@ class Userfaultfd:
         where: str = "",
         check: bool = True,
     ) -> IoctlResult:
-        """Do any ioctl with any words, also wrong ones: a lab must be able to send what is wrong.
+        """Do any ioctl with any fields, valid or not.
 
         Parameters
         ----------
         name : str
             A key of :data:`uffdlab.uapi.IOCTLS`.
         values : dict
-            The words of its argument by name; those not given are 0.
+            The fields of its argument by name; those not given are 0.
         source : bytes, optional
-            Bytes that the target puts into memory of its own, whose address becomes the word ``src``.
+            Bytes that the target puts into memory of its own, whose address becomes the field ``src``.
         where : str
-            The range in words, for messages.
+            A description of the range, for messages.
         check : bool
             Raise :class:`IoctlError` on an errno; otherwise the result has it.
         """
@@ -355,7 +355,7 @@ class Userfaultfd:
     def start(self, name: str, values: dict[str, int]) -> PendingIoctl:
         """Do an ioctl on a thread of its own in the target, for one that may wait: UFFDIO_COPY from a page that faults.
 
-        Parameters as for :meth:`ioctl`; the word ``src`` is an address in the target.
+        Parameters as for :meth:`ioctl`; the field ``src`` is an address in the target.
         """
         return self._ioctls.start(name, values)
 
@@ -479,22 +479,22 @@ class Userfaultfd:
         self._target.timeline.add("message", repr(message), time_ns, None, message)
         self._messages.put(message)
 
-    def _message(self, event: int, words: tuple[int, ...], time_ns: int, adopted: int) -> Fault | Message:
+    def _message(self, event: int, arg: tuple[int, ...], time_ns: int, adopted: int) -> Fault | Message:
         if event == uapi.Event.PAGEFAULT:
-            flags, address, thread = words
+            flags, address, thread = arg
             region, page = self._target.locate(address)
             return Fault(page, region, address, uapi.FaultFlag(flags), thread, time_ns)
         if event == uapi.Event.FORK and adopted:
-            return Fork(event, words, time_ns, self._of_child(adopted))
+            return Fork(event, arg, time_ns, self._of_child(adopted))
         if event == uapi.Event.REMAP:
-            return Remap(event, words, time_ns, *words)
+            return Remap(event, arg, time_ns, *arg)
         if event in (uapi.Event.REMOVE, uapi.Event.UNMAP):
-            start, end = words
+            start, end = arg
             region, page = self._target.locate(start)
             count = (end - start) // self._target.page_size_at(start)
             kind = Remove if event == uapi.Event.REMOVE else Unmap
-            return kind(event, words, time_ns, start, end, region, page or 0, count)
-        return Message(event, words, time_ns)
+            return kind(event, arg, time_ns, start, end, region, page or 0, count)
+        return Message(event, arg, time_ns)
 
     def end_messages(self, why: UffdlabError) -> None:
         """End every wait for a message with `why`: none will come.  The registry calls this."""

@@ -25,10 +25,10 @@ EVENT_UNMAP: Final = 0x16
 MESSAGE_SIZE: Final = 32  # struct uffd_msg
 
 _IOC_WRITE, _IOC_READ = 1, 2
-_WORD = (1 << 64) - 1
+_UINT64_MAX = (1 << 64) - 1
 _HEAD = struct.Struct("=BBHI")
 _PAGEFAULT = struct.Struct("=QQI")
-_THREE_WORDS = struct.Struct("=QQQ")
+_ARG = struct.Struct("=QQQ")
 
 
 class Layout:
@@ -62,21 +62,21 @@ class Layout:
         self.size = 8 * len(fields)
         direction = (_IOC_READ if "R" in access else 0) | (_IOC_WRITE if "W" in access else 0)
         self.request = direction << 30 | self.size << 16 | UFFDIO << 8 | nr
-        self._words = f"={len(fields)}Q"
+        self._format = f"={len(fields)}Q"
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.request:#x}: {', '.join(self.fields)}>"
 
     def pack(self, values: dict[str, int]) -> bytes:
         """Return the packed argument; fields that are not given are 0."""
-        return struct.pack(self._words, *[values.get(field, 0) & _WORD for field in self.fields])
+        return struct.pack(self._format, *[values.get(field, 0) & _UINT64_MAX for field in self.fields])
 
     def unpack(self, data: bytes | bytearray) -> dict[str, int]:
         """Return the fields of the argument as the kernel left it; only the output field is signed."""
-        words = dict(zip(self.fields, struct.unpack(self._words, data), strict=True))
-        if self.output and words[self.output] >= 1 << 63:
-            words[self.output] -= 1 << 64
-        return words
+        values = dict(zip(self.fields, struct.unpack(self._format, data), strict=True))
+        if self.output and values[self.output] >= 1 << 63:
+            values[self.output] -= 1 << 64
+        return values
 
 
 def _table(*rows: Layout) -> dict[str, Layout]:
@@ -114,11 +114,11 @@ def decode(message: bytes) -> tuple[int, tuple[int, ...]]:
     if len(message) != MESSAGE_SIZE:
         raise ValueError(f"a uffd_msg has {MESSAGE_SIZE} bytes, these are {len(message)}")
     event: int = _HEAD.unpack_from(message)[0]
-    words: tuple[int, ...] = _THREE_WORDS.unpack_from(message, _HEAD.size)
+    arg: tuple[int, ...] = _ARG.unpack_from(message, _HEAD.size)
     if event == EVENT_PAGEFAULT:
         return event, _PAGEFAULT.unpack_from(message, _HEAD.size)
     if event == EVENT_FORK:
-        return event, (words[0] & 0xFFFFFFFF,)
+        return event, (arg[0] & 0xFFFFFFFF,)
     if event in (EVENT_REMOVE, EVENT_UNMAP):
-        return event, words[:2]
-    return event, words
+        return event, arg[:2]
+    return event, arg

@@ -75,19 +75,19 @@ class Message(Struct, frozen=True):
     ----------
     event : int
         An :class:`uffdlab.uapi.Event`, or an unknown number.
-    words : tuple of int
+    arg : tuple of int
         The fields of its argument; see :func:`uffdlab.uapi.layout.decode`.
     time_ns : int
         When the target read it, CLOCK_MONOTONIC of the guest.
     """
 
     event: int
-    words: tuple[int, ...]
+    arg: tuple[int, ...]
     time_ns: int
 
     def __repr__(self) -> str:
         name = {int(event): event.name for event in uapi.Event}.get(self.event, f"event {self.event:#x}")
-        return f"Message({name}, {', '.join(hex(word) for word in self.words)})"
+        return f"Message({name}, {', '.join(hex(field) for field in self.arg)})"
 
 
 class Remap(Message, frozen=True):

@@ -1,7 +1,7 @@
 """The wire between host and guest: every method with its parameters and its answer, every notification, every error.
 
 A method is a class, and a request is a value of it: ``ask(ReadPagemap(start, pages, 4096))`` returns a
-:class:`PagemapWords`.  The fields of the class are the parameters, in their order on the wire.  Its type parameter is
+:class:`PagemapEntries`.  The fields of the class are the parameters, in their order on the wire.  Its type parameter is
 the type of the answer.  The annotations give types and ranges; :meth:`Method.check` checks what depends on the request.
 :mod:`uffdlab.machines.rpc.decoding` validates everything from a guest against this description.
 
@@ -29,7 +29,7 @@ VERSION = 1
 _MOST = (1 << 63) - 1
 _USER = 1 << 57  # addresses of a process: 56 bits on x86-64 with five levels of page tables, 52 on arm64
 
-Word: TypeAlias = Annotated[int, Meta(ge=0)]  # of 64 bits, see Answer
+Uint64: TypeAlias = Annotated[int, Meta(ge=0)]  # of 64 bits, see Answer
 Count: TypeAlias = Annotated[int, Meta(ge=0, le=_MOST)]
 Number: TypeAlias = Annotated[int, Meta(ge=1, le=_MOST)]
 Nanoseconds: TypeAlias = Annotated[int, Meta(ge=0, le=_MOST)]
@@ -325,7 +325,7 @@ class RegisterTry(Answer, frozen=True):
     """The result of UFFDIO_REGISTER: its errno, and the bits of the ioctls that it offers."""
 
     errno: Errno
-    ioctls: Word
+    ioctls: Uint64
 
 
 class MemoryTry(Answer, frozen=True):
@@ -344,10 +344,10 @@ class KernelProbe(Answer, frozen=True):
     MODE_WP, None where it cannot be probed.
     """
 
-    features: Word
-    ioctls: Word
+    features: Uint64
+    ioctls: Uint64
     ways: dict[Text, Errno]
-    modes: dict[Text, dict[Word, Errno]]
+    modes: dict[Text, dict[Uint64, Errno]]
     memory: dict[Text, MemoryTry]
     continue_wp: bool | None
 
@@ -377,19 +377,19 @@ class IoctlAnswer(Timed, frozen=True):
     """The result of an ioctl: its errno, 0 for none, and the fields of its argument as the kernel left them."""
 
     errno: Errno
-    words: dict[str, int]
+    fields: dict[str, int]
 
-    def check_words(self, ioctl: str) -> None:
-        """Raise ValueError if ``words`` does not have the fields of this ioctl."""
-        check_words(ioctl, self.words)
+    def check_fields(self, ioctl: str) -> None:
+        """Raise ValueError if ``fields`` does not have the fields of this ioctl."""
+        check_fields(ioctl, self.fields)
 
 
-def check_words(ioctl: str, words: dict[str, int]) -> None:
-    """Raise ValueError if `words` does not have the fields of the argument of `ioctl`."""
-    if words.keys() != set(LAYOUTS[ioctl].fields):
-        raise ValueError(f"the fields in `words` are not {', '.join(LAYOUTS[ioctl].fields)}")
-    if not all(-(1 << 63) <= word < 1 << 64 for word in words.values()):
-        raise ValueError("`words` has a number of more than 64 bits")
+def check_fields(ioctl: str, fields: dict[str, int]) -> None:
+    """Raise ValueError if `fields` does not have the fields of the argument of `ioctl`."""
+    if fields.keys() != set(LAYOUTS[ioctl].fields):
+        raise ValueError(f"the fields in `fields` are not {', '.join(LAYOUTS[ioctl].fields)}")
+    if not all(-(1 << 63) <= value < 1 << 64 for value in fields.values()):
+        raise ValueError("`fields` has a number of more than 64 bits")
 
 
 class OpenedUserfaultfd(IoctlAnswer, frozen=True):
@@ -401,8 +401,8 @@ class OpenedUserfaultfd(IoctlAnswer, frozen=True):
 
     number: Count
     way: Text
-    offered: Word
-    asked: Word
+    offered: Uint64
+    asked: Uint64
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -419,7 +419,7 @@ class OpenUserfaultfd(TargetMethod[OpenedUserfaultfd], frozen=True):
 
     def check(self, answer: OpenedUserfaultfd) -> None:
         """See :meth:`Method.check`: the fields of UFFDIO_API."""
-        answer.check_words("UFFDIO_API")
+        answer.check_fields("UFFDIO_API")
 
 
 @_method("target.uffd_close")
@@ -448,7 +448,7 @@ class CallIoctl(TargetMethod[IoctlAnswer], frozen=True):
 
     def check(self, answer: IoctlAnswer) -> None:
         """See :meth:`Method.check`: the fields of this ioctl."""
-        answer.check_words(self.name)
+        answer.check_fields(self.name)
 
 
 class BatchAnswer(Timed, frozen=True):
@@ -544,7 +544,7 @@ class SystemCall(TypedDict, total=False):
     into: int
     uffd: int
     name: str
-    words: dict[str, int]
+    fields: dict[str, int]
 
 
 class TouchStart(Answer, frozen=True):
@@ -558,20 +558,20 @@ class TouchResult(Timed, frozen=True):
     """How a touch ended.
 
     ``value``: the 64-bit value that it read.  ``signal``, ``signal_code``, ``signal_address``: the signal that ended
-    it.  ``returned``: what its system call returned.  ``progress``: how many accesses it made.  ``words``: the fields
+    it.  ``returned``: what its system call returned.  ``progress``: how many accesses it made.  ``fields``: the fields
     of its ioctl as the kernel left them.  ``bytes``: what a copy_out has copied.  ``why``: how the child ended that
     should have made it.
     """
 
     state: Literal["done", "signal", "withdrawn", "lost"]
-    value: Word
+    value: Uint64
     thread: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)]
     signal: Annotated[int, Meta(ge=0, le=64)]
     signal_code: Annotated[int, Meta(ge=-(1 << 31), lt=1 << 31)]
-    signal_address: Word
+    signal_address: Uint64
     returned: Annotated[int, Meta(ge=-4095, le=_MOST)]  # -errno where it is negative
     progress: Count
-    words: dict[str, int] = {}
+    fields: dict[str, int] = {}
     bytes: builtins.bytes = b""
     why: Text = ""
 
@@ -599,7 +599,7 @@ class StartTouch(TargetMethod[TouchStart], frozen=True):
             _long("bytes", result.bytes, self.length if self.kind == "copy_out" else 0)
         ioctl = dict(self.more or {}).get("name")
         if isinstance(ioctl, str):
-            check_words(ioctl, result.words)
+            check_fields(ioctl, result.fields)
 
 
 @_method("target.touch_waits")
@@ -647,7 +647,7 @@ class EndChild(TargetMethod[None], frozen=True):
 class ScanFacts(Answer, frozen=True):
     """The categories of PAGEMAP_SCAN whose absence means something; 0 where the kernel has no PAGEMAP_SCAN."""
 
-    answered: Word
+    answered: Uint64
 
 
 class ReaderFacts(Answer, frozen=True):
@@ -671,38 +671,38 @@ class DescribeTarget(TargetMethod[TargetFacts], frozen=True):
     """Return where the beacon page is, and which witnesses the kernel offers."""
 
 
-class PagemapWords(Answer, frozen=True):
+class PagemapEntries(Answer, frozen=True):
     """Entries of /proc/PID/pagemap, 64 bits, little-endian: for each page the entry of its first 4 KiB.
 
-    If they are shelved, ``at`` is their address and ``words`` is empty.  ``hugetlb``, ``vma_soft_dirty``: whether "ht"
-    and "sd" are among the VmFlags of smaps.
+    If they are left in the memory of the target, ``at`` is their address and ``entries`` is empty.  ``hugetlb``,
+    ``vma_soft_dirty``: whether "ht" and "sd" are among the VmFlags of smaps.
     """
 
     hugetlb: bool
     vma_soft_dirty: bool
     time_ns: Nanoseconds
-    words: bytes = b""
+    entries: bytes = b""
     at: Annotated[int, Meta(ge=0, lt=_USER)] = 0
 
 
 @_method("target.pagemap")
-class ReadPagemap(TargetMethod[PagemapWords], frozen=True):
+class ReadPagemap(TargetMethod[PagemapEntries], frozen=True):
     """Read the pagemap entries of some pages of the target, or of a child.
 
-    `shelved`: leave them in the target's memory, for a host that reads the guest's RAM.
+    `in_memory`: leave them in the target's memory, for a host that reads the guest's RAM.
     """
 
     start: int
     pages: int
     page_size: int
     child: int = 0
-    shelved: bool = False
+    in_memory: bool = False
 
-    def check(self, answer: PagemapWords) -> None:
-        """See :meth:`Method.check`: one entry for each page, unless they are shelved."""
-        if answer.at and not self.shelved:
+    def check(self, answer: PagemapEntries) -> None:
+        """See :meth:`Method.check`: one entry for each page, unless they are left in memory."""
+        if answer.at and not self.in_memory:
             raise ValueError("`at` was not requested")
-        _long("words", answer.words, 0 if answer.at else 8 * self.pages)
+        _long("entries", answer.entries, 0 if answer.at else 8 * self.pages)
 
 
 @_method("target.clear_soft_dirty")

@@ -132,7 +132,7 @@ class PteInspector(html_page.Pictured, LiveBox):
         parts, entry = [], self._entry
         for walk in walks[:1]:
             leaf = walk.leaf
-            entry = f"{walk.what or hex(walk.address)}: {leaf.name} {leaf.word:#018x}", walk.bits()
+            entry = f"{walk.what or hex(walk.address)}: {leaf.name} {leaf.value:#018x}", walk.bits()
             parts += [bitfield(*entry), meanings(walk.bits())]
         around = '<div style="overflow-x:auto;line-height:1.5" tabindex="0" role="group" aria-label="page tables">'
         return entry, f"{''.join(parts)}{around}{walks._repr_html_()}</div>"
@@ -140,9 +140,9 @@ class PteInspector(html_page.Pictured, LiveBox):
     def _read_by_witness(self) -> _Seen:
         # Where the host cannot read the guest's memory it cannot walk the tables.
         one = self._region.lab.snapshot(self._region[self.page.value])
-        word, level = int(one.words[0]), int(one.levels[0])
-        bits = pte.explain(one.form, word, level)
-        caption = f"page {one.first} of {one.region}, seen by {one.witness}: {word:#018x}"
+        entry, level = int(one.entries[0]), int(one.levels[0])
+        bits = pte.explain(one.form, entry, level)
+        caption = f"page {one.first} of {one.region}, seen by {one.witness}: {entry:#018x}"
         return (caption, bits), bitfield(caption, bits) + meanings(bits)
 
     def static(self) -> str:

@@ -66,7 +66,7 @@ class KernelWitness:
             start=start,
             page_size=region.page_size,
             witness=self.name,
-            words=entries["entry"].astype(np.uint64),
+            entries=entries["entry"].astype(np.uint64),
             levels=levels.astype(np.uint8),
             time_ns=reply.time_ns,
             kernel=self._kernel,

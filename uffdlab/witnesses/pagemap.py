@@ -12,21 +12,21 @@ from uffdlab.witnesses.replies import ask
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uffdlab.uapi.protocol import PagemapWords
+    from uffdlab.uapi.protocol import PagemapEntries
     from uffdlab.witnesses.base import Mapped
 
-    PagemapReader: TypeAlias = Callable[[int, int, int], PagemapWords]
+    PagemapReader: TypeAlias = Callable[[int, int, int], PagemapEntries]
 
 __all__ = ["PagemapWitness"]
 
 
 class PagemapWitness:
-    """Reads pagemap words through the agent.
+    """Reads pagemap entries through the agent.
 
     Parameters
     ----------
     read_pagemap : callable
-        ``read_pagemap(start, pages, page_size)`` → :class:`uffdlab.uapi.protocol.PagemapWords`.
+        ``read_pagemap(start, pages, page_size)`` → :class:`uffdlab.uapi.protocol.PagemapEntries`.
     kernel : str
         Name of the kernel, for the snapshot.
     tracks_soft_dirty : bool
@@ -49,7 +49,7 @@ class PagemapWitness:
             start=start,
             page_size=region.page_size,
             witness=self.name,
-            words=np.frombuffer(reply.words, dtype="<u8").astype(np.uint64, copy=False),
+            entries=np.frombuffer(reply.entries, dtype="<u8").astype(np.uint64, copy=False),
             levels=np.zeros(count, dtype=np.uint8),
             time_ns=reply.time_ns,
             kernel=self._kernel,

@@ -101,7 +101,7 @@ class PhysicalWitness:
         time_ns = self._now() if self._now else 0
         self._verify_still(root, region.name)
         if bottom > 1:
-            split = np.flatnonzero(pte.x86.points_to_tables(reading.words, reading.levels, bottom))
+            split = np.flatnonzero(pte.x86.points_to_tables(reading.entries, reading.levels, bottom))
             if split.size:
                 raise self._error(
                     f"page {first + int(split[0])} of {region.name} should be one entry of {region.page_size} bytes, "
@@ -112,14 +112,14 @@ class PhysicalWitness:
             start=start,
             page_size=region.page_size,
             witness=self.name,
-            words=reading.words,
+            entries=reading.entries,
             levels=reading.levels,
             time_ns=time_ns,
             kernel=self._kernel,
             first=first,
             tracks_soft_dirty=self._tracks_soft_dirty,
             decoded=pte.x86.settle(
-                reading.words, reading.states, reading.known, reading.odd, tracks_soft_dirty=self._tracks_soft_dirty
+                reading.entries, reading.states, reading.known, reading.odd, tracks_soft_dirty=self._tracks_soft_dirty
             ),
         )
 
@@ -137,9 +137,9 @@ class PhysicalWitness:
         if (frames < 0).any():
             raise self._error(f"not all of {pages} pages at {first:#x} are in RAM")
         root = self._finder.root()
-        words = Tables(self._memory, root).contents(frames)
+        content = Tables(self._memory, root).contents(frames)
         self._verify_still(root, f"memory at {address:#x}")
-        return memoryview(words.tobytes())[offset : offset + size]
+        return memoryview(content.tobytes())[offset : offset + size]
 
     def find(self) -> None:
         """Find the target's page tables now; later reads need nothing of the guest, unless the target is another."""

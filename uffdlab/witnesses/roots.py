@@ -77,11 +77,11 @@ class RootFinder:
         try:
             tables = Tables(self._memory, root)
             steps = tables.path(self._address)
-            level, word = steps[-1].level, steps[-1].word
-            if not is_leaf(word, level):
+            level, entry = steps[-1].level, steps[-1].entry
+            if not is_leaf(entry, level):
                 return False
             below = (1 << 9 * (level - 1)) - 1
-            frame = (word & FRAME_MASK) >> 12
+            frame = (entry & FRAME_MASK) >> 12
             frame = frame & ~below | self._address >> 12 & below
             content = tables.content(frame)
         except WitnessError:

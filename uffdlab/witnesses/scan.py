@@ -57,7 +57,7 @@ class ScanWitness:
             start=start,
             page_size=region.page_size,
             witness=self.name,
-            words=self._spread(reply.runs, region, start, count),
+            entries=self._spread(reply.runs, region, start, count),
             levels=np.zeros(count, dtype=np.uint8),
             time_ns=reply.time_ns,
             kernel=self._kernel,
@@ -69,7 +69,7 @@ class ScanWitness:
         )
 
     def _spread(self, raw: bytes, region: Mapped, start: int, count: int) -> NDArray[np.uint64]:
-        # Runs of pages to a word a page.  Every page has to be in one, and in one only.
+        # Runs of pages to one entry for each page.  Every page has to be in one, and in one only.
         runs = np.frombuffer(raw, dtype="<u8").reshape(-1, 3)
         edges = np.concatenate([runs[:, 0], [np.uint64(start + count * region.page_size)]])
         whole = bool(count) and edges[0] == start and np.array_equal(edges[1:], runs[:, 1])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
-    from uffdlab.uapi.protocol import Method, PagemapWords, TargetFacts
+    from uffdlab.uapi.protocol import Method, PagemapEntries, TargetFacts
     from uffdlab.witnesses.base import MappedRange, Witness
     from uffdlab.witnesses.physical import PhysicalWitness
     from uffdlab.witnesses.tables import GuestMemory
@@ -179,18 +179,18 @@ class WitnessSelection:
     def _bulk(self, method: Callable[[int, int, int], Method[_Answer]]) -> Callable[[int, int, int], _Answer]:
         return lambda start, pages, page_size: self._ask(method(start, pages, page_size), deadline=_BULK_DEADLINE)
 
-    def _read_pagemap(self, start: int, pages: int, page_size: int) -> PagemapWords:
+    def _read_pagemap(self, start: int, pages: int, page_size: int) -> PagemapEntries:
         over_the_wire = self._bulk(ReadPagemap)
         if pages < _READ_FROM_RAM_FROM or self._physical() is None:
             return over_the_wire(start, pages, page_size)
-        # So many words are left in the target's memory, and read out of the guest's RAM.
+        # So many entries are left in the target's memory, and read out of the guest's RAM.
         physical = self._physical_witness()
         with self._in_ram:
-            answer = self._ask(ReadPagemap(start, pages, page_size, shelved=True), deadline=_BULK_DEADLINE)
+            answer = self._ask(ReadPagemap(start, pages, page_size, in_memory=True), deadline=_BULK_DEADLINE)
             if not answer.at:
                 return answer
             try:
-                return replace(answer, words=bytes(physical.content(answer.at, 8 * pages)))
+                return replace(answer, entries=bytes(physical.content(answer.at, 8 * pages)))
             except WitnessError:  # swapped out, or nonsense
                 return over_the_wire(start, pages, page_size)
 

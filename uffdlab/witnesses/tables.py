@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Words: TypeAlias = NDArray[np.uint64]
+    Entries: TypeAlias = NDArray[np.uint64]
 
 __all__ = ["GuestMemory", "Reading", "Root", "Step", "Tables"]
 
@@ -24,7 +24,7 @@ __all__ = ["GuestMemory", "Reading", "Root", "Step", "Tables"]
 class GuestMemory(Protocol):
     """Guest-physical memory as the witness needs it: a :class:`uffdlab.machines.PhysicalMemory` is one."""
 
-    def ram(self) -> tuple[Words, int]:
+    def ram(self) -> tuple[Entries, int]:
         """Return the RAM file as it lies, uint64[frames, 512], and how many of its frames lie below 4 GiB.
 
         The guest writes to it at any time.  The frames above begin at 4 GiB.
@@ -80,7 +80,7 @@ class Tables:
         except OutsideRam as error:
             raise self._outside(error) from error
 
-    def contents(self, frames: NDArray[np.int64]) -> Words:
+    def contents(self, frames: NDArray[np.int64]) -> Entries:
         """Copy pages, uint64[n, 512]; WitnessError if one lies outside of RAM."""
         try:
             return self._ram.frames(frames)

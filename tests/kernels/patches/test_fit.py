@@ -182,7 +182,7 @@ def test_a_change_made_elsewhere(tree, removed, added, makes):
 
 _LINES = st.lists(
     st.builds(
-        lambda tabs, words: "\t" * tabs + " ".join(words),
+        lambda tabs, arguments: "\t" * tabs + " ".join(arguments),
         st.integers(0, 3),
         st.lists(st.sampled_from(["if", "(a)", "x", "=", "1;", "{", "}", "*", "ret", "f(b,"]), max_size=4),
     ).map(str.rstrip),

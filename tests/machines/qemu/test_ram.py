@@ -85,28 +85,28 @@ def large():
 
 def test_frames_on_both_sides_of_the_hole(large):
     last = FOUR_GIB_FRAME + (1024 << 20) // 4096 - 1
-    words = large.words(np.array([5, FOUR_GIB_FRAME, last]))
-    assert words.shape == (3, 512)
-    assert words.dtype == np.uint64
-    for row, byte in zip(words, (1, 2, 3), strict=True):
+    frames = large.read_frames(np.array([5, FOUR_GIB_FRAME, last]))
+    assert frames.shape == (3, 512)
+    assert frames.dtype == np.uint64
+    for row, byte in zip(frames, (1, 2, 3), strict=True):
         assert (row == int.from_bytes(bytes([byte]) * 8, "little")).all()
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int32, np.uint32])
 def test_any_whole_number_is_a_frame(large, dtype):
-    assert large.words(np.array([[5, 6]], dtype=dtype)).shape == (1, 2, 512)
-    assert large.words(dtype(5))[0] == 0x0101010101010101
-    assert large.words(5).shape == (512,)
+    assert large.read_frames(np.array([[5, 6]], dtype=dtype)).shape == (1, 2, 512)
+    assert large.read_frames(dtype(5))[0] == 0x0101010101010101
+    assert large.read_frames(5).shape == (512,)
 
 
 def test_no_frames(large):
-    assert large.words(np.array([], dtype=np.int64)).shape == (0, 512)
+    assert large.read_frames(np.array([], dtype=np.int64)).shape == (0, 512)
 
 
 def test_what_comes_back_is_a_copy(large):
-    one = large.words(5)
+    one = large.read_frames(5)
     one[:] = 0
-    assert large.words(5)[0] != 0
+    assert large.read_frames(5)[0] != 0
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_what_comes_back_is_a_copy(large):
 )
 def test_what_is_not_ram(large, frame):
     with pytest.raises(errors.WitnessError, match="is not RAM") as caught:
-        large.words(np.array(frame))
+        large.read_frames(np.array(frame))
     assert caught.value.witness == "physical"
 
 
 def test_frames_that_are_no_numbers(large):
     with pytest.raises(errors.UsageError):
-        large.words(np.array([1.5]))
+        large.read_frames(np.array([1.5]))
 
 
 def test_bytes(large):
@@ -139,7 +139,7 @@ def test_roots_are_read_while_the_guest_stands_still(large):
 
 
 def test_after_closing(large):
-    kept = large.words(5)
+    kept = large.read_frames(5)
     large.close()
     assert kept[0] == 0x0101010101010101
 
@@ -151,7 +151,7 @@ def test_a_file_that_was_cut_short_is_an_error_and_no_sigbus():
     assert short.ram()[0].shape == (1024, 512)
     os.ftruncate(descriptor, 1 << 20)
     os.close(descriptor)
-    for use in (short.ram, lambda: short.words(1000), lambda: short.read(0, 8)):
+    for use in (short.ram, lambda: short.read_frames(1000), lambda: short.read(0, 8)):
         with pytest.raises(errors.WitnessError, match="physical: the guest's RAM file was truncated from 4 to 1 MiB"):
             use()
     short.close()
@@ -159,6 +159,6 @@ def test_a_file_that_was_cut_short_is_an_error_and_no_sigbus():
 
 
 def test_it_can_be_closed_while_somebody_reads(large):
-    words, _ = large.ram()
+    frames, _ = large.ram()
     large.close()
-    assert words[5][0] == 0x0101010101010101
+    assert frames[5][0] == 0x0101010101010101

@@ -128,7 +128,7 @@ def test_memory_that_the_host_does_not_give(kernel, monkeypatch, before):
     assert nothing_left(before)
 
 
-def test_the_user_has_the_last_word_on_the_command_line():
+def test_the_options_of_the_user_come_last_on_the_command_line():
     settings = Settings("qemu", Path("k"), "", Initramfs(Path("i"), ""), "tcg", 1, 1024, "loglevel=7")
     assert settings.command_line.endswith(" loglevel=7")
 

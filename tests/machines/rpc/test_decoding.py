@@ -25,11 +25,11 @@ from ...target.ends import touch_result
 from ..agents import in_thread
 
 WAKE = CallIoctl(1, "UFFDIO_WAKE", {"start": 0, "len": 4096}, None)
-WOKEN = {"errno": 0, "words": {"start": 0, "len": 4096}, "started_ns": 5, "ended_ns": 9}
+WOKEN = {"errno": 0, "fields": {"start": 0, "len": 4096}, "started_ns": 5, "ended_ns": 9}
 MAP = MapMemory("shmem", 4, 4096)
 MAPPED = {"number": 1, "start": 0x10_0000_0000, "alias": 0x20_0000_0000}
 PAGEMAP = ReadPagemap(0x10_0000_0000, 2, 4096)
-WORDS = {"hugetlb": False, "vma_soft_dirty": False, "time_ns": 1, "words": bytes(16)}
+ENTRIES = {"hugetlb": False, "vma_soft_dirty": False, "time_ns": 1, "entries": bytes(16)}
 
 
 def test_an_answer_is_of_its_method_s_type(agent):
@@ -38,7 +38,7 @@ def test_an_answer_is_of_its_method_s_type(agent):
     _, number, method, params = agent.receive()
     assert (method, params) == ("target.ioctl", [3.0, 1, "UFFDIO_WAKE", {"start": 0, "len": 4096}, None])
     agent.send([1, number, None, WOKEN])
-    assert asked.result(5) == IoctlAnswer(started_ns=5, ended_ns=9, errno=0, words={"start": 0, "len": 4096})
+    assert asked.result(5) == IoctlAnswer(started_ns=5, ended_ns=9, errno=0, fields={"start": 0, "len": 4096})
 
 
 def test_a_wrong_answer_is_a_protocol_error_and_no_more(agent):
@@ -73,9 +73,9 @@ def test_a_field_that_the_list_lacks():
 @pytest.mark.parametrize(
     ("request_", "raw"),
     [
-        (WAKE, {**WOKEN, "words": {"start": 0}}),
-        (WAKE, {**WOKEN, "words": {"start": 0, "len": 0, "mode": 0}}),
-        (WAKE, {**WOKEN, "words": {"start": 0, "len": 1 << 100}}),
+        (WAKE, {**WOKEN, "fields": {"start": 0}}),
+        (WAKE, {**WOKEN, "fields": {"start": 0, "len": 0, "mode": 0}}),
+        (WAKE, {**WOKEN, "fields": {"start": 0, "len": 1 << 100}}),
         (WAKE, {**WOKEN, "ended_ns": 4}),
         (MAP, {**MAPPED, "start": 0x10_0000_0800}),
         (MAP, {**MAPPED, "start": 0}),
@@ -84,10 +84,10 @@ def test_a_field_that_the_list_lacks():
         (MapMemory("anon", 1, 4096), MAPPED),
         (MapMemory("hugetlb", 1, 2 << 20), {**MAPPED, "start": 0x10_0000_1000}),
         (RunBatch(1, "UFFDIO_WAKE", {}, 4096, 3, None), {"errno": 0, "done": 4, "started_ns": 1, "ended_ns": 1}),
-        (PAGEMAP, {**WORDS, "words": bytes(8)}),
-        (PAGEMAP, {**WORDS, "words": "x" * 16}),
-        (PAGEMAP, {**WORDS, "words": b"", "at": 4096}),
-        (ReadEntries(0, 2, 4096), {"entries": bytes(16), "time_ns": 1}),
+        (PAGEMAP, {**ENTRIES, "entries": bytes(8)}),
+        (PAGEMAP, {**ENTRIES, "entries": "x" * 16}),
+        (PAGEMAP, {**ENTRIES, "entries": b"", "at": 4096}),
+        (ReadEntries(0, 2, 4096), {"fields": bytes(16), "time_ns": 1}),
         (ScanPages(0, 2, 4096), {"runs": bytes(25), "vma_soft_dirty": False, "time_ns": 1}),
         (FilesExist(["a", "b"]), [True]),
         (FilesExist(["a"]), [1]),
@@ -104,10 +104,10 @@ def test_what_cannot_be_an_answer_to_that(request_, raw):
 
 def test_what_is_right():
     assert decoding.answer(MAP, MAPPED) == MappedMemory(1, 0x10_0000_0000, 0x20_0000_0000)
-    assert decoding.answer(PAGEMAP, WORDS).words == bytes(16)
+    assert decoding.answer(PAGEMAP, ENTRIES).entries == bytes(16)
     assert decoding.answer(WithdrawTouch(1), None) is None
-    words = {"start": (1 << 64) - 1, "len": -(1 << 63)}
-    assert decoding.answer(WAKE, {**WOKEN, "words": words}).words == words
+    fields = {"start": (1 << 64) - 1, "len": -(1 << 63)}
+    assert decoding.answer(WAKE, {**WOKEN, "fields": fields}).fields == fields
 
 
 def test_the_end_of_a_touch_is_held_against_what_was_started():
@@ -116,7 +116,7 @@ def test_the_end_of_a_touch_is_held_against_what_was_started():
     copy.check_end(touch_result(state="withdrawn"))
     with pytest.raises(ValueError, match="`bytes` has 4095 bytes"):
         copy.check_end(touch_result(bytes=bytes(4095)))
-    ioctl = StartTouch(1, "syscall", 0, 8, 8, 0, {"call": "ioctl", "uffd": 1, "name": "UFFDIO_WAKE", "words": {}})
-    ioctl.check_end(touch_result(words={"start": 1, "len": 2}))
-    with pytest.raises(ValueError, match="`words` are not start, len"):
-        ioctl.check_end(touch_result(words={}))
+    ioctl = StartTouch(1, "syscall", 0, 8, 8, 0, {"call": "ioctl", "uffd": 1, "name": "UFFDIO_WAKE", "fields": {}})
+    ioctl.check_end(touch_result(fields={"start": 1, "len": 2}))
+    with pytest.raises(ValueError, match="`fields` are not start, len"):
+        ioctl.check_end(touch_result(fields={}))

@@ -82,8 +82,8 @@ def test_when_the_agent_is_deaf_too_the_call_is_named(both, monkeypatch):
     both.spawn(b"m" * 32)
     with pytest.raises(errors.MachineTimeout) as caught:
         both.client.call("target.ioctl", (0.1, 1), 0.15)
-    words = "target.ioctl: no answer within 0.1 s, and none of the agent, which was to end it, within 0.1 s"
-    assert str(caught.value) == words
+    text = "target.ioctl: no answer within 0.1 s, and none of the agent, which was to end it, within 0.1 s"
+    assert str(caught.value) == text
 
 
 def test_a_target_that_takes_no_request_is_late_too(both):

@@ -97,13 +97,13 @@ static char can_write(const char *pages, const struct change *change)
 
 void look(struct outcome *outcome, const struct change *change, struct pool before)
 {
-	static uint64_t words[PAGES];
+	static uint64_t entries[PAGES];
 	size_t i;
 
-	CHECK(pread(pagemap, words, sizeof(words), (uintptr_t)DESTINATION / PAGE * sizeof(*words)));
+	CHECK(pread(pagemap, entries, sizeof(entries), (uintptr_t)DESTINATION / PAGE * sizeof(*entries)));
 	for (i = 0; i < PAGES; i++)
-		outcome->pages[i] = words[i] & PM_PRESENT ? words[i] & PM_UFFD_WP ? 'P' : 'p' :
-							    words[i] & PM_UFFD_WP ? 'm' : '-';
+		outcome->pages[i] = entries[i] & PM_PRESENT ? entries[i] & PM_UFFD_WP ? 'P' : 'p' :
+							    entries[i] & PM_UFFD_WP ? 'm' : '-';
 	outcome->write = can_write(outcome->pages, change);
 	outcome->then = pool_since(before);
 	outcome->blocks = blocks(now.file);

@@ -123,7 +123,7 @@ static bool asked(const char *list, const char *name)
 	return false;
 }
 
-static void combinations(char **words, const struct kind *start, size_t held, __u64 mode)
+static void combinations(char **argv, const struct kind *start, size_t held, __u64 mode)
 {
 	const struct change *change;
 	const struct kind *to;
@@ -131,17 +131,17 @@ static void combinations(char **words, const struct kind *start, size_t held, __
 	int full;
 
 	for (change = changes; change->name; change++)
-		if (asked(words[3], change->name))
-			combination(atoi(words[1]), start, change, NULL, false, held, mode);
+		if (asked(argv[3], change->name))
+			combination(atoi(argv[1]), start, change, NULL, false, held, mode);
 	for (to = kinds; to->name; to++)
 		for (full = 0; full < 2; full++) {
 			snprintf(name, sizeof(name), "to-%s%s", full ? "full-" : "", to->name);
-			if (asked(words[3], name))
-				combination(atoi(words[1]), start, NULL, to, full, held, mode);
+			if (asked(argv[3], name))
+				combination(atoi(argv[1]), start, NULL, to, full, held, mode);
 		}
 }
 
-int main(int count, char **words)
+int main(int count, char **argv)
 {
 	static const size_t helds[] = { 0, HUGE / PAGE };
 	const struct kind *start;
@@ -163,14 +163,14 @@ int main(int count, char **words)
 	start_copier();
 
 	for (start = kinds; start->name; start++) {
-		if (!asked(words[2], start->name))
+		if (!asked(argv[2], start->name))
 			continue;
 		for (i = 0; i < 2; i++)
 			for (m = 0; m <= UFFDIO_COPY_MODE_WP; m += UFFDIO_COPY_MODE_WP) {
 				snprintf(held, sizeof(held), "%zu", helds[i]);
 				snprintf(mode, sizeof(mode), "%llu", (unsigned long long)m);
-				if (asked(words[4], held) && asked(words[5], mode))
-					combinations(words, start, helds[i], m);
+				if (asked(argv[4], held) && asked(argv[5], mode))
+					combinations(argv, start, helds[i], m);
 			}
 	}
 	return 0;

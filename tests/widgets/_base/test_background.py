@@ -155,7 +155,7 @@ def region(slow, snapshot):
 
 
 def written(grid):
-    return int((grid.snapshot.words != 0).sum())
+    return int((grid.snapshot.entries != 0).sum())
 
 
 def test_a_grid_that_follows_keeps_the_notebook_going(loop, slow, region, snapshot):

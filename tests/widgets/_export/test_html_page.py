@@ -14,9 +14,9 @@ import numpy as np
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.target.timeline import Timeline
 from uffdlab.widgets import PageGrid, TimelineView
-words = np.array([0, 0x8000000000000465, 0x8000000000000867], np.uint64)
+entries = np.array([0, 0x8000000000000465, 0x8000000000000867], np.uint64)
 levels = np.ones(3, np.uint8)
-pages = Snapshot(region="region-1", start=0, page_size=4096, witness="physical", words=words, levels=levels)
+pages = Snapshot(region="region-1", start=0, page_size=4096, witness="physical", entries=entries, levels=levels)
 timeline = Timeline()
 timeline.add("ioctl", "UFFDIO_WAKE(page 3) → ok", 1)
 display(PageGrid(pages))
@@ -34,7 +34,7 @@ def test_nbconvert_shows_the_data():
     assert "application/vnd.jupyter.widget-view+json" not in page
 
 
-def test_a_word_without_a_frame_is_shown_as_it_is():
+def test_an_entry_without_a_frame_is_shown_unchanged():
     written = np.array([Category.WPALLOWED | Category.PRESENT], np.uint64)
     seen = Snapshot("region-1", 0, 4096, "scan", written, np.zeros(1, np.uint8), form="pagemap-scan")
     (layout,) = html_page._details(seen)["layouts"]

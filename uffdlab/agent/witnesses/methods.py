@@ -35,7 +35,7 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
             "entries": entries.facts,
         }
 
-    def pagemap(start: int, pages: int, page_size: int, child: int = 0, shelved: bool = False) -> dict[str, Any]:
+    def pagemap(start: int, pages: int, page_size: int, child: int = 0, in_memory: bool = False) -> dict[str, Any]:
         process = str(pid_of(child)) if child else "self"
         if not child:
             check_mapped(start, pages, page_size)
@@ -43,13 +43,13 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
             # Only hugetlbfs has pages of another size here: a transparent huge page is listed as 4 KiB pages.
             "hugetlb": page_size != os.sysconf("SC_PAGE_SIZE"),
         }
-        if shelved and not child and not facts["hugetlb"]:
+        if in_memory and not child and not facts["hugetlb"]:
             at = buffer.put(start, pages)
             soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(buffer.entries(pages)))
             return {**facts, "at": at, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
         entries_read = read_entries(start, pages, page_size, process)
         soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(entries_read), process)
-        return {**facts, "words": entries_read, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
+        return {**facts, "entries": entries_read, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
 
     def clear_soft_dirty() -> None:
         with open("/proc/self/clear_refs", "wb") as file:

@@ -74,7 +74,7 @@ class SharedMemory:
 
     def __init__(self, descriptor: int, size: int, monitor: Monitor, check: Callable[[], None]) -> None:
         self._map = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)
-        self._words = np.frombuffer(self._map, dtype="<u8").reshape(-1, FRAME // 8)
+        self._content = np.frombuffer(self._map, dtype="<u8").reshape(-1, FRAME // 8)
         self._size = size
         self._low = below_4g(size)
         self._monitor = monitor
@@ -100,9 +100,9 @@ class SharedMemory:
                 "somebody else; close the lab and make a new one",
                 witness="physical",
             )
-        return self._words, self._low // FRAME
+        return self._content, self._low // FRAME
 
-    def words(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    def read_frames(self, frame: int | np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.uint64]]:
         """Return a copy of page frames, uint64[..., 512].
 
         Parameters
@@ -117,7 +117,7 @@ class SharedMemory:
         LabClosed
             The machine was closed.
         """
-        words, low = self.ram()
+        content, low = self.ram()
         high = _FOUR_GIB // FRAME
         wanted = np.asarray(frame)
         if wanted.dtype.kind not in "iu":
@@ -133,7 +133,7 @@ class SharedMemory:
             )
         rows = np.where(rows < low, rows, rows - np.uint64(high - low))
         # take() copies; with mode="clip" it does not check the bounds again.
-        return np.take(words, rows.astype(np.intp), axis=0, mode="clip")
+        return np.take(content, rows.astype(np.intp), axis=0, mode="clip")
 
     def read(self, physical_address: int, size: int) -> bytes:
         """Return `size` bytes from a guest-physical address.
@@ -148,7 +148,7 @@ class SharedMemory:
                 f"reading {size} bytes at {physical_address:#x}: give a size from 1 and an address from 0"
             )
         first, last = physical_address // FRAME, (physical_address + size - 1) // FRAME
-        data = self.words(np.arange(first, last + 1, dtype=np.uint64)).tobytes()
+        data = self.read_frames(np.arange(first, last + 1, dtype=np.uint64)).tobytes()
         start = physical_address % FRAME
         return data[start : start + size]
 
@@ -164,7 +164,7 @@ class SharedMemory:
         return self._monitor.paused()
 
     def close(self) -> None:
-        """Unmap the file.  Results of :meth:`words` are copies and stay valid."""
-        self._words = np.zeros((0, FRAME // 8), dtype="<u8")
+        """Unmap the file.  Results of :meth:`read_frames` are copies and stay valid."""
+        self._content = np.zeros((0, FRAME // 8), dtype="<u8")
         with suppress(BufferError):  # an array still refers to it; it is unmapped when that is freed
             self._map.close()

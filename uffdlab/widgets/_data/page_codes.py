@@ -23,7 +23,7 @@ def style_data(style: CellStyle) -> dict[str, str]:
     """Return a style in the form that the JavaScript expects."""
     return {
         "letter": style.letter,
-        "words": style.words,
+        "text": style.text,
         "colour": style.colour,
         "ink": style.ink,
         "hatch": style.hatch,

@@ -127,17 +127,17 @@ def _squeezed(data: bytes) -> str:
 
 def _details(snapshot: Snapshot) -> dict[str, Any]:
     # Every entry, and a table of fields for each that differs in more than its frame number.
-    words = snapshot.words.astype("<u8")
-    different, of_word = np.unique(_without_frames(snapshot), return_inverse=True)
-    keys, which = np.unique(of_word.reshape(-1) * 8 + snapshot.levels, return_inverse=True)
+    entries = snapshot.entries.astype("<u8")
+    different, of_entry = np.unique(_without_frames(snapshot), return_inverse=True)
+    keys, which = np.unique(of_entry.reshape(-1) * 8 + snapshot.levels, return_inverse=True)
     layouts = [_layout(snapshot, int(different[key >> 3]), key & 7) for key in keys[:_MOST_LAYOUTS].tolist()]
     return {
-        "words": _squeezed(words.tobytes()),
+        "entries": _squeezed(entries.tobytes()),
         "layouts": layouts,
         "which": _squeezed(which.reshape(-1).astype("<u2" if len(keys) <= 1 << 16 else "<u4").tobytes()),
         "wide": len(keys) > 1 << 16,
         "title": f"{snapshot.region}, page {{page}}{f' on {snapshot.kernel}' if snapshot.kernel else ''}, "
-        f"seen by {snapshot.witness}: {{word}}",
+        f"seen by {snapshot.witness}: {{entry}}",
         "first": snapshot.first,
         "start": hex(snapshot.start),
         "page_size": snapshot.page_size,
@@ -146,24 +146,24 @@ def _details(snapshot: Snapshot) -> dict[str, Any]:
 
 def _without_frames(snapshot: Snapshot) -> NDArray[np.uint64]:
     # The entries with a mark in place of the frame number.
-    form, masked = pte.FORMATS[snapshot.form], snapshot.words.copy()
+    form, masked = pte.FORMATS[snapshot.form], snapshot.entries.copy()
     if form.frame_field is None:
         return masked
-    frames = form.frames(snapshot.words, snapshot.levels)
+    frames = form.frames(snapshot.entries, snapshot.levels)
     for level in np.unique(snapshot.levels).tolist():
         field = form.frame_field(level)
         # An entry that is present for the kernel only may encode its frame differently, as on x86-64.
-        plain = (snapshot.levels == level) & (frames >= 0) & (frames == field.frames(snapshot.words))
+        plain = (snapshot.levels == level) & (frames >= 0) & (frames == field.frames(snapshot.entries))
         masked[plain] = field.mark(masked[plain], _FRAME)
     return masked
 
 
-def _layout(snapshot: Snapshot, word: int, level: int) -> dict[str, Any]:
+def _layout(snapshot: Snapshot, entry: int, level: int) -> dict[str, Any]:
     frame_field = pte.FORMATS[snapshot.form].frame_field
     low, top, shift = frame_field(level) if frame_field else (0, 0, 0)
-    marked = bool(frame_field) and word >> low & (1 << top - low) - 1 == _FRAME
+    marked = bool(frame_field) and entry >> low & (1 << top - low) - 1 == _FRAME
     rows = []
-    for bit in pte.explain(snapshot.form, word, level):
+    for bit in pte.explain(snapshot.form, entry, level):
         name = str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}"
         value, meaning = str(bit.value) if bit.width <= 5 else f"{bit.value:#x}", bit.meaning
         if marked and bit.name == "frame":

@@ -84,7 +84,7 @@ export class PageCells {
       cell.classList.toggle("uffdlab-joined", inside && index > 0 && codes[index - 1] === codes[index]);
       cell.classList.toggle("uffdlab-faded", Boolean(faded && faded[index]));
       cell.textContent = inside && index % this.columns && codes[index - 1] === codes[index] ? "" : kind.letter;
-      cell.setAttribute("aria-label", `page ${first + index}: ${kind.words}${faded && faded[index] ? ", unchanged" : ""}`);
+      cell.setAttribute("aria-label", `page ${first + index}: ${kind.text}${faded && faded[index] ? ", unchanged" : ""}`);
     });
   }
 

@@ -34,12 +34,12 @@ export function summary(codes, kinds, from, to, first) {
   const counts = tally(codes, from, to, kinds.length);
   const merged = new Map();
   counts.forEach((count, kind) => {
-    if (count) merged.set(kinds[kind].words, (merged.get(kinds[kind].words) || 0) + count);
+    if (count) merged.set(kinds[kind].text, (merged.get(kinds[kind].text) || 0) + count);
   });
   const listed = [...merged].sort((one, other) => other[1] - one[1]);
   const name = rangeName(first + from, to - from);
   if (listed.length === 1) return `${name}: ${listed[0][0]}`;
-  return `${name}: ${listed.map(([words, count]) => `${number(count)} ${words}`).join("; ")}`;
+  return `${name}: ${listed.map(([text, count]) => `${number(count)} ${text}`).join("; ")}`;
 }
 
 // Return the range between two pages, in either order, as [first, count].

@@ -201,7 +201,7 @@ class PageGrid {
         const swatch = make("span", { class: "uffdlab-swatch", "aria-hidden": "true" }, style.letter);
         paint(swatch, style);
         const shown = counts.map((found) => number(found.get(style.letter) || 0));
-        return make("li", {}, swatch, ` ${style.words}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
+        return make("li", {}, swatch, ` ${style.text}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
       }),
     );
   }

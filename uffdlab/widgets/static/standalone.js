@@ -41,16 +41,16 @@ class StandaloneModel {
     const details = this.details[message.which];
     if (message.ask !== "entry" || !details) return;
     const index = message.page - details.first;
-    const word = details.words.getBigUint64(8 * index, true);
+    const raw = details.entries.getBigUint64(8 * index, true);
     const layout = details.layouts[details.wide ? details.which.getUint32(4 * index, true) : details.which.getUint16(2 * index, true)];
-    const hex = `0x${word.toString(16).padStart(16, "0")}`;
+    const hex = `0x${raw.toString(16).padStart(16, "0")}`;
     const address = BigInt(details.start) + BigInt(details.page_size) * BigInt(index);
     const codes = this.state[message.which === "before" ? "_before" : "_codes"];
     const kind = codes.byteLength > this.state._meta.count ? codes.getUint16(2 * index, true) : codes.getUint8(index);
-    const entry = { title: details.title.replace("{page}", message.page).replace("{word}", hex), rows: [], facts: `Address 0x${address.toString(16)}.` };
+    const entry = { title: details.title.replace("{page}", message.page).replace("{entry}", hex), rows: [], facts: `Address 0x${address.toString(16)}.` };
     entry.says = this.state._kinds[kind].says;
     if (layout) {
-      const value = (word >> BigInt(layout.low)) & ((1n << BigInt(layout.top - layout.low)) - 1n);
+      const value = (raw >> BigInt(layout.low)) & ((1n << BigInt(layout.top - layout.low)) - 1n);
       const frame = `0x${(value << BigInt(layout.shift)).toString(16)}`;
       if (layout.level) entry.title += ` in a ${layout.level}`;
       if (layout.framed) entry.facts = `Address 0x${address.toString(16)}, page frame ${frame}.`;
@@ -66,7 +66,7 @@ for (const given of JSON.parse(document.getElementById("data").textContent)) {
   const model = new StandaloneModel(given.state);
   for (const [name, text] of Object.entries(given.bytes)) model.state[name] = await unzipped(text);
   for (const [name, each] of Object.entries(given.details)) {
-    model.details[name] = { ...each, words: await unzipped(each.words), which: await unzipped(each.which) };
+    model.details[name] = { ...each, entries: await unzipped(each.entries), which: await unzipped(each.which) };
   }
   const section = place.appendChild(document.createElement("section"));
   const heading = section.appendChild(document.createElement("h2"));
