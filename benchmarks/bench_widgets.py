@@ -93,14 +93,14 @@ def rows() -> Iterator[Row]:
     """The peers: the same pages as the pixels of one bare image; the frames of a page that draws nothing."""
     one, other = _snapshot(0), _snapshot(CHANGED)
     grid = PageGrid(one)
-    told = grid.get_state()  # what goes over the wire to a browser
-    state = {name: told[name] for name in ("mode", "selection", "cursor", "_meta", "_kinds", "_said")}
-    codes = bytes(told["_codes"])
+    synced = grid.get_state()  # what goes over the wire to a browser
+    state = {name: synced[name] for name in ("mode", "selection", "cursor", "_meta", "_kinds", "_status")}
+    codes = bytes(synced["_codes"])
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1200, "height": 900})
-        page.set_content(f"<style>{told['_css']}</style><body></body>")
-        module = told["_esm"].replace("export default", "globalThis.widget =")
+        page.set_content(f"<style>{synced['_css']}</style><body></body>")
+        module = synced["_esm"].replace("export default", "globalThis.widget =")
         page.add_script_tag(content=f"(() => {{ {module} }})()")
         page.evaluate(MODEL, [state, base64.b64encode(codes).decode()])
         empty = float(page.evaluate(EMPTY_FRAMES, SECONDS))

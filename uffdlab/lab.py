@@ -241,13 +241,13 @@ class Lab:
         self._connection.must_be_open()
         return self._target.witnesses.paused()
 
-    def cross_examine(self, where: MemoryMapping | PageRange, *, by_deed: bool = False) -> CrossExamination:
+    def cross_examine(self, where: MemoryMapping | PageRange, *, probe_writes: bool = False) -> CrossExamination:
         """Read the same pages with every witness and compare what they report.
 
         Parameters
         ----------
         where : MemoryMapping or PageRange
-        by_deed : bool
+        probe_writes : bool
             Also write to each page, as :meth:`probe` does, and hold what happens against what was said.  A write that
             goes through leaves the page dirty.
         """
@@ -255,7 +255,7 @@ class Lab:
 
         pages = pages_of(where)
         snapshots = [self.snapshot(pages, name) for name in self.witnesses]
-        numbers = range(pages.first, pages.first + pages.count) if by_deed else ()
+        numbers = range(pages.first, pages.first + pages.count) if probe_writes else ()
         return CrossExamination(snapshots, [self.probe(pages.mapping[page]) for page in numbers])
 
     def probe(self, page: PageRange) -> WriteProbe:

@@ -102,7 +102,7 @@ REGION = {
     "unmap": lambda region: region.unmap(),
 }
 # What only tells of itself, or is the lab's own.
-_QUIET = {"length", "lose", "must_be_there", "page_of", "start"}
+_QUIET = {"count", "first", "mapping", "length", "lose", "must_be_there", "page_of", "start"}
 
 
 def public(kind):

@@ -19,7 +19,7 @@ def test_the_kernel_and_the_model_agree_for_some_seconds(host_lab):
 def test_another_answer_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_zeropage", lambda *_: "EEXIST")
     ops = [Op("register", 1, int(MISSING)), Op("zeropage", 1), Op("read", 1)]
-    with pytest.raises(Mismatch, match="should give 'EEXIST' and gave 'ok'") as caught:
+    with pytest.raises(Mismatch, match="should return 'EEXIST' and returned 'ok'") as caught:
         play(host_lab, ANON, ops)
     assert caught.value.trail == tuple(ops[:2])
     assert caught.value.rules == ANON
@@ -34,7 +34,7 @@ def test_another_state_is_found_out(host_lab, monkeypatch):
 
 def test_another_content_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_put_in_file", lambda self, number, _: self.file.__setitem__(number, 1))
-    with pytest.raises(Mismatch, match="should give '= 1' and gave '= 2'"):
+    with pytest.raises(Mismatch, match="should return '= 1' and returned '= 2'"):
         play(host_lab, SHMEM, [Op("write", 0, 2)])
 
 
@@ -48,7 +48,7 @@ def test_a_message_that_should_not_come_is_found_out(host_lab, monkeypatch):
 
 def test_a_message_that_does_not_come_is_found_out(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_wake", lambda self, _: self.told.append("remove") or "ok")
-    with pytest.raises(Mismatch, match="should tell remove and did not"):
+    with pytest.raises(Mismatch, match="sent no remove message"):
         play(host_lab, ANON, [Op("wake", 0)])
 
 

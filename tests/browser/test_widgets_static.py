@@ -76,12 +76,12 @@ def test_a_converted_notebook_shows_each_widget_with_its_data(made, page):
     expect(outputs.first).to_be_attached()
     cells = page.locator(".jp-CodeCell")
     missing = {}
-    for number, (name, said) in enumerate(WIDGETS.items(), start=1):
+    for number, (name, text) in enumerate(WIDGETS.items(), start=1):
         cell = cells.nth(number)
         shown = cell.locator(".jp-OutputArea").first.evaluate(
             "area => area.innerText + ' ' + [...area.querySelectorAll('img')].map(each => each.alt).join(' ')"
         )
-        if said not in " ".join(shown.split()):
+        if text not in " ".join(shown.split()):
             missing[name] = shown
         for picture in cell.locator("img").all():
             assert picture.evaluate("img => img.complete && img.naturalWidth > 0"), name
@@ -116,7 +116,7 @@ def test_without_styles_and_scripts_each_widget_can_be_read(made, page):
     text = page.evaluate(
         "document.body.innerText + ' ' + [...document.images].map(each => each.alt).join(' ')",
     )
-    assert {name: said for name, said in WIDGETS.items() if said not in " ".join(text.split())} == {}
+    assert {name: text for name, text in WIDGETS.items() if text not in " ".join(text.split())} == {}
     assert page.evaluate("[...document.images].every(each => each.complete && each.naturalWidth > 0)")
     page.screenshot(path=SHOTS / "static-github.png", full_page=True)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from uffdlab.fuzz.generator import CALLS, calls_of, random_op, random_ops, register_all, spots
+from uffdlab.fuzz.generator import CALLS, calls_of, pages_used, random_op, random_ops, register_all
 from uffdlab.fuzz.model import MINOR, MISSING, RWP, WP, Model
 from uffdlab.fuzz.page import ExpectedPage, ObservedPage
 from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
@@ -124,16 +124,16 @@ def test_of_a_huge_page_of_a_file_that_may_be_torn_what_is_there_is_protected(se
 
 def test_what_a_call_tells():
     model = Model(Rules("anon", events=True), 4)
-    told = []
+    messages = []
     for op in (Op("dontneed", 0), Op("register", 0, ALL & ~int(MINOR), count=4), Op("dontneed", 1), Op("mremap", 0)):
         model.apply(op)
-        told.append(list(model.told))
-    assert told == [[], [], ["remove"], ["remap", "unmap"]]
+        messages.append(list(model.messages))
+    assert messages == [[], [], ["remove"], ["remap", "unmap"]]
     assert model.pages[0].modes
     quiet = Model(Rules("anon"), 4)
     quiet.apply(Op("register", 0, int(MISSING), count=4))
     quiet.apply(Op("mremap", 0))
-    assert not quiet.told
+    assert not quiet.messages
     assert not quiet.pages[0].modes  # who did not ask to hear of it loses the registration
 
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_is_refused(op, answer):
     ],
 )
 def test_what_was_seen_otherwise_is_found_out(seen):
-    page = ExpectedPage(mapped=True, own=True, wp=True, may_write=False)
+    page = ExpectedPage(mapped=True, anon=True, wp=True, may_write=False)
     assert page.agrees(ObservedPage(present=True, wp=True, file=False, swapped=False, writable=False))
     assert page.agrees(ObservedPage(present=True, wp=True))
     assert not page.agrees(seen)
@@ -212,16 +212,16 @@ def test_every_call_has_one_answer_and_the_same_seed_gives_the_same_calls(memory
 def test_what_the_generator_leaves_out():
     assert set(CALLS) - set(calls_of(Rules("thp"))) == {"alias_read", "alias_write", "alias_remove"}
     assert set(CALLS) - set(calls_of(Rules("shmem", leave_out=NO_MORE))) == NO_MORE | {"collapse"}
-    assert list(spots(4)) == [0, 1, 2, 3]
-    assert list(spots(512)) == [0, 1, 2, 511]
+    assert list(pages_used(4)) == [0, 1, 2, 3]
+    assert list(pages_used(512)) == [0, 1, 2, 511]
     assert register_all(Rules("anon"), 4).value == int(MISSING | WP)
     made = {random_op(random.Random(seed), Rules("thp"), 512).page for seed in range(50)}
     assert made == {0, 1, 2, 511}
 
 
-def held(memory, *meanwhile, modes=ALL, wp=False, compares=True):
+def blocked_copy(memory, *meanwhile, modes=ALL, wp=False, compares=True):
     model = Model(Rules(memory, compares=compares), 4)
-    for op in (Op("register", 0, modes, count=4), Op("hold", 1, 7, flag=wp)):
+    for op in (Op("register", 0, modes, count=4), Op("block_copy", 1, 7, flag=wp)):
         assert model.apply(op) == "ok"
     for op in meanwhile:
         model.apply(op)
@@ -239,10 +239,10 @@ def held(memory, *meanwhile, modes=ALL, wp=False, compares=True):
     ],
 )
 def test_a_copy_that_waited_looks_at_its_destination_again(meanwhile, ends):
-    model = held("shmem", *meanwhile)
-    assert model.apply(Op("let_go", 0)) == ends
+    model = blocked_copy("shmem", *meanwhile)
+    assert model.apply(Op("release_copy", 0)) == ends
     assert model.pages[1].entry == (ends == "ok")
-    assert model.apply(Op("let_go", 0)) == SKIP
+    assert model.apply(Op("release_copy", 0)) == SKIP
 
 
 @pytest.mark.parametrize(
@@ -255,18 +255,18 @@ def test_a_copy_that_waited_looks_at_its_destination_again(meanwhile, ends):
 def test_a_copy_that_waited_is_for_the_mapping_that_was_there(memory, other, ends):
     modes = int(MISSING | WP)
     # Nothing is registered there at first, and of hugetlb page 1 lies past the end of four small pages.
-    assert held(memory, modes=modes).replaced(Rules(other), 4).apply(Op("let_go", 0)) == "ENOENT"
-    model = held(memory, modes=modes).replaced(Rules(other), 4)
+    assert blocked_copy(memory, modes=modes).replaced(Rules(other), 4).apply(Op("release_copy", 0)) == "ENOENT"
+    model = blocked_copy(memory, modes=modes).replaced(Rules(other), 4)
     model.apply(Op("register", 0, modes, count=4))
-    assert model.apply(Op("let_go", 0)) == ends
+    assert model.apply(Op("release_copy", 0)) == ends
     assert any(page.entry for page in model.pages) == (ends == "ok")
 
 
 def test_what_an_older_kernel_does_not_notice_is_not_made_while_a_copy_waits():
-    model = held("anon", modes=int(MISSING | WP), compares=False)
+    model = blocked_copy("anon", modes=int(MISSING | WP), compares=False)
     assert model.apply(Op("register", 0, int(MISSING), count=4)) == SKIP
     assert model.apply(Op("register", 0, 0, count=4)) == "ok"
-    assert model.apply(Op("let_go", 0)) == "ENOENT"
+    assert model.apply(Op("release_copy", 0)) == "ENOENT"
 
 
 def test_the_memory_at_an_address_changes_and_so_do_the_calls():

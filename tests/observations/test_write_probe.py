@@ -41,7 +41,7 @@ def test_a_lying_witness_is_convicted_by_the_deed():
     assert CrossExamination([seen(WRITABLE, PROTECTED)], done).agree
     found = CrossExamination([seen(WRITABLE, WRITABLE)], done).disagreements
     assert [(each.page, each.bit, each.second, each.second_entry) for each in found] == [
-        (1, State.WRITABLE, "deed", PROTECTED)
+        (1, State.WRITABLE, "write probe", PROTECTED)
     ]
     assert "page 1, writable: physical read" in str(found[0])
 

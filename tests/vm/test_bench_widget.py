@@ -51,9 +51,9 @@ def test_a_closed_lab_is_said():
     bench = lab.bench()
     lab.close()
     bench.touch("read")
-    assert "closed" in bench.said.text
+    assert "closed" in bench.status.text
     bench.ioctls.send_ioctl()
-    assert "closed" in bench.ioctls.said.text
+    assert "closed" in bench.ioctls.status.text
     bench.grid.refresh()
     assert "closed" in bench.grid.ended
     bench.panel.refresh()

@@ -86,7 +86,7 @@ def test_random_calls_for_a_while(lab):
 @pytest.mark.timeout(600)
 def test_the_defect_of_the_patch_as_posted_is_found():
     """WP is dropped when DONTWAKE is there too; nobody told the model to look for that."""
-    with Lab("6.1-as-posted") as lab, pytest.raises(Mismatch, match=r"wp=False|should give 'EINVAL'"):
+    with Lab("6.1-as-posted") as lab, pytest.raises(Mismatch, match=r"wp=False|should return 'EINVAL'"):
         play_randomly(lab, 240, seed=3, memories=("anon", "shmem"))
 
 

@@ -79,9 +79,9 @@ def test_a_decoder_that_finds_writable_in_another_bit_is_convicted_by_deed(lab, 
     uffd.continue_(region, wp=True)
     monkeypatch.setattr(x86, "_X86_RW", 2)  # the user bit
     monkeypatch.setattr(x86, "_X86_LOW", x86._x86_low_table())
-    examined = lab.cross_examine(region, by_deed=True)
+    examined = lab.cross_examine(region, probe_writes=True)
     accused = {(each.page, each.bit, each.second) for each in examined.disagreements if each.first == "physical"}
-    assert accused == {(page, State.WRITABLE, "deed") for page in range(4)}
+    assert accused == {(page, State.WRITABLE, "write probe") for page in range(4)}
     uffd.close()
     region.unmap()
 

@@ -71,7 +71,7 @@ def test_what_the_kernel_refuses_is_no_trap(lab):
     probe = region.probe(0)
     assert probe.refused == "SIGSEGV"
     assert not probe.trapped
-    assert not lab.cross_examine(region, by_deed=True).disagreements
+    assert not lab.cross_examine(region, probe_writes=True).disagreements
     region.unmap()
 
 

@@ -58,7 +58,7 @@ def test_every_ioctl_can_be_chosen_and_sent(panel, name):
     assert set(values) <= set(IOCTLS[name].fields)
     if "mode" in IOCTLS[name].fields:
         assert values["mode"] == sum(int(flag) for flag in IOCTLS[name].modes)
-    assert panel.said.text.startswith(f"{name}(")
+    assert panel.status.text.startswith(f"{name}(")
 
 
 @pytest.mark.parametrize("name", IOCTLS)
@@ -135,26 +135,26 @@ def test_an_errno_is_explained(panel):
     )
     assert panel.send_ioctl() is panel._uffd.error
     text = "UFFDIO_CONTINUE(page 3, WP) → EINVAL: this kernel does not know it (4,096 bytes were done)"
-    assert panel.said.text == text
+    assert panel.status.text == text
     assert panel.result is panel._uffd.error
 
 
 def test_a_closed_lab_is_said(panel):
     panel._uffd.error = LabClosed("this lab is closed; make a new one")
     assert panel.send_ioctl() is None
-    assert panel.said.text == "this lab is closed; make a new one"
+    assert panel.status.text == "this lab is closed; make a new one"
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "8-", "11-8", "64", "0-64", "-1"])
 def test_pages_that_cannot_be_read(panel, wrong):
     panel.pages.value = wrong
-    assert panel.said.text.startswith(f"pages {wrong!r}")
+    assert panel.status.text.startswith(f"pages {wrong!r}")
     assert panel.button.disabled
     assert panel.send_ioctl() is None
     assert panel._uffd.sent == []
     panel.pages.value = "3"
     assert not panel.button.disabled
-    assert panel.said.text == ""
+    assert panel.status.text == ""
 
 
 def test_content_of_a_copy(panel):
@@ -211,7 +211,7 @@ def test_static_forms(panel, tmp_path):
     assert ("pages", "8-11") in rows
     assert [name for name, value in rows if value.startswith(("WP ", "DONTWAKE "))] == ["mode, not set", "mode, set"]
     assert dict(rows)["as C"] == panel.c.text
-    assert dict(rows)["came back"] == panel.said.text
+    assert dict(rows)["came back"] == panel.status.text
     assert "uffd.continue_(region[8:12], wp=True)" in panel.picture().alt
     assert panel.to_png(tmp_path / "a.png").startswith(b"\x89PNG")
     ET.fromstring(panel.to_svg(tmp_path / "a.svg"))

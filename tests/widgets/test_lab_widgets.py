@@ -90,7 +90,7 @@ def test_boots_on_a_thread_and_tells(booting):
     finish(thread)
     assert booting.asked == ["debian/trixie"]
     assert picker.lab is booting.labs[0]
-    assert picker.said.text == "debian/trixie runs: Linux 6.1.0"
+    assert picker.status.text == "debian/trixie runs: Linux 6.1.0"
     assert picker.button.description == "boot"
     picker.close()
 
@@ -99,7 +99,7 @@ def test_a_boot_that_fails_is_told(booting):
     booting.error = UnknownKernel("there is no kernel 'x'")
     picker = KernelPicker("x")
     finish(picker.boot())
-    assert (picker.lab, picker.said.text) == (None, "there is no kernel 'x'")
+    assert (picker.lab, picker.status.text) == (None, "there is no kernel 'x'")
     assert picker.button.description == "boot"
 
 
@@ -122,12 +122,12 @@ def test_the_panel_shows_the_lab_and_starts_anew(booting):
     assert "line &lt;3&gt;" not in text
     panel.target.click()
     assert lab.targets == 1
-    assert "new target process" in panel.said.text
+    assert "new target process" in panel.status.text
     panel.end.click()
     assert lab.closed
     assert "this lab is closed — boot starts a new lab" in panel.facts.value
     panel.target.click()
-    assert panel.said.text == "this lab is closed — boot starts a new lab"
+    assert panel.status.text == "this lab is closed — boot starts a new lab"
     finish(panel.picker.boot())
     assert panel.lab is booting.labs[0]
     assert "MISSING_SHMEM" in panel.facts.value
@@ -184,13 +184,13 @@ def test_closing_leaves_no_part_of_a_widget(snapshot, booting):
 
 def test_static_forms_of_what_is_text(booting, tmp_path):
     picker, panel = KernelPicker("debian/trixie"), LabPanel(Lab())
-    for widget, said in ((picker, "debian/trixie: not booted"), (panel, "MISSING_SHMEM, MINOR_SHMEM")):
-        assert said in widget.static()
-        assert said in widget.picture().alt
+    for widget, text in ((picker, "debian/trixie: not booted"), (panel, "MISSING_SHMEM, MINOR_SHMEM")):
+        assert text in widget.static()
+        assert text in widget.picture().alt
         assert widget.to_png(tmp_path / "a.png").startswith(b"\x89PNG")
         ET.fromstring(widget.to_svg(tmp_path / "a.svg"))
-        assert said in [row["value"] for row in csv.DictReader(io.StringIO(widget.to_csv(tmp_path / "a.csv")))]
-        assert said in widget.to_html(tmp_path / "a.html")
+        assert text in [row["value"] for row in csv.DictReader(io.StringIO(widget.to_csv(tmp_path / "a.csv")))]
+        assert text in widget.to_html(tmp_path / "a.html")
         widget.close()
     assert "line <39>" in panel.to_csv()
     assert "line <39>" in panel.picture().alt

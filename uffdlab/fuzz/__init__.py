@@ -1,1 +1,1 @@
-"""Random calls, each held against a model of what the pages, the answer and the messages should be."""
+"""Make random calls, and compare the pages, the answers and the messages with a model."""

@@ -15,13 +15,13 @@ CALLS: Final = (
     *(ioctl.random_call for ioctl in IOCTLS.values() if ioctl.random_call),
     "read", "write", "kernel_read", "kernel_write",
     "dontneed", "remove", "page_out", "collapse", "mprotect", "mremap", "fork",
-    "alias_read", "alias_write", "alias_remove", "hold", "let_go",
+    "alias_read", "alias_write", "alias_remove", "block_copy", "release_copy",
 )  # fmt: skip
 # Rarer than the others: they change everything, or take their time.
 _RARE: Final = frozenset({"register", "mremap", "fork", "collapse", "page_out", "wake"})
 _REPLACE: Final = 0.02  # of all calls, and of those that are made while a copy waits
-_REPLACE_HELD: Final = 0.1
-_SPOTS: Final = 4  # pages that calls are made on; in a region of huge pages the last is at its end
+_REPLACE_WHILE_BLOCKED: Final = 0.1
+_MOST_PAGES: Final = 4  # pages that calls are made on; in a region of huge pages the last is at its end
 
 
 def calls_of(rules: Rules) -> tuple[str, ...]:
@@ -34,9 +34,9 @@ def calls_of(rules: Rules) -> tuple[str, ...]:
     return tuple(call for call in CALLS if call not in without)
 
 
-def spots(pages: int) -> Sequence[int]:
+def pages_used(pages: int) -> Sequence[int]:
     """Return the pages that calls are made on."""
-    return range(pages) if pages <= _SPOTS else (*range(_SPOTS - 1), pages - 1)
+    return range(pages) if pages <= _MOST_PAGES else (*range(_MOST_PAGES - 1), pages - 1)
 
 
 def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
@@ -45,15 +45,15 @@ def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
     call = chance.choice(calls)
     if call in _RARE and chance.random() < 0.5:
         call = chance.choice(calls)
-    page, flag, dontwake = chance.choice(spots(pages)), chance.random() < 0.5, chance.random() < 0.25
-    count = 1 if call == "hold" else chance.choice((1, 1, 2, 3))
+    page, flag, dontwake = chance.choice(pages_used(pages)), chance.random() < 0.5, chance.random() < 0.25
+    count = 1 if call == "block_copy" else chance.choice((1, 1, 2, 3))
     if call in ("register", "mprotect"):
         page, count = (0, pages) if chance.random() < 0.6 else (page, 1)
     value = chance.randrange(1, 1 << 32)
     if call == "register":
         value = chance.randrange(16) & (0xF if "rwprotect" in calls else 0x7)
     elif call == "move":
-        value = chance.choice(spots(pages))
+        value = chance.choice(pages_used(pages))
     return Op(call, page, value, flag, dontwake, count)
 
 
@@ -77,9 +77,9 @@ def random_ops(rules: Rules, pages: int, seed: int, others: Sequence[Rules] = ()
         yield register_all(rules, pages)
     elif first < 0.8 and "rwprotect" in calls_of(rules):
         yield Op("register", 0, int(RWP), count=pages)
-    holding = False  # at most: the model may see no copy that would wait
+    blocked = False  # at most: the model may see no copy that would wait
     while True:
-        often = _REPLACE_HELD if holding and rules.compares else 0 if holding else _REPLACE
+        often = _REPLACE_WHILE_BLOCKED if blocked and rules.compares else 0 if blocked else _REPLACE
         if others and chance.random() < often:
             rules = chance.choice(others)
             pages = region_pages(rules.memory)
@@ -88,5 +88,5 @@ def random_ops(rules: Rules, pages: int, seed: int, others: Sequence[Rules] = ()
                 yield register_all(rules, pages)
             continue
         op = random_op(chance, rules, pages)
-        holding = op.call == "hold" or (holding and op.call != "let_go")
+        blocked = op.call == "block_copy" or (blocked and op.call != "release_copy")
         yield op

@@ -19,7 +19,7 @@ _NOTHING = RegisterMode(0)
 
 
 @dataclass(frozen=True)
-class Held:
+class PendingCopy:
     """A copy that waits for its source.
 
     Attributes
@@ -57,10 +57,10 @@ class Model:
     ----------
     pages : list of ExpectedPage
     file : list of int or None
-        The first 8 bytes.of each page of the file; None for a hole.
-    told : list of str
+        The first 8 bytes of each page of the file; None for a hole.
+    messages : list of str
         The messages of the last call, other than page faults.
-    held : Held or None
+    blocked : PendingCopy or None
         The copy that waits.
     """
 
@@ -68,13 +68,13 @@ class Model:
         self.rules = rules
         self.pages = [ExpectedPage() for _ in range(pages)]
         self.file: list[int | None] = [None] * pages
-        self.told: list[str] = []
-        self.held: Held | None = None
-        self._clean: set[int] = set()  # pages of the file that were only ever read
-        self._perhaps: set[int] = set()  # of these: what may be a hole yet, as nobody knows how huge a page came
+        self.messages: list[str] = []
+        self.blocked: PendingCopy | None = None
+        self._never_written: set[int] = set()  # pages of the file that were only ever read
+        self._maybe_holes: set[int] = set()  # of these: what may be a hole yet, as nobody knows how huge a page came
         self._one_mapping = True  # to the kernel too: nothing was done yet to a part of it that splits it
 
-    def span(self, op: Op) -> range:
+    def pages_of(self, op: Op) -> range:
         """Return the pages that a call is to be made on."""
         whole = op.call in ("register", "mprotect") and op.count >= len(self.pages)
         count = op.count if self._one_mapping or whole else 1
@@ -89,8 +89,8 @@ class Model:
             ``ok`` or an errno's name; ``EAGAIN after 2`` pages; for a read ``= 7``; ``fault wp`` where it waits;
             ``SIGBUS``, ``SIGSEGV``; :data:`SKIP`; :data:`ANY`.
         """
-        self.told = []
-        if self.held and self._cannot_be_followed(op):
+        self.messages = []
+        if self.blocked and self._unpredictable(op):
             return SKIP
         outcome: str = getattr(self, f"_{op.call}")(op)
         return outcome
@@ -101,24 +101,24 @@ class Model:
         if self.rules.huge and not self.rules.file:
             seen = replace(seen, file=None)  # pagemap of 6.1 calls the huge zero page a file's
         if seen.present and page.mapped is None:
-            self._perhaps.discard(number)
+            self._maybe_holes.discard(number)
         return page.agrees(seen)
 
     # --- ioctls
 
     def _register(self, op: Op) -> str:
         # Unregister first: newer kernels refuse to drop WP by registering anew, older ones leave stale marks.
-        span, modes = self.span(op), RegisterMode(op.value)
-        self._split(span)
+        pages, modes = self.pages_of(op), RegisterMode(op.value)
+        self._split(pages)
         refused = (modes & MINOR and not self.rules.file) or (modes & WP and modes & RWP)
-        for number in span:
+        for number in pages:
             page = self.pages[number]
             page.wp, page.may_write = False, None
             page.modes = _NOTHING if refused else modes
         return "EINVAL" if refused else "ok"
 
     def _copy(self, op: Op) -> str:
-        if self._perhaps & set(self.span(op)):
+        if self._maybe_holes & set(self.pages_of(op)):
             return SKIP
 
         def one(number: int, page: ExpectedPage) -> str:
@@ -130,46 +130,46 @@ class Model:
 
         return self._each(op, one)
 
-    def _hold(self, op: Op) -> str:
+    def _block_copy(self, op: Op) -> str:
         # A copy that would succeed, but that its source is not there.
-        if self.held or not self._one_mapping or (self.rules.huge and self.rules.file):
+        if self.blocked or not self._one_mapping or (self.rules.huge and self.rules.file):
             return SKIP
         if copy.deepcopy(self)._copy(op) != "ok":  # noqa: SLF001 - another of its kind
             return SKIP
         size = self.rules.page_size
-        self.held = Held(op.page * size, size, op.value, op.flag, self.pages[op.page].modes)
+        self.blocked = PendingCopy(op.page * size, size, op.value, op.flag, self.pages[op.page].modes)
         return "ok"
 
-    def _let_go(self, _op: Op) -> str:
-        held, self.held = self.held, None
-        if held is None:
+    def _release_copy(self, _op: Op) -> str:
+        copy, self.blocked = self.blocked, None
+        if copy is None:
             return SKIP
-        number, last = (each // self.rules.page_size for each in (held.offset, held.offset + held.size - 1))
+        number, last = (each // self.rules.page_size for each in (copy.offset, copy.offset + copy.size - 1))
         if last >= len(self.pages) or not self.pages[number].modes:
             return "ENOENT"
         modes = self.pages[number].modes
-        if held.wp and not modes & WP:
+        if copy.wp and not modes & WP:
             return ANY  # EINVAL or EAGAIN: some kernels ask for WP first
-        if not held.same or modes != held.modes:
+        if not copy.same or modes != copy.modes:
             return "EAGAIN"
-        return self._copy(Op("copy", number, held.value, held.wp))
+        return self._copy(Op("copy", number, copy.value, copy.wp))
 
-    def _cannot_be_followed(self, op: Op) -> bool:
+    def _unpredictable(self, op: Op) -> bool:
         # While a copy waits: what takes the mapping away or splits it, which some kernels take for a change of it; and
         # what older kernels do not notice.
-        splits = op.call in ("register", "mprotect") and len(self.span(op)) < len(self.pages)
+        splits = op.call in ("register", "mprotect") and len(self.pages_of(op)) < len(self.pages)
         unnoticed = op.call == "replace" or (op.call == "register" and op.value)
         return op.call == "mremap" or splits or bool(unnoticed and not self.rules.compares)
 
     def replaced(self, rules: Rules, pages: int) -> Model:
         """Return the model of other memory at the same address; a copy that waits goes on waiting."""
         model = Model(rules, pages)
-        if self.held:
-            model.held = replace(self.held, same=self.held.same and not self.rules.file and not rules.file)
+        if self.blocked:
+            model.blocked = replace(self.blocked, same=self.blocked.same and not self.rules.file and not rules.file)
         return model
 
     def _zeropage(self, op: Op) -> str:
-        if self._perhaps & set(self.span(op)):
+        if self._maybe_holes & set(self.pages_of(op)):
             return SKIP
 
         def one(number: int, page: ExpectedPage) -> str:
@@ -184,14 +184,14 @@ class Model:
             elif page.entry or page.wp or page.poisoned:
                 return "EEXIST"
             else:
-                page.put(own=True, may_write=False)
+                page.map_page(anon=True, may_write=False)
                 page.zero = True
             return "ok"
 
         return self._each(op, one)
 
     def _continue(self, op: Op) -> str:
-        if self._perhaps & set(self.span(op)):
+        if self._maybe_holes & set(self.pages_of(op)):
             return SKIP
 
         def one(number: int, page: ExpectedPage) -> str:
@@ -202,7 +202,7 @@ class Model:
                 return "EFAULT"
             if page.entry:
                 return "EEXIST"
-            page.put(own=False, wp=op.flag, may_write=self.rules.shared)
+            page.map_page(anon=False, wp=op.flag, may_write=self.rules.shared)
             return "ok"
 
         return self._each(op, one)
@@ -218,7 +218,7 @@ class Model:
 
         if op.flag and op.dontwake:
             return "EINVAL"
-        self._tear(self.span(op))
+        self._unmap_huge(self.pages_of(op))
         return self._each(op, one)
 
     def _rwprotect(self, op: Op) -> str:
@@ -232,7 +232,7 @@ class Model:
 
         if op.flag and op.dontwake:
             return "EINVAL"
-        self._tear(self.span(op))
+        self._unmap_huge(self.pages_of(op))
         return self._each(op, one)
 
     def _poison(self, op: Op) -> str:
@@ -248,7 +248,7 @@ class Model:
 
     def _move(self, op: Op) -> str:
         to, source = self.pages[op.page], self.pages[op.value]
-        if to is source or (source.own and not source.exclusive):
+        if to is source or (source.anon and not source.exclusive):
             return SKIP  # EBUSY or not: it depends on whether the child's page is free already
         if self.rules.file or not to.modes or not source.writable or not to.writable:
             return "EINVAL"
@@ -256,9 +256,9 @@ class Model:
             return "EEXIST"
         if source.entry:
             # Not write-protected there, even if it was so here; but always protected against all access.
-            to.put(own=True, content=source.content, may_write=not source.zero)
+            to.map_page(anon=True, content=source.content, may_write=not source.zero)
             to.wp, to.zero = bool(to.modes & RWP), source.zero
-            source.drop()
+            source.unmap()
             source.wp = False
             return "ok"
         if source.wp or source.poisoned:
@@ -276,11 +276,11 @@ class Model:
     def _fill(self, number: int, value: int, *, wp: bool = False) -> None:
         if self.rules.shared:
             self._put_in_file(number, value)
-        self.pages[number].put(own=not self.rules.shared, content=value, wp=wp, may_write=True)
+        self.pages[number].map_page(anon=not self.rules.shared, content=value, wp=wp, may_write=True)
 
     def _each(self, op: Op, one: Callable[[int, ExpectedPage], str]) -> str:
         # One page after the other until one fails, as the kernel does it.
-        for done, number in enumerate(self.span(op)):
+        for done, number in enumerate(self.pages_of(op)):
             outcome = one(number, self.pages[number])
             if outcome != "ok":
                 return f"EAGAIN after {done}" if done else outcome
@@ -293,13 +293,13 @@ class Model:
         waits = self._fault(op.page, write=False)
         if waits:
             return waits
-        return f"= {page.content if page.own else self.file[op.page]}"
+        return f"= {page.content if page.anon else self.file[op.page]}"
 
     def _write(self, op: Op) -> str:
         page = self.pages[op.page]
         if not page.writable:
             return "SIGSEGV"
-        if self._may_be_torn_by_a_write(page):
+        if self._write_may_unmap_huge(page):
             return SKIP
         waits = self._fault(op.page, write=True)
         if waits:
@@ -307,7 +307,7 @@ class Model:
         if self.rules.shared:
             self._put_in_file(op.page, op.value)
         else:
-            page.own, page.content = True, op.value
+            page.anon, page.content = True, op.value
         if self.rules.huge:
             for each in self.pages:  # the same huge page, perhaps
                 each.may_write = each.may_write or None
@@ -332,7 +332,7 @@ class Model:
         page = self.pages[number]
         if page.poisoned:
             return "SIGBUS"
-        if number in self._perhaps and not page.entry and page.modes & (MISSING | MINOR):
+        if number in self._maybe_holes and not page.entry and page.modes & (MISSING | MINOR):
             return SKIP
         found = page.mapped
         if not page.entry:
@@ -349,58 +349,58 @@ class Model:
         if not found:  # some kernels map it first and fault again, for the protection
             page.maybe_mapped()
             if self.rules.file and not self.rules.shared:
-                page.own = page.own or None
+                page.anon = page.anon or None
         return f"fault {kind}"
 
     def _fault_anon(self, number: int, *, write: bool) -> str:
         page = self.pages[number]
         if page.modes & MISSING:
             return "fault missing"
-        page.own, page.content, page.may_write, page.exclusive, page.zero = True, 0, None, True, not write
+        page.anon, page.content, page.may_write, page.exclusive, page.zero = True, 0, None, True, not write
         if self.rules.huge:
-            self._perhaps_all(lambda each: not each.modes & MISSING)
+            self._maybe_map_all(lambda each: not each.modes & MISSING)
         return ""
 
     def _fault_file(self, number: int, *, write: bool) -> str:
         page, content = self.pages[number], self.file[number]
-        if not write and not self.rules.hugetlb and _may_come_along(page):
+        if not write and not self.rules.hugetlb and _fault_around_may_map(page):
             # Its neighbours in the page cache may be mapped first, where nothing forbids it.
-            self._perhaps_all(_may_come_along)
+            self._maybe_map_all(_fault_around_may_map)
         if content is not None and page.modes & MINOR:
             return "fault minor"
         if content is None and page.modes & MISSING:
             return "fault missing"
         page.may_write = None
         if content is None and self.rules.hugetlb and not self.rules.shared:
-            page.own, page.content = True, 0  # not the file's
+            page.anon, page.content = True, 0  # not the file's
             return ""
-        if content is None or number in self._perhaps:
+        if content is None or number in self._maybe_holes:
             self._fill_hole(number)
         if write and not self.rules.shared:
-            page.own, page.content = True, self.file[number] or 0
+            page.anon, page.content = True, self.file[number] or 0
         if self.rules.huge:
-            self._perhaps_all(lambda _: True)  # the whole of a huge page, whatever it is registered for
+            self._maybe_map_all(lambda _: True)  # the whole of a huge page, whatever it is registered for
         return ""
 
-    def _perhaps_all(self, may: Callable[[ExpectedPage], bool]) -> None:
+    def _maybe_map_all(self, may: Callable[[ExpectedPage], bool]) -> None:
         for number, each in enumerate(self.pages):
             if each.entry or each.wp or each.poisoned or not may(each):
                 continue
             if self.rules.file:
                 each.mapped = None if self.file[number] is not None else False
             else:
-                each.mapped = each.own = None
+                each.mapped = each.anon = None
                 each.content = 0
 
     # --- calls on mappings
 
     def _dontneed(self, op: Op) -> str:
-        span = self.span(op)
-        self._tell(span, "remove")
-        self._tear(span)
-        for number in span:
+        pages = self.pages_of(op)
+        self._send_messages(pages, "remove")
+        self._unmap_huge(pages)
+        for number in pages:
             page = self.pages[number]
-            page.drop()
+            page.unmap()
             page.poisoned = False
             if not self.rules.file:
                 page.wp = False  # of a file the mark stays, as a marker
@@ -409,10 +409,10 @@ class Model:
     def _page_out(self, op: Op) -> str:
         if self.rules.hugetlb:
             return "EINVAL"
-        span = range(len(self.pages)) if self.rules.huge else self.span(op)
-        if self._clean & set(span):
+        pages = range(len(self.pages)) if self.rules.huge else self.pages_of(op)
+        if self._never_written & set(pages):
             return SKIP  # the kernel may forget a page of zeroes that was never written to: it is a hole again
-        for number in span:
+        for number in pages:
             if self.pages[number].mapped:
                 self.pages[number].maybe_mapped()
         return "ok"
@@ -422,17 +422,17 @@ class Model:
         if self.rules.file or not self.rules.huge:
             return SKIP
         for page in self.pages:
-            if page.own:
+            if page.anon:
                 page.maybe_mapped()
             elif not page.modes and not page.poisoned:
-                page.mapped = page.own = None
+                page.mapped = page.anon = None
                 page.content = 0
         return ANY
 
     def _mprotect(self, op: Op) -> str:
-        span = self.span(op)
-        self._split(span)
-        for number in span:
+        pages = self.pages_of(op)
+        self._split(pages)
+        for number in pages:
             page = self.pages[number]
             page.writable = op.flag
             page.may_write = None if op.flag else False
@@ -441,23 +441,23 @@ class Model:
     def _mremap(self, _op: Op) -> str:
         if not self._one_mapping:
             return SKIP  # older kernels move one mapping only
-        self._tell(range(len(self.pages)), "remap", "unmap")
+        self._send_messages(range(len(self.pages)), "remap", "unmap")
         if not self.rules.events:
             for page in self.pages:
                 page.modes, page.wp, page.may_write = _NOTHING, False, None
         return "ok"
 
     def _fork(self, _op: Op) -> str:
-        self._tell(range(len(self.pages)), "fork")
+        self._send_messages(range(len(self.pages)), "fork")
         for page in self.pages:
-            if page.own:
+            if page.anon:
                 page.may_write, page.exclusive = (False if page.mapped else None), False
         return "ok"
 
     def child(self) -> Model:
         """Return the model of a child that was forked just now: its own page tables, the same file."""
         child = Model(replace(self.rules, events=False), 0)
-        child.file, child._clean, child._perhaps = self.file, self._clean, self._perhaps
+        child.file, child._never_written, child._maybe_holes = self.file, self._never_written, self._maybe_holes
         child._one_mapping = self._one_mapping
         for each in self.pages:
             page = copy.copy(each)
@@ -465,11 +465,11 @@ class Model:
             if not self.rules.events:
                 page.modes, page.wp = _NOTHING, False
             if self.rules.shared and not page.modes & (WP | RWP):
-                page.drop()  # fork leaves it to a fault of the child
+                page.unmap()  # fork leaves it to a fault of the child
                 page.poisoned = False
-            elif page.mapped and (page.zero or not page.own):
+            elif page.mapped and (page.zero or not page.anon):
                 page.mapped = None  # copied if there is, or was, a page of its own in the mapping
-                page.own = None if page.zero else page.own
+                page.anon = None if page.zero else page.anon
             child.pages.append(page)
         return child
 
@@ -483,7 +483,7 @@ class Model:
         return "ok"
 
     def _alias_fault(self, number: int) -> None:
-        if self.file[number] is None or number in self._perhaps:
+        if self.file[number] is None or number in self._maybe_holes:
             self._fill_hole(number)
 
     def _remove(self, op: Op) -> str:
@@ -493,61 +493,61 @@ class Model:
             return "EACCES"
         if not self.pages[op.page].writable:
             return SKIP  # older kernels refuse it, newer ones ask the file
-        self._tell(range(op.page, op.page + 1), "remove")
+        self._send_messages(range(op.page, op.page + 1), "remove")
         return self._alias_remove(op)
 
     def _alias_remove(self, op: Op) -> str:
         page = self.pages[op.page]
-        self._tear(range(op.page, op.page + 1))
+        self._unmap_huge(range(op.page, op.page + 1))
         self.file[op.page] = None
-        self._clean.discard(op.page)
-        self._perhaps.discard(op.page)
+        self._never_written.discard(op.page)
+        self._maybe_holes.discard(op.page)
         if self.rules.hugetlb:
-            page.drop()  # a copy of its own, too
+            page.unmap()  # a copy of its own, too
             page.poisoned = False
-        elif not page.own or page.zero:
-            page.drop()  # the marks of write protection and poison stay
+        elif not page.anon or page.zero:
+            page.unmap()  # the marks of write protection and poison stay
         return "ok"
 
-    # --- how
+    # --- helpers
 
     def _fill_hole(self, number: int) -> None:
         if self.rules.huge:  # by a page that is as huge as the kernel likes
             holes = {each for each, content in enumerate(self.file) if content is None}
-            self._perhaps |= holes
-            self._clean |= holes
+            self._maybe_holes |= holes
+            self._never_written |= holes
             self.file[:] = [content or 0 for content in self.file]
         self.file[number] = 0
-        self._clean.add(number)
-        self._perhaps.discard(number)
+        self._never_written.add(number)
+        self._maybe_holes.discard(number)
 
     def _put_in_file(self, number: int, value: int) -> None:
         self.file[number] = value
-        self._clean.discard(number)
-        self._perhaps.discard(number)
+        self._never_written.discard(number)
+        self._maybe_holes.discard(number)
 
-    def _tell(self, span: range, *messages: str) -> None:
-        if self.rules.events and any(self.pages[number].modes for number in span):
-            self.told.extend(messages)
+    def _send_messages(self, pages: range, *messages: str) -> None:
+        if self.rules.events and any(self.pages[number].modes for number in pages):
+            self.messages.extend(messages)
 
-    def _may_be_torn_by_a_write(self, page: ExpectedPage) -> bool:
+    def _write_may_unmap_huge(self, page: ExpectedPage) -> bool:
         # A huge entry that a read made is not writable where WP may be asked for: wp_huge_pmd() unmaps it, and then the
         # page is to be had by a minor fault.  Small entries are just made writable.
         unsure = page.mapped and not page.wp and page.may_write is None
         return self.rules.huge and self.rules.file and bool(unsure and page.modes & MINOR)
 
-    def _split(self, span: range) -> None:
-        if len(span) < len(self.pages):
+    def _split(self, pages: range) -> None:
+        if len(pages) < len(self.pages):
             self._one_mapping = False
-            self._tear(span)
+            self._unmap_huge(pages)
 
-    def _tear(self, span: range) -> None:
+    def _unmap_huge(self, pages: range) -> None:
         # A huge page of a file is not mapped in parts: it is unmapped, and comes back as small ones by faults.
-        if self.rules.huge and self.rules.file and len(span) < len(self.pages):
+        if self.rules.huge and self.rules.file and len(pages) < len(self.pages):
             for page in self.pages:
                 if page.mapped:
                     page.maybe_mapped()
 
 
-def _may_come_along(page: ExpectedPage) -> bool:
+def _fault_around_may_map(page: ExpectedPage) -> bool:
     return not page.modes & (WP | MINOR | RWP)

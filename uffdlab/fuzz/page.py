@@ -1,4 +1,4 @@
-"""What a model knows of one page, and how that is held against what a witness saw."""
+"""What a model knows about one page, and how it is compared with what a witness reports."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ExpectedPage:
     ----------
     mapped : bool or None
         It maps a page.  None: the kernel may have done either, so the next look decides.
-    own : bool or None
+    anon : bool or None
         Its page is of this mapping alone (anonymous), mapped or swapped out; else it is the file's.  None as above.
     content : int
         The first 8 bytes of its own page.
@@ -49,7 +49,7 @@ class ExpectedPage:
     """
 
     mapped: bool | None = False
-    own: bool | None = False
+    anon: bool | None = False
     content: int = 0
     zero: bool = False
     wp: bool = False
@@ -62,18 +62,18 @@ class ExpectedPage:
     @property
     def entry(self) -> bool:
         """A page is behind the entry, mapped or swapped out."""
-        return bool(self.mapped or self.own)
+        return bool(self.mapped or self.anon)
 
-    def put(self, *, own: bool, content: int = 0, wp: bool = False, may_write: bool | None = None) -> None:
+    def map_page(self, *, anon: bool, content: int = 0, wp: bool = False, may_write: bool | None = None) -> None:
         """Map a page, in place of whatever marker was there."""
-        self.mapped, self.own, self.content, self.wp, self.poisoned = True, own, content, wp, False
+        self.mapped, self.anon, self.content, self.wp, self.poisoned = True, anon, content, wp, False
         self.zero = False
         self.may_write = False if wp or not self.writable else may_write
         self.exclusive = True
 
-    def drop(self) -> None:
+    def unmap(self) -> None:
         """Map nothing any more; a mark of write protection and poison are another matter."""
-        self.mapped = self.own = False
+        self.mapped = self.anon = False
         self.may_write = None
         self._forget_rwp()
 
@@ -89,13 +89,13 @@ class ExpectedPage:
         """Compare the page as seen with this model of it, and adopt what the kernel may choose."""
         if self.mapped is None:
             self.mapped = seen.present
-        if self.own is None:
-            self.own = seen.present and not seen.file
+        if self.anon is None:
+            self.anon = seen.present and not seen.file
         if not self.entry:
             self._forget_rwp()
         as_mapped = (seen.present, seen.wp) == (self.mapped, self.wp)
-        as_file = seen.file in (None, self.mapped and not self.own) or not seen.present
-        as_swap = seen.swapped in (None, self.own and not self.mapped)
+        as_file = seen.file in (None, self.mapped and not self.anon) or not seen.present
+        as_swap = seen.swapped in (None, self.anon and not self.mapped)
         return as_mapped and as_file and as_swap and self._as_writable(seen)
 
     def _as_writable(self, seen: ObservedPage) -> bool:

@@ -1,4 +1,4 @@
-"""Player: makes calls on a region of a kernel and on its model, and holds the two against each other."""
+"""Player: make calls on a region of a kernel and on its model, and compare the two."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
 from uffdlab.errors import AgentError, NoMessage, UffdlabError, errno_name
-from uffdlab.fuzz.generator import spots
-from uffdlab.fuzz.held import HeldCopy
+from uffdlab.fuzz.blocked_copy import BlockedCopy
+from uffdlab.fuzz.generator import pages_used
 from uffdlab.fuzz.model import Model
 from uffdlab.fuzz.page import ObservedPage
 from uffdlab.fuzz.rules import ANY, MEMORIES, SKIP, Op, Rules, region_pages
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Feature.EVENT_UNMAP
 _MESSAGES: dict[str, type[Message]] = {"fork": Fork, "remap": Remap, "remove": Remove, "unmap": Unmap}
-_BOTH_LOOK = 4  # every so many calls the best witness is asked too; pagemap is faster but has no writable bit
+_BOTH_WITNESSES = 4  # every so many calls the best witness is asked too; pagemap is faster but has no writable bit
 _EHWPOISON = 133
 _DEADLINE = 10.0  # seconds for a touch to end or to wait
 
@@ -71,7 +71,7 @@ class Player:
     def __init__(self, lab: Lab, rules: Rules, rules_for: Callable[[str], Rules]) -> None:
         self._lab, self._rules, self._rules_for = lab, rules, rules_for
         self._region = self._map(rules)
-        self._held: HeldCopy | None = None
+        self._blocked: BlockedCopy | None = None
         features = DEFAULT_FEATURES | (EVENTS if rules.events else Feature(0))
         features |= Feature.WP_UNPOPULATED if rules.unpopulated else Feature(0)
         features |= Feature.RWP if "rwprotect" not in rules.leave_out else Feature(0)
@@ -102,30 +102,30 @@ class Player:
         if op.call == "replace":
             self._replace(op)
             return
-        pages = self._model.span(op)
+        pages = self._model.pages_of(op)
         expected = self._model.apply(op)
         if expected == SKIP:
             return
         self._trail.append(op)
         try:
             got = self._fork(op) if op.call == "fork" else self._do(op, pages)
-        except AgentError as error:  # it waits where the model sees nothing to wait for
-            raise self._disagree(f"{op} should give {expected!r}: {error}") from error
+        except AgentError as error:  # it waits, and the model does not expect that
+            raise self._disagree(f"{op} should return {expected!r}, but waits: {error}") from error
         if expected not in (ANY, got):
-            raise self._disagree(f"{op} should give {expected!r} and gave {got!r}")
-        self._hear(op)
+            raise self._disagree(f"{op} should return {expected!r} and returned {got!r}")
+        self._compare_messages(op)
         self._compare(op, self._region.snapshot("pagemap"), self._model)
-        if len(self._trail) % _BOTH_LOOK == 0:
+        if len(self._trail) % _BOTH_WITNESSES == 0:
             self._compare(op, self._region.snapshot(), self._model)
 
     def _replace(self, op: Op) -> None:
-        # Other memory at the same address, with nothing of what was there.
-        if self._model.held and not self._model.rules.compares:
+        # Map other memory at the same address.
+        if self._model.blocked and not self._model.rules.compares:
             return
         self._trail.append(op)
         rules, place = self._rules_for(MEMORIES[op.value]), self._region.start
         if self._rules.events:
-            self._uffd.unregister(self._region)  # unmapping it would wait for who reads the message
+            self._uffd.unregister(self._region)  # else munmap() would wait until its message is read
         self._region.unmap()
         self._region = self._map(rules)
         self._region.mremap(place)
@@ -133,16 +133,16 @@ class Player:
         self._compare(op, self._region.snapshot(), self._model)
 
     def finish(self) -> None:
-        """Let a copy that waits go, register nothing any more, and read what the pages hold."""
-        self.play(Op("let_go", 0))
+        """Release a copy that waits, unregister the region, and compare the content of the pages."""
+        self.play(Op("release_copy", 0))
         self.play(Op("register", 0, 0, count=len(self._model.pages)))
-        for number in spots(len(self._model.pages)):
+        for number in pages_used(len(self._model.pages)):
             self.play(Op("read", number))
 
-    # --- looking
+    # --- comparing
 
     def _compare(self, op: Op, seen: Snapshot, model: Model, whose: str = "") -> None:
-        knows = {state: (seen.has(state), seen.knows(state)) for state in _LOOKED_AT}
+        knows = {state: (seen.has(state), seen.knows(state)) for state in _COMPARED}
         for number in range(len(model.pages)):
             of = {state: bool(has[number]) if known[number] else None for state, (has, known) in knows.items()}
             page = ObservedPage(
@@ -150,27 +150,27 @@ class Player:
             )
             if not model.agrees(number, page):
                 raise self._disagree(
-                    f"after {op} page {number}{whose} should be {model.pages[number]}; {seen.witness} saw {page}"
+                    f"after {op} page {number}{whose} should be {model.pages[number]}; {seen.witness} reports {page}"
                 )
 
-    def _hear(self, op: Op) -> None:
-        # Every message that is due, and no other.
-        for name in self._model.told:
+    def _compare_messages(self, op: Op) -> None:
+        # Read every message that the model expects, and no other.
+        for name in self._model.messages:
             try:
                 message = self._uffd.wait_for(_MESSAGES[name])
             except NoMessage:
-                raise self._disagree(f"{op} should tell {name} and did not") from None
+                raise self._disagree(f"{op} sent no {name} message, which it should send") from None
             if isinstance(message, Fork):
                 message.userfaultfd.close()
             if name == "remove" and isinstance(message, Remove) and message.first != op.page:
-                raise self._disagree(f"{op} told {message}")
+                raise self._disagree(f"{op} sent {message}")
         for other in self._uffd.messages(0):
-            raise self._disagree(f"{op} told {other}, which it should not")
+            raise self._disagree(f"{op} sent {other}, which it should not send")
 
     def _disagree(self, message: str) -> Mismatch:
         return Mismatch(message, self._rules, self._trail)
 
-    # --- doing
+    # --- calls
 
     def _do(self, op: Op, pages: range) -> str:
         if op.call == "register":
@@ -182,22 +182,22 @@ class Player:
         if op.call in ("alias_read", "alias_write"):
             alias = self._region.alias
             return _ended(op, alias.read(op.page) if op.call == "alias_read" else alias.write(op.page, op.value))
-        if op.call in ("hold", "let_go"):
-            return self._hold(op) if op.call == "hold" else self._let_go()
+        if op.call in ("block_copy", "release_copy"):
+            return self._block_copy(op) if op.call == "block_copy" else self._release_copy()
         if op.call == "mremap":
             return _name(self._region.mremap().errno)
         return self._mapping_call(op, pages) or self._ioctl(op, pages)
 
-    def _hold(self, op: Op) -> str:
+    def _block_copy(self, op: Op) -> str:
         size = self._region.page_size
         start = self._region.start + op.page * size
-        self._held = HeldCopy(self._lab, self._uffd, start, size, op.value, wp=op.flag)
+        self._blocked = BlockedCopy(self._lab, self._uffd, start, size, op.value, wp=op.flag)
         return "ok"
 
-    def _let_go(self) -> str:
-        assert self._held is not None
-        held, self._held = self._held, None
-        return _name(held.let_go().errno)
+    def _release_copy(self) -> str:
+        assert self._blocked is not None
+        copy, self._blocked = self._blocked, None
+        return _name(copy.release().errno)
 
     def _ioctl(self, op: Op, pages: range) -> str:
         where, uffd, of = self._region[pages.start : pages.stop], self._uffd, {"dontwake": op.dontwake, "check": False}
@@ -265,9 +265,9 @@ class Player:
         access = Op("write" if op.flag else "read", op.page, op.value)
         with self._lab.fork() as child:
             uffd = None
-            if self._model.told:
+            if self._model.messages:
                 uffd = self._uffd.wait_for(Fork).userfaultfd
-                self._model.told.clear()
+                self._model.messages.clear()
             try:
                 self._compare(op, child.snapshot(self._region), child_model, " of the child")
                 self._compare_access(access, uffd, child, child_model)
@@ -282,13 +282,13 @@ class Player:
             return
         got = self._touched(op, uffd, child)
         if expected != got:
-            raise self._disagree(f"the child's {op} should give {expected!r} and gave {got!r}")
+            raise self._disagree(f"the child's {op} should return {expected!r} and returned {got!r}")
         self._compare(op, child.snapshot(self._region), model, " of the child")
 
     def close(self) -> None:
         """Unmap the region and close the userfaultfd."""
-        if self._held is not None:
-            self._held.close()
+        if self._blocked is not None:
+            self._blocked.close()
         self._uffd.close()
         if self._region in self._lab.regions:
             self._region.unmap()
@@ -301,7 +301,7 @@ class Player:
 
 
 _ACCESSES = ("read", "write", "kernel_read", "kernel_write")
-_LOOKED_AT = (State.PRESENT, State.UFFD_WP, State.FILE, State.SWAPPED, State.WRITABLE)
+_COMPARED = (State.PRESENT, State.UFFD_WP, State.FILE, State.SWAPPED, State.WRITABLE)
 
 
 def _ended(op: Op, touch: Touch[object]) -> str:

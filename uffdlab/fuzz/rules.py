@@ -36,14 +36,15 @@ class Op:
     call : str
         One of :data:`uffdlab.fuzz.generator.CALLS`.
     page, count : int
-        The pages.  Only the first, where the region may be more than one mapping to the kernel; see :meth:`Model.span`.
+        The pages.  Only the first, where the region may be more than one mapping to the kernel; see
+        :meth:`Model.pages_of`.
     value : int
         The value that is written or copied into the first page; each further page gets the value of the one before
         plus 1.  Else: ``register``: the modes, 0 to unregister; ``move``: the
         page that is moved to `page`; ``replace``: the memory, by its place in :data:`MEMORIES`.
     flag : bool
         ``copy``, ``continue``: MODE_WP.  ``protect``, ``rwprotect``: protect, else unprotect.  ``mprotect``: writable.
-        ``fork``: the child writes, else reads.  ``move``: MODE_ALLOW_SRC_HOLES.  ``hold``: MODE_WP.
+        ``fork``: the child writes, else reads.  ``move``: MODE_ALLOW_SRC_HOLES.  ``block_copy``: MODE_WP.
     dontwake : bool
         With MODE_DONTWAKE; nothing sleeps, so it must change nothing, but UFFDIO_WRITEPROTECT refuses it with MODE_WP.
     """

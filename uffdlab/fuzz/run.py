@@ -1,4 +1,4 @@
-"""Random calls on a kernel, each held against a model of what it should do."""
+"""Make random calls on a kernel, and compare each with a model of what it should do."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from uffdlab.errors import AgentError, UffdlabError, UsageError
+from uffdlab.fuzz.blocked_copy import BlockedCopy
 from uffdlab.fuzz.generator import random_ops
-from uffdlab.fuzz.held import HeldCopy
 from uffdlab.fuzz.player import Mismatch, Player
 from uffdlab.fuzz.rules import MEMORIES, Op, Rules, region_pages
 from uffdlab.pte import State
@@ -75,7 +75,7 @@ def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool =
         leave_out.add("fork")
     compares = _compares(lab, kind.hugetlb)
     if compares is None:
-        leave_out |= {"hold", "let_go"}
+        leave_out |= {"block_copy", "release_copy"}
     unpopulated = unpopulated and not lab.capabilities.missing("WP_UNPOPULATED")
     _make_steady(lab, huge=kind.unit > kind.page_size)
     return Rules(memory, events, unpopulated, frozenset(leave_out), compares is not False)
@@ -109,10 +109,10 @@ def _compares(lab: Lab, hugetlb: bool) -> bool | None:
             if "USER_MODE_ONLY" in uffd.way:  # then the kernel's own faults are not handed to anyone
                 known[hugetlb] = None
                 return None
-            held = HeldCopy(lab, uffd, region.start, region.page_size, 1, wp=False)
+            copy = BlockedCopy(lab, uffd, region.start, region.page_size, 1, wp=False)
             uffd.unregister(region)
             uffd.register(region, "missing")
-            known[hugetlb] = held.let_go().errno == errno.EAGAIN
+            known[hugetlb] = copy.release().errno == errno.EAGAIN
     finally:
         region.unmap()
     return known[hugetlb]

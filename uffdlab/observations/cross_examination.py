@@ -1,4 +1,4 @@
-"""CrossExamination: what several witnesses say of the same pages, held against each other and against write probes."""
+"""CrossExamination: what several witnesses say of the same pages, compared with each other and against write probes."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ class CrossExamination:
     def _hold_against(self, probe: WriteProbe, seen: Snapshot) -> None:
         for bit in probe.contradicts(seen):
             self.disagreements.append(
-                Disagreement(probe.page, bit, seen.witness, "deed", int(seen.entries[0]), int(probe.after.entries[0]))
+                Disagreement(
+                    probe.page, bit, seen.witness, "write probe", int(seen.entries[0]), int(probe.after.entries[0])
+                )
             )
 
     @property
@@ -118,7 +120,7 @@ class CrossExamination:
         ]
 
     def __str__(self) -> str:
-        names = ", ".join([*(each.witness for each in self.snapshots), *(["deed"] if self.probes else [])])
+        names = ", ".join([*(each.witness for each in self.snapshots), *(["write probe"] if self.probes else [])])
         lines = [f"{'bit':<12} {'compared':>9} {'differ':>7}   ({names})"]
         lines += [f"{bit:<12} {count:>9} {differ:>7}" for bit, count, differ in self.rows()]
         return "\n".join(lines + [str(each) for each in self.disagreements[:_SHOWN]])

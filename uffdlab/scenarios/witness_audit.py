@@ -95,7 +95,7 @@ def _case(lab: Lab, memory: str, mode: tuple[str, ...]) -> Audit:
         memory=memory,
         mode=name,
         pages=len(examined.snapshots[0]),
-        witnesses=(*(each.witness for each in examined.snapshots), "deed"),
+        witnesses=(*(each.witness for each in examined.snapshots), "write probe"),
         compared=sum(examined.compared.values()),
         disagreements=tuple(map(str, convicted.disagreements)),
         lies=lies,

@@ -10,10 +10,10 @@ import errno
 from uffdlab import uapi
 from uffdlab.uapi.memory import MEMORY
 
-_BOTH = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
+_WP_AND_RWP = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
 
 # What an errno means to one ioctl and not to the others.
-_OF_ONE = {
+_OF_ONE_IOCTL = {
     ("UFFDIO_WRITEPROTECT", errno.ENOENT): "the range is not registered for WP; uffd.register(region, …, 'wp')",
     ("UFFDIO_RWPROTECT", errno.ENOENT): "the range is not registered for RWP; uffd.register(region, …, 'rwp')",
     ("UFFDIO_MOVE", errno.EINVAL): (
@@ -25,7 +25,7 @@ _OF_ONE = {
 
 _NO_CONTINUE_WP = "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
 _SPANS = "the range spans memory that this ioctl cannot handle, or more than one mapping"
-_NO_RANGE = {
+_WITHOUT_RANGE = {
     "UFFDIO_API": (
         "it works once for a userfaultfd, with api 0xaa and features that the kernel has; lab.userfaultfd() does it"
     ),
@@ -87,7 +87,7 @@ def explain(
             return alignment
         if beyond:
             return "the range lies, or ends, outside of the addresses that a process can have"
-        return _invalid(ioctl, mode, registered, knows_continue_wp, features, memory)
+        return _of_einval(ioctl, mode, registered, knows_continue_wp, features, memory)
     known = {
         errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT changes a page that is there",
         errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
@@ -101,13 +101,13 @@ def explain(
         errno.ENOTTY: f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})",
     }
     return (
-        _kept(ioctl, error, mode, registered)
-        or _special(ioctl, error, registered)
+        _mode_cannot_be_dropped(ioctl, error, mode, registered)
+        or _of_one_ioctl(ioctl, error, registered)
         or known.get(error, "ioctl_userfaultfd(2) names no reason for this errno")
     )
 
 
-def _special(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None) -> str:
+def _of_one_ioctl(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None) -> str:
     # What an errno means to one ioctl and not to the others.
     if error == errno.EEXIST and ioctl.name in {"UFFDIO_COPY", "UFFDIO_ZEROPAGE"}:
         return (
@@ -123,10 +123,10 @@ def _special(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None
         return "a page of the source is not there (allow_src_holes=True passes over it), or a range spans mappings"
     if error == errno.ENOENT and ioctl.fills:
         return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
-    return _OF_ONE.get((ioctl.name, error), "")
+    return _OF_ONE_IOCTL.get((ioctl.name, error), "")
 
 
-def _kept(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
+def _mode_cannot_be_dropped(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
     # mm/userfaultfd.c of 7.3: a mode switch must not drop what page-table entries may be marked for.
     if ioctl.name != "UFFDIO_REGISTER" or error != errno.EBUSY or registered is None:
         return ""
@@ -139,7 +139,7 @@ def _kept(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMod
     )
 
 
-def _invalid(
+def _of_einval(
     ioctl: uapi.Ioctl,
     mode: int,
     registered: uapi.RegisterMode | None,
@@ -153,17 +153,17 @@ def _invalid(
         return wrong
     if ioctl.name == "UFFDIO_REGISTER":
         return _not_registered(mode, features)
-    unmet = _unmet(ioctl, registered, wants_wp=wants_wp)
+    missing = _missing_registration(ioctl, registered, wants_wp=wants_wp)
     unknown_wp = ioctl.name == "UFFDIO_CONTINUE" and wants_wp and not knows_continue_wp
     # mm/userfaultfd.c has no other EINVAL for whole pages of one mapping that is registered for WP.
-    if unknown_wp and (knows_continue_wp is False or not unmet):
+    if unknown_wp and (knows_continue_wp is False or not missing):
         return _NO_CONTINUE_WP
-    if unmet:
-        return f"{unmet}; or {_NO_CONTINUE_WP}" if unknown_wp else unmet
-    return _OF_ONE.get((ioctl.name, errno.EINVAL), _SPANS)
+    if missing:
+        return f"{missing}; or {_NO_CONTINUE_WP}" if unknown_wp else missing
+    return _OF_ONE_IOCTL.get((ioctl.name, errno.EINVAL), _SPANS)
 
 
-def _unmet(ioctl: uapi.Ioctl, registered: uapi.RegisterMode | None, *, wants_wp: bool) -> str:
+def _missing_registration(ioctl: uapi.Ioctl, registered: uapi.RegisterMode | None, *, wants_wp: bool) -> str:
     # What the range would have to be registered for.
     if registered is None:
         what = "destination" if ioctl.name == "UFFDIO_MOVE" else "range"
@@ -197,11 +197,11 @@ def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
     unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
     if unknown:
         return f"the mode bits {unknown:#x} mean nothing to {ioctl.name}"
-    if ioctl.name in _NO_RANGE:
-        return _NO_RANGE[ioctl.name]
+    if ioctl.name in _WITHOUT_RANGE:
+        return _WITHOUT_RANGE[ioctl.name]
     if ioctl.name == "UFFDIO_REGISTER" and not mode:
         return "UFFDIO_REGISTER needs a mode: MISSING, WP, MINOR or RWP"
-    if ioctl.name == "UFFDIO_REGISTER" and mode & _BOTH == _BOTH:
+    if ioctl.name == "UFFDIO_REGISTER" and mode & _WP_AND_RWP == _WP_AND_RWP:
         return "WP and RWP share a bit of the page-table entry: a range can be registered for one of them"
     if ioctl.protects and mode == sum(int(flag) for flag in ioctl.modes):
         return "to protect wakes nobody, so the kernel refuses DONTWAKE with it"

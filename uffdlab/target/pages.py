@@ -11,8 +11,8 @@ from uffdlab.target import syscalls
 from uffdlab.uapi.protocol import MeasureMemory, TurnSwapOn
 
 if TYPE_CHECKING:
+    from uffdlab.target.address_range import AddressRange
     from uffdlab.target.process import ForkedProcess
-    from uffdlab.target.span import Span
     from uffdlab.target.syscalls import CallResult
     from uffdlab.target.touch import Touch
     from uffdlab.uapi.protocol import SystemCall
@@ -45,7 +45,7 @@ class Pages:
     """
 
     @property
-    def _span(self) -> Span:
+    def _addresses(self) -> AddressRange:
         # Where these pages lie now; an error if they are gone.
         raise NotImplementedError
 
@@ -67,11 +67,11 @@ class Pages:
 
     def kernel_read(self, page: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
         """Let the kernel read the first 8 bytes of `page`: write(2) from it to a file.  A fault in kernel mode."""
-        return self._call_on("file_write", page, 0, f"the kernel's read of {self._span.describe(page)}", by)
+        return self._call_on("file_write", page, 0, f"the kernel's read of {self._addresses.describe(page)}", by)
 
     def kernel_write(self, page: int = 0, value: int = 0x55, *, by: ForkedProcess | None = None) -> Touch[int]:
         """Let the kernel write the first 8 bytes of `page`: read(2) from a file to it.  A fault in kernel mode."""
-        return self._call_on("file_read", page, value, f"the kernel's write to {self._span.describe(page)}", by)
+        return self._call_on("file_read", page, value, f"the kernel's write to {self._addresses.describe(page)}", by)
 
     def gup_read(self, page: int = 0, *, into: AtAddress | None = None) -> Touch[int]:
         """Read the first 8 bytes of `page` through get_user_pages: process_vm_readv(2).
@@ -79,22 +79,22 @@ class Pages:
         With `into` the kernel brings it there, and the result is 0: where that waits for its own page fault, `page`
         stays pinned (FOLL_PIN) as long.
         """
-        what = f"get_user_pages for a read of {self._span.describe(page)}"
+        what = f"get_user_pages for a read of {self._addresses.describe(page)}"
         return self._call_on("gup_read", page, 0, what, None, into)
 
     def gup_write(self, page: int = 0, value: int = 0x55) -> Touch[int]:
         """Write the first 8 bytes of `page` through get_user_pages: process_vm_writev(2)."""
         return self._call_on(
-            "gup_write", page, value, f"get_user_pages for a write to {self._span.describe(page)}", None
+            "gup_write", page, value, f"get_user_pages for a write to {self._addresses.describe(page)}", None
         )
 
     def populate(self, *, write: bool = False, by: ForkedProcess | None = None) -> Touch[int]:
         """Fault every page in with one call: MADV_POPULATE_READ, or MADV_POPULATE_WRITE with `write`."""
-        span = self._span
+        addresses = self._addresses
         advice = _MADV_POPULATE_WRITE if write else _MADV_POPULATE_READ
-        more: SystemCall = {"call": "madvise", "arguments": [span.start, span.length, advice]}
-        what = f"MADV_POPULATE_{'WRITE' if write else 'READ'} of {span.pages} pages of {span.mapping}"
-        return span.target.touch("syscall", span.start, what, length=span.length, more=more, by=by)
+        more: SystemCall = {"call": "madvise", "arguments": [addresses.start, addresses.length, advice]}
+        what = f"MADV_POPULATE_{'WRITE' if write else 'READ'} of {addresses.pages} pages of {addresses.mapping}"
+        return addresses.target.touch("syscall", addresses.start, what, length=addresses.length, more=more, by=by)
 
     def sweep(
         self,
@@ -123,16 +123,16 @@ class Pages:
         Touch
             Its result is the sum of the values (modulo 2⁶⁴), its ``progress`` how many pages it has come to.
         """
-        span = self._span
+        addresses = self._addresses
         if kind not in ("read", "write", "modify"):
             raise UsageError(f"a sweep can read, write or modify, not {kind!r}")
-        first, jump = _order(order, span.pages, seed)
-        return span.target.touch(
+        first, jump = _order(order, addresses.pages, seed)
+        return addresses.target.touch(
             "sweep",
-            span.start,
-            f"{kind} of {span.pages} pages of {span.mapping}, {order}",
-            length=span.length,
-            stride=span.page_size,
+            addresses.start,
+            f"{kind} of {addresses.pages} pages of {addresses.mapping}, {order}",
+            length=addresses.length,
+            stride=addresses.page_size,
             value=_uint64(value),
             more={"each": kind, "first": first, "jump": jump},
             by=by,
@@ -154,9 +154,11 @@ class Pages:
         FaultUnresolved
             If the read still waits for its page fault at `deadline` (seconds); it is withdrawn then.
         """
-        span = self._span
-        what = f"reading {span.describe(page)}"
-        touch: Touch[bytes] = span.target.touch("copy_out", span.address(page), what, length=span.page_size)
+        addresses = self._addresses
+        what = f"reading {addresses.describe(page)}"
+        touch: Touch[bytes] = addresses.target.touch(
+            "copy_out", addresses.address(page), what, length=addresses.page_size
+        )
         return touch.result_or_withdraw(deadline)
 
     def fill(self, value: int = 1, deadline: float = 60.0) -> None:
@@ -171,37 +173,37 @@ class Pages:
         FaultUnresolved
             If it meets a page fault that nobody resolves before `deadline` (seconds); it is withdrawn then.
         """
-        span = self._span
-        what = f"filling {span.pages} pages of {span.mapping}"
-        if span.length > _MUCH:
-            there = span.target.ask(MeasureMemory())
-            if span.length > there:
+        addresses = self._addresses
+        what = f"filling {addresses.pages} pages of {addresses.mapping}"
+        if addresses.length > _MUCH:
+            there = addresses.target.ask(MeasureMemory())
+            if addresses.length > there:
                 raise UsageError(
-                    f"{what} takes {span.length >> 20} MiB, and this machine has {there >> 20} MiB of memory and "
+                    f"{what} takes {addresses.length >> 20} MiB, and this machine has {there >> 20} MiB of memory and "
                     "swap; fill a part of them, region[:1000].fill(), or give a guest more: Lab(…, memory_mib=…)"
                 )
-        touch: Touch[None] = span.target.touch(
-            "fill", span.start, what, length=span.length, stride=span.page_size, value=_uint64(value)
+        touch: Touch[None] = addresses.target.touch(
+            "fill", addresses.start, what, length=addresses.length, stride=addresses.page_size, value=_uint64(value)
         )
         touch.result_or_withdraw(deadline)
 
     def _touch(self, kind: str, page: int, offset: int, value: int, by: ForkedProcess | None) -> Touch[Any]:
-        span = self._span
-        address = span.address(page)
-        if not 0 <= offset <= span.page_size - 8 or offset % 8:
-            raise UsageError(f"offset {offset} is no multiple of 8 within a page of {span.page_size} bytes")
-        what = f"{kind} {'of' if kind == 'read' else 'to'} {span.describe(page)}"
-        return span.target.touch(kind, address + offset, what, length=8, value=_uint64(value), by=by)
+        addresses = self._addresses
+        address = addresses.address(page)
+        if not 0 <= offset <= addresses.page_size - 8 or offset % 8:
+            raise UsageError(f"offset {offset} is no multiple of 8 within a page of {addresses.page_size} bytes")
+        what = f"{kind} {'of' if kind == 'read' else 'to'} {addresses.describe(page)}"
+        return addresses.target.touch(kind, address + offset, what, length=8, value=_uint64(value), by=by)
 
     def _call_on(
         self, call: str, page: int, value: int, what: str, by: ForkedProcess | None, into: AtAddress | None = None
     ) -> Touch[int]:
-        span = self._span
-        address = span.address(page)
+        addresses = self._addresses
+        address = addresses.address(page)
         more: SystemCall = {"call": call, "address": address}
         if into is not None:
             more["into"] = into.start
-        return span.target.touch("syscall", address, what, length=8, value=_uint64(value), more=more, by=by)
+        return addresses.target.touch("syscall", address, what, length=8, value=_uint64(value), more=more, by=by)
 
     # --- system calls
 
@@ -211,26 +213,28 @@ class Pages:
 
     def start_madvise(self, advice: str | int) -> Touch[int]:
         """Start madvise(2) without waiting for it: it may wait until the message of its event is read, for example."""
-        span = self._span
+        addresses = self._addresses
         if isinstance(advice, str) and advice.lower() not in syscalls.ADVICE:
             raise UsageError(f"{advice!r} is no advice of madvise(2); there is {', '.join(syscalls.ADVICE)}")
         number = syscalls.ADVICE[advice.lower()] if isinstance(advice, str) else advice
         name = f"MADV_{advice.upper()}" if isinstance(advice, str) else str(advice)
-        return syscalls.start(span, "madvise", [span.start, span.length, number], name)
+        return syscalls.start(addresses, "madvise", [addresses.start, addresses.length, number], name)
 
     def mprotect(self, protection: str, *, check: bool = True) -> CallResult:
         """mprotect(2); `protection` is made of the letters r, w and x, ``""`` for none."""
-        span = self._span
+        addresses = self._addresses
         unknown = set(protection) - set(_PROTECTION)
         if unknown:
             raise UsageError(f"protection={protection!r}: only r, w and x mean something")
         bits = sum(_PROTECTION[letter] for letter in set(protection))
-        return syscalls.call(span, "mprotect", [span.start, span.length, bits], protection or "none", check=check)
+        return syscalls.call(
+            addresses, "mprotect", [addresses.start, addresses.length, bits], protection or "none", check=check
+        )
 
     def munmap(self, *, check: bool = True) -> CallResult:
         """munmap(2): leave a hole.  ``region.unmap()`` is for a whole region and its alias."""
-        span = self._span
-        return syscalls.call(span, "munmap", [span.start, span.length], check=check)
+        addresses = self._addresses
+        return syscalls.call(addresses, "munmap", [addresses.start, addresses.length], check=check)
 
     def page_out(self, *, check: bool = True, deadline: float = 30.0) -> CallResult:
         """MADV_PAGEOUT, after seeing to it that the guest has swap.
@@ -240,7 +244,7 @@ class Pages:
         UsageError
             If there is nothing to swap to: no RAM disk in a guest, or no swap on a machine that is no guest.
         """
-        self._span.target.ask(TurnSwapOn())
+        self._addresses.target.ask(TurnSwapOn())
         return self.madvise("pageout", check=check, deadline=deadline)
 
     def guard(self, *, check: bool = True) -> CallResult:

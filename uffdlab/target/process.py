@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uffdlab.target.capabilities import Capabilities
     from uffdlab.target.timeline import Timeline
     from uffdlab.uapi.protocol import Method, PagemapEntries, Sweep, SystemCall
-    from uffdlab.witnesses.base import MappedRange
+    from uffdlab.witnesses.base import TargetPages
 
 _Answer = TypeVar("_Answer")
 
@@ -163,7 +163,7 @@ class TargetProcess:
 
     # --- looking
 
-    def snapshot(self, where: MappedRange, witness: str | None = None) -> Snapshot:
+    def snapshot(self, where: TargetPages, witness: str | None = None) -> Snapshot:
         """Ask a witness for the state of each page of `where`; see :meth:`uffdlab.lab.Lab.snapshot`."""
         self.connection.must_be_open()
         snapshot, failed = self.witnesses.read(where, witness)

@@ -11,9 +11,9 @@ from msgspec import Struct
 
 from uffdlab.errors import ProtocolError, TargetLost, UsageError
 from uffdlab.target import syscalls
+from uffdlab.target.address_range import AddressRange
 from uffdlab.target.mapping_size import reserve
 from uffdlab.target.pages import Pages
-from uffdlab.target.span import Span
 from uffdlab.target.syscalls import CallResult
 from uffdlab.uapi.memory import MEMORY
 from uffdlab.uapi.protocol import FindFreePlace, MapMemory, NoteMoved, ReserveHugepages, UnmapMemory
@@ -56,10 +56,10 @@ class PageRange(Pages, Struct, frozen=True):
         return self.mapping.target.snapshot(self, witness)
 
     @property
-    def _span(self) -> Span:
+    def _addresses(self) -> AddressRange:
         self.mapping.must_be_there()
         mapping = self.mapping
-        return Span(mapping.target, mapping.name, self.start, self.first, self.count, mapping.page_size)
+        return AddressRange(mapping.target, mapping.name, self.start, self.first, self.count, mapping.page_size)
 
     def __str__(self) -> str:
         last = self.first + self.count - 1
@@ -172,9 +172,9 @@ class MemoryMapping(Pages):
             raise self.lost.with_traceback(None)
 
     @property
-    def _span(self) -> Span:
+    def _addresses(self) -> AddressRange:
         self.must_be_there()
-        return Span(self.target, self.name, self.start, 0, self.pages, self.page_size)
+        return AddressRange(self.target, self.name, self.start, 0, self.pages, self.page_size)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.pages} pages of {self.page_size} bytes at {self.start:#x}>"
@@ -245,7 +245,7 @@ class Region(MemoryMapping):
         to : int, optional
             The address, if not any where nothing is.  MREMAP_FIXED: what is mapped there goes.
         """
-        span = self._span
+        span = self._addresses
         place = self.target.ask(FindFreePlace(self.length)) if to is None else to
         result = syscalls.move(span, place)
         if result.value != place:

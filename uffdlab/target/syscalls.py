@@ -10,7 +10,7 @@ from msgspec import Struct
 from uffdlab.errors import IoctlError
 
 if TYPE_CHECKING:
-    from uffdlab.target.span import Span
+    from uffdlab.target.address_range import AddressRange
     from uffdlab.target.touch import Touch
     from uffdlab.uapi.protocol import SystemCall
 
@@ -61,11 +61,11 @@ class CallResult(Struct, frozen=True):
         return self.errno == 0
 
 
-def start(span: Span, name: str, arguments: list[int], text: str = "") -> Touch[int]:
+def start(addresses: AddressRange, name: str, arguments: list[int], text: str = "") -> Touch[int]:
     """Start a system call on a thread of its own in the target; `text` is what stands behind the pages in messages."""
-    what = f"{name}({span.mapping}, {span.pages} pages{', ' if text else ''}{text})"
+    what = f"{name}({addresses.mapping}, {addresses.pages} pages{', ' if text else ''}{text})"
     more: SystemCall = {"call": name, "arguments": arguments}
-    return span.target.touch("syscall", span.start, what, length=span.length, more=more)
+    return addresses.target.touch("syscall", addresses.start, what, length=addresses.length, more=more)
 
 
 def result(touch: Touch[int], name: str, *, check: bool, deadline: float) -> CallResult:
@@ -87,12 +87,12 @@ def result(touch: Touch[int], name: str, *, check: bool, deadline: float) -> Cal
     return done
 
 
-def call(span: Span, name: str, arguments: list[int], text: str = "", *, check: bool = True) -> CallResult:
+def call(addresses: AddressRange, name: str, arguments: list[int], text: str = "", *, check: bool = True) -> CallResult:
     """Make a system call and wait for it; see :func:`result`."""
-    return result(start(span, name, arguments, text), name, check=check, deadline=_DEADLINE)
+    return result(start(addresses, name, arguments, text), name, check=check, deadline=_DEADLINE)
 
 
-def move(span: Span, place: int) -> CallResult:
+def move(addresses: AddressRange, place: int) -> CallResult:
     """mremap(2): move a whole mapping to the address `place`."""
-    arguments = [span.start, span.length, span.length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place]
-    return call(span, "mremap", arguments, f"to {place:#x}")
+    arguments = [addresses.start, addresses.length, addresses.length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place]
+    return call(addresses, "mremap", arguments, f"to {place:#x}")

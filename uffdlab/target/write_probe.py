@@ -10,7 +10,7 @@ from uffdlab.errors import UsageError
 from uffdlab.observations.write_probe import WriteProbe
 from uffdlab.uapi.messages import Fault, Message
 from uffdlab.uapi.protocol import SyncFeed
-from uffdlab.witnesses.base import MappedRange
+from uffdlab.witnesses.base import TargetPages
 
 if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Snapshot
@@ -21,7 +21,7 @@ _DEADLINE = 5.0  # seconds for a write that neither ends nor meets a userfaultfd
 _PAUSE = 0.001
 
 
-class ProbedPage(MappedRange, Protocol):
+class ProbedPage(TargetPages, Protocol):
     """The page to write to: a :class:`uffdlab.target.region.PageRange` is one."""
 
     @property

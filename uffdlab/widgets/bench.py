@@ -73,19 +73,19 @@ class Bench(html_page.Pictured, Follower, LabBox):
             self.region.alias.fill()
         self.uffd = lab.userfaultfd()
         self.grid = PageGrid(self.region.snapshot()).follow(self.region)
-        self.said = StatusLine()
+        self.status = StatusLine()
         self.ioctls = IoctlPanel(self.uffd, self.region, grid=self.grid, ioctl="UFFDIO_REGISTER")
         self.faults = FaultLog(self.uffd, lab)
         self.timeline = TimelineView(lab.timeline, self.grid)
         self.inspector = PteInspector(self.region, grid=self.grid)
         self.panel = LabPanel(lab)
-        self._parts = [self.grid, self.said, self.ioctls, self.faults, self.timeline, self.inspector, self.panel]
+        self._parts = [self.grid, self.status, self.ioctls, self.faults, self.timeline, self.inspector, self.panel]
         tabs = ipywidgets.Tab(self._parts[2:])
         tabs.titles = ("ioctl", "faults", "timeline", "page tables", "lab")
         self.tabs = tabs
         tabs.layout.flex, tabs.layout.min_width = "2 1 480px", "0"
         left = ipywidgets.VBox(
-            [self.grid, ipywidgets.HBox([self._touch("read"), self._touch("write")]), self.said],
+            [self.grid, ipywidgets.HBox([self._touch("read"), self._touch("write")]), self.status],
             layout={"flex": "1 1 340px" if pages <= _NARROW else "1 1 100%", "min_width": "0"},
         )
         self.children = [ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
@@ -95,7 +95,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
         # The parts switch by themselves, to the same region.
         self._lab = lab
         self.region, self.uffd = counterpart(self.region, lab), counterpart_userfaultfd(self.uffd, lab)
-        self.said.text = "a new region; nothing is registered yet"
+        self.status.text = "a new region; nothing is registered yet"
 
     def _touch(self, kind: str) -> ipywidgets.Button:
         button = ipywidgets.Button(description=f"{kind} the page", tooltip=f"{kind} the page under the grid's cursor")
@@ -116,7 +116,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
         return f"{touch.what} started; if it waits, the faults tab shows it"
 
     def _tell(self, text: str) -> None:
-        self.said.text = text
+        self.status.text = text
 
     def close(self) -> None:
         """Close all parts; a lab that you passed in stays open."""

@@ -77,9 +77,9 @@ class IoctlPanel(Sheeted, LiveBox):
         self.button = ipywidgets.Button(description="send", button_style="primary", tooltip="send this ioctl")
         self.c = CodeBox(label="as C")
         self.python = CodeBox(label="as Python")
-        self.said = StatusLine()
+        self.status = StatusLine()
         code = ipywidgets.HBox([self.c, self.python], layout={"flex_flow": "row wrap"})
-        rows = [self.ioctl, self.pages, self.modes, self.more, self.button, self.said, code]
+        rows = [self.ioctl, self.pages, self.modes, self.more, self.button, self.status, code]
         super().__init__(rows, **keywords)
         self.ioctl.observe(self._chosen, "value")
         for each in (self.pages, self.bits, self.data):
@@ -101,7 +101,7 @@ class IoctlPanel(Sheeted, LiveBox):
         self._region = counterpart(self._region, lab)
         self._uffd = counterpart_userfaultfd(self._uffd, lab)
         self._capabilities = lab.capabilities
-        self.said.text = f"the range is now in {self._region.name}; nothing is registered yet"
+        self.status.text = f"the range is now in {self._region.name}; nothing is registered yet"
         self._chosen()
 
     # --- the form
@@ -151,11 +151,11 @@ class IoctlPanel(Sheeted, LiveBox):
         try:
             call = self.call
         except UsageError as error:
-            self.said.text = str(error)
+            self.status.text = str(error)
             self.button.disabled = True
             return
         if self.button.disabled:
-            self.said.text, self.button.disabled = "", False
+            self.status.text, self.button.disabled = "", False
         self.c.text = call.c()
         self.python.text = call.python(self.data.value.encode())
 
@@ -202,7 +202,7 @@ class IoctlPanel(Sheeted, LiveBox):
         Returns
         -------
         IoctlResult, IoctlError or None
-            The error explains the errno.  None if the call was not made; `said` shows why.
+            The error explains the errno.  None if the call was not made; `status` shows why.
         """
         try:
             outcome, text = self._sent(self.call, self.data.value.encode())
@@ -236,7 +236,7 @@ class IoctlPanel(Sheeted, LiveBox):
 
     def _finished(self, outcome: IoctlResult | IoctlError | None, text: str) -> None:
         self._sending = False
-        self.said.text, self.result = text, outcome
+        self.status.text, self.result = text, outcome
 
     # --- without a live kernel
 
@@ -248,8 +248,8 @@ class IoctlPanel(Sheeted, LiveBox):
             rows.append(("pages", self.pages.value))
         rows += [("mode, set" if box.value else "mode, not set", box.description) for box in self.modes.children]
         rows += [(each.description, each.value) for each in self.more.children]
-        if self.said.text:
-            rows.append(("came back", self.said.text))
+        if self.status.text:
+            rows.append(("came back", self.status.text))
         return Sheet(name, tuple(rows), (("as C", self.c.text), ("as Python", self.python.text)))
 
 

@@ -49,9 +49,9 @@ class KernelPicker(Sheeted, Follower, LabBox):
         self.kernel = ipywidgets.Dropdown(options=list(self._about), value=kernel, description="kernel", style=style)
         self.button = ipywidgets.Button(description="boot", button_style="primary", tooltip="boot a lab on this kernel")
         self.bar = ipywidgets.FloatProgress(value=0, min=0, max=1, layout={"visibility": "hidden"})
-        self.about, self.said = StatusLine(text=self._about[kernel]), StatusLine()
+        self.about, self.status = StatusLine(text=self._about[kernel]), StatusLine()
         self._open, self._thread = True, threading.Thread()
-        super().__init__([ipywidgets.HBox([self.kernel, self.button, self.bar]), self.about, self.said], **keywords)
+        super().__init__([ipywidgets.HBox([self.kernel, self.button, self.bar]), self.about, self.status], **keywords)
         self.kernel.observe(self._chosen, "value")
         self.button.on_click(lambda _button: self.boot())
 
@@ -70,7 +70,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
             name = str(self.kernel.value)
             self.button.description = "boots …"  # not disabled: that would remove the keyboard focus
             self.bar.value, self.bar.layout.visibility = 0, "visible"
-            self.said.text = f"{name} boots …"
+            self.status.text = f"{name} boots …"
             self._thread = threading.Thread(target=self._boot, args=(name,), name=f"boot {name}", daemon=True)
             self._thread.start()
         return self._thread
@@ -88,7 +88,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
     def _report(self, text: str, share: float) -> None:
         def show() -> None:
             if self._open:
-                self.said.text, self.bar.value = text, share
+                self.status.text, self.bar.value = text, share
 
         soon(show)
 
@@ -97,14 +97,14 @@ class KernelPicker(Sheeted, Follower, LabBox):
             if lab is not None:
                 lab.close()
             return
-        self.said.text = text
+        self.status.text = text
         self.button.description, self.bar.layout.visibility = "boot", "hidden"
         if lab is not None:
             self.lab = lab
             self.follow_lab(lab.timeline)
 
     def _has_ended(self) -> None:
-        self.said.text = f"{self.ended}; boot starts a new one"
+        self.status.text = f"{self.ended}; boot starts a new one"
 
     def close(self) -> None:
         """Close the widget; a lab that is still booting is closed as soon as it runs."""
@@ -117,7 +117,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
     def sheet(self) -> Sheet:
         """Return the kernels of the catalogue, the chosen one, and its state."""
         rows = [(name, self._about[name]) for name in self.kernel.options]
-        return Sheet("Kernels", (*rows, ("chosen", f"{self.kernel.value}: {self.said.text or 'not booted'}")))
+        return Sheet("Kernels", (*rows, ("chosen", f"{self.kernel.value}: {self.status.text or 'not booted'}")))
 
 
 class _ProgressDisplay:

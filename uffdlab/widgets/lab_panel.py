@@ -46,7 +46,7 @@ class LabPanel(Sheeted, LiveBox):
 
     def __init__(self, lab: Lab, **keywords: Any) -> None:
         self.facts = ipywidgets.HTML()
-        self.said = StatusLine()
+        self.status = StatusLine()
         self._busy, self._sheet = False, Sheet("Lab", ())
         self._reader = BackgroundReader(self._look, self._show, self._show_error)
         self._closing = (self._reader.close,)
@@ -61,7 +61,7 @@ class LabPanel(Sheeted, LiveBox):
         )
         self.picker = KernelPicker(lab.kernel)
         buttons = ipywidgets.HBox([self.look, self.target, self.back, self.end], layout={"flex_flow": "row wrap"})
-        super().__init__([self.facts, buttons, self.said, self.picker], **keywords)
+        super().__init__([self.facts, buttons, self.status, self.picker], **keywords)
         self.lab = lab
         self.picker.observe(self._booted, "lab")
         self.follow_lab(lab.timeline)
@@ -76,7 +76,7 @@ class LabPanel(Sheeted, LiveBox):
     def _start(self, action: Callable[[], str], doing: str) -> None:
         # Slow actions run on another thread, one at a time.
         if not self._busy:
-            self._busy, self.said.text = True, doing
+            self._busy, self.status.text = True, doing
             run_in_background(action, self._finished)
 
     def _booted(self, change: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ class LabPanel(Sheeted, LiveBox):
 
     def _switch_to(self, lab: Lab) -> None:
         self.lab = lab
-        self.said.text = "a new machine runs"
+        self.status.text = "a new machine runs"
         self._reader.forget()
         self._reader.ask()
 
@@ -126,7 +126,7 @@ class LabPanel(Sheeted, LiveBox):
         return "this lab is closed; boot starts a new one"
 
     def _finished(self, text: str) -> None:
-        self._busy, self.said.text = False, text
+        self._busy, self.status.text = False, text
         self._reader.ask()
 
     # --- contents

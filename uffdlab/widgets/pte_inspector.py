@@ -58,8 +58,8 @@ class PteInspector(html_page.Pictured, LiveBox):
         self._entry: tuple[str, Sequence[pte.Bit]] = "no entry was read yet", ()
         style = {"description_width": "initial"}
         self.page = ipywidgets.BoundedIntText(value=first, min=0, max=region.pages - 1, description="page", style=style)
-        self.said = ipywidgets.HTML()
-        super().__init__([self.page, self.said], **keywords)
+        self.table = ipywidgets.HTML()
+        super().__init__([self.page, self.table], **keywords)
         self.page.observe(self._turn, "value")
         if grid is not None:
             grid.observe(self._moved, "cursor")
@@ -122,10 +122,10 @@ class PteInspector(html_page.Pictured, LiveBox):
             return self._read_by_witness()
 
     def _show(self, seen: _Seen) -> None:
-        self._entry, self.said.value = seen
+        self._entry, self.table.value = seen
 
     def _show_error(self, error: Exception) -> None:
-        self.said.value = f"<p>{html.escape(str(error))}</p>"
+        self.table.value = f"<p>{html.escape(str(error))}</p>"
 
     def _walked(self) -> _Seen:
         walks = self._region.walk(self.page.value)
@@ -147,7 +147,7 @@ class PteInspector(html_page.Pictured, LiveBox):
 
     def static(self) -> str:
         """Return the bit field and the walks as HTML."""
-        return str(self.said.value)
+        return str(self.table.value)
 
     def picture(self) -> Picture:
         """Return the bit field as a picture with alt text."""

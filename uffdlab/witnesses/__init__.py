@@ -7,6 +7,6 @@ on) ask the stock kernel and never learn whether a page is writable.
 
 from __future__ import annotations
 
-from uffdlab.witnesses.base import Mapped, Witness
+from uffdlab.witnesses.base import Witness
 
-__all__ = ["Mapped", "Witness"]
+__all__ = ["Witness"]

@@ -8,20 +8,16 @@ if TYPE_CHECKING:
     from uffdlab.errors import UffdlabError
     from uffdlab.observations.snapshot import Snapshot
 
-__all__ = ["Mapped", "MappedRange", "TargetMapping", "Witness"]
+__all__ = ["TargetMapping", "TargetPages", "Witness"]
 
 
-class Mapped(Protocol):
-    """Memory that is mapped in the target, as pages."""
+class TargetMapping(Protocol):
+    """What a witness needs to know of a mapping: a :class:`uffdlab.target.region.MemoryMapping` is one."""
 
     name: str
     start: int
     pages: int
     page_size: int
-
-
-class TargetMapping(Mapped, Protocol):
-    """A mapping that can go away: a :class:`uffdlab.target.region.MemoryMapping` is one."""
 
     @property
     def lost(self) -> UffdlabError | None:
@@ -29,7 +25,7 @@ class TargetMapping(Mapped, Protocol):
         ...  # pragma: no cover
 
 
-class MappedRange(Protocol):
+class TargetPages(Protocol):
     """Neighbouring pages of a mapping: a :class:`uffdlab.target.region.PageRange` is one; as text ``pages 3–7``."""
 
     @property
@@ -53,7 +49,7 @@ class Witness(Protocol):
 
     name: str
 
-    def read(self, region: Mapped, first: int, count: int) -> Snapshot:
+    def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot of `count` pages of `region` from page `first` on.
 
         Raises

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uffdlab.uapi.protocol import TableEntries
-    from uffdlab.witnesses.base import Mapped
+    from uffdlab.witnesses.base import TargetMapping
 
     EntryReader: TypeAlias = Callable[[int, int, int], TableEntries]
 
@@ -50,7 +50,7 @@ class KernelWitness:
         self._form = form
         self._tracks_soft_dirty = tracks_soft_dirty
 
-    def read(self, region: Mapped, first: int, count: int) -> Snapshot:
+    def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
         reply = ask(self.name, region, lambda: self._read_entries(start, count, region.page_size))
@@ -75,5 +75,5 @@ class KernelWitness:
             tracks_soft_dirty=self._tracks_soft_dirty,
         )
 
-    def _error(self, region: Mapped, message: str) -> WitnessError:
+    def _error(self, region: TargetMapping, message: str) -> WitnessError:
         return WitnessError(f"kernel of {region.name}: {message}", witness=self.name)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uffdlab.uapi.protocol import PagemapEntries
-    from uffdlab.witnesses.base import Mapped
+    from uffdlab.witnesses.base import TargetMapping
 
     PagemapReader: TypeAlias = Callable[[int, int, int], PagemapEntries]
 
@@ -40,7 +40,7 @@ class PagemapWitness:
         self._kernel = kernel
         self._tracks_soft_dirty = tracks_soft_dirty
 
-    def read(self, region: Mapped, first: int, count: int) -> Snapshot:
+    def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
         reply = ask(self.name, region, lambda: self._read_pagemap(start, count, region.page_size))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uffdlab.bulk.entries import Reading, Step
-    from uffdlab.witnesses.base import Mapped
+    from uffdlab.witnesses.base import TargetMapping
     from uffdlab.witnesses.roots import Kick
 
 __all__ = ["GuestMemory", "PhysicalWitness"]
@@ -28,12 +28,13 @@ _MOST_READS = 3  # before the guest is paused
 
 @dataclass
 class _TargetMemory:
-    """Any memory of the target, looked at like a region."""
+    """A range of the target's memory that is not a region."""
 
     start: int
     pages: int
     name: str = "the target's memory"
     page_size: int = 4096
+    lost: None = None
 
 
 class PhysicalWitness:
@@ -80,7 +81,7 @@ class PhysicalWitness:
         self._now = now
         self._tracks_soft_dirty = tracks_soft_dirty
 
-    def read(self, region: Mapped, first: int, count: int) -> Snapshot:
+    def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`.
 
         While the guest runs, each page-table page is consistent in itself, and so is the path to it; two page-table

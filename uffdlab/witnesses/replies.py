@@ -9,12 +9,12 @@ from uffdlab.errors import AgentError, FaultUnresolved, TargetLost, WitnessError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uffdlab.witnesses.base import Mapped
+    from uffdlab.witnesses.base import TargetMapping
 
 _Answer = TypeVar("_Answer")
 
 
-def ask(witness: str, region: Mapped, question: Callable[[], _Answer]) -> _Answer:
+def ask(witness: str, region: TargetMapping, question: Callable[[], _Answer]) -> _Answer:
     """Put a question to the target; what it refuses becomes the witness's error.
 
     Raises

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from uffdlab.uapi.protocol import ScanRuns
-    from uffdlab.witnesses.base import Mapped
+    from uffdlab.witnesses.base import TargetMapping
 
     ScanReader: TypeAlias = Callable[[int, int, int], ScanRuns]
 
@@ -48,7 +48,7 @@ class ScanWitness:
         self._kernel = kernel
         self._tracks_soft_dirty = tracks_soft_dirty
 
-    def read(self, region: Mapped, first: int, count: int) -> Snapshot:
+    def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
         reply = ask(self.name, region, lambda: self._read_scan(start, count, region.page_size))
@@ -68,7 +68,7 @@ class ScanWitness:
             answered=self._answered,
         )
 
-    def _spread(self, raw: bytes, region: Mapped, start: int, count: int) -> NDArray[np.uint64]:
+    def _spread(self, raw: bytes, region: TargetMapping, start: int, count: int) -> NDArray[np.uint64]:
         # Runs of pages to one entry for each page.  Every page has to be in one, and in one only.
         runs = np.frombuffer(raw, dtype="<u8").reshape(-1, 3)
         edges = np.concatenate([runs[:, 0], [np.uint64(start + count * region.page_size)]])
@@ -80,5 +80,5 @@ class ScanWitness:
             raise self._error(region, f"its runs are not of pages of {region.page_size} bytes")
         return np.repeat(runs[:, 2], pages.astype(np.int64)).astype(np.uint64, copy=False)
 
-    def _error(self, region: Mapped, message: str) -> WitnessError:
+    def _error(self, region: TargetMapping, message: str) -> WitnessError:
         return WitnessError(f"scan of {region.name}: {message}", witness=self.name)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.uapi.protocol import Method, PagemapEntries, TargetFacts
-    from uffdlab.witnesses.base import MappedRange, Witness
+    from uffdlab.witnesses.base import TargetPages, Witness
     from uffdlab.witnesses.physical import PhysicalWitness
     from uffdlab.witnesses.tables import GuestMemory
 
@@ -222,7 +222,7 @@ class WitnessSelection:
 
     # --- a snapshot
 
-    def read(self, where: MappedRange, name: str | None = None) -> tuple[Snapshot, list[WitnessError]]:
+    def read(self, where: TargetPages, name: str | None = None) -> tuple[Snapshot, list[WitnessError]]:
         """Ask one witness, or where none is named the best one that can answer.
 
         Returns
@@ -263,7 +263,7 @@ class WitnessSelection:
             failed[0].add_note(f"and {other}")
         raise failed[0]
 
-    def _asked(self, name: str, where: MappedRange) -> Snapshot:
+    def _asked(self, name: str, where: TargetPages) -> Snapshot:
         try:
             return self.witness(name).read(where.mapping, where.first, where.count)
         except MachineError as error:

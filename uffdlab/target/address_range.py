@@ -1,4 +1,4 @@
-"""Span: neighbouring pages of one mapping of the target, where they lie now."""
+"""AddressRange: the addresses of neighbouring pages of one mapping, at the time of a call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from uffdlab.target.process import TargetProcess
 
 
-class Span(Struct, frozen=True):
+class AddressRange(Struct, frozen=True):
     """Neighbouring pages of one mapping, for accesses and system calls.
 
     Attributes
@@ -43,7 +43,7 @@ class Span(Struct, frozen=True):
         return self.pages * self.page_size
 
     def address(self, page: int) -> int:
-        """Return the address of one page, counted from the first of the span; a negative one counts from the end.
+        """Return the address of one page, counted from the first of these; a negative one counts from the end.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""HeldCopy: an UFFDIO_COPY that waits in the kernel, without its locks, because its source is not there yet."""
+"""BlockedCopy: an UFFDIO_COPY that waits in the kernel, without its locks, because its source is not there yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _PAGE = 4096  # bytes, of the source
 
 
-class HeldCopy:
+class BlockedCopy:
     """One page that is being copied; the kernel looks for its destination again when the source is there.
 
     Parameters
@@ -49,7 +49,7 @@ class HeldCopy:
             self.close()
             raise
 
-    def let_go(self) -> IoctlResult:
+    def release(self) -> IoctlResult:
         """Put the page into the source, and return what the copy comes back with."""
         try:
             self._uffd.copy(self._source[0], self._value.to_bytes(8, "little").ljust(_PAGE, b"\0"))
