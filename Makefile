@@ -58,8 +58,8 @@ check: setup-check ## run ruff, mypy and import-linter
 	@$(python) tests/run.py check
 
 .PHONY: bench
-bench: setup-bench ## compare with other programs, write build/bench/results.json
-	@$(python) benchmarks/run.py
+bench: setup-bench ## compare with other programs, or with AGAINST=another checkout; write build/bench/results.json
+	@$(python) benchmarks/run.py $(if $(AGAINST),--against $(AGAINST))
 
 .PHONY: clean distclean
 clean: ## remove what make made in this folder, except .venv

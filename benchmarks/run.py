@@ -1,16 +1,21 @@
 """Runs the benchmarks:  python benchmarks/run.py [SUBJECT…]   (bench_SUBJECT.py; all, when none is named).
 
+``--against FOLDER`` compares with another checkout, which has its own .venv: see against.py.
+
 Prints a table and writes build/bench/results.json, a list of {name, value, unit, peer, peer_value, ratio}.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import against
 from harness import Row
 
 HERE = Path(__file__).resolve().parent
@@ -35,8 +40,19 @@ def _line(row: Row) -> str:
     return f"{line} {row.ratio:>9.3g} × {row.peer} ({row.peer_value:.4g} {row.unit})"
 
 
-def main(subjects: list[str]) -> int:
-    """Run the benchmarks of these subjects."""
+def _shown(rows: Iterator[Row]) -> Iterator[Row]:
+    for row in rows:
+        print(_line(row), flush=True)
+        yield row
+
+
+def main(arguments: list[str]) -> int:
+    """Run the benchmarks of some subjects, and compare with another tree."""
+    parser = argparse.ArgumentParser(prog="benchmarks/run.py")
+    parser.add_argument("subjects", nargs="*", metavar="SUBJECT")
+    parser.add_argument("--against", type=Path, metavar="FOLDER", help="compare with this checkout")
+    given = parser.parse_args(arguments)
+    subjects: list[str] = given.subjects
     known = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
     unknown = [subject for subject in subjects if subject not in known]
     if unknown:
@@ -44,11 +60,12 @@ def main(subjects: list[str]) -> int:
         return 2
     rows: list[Row] = []
     start = time.monotonic()
-    for subject in subjects or known:
+    for subject in subjects or ([] if given.against else known):
         print(f"# {subject}", flush=True)
-        for row in importlib.import_module(f"bench_{subject}").rows():
-            rows.append(row)
-            print(_line(row), flush=True)
+        rows += _shown(importlib.import_module(f"bench_{subject}").rows())
+    if given.against:
+        print(f"# against {given.against}", flush=True)
+        rows += _shown(against.rows(given.against))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(
         json.dumps([_as_json(row) for row in rows], indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
