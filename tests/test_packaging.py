@@ -66,7 +66,8 @@ def test_the_agent_imports_only_what_the_initramfs_carries():
     seen = 0
     sources = [path for package in ("agent", "uapi") for path in (ROOT / "uffdlab" / package).rglob("*.py")]
     for path in sources:
-        if path.name in {"_native_build.py", "protocol.py"}:  # for the build and for the host alone
+        # For the build, and for the host alone: `make check` forbids the agent to import the others.
+        if path.name in {"_native_build.py", "messages.py", "protocol.py"}:
             continue
         for name in imported_names(path):
             seen += 1
