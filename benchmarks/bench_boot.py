@@ -19,7 +19,7 @@ from harness import Row, median_seconds
 from uffdlab import Lab, MachineError, kernels
 from uffdlab.machines.qemu import accelerator, cpio, start
 from uffdlab.machines.qemu.machine import QemuMachine
-from uffdlab.uapi.protocol import TriggerSysrq
+from uffdlab.uapi.protocol.agent import TriggerSysrq
 
 KERNEL = "6.1-series"
 FOR_BOTH = "6.1-series+virtme"  # one image, which boots with virtme-ng too

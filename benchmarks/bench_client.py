@@ -13,7 +13,7 @@ from harness import Row
 
 from uffdlab import Lab
 from uffdlab.uapi import ContinueMode
-from uffdlab.uapi.protocol import Ping
+from uffdlab.uapi.protocol.agent import Ping
 
 KERNEL = "6.1-series"
 PAGES = 100_000

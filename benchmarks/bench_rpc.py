@@ -10,7 +10,7 @@ import msgpack
 from harness import Row, median_seconds
 
 from uffdlab import Lab
-from uffdlab.uapi.protocol import Ping
+from uffdlab.uapi.protocol.agent import Ping
 
 KERNEL = "6.1-series"
 RUNS = 300

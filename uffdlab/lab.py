@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from uffdlab.target.child import Child
     from uffdlab.target.touch import Touch
     from uffdlab.uapi import Feature
-    from uffdlab.uapi.protocol import Method
+    from uffdlab.uapi.protocol.base import Method
     from uffdlab.witnesses import Witness
 
 _Answer = TypeVar("_Answer")

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from uffdlab.errors import IoctlError, TargetLost
-from uffdlab.uapi.protocol import CallIoctl
+from uffdlab.uapi.protocol.target import CallIoctl
 
 
 def test_the_first_error_of_a_lab_asks_nothing_more_of_its_target(mortal_lab, monkeypatch):

@@ -12,7 +12,8 @@ import pytest
 from uffdlab.errors import FaultUnresolved, TargetLost
 from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
-from uffdlab.uapi.protocol import DescribeTarget, ForkTarget, SyncFeed
+from uffdlab.uapi.protocol.target import ForkTarget, SyncFeed
+from uffdlab.uapi.protocol.witnesses import DescribeTarget
 
 
 def _free_below(limit, taken):

@@ -24,7 +24,7 @@ from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
 from uffdlab.uapi.memory import MEMORY
 from uffdlab.uapi.messages import Fault, Remap, Remove, Unmap
-from uffdlab.uapi.protocol import TouchWaits
+from uffdlab.uapi.protocol.target import TouchWaits
 
 from ..unprivileged import needs_root
 

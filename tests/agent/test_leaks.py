@@ -7,14 +7,8 @@ import pytest
 from uffdlab.errors import UffdlabError
 from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
-from uffdlab.uapi.protocol import (
-    CallIoctl,
-    DescribeTarget,
-    MapMemory,
-    OpenUserfaultfd,
-    StartHandler,
-    StartTouch,
-)
+from uffdlab.uapi.protocol.target import CallIoctl, MapMemory, OpenUserfaultfd, StartHandler, StartTouch
+from uffdlab.uapi.protocol.witnesses import DescribeTarget
 
 TIMES = 20  # more than a count may grow by for other reasons, such as a thread's stack that is kept
 

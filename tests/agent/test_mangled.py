@@ -13,7 +13,8 @@ from uffdlab.errors import ProtocolError, UffdlabError
 from uffdlab.lab import Lab
 from uffdlab.machines.rpc.client import Client
 from uffdlab.uapi import Feature
-from uffdlab.uapi.protocol import METHODS, Ping
+from uffdlab.uapi.protocol.agent import Ping
+from uffdlab.uapi.protocol.base import METHODS
 
 PAGES = 4
 SOON = 0.2  # seconds

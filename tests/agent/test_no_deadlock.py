@@ -16,7 +16,7 @@ from uffdlab.errors import FaultUnresolved, LabClosed, NoMessage, TargetLost, To
 from uffdlab.target.child import Child
 from uffdlab.target.region import PageRange, Region
 from uffdlab.target.touch import Touch
-from uffdlab.uapi.protocol import CallIoctl
+from uffdlab.uapi.protocol.target import CallIoctl
 
 PAGES = 4
 _MOST = 60  # seconds until the watchdog ends this process

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from uffdlab.errors import ProgramError, UsageError
 from uffdlab.machines import local
 from uffdlab.machines.programs import Execution, Programs
-from uffdlab.uapi.protocol import Ping
+from uffdlab.uapi.protocol.agent import Ping
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from uffdlab.errors import AgentError, UsageError
-from uffdlab.uapi.protocol import StartTouch, TouchWaits
+from uffdlab.uapi.protocol.target import StartTouch, TouchWaits
 
 
 @pytest.mark.parametrize("times", [1000])

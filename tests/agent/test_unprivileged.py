@@ -11,7 +11,7 @@ from uffdlab.errors import AgentError, IoctlError, UsageError
 from uffdlab.lab import Lab
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES
 from uffdlab.uapi import Feature
-from uffdlab.uapi.protocol import Ping, TriggerSysrq
+from uffdlab.uapi.protocol.agent import Ping, TriggerSysrq
 
 from ..unprivileged import SYSCTL, nobodys_lab
 

@@ -17,7 +17,7 @@ from uffdlab.kernels import catalogue, kselftest
 from uffdlab.lab import Lab
 from uffdlab.machines.qemu import start
 from uffdlab.scenarios.kselftest import ktap, plan, run
-from uffdlab.uapi.protocol import ReserveHugepages, TurnSwapOn
+from uffdlab.uapi.protocol.agent import ReserveHugepages, TurnSwapOn
 
 from ..vm import copy_retry
 from .leaks import forget_objects, lost_objects, pages_of_fills

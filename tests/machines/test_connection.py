@@ -8,7 +8,8 @@ from uffdlab.errors import LabClosed, MachineLost, UsageError
 from uffdlab.machines import factory
 from uffdlab.machines.connection import Connection
 from uffdlab.machines.factory import Options
-from uffdlab.uapi.protocol import KillTarget, Ping, ReadClock, WithdrawTouch
+from uffdlab.uapi.protocol.agent import KillTarget, Ping, ReadClock
+from uffdlab.uapi.protocol.target import WithdrawTouch
 
 
 class Spoken:

@@ -18,7 +18,7 @@ from uffdlab import errors
 from uffdlab.lab import Lab
 from uffdlab.machines import ssh, ssh_bootstrap
 from uffdlab.machines.rpc import heartbeat
-from uffdlab.uapi.protocol import Ping, SpawnTarget
+from uffdlab.uapi.protocol.agent import Ping, SpawnTarget
 
 from ..leftovers import alive, gone_within, held
 
@@ -309,7 +309,7 @@ def test_no_userfaultfd_there(server, tmp_path):
 
 def test_a_host_that_is_killed_leaves_nothing_there(server):
     program = (
-        "import sys, time\nfrom uffdlab.machines import ssh\nfrom uffdlab.uapi.protocol import SpawnTarget\n"
+        "import sys, time\nfrom uffdlab.machines import ssh\nfrom uffdlab.uapi.protocol.agent import SpawnTarget\n"
         f"machine = ssh.start('far-end', options={server.options()!r})\n"
         "target = machine.ask(SpawnTarget(b'n' * 32, 0x10_0000_0000)).pid\n"
         "print(machine.hello.pid, target, flush=True)\ntime.sleep(100)\n"

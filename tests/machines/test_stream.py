@@ -15,7 +15,7 @@ from uffdlab import errors
 from uffdlab.machines import local
 from uffdlab.machines.python_modules import module_path
 from uffdlab.machines.stream import StreamMachine
-from uffdlab.uapi.protocol import Ping, SpawnTarget
+from uffdlab.uapi.protocol.agent import Ping, SpawnTarget
 
 from ..leftovers import alive, gone_within, held
 
@@ -76,7 +76,7 @@ import sys, time
 from uffdlab.machines import local
 from uffdlab.machines.python_modules import module_path
 machine = local.start()
-from uffdlab.uapi.protocol import SpawnTarget
+from uffdlab.uapi.protocol.agent import SpawnTarget
 target = machine.ask(SpawnTarget(b"n" * 32, 0x10_0000_0000)).pid
 print(machine.hello.pid, target, machine.pids[0], flush=True)
 time.sleep(100)

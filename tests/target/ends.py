@@ -1,6 +1,6 @@
 """Ends of touches, as a target tells them."""
 
-from uffdlab.uapi.protocol import TouchResult
+from uffdlab.uapi.protocol.target import TouchResult
 
 
 def touch_result(**fields):

@@ -6,7 +6,7 @@ from msgspec import convert
 from uffdlab.target.capabilities import Capabilities, html_table, markdown_table, table
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.memory import MEMORY
-from uffdlab.uapi.protocol import KernelProbe
+from uffdlab.uapi.protocol.target import KernelProbe
 
 
 def answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):

@@ -8,7 +8,7 @@ from uffdlab.errors import MachineLost, TargetLost
 from uffdlab.machines.rpc.client import MachineGone
 from uffdlab.target.notifications import Notifications
 from uffdlab.target.timeline import Timeline
-from uffdlab.uapi.protocol import MessageRead, ProgramOutput, TargetEnded, TouchEnded
+from uffdlab.uapi.protocol.notifications import MessageRead, ProgramOutput, TargetEnded, TouchEnded
 
 from .ends import touch_result
 

@@ -9,19 +9,10 @@ from uffdlab.errors import AgentError, LabClosed, TargetLost, UsageError
 from uffdlab.target.process import TargetProcess
 from uffdlab.target.region import Region
 from uffdlab.target.timeline import Timeline
-from uffdlab.uapi.protocol import (
-    DescribeTarget,
-    KernelProbe,
-    MapMemory,
-    MappedMemory,
-    ProbeKernel,
-    ReaderFacts,
-    ScanFacts,
-    SpawnTarget,
-    StartTouch,
-    TargetFacts,
-    TouchEnded,
-)
+from uffdlab.uapi.protocol.agent import SpawnTarget
+from uffdlab.uapi.protocol.notifications import TouchEnded
+from uffdlab.uapi.protocol.target import KernelProbe, MapMemory, MappedMemory, ProbeKernel, StartTouch
+from uffdlab.uapi.protocol.witnesses import DescribeTarget, ReaderFacts, ScanFacts, TargetFacts
 
 from .ends import touch_result
 

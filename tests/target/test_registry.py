@@ -9,7 +9,7 @@ from uffdlab.target.timeline import Timeline
 from uffdlab.target.touch import Touch
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
-from uffdlab.uapi.protocol import OpenedUserfaultfd, OpenUserfaultfd, StartTouch
+from uffdlab.uapi.protocol.target import OpenedUserfaultfd, OpenUserfaultfd, StartTouch
 
 
 class AnsweringTarget:

@@ -8,7 +8,7 @@ from uffdlab.target import syscalls
 from uffdlab.target.ioctl_results import PendingIoctl
 from uffdlab.target.touch import Touch
 from uffdlab.uapi import IOCTLS
-from uffdlab.uapi.protocol import StartTouch, TouchWaits, WithdrawTouch
+from uffdlab.uapi.protocol.target import StartTouch, TouchWaits, WithdrawTouch
 
 from .ends import touch_result
 

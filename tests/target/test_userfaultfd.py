@@ -11,7 +11,7 @@ from uffdlab.target.timeline import Timeline
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
 from uffdlab.uapi.messages import Fault, Message
-from uffdlab.uapi.protocol import (
+from uffdlab.uapi.protocol.target import (
     BatchAnswer,
     CallIoctl,
     CloseUserfaultfd,

@@ -6,13 +6,15 @@ import types
 import typing
 from pathlib import Path
 
-from uffdlab.uapi import protocol
-from uffdlab.uapi.protocol import ERROR_KINDS, METHODS, NOTIFICATIONS, Answer
+from uffdlab.uapi.protocol import agent, target, witnesses
+from uffdlab.uapi.protocol.base import METHODS, Answer
+from uffdlab.uapi.protocol.errors import ERROR_KINDS
+from uffdlab.uapi.protocol.notifications import HOST_NOTIFICATIONS, NOTIFICATIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "protocol.md"
 HEAD = """# The wire between host and guest
 
-<!-- Made by tests/uapi/protocol_page.py from uffdlab/uapi/protocol.py, which has the ranges of values too. -->
+<!-- Made by tests/uapi/protocol_page.py from uffdlab/uapi/protocol/, which has the ranges of values too. -->
 
 MessagePack-RPC: a request is `[0, id, method, parameters]`, an answer `[1, id, error, answer]`, a
 notification `[2, method, parameters]`. On the way through the agent the parameters of a `target.*`
@@ -64,13 +66,25 @@ def answers():
     return sorted(found, key=lambda kind: kind.__name__)
 
 
+def methods_in_order():
+    # METHODS has the order in which the modules were imported.
+    found = {
+        each.method: each
+        for module in (agent, target, witnesses)
+        for each in vars(module).values()
+        if getattr(each, "__module__", "") == module.__name__ and each in METHODS.values()
+    }
+    assert found.keys() == METHODS.keys()
+    return found
+
+
 def page():
     methods = [[f"`{name}`", f"`{each.__name__}`", fields_of(each), name_of(each.answer()), about(each)]
-               for name, each in METHODS.items()]  # fmt: skip
+               for name, each in methods_in_order().items()]  # fmt: skip
     notices = [[f"`{name}`", fields_of(each), about(each)] for name, each in NOTIFICATIONS.items()]
     shapes = [[f"`{each.__name__}`", fields_of(each), about(each)] for each in answers()]
     kinds = [[f"`{kind}`", meaning] for kind, meaning in ERROR_KINDS.items()]
-    host = ", ".join(f"`{name}`" for name in protocol.HOST_NOTIFICATIONS)
+    host = ", ".join(f"`{name}`" for name in HOST_NOTIFICATIONS)
     return (
         "\n\n".join(
             [

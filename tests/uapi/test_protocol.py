@@ -10,8 +10,9 @@ import pytest
 from uffdlab import agent
 from uffdlab.agent import commands, init, server, stdio, target
 from uffdlab.machines.rpc import client
-from uffdlab.uapi import protocol
-from uffdlab.uapi.protocol import ERROR_KINDS, METHODS, NOTIFICATIONS, AgentMethod, TargetMethod
+from uffdlab.uapi.protocol.base import METHODS, VERSION, AgentMethod, TargetMethod
+from uffdlab.uapi.protocol.errors import ERROR_KINDS
+from uffdlab.uapi.protocol.notifications import NOTIFICATIONS
 
 from . import protocol_page
 
@@ -97,7 +98,7 @@ def test_the_agent_refuses_by_the_kinds_that_are_listed():
 
 
 def test_both_are_of_one_version():
-    assert server.PROTOCOL == protocol.VERSION
+    assert server.PROTOCOL == VERSION
 
 
 def test_the_page_about_it_is_true():

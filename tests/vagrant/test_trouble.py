@@ -10,7 +10,7 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.lab import Lab
-from uffdlab.uapi.protocol import Ping
+from uffdlab.uapi.protocol.agent import Ping
 
 pytestmark = pytest.mark.timeout(3600)
 KERNEL = "6.1-series"

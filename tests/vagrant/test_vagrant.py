@@ -16,7 +16,7 @@ import pytest
 from uffdlab import errors
 from uffdlab.lab import Lab
 from uffdlab.scenarios import minor_wp
-from uffdlab.uapi.protocol import Ping
+from uffdlab.uapi.protocol.agent import Ping
 
 pytestmark = pytest.mark.timeout(3600)
 KERNEL, OTHER = "6.1-series", "6.1-base"

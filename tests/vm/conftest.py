@@ -7,7 +7,7 @@ import pytest
 
 from uffdlab.lab import Lab
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES
-from uffdlab.uapi.protocol import ReserveHugepages
+from uffdlab.uapi.protocol.agent import ReserveHugepages
 
 KERNELS = (
     "6.1-base",

@@ -19,7 +19,7 @@ from uffdlab.lab import Lab
 from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import ContinueMode, CopyMode, Feature
 from uffdlab.uapi.layout import UFFD_API
-from uffdlab.uapi.protocol import KillTarget
+from uffdlab.uapi.protocol.agent import KillTarget
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LOCAL, on_each

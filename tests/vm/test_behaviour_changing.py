@@ -9,7 +9,7 @@ from uffdlab.pte import State
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
 from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.uapi.messages import Remap, Remove, Unmap
-from uffdlab.uapi.protocol import FindFreePlace, NoteMoved
+from uffdlab.uapi.protocol.target import FindFreePlace, NoteMoved
 
 from ..unprivileged import UNPRIVILEGED
 from .where import LINES, LOCAL, on_each

@@ -6,7 +6,7 @@ import pytest
 
 from uffdlab.errors import IoctlError
 from uffdlab.uapi import Feature
-from uffdlab.uapi.protocol import ReserveHugepages
+from uffdlab.uapi.protocol.agent import ReserveHugepages
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 

@@ -25,7 +25,8 @@ from uffdlab.errors import (
 )
 from uffdlab.lab import Lab
 from uffdlab.pte import State
-from uffdlab.uapi.protocol import CallIoctl, KillTarget, StartTouch
+from uffdlab.uapi.protocol.agent import KillTarget
+from uffdlab.uapi.protocol.target import CallIoctl, StartTouch
 
 pytestmark = pytest.mark.vm
 

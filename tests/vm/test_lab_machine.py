@@ -12,7 +12,7 @@ import pytest
 
 from uffdlab.errors import GuestPanic, MachineError, UsageError
 from uffdlab.lab import Lab
-from uffdlab.uapi.protocol import Ping, TriggerSysrq
+from uffdlab.uapi.protocol.agent import Ping, TriggerSysrq
 
 pytestmark = pytest.mark.vm
 

@@ -11,7 +11,7 @@ import pytest
 
 from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
-from uffdlab.uapi.protocol import DescribeTarget
+from uffdlab.uapi.protocol.witnesses import DescribeTarget
 
 from .where import LOCAL, on_each
 

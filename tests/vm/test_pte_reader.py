@@ -7,7 +7,7 @@ import pytest
 
 from uffdlab import Lab
 from uffdlab.kernels import catalogue
-from uffdlab.uapi.protocol import ReserveHugepages, TurnSwapOn
+from uffdlab.uapi.protocol.agent import ReserveHugepages, TurnSwapOn
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
 

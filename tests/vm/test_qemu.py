@@ -18,7 +18,7 @@ from uffdlab import cachedir, errors, kernels
 from uffdlab.machines import clock
 from uffdlab.machines.qemu import machine as guest
 from uffdlab.machines.qemu import start
-from uffdlab.uapi.protocol import Ping, ReadClock, TriggerSysrq
+from uffdlab.uapi.protocol.agent import Ping, ReadClock, TriggerSysrq
 
 from ..leftovers import alive, children, gone_within, held, wait_until
 
@@ -223,7 +223,7 @@ OWNER = """
     import os, sys, threading, time
     from uffdlab import kernels
     from uffdlab.machines.qemu import start
-    from uffdlab.uapi.protocol import Ping
+    from uffdlab.uapi.protocol.agent import Ping
     made = []
     thread = threading.Thread(target=lambda: made.append(start.start(kernels.get("6.1-series"))))
     thread.start()

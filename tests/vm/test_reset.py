@@ -9,7 +9,7 @@ import pytest
 
 from uffdlab.errors import GuestPanic, LabClosed, MachineTimeout, TargetLost, WitnessError
 from uffdlab.lab import Lab
-from uffdlab.uapi.protocol import Ping, TriggerSysrq
+from uffdlab.uapi.protocol.agent import Ping, TriggerSysrq
 
 from ..leftovers import gone_within
 

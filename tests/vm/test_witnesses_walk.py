@@ -5,7 +5,9 @@ import pytest
 
 from uffdlab.errors import WitnessError
 from uffdlab.pte import State
-from uffdlab.uapi.protocol import ClearSoftDirty, KillTarget, UnmapMemory
+from uffdlab.uapi.protocol.agent import KillTarget
+from uffdlab.uapi.protocol.target import UnmapMemory
+from uffdlab.uapi.protocol.witnesses import ClearSoftDirty
 
 pytestmark = pytest.mark.vm
 

@@ -7,7 +7,7 @@ import pytest
 from uffdlab.errors import NoMessage
 from uffdlab.observations.cross_examination import CrossExamination
 from uffdlab.pte import State
-from uffdlab.uapi.protocol import ClearSoftDirty
+from uffdlab.uapi.protocol.witnesses import ClearSoftDirty
 
 pytestmark = pytest.mark.vm
 

@@ -6,7 +6,7 @@ import pytest
 
 from uffdlab.errors import AgentError, UsageError
 from uffdlab.lab import Lab
-from uffdlab.uapi.protocol import TurnSwapOn
+from uffdlab.uapi.protocol.agent import TurnSwapOn
 
 from ..unprivileged import UNPRIVILEGED, nobodys_lab
 

@@ -12,7 +12,7 @@ import pytest
 from uffdlab.errors import MachineLost, UffdlabError
 from uffdlab.machines.rpc import decoding
 from uffdlab.machines.rpc.framing import Malformed
-from uffdlab.uapi.protocol import MapMemory
+from uffdlab.uapi.protocol.target import MapMemory
 from uffdlab.witnesses import selection
 from uffdlab.witnesses.selection import WitnessSelection
 

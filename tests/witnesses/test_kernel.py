@@ -4,7 +4,7 @@ import pytest
 
 from uffdlab.errors import AgentError, TargetLost, WitnessError
 from uffdlab.pte import State
-from uffdlab.uapi.protocol import TableEntries
+from uffdlab.uapi.protocol.witnesses import TableEntries
 from uffdlab.witnesses.kernel import KernelWitness
 
 LEAF = 0x8000_0000_3FFC_FC65

@@ -1,7 +1,7 @@
 import struct
 
 from uffdlab.pte import State
-from uffdlab.uapi.protocol import PagemapEntries
+from uffdlab.uapi.protocol.witnesses import PagemapEntries
 from uffdlab.witnesses.pagemap import PagemapWitness
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from uffdlab.errors import WitnessError
 from uffdlab.pte import Category, State, decode_scan, explain_scan
-from uffdlab.uapi.protocol import ScanRuns
+from uffdlab.uapi.protocol.witnesses import ScanRuns
 from uffdlab.witnesses.scan import ScanWitness
 
 OLD, NEW = 0xFF, 0x3FF & ~Category.WRITTEN

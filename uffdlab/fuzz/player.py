@@ -17,7 +17,7 @@ from uffdlab.pte import State
 from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.messages import Message, Remap, Remove, Unmap
-from uffdlab.uapi.protocol import ReserveHugepages
+from uffdlab.uapi.protocol.agent import ReserveHugepages
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab

@@ -20,7 +20,7 @@ from uffdlab.fuzz.rules import MEMORIES, Op, Rules, region_pages
 from uffdlab.pte import State
 from uffdlab.uapi import IOCTLS
 from uffdlab.uapi.memory import MEMORY
-from uffdlab.uapi.protocol import TurnSwapOn
+from uffdlab.uapi.protocol.agent import TurnSwapOn
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab

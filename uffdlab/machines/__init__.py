@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from uffdlab.machines.rpc.client import MachineGone
-    from uffdlab.uapi.protocol import HelloFacts, Method, Notification
+    from uffdlab.uapi.protocol.base import Method
+    from uffdlab.uapi.protocol.notifications import HelloFacts, Notification
 
 _Answer = TypeVar("_Answer")
 

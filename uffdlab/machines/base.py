@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from uffdlab.machines.rpc.client import MachineGone
     from uffdlab.processes.console import Console
     from uffdlab.processes.supervised import SupervisedProcess
-    from uffdlab.uapi.protocol import HelloFacts, Method, Notification
+    from uffdlab.uapi.protocol.base import Method
+    from uffdlab.uapi.protocol.notifications import HelloFacts, Notification
 
 _Answer = TypeVar("_Answer")
 

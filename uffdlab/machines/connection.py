@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, TypeVar
 
 from uffdlab.errors import LabClosed, MachineError, UsageError
 from uffdlab.machines import Machine, clock, factory
-from uffdlab.uapi.protocol import AgentMethod, Method, Ping, ReadClock
+from uffdlab.uapi.protocol.agent import Ping, ReadClock
+from uffdlab.uapi.protocol.base import AgentMethod, Method
 
 if TYPE_CHECKING:
     from uffdlab.machines.rpc.client import MachineGone
-    from uffdlab.uapi.protocol import Notification
+    from uffdlab.uapi.protocol.notifications import Notification
 
     Subscriber = Callable[[Notification | MachineGone], None]
 

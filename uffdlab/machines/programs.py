@@ -17,20 +17,20 @@ from msgspec import Struct
 
 from uffdlab.errors import AgentError, LabClosed, MachineError, ProgramError, UsageError
 from uffdlab.machines import elf
-from uffdlab.uapi.protocol import (
+from uffdlab.uapi.protocol.agent import (
     DiscardProgramFolder,
     FilesExist,
     KillProgram,
     MakeProgramFolder,
-    ProgramOutput,
     PutFile,
     RunProgram,
 )
+from uffdlab.uapi.protocol.notifications import ProgramOutput
 
 if TYPE_CHECKING:
     from uffdlab.machines import Machine
     from uffdlab.machines.rpc.client import MachineGone
-    from uffdlab.uapi.protocol import Notification
+    from uffdlab.uapi.protocol.notifications import Notification
 
     OnOutput = Callable[[str, bytes], None]
 

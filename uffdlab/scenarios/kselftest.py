@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from uffdlab.errors import ProgramError
-from uffdlab.uapi.protocol import ReserveHugepages
+from uffdlab.uapi.protocol.agent import ReserveHugepages
 
 if TYPE_CHECKING:
     from uffdlab.kernels.kselftest import Selftests

@@ -12,7 +12,7 @@ from uffdlab.errors import errno_name
 from uffdlab.observations import html_table as html_tables
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.memory import MEMORY, Memory
-from uffdlab.uapi.protocol import KernelProbe
+from uffdlab.uapi.protocol.target import KernelProbe
 
 _MEMORY_SINCE = {
     "anon": {"MISSING": "4.3", "WP": "5.7", "RWP": "7.3"},

@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Self
 
 from uffdlab.target.region import MemoryMapping, PageRange, pages_of
-from uffdlab.uapi.protocol import DescribeTarget, EndChild, ForkTarget
+from uffdlab.uapi.protocol.target import EndChild, ForkTarget
+from uffdlab.uapi.protocol.witnesses import DescribeTarget
 from uffdlab.witnesses.pagemap import PagemapWitness
 
 if TYPE_CHECKING:

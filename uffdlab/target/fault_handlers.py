@@ -13,11 +13,11 @@ from msgspec.structs import asdict
 from uffdlab.errors import UsageError
 from uffdlab.target.message_queue import AnyMessage, MessageQueue
 from uffdlab.uapi.messages import Fault
-from uffdlab.uapi.protocol import CountFaults, StartHandler, StopHandler
+from uffdlab.uapi.protocol.target import CountFaults, StartHandler, StopHandler
 
 if TYPE_CHECKING:
     from uffdlab.machines.connection import Connection
-    from uffdlab.uapi.protocol import FaultCounts
+    from uffdlab.uapi.protocol.target import FaultCounts
 
 _POLICIES = {
     "missing": ("forward", "copy", "copy_wp", "zeropage", "poison"),

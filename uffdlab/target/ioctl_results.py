@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from uffdlab import uapi
 from uffdlab.errors import errno_name
-from uffdlab.uapi.protocol import IoctlAnswer
+from uffdlab.uapi.protocol.target import IoctlAnswer
 
 if TYPE_CHECKING:
     from uffdlab.target.touch import Touch

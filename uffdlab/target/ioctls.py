@@ -14,14 +14,14 @@ from uffdlab.errors import IoctlError, LabClosed, TargetLost, UsageError, errno_
 from uffdlab.target import errno_reasons
 from uffdlab.target.ioctl_results import BatchResult, IoctlResult, PendingIoctl, call_text
 from uffdlab.target.region import MemoryMapping, PageRange, pages_of
-from uffdlab.uapi.protocol import CallIoctl, RunBatch
+from uffdlab.uapi.protocol.target import CallIoctl, RunBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from uffdlab.target.process import TargetProcess
     from uffdlab.uapi import Feature, RegisterMode
-    from uffdlab.uapi.protocol import SystemCall
+    from uffdlab.uapi.protocol.target import SystemCall
 
 CLOSED = "this userfaultfd is closed; lab.userfaultfd() opens a new one"
 _USER_ADDRESSES = 1 << 47  # of a process, on x86-64 with four levels; arm64 has twice as many

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.errors import TargetLost
 from uffdlab.machines.rpc.client import MachineGone
-from uffdlab.uapi.protocol import FeedFailed, MessageRead, Notification, TargetEnded, TouchEnded
+from uffdlab.uapi.protocol.notifications import FeedFailed, MessageRead, Notification, TargetEnded, TouchEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable

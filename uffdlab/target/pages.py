@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from uffdlab.errors import UsageError
 from uffdlab.target import syscalls
-from uffdlab.uapi.protocol import MeasureMemory, TurnSwapOn
+from uffdlab.uapi.protocol.agent import MeasureMemory, TurnSwapOn
 
 if TYPE_CHECKING:
     from uffdlab.target.address_range import AddressRange
     from uffdlab.target.process import ForkedProcess
     from uffdlab.target.syscalls import CallResult
     from uffdlab.target.touch import Touch
-    from uffdlab.uapi.protocol import SystemCall
+    from uffdlab.uapi.protocol.target import SystemCall
 
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
 _PROTECTION = {"r": 1, "w": 2, "x": 4}

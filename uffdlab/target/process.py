@@ -11,7 +11,9 @@ from uffdlab.machines.connection import DEADLINE
 from uffdlab.target.notifications import Notifications
 from uffdlab.target.registry import Registry
 from uffdlab.target.touch import Touch
-from uffdlab.uapi.protocol import ProbeKernel, ReadPagemap, SpawnTarget, StartTouch
+from uffdlab.uapi.protocol.agent import SpawnTarget
+from uffdlab.uapi.protocol.target import ProbeKernel, StartTouch
+from uffdlab.uapi.protocol.witnesses import ReadPagemap
 from uffdlab.witnesses.selection import WitnessSelection
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.target.capabilities import Capabilities
     from uffdlab.target.timeline import Timeline
-    from uffdlab.uapi.protocol import Method, PagemapEntries, Sweep, SystemCall
+    from uffdlab.uapi.protocol.base import Method
+    from uffdlab.uapi.protocol.target import Sweep, SystemCall
+    from uffdlab.uapi.protocol.witnesses import PagemapEntries
     from uffdlab.witnesses.base import TargetPages
 
 _Answer = TypeVar("_Answer")

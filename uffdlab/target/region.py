@@ -16,7 +16,8 @@ from uffdlab.target.mapping_size import reserve
 from uffdlab.target.pages import Pages
 from uffdlab.target.syscalls import CallResult
 from uffdlab.uapi.memory import MEMORY
-from uffdlab.uapi.protocol import FindFreePlace, MapMemory, NoteMoved, ReserveHugepages, UnmapMemory
+from uffdlab.uapi.protocol.agent import ReserveHugepages
+from uffdlab.uapi.protocol.target import FindFreePlace, MapMemory, NoteMoved, UnmapMemory
 
 if TYPE_CHECKING:
     from uffdlab.observations.page_walk import PageWalks

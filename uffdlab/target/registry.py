@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uffdlab.uapi.messages import Fault, Message
-    from uffdlab.uapi.protocol import TouchResult
+    from uffdlab.uapi.protocol.target import TouchResult
 
 _SMALL = 4096  # bytes
 

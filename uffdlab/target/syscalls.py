@@ -12,7 +12,7 @@ from uffdlab.errors import IoctlError
 if TYPE_CHECKING:
     from uffdlab.target.address_range import AddressRange
     from uffdlab.target.touch import Touch
-    from uffdlab.uapi.protocol import SystemCall
+    from uffdlab.uapi.protocol.target import SystemCall
 
 #: Advice of madvise(2) by name (asm-generic/mman-common.h).
 ADVICE: Final = {

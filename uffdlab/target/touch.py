@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from msgspec import Struct
 
 from uffdlab.errors import FaultUnresolved, ProtocolError, TouchFailed, UffdlabError, errno_name
-from uffdlab.uapi.protocol import CountAccesses, TouchWaits, WithdrawTouch
+from uffdlab.uapi.protocol.target import CountAccesses, TouchWaits, WithdrawTouch
 
 if TYPE_CHECKING:
     from uffdlab.machines.connection import Connection
-    from uffdlab.uapi.protocol import StartTouch, TouchResult
+    from uffdlab.uapi.protocol.target import StartTouch, TouchResult
 
 _GIVE_A_WORD = ("read", "modify", "sweep", "syscall")
 _MANY = ("sweep", "fill")

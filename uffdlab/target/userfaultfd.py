@@ -16,7 +16,7 @@ from uffdlab.target.message_queue import MessageQueue
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
 from uffdlab.uapi.layout import decode
 from uffdlab.uapi.messages import Fault, Message, Remap, Remove, Unmap
-from uffdlab.uapi.protocol import CloseUserfaultfd, LeaveUnread, OpenUserfaultfd
+from uffdlab.uapi.protocol.target import CloseUserfaultfd, LeaveUnread, OpenUserfaultfd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from uffdlab.errors import UsageError
 from uffdlab.observations.write_probe import WriteProbe
 from uffdlab.uapi.messages import Fault, Message
-from uffdlab.uapi.protocol import SyncFeed
+from uffdlab.uapi.protocol.target import SyncFeed
 from uffdlab.witnesses.base import TargetPages
 
 if TYPE_CHECKING:

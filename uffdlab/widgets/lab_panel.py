@@ -10,7 +10,7 @@ import traitlets
 
 from uffdlab.errors import UffdlabError
 from uffdlab.uapi import FEATURES_SINCE, Feature, flag_names
-from uffdlab.uapi.protocol import Ping
+from uffdlab.uapi.protocol.agent import Ping
 from uffdlab.widgets._base.background import BackgroundReader, run_in_background
 from uffdlab.widgets._base.controls import StatusLine
 from uffdlab.widgets._base.lab_lifecycle import announce

@@ -13,7 +13,7 @@ from uffdlab.witnesses.replies import ask
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uffdlab.uapi.protocol import TableEntries
+    from uffdlab.uapi.protocol.witnesses import TableEntries
     from uffdlab.witnesses.base import TargetMapping
 
     EntryReader: TypeAlias = Callable[[int, int, int], TableEntries]
@@ -31,7 +31,7 @@ class KernelWitness:
     Parameters
     ----------
     read_entries : callable
-        ``read_entries(start, pages, page_size)`` → :class:`uffdlab.uapi.protocol.TableEntries`.
+        ``read_entries(start, pages, page_size)`` → :class:`~uffdlab.uapi.protocol.witnesses.TableEntries`.
     kernel : str
         Name of the kernel, for the snapshot.
     form : str

@@ -12,7 +12,7 @@ from uffdlab.witnesses.replies import ask
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uffdlab.uapi.protocol import PagemapEntries
+    from uffdlab.uapi.protocol.witnesses import PagemapEntries
     from uffdlab.witnesses.base import TargetMapping
 
     PagemapReader: TypeAlias = Callable[[int, int, int], PagemapEntries]
@@ -26,7 +26,7 @@ class PagemapWitness:
     Parameters
     ----------
     read_pagemap : callable
-        ``read_pagemap(start, pages, page_size)`` → :class:`uffdlab.uapi.protocol.PagemapEntries`.
+        ``read_pagemap(start, pages, page_size)`` → :class:`~uffdlab.uapi.protocol.witnesses.PagemapEntries`.
     kernel : str
         Name of the kernel, for the snapshot.
     tracks_soft_dirty : bool

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from uffdlab.uapi.protocol import ScanRuns
+    from uffdlab.uapi.protocol.witnesses import ScanRuns
     from uffdlab.witnesses.base import TargetMapping
 
     ScanReader: TypeAlias = Callable[[int, int, int], ScanRuns]
@@ -29,7 +29,7 @@ class ScanWitness:
     Parameters
     ----------
     read_scan : callable
-        ``read_scan(start, pages, page_size)`` → :class:`uffdlab.uapi.protocol.ScanRuns`.
+        ``read_scan(start, pages, page_size)`` → :class:`~uffdlab.uapi.protocol.witnesses.ScanRuns`.
     answered : int
         The categories whose absence means something.
     kernel : str

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from msgspec.structs import replace
 
 from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError
-from uffdlab.uapi.protocol import DescribeTarget, ReadEntries, ReadPagemap, ScanPages, StartSpin, StopSpin
+from uffdlab.uapi.protocol.witnesses import DescribeTarget, ReadEntries, ReadPagemap, ScanPages, StartSpin, StopSpin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from uffdlab.observations.page_walk import PageWalks
     from uffdlab.observations.snapshot import Snapshot
-    from uffdlab.uapi.protocol import Method, PagemapEntries, TargetFacts
+    from uffdlab.uapi.protocol.base import Method
+    from uffdlab.uapi.protocol.witnesses import PagemapEntries, TargetFacts
     from uffdlab.witnesses.base import TargetPages, Witness
     from uffdlab.witnesses.physical import PhysicalWitness
     from uffdlab.witnesses.tables import GuestMemory

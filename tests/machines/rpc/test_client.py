@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 
 from uffdlab import errors
 from uffdlab.machines.rpc.client import MachineGone
-from uffdlab.uapi.protocol import ProgramOutput
+from uffdlab.uapi.protocol.notifications import ProgramOutput
 
 from ..agents import HELLO, in_thread
 

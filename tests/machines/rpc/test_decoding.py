@@ -5,21 +5,17 @@ import pytest
 from uffdlab import errors
 from uffdlab.machines.rpc import decoding
 from uffdlab.machines.rpc.framing import Malformed
-from uffdlab.uapi.protocol import (
+from uffdlab.uapi.protocol.agent import FilesExist, MakeProgramFolder, ReadClock
+from uffdlab.uapi.protocol.target import (
     CallIoctl,
-    FilesExist,
     IoctlAnswer,
-    MakeProgramFolder,
     MapMemory,
     MappedMemory,
-    ReadClock,
-    ReadEntries,
-    ReadPagemap,
     RunBatch,
-    ScanPages,
     StartTouch,
     WithdrawTouch,
 )
+from uffdlab.uapi.protocol.witnesses import ReadEntries, ReadPagemap, ScanPages
 
 from ...target.ends import touch_result
 from ..agents import in_thread

@@ -9,7 +9,7 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.machines.rpc import client
-from uffdlab.uapi.protocol import TargetEnded
+from uffdlab.uapi.protocol.notifications import TargetEnded
 
 
 def test_calls_go_through_the_agent_until_the_target_has_answered_its_marker(both):

@@ -18,7 +18,7 @@ from uffdlab.machines import clock
 from uffdlab.machines.vagrant import machine as vagrant
 from uffdlab.machines.vagrant.machine import pack_agent
 from uffdlab.machines.vagrant.vm import VagrantVm
-from uffdlab.uapi.protocol import Ping
+from uffdlab.uapi.protocol.agent import Ping
 
 from ..vagrants import WANTED, bring_up
 

@@ -27,7 +27,7 @@ from uffdlab.machines.rpc.framing import Malformed
 from uffdlab.processes import identity
 from uffdlab.processes.console import Console
 from uffdlab.processes.supervised import SupervisedProcess
-from uffdlab.uapi.protocol import AfterRestore
+from uffdlab.uapi.protocol.agent import AfterRestore
 
 if TYPE_CHECKING:
     from uffdlab.machines import PhysicalMemory

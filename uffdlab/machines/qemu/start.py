@@ -18,7 +18,7 @@ from uffdlab.machines.qemu.accelerator import choose
 from uffdlab.machines.qemu.command import Descriptors, Settings
 from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.processes import limits
-from uffdlab.uapi.protocol import LoadModules, ReadClock
+from uffdlab.uapi.protocol.agent import LoadModules, ReadClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -26,13 +26,16 @@ from msgspec.structs import astuple
 from uffdlab import errors
 from uffdlab.machines.rpc import decoding
 from uffdlab.machines.rpc.framing import MAX_FRAME, Full, Line, Malformed, TargetLine
-from uffdlab.uapi.protocol import EndLateTarget, Hello, Notification, SpawnTarget, TargetEnded, TargetMethod
+from uffdlab.uapi.protocol.agent import EndLateTarget, SpawnTarget
+from uffdlab.uapi.protocol.base import TargetMethod
+from uffdlab.uapi.protocol.notifications import Hello, Notification, TargetEnded
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from uffdlab.uapi.protocol import HelloFacts, Method
+    from uffdlab.uapi.protocol.base import Method
+    from uffdlab.uapi.protocol.notifications import HelloFacts
 
     Subscriber: TypeAlias = Callable[["Notification | MachineGone"], None]
 

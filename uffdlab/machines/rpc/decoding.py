@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from uffdlab.machines.rpc.framing import Malformed
-from uffdlab.uapi.protocol import NOTIFICATIONS, ErrorAnswer, HelloFacts, Method, Notification
+from uffdlab.uapi.protocol.base import Method
+from uffdlab.uapi.protocol.errors import ErrorAnswer
+from uffdlab.uapi.protocol.notifications import NOTIFICATIONS, HelloFacts, Notification
 
 _Answer = TypeVar("_Answer")
 _MOST = 300  # characters of an error text: a part of it comes from the guest

@@ -25,7 +25,7 @@ from uffdlab.machines.rpc import heartbeat
 from uffdlab.machines.stream import StreamMachine
 from uffdlab.machines.vagrant.vm import VagrantVm, Wanted
 from uffdlab.processes.console import Console
-from uffdlab.uapi.protocol import ReadClock
+from uffdlab.uapi.protocol.agent import ReadClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable
