@@ -11,8 +11,7 @@ from uffdlab.machines.programs import Execution
 from uffdlab.observations.write_probe import WriteProbe
 from uffdlab.target.capabilities import Capabilities
 from uffdlab.target.fault_handlers import HandlerCounts, NativeHandler, PythonHandler
-from uffdlab.target.ioctl_results import BatchResult, IoctlResult
-from uffdlab.target.syscalls import CallResult
+from uffdlab.target.results import BatchResult, CallResult, IoctlResult
 from uffdlab.target.timeline import TimelineEntry
 from uffdlab.target.touch import Outcome
 from uffdlab.target.userfaultfd import Fork

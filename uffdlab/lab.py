@@ -165,7 +165,7 @@ class Lab:
         ----------
         features : Feature, optional
             What to turn on; it must all be there.  If not given: what the kernel has of
-            :data:`uffdlab.target.userfaultfd.DEFAULT_FEATURES`.
+            :data:`uffdlab.target.open_userfaultfd.DEFAULT_FEATURES`.
 
         Raises
         ------

@@ -9,7 +9,7 @@ import pytest
 
 from uffdlab.errors import AgentError, IoctlError, UsageError
 from uffdlab.lab import Lab
-from uffdlab.target.userfaultfd import DEFAULT_FEATURES
+from uffdlab.target.open_userfaultfd import DEFAULT_FEATURES
 from uffdlab.uapi import Feature
 from uffdlab.uapi.protocol.agent import Ping, TriggerSysrq
 

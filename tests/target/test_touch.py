@@ -5,7 +5,7 @@ import pytest
 
 from uffdlab.errors import FaultUnresolved, MachineTimeout, TargetLost, TouchFailed
 from uffdlab.target import syscalls
-from uffdlab.target.ioctl_results import PendingIoctl
+from uffdlab.target.pending_ioctl import PendingIoctl
 from uffdlab.target.touch import Touch
 from uffdlab.uapi import IOCTLS
 from uffdlab.uapi.protocol.target import StartTouch, TouchWaits, WithdrawTouch

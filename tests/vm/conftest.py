@@ -6,7 +6,7 @@ import errno
 import pytest
 
 from uffdlab.lab import Lab
-from uffdlab.target.userfaultfd import DEFAULT_FEATURES
+from uffdlab.target.open_userfaultfd import DEFAULT_FEATURES
 from uffdlab.uapi.protocol.agent import ReserveHugepages
 
 KERNELS = (

@@ -6,7 +6,8 @@ import pytest
 
 from uffdlab.errors import IoctlError, UsageError
 from uffdlab.pte import State
-from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
+from uffdlab.target.open_userfaultfd import DEFAULT_FEATURES
+from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.uapi.messages import Remap, Remove, Unmap
 from uffdlab.uapi.protocol.target import FindFreePlace, NoteMoved

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from uffdlab.errors import IoctlError, LabClosed, UsageError
-from uffdlab.target.ioctl_results import IoctlResult
+from uffdlab.target.results import IoctlResult
 from uffdlab.target.timeline import Timeline
 from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.widgets import IoctlPanel, PageGrid
@@ -32,7 +32,8 @@ class Uffd:
         self.sent.append((name, values, source))
         if self.error:
             raise self.error
-        return IoctlResult(f"{name}({where})", 0, values.get("len", 0), None, values, 1500)
+        done = values.get("len", 0)
+        return IoctlResult(f"{name}({where})", 0, 1500, done, None, values, name, values)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from uffdlab.target.ioctl_results import IoctlResult
+from uffdlab.target.results import IoctlResult
 from uffdlab.target.timeline import Timeline
 from uffdlab.widgets import PageGrid, TimelineView
 
@@ -15,7 +15,7 @@ START = 0x10_0000_0000
 
 def ioctl(timeline, name, mode, page, pages, at, errno=0):
     values = {"start": START + page * 4096, "len": pages * 4096, "mode": mode}
-    result = IoctlResult(f"{name}(pages)", errno, 0, None, {}, 1000, name, values)
+    result = IoctlResult(f"{name}(pages)", errno, 1000, 0, None, {}, name, values)
     timeline.add("ioctl", f"{name} → {'ok' if not errno else 'EINVAL'}", at, at + 1000, result)
 
 

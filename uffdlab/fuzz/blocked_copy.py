@@ -8,7 +8,7 @@ from uffdlab.uapi import CopyMode
 
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
-    from uffdlab.target.ioctl_results import IoctlResult
+    from uffdlab.target.results import IoctlResult
     from uffdlab.target.userfaultfd import Userfaultfd
 
 _PAGE = 4096  # bytes, of the source

@@ -14,7 +14,8 @@ from uffdlab.fuzz.model import Model
 from uffdlab.fuzz.page import ObservedPage
 from uffdlab.fuzz.rules import ANY, MEMORIES, SKIP, Op, Rules, region_pages
 from uffdlab.pte import State
-from uffdlab.target.userfaultfd import DEFAULT_FEATURES, Fork
+from uffdlab.target.open_userfaultfd import DEFAULT_FEATURES
+from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature, RegisterMode
 from uffdlab.uapi.messages import Message, Remap, Remove, Unmap
 from uffdlab.uapi.protocol.agent import ReserveHugepages
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
     from uffdlab.lab import Lab
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.target.child import Child
-    from uffdlab.target.ioctl_results import IoctlResult
     from uffdlab.target.region import Region
-    from uffdlab.target.syscalls import CallResult
+    from uffdlab.target.results import CallResult, IoctlResult
     from uffdlab.target.touch import Touch
     from uffdlab.target.userfaultfd import Userfaultfd
 

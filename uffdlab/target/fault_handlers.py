@@ -125,6 +125,16 @@ def _counts(answer: FaultCounts) -> HandlerCounts:
     return HandlerCounts(**{**asdict(answer), "served": asdict(answer.served)})
 
 
+def one_page_size(sizes: set[int]) -> int:
+    """Return the page size in bytes of what a native handler serves; UsageError if it is not one."""
+    if len(sizes) != 1:
+        raise UsageError(
+            "say page_size=…: a native handler serves pages of one size, and this userfaultfd has registered "
+            + (f"pages of {' and '.join(map(str, sorted(sizes)))} bytes" if sizes else "nothing yet")
+        )
+    return next(iter(sizes))
+
+
 class PythonHandler:
     """Python code that resolves faults, on a thread of its own on the host; also a context manager that stops it.
 

@@ -13,7 +13,7 @@ from uffdlab.uapi.protocol.agent import MeasureMemory, TurnSwapOn
 if TYPE_CHECKING:
     from uffdlab.target.address_range import AddressRange
     from uffdlab.target.process import ForkedProcess
-    from uffdlab.target.syscalls import CallResult
+    from uffdlab.target.results import CallResult
     from uffdlab.target.touch import Touch
     from uffdlab.uapi.protocol.target import SystemCall
 

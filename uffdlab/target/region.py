@@ -14,7 +14,6 @@ from uffdlab.target import syscalls
 from uffdlab.target.address_range import AddressRange
 from uffdlab.target.mapping_size import reserve
 from uffdlab.target.pages import Pages
-from uffdlab.target.syscalls import CallResult
 from uffdlab.uapi.memory import MEMORY
 from uffdlab.uapi.protocol.agent import ReserveHugepages
 from uffdlab.uapi.protocol.target import FindFreePlace, MapMemory, NoteMoved, UnmapMemory
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Snapshot
     from uffdlab.observations.write_probe import WriteProbe
     from uffdlab.target.process import TargetProcess
+    from uffdlab.target.results import CallResult
     from uffdlab.uapi.memory import Memory
 
 
@@ -287,3 +287,10 @@ def pages_of(where: MemoryMapping | PageRange) -> PageRange:
     if isinstance(where, MemoryMapping):
         return where[:]
     raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")
+
+
+def pages_there(where: MemoryMapping | PageRange) -> PageRange:
+    """Return a region, an alias or a part of one as a range; TargetLost or UsageError if it is gone."""
+    pages = pages_of(where)
+    pages.mapping.must_be_there()
+    return pages

@@ -1,13 +1,12 @@
-"""System calls that change a mapping: how the target makes them, and what comes back."""
+"""System calls that change a mapping: how the target makes them."""
 
 from __future__ import annotations
 
 import errno as _errno
 from typing import TYPE_CHECKING, Final
 
-from msgspec import Struct
-
 from uffdlab.errors import IoctlError
+from uffdlab.target.results import CallResult
 
 if TYPE_CHECKING:
     from uffdlab.target.address_range import AddressRange
@@ -35,32 +34,6 @@ _REASONS = {
 }
 
 
-class CallResult(Struct, frozen=True):
-    """What came back from a system call.
-
-    Attributes
-    ----------
-    call : str
-        The call as text.
-    errno : int
-        0 if it succeeded.
-    value : int
-        What it returned; -1 with an errno.
-    took_ns : int
-        How long it took in the guest, in ns.
-    """
-
-    call: str
-    errno: int
-    value: int
-    took_ns: int
-
-    @property
-    def ok(self) -> bool:
-        """Whether it came back without an errno."""
-        return self.errno == 0
-
-
 def start(addresses: AddressRange, name: str, arguments: list[int], text: str = "") -> Touch[int]:
     """Start a system call on a thread of its own in the target; `text` is what stands behind the pages in messages."""
     what = f"{name}({addresses.mapping}, {addresses.pages} pages{', ' if text else ''}{text})"
@@ -81,7 +54,7 @@ def result(touch: Touch[int], name: str, *, check: bool, deadline: float) -> Cal
     outcome = touch.outcome_or_withdraw(deadline)
     if outcome.state != "done":
         raise touch.failure(outcome)
-    done = CallResult(touch.what, max(0, -outcome.returned), max(-1, outcome.returned), outcome.took_ns)
+    done = CallResult(touch.what, outcome.errno, outcome.took_ns, max(-1, outcome.returned))
     if check and not done.ok:
         raise IoctlError(touch.what, done.errno, _REASONS.get(done.errno, f"see {name}(2)"))
     return done

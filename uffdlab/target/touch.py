@@ -62,6 +62,11 @@ class Outcome(Struct, frozen=True):
     why: str = ""
 
     @property
+    def errno(self) -> int:
+        """The errno of its system call, 0 if there is none."""
+        return max(0, -self.returned)
+
+    @property
     def ok(self) -> bool:
         """The access was made."""
         return self.state == "done" and self.returned >= 0

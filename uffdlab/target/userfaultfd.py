@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 import errno
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from msgspec.structs import replace
+
 from uffdlab import uapi
-from uffdlab.errors import IoctlError, LabClosed, TargetLost, UffdlabError, UsageError
-from uffdlab.target.fault_handlers import NativeHandler, PythonHandler
-from uffdlab.target.ioctl_results import IoctlResult
-from uffdlab.target.ioctls import CLOSED, Ioctls, pages_there
+from uffdlab.errors import LabClosed, TargetLost, UffdlabError, UsageError, errno_name
+from uffdlab.target import ioctls
+from uffdlab.target.fault_handlers import NativeHandler, PythonHandler, one_page_size
+from uffdlab.target.ioctl_errors import IoctlErrors
+from uffdlab.target.message_decoding import decode_message
 from uffdlab.target.message_queue import MessageQueue
+from uffdlab.target.open_userfaultfd import open_userfaultfd
+from uffdlab.target.pending_ioctl import PendingIoctl
+from uffdlab.target.region import pages_there
+from uffdlab.target.results import BatchResult, IoctlResult
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
-from uffdlab.uapi.layout import decode
 from uffdlab.uapi.messages import Fault, Message, Remap, Remove, Unmap
-from uffdlab.uapi.protocol.target import CloseUserfaultfd, LeaveUnread, OpenUserfaultfd
+from uffdlab.uapi.protocol.target import CallIoctl, CloseUserfaultfd, LeaveUnread, RunBatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from uffdlab.target.ioctl_results import BatchResult, PendingIoctl
     from uffdlab.target.process import TargetProcess
     from uffdlab.target.region import MemoryMapping, PageRange
-
-__all__ = ["DEFAULT_FEATURES", "IoctlResult", "Userfaultfd"]
+    from uffdlab.uapi.protocol.target import SystemCall
 
 _NOTHING = Feature(0)
+_CLOSED = "this userfaultfd is closed; lab.userfaultfd() opens a new one"
 _Kind = TypeVar("_Kind", Fault, Message, "Fork", Remap, Remove, Unmap)
-
-#: What a lab turns on where the kernel has it: nothing of it changes what an ioctl does to a page.
-DEFAULT_FEATURES = (
-    Feature.PAGEFAULT_FLAG_WP
-    | Feature.MISSING_HUGETLBFS
-    | Feature.MISSING_SHMEM
-    | Feature.THREAD_ID
-    | Feature.MINOR_HUGETLBFS
-    | Feature.MINOR_SHMEM
-    | Feature.EXACT_ADDRESS
-    | Feature.WP_HUGETLBFS_SHMEM
-    | Feature.RWP
-)
 
 
 class Fork(Message, frozen=True):
@@ -62,7 +55,9 @@ class Fork(Message, frozen=True):
 class Userfaultfd:
     """An open userfaultfd of the target: one method an ioctl, and the messages it gives.
 
-    All ioctls take `check`: raise :class:`~uffdlab.errors.IoctlError` on an errno; without it the result has the errno.
+    An ioctl takes `where`: a region, an alias or some pages of one.  `dontwake` leaves asleep what waits for them.
+    `mode`: more bits for the mode field, also such as mean nothing.  `check`: raise
+    :class:`~uffdlab.errors.IoctlError` on an errno; without it the result has the errno.
 
     Attributes
     ----------
@@ -72,6 +67,8 @@ class Userfaultfd:
         What this kernel offers.
     way : str
         How it was opened: the system call, /dev/userfaultfd, or in user mode only.
+    number : int
+        Its number in this lab, 0 once it is closed or lost.
     """
 
     def __init__(
@@ -88,24 +85,18 @@ class Userfaultfd:
         self.offered = offered
         self.way = way
         self._target = target
-        self._ioctls = Ioctls(target, number, features, offered, registered)
+        self.number = number
+        self._errors = IoctlErrors(target, features, offered, registered)
+        self._ended: LabClosed | TargetLost = LabClosed(_CLOSED)  # what every call raises once it is closed
         self._messages = MessageQueue()
         target.registry.add_userfaultfd(self)
 
     @classmethod
     def open(cls, target: TargetProcess, features: Feature | None) -> Self:
         """Open one in the target; see :meth:`uffdlab.lab.Lab.userfaultfd`."""
-        if features is not None and not isinstance(features, int):
-            raise UsageError(
-                f"features={features!r} are none of a userfaultfd; give flags of uffdlab.uapi.Feature, or none"
-            )
-        wanted, required = (DEFAULT_FEATURES, Feature(0)) if features is None else (Feature(0), features)
-        answer = target.ask(OpenUserfaultfd(int(wanted), int(required)))
-        offered = Feature(answer.offered)
-        if answer.errno:
-            call = f"UFFDIO_API({uapi.flag_names(answer.asked, Feature)})"
-            raise IoctlError(call, answer.errno, _why_refused(answer.errno, required, offered))
-        return cls(target, answer.number, features=Feature(answer.asked), offered=offered, way=answer.way)
+        answer = open_userfaultfd(target, features)
+        features, offered = Feature(answer.asked), Feature(answer.offered)
+        return cls(target, answer.number, features=features, offered=offered, way=answer.way)
 
     def _of_child(self, number: int) -> Userfaultfd:
         # What a FORK event has brought: registered for the child's memory as this one is for the target's.
@@ -115,13 +106,8 @@ class Userfaultfd:
             features=self.features,
             offered=self.offered,
             way="a FORK event",
-            registered=self._ioctls.registered,
+            registered=self._errors.registered,
         )
-
-    @property
-    def number(self) -> int:
-        """Its number in this lab."""
-        return self._ioctls.number
 
     # --- the ioctls
 
@@ -130,19 +116,10 @@ class Userfaultfd:
 
         Parameters
         ----------
-        where : Region or PageRange
-            The pages.
         *modes : str or RegisterMode
             ``"missing"``, ``"minor"``, ``"wp"`` or the flags themselves.
-        check : bool
-            Raise :class:`IoctlError` on an errno; otherwise the result has it.
         """
-        mode = _register_mode(modes)
-        result = self._ioctls.on_range("UFFDIO_REGISTER", where, mode, check)
-        if result.ok:
-            pages = pages_there(where)
-            self._ioctls.registered.append((pages.start, pages.length, RegisterMode(mode)))
-        return result
+        return self._registration("UFFDIO_REGISTER", where, ioctls.register_mode(modes), check)
 
     def unregister(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
         """UFFDIO_UNREGISTER: give the faults of a range back to the kernel.
@@ -150,15 +127,11 @@ class Userfaultfd:
         The kernel wakes what waits there only where the range was registered for MISSING (fs/userfaultfd.c,
         userfaultfd_unregister()); otherwise follow it with :meth:`wake`.
         """
-        result = self._ioctls.on_range("UFFDIO_UNREGISTER", where, 0, check)
-        if result.ok:
-            pages = pages_there(where)
-            self._ioctls.registered.append((pages.start, pages.length, RegisterMode(0)))
-        return result
+        return self._registration("UFFDIO_UNREGISTER", where, 0, check)
 
     def wake(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
         """UFFDIO_WAKE: wake what waits in a range, for example after DONTWAKE."""
-        return self._ioctls.on_range("UFFDIO_WAKE", where, 0, check)
+        return self._on_range("UFFDIO_WAKE", where, 0, check)
 
     def continue_(
         self,
@@ -173,18 +146,10 @@ class Userfaultfd:
 
         Parameters
         ----------
-        where : Region or PageRange
-            The pages.
         wp : bool
             UFFDIO_CONTINUE_MODE_WP: map them write-protected (Linux 6.4, or 6.1-series).
-        dontwake : bool
-            UFFDIO_CONTINUE_MODE_DONTWAKE: leave asleep what waits for them.
-        mode : int
-            More bits for the mode field, also such as mean nothing.
-        check : bool
-            Raise :class:`IoctlError` on an errno; otherwise the result has it.
         """
-        return self._ioctls.on_range("UFFDIO_CONTINUE", where, _mode(ContinueMode, wp, dontwake) | mode, check)
+        return self._on_range("UFFDIO_CONTINUE", where, ioctls.mode_bits(ContinueMode, wp, dontwake) | mode, check)
 
     def copy(
         self,
@@ -198,19 +163,19 @@ class Userfaultfd:
     ) -> IoctlResult:
         """UFFDIO_COPY: make pages with the content `data`, resolving missing faults.
 
-        `data` shorter than the range is followed by zeroes.  The other parameters as for :meth:`continue_`.
+        `data` shorter than the range is followed by zeroes.  `wp` maps them write-protected.
         """
         pages = pages_there(where)
         if len(data) > pages.length:
             raise UsageError(f"{len(data)} bytes do not fit into {pages} of {pages.length} bytes")
-        values = {"dst": pages.start, "len": pages.length, "mode": _mode(CopyMode, wp, dontwake) | mode}
+        values = {"dst": pages.start, "len": pages.length, "mode": ioctls.mode_bits(CopyMode, wp, dontwake) | mode}
         return self.ioctl("UFFDIO_COPY", values, source=data.ljust(pages.length, b"\0"), where=str(pages), check=check)
 
     def zeropage(
         self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
         """UFFDIO_ZEROPAGE: map pages of zeroes, resolving missing faults (not on hugetlb)."""
-        return self._ioctls.on_range("UFFDIO_ZEROPAGE", where, int(dontwake) | mode, check)
+        return self._on_range("UFFDIO_ZEROPAGE", where, int(dontwake) | mode, check)
 
     def move(
         self,
@@ -237,17 +202,8 @@ class Userfaultfd:
             `to` begins within `from_`.  No kernel that has been tried (6.12, 6.18, 7.3) refuses it; see the message.
         """
         target, source = pages_there(to), pages_there(from_)
-        if target.length != source.length:
-            raise UsageError(f"{source} of {source.length} bytes cannot be moved to {target} of {target.length} bytes")
-        if source.start < target.start < source.start + source.length:
-            fields = f"dict(dst={target.start:#x}, src={source.start:#x}, len={target.length})"
-            raise UsageError(
-                f"{target} begins within {source}: the kernel moves one page after the other, from the first on, and "
-                "would move again what it has just moved. Move parts that do not overlap, the last one first; or see "
-                f"what it does: uffd.ioctl('UFFDIO_MOVE', {fields})"
-            )
-        bits = _mode(MoveMode, False, dontwake) | (int(MoveMode.ALLOW_SRC_HOLES) if allow_src_holes else 0) | mode
-        values = {"dst": target.start, "src": source.start, "len": target.length, "mode": bits}
+        holes = int(MoveMode.ALLOW_SRC_HOLES) if allow_src_holes else 0
+        values = ioctls.move_fields(target, source, ioctls.mode_bits(MoveMode, False, dontwake) | holes | mode)
         return self.ioctl("UFFDIO_MOVE", values, where=f"{source} to {target}", check=check)
 
     def writeprotect(
@@ -260,13 +216,14 @@ class Userfaultfd:
         check: bool = True,
     ) -> IoctlResult:
         """UFFDIO_WRITEPROTECT: protect pages against writes (`wp`), or allow writes again and wake (`wp=False`)."""
-        return self._ioctls.on_range("UFFDIO_WRITEPROTECT", where, _mode(WriteprotectMode, wp, dontwake) | mode, check)
+        bits = ioctls.mode_bits(WriteprotectMode, wp, dontwake) | mode
+        return self._on_range("UFFDIO_WRITEPROTECT", where, bits, check)
 
     def poison(
         self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
         """UFFDIO_POISON: make every touch of these pages a SIGBUS (Linux 6.6)."""
-        return self._ioctls.on_range("UFFDIO_POISON", where, int(dontwake) | mode, check)
+        return self._on_range("UFFDIO_POISON", where, int(dontwake) | mode, check)
 
     def rwprotect(
         self,
@@ -279,7 +236,7 @@ class Userfaultfd:
     ) -> IoctlResult:
         """UFFDIO_RWPROTECT: protect pages against every access (`rwp`), or allow it again and wake (Linux 7.3)."""
         bits = (int(RwprotectMode.RWP) if rwp else 0) | (int(RwprotectMode.DONTWAKE) if dontwake else 0) | mode
-        return self._ioctls.on_range("UFFDIO_RWPROTECT", where, bits, check)
+        return self._on_range("UFFDIO_RWPROTECT", where, bits, check)
 
     def set_mode(self, enable: Feature = _NOTHING, disable: Feature = _NOTHING, *, check: bool = True) -> IoctlResult:
         """UFFDIO_SET_MODE: turn features that can be changed later on and off; RWP_ASYNC is one (Linux 7.3)."""
@@ -300,7 +257,15 @@ class Userfaultfd:
         IoctlResult
             The last result; its ``done`` counts the bytes of all.
         """
-        return self._ioctls.resume(result, deadline=deadline, check=check)
+        until = time.monotonic() + deadline
+        done = result.done
+        while result.errno == errno.EAGAIN and time.monotonic() < until:
+            source = None if result.source is None else result.source[result.done :]
+            result = self.ioctl(result.name, ioctls.remaining_fields(result), source=source, check=False)
+            done += result.done
+        if check and not result.ok:
+            raise self._errors.of_ioctl(uapi.IOCTLS[result.name], result)
+        return replace(result, done=done)
 
     def batch(
         self,
@@ -324,16 +289,25 @@ class Userfaultfd:
         data : bytes, optional
             What UFFDIO_COPY puts into each page.
         """
-        return self._ioctls.batch(name, where, mode=mode, data=data, check=check)
+        ioctl, pages = self._known(name), pages_there(where)
+        one = pages.mapping.page_size
+        if data is not None and len(data) > one:
+            raise UsageError(f"{len(data)} bytes do not fit into a page of {one} bytes")
+        place = "dst" if "dst" in ioctl.fields else "start"
+        values = {place: pages.start, "len": one} | ({"mode": mode} if "mode" in ioctl.fields else {})
+        source = data.ljust(one, b"\0") if data is not None else bytes(one) if name == "UFFDIO_COPY" else None
+        request = RunBatch(self.number, name, values, one, pages.count, source)
+        answer = self._target.ask(request, deadline=60.0 + pages.count / 5000)
+        call = ioctls.call_text(ioctl, values, f"each of {pages}")
+        result = BatchResult(call, answer.errno, answer.ended_ns - answer.started_ns, answer.done)
+        text = f"{call} → {errno_name(result.errno)}, {result.pages} pages"
+        self._target.timeline.add("ioctl", text, answer.started_ns, answer.ended_ns, result)
+        if check and not result.ok:
+            raise self._errors.of_batch(ioctl, result, {**values, place: pages.start + result.pages * one})
+        return result
 
     def ioctl(
-        self,
-        name: str,
-        values: dict[str, int],
-        *,
-        source: bytes | None = None,
-        where: str = "",
-        check: bool = True,
+        self, name: str, values: dict[str, int], *, source: bytes | None = None, where: str = "", check: bool = True
     ) -> IoctlResult:
         """Do any ioctl with any fields, valid or not.
 
@@ -347,17 +321,47 @@ class Userfaultfd:
             Bytes that the target puts into memory of its own, whose address becomes the field ``src``.
         where : str
             A description of the range, for messages.
-        check : bool
-            Raise :class:`IoctlError` on an errno; otherwise the result has it.
         """
-        return self._ioctls.ioctl(name, values, source=source, where=where, check=check)
+        ioctl = self._known(name, values)
+        answer = self._target.ask(CallIoctl(self.number, name, values, source))
+        result = ioctls.ioctl_result(ioctl, values, answer, where, source)
+        text = f"{result.call} → {errno_name(result.errno)}"
+        self._target.timeline.add("ioctl", text, answer.started_ns, answer.ended_ns, result)
+        if check and not result.ok:
+            raise self._errors.of_ioctl(ioctl, result)
+        return result
 
     def start(self, name: str, values: dict[str, int]) -> PendingIoctl:
         """Do an ioctl on a thread of its own in the target, for one that may wait: UFFDIO_COPY from a page that faults.
 
         Parameters as for :meth:`ioctl`; the field ``src`` is an address in the target.
         """
-        return self._ioctls.start(name, values)
+        ioctl = self._known(name, values)
+        address = values.get("dst", values.get("start", 0))
+        more: SystemCall = {"call": "ioctl", "uffd": self.number, "name": name, "fields": values}
+        touch = self._target.touch(
+            "syscall", address, ioctls.call_text(ioctl, values, ""), length=values.get("len", 0), more=more
+        )
+        return PendingIoctl(touch, ioctl, dict(values))
+
+    def _on_range(self, name: str, where: MemoryMapping | PageRange, mode: int, check: bool) -> IoctlResult:
+        pages = pages_there(where)
+        return self.ioctl(name, ioctls.range_fields(uapi.IOCTLS[name], pages, mode), where=str(pages), check=check)
+
+    def _registration(self, name: str, where: MemoryMapping | PageRange, mode: int, check: bool) -> IoctlResult:
+        result = self._on_range(name, where, mode, check)
+        if result.ok:
+            pages = pages_there(where)
+            self._errors.registered.append((pages.start, pages.length, RegisterMode(mode)))
+        return result
+
+    def _known(self, name: str, values: dict[str, int] | None = None) -> uapi.Ioctl:
+        self._must_be_open()
+        return ioctls.known_ioctl(name, values)
+
+    def _must_be_open(self) -> None:
+        if self.number == 0:
+            raise self._ended.with_traceback(None)
 
     # --- the messages
 
@@ -365,31 +369,17 @@ class Userfaultfd:
         """Return the next page fault that has not been read yet, waiting for it at most `timeout` seconds.
 
         Messages of other kinds are kept for :meth:`read_message`.
-
-        Raises
-        ------
-        NoMessage
-            If none came in time.
         """
         return self.wait_for(Fault, timeout)
 
     def read_message(self, timeout: float = 5.0) -> Fault | Message:
-        """Return the next message of any kind, waiting for it at most `timeout` seconds.
-
-        Raises
-        ------
-        NoMessage
-            If none came in time.
-        """
+        """Return the next message of any kind; NoMessage if none came within `timeout` seconds."""
         return self._messages.get(object, timeout, "message")
 
     def wait_for(self, kind: type[_Kind], timeout: float = 5.0) -> _Kind:
-        """Return the next message of one kind (``Fault``, ``Fork``, ``Remap``, ``Remove``, ``Unmap``); the others stay.
+        """Return the next message of one kind; NoMessage if none came within `timeout` seconds.  The others stay.
 
-        Raises
-        ------
-        NoMessage
-            If none came in time.
+        The kinds are ``Fault``, ``Fork``, ``Remap``, ``Remove`` and ``Unmap``.
         """
         message = self._messages.get(kind, timeout, "page fault" if kind is Fault else kind.__name__)
         assert isinstance(message, kind)
@@ -418,20 +408,20 @@ class Userfaultfd:
         While an event waits there, the call that has caused it does not come back, and UFFDIO_COPY and its like fail
         with EAGAIN (fs/userfaultfd.c, mmap_changing).  So start that call on a thread of its own.
         """
-        self._ioctls.must_be_open()
-        self._target.ask(LeaveUnread(self._ioctls.number, True))
+        self._must_be_open()
+        self._target.ask(LeaveUnread(self.number, True))
         try:
             yield
         finally:
-            if self._ioctls.number:
+            if self.number:
                 with suppress(TargetLost):  # what was raised in the block says why
-                    self._target.ask(LeaveUnread(self._ioctls.number, False))
+                    self._target.ask(LeaveUnread(self.number, False))
 
     # --- the handlers
 
     def handle(self, resolve: Callable[[Fault], object]) -> PythonHandler:
         """Call `resolve` with each page fault, one after the other, until it is stopped; see PythonHandler."""
-        self._ioctls.must_be_open()
+        self._must_be_open()
         return PythonHandler(self._messages, resolve)
 
     def handle_natively(
@@ -459,42 +449,19 @@ class Userfaultfd:
         content : bytes
             What copy puts into each page, followed by zeroes.
         """
-        self._ioctls.must_be_open()
-        size = page_size or self._page_size()
+        self._must_be_open()
+        sizes = {self._target.page_size_at(start) for start, _, mode in self._errors.registered if mode}
+        size = page_size or one_page_size(sizes)
         policies = {"missing": missing, "minor": minor, "wp": wp, "rwp": rwp}
-        return NativeHandler(self._target.connection, self._ioctls.number, policies, size, content)
-
-    def _page_size(self) -> int:
-        sizes = {self._target.page_size_at(start) for start, _, mode in self._ioctls.registered if mode}
-        if len(sizes) != 1:
-            raise UsageError(
-                "say page_size=…: a native handler serves pages of one size, and this userfaultfd has registered "
-                + (f"pages of {' and '.join(map(str, sorted(sizes)))} bytes" if sizes else "nothing yet")
-            )
-        return sizes.pop()
+        return NativeHandler(self._target.connection, self.number, policies, size, content)
 
     def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
         """Take one struct uffd_msg from its notification; `adopted` is the number of the userfaultfd of a child."""
-        message = self._message(*decode(data), time_ns, adopted)
+        message = decode_message(data, time_ns, self._target)
+        if adopted and isinstance(message, Message) and message.event == uapi.Event.FORK:
+            message = Fork(message.event, message.arg, time_ns, self._of_child(adopted))
         self._target.timeline.add("message", repr(message), time_ns, None, message)
         self._messages.put(message)
-
-    def _message(self, event: int, arg: tuple[int, ...], time_ns: int, adopted: int) -> Fault | Message:
-        if event == uapi.Event.PAGEFAULT:
-            flags, address, thread = arg
-            region, page = self._target.locate(address)
-            return Fault(page, region, address, uapi.FaultFlag(flags), thread, time_ns)
-        if event == uapi.Event.FORK and adopted:
-            return Fork(event, arg, time_ns, self._of_child(adopted))
-        if event == uapi.Event.REMAP:
-            return Remap(event, arg, time_ns, *arg)
-        if event in (uapi.Event.REMOVE, uapi.Event.UNMAP):
-            start, end = arg
-            region, page = self._target.locate(start)
-            count = (end - start) // self._target.page_size_at(start)
-            kind = Remove if event == uapi.Event.REMOVE else Unmap
-            return kind(event, arg, time_ns, start, end, region, page or 0, count)
-        return Message(event, arg, time_ns)
 
     def end_messages(self, why: UffdlabError) -> None:
         """End every wait for a message with `why`: none will come.  The registry calls this."""
@@ -507,15 +474,15 @@ class Userfaultfd:
 
     def close(self) -> None:
         """Close it.  A touch that waits on it goes on, and may read a zero page: resolve faults first."""
-        if self._ioctls.number:
-            number = self._ioctls.number
-            self._end(LabClosed(CLOSED))
+        if self.number:
+            number = self.number
+            self._end(LabClosed(_CLOSED))
             self._target.registry.drop_userfaultfd(number)
             with suppress(TargetLost, LabClosed):  # it has gone with its process then
                 self._target.ask(CloseUserfaultfd(number))
 
     def _end(self, why: LabClosed | TargetLost) -> None:
-        self._ioctls.end(why)
+        self.number, self._ended = 0, why
         self._messages.end(why)
 
     def __enter__(self) -> Self:
@@ -525,34 +492,5 @@ class Userfaultfd:
         self.close()
 
     def __repr__(self) -> str:
-        state = f"number {self._ioctls.number}" if self._ioctls.number else "closed"
+        state = f"number {self.number}" if self.number else "closed"
         return f"<Userfaultfd {state}, by {self.way}, {uapi.flag_names(self.features, Feature)}>"
-
-
-def _why_refused(error: int, required: Feature, offered: Feature) -> str:
-    lacking = int(required) & ~int(offered)  # as numbers: a Flag's ~ forgets bits without a name
-    if lacking:
-        return f"this kernel lacks {uapi.flag_names(lacking, Feature)}"
-    if error == errno.EPERM and required & Feature.EVENT_FORK:
-        return "EVENT_FORK needs CAP_SYS_PTRACE, as root has it; leave it out"
-    return "see userfaultfd(2)"
-
-
-def _register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
-    names = {str(flag.name).lower(): flag for flag in RegisterMode}
-    total = 0
-    for mode in modes:
-        if isinstance(mode, str):
-            if mode.lower() not in names:
-                raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER; there are {', '.join(names)}")
-            total |= names[mode.lower()]
-        else:
-            total |= int(mode)
-    if not total:
-        raise UsageError("UFFDIO_REGISTER needs a mode: uffd.register(region, 'minor', 'wp')")
-    return total
-
-
-def _mode(kind: type[ContinueMode | CopyMode | MoveMode | WriteprotectMode], wp: bool, dontwake: bool) -> int:
-    # Not every ioctl has its bits in the same order: each is asked for its own.
-    return (int(kind["WP"]) if wp else 0) | (int(kind["DONTWAKE"]) if dontwake else 0)

@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     from uffdlab.figures import Picture
     from uffdlab.target.region import Region
+    from uffdlab.target.results import IoctlResult
     from uffdlab.target.timeline import TimelineEntry
     from uffdlab.target.touch import Touch
-    from uffdlab.target.userfaultfd import IoctlResult, Userfaultfd
+    from uffdlab.target.userfaultfd import Userfaultfd
 
 _KEPT = 200  # messages
 _SMALL_PAGE = 4096  # bytes

@@ -21,7 +21,8 @@ from uffdlab.widgets._export.sheet import Sheet, Sheeted
 if TYPE_CHECKING:
     from uffdlab.lab import Lab
     from uffdlab.target.region import Region
-    from uffdlab.target.userfaultfd import IoctlResult, Userfaultfd
+    from uffdlab.target.results import IoctlResult
+    from uffdlab.target.userfaultfd import Userfaultfd
     from uffdlab.widgets.page_grid import PageGrid
 
 _WIDE: Any = {"description_width": "initial"}

@@ -1,0 +1,87 @@
+"""IoctlErrors: the errors of one userfaultfd's ioctls, with the likely reason."""
+
+from __future__ import annotations
+
+import errno as _errno
+from typing import TYPE_CHECKING
+
+from uffdlab.errors import IoctlError
+from uffdlab.target import errno_reasons
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from uffdlab import uapi
+    from uffdlab.target.process import TargetProcess
+    from uffdlab.target.results import BatchResult, IoctlResult
+    from uffdlab.uapi import Feature, RegisterMode
+
+_USER_ADDRESSES = 1 << 47  # of a process, on x86-64 with four levels; arm64 has twice as many
+
+
+class IoctlErrors:
+    """Makes the errors of one userfaultfd's ioctls.
+
+    They are made from what is known already: to ask the target at that moment could fail or hang, and hide the error.
+
+    Parameters
+    ----------
+    target : TargetProcess
+    features, offered : Feature
+        What is turned on, and what this kernel offers.
+    registered : iterable of (int, int, RegisterMode)
+        Start, length in bytes and modes of the ranges that are registered already.
+
+    Attributes
+    ----------
+    registered : list of (int, int, RegisterMode)
+        Those ranges, the newest last; without modes they are unregistered.
+    """
+
+    def __init__(
+        self,
+        target: TargetProcess,
+        features: Feature,
+        offered: Feature,
+        registered: Iterable[tuple[int, int, RegisterMode]] = (),
+    ) -> None:
+        self.registered = list(registered)
+        self._target = target
+        self._features = features
+        self._offered = offered
+
+    def of_ioctl(self, ioctl: uapi.Ioctl, result: IoctlResult) -> IoctlError:
+        """Return the error of an ioctl that came back with an errno."""
+        reason = self._reason(ioctl, result.errno, result.values)
+        return IoctlError(result.call, result.errno, reason, done=result.done, output=result.output or 0)
+
+    def of_batch(self, ioctl: uapi.Ioctl, result: BatchResult, values: dict[str, int]) -> IoctlError:
+        """Return the error of a batch; `values` are the fields of the ioctl that failed."""
+        reason = f"at page {result.pages} of them: {self._reason(ioctl, result.errno, values)}"
+        return IoctlError(result.call, result.errno, reason, done=result.pages * values["len"])
+
+    def _reason(self, ioctl: uapi.Ioctl, error: int, values: dict[str, int]) -> str:
+        start = values.get("start", values.get("dst", 0))
+        length = values.get("len", 0)
+        beyond = not 0 <= start < start + length <= _USER_ADDRESSES
+        if error in (_errno.EINVAL, _errno.ENOTTY) and ioctl.feature and not self._offered & ioctl.feature:
+            return f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})"
+        found = self._target.known_capabilities
+        return errno_reasons.explain(
+            ioctl,
+            error,
+            values.get("mode", 0),
+            registered=self._registered_for(values),
+            knows_continue_wp=found.continue_wp if found else None,
+            features=self._features,
+            alignment=errno_reasons.alignment_fault(ioctl, values, self._target.page_size_at(start)),
+            beyond="len" in ioctl.fields and beyond,
+            memory=self._target.memory_at(start),
+        )
+
+    def _registered_for(self, values: dict[str, int]) -> RegisterMode | None:
+        start = values.get("start", values.get("dst", 0))
+        for low, length, mode in reversed(self.registered):
+            if low <= start < low + length:
+                return mode or None
+        return None
