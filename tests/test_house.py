@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 HOUSE = ROOT / "uffdlab"
 PACKAGES = sorted(path.parent.name for path in HOUSE.glob("*/__init__.py"))
+SUBPACKAGES = sorted(str(path.parent.relative_to(HOUSE)) for path in HOUSE.glob("*/**/__init__.py"))
 
 
 def layers_of_the_linter():
@@ -36,9 +37,13 @@ def test_types_count_as_imports():
     assert project["tool"]["importlinter"]["exclude_type_checking_imports"] is False
 
 
-@pytest.mark.parametrize("package", PACKAGES)
+@pytest.mark.parametrize("package", SUBPACKAGES)
 def test_a_package_has_its_folder_of_tests(package):
-    assert list((ROOT / "tests" / package).rglob("test_*.py"))
+    assert list((ROOT / "tests" / package).glob("test_*.py"))
+
+
+def test_packages_within_packages_are_among_them():
+    assert {*PACKAGES, "agent/witnesses", "widgets/_data", "machines/qemu"} <= {*SUBPACKAGES}
 
 
 def test_few_files_lie_beside_the_packages():

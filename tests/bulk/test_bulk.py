@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from uffdlab import pte
-from uffdlab.bulk import entries as bulk
 from uffdlab.bulk import sums
+from uffdlab.bulk.entries import ODD, OutsideRam, Ram, Step
 from uffdlab.pte import x86
 
 
@@ -46,15 +46,15 @@ def test_odd_entries_are_counted_and_left_to_the_caller():
     entries = np.array([0, 1, 2, 1 << 58 | 1, 1], dtype=np.uint64)
     _, known, odd = x86.decoder().decode(entries, False)
     assert odd == 2
-    assert (known == bulk.ODD).tolist() == [False, False, True, True, False]
+    assert (known == ODD).tolist() == [False, False, True, True, False]
 
 
 def test_frames_around_the_hole():
     file = np.arange(8, dtype=np.uint64).repeat(512).reshape(8, 512)
-    ram = bulk.Ram(file, 5)
+    ram = Ram(file, 5)
     assert [ram.frame(frame)[0] for frame in (0, 4, 1 << 20, (1 << 20) + 2)] == [0, 4, 5, 7]
     for frame in (5, (1 << 20) - 1, (1 << 20) + 3, 1 << 52, -1):
-        with pytest.raises(bulk.OutsideRam) as caught:
+        with pytest.raises(OutsideRam) as caught:
             ram.frame(frame)
         assert caught.value.frame == frame
 
@@ -62,10 +62,10 @@ def test_frames_around_the_hole():
 @pytest.mark.parametrize("levels", [4, 5])
 def test_a_path_ends_where_nothing_is_mapped_or_outside_ram(levels):
     file = np.zeros((8, 512), dtype=np.uint64)
-    ram = bulk.Ram(file, 8)
-    assert ram.path(1, levels, 0x1000) == [bulk.Step(levels, 1, 0, 0)]
+    ram = Ram(file, 8)
+    assert ram.path(1, levels, 0x1000) == [Step(levels, 1, 0, 0)]
     file[1, 0] = 2 << 12 | 1
-    assert ram.path(1, levels, 0x1000) == [bulk.Step(levels, 1, 0, 0x2001), bulk.Step(levels - 1, 2, 0, 0)]
+    assert ram.path(1, levels, 0x1000) == [Step(levels, 1, 0, 0x2001), Step(levels - 1, 2, 0, 0)]
     file[2, 0] = 8 << 12 | 1
-    with pytest.raises(bulk.OutsideRam, match="frame 0x8 is not RAM"):
+    with pytest.raises(OutsideRam, match="frame 0x8 is not RAM"):
         ram.path(1, levels, 0x1000)

@@ -22,8 +22,8 @@ import pytest
 
 from uffdlab.kernels.cache import Cache
 from uffdlab.lab import Lab
-from uffdlab.machines.vagrant import box as vagrant_box
 from uffdlab.machines.vagrant.box import DEBIAN, OWN, Boxes
+from uffdlab.machines.vagrant.box import folder as box_folder
 from uffdlab.machines.vagrant.machine import want
 
 pytestmark = pytest.mark.timeout(3600)
@@ -200,7 +200,7 @@ def test_debians_from_which_it_does_not_come_up_is_replaced_by_ours(alone, apart
     told = []
     os.close(alone.bring_up(want("6.1-series")[1], told.append))
     assert told[0] == f"vagrant box add {DEBIAN}"
-    note = vagrant_box.folder() / "refused"
+    note = box_folder() / "refused"
     assert [line for line in told if line.startswith("the VM") or "taken" in line] == [
         f"the VM did not come up from {DEBIAN}: removing it",
         f"{DEBIAN} is not taken (the VM did not come up from it, see {note}): making a box of Debian's packages",

@@ -16,8 +16,8 @@ import pytest
 
 from uffdlab import cachedir, errors, kernels
 from uffdlab.machines import clock
-from uffdlab.machines.qemu import machine as guest
 from uffdlab.machines.qemu import start
+from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.uapi.protocol.agent import Ping, ReadClock, TriggerSysrq
 
 from ..leftovers import alive, children, gone_within, held, wait_until
@@ -408,15 +408,15 @@ def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
 def test_a_qemu_that_stands_still_while_it_is_restored_costs_a_boot(kernel, own_states, monkeypatch):
     start.start(kernel).close()
     (state,) = own_states()
-    wake = guest.QemuMachine.wake
+    wake = QemuMachine.wake
 
     def wake_stopped(machine, saved):
         assert wait_until(lambda: len(machine.pids) == 2)
         os.kill(machine.pids[-1], signal.SIGSTOP)
         wake(machine, saved)
 
-    monkeypatch.setattr(guest.QemuMachine, "wake", wake_stopped)
-    monkeypatch.setattr(guest, "_RESTORE_DEADLINE", 0.5)
+    monkeypatch.setattr(QemuMachine, "wake", wake_stopped)
+    monkeypatch.setattr("uffdlab.machines.qemu.machine._RESTORE_DEADLINE", 0.5)
     with start.start(kernel) as machine:
         assert not machine.restored
         assert machine.ask(Ping(1)) == 1

@@ -116,7 +116,7 @@ def _qemu(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str,
 
 
 def _vagrant(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str, Machine]:
-    from uffdlab.machines.vagrant import machine as vagrant  # noqa: PLC0415
+    from uffdlab.machines.vagrant.machine import start  # noqa: PLC0415
 
     refused = [name for name in options.given() if name not in {"cpus", "memory_mib"}]
     if refused:
@@ -124,7 +124,7 @@ def _vagrant(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[s
             f"{', '.join(refused)}: machine='vagrant' boots all kernels in the same way, and all that are built here "
             "have the PTE reader; leave it out"
         )
-    return vagrant.start(
+    return start(
         kernel or DEFAULT_KERNEL,
         cpus=options.cpus if options.cpus is not None else 1,
         memory_mib=options.memory_mib if options.memory_mib is not None else 1024,

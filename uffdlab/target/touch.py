@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -153,7 +153,7 @@ class Touch(Generic[_Given_co]):
         """
         try:
             end = self._end.result(timeout)
-        except FutureTimeout:
+        except FutureTimeoutError:
             self._connection.must_answer()  # a machine that hangs is no unresolved fault
             why = self._not_ended(timeout)
             if not self._end.done():
@@ -247,7 +247,7 @@ class Touch(Generic[_Given_co]):
         self._connection.ask(WithdrawTouch(self.number))
         try:
             return self._end.result(timeout).state == "withdrawn"
-        except FutureTimeout:
+        except FutureTimeoutError:
             self._connection.must_answer()
             raise FaultUnresolved(
                 f"{self.what} was not withdrawn within {timeout:g} s: it is in the kernel where no signal reaches it. "

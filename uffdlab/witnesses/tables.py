@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 import numpy as np
 
 from uffdlab import pte
-from uffdlab.bulk import entries as bulk
-from uffdlab.bulk.entries import OutsideRam, Reading, Step
+from uffdlab.bulk.entries import OutsideRam, Ram, Reading, Step
 from uffdlab.errors import WitnessError
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class Tables:
     """
 
     def __init__(self, memory: GuestMemory, root: Root) -> None:
-        self._ram = bulk.Ram(*memory.ram())
+        self._ram = Ram(*memory.ram())
         self._root = root
 
     def path(self, address: int) -> list[Step]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from uffdlab import cachedir, errors
-from uffdlab.machines.qemu import accelerator as accel
+from uffdlab.machines.qemu import accelerator
 
 PROGRAM = sys.executable  # any file will do
 
@@ -17,7 +17,7 @@ PROGRAM = sys.executable  # any file will do
 def _host(monkeypatch, tmp_path):
     device = tmp_path / "kvm"
     device.touch()
-    monkeypatch.setattr(accel, "DEVICE", device)
+    monkeypatch.setattr(accelerator, "DEVICE", device)
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("UFFDLAB_ACCEL", raising=False)
 
@@ -40,9 +40,9 @@ def never(*_):
 
 def test_a_guest_that_answers_proves_it(caplog):
     boot = Boot("guest")
-    assert accel.choose(PROGRAM, boot) == ("kvm", "guest")
+    assert accelerator.choose(PROGRAM, boot) == ("kvm", "guest")
     assert boot.asked == [("kvm", 10.0)]
-    assert accel.choose(PROGRAM, never) == ("kvm", None)
+    assert accelerator.choose(PROGRAM, never) == ("kvm", None)
     assert caplog.text == ""
 
 
@@ -51,52 +51,52 @@ def test_a_guest_that_answers_proves_it(caplog):
 )
 def test_one_that_does_not_is_said_once(error, caplog):
     with caplog.at_level(logging.WARNING):
-        assert accel.choose(PROGRAM, Boot(error)) == ("tcg", None)
-        assert accel.choose(PROGRAM, never) == ("tcg", None)
+        assert accelerator.choose(PROGRAM, Boot(error)) == ("tcg", None)
+        assert accelerator.choose(PROGRAM, never) == ("tcg", None)
     assert len(caplog.records) == 1
     assert "under emulation (TCG)" in caplog.text
 
 
 def test_no_kvm_at_all(monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(accel, "DEVICE", tmp_path / "none")
+    monkeypatch.setattr(accelerator, "DEVICE", tmp_path / "none")
     for _ in range(2):
-        assert accel.choose(PROGRAM, never) == ("tcg", None)
+        assert accelerator.choose(PROGRAM, never) == ("tcg", None)
     assert len(caplog.records) == 1
     assert "is not there" in caplog.text
 
 
 def test_kvm_that_comes_later_is_tried(monkeypatch, tmp_path):
     device = tmp_path / "later"
-    monkeypatch.setattr(accel, "DEVICE", device)
-    assert accel.choose(PROGRAM, never) == ("tcg", None)
+    monkeypatch.setattr(accelerator, "DEVICE", device)
+    assert accelerator.choose(PROGRAM, never) == ("tcg", None)
     device.touch()
-    assert accel.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
+    assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
 
 def test_a_kernel_that_panics_says_nothing_of_kvm():
     with pytest.raises(errors.GuestPanic):
-        accel.choose(PROGRAM, Boot(errors.GuestPanic("Kernel panic")))
-    assert accel.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
+        accelerator.choose(PROGRAM, Boot(errors.GuestPanic("Kernel panic")))
+    assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
 
 def test_a_guest_that_spoke_and_hung_says_nothing_of_kvm():
-    assert accel.choose(PROGRAM, Boot(errors.MachineTimeout("late", console="I run"))) == ("tcg", None)
-    assert accel.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
+    assert accelerator.choose(PROGRAM, Boot(errors.MachineTimeout("late", console="I run"))) == ("tcg", None)
+    assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
 
 def test_another_boot_of_the_host_is_another_verdict(monkeypatch, tmp_path):
-    assert accel.choose(PROGRAM, Boot(errors.MachineTimeout("no hello"))) == ("tcg", None)
+    assert accelerator.choose(PROGRAM, Boot(errors.MachineTimeout("no hello"))) == ("tcg", None)
     boot_id = tmp_path / "boot_id"
     boot_id.write_text("another\n")
-    monkeypatch.setattr(accel, "_BOOT_ID", boot_id)
-    assert accel.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
+    monkeypatch.setattr(accelerator, "_BOOT_ID", boot_id)
+    assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
 
 def test_another_qemu_is_another_verdict(tmp_path):
-    assert accel.choose(PROGRAM, Boot(errors.MachineTimeout("no hello"))) == ("tcg", None)
+    assert accelerator.choose(PROGRAM, Boot(errors.MachineTimeout("no hello"))) == ("tcg", None)
     other = tmp_path / "qemu"
     other.touch()
-    assert accel.choose(str(other), Boot("guest")) == ("kvm", "guest")
+    assert accelerator.choose(str(other), Boot("guest")) == ("kvm", "guest")
 
 
 @pytest.mark.parametrize(
@@ -104,17 +104,17 @@ def test_another_qemu_is_another_verdict(tmp_path):
 )
 def test_a_damaged_verdict_is_none(damage):
     (cachedir.folder("accel") / "verdict.json").write_bytes(damage)
-    assert accel.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
+    assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
 
 @pytest.mark.parametrize("wanted", ["tcg", "kvm"])
 def test_the_user_decides(monkeypatch, wanted):
     monkeypatch.setenv("UFFDLAB_ACCEL", wanted)
-    assert accel.choose(PROGRAM, never) == (wanted, None)
+    assert accelerator.choose(PROGRAM, never) == (wanted, None)
     assert not Path(cachedir.folder("accel") / "verdict.json").exists()
 
 
 def test_the_user_decides_nonsense(monkeypatch):
     monkeypatch.setenv("UFFDLAB_ACCEL", "hax")
     with pytest.raises(errors.UsageError, match="tcg, kvm or auto"):
-        accel.choose(PROGRAM, never)
+        accelerator.choose(PROGRAM, never)

@@ -10,10 +10,10 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.kernels import Kernel
-from uffdlab.machines.qemu import machine as guest
 from uffdlab.machines.qemu import saved_state, start
 from uffdlab.machines.qemu.command import Settings
 from uffdlab.machines.qemu.initramfs import Initramfs
+from uffdlab.machines.qemu.machine import _ram_file
 
 from ...leftovers import held, nothing_left
 
@@ -111,7 +111,7 @@ def test_no_image(tmp_path):
 
 
 def test_no_memory_left(kernel, monkeypatch, before):
-    monkeypatch.setattr(guest, "_available_mib", lambda: 20)
+    monkeypatch.setattr("uffdlab.machines.qemu.machine._available_mib", lambda: 20)
     with pytest.raises(errors.HostUnsupported, match="20 MiB of memory are available") as caught:
         start.start(kernel)
     assert caught.value.missing == "memory"
@@ -124,7 +124,7 @@ def test_memory_that_the_host_does_not_give(kernel, monkeypatch, before):
 
     monkeypatch.setattr(os, "ftruncate", refuse)
     with pytest.raises(errors.HostUnsupported, match="No space left"):
-        guest._ram_file(1024)
+        _ram_file(1024)
     assert nothing_left(before)
 
 

@@ -10,7 +10,6 @@ import time
 import pytest
 
 from uffdlab import errors
-from uffdlab.machines.vagrant import box as vagrant_box
 from uffdlab.machines.vagrant.box import DEBIAN, OWN
 
 from ..vagrants import WANTED, bring_up
@@ -97,15 +96,15 @@ def test_the_user_chooses(bare, monkeypatch, box):
 
 
 def test_a_network_that_swallows_what_is_sent(bare, monkeypatch):
-    monkeypatch.setattr(vagrant_box, "_FIRST", 1.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST", 1.0)
     bare.put("hang-box-add")
     assert f"{DEBIAN} is not taken (nothing came in 1 s): making a box of Debian's packages" in bring_up_heard(bare)
     assert bare.notes() == [ADD, "interrupted", "build-box", "up --provision"]
 
 
 def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
-    monkeypatch.setattr(vagrant_box, "_FIRST", 2.0)
-    monkeypatch.setattr(vagrant_box, "_REPORT_INTERVAL", 0.5)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST", 2.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._REPORT_INTERVAL", 0.5)
     bare.put("do-box-add", COMES + "sleep 3; rm $VAGRANT_HOME/tmp/box123; sleep 1")
     told = bring_up_heard(bare)
     assert told[1] == f"vagrant box add {DEBIAN}: 1 MiB have come"
@@ -113,7 +112,7 @@ def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
 
 
 def test_a_download_that_was_interrupted_and_begins_anew(bare, monkeypatch):
-    monkeypatch.setattr(vagrant_box, "_FIRST", 2.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST", 2.0)
     part = bare.folder / "vagrant-home" / "tmp" / "box123"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"\0" * (8 << 20))
@@ -123,21 +122,21 @@ def test_a_download_that_was_interrupted_and_begins_anew(bare, monkeypatch):
 
 
 def test_what_a_server_says_of_its_boxes_is_no_box(bare, monkeypatch):
-    monkeypatch.setattr(vagrant_box, "_FIRST", 1.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST", 1.0)
     bare.put("do-box-add", COMES.replace("1M", "64K"))
     bare.put("hang-box-add")
     assert "nothing came in 1 s" in bring_up_heard(bare)[1]
 
 
 def test_a_download_that_stands_still(bare, monkeypatch):
-    monkeypatch.setattr(vagrant_box, "_STILL", 1.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._STILL", 1.0)
     bare.put("do-box-add", COMES)
     bare.put("hang-box-add")
     assert "nothing came in 1 s" in bring_up_heard(bare)[1]
 
 
 def test_a_download_without_end(bare, monkeypatch):
-    monkeypatch.setattr(vagrant_box, "_FETCH", 1.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FETCH", 1.0)
     bare.put("hang-box-add")
     assert "it was not here after 0 minutes" in bring_up_heard(bare)[1]
 

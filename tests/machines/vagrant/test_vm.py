@@ -15,8 +15,7 @@ import pytest
 
 from uffdlab import errors
 from uffdlab.machines import clock
-from uffdlab.machines.vagrant import machine as vagrant
-from uffdlab.machines.vagrant.machine import pack_agent
+from uffdlab.machines.vagrant.machine import pack_agent, start, want
 from uffdlab.machines.vagrant.vm import VagrantVm
 from uffdlab.uapi.protocol.agent import Ping
 
@@ -229,12 +228,12 @@ def test_without_a_checkout(tmp_path):
 def here(world, monkeypatch):
     """A guest that is this host: ssh runs the agent itself, with the Python of the tests."""
     world.program("bin/python3", f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-    monkeypatch.setattr(vagrant, "want", lambda _kernel, **_options: ("6.1-series", WANTED))
+    monkeypatch.setattr("uffdlab.machines.vagrant.machine.want", lambda _kernel, **_options: ("6.1-series", WANTED))
     return world.vm
 
 
 def test_an_agent_is_started_and_closing_it_lets_go_of_the_vm(here):
-    name, machine = vagrant.start("6.1-series", vm=here)
+    name, machine = start("6.1-series", vm=here)
     assert name == "6.1-series"
     assert machine.ask(Ping(7)) == 7
     assert machine.physical is None
@@ -253,14 +252,14 @@ def test_an_agent_is_started_and_closing_it_lets_go_of_the_vm(here):
 
 def test_what_takes_long_is_shown_and_what_does_not_is_not(here, capfd):
     for _ in range(2):
-        vagrant.start("6.1-series", vm=here)[1].close()
+        start("6.1-series", vm=here)[1].close()
     first, last = capfd.readouterr().err.splitlines()
     assert first == "6.1-series: vagrant up"
     assert re.fullmatch(r"6\.1-series: Linux \S+ runs in the VM, \d+ s", last)
 
 
 def test_a_machine_that_is_forgotten_lets_go_of_the_vm(here):
-    _name, machine = vagrant.start("6.1-series", vm=here)
+    _name, machine = start("6.1-series", vm=here)
     del machine
     here.halt()
 
@@ -268,22 +267,22 @@ def test_a_machine_that_is_forgotten_lets_go_of_the_vm(here):
 def test_a_clock_that_runs_wrong_is_said(here, monkeypatch):
     monkeypatch.setattr(clock, "rate", lambda _ask: 39.2)
     with pytest.raises(errors.MachineError, match=r"clock runs 39\.2 times as fast as the host's, .* vagrant halt"):
-        vagrant.start("6.1-series", vm=here)
+        start("6.1-series", vm=here)
     here.halt()
 
 
 @pytest.mark.parametrize("name", ["debian/trixie", "6.1-series+debug"])
 def test_a_kernel_that_has_no_drivers_for_it(name):
     with pytest.raises(errors.KernelError, match=r"cannot be built with the drivers .* choose 6\.1-base, "):
-        vagrant.want(name)
+        want(name)
     with pytest.raises(errors.UnknownKernel, match=r"no kernel is called '6\.1-serie': did you mean 6\.1-series"):
-        vagrant.want("6.1-serie")
+        want("6.1-serie")
 
 
 @pytest.mark.parametrize("options", [{"cpus": 0}, {"memory_mib": 128}])
 def test_too_small_for_a_debian(here, options):
     with pytest.raises(errors.UsageError, match="a Debian needs at least one CPU and 256 MiB"):
-        vagrant.start("6.1-series", vm=here, **options)
+        start("6.1-series", vm=here, **options)
 
 
 def test_notes_are_the_users_alone(world):

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any
 
 from uffdlab import errors
 from uffdlab.cachedir import write_atomically
-from uffdlab.machines.vagrant import box as vagrant_box
+from uffdlab.machines.vagrant.box import OWN, Boxes
+from uffdlab.machines.vagrant.box import folder as box_folder
 from uffdlab.processes.job import Job, JobTimeout
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class VagrantVm:
         if state != "not_created":
             self._start(wanted, self._box(), state, boot=boot, answers=answers, tell=tell)
             return
-        boxes = vagrant_box.Boxes(self.folder / "build-box", self._run, tell)
+        boxes = Boxes(self.folder / "build-box", self._run, tell)
         box = boxes.choose()
         try:
             self._start(wanted, box, state, boot=True, answers=False, tell=tell)
@@ -264,8 +265,8 @@ class VagrantVm:
         asked = os.environ.get("UFFDLAB_BOX") or made
         if made != asked:
             raise errors.MachineError(f"the VM was made from the box {made}, and UFFDLAB_BOX is {asked}: {again}")
-        catalog = vagrant_box.folder() / "catalog.json"
-        if made != vagrant_box.OWN or not catalog.is_file():
+        catalog = box_folder() / "catalog.json"
+        if made != OWN or not catalog.is_file():
             return
         offered = json.loads(catalog.read_text())["versions"][0]["version"]
         version = self._box_notes().get("version", offered)
@@ -278,7 +279,7 @@ class VagrantVm:
     def _box(self) -> str:
         # The box of the existing VM.  Vagrant has no notes of a VM that never started completely.
         name = self._box_notes().get("name") or _facts(self.data / "lab.json").get("box")
-        return str(name or vagrant_box.OWN)
+        return str(name or OWN)
 
     def _box_notes(self) -> dict[str, Any]:
         # Vagrant's notes of the box, which remain when the VM is removed.

@@ -1,4 +1,7 @@
-"""Writes docs/reference/protocol.md from the description of the wire: ``python tests/uapi/protocol_page.py``."""
+"""Writes docs/reference/protocol.md from the description of the wire.
+
+``python tests/uapi/protocol/protocol_page.py`` does it.
+"""
 
 import inspect
 import re
@@ -11,10 +14,10 @@ from uffdlab.uapi.protocol.base import METHODS, Answer
 from uffdlab.uapi.protocol.errors import ERROR_KINDS
 from uffdlab.uapi.protocol.notifications import HOST_NOTIFICATIONS, NOTIFICATIONS
 
-PAGE = Path(__file__).parents[2] / "docs" / "reference" / "protocol.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "protocol.md"
 HEAD = """# The wire between host and guest
 
-<!-- Made by tests/uapi/protocol_page.py from uffdlab/uapi/protocol/, which has the ranges of values too. -->
+<!-- Made by tests/uapi/protocol/protocol_page.py from uffdlab/uapi/protocol/, which has the ranges of values too. -->
 
 MessagePack-RPC: a request is `[0, id, method, parameters]`, an answer `[1, id, error, answer]`, a
 notification `[2, method, parameters]`. On the way through the agent the parameters of a `target.*`

@@ -102,4 +102,6 @@ def test_both_are_of_one_version():
 
 
 def test_the_page_about_it_is_true():
-    assert protocol_page.PAGE.read_text(encoding="utf-8") == protocol_page.page(), "python tests/uapi/protocol_page.py"
+    assert protocol_page.PAGE.read_text(encoding="utf-8") == protocol_page.page(), (
+        "python tests/uapi/protocol/protocol_page.py"
+    )
