@@ -41,7 +41,8 @@ _Answer = TypeVar("_Answer")
 class Lab:
     """A kernel under test in a machine of its own, with one target process in it.
 
-    Also a context manager; a lab that is not closed ends with this Python process, even if that is killed.
+    Also a context manager.  A lab that is not closed ends when nothing refers to it or to a part of it any more, and
+    with this Python process, even if that is killed.
 
     Parameters
     ----------

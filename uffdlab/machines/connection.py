@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -52,6 +53,7 @@ class Connection:
         self.closed = False
         self._ahead_ns = 0
         self._unsubscribe: Callable[[], None] = lambda: None
+        self._subscriber: Subscriber | None = None
         self._start: Callable[[], tuple[str, Machine]]
         self.kernel: str
         self.machine: Machine
@@ -64,7 +66,16 @@ class Connection:
 
     def open(self, subscriber: Subscriber) -> None:
         """Call `subscriber` with the machine's notifications, on its reader thread, and compare its clock with ours."""
-        self._unsubscribe = self.machine.notify_to(subscriber)
+        self._subscriber = subscriber
+        here = weakref.ref(self)
+
+        def pass_on(notification: Notification | MachineGone) -> None:
+            # The reader thread must not keep this object alive: a machine that nobody can reach is collected.
+            connection = here()
+            if connection is not None and connection._subscriber is not None:  # noqa: SLF001
+                connection._subscriber(notification)  # noqa: SLF001
+
+        self._unsubscribe = self.machine.notify_to(pass_on)
         self._ahead_ns = clock.ahead_ns(lambda: self.ask(ReadClock()))
 
     def end(self) -> None:

@@ -131,7 +131,8 @@ class Client:
         self._line = Line(stream)
         self._target = None if target is None else TargetLine(target)
         self._explain_lost, self._explain_late, self._explain_malformed = lost, late, malformed
-        self._lock = threading.Lock()
+        # A thread that holds it may collect the machine, whose end takes it again.
+        self._lock = threading.RLock()
         self._next = 0
         self._pending: dict[int, Future[Any]] = {}
         self._target_requests: dict[int, _TargetRequest] = {}  # the pending requests on the target's own line
