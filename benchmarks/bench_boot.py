@@ -122,7 +122,7 @@ def _first_answer(command: list[str], release: str) -> float:
     # From the start of the process to the line with the answer; what it does after that does not count.
     environment = os.environ | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip has compiled virtme-ng; ours is compiled at the first import
-    started, said = time.perf_counter(), list[str]()
+    started, lines = time.perf_counter(), list[str]()
     with subprocess.Popen(
         command,
         env=environment,
@@ -136,12 +136,12 @@ def _first_answer(command: list[str], release: str) -> float:
         assert process.stdout
         seconds = None
         for line in process.stdout:
-            said.append(line)
+            lines.append(line)
             if seconds is None and line.strip() == release:
                 seconds = time.perf_counter() - started
         late.cancel()
     if seconds is None:
-        raise SystemExit(f"bench_boot: {command} did not say {release}: {''.join(said)}")
+        raise SystemExit(f"bench_boot: {command} did not say {release}: {''.join(lines)}")
     return seconds
 
 

@@ -33,11 +33,11 @@ def _echo() -> float:
     theirs.close()
     request = msgpack.packb([0, 1, "agent.ping", [1]])
 
-    def there_and_back() -> None:
+    def round_trip() -> None:
         ours.sendall(request)
         msgpack.unpackb(ours.recv(4096))
 
-    value = median_seconds(there_and_back, runs=RUNS, warmup=20)
+    value = median_seconds(round_trip, runs=RUNS, warmup=20)
     ours.close()
     os.wait()
     return value

@@ -23,15 +23,15 @@ SECONDS = 3
 # A model with the traits as they come over the wire: the codes are bytes already, nothing is unpacked.
 MODEL = """([state, data]) => {
   const bytes = Uint8Array.from(atob(data), char => char.charCodeAt(0));
-  const heard = new Map();
+  const listeners = new Map();
   window.model = {
     state: { ...state, _codes: new DataView(bytes.buffer), _before: new DataView(new ArrayBuffer(0)) },
     get(name) { return this.state[name]; },
     set(name, value) { this.state[name] = value; },
     save_changes() {}, send() {},
-    on(event, action) { heard.set(event, [...(heard.get(event) || []), action]); },
+    on(event, action) { listeners.set(event, [...(listeners.get(event) || []), action]); },
     off() {},
-    tell(event, ...given) { for (const action of heard.get(event) || []) action(...given); },
+    emit(event, ...given) { for (const action of listeners.get(event) || []) action(...given); },
   };
   widget.initialize({ model });
 }"""
@@ -42,7 +42,7 @@ FIRST_PAINT = """async () => {
   widget.render({ model, el });
   window.grid = el.uffdlab;
   const painted = await %s;
-  if (!grid.panes[0].painter.frames) throw new Error('nothing was painted');
+  if (!grid.panes[0].map.frames) throw new Error('nothing was painted');
   return painted - start;
 }""".replace("%s", PAINTED)
 BARE_PAINT = """async () => {
@@ -59,7 +59,7 @@ BARE_PAINT = """async () => {
 }""".replace("%s", PAINTED)
 # In every frame the view is panned or zoomed, through all levels and back, and the map is painted anew.
 FRAMES = """seconds => new Promise(done => {
-  const pane = grid.panes[0].painter, { view } = grid, painted = pane.frames, start = performance.now();
+  const pane = grid.panes[0].map, { view } = grid, painted = pane.frames, start = performance.now();
   let count = 0;
   const next = () => {
     count += 1;
@@ -84,7 +84,7 @@ CHANGE = """async changed => {
   grid.view.zoom(1 / grid.view.widest);
   await %s;
   const start = performance.now();
-  model.tell('msg:custom', { patch: 4096 }, [new DataView(new Uint8Array(changed).fill(1).buffer)]);
+  model.emit('msg:custom', { patch: 4096 }, [new DataView(new Uint8Array(changed).fill(1).buffer)]);
   return await %s - start;
 }""".replace("%s", PAINTED)
 
@@ -113,13 +113,13 @@ def rows() -> Iterator[Row]:
     sent: list[int] = []
     grid.send = lambda _content, buffers=(): sent.append(sum(map(len, buffers)))
     both = [one, other]
-    seconds = median_seconds(partial(_turn, grid, both), runs=5)
+    seconds = median_seconds(partial(_switch_snapshots, grid, both), runs=5)
     whole = median_seconds(partial(PageGrid, one), runs=3)
     yield Row("grid_1m_show", seconds * 1e3, "ms", "a new grid of all", whole * 1e3)
     yield Row("grid_1m_change_sent", float(sent[-1]), "B", "all pages", float(len(codes)))
 
 
-def _turn(grid: PageGrid, both: list[Snapshot]) -> None:
+def _switch_snapshots(grid: PageGrid, both: list[Snapshot]) -> None:
     both.reverse()
     grid.show(both[0])
 

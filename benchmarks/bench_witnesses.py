@@ -70,14 +70,14 @@ def _physical(lab: Lab, region: Region, name: str) -> Iterator[Row]:
 
 def _against_c(lab: Lab, region: Region, witness: str) -> Row:
     """The peer is a C program in the same guest that reads the pagemap entries of the very same pages."""
-    mine: list[float] = []
+    ours: list[float] = []
     theirs: list[float] = []
     for _ in range(RUNS):
         theirs.append(_pread_seconds(lab, region, 1))
         start = time.perf_counter()
         region.snapshot(witness)
-        mine.append(time.perf_counter() - start)
-    value, peer = statistics.median(mine), statistics.median(theirs)
+        ours.append(time.perf_counter() - start)
+    value, peer = statistics.median(ours), statistics.median(theirs)
     return Row(f"{witness}_1m", value * 1e3, "ms", "a C program's pread of pagemap in the guest", peer * 1e3)
 
 
@@ -102,11 +102,11 @@ def _peer() -> Path:
 
 def _in_turns(name: str, action: Callable[[], object], peer: Callable[[], object], what: str) -> Row:
     # One after the other, so that what else the host does meets both alike.
-    mine: list[float] = []
+    ours: list[float] = []
     theirs: list[float] = []
     for _ in range(TURNS):
-        for one, times in ((peer, theirs), (action, mine)):
+        for one, times in ((peer, theirs), (action, ours)):
             start = time.perf_counter()
             one()
             times.append(time.perf_counter() - start)
-    return Row(name, statistics.median(mine) * 1e3, "ms", what, statistics.median(theirs) * 1e3)
+    return Row(name, statistics.median(ours) * 1e3, "ms", what, statistics.median(theirs) * 1e3)

@@ -34,7 +34,7 @@ def nobodys_lab(first=""):
     folder = Path(tempfile.mkdtemp())
     try:
         for name, origin, package in modules("uffdlab.agent.stdio", *deferred.NAMES):
-            if name.partition(".")[0] not in ssh._OURS:
+            if name.partition(".")[0] not in ssh._SENT_WITH_AGENT:
                 continue
             place = folder / name.replace(".", "/")
             place = place / "__init__.py" if package else place.parent / origin.name

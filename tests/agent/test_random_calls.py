@@ -16,43 +16,43 @@ def test_the_kernel_and_the_model_agree_for_some_seconds(host_lab):
     assert not host_lab.regions
 
 
-def test_another_answer_is_found_out(host_lab, monkeypatch):
+def test_another_answer_is_a_mismatch(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_zeropage", lambda *_: "EEXIST")
     ops = [Op("register", 1, int(MISSING)), Op("zeropage", 1), Op("read", 1)]
     with pytest.raises(Mismatch, match="should return 'EEXIST' and returned 'ok'") as caught:
         play(host_lab, ANON, ops)
-    assert caught.value.trail == tuple(ops[:2])
+    assert caught.value.calls == tuple(ops[:2])
     assert caught.value.rules == ANON
 
 
-def test_another_state_is_found_out(host_lab, monkeypatch):
+def test_another_state_is_a_mismatch(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_protect", lambda *_: "ok")
     ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, flag=True)]
     with pytest.raises(Mismatch, match=r"page 0 should be .*wp=True"):
         play(host_lab, ANON, ops)
 
 
-def test_another_content_is_found_out(host_lab, monkeypatch):
+def test_another_content_is_a_mismatch(host_lab, monkeypatch):
     monkeypatch.setattr(Model, "_put_in_file", lambda self, number, _: self.file.__setitem__(number, 1))
     with pytest.raises(Mismatch, match="should return '= 1' and returned '= 2'"):
         play(host_lab, SHMEM, [Op("write", 0, 2)])
 
 
-def test_a_message_that_should_not_come_is_found_out(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_tell", lambda *_: None)
+def test_a_message_that_should_not_come_is_a_mismatch(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_send_messages", lambda *_: None)
     rules = rules_of(host_lab, "anon", events=True)
     ops = [Op("register", 0, int(MISSING), count=4), Op("dontneed", 0)]
-    with pytest.raises(Mismatch, match=r"told Remove.* which it should not"):
+    with pytest.raises(Mismatch, match=r"sent Remove.* which it should not send"):
         play(host_lab, rules, ops)
 
 
-def test_a_message_that_does_not_come_is_found_out(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_wake", lambda self, _: self.told.append("remove") or "ok")
+def test_a_message_that_does_not_come_is_a_mismatch(host_lab, monkeypatch):
+    monkeypatch.setattr(Model, "_wake", lambda self, _: self.messages.append("remove") or "ok")
     with pytest.raises(Mismatch, match="sent no remove message"):
         play(host_lab, ANON, [Op("wake", 0)])
 
 
-def test_what_a_child_sees_is_held_against_the_model(host_lab, monkeypatch):
+def test_the_pages_of_a_child_are_compared_with_the_model(host_lab, monkeypatch):
     ops = [Op("write", 0, 1), Op("fork", 0)]
     play(host_lab, ANON, ops)
     monkeypatch.setattr(Model, "child", lambda self: Model(self.rules, len(self.pages)))
@@ -65,9 +65,9 @@ def test_a_disagreement_is_made_small(host_lab, monkeypatch):
     with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, random_ops(ANON, 4, 5))
     small = shrink(host_lab, caught.value)
-    assert len(small.trail) <= len(caught.value.trail)
-    assert [op.call for op in small.trail][-1] == "protect"
-    assert len(small.trail) <= 4
+    assert len(small.calls) <= len(caught.value.calls)
+    assert [op.call for op in small.calls][-1] == "protect"
+    assert len(small.calls) <= 4
 
 
 def once(times=1):

@@ -147,7 +147,7 @@ def test_am_renames(user, lab, file):
         )
     )
     [made] = user.am(file("mail", quoted), "tiny-base", "new").patches
-    assert [report.placement.verdict for report in made.reports] == ["placed", "placed"]
+    assert [report.placement.outcome for report in made.reports] == ["placed", "placed"]
     Supply(user.load(), lab.cache, lab.archive).get("new")
     source = next(lab.tree.glob("source-*"))
     assert not (source / "mm/other.c").exists()

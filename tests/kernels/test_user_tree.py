@@ -115,7 +115,7 @@ def test_an_edit_within_the_clocks_grain_is_seen(mine, tmp_path):
     for number in range(20):
         path.write_text(f"int a = {number + 10};\n")
         os.utime(path, ns=(time.time_ns() // 10**9 * 10**9,) * 2)
-        digests.add(user_tree.look(mine, memo).digest)
+        digests.add(user_tree.read_state(mine, memo).digest)
     assert len(digests) == 20
 
 

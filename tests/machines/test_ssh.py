@@ -361,7 +361,7 @@ class Cable:
 
 
 def test_a_cable_that_is_pulled(server, monkeypatch):
-    monkeypatch.setattr(heartbeat, "SILENCE", 4.0)
+    monkeypatch.setattr(heartbeat, "INPUT_DEADLINE", 4.0)
     monkeypatch.setattr(heartbeat, "_INTERVAL", 0.5)
     cable = Cable(server.port)
     try:

@@ -219,7 +219,7 @@ def test_the_owner_dies_before_the_supervisor_looks():
             for word in supervisor.wrap(
                 [sys.executable, "-c", "import time; time.sleep(100)"],
                 grace=0,
-                life=0,
+                owner_pipe=0,
                 stdio=-1,
                 folder="/nowhere",
                 report=1,

@@ -36,7 +36,7 @@ class Heard:
     def lose(self, why):
         self.heard.append(why)
 
-    def hear_no_more(self, error):
+    def machine_lost(self, error):
         self.heard.append(error)
 
 
@@ -57,21 +57,21 @@ def notifications(heard, timeline):
 
 def test_a_message_goes_to_its_userfaultfd(notifications, heard):
     data = struct.pack("<B31x", 0x12)
-    notifications.hear(MessageRead(1, data, 5, 0))
-    notifications.hear(MessageRead(2, data, 5, 0))  # of one that was closed meanwhile
+    notifications.dispatch(MessageRead(1, data, 5, 0))
+    notifications.dispatch(MessageRead(2, data, 5, 0))  # of one that was closed meanwhile
     assert heard.heard == [(data, 5, 0)]
 
 
 def test_the_end_of_a_touch_is_on_the_timeline(notifications, heard, timeline):
     end = touch_result(started_ns=3, ended_ns=9)
-    notifications.hear(TouchEnded(1, end))
-    notifications.hear(TouchEnded(2, end))
+    notifications.dispatch(TouchEnded(1, end))
+    notifications.dispatch(TouchEnded(2, end))
     assert heard.heard == [end]
     assert [(entry.text, entry.started_ns, entry.ended_ns) for entry in timeline] == [("read of page 0: done", 3, 9)]
 
 
 def test_a_lost_target(notifications, heard, timeline):
-    notifications.hear(TargetEnded(77, "it ended by SIGKILL", "target-lost", 9, b"nonce"))
+    notifications.dispatch(TargetEnded(77, "it ended by SIGKILL", "target-lost", 9, b"nonce"))
     assert heard.heard == ["it ended by SIGKILL"]
     (entry,) = timeline
     assert entry.text == "the target is lost: it ended by SIGKILL"
@@ -80,12 +80,12 @@ def test_a_lost_target(notifications, heard, timeline):
 
 def test_a_lost_machine_without_the_console_on_the_timeline(notifications, heard, timeline):
     error = MachineLost("the machine is gone", console="much\nmore")
-    notifications.hear(MachineGone(error))
+    notifications.dispatch(MachineGone(error))
     assert heard.heard == [error]
     (entry,) = timeline
     assert (entry.text, entry.what) == ("the machine is lost: the machine is gone", error)
 
 
 def test_what_is_for_others_is_left_alone(notifications, heard, timeline):
-    notifications.hear(ProgramOutput(1, 1, b"hello"))
+    notifications.dispatch(ProgramOutput(1, 1, b"hello"))
     assert (heard.heard, len(timeline)) == ([], 0)

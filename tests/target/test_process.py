@@ -30,11 +30,11 @@ class AnsweringConnection:
         self.machine = SimpleNamespace(name="test", physical=None)
         self.closed = False
         self.asked = []
-        self.hear = None
+        self.dispatch = None
         self.answers = {DescribeTarget: FACTS, ProbeKernel: PROBED, MapMemory: MappedMemory(1, 0x10000, 0)}
 
-    def open(self, hear):
-        self.hear = hear
+    def open(self, dispatch):
+        self.dispatch = dispatch
 
     def must_be_open(self):
         if self.closed:
@@ -89,7 +89,7 @@ def test_what_was_in_the_old_target_is_lost_with_it(target):
 
 def test_notifications_reach_the_touch_they_are_about(connection, target):
     touch = Region(target, 1, "anon", 0x10000, 0, 4, PAGE).read(3)
-    connection.hear(TouchEnded(touch.number, touch_result(value=7)))
+    connection.dispatch(TouchEnded(touch.number, touch_result(value=7)))
     assert touch.result(0) == 7
     assert target.registry.touches == ()
 

@@ -95,7 +95,7 @@ def test_a_closed_lab_says_so_itself(registry):
 
 def test_a_lost_machine_ends_every_wait(registry):
     (uffd,), (touch,) = registry.userfaultfds, registry.touches
-    registry.hear_no_more(MachineLost("gone"))
+    registry.machine_lost(MachineLost("gone"))
     for wait in (uffd.read_fault, touch.result):
         with pytest.raises(MachineLost, match="gone"):
             wait()

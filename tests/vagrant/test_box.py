@@ -233,7 +233,7 @@ def test_a_server_that_takes_what_is_sent_and_never_answers(alone, choose, monke
             OWN,
             [
                 f"vagrant box add {DEBIAN}",
-                f"{DEBIAN} is not taken (nothing came in 30 s): making a box of Debian's packages",
+                f"{DEBIAN} is not taken (nothing received in 30 s): making a box of Debian's packages",
             ],
         )
     assert alone.left() == []

@@ -45,13 +45,13 @@ def test_on_every_kernel(any_lab):
 
 
 def test_beside_the_labs_other_calls(lab):
-    heard, ends = queue.SimpleQueue(), queue.SimpleQueue()
+    output, ends = queue.SimpleQueue(), queue.SimpleQueue()
     line = "echo started; while [ -d . ]; do [ -e /tmp/go ] && exit 4; done"
     thread = threading.Thread(
-        target=lambda: ends.put(lab.exec(["sh", "-c", line], on_output=lambda _stream, data: heard.put(data)))
+        target=lambda: ends.put(lab.exec(["sh", "-c", line], on_output=lambda _stream, data: output.put(data)))
     )
     thread.start()
-    assert heard.get(timeout=60) == b"started\n"
+    assert output.get(timeout=60) == b"started\n"
     region = lab.map(pages=4)
     region.alias.fill(7)
     assert region.snapshot().witness

@@ -86,12 +86,12 @@ def test_a_lie_is_caught(lab):
     uffd = lab.userfaultfd()
     uffd.register(region, "minor", "wp")
     uffd.continue_(region, wp=True)
-    honest, liar = region.snapshot("physical"), region.snapshot("pagemap")
-    entries = liar.entries.copy()
+    original, changed = region.snapshot("physical"), region.snapshot("pagemap")
+    entries = changed.entries.copy()
     entries[2] ^= 1 << 57  # uffd-wp
     from dataclasses import replace
 
     from uffdlab.observations.cross_examination import CrossExamination
 
-    found = CrossExamination([honest, replace(liar, entries=entries)]).disagreements
+    found = CrossExamination([original, replace(changed, entries=entries)]).disagreements
     assert [(each.page, each.bit) for each in found] == [(2, State.UFFD_WP)]

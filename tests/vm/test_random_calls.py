@@ -102,6 +102,6 @@ def test_hypothesis_makes_that_defect_small():
 
         with pytest.raises(Mismatch) as found:
             run()
-    last = found.value.trail[-1]
+    last = found.value.calls[-1]
     assert (last.call, last.flag, last.dontwake) in {("copy", True, True), ("continue", True, True)}
-    assert len(found.value.trail) <= 3
+    assert len(found.value.calls) <= 3

@@ -1,4 +1,4 @@
-"""Every witness against the others: over memory types, modes and scenarios, and with lies put in on purpose."""
+"""Every witness against the others: over memory types, modes and scenarios, and with entries falsified on purpose."""
 
 import numpy as np
 import pytest
@@ -18,8 +18,8 @@ def test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught(any_lab
     made = [case for case in cases if not case.refused]
     assert len(made) >= len(cases) // 2
     for case in made:
-        assert case.lies > 0, case
-        assert case.caught == case.lies, case
+        assert case.falsified > 0, case
+        assert case.caught == case.falsified, case
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
@@ -59,8 +59,8 @@ def test_a_mutated_decoder_is_caught(lab, monkeypatch, module, name, wrong):
     uffd.continue_(region[:3])
     uffd.continue_(region[3:5], wp=True)
     uffd.writeprotect(region[6])
-    honest = [region.snapshot("physical"), region.snapshot("pagemap")]
-    assert CrossExamination(honest).agree
+    original = [region.snapshot("physical"), region.snapshot("pagemap")]
+    assert CrossExamination(original).agree
     monkeypatch.setattr(module, name, wrong)
     monkeypatch.setattr(x86, "_X86_LOW", x86._x86_low_table())
     mutated = [region.snapshot("physical"), region.snapshot("pagemap")]

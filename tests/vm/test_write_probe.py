@@ -87,10 +87,10 @@ def test_a_write_while_another_fault_waits(four):
 
 def test_a_decoder_that_lies_about_writable_is_convicted(four):
     region, _ = four
-    honest = region.snapshot("physical")
+    original = region.snapshot("physical")
     probes = [region.probe(page) for page in range(6)]
-    assert CrossExamination([honest], probes).agree
-    entries = honest.entries.copy()
+    assert CrossExamination([original], probes).agree
+    entries = original.entries.copy()
     entries[2] = entries[2] ^ 1 << 10 | 2
-    found = CrossExamination([replace(honest, entries=entries)], probes).disagreements
+    found = CrossExamination([replace(original, entries=entries)], probes).disagreements
     assert [(each.page, each.bit) for each in found] == [(2, State.WRITABLE)]

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { columnsFor, moved } from "../../uffdlab/widgets/static/page_cells.js";
-import { hatchCss, shade } from "../../uffdlab/widgets/static/cell_style.js";
-import { COLUMNS, Viewport, widest } from "../../uffdlab/widgets/static/viewport.js";
+import { columnsFor, cellAfterKey } from "../../uffdlab/widgets/static/grid_cells.js";
+import { hatchCss, shade } from "../../uffdlab/widgets/static/colours_and_hatches.js";
+import { COLUMNS, MapViewport, widest } from "../../uffdlab/widgets/static/map_viewport.js";
 
 const key = (name, ctrlKey = false) => ({ key: name, ctrlKey });
 
@@ -10,15 +10,15 @@ describe("cells", () => {
     expect([5, 64, 65, 256, 257, 2048].map(columnsFor)).toEqual([5, 8, 16, 16, 32, 32]);
   });
   it("moves by arrow keys and stays inside", () => {
-    expect(moved(0, key("ArrowLeft"), 64, 8)).toBe(0);
-    expect(moved(7, key("ArrowRight"), 64, 8)).toBe(8);
-    expect(moved(3, key("ArrowUp"), 64, 8)).toBe(3);
-    expect(moved(60, key("ArrowDown"), 64, 8)).toBe(60);
-    expect(moved(19, key("Home"), 64, 8)).toBe(16);
-    expect(moved(19, key("End"), 64, 8)).toBe(23);
-    expect(moved(19, key("Home", true), 64, 8)).toBe(0);
-    expect(moved(19, key("End", true), 64, 8)).toBe(63);
-    expect(moved(19, key("x"), 64, 8)).toBe(null);
+    expect(cellAfterKey(0, key("ArrowLeft"), 64, 8)).toBe(0);
+    expect(cellAfterKey(7, key("ArrowRight"), 64, 8)).toBe(8);
+    expect(cellAfterKey(3, key("ArrowUp"), 64, 8)).toBe(3);
+    expect(cellAfterKey(60, key("ArrowDown"), 64, 8)).toBe(60);
+    expect(cellAfterKey(19, key("Home"), 64, 8)).toBe(16);
+    expect(cellAfterKey(19, key("End"), 64, 8)).toBe(23);
+    expect(cellAfterKey(19, key("Home", true), 64, 8)).toBe(0);
+    expect(cellAfterKey(19, key("End", true), 64, 8)).toBe(63);
+    expect(cellAfterKey(19, key("x"), 64, 8)).toBe(null);
   });
 });
 
@@ -28,7 +28,7 @@ describe("the map's view", () => {
     expect(widest(2049)).toBe(2);
   });
   it("zooms down to one page and back to all", () => {
-    const view = new Viewport(1 << 20);
+    const view = new MapViewport(1 << 20);
     view.zoom(4096, 700000);
     expect(view.per).toBe(1);
     const row = Math.floor(700000 / COLUMNS);
@@ -38,7 +38,7 @@ describe("the map's view", () => {
     expect([view.per, view.top]).toEqual([512, 0]);
   });
   it("keeps the cursor in sight and inside", () => {
-    const view = new Viewport(1 << 20);
+    const view = new MapViewport(1 << 20);
     view.zoom(1024, 0);
     view.move(1 << 21);
     expect(view.cursor).toBe((1 << 20) - 1);
@@ -47,10 +47,10 @@ describe("the map's view", () => {
     expect([view.cursor, view.top]).toEqual([0, 0]);
   });
   it("is no higher than what there is to show", () => {
-    expect([2049, 3000, 4096, 1 << 20].map((count) => new Viewport(count).screen)).toEqual([17, 24, 32, 32]);
+    expect([2049, 3000, 4096, 1 << 20].map((count) => new MapViewport(count).screen)).toEqual([17, 24, 32, 32]);
   });
   it("says which pages are shown", () => {
-    const view = new Viewport(5000);
+    const view = new MapViewport(5000);
     expect(view.shown).toEqual([0, 5000]);
     view.zoom(4, 0);
     expect([view.per, view.shown]).toEqual([1, [0, 1280]]);
@@ -58,7 +58,7 @@ describe("the map's view", () => {
     expect(view.shown[1]).toBe(5000);
   });
   it("knows the last cell's end", () => {
-    const view = new Viewport(3000);
+    const view = new MapViewport(3000);
     expect(view.cell(2999)).toEqual([2998, 3000]);
   });
 });

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { unpacked } from "../../uffdlab/widgets/static/columns.js";
+import { unpackColumns } from "../../uffdlab/widgets/static/unpack_columns.js";
 import { counted, microseconds, seconds } from "../../uffdlab/widgets/static/fault_log.js";
 import { duration, eventsOf, gaps, eventText } from "../../uffdlab/widgets/static/timeline_view.js";
 
@@ -24,14 +24,14 @@ describe("columns", () => {
   };
   it("come apart as they were packed, wherever they begin", () => {
     for (const offset of [0, 3]) {
-      const [numbers, texts] = unpacked(view(BYTES, offset), ["f8", "text"]);
+      const [numbers, texts] = unpackColumns(view(BYTES, offset), ["f8", "text"]);
       expect([...numbers]).toEqual([1.5, -2.25, 3]);
       expect(texts).toEqual(["é", "", "page"]);
     }
   });
   it("are empty where nothing came or no row is", () => {
-    expect(unpacked(null, ["f8", "text"])).toEqual([[], []]);
-    const [numbers, texts] = unpacked(view("00".repeat(8)), ["i4", "text"]);
+    expect(unpackColumns(null, ["f8", "text"])).toEqual([[], []]);
+    const [numbers, texts] = unpackColumns(view("00".repeat(8)), ["i4", "text"]);
     expect([numbers.length, texts]).toEqual([0, []]);
   });
   it("become entries of a timeline", () => expect(eventsOf(null, ["touch"])).toEqual([]));

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import codeBox from "../../uffdlab/widgets/static/code_box.js";
 import { make, table } from "../../uffdlab/widgets/static/dom.js";
-import { endBar } from "../../uffdlab/widgets/static/lab_ended.js";
+import { labEndedBar } from "../../uffdlab/widgets/static/lab_ended_bar.js";
 import faultLog from "../../uffdlab/widgets/static/fault_log.js";
 import { guarded, listening } from "../../uffdlab/widgets/static/error_guard.js";
 import pageGrid from "../../uffdlab/widgets/static/page_grid.js";
@@ -65,7 +65,7 @@ describe("an error", () => {
 describe("the bar of a lab that has ended", () => {
   it("says why, and starts again", () => {
     const model = new Model();
-    el.append(endBar(model, listening(model, el)));
+    el.append(labEndedBar(model, listening(model, el)));
     expect(el.textContent).toBe("");
     model.becomes("ended", "the machine is gone");
     expect(texted("p")).toEqual(["No longer live: the machine is gone"]);
@@ -105,9 +105,9 @@ describe("small parts", () => {
 });
 
 const KINDS = [
-  { letter: "·", text: "absent", says: "absent", colour: "#F1F1F1", ink: "#000000", hatch: "", span: 1 },
-  { letter: "U", text: "present, uffd-wp", says: "present", colour: "#E69F00", ink: "#000000", hatch: "////", span: 1 },
-  { letter: "H", text: "huge", says: "huge", colour: "#0072B2", ink: "#FFFFFF", hatch: "", span: 4 },
+  { letter: "·", text: "absent", state: "absent", colour: "#F1F1F1", ink: "#000000", hatch: "", span: 1 },
+  { letter: "U", text: "present, uffd-wp", state: "present", colour: "#E69F00", ink: "#000000", hatch: "////", span: 1 },
+  { letter: "H", text: "huge", state: "huge", colour: "#0072B2", ink: "#FFFFFF", hatch: "", span: 4 },
 ];
 
 describe("a grid of cells", () => {
@@ -134,7 +134,7 @@ describe("a grid of cells", () => {
     press(cell(8), "ArrowRight", { shiftKey: true });
     expect([model.get("selection"), model.get("cursor")]).toEqual([[8, 2], 9]);
     expect(cell(9).getAttribute("aria-selected")).toBe("true");
-    expect(texted(".uffdlab-choice")).toEqual(["selected: pages 8–9"]);
+    expect(texted(".uffdlab-selection")).toEqual(["selected: pages 8–9"]);
     press(cell(9), "Escape");
     expect(model.get("selection")).toEqual([]);
     press(cell(9), "a", { ctrlKey: true });
@@ -146,7 +146,7 @@ describe("a grid of cells", () => {
     vi.advanceTimersByTime(100);
     const asked = model.sent.filter((each) => each.ask === "entry");
     expect(asked).toEqual([{ ask: "entry", page: 1, which: "after", id: "after 1" }]);
-    const entry = { title: "PTE", says: "present", facts: "Address 0x1.", rows: [["10", "uffd-wp", "1", "protected"]] };
+    const entry = { title: "PTE", state: "present", facts: "Address 0x1.", rows: [["10", "uffd-wp", "1", "protected"]] };
     model.tell("msg:custom", { id: "after 1", entry });
     expect(texted(".uffdlab-entry td")).toEqual(["uffd-wp", "1", "protected"]);
     cell(0).focus();

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { addressOf, between, codesOf, patch, rangeName, summary, tally } from "../../uffdlab/widgets/static/page_codes.js";
+import { addressOf, between, codesOf, patch, rangeName, summary, countKinds } from "../../uffdlab/widgets/static/page_codes.js";
 
 const KINDS = [{ text: "absent" }, { text: "present, writable" }, { text: "present, writable" }];
 
@@ -35,7 +35,7 @@ describe("patch", () => {
 
 describe("summary", () => {
   const codes = new Uint8Array([0, 1, 2, 1]);
-  it("counts", () => expect([...tally(codes, 1, 4, 3)]).toEqual([0, 2, 1]));
+  it("counts", () => expect([...countKinds(codes, 1, 4, 3)]).toEqual([0, 2, 1]));
   it("says one state plainly", () => {
     expect(summary(codes, KINDS, 1, 4, 100)).toBe("pages 101–103: present, writable");
   });

@@ -75,7 +75,7 @@ def booting(monkeypatch):
 def finish(thread):
     thread.join(10)
     assert not thread.is_alive()
-    event_loop.soon(lambda: None)  # what the thread left for the main thread
+    event_loop.run_in_loop(lambda: None)  # what the thread left for the main thread
 
 
 def test_boots_on_a_thread_and_tells(booting):

@@ -141,7 +141,7 @@ def test_the_page_asks_for_an_entry(snapshot, sent):
     assert "page frame 0x101" in after["entry"]["facts"]
     assert "0x1000011000" in after["entry"]["facts"]
     assert ["10", "uffd-wp", "1", "protected by userfaultfd"] in after["entry"]["rows"]
-    assert before["entry"]["says"] == "absent"
+    assert before["entry"]["state"] == "absent"
 
 
 def test_an_error_of_the_page_reaches_python(snapshot, capsys):
@@ -175,7 +175,7 @@ def test_follows_the_timeline_from_any_thread(snapshot):
     thread = threading.Thread(target=region.timeline.add, args=("touch", "read", 2))
     thread.start()
     thread.join()
-    event_loop.soon(lambda: None)  # the main thread comes by
+    event_loop.run_in_loop(lambda: None)  # the main thread comes by
     assert grid.snapshot is filled
 
 

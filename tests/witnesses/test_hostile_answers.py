@@ -114,7 +114,7 @@ def asked(chance, name):
         mapped = liar.ask(MapMemory("shmem", 4, 4096))
         mapping = SimpleNamespace(name="r", start=mapped.start, pages=4, page_size=4096, lost=None)
         if name in (None, "physical"):
-            witnesses.witness("physical")._finder._patience = 0.0
+            witnesses.witness("physical")._finder._deadline = 0.0
         where = SimpleNamespace(mapping=mapping, first=0, count=4)
         snapshot, _ = witnesses.read(where, name)
         str(snapshot), snapshot.frames(), snapshot.to_csv(), snapshot.to_dict()

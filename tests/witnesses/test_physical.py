@@ -94,7 +94,7 @@ class Region:
 
 def witness(memory, **keywords):
     return PhysicalWitness(
-        memory, (BEACON, NONCE), lambda _: contextlib.nullcontext(), kernel="fake", patience=0.05, **keywords
+        memory, (BEACON, NONCE), lambda _: contextlib.nullcontext(), kernel="fake", deadline=0.05, **keywords
     )
 
 
@@ -235,13 +235,13 @@ def test_the_root_is_the_candidate_that_holds_the_beacon():
     kicks = []
 
     @contextlib.contextmanager
-    def kick(seconds):
+    def keep_busy(seconds):
         kicks.append(seconds)
         memory.candidates = [(FRAMES << 13, 4), (other << 12, 4), (memory.root << 12, 4)]
         yield
         memory.candidates = []
 
-    looking = PhysicalWitness(memory, (BEACON, NONCE), kick, patience=0.5)
+    looking = PhysicalWitness(memory, (BEACON, NONCE), keep_busy, deadline=0.5)
     for _ in range(3):
         looking.read(Region(0x1000, 1), 0, 1)
     assert kicks == [0.5]  # found once; after that it is only verified
@@ -249,7 +249,7 @@ def test_the_root_is_the_candidate_that_holds_the_beacon():
 
 def test_a_wrong_nonce_is_no_target():
     memory = FakeMemory()
-    looking = PhysicalWitness(memory, (BEACON, bytes(16)), lambda _: contextlib.nullcontext(), patience=0.02)
+    looking = PhysicalWitness(memory, (BEACON, bytes(16)), lambda _: contextlib.nullcontext(), deadline=0.02)
     with pytest.raises(WitnessError, match=r"none of the 1 page tables seen.*pagemap") as caught:
         looking.read(Region(0x1000, 1), 0, 1)
     assert caught.value.witness == "physical"

@@ -51,8 +51,8 @@ class ForkedChild:
             raise
 
     def _fork(self) -> None:
-        wait_end, self._go = os.pipe2(os.O_CLOEXEC)
-        self._fds = [self._go]
+        wait_end, self._touch_pipe = os.pipe2(os.O_CLOEXEC)
+        self._fds = [self._touch_pipe]
         try:
             self.value_fd = native.memfd("child", os.MFD_CLOEXEC)
             self._fds.append(self.value_fd)
@@ -87,7 +87,7 @@ class ForkedChild:
 
     def go(self) -> None:
         """Start the touch in the child."""
-        os.write(self._go, b"g")
+        os.write(self._touch_pipe, b"g")
 
     def release(self) -> None:
         """Make the child free for another touch: its last one has ended and was reported, or did not begin."""

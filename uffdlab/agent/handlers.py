@@ -116,6 +116,6 @@ def check(policies: dict[str, str], page_size: int, content: bytes) -> None:
         raise Refusal("usage", f"a handler copies bytes, not {type(content).__name__}")
     if page_size < mmap.PAGESIZE or page_size & (page_size - 1):
         raise Refusal("usage", f"page_size={page_size}: a power of two from {mmap.PAGESIZE} on is a page's size")
-    strange = set(policies) - set(FAULTS) | set(policies.values()) - set(POLICIES)
-    if strange:
-        raise Refusal("usage", f"no such fault or policy: {', '.join(sorted(strange))}")
+    unknown = set(policies) - set(FAULTS) | set(policies.values()) - set(POLICIES)
+    if unknown:
+        raise Refusal("usage", f"no such fault or policy: {', '.join(sorted(unknown))}")

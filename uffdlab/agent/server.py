@@ -77,7 +77,7 @@ class Server:
         self._host.notify("hello", self._hello())
         try:
             while True:
-                self._turn()
+                self._serve_once()
         except (EOFError, BrokenPipeError, ConnectionResetError):
             pass
         finally:
@@ -101,7 +101,7 @@ class Server:
             "monotonic_ns": time.monotonic_ns(),
         }
 
-    def _turn(self) -> None:
+    def _serve_once(self) -> None:
         poll = select.poll()
         poll.register(self._host.fileno(), select.POLLIN)
         if self._target:
@@ -138,7 +138,7 @@ class Server:
         except Refusal as refusal:
             self._host.respond(number, refusal.as_map(), None)
         except Exception as error:  # noqa: BLE001 - the host gets every error
-            self._host.respond(number, _accident(error), None)
+            self._host.respond(number, _unexpected_error(error), None)
         else:
             self._host.respond(number, None, result)
 
@@ -247,7 +247,7 @@ class Server:
         self._target_ended(child, "fault-unresolved", why)
 
 
-def _accident(error: Exception) -> dict[str, Any]:
+def _unexpected_error(error: Exception) -> dict[str, Any]:
     import traceback
 
     lines = traceback.format_exception(error)

@@ -1,4 +1,4 @@
-"""The agent on its stdin and stdout: ``python -m uffdlab.agent.stdio [SILENCE]``, on a host with other users.
+"""The agent on its stdin and stdout: ``python -m uffdlab.agent.stdio [INPUT_DEADLINE]``, on a host with other users.
 
 When it ends, it restores what it has changed.  It refuses what would affect the other users of the host.
 """
@@ -20,14 +20,14 @@ _POOL = "/sys/kernel/mm/hugepages/hugepages-{}kB/nr_hugepages"
 
 class _Watched(Server):
     # Ends when its host has sent nothing for too long: without a connection there may never be an end of file.
-    def __init__(self, read_fd: int, write_fd: int, silence: float) -> None:
+    def __init__(self, read_fd: int, write_fd: int, input_deadline: float) -> None:
         super().__init__(read_fd, write_fd)
-        self._silence = silence
+        self._input_deadline = input_deadline
         signal.signal(signal.SIGALRM, _end)
-        signal.setitimer(signal.ITIMER_REAL, silence)
+        signal.setitimer(signal.ITIMER_REAL, input_deadline)
 
     def _from_host(self, frame: list[Any]) -> None:
-        signal.setitimer(signal.ITIMER_REAL, self._silence)
+        signal.setitimer(signal.ITIMER_REAL, self._input_deadline)
         if frame[0] == REQUEST:  # the notification "alive" only restarts the timer
             super()._from_host(frame)
 
@@ -76,12 +76,12 @@ def _count(pool: Path) -> int:
     return int(pool.read_text(encoding="ascii")) if pool.exists() else 0
 
 
-def main(silence: float = 0.0) -> None:
+def main(input_deadline: float = 0.0) -> None:
     """Serve until stdin ends.  The real stdout is only for the protocol; a stray print goes to stderr.
 
     Parameters
     ----------
-    silence : float
+    input_deadline : float
         Also end after so many seconds in which the host has sent nothing; 0 for never.
     """
     read_fd, write_fd = os.dup(0), os.dup(1)
@@ -94,7 +94,7 @@ def main(silence: float = 0.0) -> None:
     commands.METHODS.update(
         {"agent.reserve_hugepages": pages.reserve, "agent.swap_on": _swap_on, "agent.sysrq": _refuse}
     )
-    server = _Watched(read_fd, write_fd, silence) if silence else Server(read_fd, write_fd)
+    server = _Watched(read_fd, write_fd, input_deadline) if input_deadline else Server(read_fd, write_fd)
     try:
         server.serve()
     finally:

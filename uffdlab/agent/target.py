@@ -292,7 +292,7 @@ class _Lines:
         self._by_fd: dict[int, Channel] = {stream: relayed}
         if self._direct:
             self._by_fd[port] = self._direct
-        self._relayed = relayed
+        self._through_agent = relayed
         self._poll = select.poll()
         for fd in self._by_fd:
             self._poll.register(fd, select.POLLIN)
@@ -305,7 +305,7 @@ class _Lines:
                     yield channel, frame
 
     def notify(self, method: str, *params: Any) -> None:
-        channel = self._direct if self._direct and self._direct.up else self._relayed
+        channel = self._direct if self._direct and self._direct.up else self._through_agent
         channel.notify(method, *params)
 
 

@@ -112,7 +112,7 @@ class Touches:
             ticket = self._ready(kind, address, length, stride, value, more, child)
             with self._lock:
                 self._tickets[number] = ticket
-            _go(ticket)
+            _start_thread(ticket)
         except BaseException:
             self._tickets.pop(number, None)
             if ticket is not None:
@@ -120,7 +120,7 @@ class Touches:
             elif child is not None:
                 child.release()
             raise
-        return {"waiting": _settle(ticket), "thread": ticket.native.thread_id}
+        return {"waiting": _is_waiting(ticket), "thread": ticket.native.thread_id}
 
     def _ready(
         self,
@@ -150,7 +150,7 @@ class Touches:
     def waiting(self, number: int) -> bool:
         """Return whether the touch sleeps in the kernel now."""
         ticket = self._tickets.get(number)
-        return ticket is not None and _settle(ticket)
+        return ticket is not None and _is_waiting(ticket)
 
     def progress(self, number: int) -> int:
         """Return how many accesses a sweep or fill has made; 0 for one that has ended."""
@@ -222,7 +222,7 @@ def _check(kind: str, address: int, length: int, stride: int, value: int, more: 
         raise Refusal("usage", f"a sweep cannot {more['each']!r}; it can {', '.join(_EACH)}")
 
 
-def _go(ticket: Ticket) -> None:
+def _start_thread(ticket: Ticket) -> None:
     if ticket.child is not None:
         ticket.child.go()
         return
@@ -254,7 +254,7 @@ def _result(ticket: Ticket, state: str) -> dict[str, Any]:
     return result
 
 
-def _settle(ticket: Ticket) -> bool:
+def _is_waiting(ticket: Ticket) -> bool:
     # A touch either ends within microseconds or sleeps until its fault is resolved.  A long one (a fill of many pages)
     # does neither for a while; it is not waiting.
     touch = ticket.native

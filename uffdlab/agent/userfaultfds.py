@@ -55,10 +55,10 @@ def open_userfaultfd() -> tuple[int, str]:
             return attempt(), way
         except OSError as error:
             tried.append(error.errno or errno.EINVAL)
-    raise Refusal("no-userfaultfd", _no_way(tried))
+    raise Refusal("no-userfaultfd", _why_none_opened(tried))
 
 
-def _no_way(tried: list[int]) -> str:
+def _why_none_opened(tried: list[int]) -> str:
     lines = [
         f"{number}. {way} ({needs}) → {errno.errorcode.get(error, error)}: {os.strerror(error)}"
         for number, ((way, _), needs, error) in enumerate(zip(_WAYS, _NEEDS, tried, strict=True), 1)

@@ -82,7 +82,7 @@ def demo(out: Path, notebook_path: Path) -> None:
                 picture.save(out / "minor_wp.png")
         click.echo(f"\nThe experiment on {len(KERNELS)} kernels took {time.monotonic() - started:.0f} s.")
         with exit_status.from_errors("demo"):
-            notebook.execute(notebook_path, out / "minor_wp.html", tell=click.echo)
+            notebook.execute(notebook_path, out / "minor_wp.html", report=click.echo)
     except KeyboardInterrupt:
         click.echo("\ndemo: stopped; run `make demo` again, it keeps the kernels that are already built", err=True)
         sys.exit(exit_status.INTERRUPTED)

@@ -18,7 +18,7 @@ from uffdlab.errors import UffdlabError
 _CELL_DEADLINE = 600  # seconds; the kernels are built before, but a machine may be slow to answer
 
 
-def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
+def execute(path: Path, html: Path, *, report: Callable[[str], object]) -> None:
     """Run the notebook at `path` in a fresh Python kernel and write it, as executed, to `html`.
 
     Parameters
@@ -27,7 +27,7 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
         The notebook; it is not changed.
     html : Path
         Where the page goes.
-    tell : callable
+    report : callable
         Called with the result, in one line.
 
     Raises
@@ -54,7 +54,7 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
     if failure is not None:
         raise UffdlabError(f"a cell of {path} failed; {html} shows all of them\n{failure}") from failure
     cells = sum(cell.cell_type == "code" for cell in document.cells)
-    tell(f"The notebook's {cells} code cells ran in {time.monotonic() - started:.0f} s.")
+    report(f"The notebook's {cells} code cells ran in {time.monotonic() - started:.0f} s.")
 
 
 @click.command()
@@ -63,5 +63,5 @@ def execute(path: Path, html: Path, *, tell: Callable[[str], object]) -> None:
 def notebook(notebook: Path, page: Path) -> None:
     """Run NOTEBOOK and write it, as executed, to PAGE; `UFFDLAB_MACHINE` selects where its lab runs."""
     with exit_status.from_errors():
-        execute(notebook, page, tell=click.echo)
+        execute(notebook, page, report=click.echo)
     click.echo(f"Written: {page}")

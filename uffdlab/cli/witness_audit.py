@@ -25,7 +25,11 @@ def witness_audit(kernel: tuple[str, ...]) -> None:
             cases += list(examine(lab))
     click.echo(table(cases))
     wrong = [f"{case.kernel} {case.memory} {case.mode}: {each}" for case in cases for each in case.disagreements]
-    wrong += [f"{c.kernel} {c.memory} {c.mode}: {c.lies - c.caught} lies uncaught" for c in cases if c.lies != c.caught]
+    wrong += [
+        f"{c.kernel} {c.memory} {c.mode}: {c.falsified - c.caught} falsified entries not found"
+        for c in cases
+        if c.falsified != c.caught
+    ]
     if wrong:
         click.echo("\n".join(wrong), err=True)
         sys.exit(exit_status.FAILED)

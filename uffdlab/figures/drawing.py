@@ -164,12 +164,12 @@ def _draw_cells(axes: Axes, style: CellStyle, centres: NDArray[np.float64], side
         axes.add_collection(layer, autolim=False)
     outline = glyph(style.letter, size * POINTS * (0.62 if len(style.letter) == 1 else 0.5))
     # On a hatch the letter has an outline in the cell's colour.
-    for colour, rim in [(style.colour, 2.2), (style.ink, 0)] if style.hatch else [(style.ink, 0)]:
+    for colour, line_width in [(style.colour, 2.2), (style.ink, 0)] if style.hatch else [(style.ink, 0)]:
         letters = PathCollection(
             [outline],
             facecolor=colour,
             edgecolor=colour,
-            linewidth=rim,
+            linewidth=line_width,
             offsets=centres,
             offset_transform=axes.transData,
             label=label,

@@ -68,11 +68,11 @@ _NOTHING_MORE = State.SWAPPED | State.MARKER
 
 def cell_style(states: int, known: int) -> CellStyle:
     """Return the style for one page; what the entry does to a touch comes first."""
-    state, sure = State(int(states) & int(known)), State(int(known))
-    if State.PRESENT not in sure:
+    state, known_state = State(int(states) & int(known)), State(int(known))
+    if State.PRESENT not in known_state:
         letter = "?"
     elif State.PRESENT in state:
-        letter = _present(state, sure)
+        letter = _present(state, known_state)
     elif State.POISON in state:
         letter = "X"
     elif State.GUARD in state:
@@ -81,18 +81,18 @@ def cell_style(states: int, known: int) -> CellStyle:
         letter = "SU" if State.UFFD_WP in state else "S"
     elif State.MARKER in state:
         letter = "M" if State.UFFD_WP in state else "?"
-    elif _NOTHING_MORE in sure:
+    elif _NOTHING_MORE in known_state:
         letter = "·"
     else:
         letter = "M?" if State.UFFD_WP in state else "·?"
     return CELL_STYLES[letter]
 
 
-def _present(state: State, sure: State) -> str:
+def _present(state: State, known_state: State) -> str:
     uffd = State.UFFD_WP in state
     if State.PROTNONE in state:
         return "R" if uffd else "N"
-    if State.WRITABLE not in sure:
+    if State.WRITABLE not in known_state:
         return "U?" if uffd else "P?"
     if State.WRITABLE in state:
         return "!" if uffd else "W"

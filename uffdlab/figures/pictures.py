@@ -24,7 +24,7 @@ from uffdlab.observations.snapshot import Difference, Snapshot
 if TYPE_CHECKING:
     import os
 
-_SPOKEN_GROUPS = 12
+_MOST_ALT_GROUPS = 12
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -150,7 +150,7 @@ def grid(snapshot: Snapshot, *, title: str | None = None) -> Picture:
         The snapshot has no pages.
     """
     title = title or f"{what(snapshot)}{where(snapshot)}"
-    return Picture(draw(title, [("", snapshot)]), f"{title}: {_spoken(snapshot)}.")
+    return Picture(draw(title, [("", snapshot)]), f"{title}: {_alt_text(snapshot)}.")
 
 
 def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> Comparison:
@@ -179,7 +179,7 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
         else [f"before,{where(before).removeprefix(',')}", f"after,{where(after).removeprefix(',')}"]
     )
     panels = list(zip(names, (before, after), strict=True))
-    alt = f"{title}. " + " ".join(f"{name.capitalize()}: {_spoken(snapshot)}." for name, snapshot in panels)
+    alt = f"{title}. " + " ".join(f"{name.capitalize()}: {_alt_text(snapshot)}." for name, snapshot in panels)
     return Comparison(draw(title, panels), alt, difference)
 
 
@@ -201,16 +201,18 @@ def side_by_side(snapshots: Mapping[str, Snapshot], *, title: str | None = None)
     if not snapshots:
         raise UsageError("there is nothing to draw; give at least one snapshot, as {name: snapshot}")
     title = title or what(next(iter(snapshots.values())))
-    alt = f"{title}. " + " ".join(f"{name}: {_spoken(snapshot)}." for name, snapshot in snapshots.items())
+    alt = f"{title}. " + " ".join(f"{name}: {_alt_text(snapshot)}." for name, snapshot in snapshots.items())
     return Picture(draw(title, list(snapshots.items())), alt)
 
 
-def _spoken(snapshot: Snapshot) -> str:
+def _alt_text(snapshot: Snapshot) -> str:
     groups = snapshot.groups(pte.MAPPING)
-    said = [f"{str(group).replace('?', ' unknown')}" for group in groups[:_SPOKEN_GROUPS]]
-    if len(groups) > len(said):
-        said.append(f"and {len(groups) - len(said)} more groups")
+    texts = [f"{str(group).replace('?', ' unknown')}" for group in groups[:_MOST_ALT_GROUPS]]
+    if len(groups) > len(texts):
+        texts.append(f"and {len(groups) - len(texts)} more groups")
         styles, which = cell_styles(snapshot.states, snapshot.known)
         counts = np.bincount(which, minlength=len(styles)).tolist()
-        said.append("in all " + ", ".join(f"{count} {style.text}" for style, count in zip(styles, counts, strict=True)))
-    return "; ".join(said)
+        texts.append(
+            "in all " + ", ".join(f"{count} {style.text}" for style, count in zip(styles, counts, strict=True))
+        )
+    return "; ".join(texts)

@@ -533,8 +533,8 @@ class Model:
     def _write_may_unmap_huge(self, page: ExpectedPage) -> bool:
         # A huge entry that a read made is not writable where WP may be asked for: wp_huge_pmd() unmaps it, and then the
         # page is to be had by a minor fault.  Small entries are just made writable.
-        unsure = page.mapped and not page.wp and page.may_write is None
-        return self.rules.huge and self.rules.file and bool(unsure and page.modes & MINOR)
+        may_be_read_only = page.mapped and not page.wp and page.may_write is None
+        return self.rules.huge and self.rules.file and bool(may_be_read_only and page.modes & MINOR)
 
     def _split(self, pages: range) -> None:
         if len(pages) < len(self.pages):

@@ -45,16 +45,16 @@ class Mismatch(UffdlabError):
         What was expected, and what was there.
     rules : Rules
         Of which memory, and how the userfaultfd was opened.
-    trail : tuple of Op
+    calls : tuple of Op
         What was called on a fresh region, the last one being where they part.
     """
 
-    def __init__(self, message: str, rules: Rules, trail: Sequence[Op]) -> None:
-        steps = "\n".join(f"  {op}," for op in trail)
+    def __init__(self, message: str, rules: Rules, calls: Sequence[Op]) -> None:
+        steps = "\n".join(f"  {op}," for op in calls)
         super().__init__(f"{message}, after\n{steps}\nwith {rules}")
         self.said = message
         self.rules = rules
-        self.trail = tuple(trail)
+        self.calls = tuple(calls)
 
 
 class Player:
@@ -77,7 +77,7 @@ class Player:
         features |= Feature.RWP if "rwprotect" not in rules.leave_out else Feature(0)
         self._uffd = lab.userfaultfd(features & lab.capabilities.features)
         self._model = Model(rules, len(self._region))
-        self._trail: list[Op] = []
+        self._calls: list[Op] = []
 
     def _map(self, rules: Rules) -> Region:
         pages = region_pages(rules.memory)
@@ -89,7 +89,7 @@ class Player:
     @property
     def calls(self) -> int:
         """How many were made; those that the model can say nothing of are not."""
-        return len(self._trail)
+        return len(self._calls)
 
     def play(self, op: Op) -> None:
         """Make one call, and look at every page afterwards.
@@ -106,7 +106,7 @@ class Player:
         expected = self._model.apply(op)
         if expected == SKIP:
             return
-        self._trail.append(op)
+        self._calls.append(op)
         try:
             got = self._fork(op) if op.call == "fork" else self._do(op, pages)
         except AgentError as error:  # it waits, and the model does not expect that
@@ -115,14 +115,14 @@ class Player:
             raise self._disagree(f"{op} should return {expected!r} and returned {got!r}")
         self._compare_messages(op)
         self._compare(op, self._region.snapshot("pagemap"), self._model)
-        if len(self._trail) % _BOTH_WITNESSES == 0:
+        if len(self._calls) % _BOTH_WITNESSES == 0:
             self._compare(op, self._region.snapshot(), self._model)
 
     def _replace(self, op: Op) -> None:
         # Map other memory at the same address.
         if self._model.blocked and not self._model.rules.compares:
             return
-        self._trail.append(op)
+        self._calls.append(op)
         rules, place = self._rules_for(MEMORIES[op.value]), self._region.start
         if self._rules.events:
             self._uffd.unregister(self._region)  # else munmap() would wait until its message is read
@@ -168,7 +168,7 @@ class Player:
             raise self._disagree(f"{op} sent {other}, which it should not send")
 
     def _disagree(self, message: str) -> Mismatch:
-        return Mismatch(message, self._rules, self._trail)
+        return Mismatch(message, self._rules, self._calls)
 
     # --- calls
 

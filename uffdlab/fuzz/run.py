@@ -71,7 +71,7 @@ def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool =
         and (kind.has_alias or ioctl.random_call != "continue")  # the same answer everywhere: no page cache
         and lab.capabilities.missing(ioctl.name)
     }
-    if memory == "hugetlb-private" and not events and _keeps_marks_at_fork(lab):
+    if memory == "hugetlb-private" and not events and _fork_keeps_uffd_wp(lab):
         leave_out.add("fork")
     compares = _compares(lab, kind.hugetlb)
     if compares is None:
@@ -118,7 +118,7 @@ def _compares(lab: Lab, hugetlb: bool) -> bool | None:
     return known[hugetlb]
 
 
-def _keeps_marks_at_fork(lab: Lab) -> bool:
+def _fork_keeps_uffd_wp(lab: Lab) -> bool:
     # A bug of 6.1: docs/findings/hugetlb-fork.md
     region = lab.map(pages=1, memory="hugetlb-private")
     try:
@@ -167,18 +167,18 @@ def is_known(lab: Lab, found: Mismatch) -> bool:
 
 def _parts_again(lab: Lab, found: Mismatch) -> bool:
     try:
-        play(lab, found.rules, found.trail)
+        play(lab, found.rules, found.calls)
     except Mismatch as again:
-        return again.trail == found.trail
+        return again.calls == found.calls
     return False
 
 
 def shrink(lab: Lab, found: Mismatch, seconds: float = 30.0) -> Mismatch:
     """Leave out one call after the other as long as a kernel and the model still disagree; gives what is left."""
     until, at = time.monotonic() + seconds, 0
-    while at < len(found.trail) and time.monotonic() < until:
+    while at < len(found.calls) and time.monotonic() < until:
         try:
-            play(lab, found.rules, [*found.trail[:at], *found.trail[at + 1 :]])
+            play(lab, found.rules, [*found.calls[:at], *found.calls[at + 1 :]])
             at += 1
         except Mismatch as smaller:
             found = smaller

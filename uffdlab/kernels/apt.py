@@ -182,7 +182,7 @@ class DebianArchive:
         if status:
             raise SourceError(
                 f"apt-get update for {', '.join(suites)} (private, signatures checked by {self._keyring}) failed:\n"
-                f"{_complaints(output)}\n"
+                f"{_error_lines(output)}\n"
                 "Check the network and the mirror in this machine's apt configuration, then try again"
             )
         debs: list[Deb] = []
@@ -223,7 +223,7 @@ class DebianArchive:
             raise host_checks.disk_full(debs, f"fetching {found.package}")
         if status:
             raise SourceError(
-                f"apt-get download {' '.join(wanted)} failed:\n{_complaints(output)}\n"
+                f"apt-get download {' '.join(wanted)} failed:\n{_error_lines(output)}\n"
                 "Check the network and the mirror in this machine's apt configuration, then try again"
             )
         paths = []
@@ -325,7 +325,7 @@ def _environment() -> dict[str, str]:
     return {**environment, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"}
 
 
-def _complaints(output: str) -> str:
+def _error_lines(output: str) -> str:
     lines = [line for line in output.splitlines() if line.startswith(("E:", "W:", "Err:"))]
     return "\n".join(lines[:12] or output.splitlines()[-12:])
 

@@ -78,7 +78,7 @@ class LineProgress:
     def start(self, kernel: str, text: str) -> None:
         """Begin the work on a kernel."""
         self._kernel = kernel
-        self._say(text)
+        self._print(text)
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
         """Begin a part of the work."""
@@ -92,16 +92,16 @@ class LineProgress:
 
     def finish(self, text: str) -> None:
         """Show that all parts are done."""
-        self._say(text)
+        self._print(text)
 
     def close(self) -> None:
         """Do nothing: no bar is open."""
 
     def _perhaps(self) -> None:
         if time.monotonic() - self._last >= _LINE_EVERY:
-            self._say(str(self._part))
+            self._print(str(self._part))
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._last = time.monotonic()
         print(f"{self._kernel}: {text}", file=self._stream, flush=True)
 

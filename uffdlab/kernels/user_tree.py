@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LIST_DEADLINE = 120.0  # s
 # In ns. A file whose time stamps are younger than this may change again and keep them.
-_RACY = 2_000_000_000
+_MTIME_RESOLUTION_NS = 2_000_000_000
 _MARKS = ("Makefile", "Kconfig", "arch/x86/Makefile", "mm/userfaultfd.c")
 _BUILT = (".config", "include/config", "include/generated", "arch/x86/include/generated")
 
@@ -48,14 +48,14 @@ class Found:
         return Resolved(path.name, "", (Deb(path.name, "", 0, self.digest),))
 
 
-def look(path: Path, memo: Path) -> Found:
+def read_state(path: Path, cached: Path) -> Found:
     """Return the state of a tree.
 
     Parameters
     ----------
     path : Path
         A folder, or a tarball. A tarball is read as one file.
-    memo : Path
+    cached : Path
         A file for the result, so that the next call reads only files whose time stamps changed.
 
     Raises
@@ -64,7 +64,7 @@ def look(path: Path, memo: Path) -> Found:
         The tree does not exist, cannot be read, or is not a kernel's.
     """
     try:
-        return _read(path, _names(path), memo)
+        return _read(path, _names(path), cached)
     except OSError as error:
         raise SourceError(
             f"the kernel tree cannot be read: {error.filename or path}: {error.strerror}. Give the top folder of a "
@@ -120,7 +120,7 @@ def _names(path: Path) -> list[str]:
         return ["."]
     require_kernel(path, path)
     if (path / ".git").exists():
-        return _known_to_git(path)
+        return _names_from_git(path)
     if built := [name for name in _BUILT if (path / name).exists()]:
         raise SourceError(
             f"{path} is not in git, and a kernel was built in it (it has {', '.join(built)}), so its source files are "
@@ -133,7 +133,7 @@ def _names(path: Path) -> list[str]:
     ]
 
 
-def _known_to_git(path: Path) -> list[str]:
+def _names_from_git(path: Path) -> list[str]:
     # Returns the files that git tracks and new files that it does not ignore, so no output of a build.
     options = ["-c", f"safe.directory={path}", "-c", "core.fsmonitor=false", "-C", str(path)]
     try:
@@ -163,8 +163,8 @@ def _known_to_git(path: Path) -> list[str]:
     return names
 
 
-def _read(path: Path, names: Iterable[str], memo: Path) -> Found:
-    before = _load(memo)
+def _read(path: Path, names: Iterable[str], cached: Path) -> Found:
+    before = _load(cached)
     now: dict[str, list[object]] = {}
     files: Contents = {}
     began = time.time_ns()
@@ -183,14 +183,14 @@ def _read(path: Path, names: Iterable[str], memo: Path) -> Found:
             with (path / name).open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             kind = "x" if info.st_mode & 0o100 else "-"
-            if began - max(info.st_mtime_ns, info.st_ctime_ns) < _RACY:
+            if began - max(info.st_mtime_ns, info.st_ctime_ns) < _MTIME_RESOLUTION_NS:
                 stamp[0] = -1
             now[name] = [*stamp, f"{kind}{digest}"]
         else:
             continue
         files[name] = str(now[name][-1])
     if now != before:
-        write_atomically(memo, json.dumps(now).encode())
+        write_atomically(cached, json.dumps(now).encode())
     return Found(files, hashlib.sha256(json.dumps(sorted(files.items())).encode()).hexdigest())
 
 

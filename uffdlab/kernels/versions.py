@@ -48,8 +48,8 @@ class Versions:
         if isinstance(entry, Built) and entry.source.tree is not None:
             return self.look(entry.source).resolved(entry.source.tree)
         try:
-            memo = json.loads(self._memo(entry).read_text())
-            return Resolved(memo["package"], memo["version"], tuple(Deb(**deb) for deb in memo["debs"]))
+            cached = json.loads(self._cached_version(entry).read_text())
+            return Resolved(cached["package"], cached["version"], tuple(Deb(**deb) for deb in cached["debs"]))
         except (OSError, ValueError, KeyError, TypeError):  # not looked up yet, or the file is damaged
             return None
 
@@ -65,7 +65,7 @@ class Versions:
         if found:
             return found, False
         found = self._archive.resolve(entry.package, entry.suites, self._cache.apt_root(entry.suites), progress)
-        write_atomically(self._memo(entry), json.dumps(asdict(found), indent=1).encode())
+        write_atomically(self._cached_version(entry), json.dumps(asdict(found), indent=1).encode())
         return found, True
 
     def download(
@@ -102,13 +102,13 @@ class Versions:
             The tree does not exist, cannot be read, or is not a kernel's.
         """
         assert source.tree is not None
-        return user_tree.look(source.tree, self._tree_memo(source))
+        return user_tree.read_state(source.tree, self._tree_memo(source))
 
     def forget(self, source: Source) -> None:
         """Remove the remembered state of a user's tree."""
         self._tree_memo(source).unlink(missing_ok=True)
 
-    def _memo(self, entry: Entry) -> Path:
+    def _cached_version(self, entry: Entry) -> Path:
         what = [entry.package, entry.suites]
         if isinstance(entry, Packaged):
             what.append(KERNEL_PARTS.pattern)  # another pattern finds other packages, so it needs its own file

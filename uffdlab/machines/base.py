@@ -73,7 +73,7 @@ class BaseMachine:
             target=target,
         )
         self._finalizer = weakref.finalize(self, _end, process, self._client, below)
-        _LIVING.add(self)
+        _MACHINES.add(self)
 
     # --- the Machine protocol
 
@@ -106,7 +106,7 @@ class BaseMachine:
                 return
             self._closed = True
         self._finalizer()
-        _LIVING.discard(self)
+        _MACHINES.discard(self)
 
     def __enter__(self) -> Self:
         return self
@@ -169,14 +169,14 @@ class BaseMachine:
         self._client.disown()
 
 
-_LIVING: weakref.WeakSet[BaseMachine] = weakref.WeakSet()
+_MACHINES: weakref.WeakSet[BaseMachine] = weakref.WeakSet()
 
 
 def _disown_all() -> None:
-    for machine in list(_LIVING):
+    for machine in list(_MACHINES):
         with suppress(Exception):
             machine.disown()
-    _LIVING.clear()
+    _MACHINES.clear()
 
 
 os.register_at_fork(after_in_child=_disown_all)

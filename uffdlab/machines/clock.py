@@ -59,7 +59,7 @@ def rate(ask: Callable[[], int]) -> float:
         pause *= 2
 
 
-def ahead_ns(ask: Callable[[], int]) -> int:
+def offset_ns(ask: Callable[[], int]) -> int:
     """Return by how many ns a guest's clock is ahead of the host's, with an error of half the quickest round trip.
 
     Parameters

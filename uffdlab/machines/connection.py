@@ -51,7 +51,7 @@ class Connection:
         self, kernel: str | os.PathLike[str] | None, machine: str | Machine | None, options: factory.Options
     ) -> None:
         self.closed = False
-        self._ahead_ns = 0
+        self._offset_ns = 0
         self._unsubscribe: Callable[[], None] = lambda: None
         self._subscriber: Subscriber | None = None
         self._start: Callable[[], tuple[str, Machine]]
@@ -76,7 +76,7 @@ class Connection:
                 connection._subscriber(notification)  # noqa: SLF001
 
         self._unsubscribe = self.machine.notify_to(pass_on)
-        self._ahead_ns = clock.ahead_ns(lambda: self.ask(ReadClock()))
+        self._offset_ns = clock.offset_ns(lambda: self.ask(ReadClock()))
 
     def end(self) -> None:
         """End the machine, so that :meth:`start` can start another one of the same kind.
@@ -128,7 +128,7 @@ class Connection:
 
     def now(self) -> int:
         """Return the guest's CLOCK_MONOTONIC in ns, computed from the host's."""
-        return time.monotonic_ns() + self._ahead_ns
+        return time.monotonic_ns() + self._offset_ns
 
 
 def _cannot_start() -> tuple[str, Machine]:

@@ -204,17 +204,17 @@ class Programs:
 class _OutputQueue:
     # Passes a program's output from the machine's reader thread to the thread that waits for it.
 
-    def __init__(self, key: int, room: int) -> None:
+    def __init__(self, key: int, most_bytes: int) -> None:
         self._key = key
-        self._room = room  # bytes; more from the agent is dropped
+        self._bytes_left = most_bytes  # bytes; more from the agent is dropped
         self._arrived: queue.SimpleQueue[tuple[str, bytes] | int | BaseException] = queue.SimpleQueue()
         self._collected: dict[str, list[bytes]] = {stream: [] for stream in _STREAMS.values()}
 
     def on_notification(self, notification: Notification | MachineGone) -> None:
         if not isinstance(notification, ProgramOutput) or notification.key != self._key:
             return
-        self._room -= len(notification.data)
-        if self._room >= 0:
+        self._bytes_left -= len(notification.data)
+        if self._bytes_left >= 0:
             self._arrived.put((_STREAMS[notification.stream], notification.data))
 
     def ended(self, how: int | BaseException) -> None:

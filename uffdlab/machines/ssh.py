@@ -39,7 +39,7 @@ _NEVER_ASK = (
 )
 # Runs the first line of stdin as a program, which reads the rest.  -I: ignore the environment there.
 _LOADER = """'import os;exec(os.fdopen(0,"rb",0,closefd=False).readline())'"""
-_OURS = {"uffdlab", "msgpack", "_cffi_backend"}
+_SENT_WITH_AGENT = {"uffdlab", "msgpack", "_cffi_backend"}
 
 # Texts in ssh's stderr, and what to do.
 _ADVICE = (
@@ -96,8 +96,8 @@ class SshMachine(StreamMachine):
             self._send_agent(stream, time.monotonic() + _DEADLINE)
         except TimeoutError:
             raise errors.MachineTimeout(
-                f"{self._destination}: waited {_DEADLINE:g} s for {self._awaited}: it hangs, or the connection is too "
-                "slow. Try it by hand: ssh, then python3",
+                f"{self._destination}: waited {_DEADLINE:g} s for {self._waits_for}: it hangs, or the connection is "
+                "too slow. Try it by hand: ssh, then python3",
                 console=self._process.stderr(),
             ) from None
         except EOFError:
@@ -111,12 +111,12 @@ class SshMachine(StreamMachine):
 
     def _send_agent(self, stream: socket.socket, until: float) -> None:
         # Send the agent before the protocol begins.
-        self._awaited = "the python3 there to report its version"
+        self._waits_for = "the python3 there to report its version"
         program = Path(ssh_bootstrap.__file__).read_text(encoding="utf-8")
         _send(stream, f"exec({program!a})\n".encode(), until)
         facts = _receive(stream, until)
         payload = _payload(facts)
-        self._awaited = "the python3 there to receive the agent and load it"
+        self._waits_for = "the python3 there to receive the agent and load it"
         _send(stream, payload, until)
         failed = _receive(stream, until).get("failed")
         if failed:
@@ -172,7 +172,7 @@ def _payload(facts: dict[str, Any]) -> bytes:
     archive, native = io.BytesIO(), []
     with zipfile.ZipFile(archive, "w") as file:
         for name, origin, package in modules("uffdlab.agent.stdio", *deferred.NAMES, "msgpack.fallback"):
-            if name.partition(".")[0] not in _OURS:
+            if name.partition(".")[0] not in _SENT_WITH_AGENT:
                 continue
             data = origin.read_bytes()
             if origin.suffix == ".py":
@@ -183,7 +183,7 @@ def _payload(facts: dict[str, Any]) -> bytes:
     header = {
         "archive": len(archive.getvalue()),
         "native": [(name, len(data)) for name, data in native],
-        "silence": heartbeat.SILENCE,
+        "input_deadline": heartbeat.INPUT_DEADLINE,
     }
     return json.dumps(header).encode() + b"\n" + archive.getvalue() + b"".join(data for _name, data in native)
 

@@ -88,7 +88,7 @@ def main() -> None:
         _report({"failed": str(error)})
         return
     _report({"failed": ""})
-    stdio.main(silence=sent["silence"])
+    stdio.main(input_deadline=sent["input_deadline"])
 
 
 if __name__ == "__main__":

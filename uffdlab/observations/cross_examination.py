@@ -97,9 +97,9 @@ class CrossExamination:
                 self.compared[bit] = int(compared.sum())
         for probe in self.probes:
             for seen in snapshots:
-                self._hold_against(probe, seen[probe.page - seen.first])
+                self._compare_with_probe(probe, seen[probe.page - seen.first])
 
-    def _hold_against(self, probe: WriteProbe, seen: Snapshot) -> None:
+    def _compare_with_probe(self, probe: WriteProbe, seen: Snapshot) -> None:
         for bit in probe.contradicts(seen):
             self.disagreements.append(
                 Disagreement(

@@ -150,11 +150,11 @@ class _Run:
         self._log = log
         self._grace = grace
         self._owner = os.getpid()
-        self._life: io.FileIO | None = None
+        self._owner_pipe: io.FileIO | None = None
         self._ends: list[io.FileIO | socket.socket] = []
         self._thread: threading.Thread | None = None
         self._changing = threading.Lock()  # held while the supervisor is started or ended
-        self._unwanted = False
+        self._stop_requested = False
         self._beginning = threading.Lock()  # to wait for: of an Event, Ctrl-C can break the locks
         self._beginning.acquire()
         self._failure: BaseException | None = None
@@ -180,10 +180,10 @@ class _Run:
     def end(self) -> None:
         if os.getpid() != self._owner:
             return
-        self._unwanted = True
+        self._stop_requested = True
         with self._changing:  # if the thread is starting the supervisor: once it has
-            if self._life is not None:
-                self._life.close()
+            if self._owner_pipe is not None:
+                self._owner_pipe.close()
             if self.supervisor is not None:
                 try:
                     self.supervisor.wait(_REAP + self._grace)
@@ -195,7 +195,7 @@ class _Run:
                 self._thread.join(_REAP)
 
     def disown(self) -> None:
-        for end in (self._life, *self._ends):
+        for end in (self._owner_pipe, *self._ends):
             if end is not None:
                 end.close()
         if self.supervisor is not None:
@@ -205,7 +205,7 @@ class _Run:
         try:
             try:
                 with self._changing:
-                    if self._unwanted:
+                    if self._stop_requested:
                         return
                     numbers = self._start_supervisor(*arguments)
             except BaseException as error:  # noqa: BLE001 - begin() raises it
@@ -214,7 +214,7 @@ class _Run:
             finally:
                 del arguments
                 self._beginning.release()
-            self._pump(*numbers)
+            self._forward(*numbers)
         finally:
             for end in self._ends:
                 end.close()
@@ -226,28 +226,28 @@ class _Run:
         # Return where the status, stderr and the console come.
         self.folder = _temporary_folder() / f"uffdlab-{secrets.token_hex(8)}"
         with ExitStack() as theirs:
-            life_end, self._life = _pipe()
-            theirs.enter_context(life_end)
+            owner_pipe_end, self._owner_pipe = _pipe()
+            theirs.enter_context(owner_pipe_end)
             status_end, status = _pipe()
             self._ends.append(status_end)
             theirs.enter_context(status)
-            errors_end, complaints = _pipe()
+            errors_end, errors_in = _pipe()
             self._ends.append(errors_end)
-            theirs.enter_context(complaints)
+            theirs.enter_context(errors_in)
             try:
                 self.supervisor = subprocess.Popen(
                     supervisor.wrap(
                         command,
                         grace=self._grace,
-                        life=0,
+                        owner_pipe=0,
                         stdio=stdio,
                         bounds=bounds,
                         folder=str(self.folder),
                         report=1,
                     ),
-                    stdin=life_end,
+                    stdin=owner_pipe_end,
                     stdout=status,
-                    stderr=complaints,
+                    stderr=errors_in,
                     pass_fds=[*inherit, *([stdio] if stdio >= 0 else [])],
                     cwd="/",
                     start_new_session=True,  # a Ctrl-C in the terminal is not for it
@@ -262,7 +262,7 @@ class _Run:
             self._ends.append(socket.socket(fileno=console.detach()))  # for the caller it is closed by that
         return status_end.fileno(), errors_end.fileno(), self._ends[-1].fileno()
 
-    def _pump(self, status_end: int, errors_end: int, console: int) -> None:
+    def _forward(self, status_end: int, errors_end: int, console: int) -> None:
         reported = bytearray()
         poll = select.poll()
         open_ends = {status_end, errors_end, console}

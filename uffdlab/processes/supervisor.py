@@ -1,7 +1,7 @@
 """The supervisor: a small program between this process and a command, so that the command never outlives this process.
 
 ``supervisor.py NAME=VALUE… -- COMMAND…`` runs the command as its child. It waits for the first of three: the command
-ends; the process ``owner`` ends in any way; the pipe ``life``, whose other end only the owner holds, closes. In the
+ends; the process ``owner`` ends in any way; the pipe ``owner_pipe``, whose other end only the owner has, closes. In the
 latter two cases the command has ``grace`` seconds to end as well, and is then killed. When the supervisor itself is
 killed, the kernel signals the command. :func:`wrap` describes the options.
 
@@ -41,7 +41,7 @@ def wrap(
     command: Sequence[str],
     *,
     grace: float,
-    life: int = -1,
+    owner_pipe: int = -1,
     stdio: int = _KEEP,
     bounds: str = "free",
     stop_signal: int = 0,
@@ -59,7 +59,7 @@ def wrap(
         A program, by its path or by its name in PATH, and its arguments.
     grace : float
         Seconds that the command has to end by itself after it was asked to stop.
-    life : int
+    owner_pipe : int
         A descriptor of the supervisor, the read end of a pipe. The supervisor stops the command when the pipe closes.
     stdio : int
         What becomes the command's stdin and stdout: a descriptor, -1 for /dev/null, by default the supervisor's own.
@@ -85,7 +85,7 @@ def wrap(
         command's exit status or signal.
     """
     options = {
-        "owner": os.getpid(), "grace": grace, "life": life, "stdio": stdio, "bounds": bounds,
+        "owner": os.getpid(), "grace": grace, "owner_pipe": owner_pipe, "stdio": stdio, "bounds": bounds,
         "stop_signal": stop_signal, "output": output, "held": ",".join(map(str, held)), "folder": folder,
         "marker": marker, "report": report,
     }  # fmt: skip
@@ -96,7 +96,7 @@ class _Supervisor:
     def __init__(self, options: dict[str, str], command: list[str]) -> None:
         self._options, self._command = options, command
         self._pid = os.getpid()
-        self._owner, self._life, self._output = (int(options[name]) for name in ("owner", "life", "output"))
+        self._owner, self._owner_pipe, self._output = (int(options[name]) for name in ("owner", "owner_pipe", "output"))
         self._grace, self._stop_signal = float(options["grace"]), int(options["stop_signal"])
         self._held = [int(number) for number in options["held"].split(",") if number]
         self._stop_signal_sent = False
@@ -110,7 +110,7 @@ class _Supervisor:
             self._become_command()
         # Close the command's ends of its sockets: while they are open here, the owner does not see the end of file.
         low = 3
-        for descriptor in sorted({self._output, self._life, int(self._options["report"]), *self._held}):
+        for descriptor in sorted({self._output, self._owner_pipe, int(self._options["report"]), *self._held}):
             if descriptor >= low:
                 os.closerange(low, descriptor)
                 low = descriptor + 1
@@ -149,7 +149,7 @@ class _Supervisor:
             return False
         if os.getppid() != self._owner:  # it has already ended, and the pidfd belongs to another process
             return False
-        watched = [owner] if self._life < 0 else [owner, self._life]
+        watched = [owner] if self._owner_pipe < 0 else [owner, self._owner_pipe]
         for descriptor in watched:
             poll.register(descriptor, select.POLLIN)
         if ended in dict(poll.poll()):

@@ -1,4 +1,4 @@
-"""Every witness held against the others, over kinds of memory and ways to register it; and lies put in on purpose."""
+"""Compare every witness with the others, over kinds of memory and modes; and falsify entries on purpose."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from uffdlab.target.region import Region
     from uffdlab.target.userfaultfd import Userfaultfd
 
-__all__ = ["LIES", "MEMORIES", "MODES", "Audit", "examine", "lies_caught", "table"]
+__all__ = ["FALSIFIED_BITS", "MEMORIES", "MODES", "Audit", "examine", "falsify", "table"]
 
 MEMORIES = (
     "anon", "anon-shared", "shmem", "shmem-private", "tmpfs", "thp", "shmem-thp", "hugetlb", "hugetlb-private",
@@ -30,7 +30,7 @@ _PAGES = 8
 
 #: Which bit of the raw entry is inverted, per format: a decoder that looks at the wrong place, or a kernel that does
 #: not tell.
-LIES = {
+FALSIFIED_BITS = {
     name: {state: form.bits[state] for state in (State.PRESENT, State.WRITABLE, State.UFFD_WP) if state in form.bits}
     for name, form in FORMATS.items()
 }
@@ -44,14 +44,14 @@ class Audit:
     ----------
     kernel, memory, mode : str
     pages : int
-        How many pages were looked at.
+        How many pages were read.
     witnesses : tuple of str
     compared : int
-        Pairs of page and bit on which at least two witnesses had a say.
+        Pairs of page and bit that at least two witnesses know.
     disagreements : tuple of str
     refused : str
         Why this kernel cannot register this memory so; empty if it can.
-    lies, caught : int
+    falsified, caught : int
         How many entries were falsified, and how many of these the examination found.
     """
 
@@ -63,12 +63,12 @@ class Audit:
     compared: int = 0
     disagreements: tuple[str, ...] = ()
     refused: str = ""
-    lies: int = 0
+    falsified: int = 0
     caught: int = 0
 
 
 def examine(lab: Lab, memories: Iterable[str] = MEMORIES, modes: Iterable[tuple[str, ...]] = MODES) -> Iterator[Audit]:
-    """Make pages in every state that a kind of memory and a mode allow, and hold the witnesses against each other."""
+    """Make pages in every state that a kind of memory and a mode allow, and compare the witnesses."""
     for memory in memories:
         for mode in modes:
             yield _case(lab, memory, mode)
@@ -83,8 +83,8 @@ def _case(lab: Lab, memory: str, mode: tuple[str, ...]) -> Audit:
         _into_all_states(region, uffd, mode)
         examined = lab.cross_examine(region[: min(region.pages, 1024)])
         probes = [lab.probe(region[page]) for page in range(_PAGES)]
-        convicted = CrossExamination(examined.snapshots, probes)
-        lies, caught = lies_caught(examined.snapshots, probes)
+        examined_again = CrossExamination(examined.snapshots, probes)
+        falsified, caught = falsify(examined.snapshots, probes)
     except IoctlError as error:
         return Audit(lab.kernel, memory, name, refused=f"{error.call}: errno {error.errno}")
     finally:
@@ -97,8 +97,8 @@ def _case(lab: Lab, memory: str, mode: tuple[str, ...]) -> Audit:
         pages=len(examined.snapshots[0]),
         witnesses=(*(each.witness for each in examined.snapshots), "write probe"),
         compared=sum(examined.compared.values()),
-        disagreements=tuple(map(str, convicted.disagreements)),
-        lies=lies,
+        disagreements=tuple(map(str, examined_again.disagreements)),
+        falsified=falsified,
         caught=caught,
     )
 
@@ -129,34 +129,34 @@ def _into_all_states(region: Region, uffd: Userfaultfd, mode: tuple[str, ...]) -
             uffd.writeprotect(region[page])
 
 
-def lies_caught(snapshots: list[Snapshot], probes: Sequence[WriteProbe] = ()) -> tuple[int, int]:
-    """Falsify one bit of one page in one witness's entries at a time; give how many lies there were and were caught.
+def falsify(snapshots: list[Snapshot], probes: Sequence[WriteProbe] = ()) -> tuple[int, int]:
+    """Falsify one bit of one page of one snapshot at a time; return how many entries were falsified, how many found.
 
-    A lie about a bit is one only where the decoder is misled by it, and can be caught only where another witness, or
-    a write probe that met a userfaultfd, has a say on that bit.
+    Only those are counted that change a decoded state and that can be found: another witness knows the bit, or a
+    write probe was trapped by a userfaultfd.
     """
-    lies = caught = 0
-    for number, honest in enumerate(snapshots):
+    falsified = caught = 0
+    for number, original in enumerate(snapshots):
         others = [*snapshots[:number], *snapshots[number + 1 :]]
-        for state, bit in LIES.get(honest.form, {}).items():
-            for page in np.flatnonzero(honest.has(State.PRESENT))[:_PAGES].tolist():
-                liar = _falsified(honest, page, bit)
-                heard = any(other.knows(state)[page] for other in others)
-                trapped = any(probe.page == honest.first + page and probe.trapped for probe in probes)
-                if liar.has(state)[page] == honest.has(state)[page] or not (
-                    heard or (state == State.WRITABLE and trapped)
+        for state, bit in FALSIFIED_BITS.get(original.form, {}).items():
+            for page in np.flatnonzero(original.has(State.PRESENT))[:_PAGES].tolist():
+                changed = _falsified(original, page, bit)
+                known_elsewhere = any(other.knows(state)[page] for other in others)
+                trapped = any(probe.page == original.first + page and probe.trapped for probe in probes)
+                if changed.has(state)[page] == original.has(state)[page] or not (
+                    known_elsewhere or (state == State.WRITABLE and trapped)
                 ):
                     continue
-                lies += 1
-                found = CrossExamination([liar, *others], probes).disagreements
-                caught += any(each.page == honest.first + page for each in found)
-    return lies, caught
+                falsified += 1
+                found = CrossExamination([changed, *others], probes).disagreements
+                caught += any(each.page == original.first + page for each in found)
+    return falsified, caught
 
 
-def _falsified(honest: Snapshot, page: int, bit: int) -> Snapshot:
-    entries = honest.entries.copy()
+def _falsified(original: Snapshot, page: int, bit: int) -> Snapshot:
+    entries = original.entries.copy()
     entries[page] ^= np.uint64(1 << bit)
-    return replace(honest, entries=entries)
+    return replace(original, entries=entries)
 
 
 def table(cases: Iterable[Audit]) -> str:
@@ -176,4 +176,6 @@ def table(cases: Iterable[Audit]) -> str:
 def _cell(case: Audit | None) -> str:
     if case is None:
         return ""
-    return "cannot" if case.refused else f"{len(case.disagreements)} of {case.compared:,}; {case.caught}/{case.lies}"
+    return (
+        "cannot" if case.refused else f"{len(case.disagreements)} of {case.compared:,}; {case.caught}/{case.falsified}"
+    )

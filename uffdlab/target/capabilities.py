@@ -169,13 +169,13 @@ def table(several: Sequence[Capabilities]) -> list[list[str]]:
     return [[*name, *(known.get(name[:2], "no") for known in texts)] for name in names]
 
 
-def _heads(several: Sequence[Capabilities]) -> list[str]:
+def _table_heads(several: Sequence[Capabilities]) -> list[str]:
     return ["", "name", "since", *(each.kernel for each in several)]
 
 
 def text_table(several: Sequence[Capabilities]) -> str:
     """Return the table as plain text."""
-    rows = [_heads(several), *table(several)]
+    rows = [_table_heads(several), *table(several)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
     return "\n".join(line.rstrip() for line in lines)
@@ -183,7 +183,7 @@ def text_table(several: Sequence[Capabilities]) -> str:
 
 def markdown_table(several: Sequence[Capabilities]) -> str:
     """Return the table in Markdown."""
-    heads = _heads(several)
+    heads = _table_heads(several)
     lines = [heads, ["---"] * len(heads), *table(several)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -191,7 +191,7 @@ def markdown_table(several: Sequence[Capabilities]) -> str:
 def html_table(several: Sequence[Capabilities]) -> str:
     """Return the table in HTML."""
     title = f"What {' and '.join(each.kernel for each in several)} can do"
-    return html_tables.html_table(title, _heads(several), table(several))
+    return html_tables.html_table(title, _table_heads(several), table(several))
 
 
 FORMS = {"text": text_table, "markdown": markdown_table, "html": html_table}

@@ -156,7 +156,7 @@ class PythonHandler:
         self._resolve = resolve
         self._pending: queue.SimpleQueue[Fault | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="uffdlab-handler", daemon=True)
-        self._stop_taking = messages.take_with(self._take)
+        self._stop_intercepting = messages.intercept(self._take)
         self._thread.start()
 
     def _take(self, message: AnyMessage) -> bool:
@@ -181,7 +181,7 @@ class PythonHandler:
         UsageError
             If the code is still busy after `timeout` seconds.
         """
-        self._stop_taking()
+        self._stop_intercepting()
         self._pending.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)

@@ -14,7 +14,7 @@ from uffdlab.errors import LabClosed, NoMessage, TargetLost
 from uffdlab.uapi.messages import Fault, Message
 
 AnyMessage = Fault | Message
-Taker = Callable[[AnyMessage], bool]
+Interceptor = Callable[[AnyMessage], bool]
 
 _log = logging.getLogger("uffdlab.target.userfaultfd")
 
@@ -25,7 +25,7 @@ class MessageQueue:
     def __init__(self) -> None:
         self._waiting: deque[AnyMessage] = deque()
         self._changed = threading.Condition()
-        self._takers: list[Taker] = []
+        self._interceptors: list[Interceptor] = []
         self._end: Exception | None = None
 
     def end(self, why: Exception) -> None:
@@ -37,7 +37,7 @@ class MessageQueue:
     def put(self, message: AnyMessage) -> None:
         """Take a message in: handlers first, then those who wait.  Never waits."""
         with self._changed:
-            if any([taker(message) for taker in self._takers]):  # noqa: C419 - every one must see it
+            if any([interceptor(message) for interceptor in self._interceptors]):  # noqa: C419 - every one must see it
                 return
             self._waiting.append(message)
             self._changed.notify_all()
@@ -79,18 +79,18 @@ class MessageQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def take_with(self, taker: Taker) -> Callable[[], None]:
-        """Show every message to `taker` first, which must not wait; those it returns True for are its own.
+    def intercept(self, interceptor: Interceptor) -> Callable[[], None]:
+        """Show every message to `interceptor` first, which must not wait; those it returns True for are its own.
 
         Messages that wait already are shown to it too.  Returns what ends that.
         """
         with self._changed:
-            self._takers.append(taker)
-            self._waiting = deque([message for message in self._waiting if not taker(message)])
+            self._interceptors.append(interceptor)
+            self._waiting = deque([message for message in self._waiting if not interceptor(message)])
 
         def stop() -> None:
             with self._changed, contextlib.suppress(ValueError):
-                self._takers.remove(taker)
+                self._interceptors.remove(interceptor)
 
         return stop
 
@@ -108,15 +108,15 @@ class MessageQueue:
                 except Exception:  # noqa: BLE001 - whatever it is, the next message is delivered
                     _log.exception("a subscriber failed at %r", message)
 
-        def taker(message: AnyMessage) -> bool:
+        def interceptor(message: AnyMessage) -> bool:
             pending.put(message)
             return False
 
         threading.Thread(target=deliver, name="uffdlab-subscriber", daemon=True).start()
-        end_taking = self.take_with(taker)
+        stop_intercepting = self.intercept(interceptor)
 
         def stop() -> None:
-            end_taking()
+            stop_intercepting()
             pending.put(None)
 
         return stop

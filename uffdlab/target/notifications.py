@@ -34,7 +34,7 @@ class Notifications:
         self._timeline = timeline
         self._now = now
 
-    def hear(self, notification: Notification | MachineGone) -> None:
+    def dispatch(self, notification: Notification | MachineGone) -> None:
         """Take one notification.  It runs on the machine's reader thread: nothing here may wait."""
         match notification:
             case MessageRead(number, data, time_ns, adopted):
@@ -57,6 +57,6 @@ class Notifications:
                     "target", f"the target is lost: {notification.why}", self._now(), None, TargetLost(notification.why)
                 )
             case MachineGone(error):
-                self._registry.hear_no_more(error)
+                self._registry.machine_lost(error)
                 why, _, _ = str(error).partition("\n")  # the console's tail is in the error
                 self._timeline.add("lab", f"the machine is lost: {why}", self._now(), None, error)

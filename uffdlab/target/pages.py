@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
 _PROTECTION = {"r": 1, "w": 2, "x": 4}
 _MODULUS = 1 << 64
-_MUCH = 64 << 20  # bytes; less than that every machine has
+_CHECKED_FROM = 64 << 20  # bytes; less than that every machine has
 _ORDERS = ("ascending", "descending", "random")
 
 
@@ -175,7 +175,7 @@ class Pages:
         """
         addresses = self._addresses
         what = f"filling {addresses.pages} pages of {addresses.mapping}"
-        if addresses.length > _MUCH:
+        if addresses.length > _CHECKED_FROM:
             there = addresses.target.ask(MeasureMemory())
             if addresses.length > there:
                 raise UsageError(

@@ -81,7 +81,7 @@ class TargetProcess:
     def open(self) -> None:
         """Listen to the machine, which has just come up, and start the first target process on it."""
         self._capabilities = None
-        self.connection.open(self._notifications.hear)
+        self.connection.open(self._notifications.dispatch)
         self.restart()
 
     def restart(self) -> None:

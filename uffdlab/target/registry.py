@@ -56,8 +56,8 @@ class AnyUserfaultfd(Protocol):
         """Take one struct uffd_msg."""
         ...  # pragma: no cover
 
-    def intercept(self, taker: Callable[[Fault | Message], bool]) -> Callable[[], None]:
-        """Show every message to `taker` first; returns what ends that."""
+    def intercept(self, interceptor: Callable[[Fault | Message], bool]) -> Callable[[], None]:
+        """Show every message to `interceptor` first; returns what ends that."""
         ...  # pragma: no cover
 
     def end_messages(self, why: UffdlabError) -> None:
@@ -195,7 +195,7 @@ class Registry:
             closed or TargetLost(f"{why}, and the access with it; lab.restart_target() starts a new one")
         )
 
-    def hear_no_more(self, error: UffdlabError) -> None:
+    def machine_lost(self, error: UffdlabError) -> None:
         """End every wait for a touch or a message with `error`: the machine is lost and sends nothing any more."""
         self._fail_touches(error)
         for uffd in self.userfaultfds:

@@ -393,13 +393,13 @@ class Userfaultfd:
         """Call `callback` with each message as it comes, on a thread of its own; returns what ends that."""
         return self._messages.subscribe(callback)
 
-    def intercept(self, taker: Callable[[Fault | Message], bool]) -> Callable[[], None]:
-        """Show every message to `taker` before anybody else; those it returns True for are its own.
+    def intercept(self, interceptor: Callable[[Fault | Message], bool]) -> Callable[[], None]:
+        """Show every message to `interceptor` before anybody else; those it returns True for are its own.
 
         It is called on the thread that brings the messages and must not wait: no call of the lab.  Messages that
         nobody has read yet are shown to it at once.  Returns what ends that.
         """
-        return self._messages.take_with(taker)
+        return self._messages.intercept(interceptor)
 
     @contextmanager
     def unread(self) -> Iterator[None]:

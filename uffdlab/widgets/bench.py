@@ -100,13 +100,15 @@ class Bench(html_page.Pictured, Follower, LabBox):
     def _touch(self, kind: str) -> ipywidgets.Button:
         button = ipywidgets.Button(description=f"{kind} the page", tooltip=f"{kind} the page under the grid's cursor")
         button.on_click(
-            lambda _button: run_in_background(functools.partial(self._touched, kind, self.grid.cursor), self._tell)
+            lambda _button: run_in_background(
+                functools.partial(self._touched, kind, self.grid.cursor), self._show_status
+            )
         )
         return button
 
     def touch(self, kind: str) -> None:
         """Touch the page under the grid's cursor, ``"read"`` or ``"write"``; it waits until its fault is resolved."""
-        self._tell(self._touched(kind, self.grid.cursor))
+        self._show_status(self._touched(kind, self.grid.cursor))
 
     def _touched(self, kind: str, page: int) -> str:
         try:
@@ -115,7 +117,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
             return str(error)
         return f"{touch.what} started; if it waits, the faults tab shows it"
 
-    def _tell(self, text: str) -> None:
+    def _show_status(self, text: str) -> None:
         self.status.text = text
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from uffdlab.observations.html_table import html_table
 from uffdlab.uapi.messages import Fault
 from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.background import BackgroundReader, run_in_background
-from uffdlab.widgets._base.event_loop import later, soon
+from uffdlab.widgets._base.event_loop import later, run_in_loop
 from uffdlab.widgets._base.lab_lifecycle import counterpart_userfaultfd
 from uffdlab.widgets._base.live import LiveWidget
 from uffdlab.widgets._data import columns
@@ -87,9 +87,9 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self._points: collections.deque[tuple[int, int, str]] = collections.deque(maxlen=_KEPT)
         self._tally: collections.Counter[str] = collections.Counter()
         self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
-        self._due, self._lock, self._last = False, threading.Lock(), -1
+        self._update_pending, self._lock, self._last = False, threading.Lock(), -1
         self._zero: int | None = None
-        self._reader = BackgroundReader(self._look, self._show, self._show_error)
+        self._reader = BackgroundReader(self._read_waiting, self._show, self._show_error)
         self._closing = (self._reader.close,)
         self.shown: list[tuple[float, str]] = []
         self.waiting: list[dict[str, Any]] = []
@@ -138,12 +138,12 @@ class FaultLog(html_page.Pictured, LiveWidget):
         # Called on any thread, perhaps ten thousand times per second.
         with self._lock:
             changed = entry.number > self._last and self._record(entry)
-        if changed and not self._due:
-            self._due = True
-            soon(self._soon)
+        if changed and not self._update_pending:
+            self._update_pending = True
+            run_in_loop(self._update)
 
-    def _soon(self) -> None:
-        later(_PAUSE, self._turn)
+    def _update(self) -> None:
+        later(_PAUSE, self._start_update)
 
     def _record(self, entry: TimelineEntry) -> bool:
         self._last = entry.number
@@ -165,17 +165,17 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     def catch_up(self) -> None:
         """Show every pending update now."""
-        if self._due or self._reader.busy:
+        if self._update_pending or self._reader.busy:
             self.refresh()
 
     def refresh(self) -> None:
         """Update the browser now."""
-        self._due = False
+        self._update_pending = False
         self._reader.now()
 
-    def _turn(self) -> None:
+    def _start_update(self) -> None:
         # A few times per second while messages arrive.  Another thread reads the lab.
-        self._due = False
+        self._update_pending = False
         self._reader.ask()
 
     def _show(self, seen: tuple[list[dict[str, Any]], bool]) -> None:
@@ -185,9 +185,9 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self.shown = [((when - (self._zero or 0)) / 1000, text) for when, text in reversed(newest)]
         with self.hold_sync():
             self._pack()
-        if more and not self._due and self.comm is not None:
-            self._due = True
-            later(_PAUSE, self._turn)
+        if more and not self._update_pending and self.comm is not None:
+            self._update_pending = True
+            later(_PAUSE, self._start_update)
 
     def _show_error(self, error: Exception) -> None:
         self._status = str(error)
@@ -204,7 +204,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
         described = [texts(each[key] for each in waiting) for key in ("what", "where", "kind")]
         self._waiting = packed(len(waiting), ids, ages, *described)
 
-    def _look(self) -> tuple[list[dict[str, Any]], bool]:
+    def _read_waiting(self) -> tuple[list[dict[str, Any]], bool]:
         # The waiting touches, and whether some have started but do not wait yet.
         found, more = [], False
         for touch in () if self.ended else self._open_touches():
@@ -281,7 +281,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     def _set_status(self, text: str) -> None:
         self._status = text
-        later(_PAUSE, self._turn)
+        later(_PAUSE, self._start_update)
 
     def _handle(self, content: dict[str, Any]) -> None:
         super()._handle(content)

@@ -12,7 +12,7 @@ from uffdlab import kernels
 from uffdlab.kernels import catalogue
 from uffdlab.lab import Lab
 from uffdlab.widgets._base.controls import LabBox, StatusLine
-from uffdlab.widgets._base.event_loop import soon
+from uffdlab.widgets._base.event_loop import run_in_loop
 from uffdlab.widgets._base.lab_lifecycle import Follower
 from uffdlab.widgets._export.sheet import Sheet, Sheeted
 
@@ -81,16 +81,16 @@ class KernelPicker(Sheeted, Follower, LabBox):
             lab = Lab(name)
         except Exception as error:  # noqa: BLE001 - every error is shown to the user
             message = str(error)
-            soon(lambda: self._ended(None, message))
+            run_in_loop(lambda: self._ended(None, message))
             return
-        soon(lambda: self._ended(lab, f"{name} runs: Linux {lab.release}"))
+        run_in_loop(lambda: self._ended(lab, f"{name} runs: Linux {lab.release}"))
 
     def _report(self, text: str, share: float) -> None:
         def show() -> None:
             if self._open:
                 self.status.text, self.bar.value = text, share
 
-        soon(show)
+        run_in_loop(show)
 
     def _ended(self, lab: Lab | None, text: str) -> None:
         if not self._open:

@@ -48,14 +48,19 @@ class LabPanel(Sheeted, LiveBox):
         self.facts = ipywidgets.HTML()
         self.status = StatusLine()
         self._busy, self._sheet = False, Sheet("Lab", ())
-        self._reader = BackgroundReader(self._look, self._show, self._show_error)
+        self._reader = BackgroundReader(self._read, self._show, self._show_error)
         self._closing = (self._reader.close,)
         self.look = self._button("look again", "read the state and the console again", self._reader.ask)
         self.target, self.back, self.end = (
             self._button(name, tip, functools.partial(self._start, action, doing))
             for name, tip, action, doing in (
                 ("new target", "end the target process and start a new one", self._new_target, "a new target starts …"),
-                ("reset", "put the lab back to its start, on a new machine", self._anew, "a new machine starts …"),
+                (
+                    "reset",
+                    "put the lab back to its start, on a new machine",
+                    self._reset_machine,
+                    "a new machine starts …",
+                ),
                 ("close", "end the machine", self._end, "the machine ends …"),
             )
         )
@@ -107,9 +112,9 @@ class LabPanel(Sheeted, LiveBox):
 
     def reset(self) -> None:
         """Put the lab back to its initial state, even if it has ended; its widgets continue with it."""
-        self._finished(self._anew())
+        self._finished(self._reset_machine())
 
-    def _anew(self) -> str:
+    def _reset_machine(self) -> str:
         try:
             self.lab.reset()
         except UffdlabError as error:
@@ -140,7 +145,7 @@ class LabPanel(Sheeted, LiveBox):
         if self._reader.busy:
             self.refresh()
 
-    def _look(self) -> Sheet:
+    def _read(self) -> Sheet:
         lab = self.lab
         rows = [("lab", repr(lab))]
         try:

@@ -12,7 +12,7 @@ from uffdlab.errors import UsageError
 from uffdlab.target.region import PageRange
 from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.background import BackgroundReader
-from uffdlab.widgets._base.event_loop import later, soon
+from uffdlab.widgets._base.event_loop import later, run_in_loop
 from uffdlab.widgets._base.lab_lifecycle import counterpart
 from uffdlab.widgets._base.live import LiveWidget
 from uffdlab.widgets._data.page_codes import MIXED_DATA, PageCodes
@@ -83,10 +83,10 @@ class PageGrid(html_page.Pictured, LiveWidget):
         self._numbers: NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._source: MemoryMapping | PageRange | None = None
         self._region: Region | None = None
-        self._due = self._stale = False
+        self._update_pending = self._stale = False
         self._live_ns = -1
         self._taken: Snapshot | None = None
-        self._reader = BackgroundReader(self._look, self._show_live, self._show_end)
+        self._reader = BackgroundReader(self._read_waiting, self._show_live, self._show_end)
         self._closing = (self._reader.close,)
         self._snapshot, self._earlier = snapshot, before
         super().__init__(**keywords)
@@ -238,16 +238,16 @@ class PageGrid(html_page.Pictured, LiveWidget):
             self._stale = True
         else:
             return
-        if not self._due:
-            self._due = True
-            soon(self._soon)
+        if not self._update_pending:
+            self._update_pending = True
+            run_in_loop(self._update)
 
-    def _soon(self) -> None:
+    def _update(self) -> None:
         later(_PAUSE, self._catch_up)
 
     def _catch_up(self) -> None:
         # Many events may have happened since; one snapshot is enough.
-        self._due = False
+        self._update_pending = False
         if not self._releases:
             return
         if self._stale:
@@ -258,8 +258,8 @@ class PageGrid(html_page.Pictured, LiveWidget):
 
     def catch_up(self) -> None:
         """Show every pending update now."""
-        if self._releases and (self._due or self._reader.busy):
-            self._due = False
+        if self._releases and (self._update_pending or self._reader.busy):
+            self._update_pending = False
             self.refresh()
 
     def _is_of_these(self, taken: Snapshot) -> bool:
@@ -272,7 +272,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             self._stale = False
             self._reader.now()
 
-    def _look(self) -> Snapshot | None:
+    def _read_waiting(self) -> Snapshot | None:
         source = self._source
         return None if source is None else source.snapshot()
 

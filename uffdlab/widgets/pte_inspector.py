@@ -12,7 +12,7 @@ import ipywidgets  # type: ignore[import-untyped]
 from uffdlab import pte
 from uffdlab.errors import WitnessError
 from uffdlab.widgets._base.background import BackgroundReader
-from uffdlab.widgets._base.event_loop import later, soon
+from uffdlab.widgets._base.event_loop import later, run_in_loop
 from uffdlab.widgets._base.lab_lifecycle import counterpart
 from uffdlab.widgets._base.live import LiveBox
 from uffdlab.widgets._export import drawings, html_page
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from uffdlab.target.timeline import TimelineEntry
     from uffdlab.widgets.page_grid import PageGrid
 
-    _Seen = tuple[tuple[str, Sequence[pte.Bit]], str]  # an entry's caption and bits, and all as HTML
+    _Shown = tuple[tuple[str, Sequence[pte.Bit]], str]  # an entry's caption and bits, and all as HTML
 
 _PAUSE = 0.15  # s
 _CHANGES = ("ioctl", "touch")
@@ -52,15 +52,15 @@ class PteInspector(html_page.Pictured, LiveBox):
 
     def __init__(self, region: Region, *, grid: PageGrid | None = None, page: int = 0, **keywords: Any) -> None:
         first = region[page].first  # raises if the region has no such page
-        self._region, self._due = region, False
-        self._reader = BackgroundReader(self._look, self._show, self._show_error)
+        self._region, self._update_pending = region, False
+        self._reader = BackgroundReader(self._read_page, self._show, self._show_error)
         self._closing = (self._reader.close,)
         self._entry: tuple[str, Sequence[pte.Bit]] = "no entry was read yet", ()
         style = {"description_width": "initial"}
         self.page = ipywidgets.BoundedIntText(value=first, min=0, max=region.pages - 1, description="page", style=style)
         self.table = ipywidgets.HTML()
         super().__init__([self.page, self.table], **keywords)
-        self.page.observe(self._turn, "value")
+        self.page.observe(self._start_update, "value")
         if grid is not None:
             grid.observe(self._moved, "cursor")
             self._releases = (lambda: grid.unobserve(self._moved, "cursor"),)
@@ -96,38 +96,38 @@ class PteInspector(html_page.Pictured, LiveBox):
             self.page.value = change["new"]
 
     def _on_timeline(self, entry: TimelineEntry) -> None:
-        if entry.kind in _CHANGES and not self._due:
-            self._due = True
-            soon(lambda: later(_PAUSE, self._turn))
+        if entry.kind in _CHANGES and not self._update_pending:
+            self._update_pending = True
+            run_in_loop(lambda: later(_PAUSE, self._start_update))
 
     def catch_up(self) -> None:
         """Show every pending update now."""
-        if self._due or self._reader.busy:
+        if self._update_pending or self._reader.busy:
             self.refresh()
 
     def refresh(self) -> None:
         """Walk to the page again."""
-        self._due = False
+        self._update_pending = False
         self._reader.now()
 
-    def _turn(self, _change: object = None) -> None:
+    def _start_update(self, _change: object = None) -> None:
         # Another thread reads the lab.
-        self._due = False
+        self._update_pending = False
         self._reader.ask()
 
-    def _look(self) -> _Seen:
+    def _read_page(self) -> _Shown:
         try:
             return self._walked()
         except WitnessError:
             return self._read_by_witness()
 
-    def _show(self, seen: _Seen) -> None:
+    def _show(self, seen: _Shown) -> None:
         self._entry, self.table.value = seen
 
     def _show_error(self, error: Exception) -> None:
         self.table.value = f"<p>{html.escape(str(error))}</p>"
 
-    def _walked(self) -> _Seen:
+    def _walked(self) -> _Shown:
         walks = self._region.walk(self.page.value)
         parts, entry = [], self._entry
         for walk in walks[:1]:
@@ -137,7 +137,7 @@ class PteInspector(html_page.Pictured, LiveBox):
         around = '<div style="overflow-x:auto;line-height:1.5" tabindex="0" role="group" aria-label="page tables">'
         return entry, f"{''.join(parts)}{around}{walks._repr_html_()}</div>"
 
-    def _read_by_witness(self) -> _Seen:
+    def _read_by_witness(self) -> _Shown:
         # Where the host cannot read the guest's memory it cannot walk the tables.
         one = self._region.lab.snapshot(self._region[self.page.value])
         entry, level = int(one.entries[0]), int(one.levels[0])

@@ -11,7 +11,7 @@ import traitlets
 from uffdlab.observations.html_table import html_table
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.widgets._assets import css, javascript
-from uffdlab.widgets._base.event_loop import later, soon
+from uffdlab.widgets._base.event_loop import later, run_in_loop
 from uffdlab.widgets._base.live import LiveWidget
 from uffdlab.widgets._data import columns, timeline_lanes
 from uffdlab.widgets._export import drawings, html_page
@@ -57,7 +57,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
     _lanes = traitlets.Dict(timeline_lanes.LANES).tag(sync=True)
 
     def __init__(self, timeline: Timeline, grid: PageGrid | None = None, **keywords: Any) -> None:
-        self._timeline, self._grid, self._due = timeline, grid, False
+        self._timeline, self._grid, self._update_pending = timeline, grid, False
         self.events: list[dict[str, Any]] = []
         super().__init__(**keywords)
         self.observe(self._stepped, "position")
@@ -76,21 +76,21 @@ class TimelineView(html_page.Pictured, LiveWidget):
 
     def _on_timeline(self, _entry: TimelineEntry) -> None:
         # Called on any thread, perhaps ten thousand times per second.
-        if not self._due:
-            self._due = True
-            soon(self._soon)
+        if not self._update_pending:
+            self._update_pending = True
+            run_in_loop(self._update)
 
-    def _soon(self) -> None:
+    def _update(self) -> None:
         later(_PAUSE, self.refresh)
 
     def catch_up(self) -> None:
         """Show every pending update now."""
-        if self._due:
+        if self._update_pending:
             self.refresh()
 
     def refresh(self) -> None:
         """Update the browser; move to the newest entry unless the user has stepped back or plays."""
-        self._due = False
+        self._update_pending = False
         follows = not self.events or self.position == self.events[-1]["n"]
         newest = self._timeline.newest(_SHOWN)
         self.events = timeline_lanes.events(newest)

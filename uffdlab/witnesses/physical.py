@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from uffdlab.bulk.entries import Reading, Step
     from uffdlab.witnesses.base import TargetMapping
-    from uffdlab.witnesses.roots import Kick
+    from uffdlab.witnesses.roots import KeepBusy
 
 __all__ = ["GuestMemory", "PhysicalWitness"]
 
@@ -50,13 +50,13 @@ class PhysicalWitness:
         The guest's RAM.
     beacon : (int, bytes)
         An address in the target and the random bytes the target keeps there, within one 4 KiB page.
-    kick : callable
-        ``kick(seconds)`` → context manager; within it the target keeps a processor busy in user mode.
+    keep_busy : callable
+        ``keep_busy(seconds)`` → context manager; within it the target keeps a processor busy in user mode.
     kernel : str
         Name of the kernel, for the snapshot.
     now : callable, optional
         Gives the target's CLOCK_MONOTONIC in ns for the snapshot.
-    patience : float
+    deadline : float
         Seconds to look for the target before giving up.
     tracks_soft_dirty : bool
         False for a kernel without CONFIG_MEM_SOFT_DIRTY.
@@ -68,15 +68,15 @@ class PhysicalWitness:
         self,
         memory: GuestMemory,
         beacon: tuple[int, bytes],
-        kick: Kick,
+        keep_busy: KeepBusy,
         *,
         kernel: str = "",
         now: Callable[[], int] | None = None,
-        patience: float = 5.0,
+        deadline: float = 5.0,
         tracks_soft_dirty: bool = True,
     ) -> None:
         self._memory = memory
-        self._finder = RootFinder(memory, beacon, kick, patience)
+        self._finder = RootFinder(memory, beacon, keep_busy, deadline)
         self._kernel = kernel
         self._now = now
         self._tracks_soft_dirty = tracks_soft_dirty
@@ -100,7 +100,7 @@ class PhysicalWitness:
             raise self._error(f"{region.name} at {start:#x} with {count} pages does not lie in user space")
         reading = self._stable(root, start, count, bottom)
         time_ns = self._now() if self._now else 0
-        self._verify_still(root, region.name)
+        self._check_root(root, region.name)
         if bottom > 1:
             split = np.flatnonzero(pte.x86.points_to_tables(reading.entries, reading.levels, bottom))
             if split.size:
@@ -139,7 +139,7 @@ class PhysicalWitness:
             raise self._error(f"not all of {pages} pages at {first:#x} are in RAM")
         root = self._finder.root()
         content = Tables(self._memory, root).contents(frames)
-        self._verify_still(root, f"memory at {address:#x}")
+        self._check_root(root, f"memory at {address:#x}")
         return memoryview(content.tobytes())[offset : offset + size]
 
     def find(self) -> None:
@@ -162,7 +162,7 @@ class PhysicalWitness:
         if tables.path(address) != steps:
             with self._memory.paused():
                 steps = tables.path(address)
-        self._verify_still(root, f"{address:#x}")
+        self._check_root(root, f"{address:#x}")
         return steps
 
     def _stable(self, root: Root, start: int, count: int, bottom: int) -> Reading:
@@ -177,7 +177,7 @@ class PhysicalWitness:
             raise self._error("its tables change while the guest is paused: this is not the RAM of that guest")
         return reading
 
-    def _verify_still(self, root: Root, what: str) -> None:
+    def _check_root(self, root: Root, what: str) -> None:
         if not self._finder.holds(root):
             raise self._error(
                 f"while {what} was read the target's page tables went away; the target has ended, or the guest "

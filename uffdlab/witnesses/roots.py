@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from uffdlab.witnesses.tables import GuestMemory
 
-    Kick: TypeAlias = Callable[[float], AbstractContextManager[object]]
+    KeepBusy: TypeAlias = Callable[[float], AbstractContextManager[object]]
 
-_BEACON_LOOKS = 3
+_BEACON_CHECKS = 3
 
 
 class RootFinder:
@@ -34,21 +34,21 @@ class RootFinder:
         The guest's RAM.
     beacon : (int, bytes)
         An address in the target and the random bytes the target keeps there, within one 4 KiB page.
-    kick : callable
-        ``kick(seconds)`` → context manager; within it the target keeps a processor busy in user mode.
-    patience : float
+    keep_busy : callable
+        ``keep_busy(seconds)`` → context manager; within it the target keeps a processor busy in user mode.
+    deadline : float
         Seconds to look for the target before giving up.
     """
 
-    def __init__(self, memory: GuestMemory, beacon: tuple[int, bytes], kick: Kick, patience: float) -> None:
+    def __init__(self, memory: GuestMemory, beacon: tuple[int, bytes], keep_busy: KeepBusy, deadline: float) -> None:
         address, nonce = beacon
         if len(nonce) < 8 or (address & 0xFFF) + len(nonce) > 4096:
             raise UsageError("a beacon is at least 8 bytes within one 4 KiB page")
         self._memory = memory
         self._address = address
         self._nonce = nonce
-        self._kick = kick
-        self._patience = patience
+        self._keep_busy = keep_busy
+        self._deadline = deadline
         self._root: Root | None = None
         self._finding = threading.Lock()
 
@@ -63,7 +63,7 @@ class RootFinder:
         with self._finding:  # one at a time keeps the target spinning
             if self._root is not None:
                 # The kernel may be moving the beacon's page just now: look more than once before doubting the root.
-                for _ in range(_BEACON_LOOKS):
+                for _ in range(_BEACON_CHECKS):
                     if self.holds(self._root):
                         return self._root
                     time.sleep(0.001)
@@ -90,10 +90,10 @@ class RootFinder:
         return content[offset : offset + len(self._nonce)] == self._nonce
 
     def _find(self) -> Root:
-        deadline = time.monotonic() + self._patience
+        deadline = time.monotonic() + self._deadline
         pause = 0.001
         seen: set[tuple[int, int]] = set()
-        with self._kick(self._patience):
+        with self._keep_busy(self._deadline):
             while True:
                 for address, levels in self._memory.root_candidates():
                     if not levels:  # a processor that was not started
@@ -110,7 +110,7 @@ class RootFinder:
         if modes:
             raise _error(f"a processor uses a paging mode of {min(modes)} levels; only 4 and 5 are known here")
         raise _error(
-            f"none of the {len(seen)} page tables seen in {self._patience:g} s maps the target's beacon at "
+            f"none of the {len(seen)} page tables seen in {self._deadline:g} s maps the target's beacon at "
             f"{self._address:#x}; the target may have ended, or it gets no processor time (take a snapshot with "
             "witness='pagemap' instead)"
         )

@@ -99,16 +99,16 @@ def fitted(old: str, mail: str) -> tuple[str, list[str], list[str]]:
     lines, placements = fit(old.splitlines(), file.hunks)
     return (
         "\n".join(lines) + "\n",
-        [placement.verdict for placement in placements],
+        [placement.outcome for placement in placements],
         [placement.why for placement in placements],
     )
 
 
 @pytest.mark.parametrize("mark", ["", "> ", "> > ", ">>"])
 def test_indentation_comes_back(mark):
-    made, verdicts, _ = fitted(C, strip(diff(C, CHANGED), mark))
+    made, outcomes, _ = fitted(C, strip(diff(C, CHANGED), mark))
     assert made == CHANGED
-    assert set(verdicts) == {"placed"}
+    assert set(outcomes) == {"placed"}
 
 
 @pytest.mark.parametrize("mark", ["", "> "])
@@ -126,42 +126,42 @@ def test_answers_between_the_lines_are_skipped():
 
 def test_an_older_tree():
     theirs = C.replace("bool wp_copy)", "int mode, bool wp_copy)").replace("\tint ret;\n", "\tint ret;\n\tlong n;\n")
-    made, verdicts, why = fitted("\n" * 40 + theirs, strip(diff(C, C.replace("wp_copy", "wp_mode"))))
+    made, outcomes, why = fitted("\n" * 40 + theirs, strip(diff(C, C.replace("wp_copy", "wp_mode"))))
     assert made == "\n" * 40 + theirs.replace("wp_copy", "wp_mode")
-    assert verdicts == ["guessed"]
+    assert outcomes == ["guessed"]
     assert "int mode, bool wp_copy" in why[0]
 
 
 def test_what_has_no_place():
     mail = strip(diff(C, CHANGED))
-    made, verdicts, why = fitted("int main(void)\n{\n\treturn 0;\n}\n" * 9, mail)
+    made, outcomes, why = fitted("int main(void)\n{\n\treturn 0;\n}\n" * 9, mail)
     assert made == "int main(void)\n{\n\treturn 0;\n}\n" * 9
-    assert set(verdicts) == {"unplaced"}
+    assert set(outcomes) == {"unplaced"}
     assert "no place in the file" in why[0]
 
 
 def test_what_is_there_already():
-    _, verdicts, why = fitted(CHANGED, strip(diff(C, CHANGED)))
-    assert set(verdicts) == {"unplaced"}
+    _, outcomes, why = fitted(CHANGED, strip(diff(C, CHANGED)))
+    assert set(outcomes) == {"unplaced"}
     assert set(why) == {"the tree has this change already"}
 
 
 def test_two_places_alike():
     old = "int a;\nint b;\nint c;\nint d;\nint e;\nint f;\nint g;\n"
     mail = strip(diff(old, old.replace("int d;", "int dd;")))
-    _, verdicts, why = fitted("int z;\n" * 3 + old + old, mail)
-    assert verdicts == ["guessed"]
+    _, outcomes, why = fitted("int z;\n" * 3 + old + old, mail)
+    assert outcomes == ["guessed"]
     assert "2 places are alike" in why[0]
     # A removed line that is gone must not be taken for another.
-    _, verdicts, _ = fitted(old.replace("int d;", "unsigned q[4];"), mail)
-    assert verdicts == ["unplaced"]
+    _, outcomes, _ = fitted(old.replace("int d;", "unsigned q[4];"), mail)
+    assert outcomes == ["unplaced"]
 
 
 def test_a_hunk_cut_short_is_a_guess():
     mail = strip(diff(C, C.replace("return 7", "return 8"))).rstrip().rsplit("\n", 1)[0] + "\n"
-    made, verdicts, why = fitted(C, mail)
+    made, outcomes, why = fitted(C, mail)
     assert made == C.replace("return 7", "return 8")
-    assert verdicts == ["guessed"]
+    assert outcomes == ["guessed"]
     assert "more lines than there are" in why[0]
 
 
@@ -200,7 +200,7 @@ def test_any_file_any_diff(old, new, mark):
         return
     [message] = read(strip(patch, mark).encode(), "mail").messages
     lines, placements = fit(old, message.files[0].hunks)
-    assert {placement.verdict for placement in placements} == {"placed"}
+    assert {placement.outcome for placement in placements} == {"placed"}
     assert [fold(line) for line in lines] == [fold(line) for line in new]
     # With its white space there, it comes out to the letter.  A new file without any may have lost it.
     if old or any(line.startswith("\t") for line in new):
@@ -213,7 +213,7 @@ def test_the_search_has_an_end():
     patch = f"--- a/x\n+++ b/x\n@@ -1,1500 +1,1501 @@\n{body}+\tx;\n@@ -9,1 +9,1 @@\n-\tline 9;\n+\ty;\n"
     hunks = read(patch.encode(), "mail").messages[0].files[0].hunks
     made, placements = fit(lines, hunks)
-    assert [each.verdict for each in placements] == ["unplaced", "placed"]
+    assert [each.outcome for each in placements] == ["unplaced", "placed"]
     assert "more than 1000 lines" in placements[0].why
     assert made[9] == "\ty;"
     assert {each.why for each in fit(lines, hunks, until=0)[1]} == {"the time to search for it was over"}

@@ -96,14 +96,14 @@ def test_the_user_chooses(bare, monkeypatch, box):
 
 
 def test_a_network_that_swallows_what_is_sent(bare, monkeypatch):
-    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST", 1.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 1.0)
     bare.put("hang-box-add")
-    assert f"{DEBIAN} is not taken (nothing came in 1 s): making a box of Debian's packages" in bring_up_heard(bare)
+    assert f"{DEBIAN} is not taken (nothing received in 1 s): making a box of Debian's packages" in bring_up_heard(bare)
     assert bare.notes() == [ADD, "interrupted", "build-box", "up --provision"]
 
 
 def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
-    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST", 2.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 2.0)
     monkeypatch.setattr("uffdlab.machines.vagrant.box._REPORT_INTERVAL", 0.5)
     bare.put("do-box-add", COMES + "sleep 3; rm $VAGRANT_HOME/tmp/box123; sleep 1")
     told = bring_up_heard(bare)
@@ -112,7 +112,7 @@ def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
 
 
 def test_a_download_that_was_interrupted_and_begins_anew(bare, monkeypatch):
-    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST", 2.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 2.0)
     part = bare.folder / "vagrant-home" / "tmp" / "box123"
     part.parent.mkdir(parents=True)
     part.write_bytes(b"\0" * (8 << 20))
@@ -122,17 +122,17 @@ def test_a_download_that_was_interrupted_and_begins_anew(bare, monkeypatch):
 
 
 def test_what_a_server_says_of_its_boxes_is_no_box(bare, monkeypatch):
-    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST", 1.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 1.0)
     bare.put("do-box-add", COMES.replace("1M", "64K"))
     bare.put("hang-box-add")
-    assert "nothing came in 1 s" in bring_up_heard(bare)[1]
+    assert "nothing received in 1 s" in bring_up_heard(bare)[1]
 
 
 def test_a_download_that_stands_still(bare, monkeypatch):
-    monkeypatch.setattr("uffdlab.machines.vagrant.box._STILL", 1.0)
+    monkeypatch.setattr("uffdlab.machines.vagrant.box._NO_DATA_DEADLINE", 1.0)
     bare.put("do-box-add", COMES)
     bare.put("hang-box-add")
-    assert "nothing came in 1 s" in bring_up_heard(bare)[1]
+    assert "nothing received in 1 s" in bring_up_heard(bare)[1]
 
 
 def test_a_download_without_end(bare, monkeypatch):

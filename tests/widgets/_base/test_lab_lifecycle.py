@@ -106,7 +106,7 @@ def widgets(lab):
 def finish(thread):
     thread.join(10)
     assert not thread.is_alive()
-    event_loop.soon(lambda: None)
+    event_loop.run_in_loop(lambda: None)
 
 
 def test_every_widget_says_unasked_that_its_lab_has_ended(lab, widgets):

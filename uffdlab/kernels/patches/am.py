@@ -42,7 +42,7 @@ class Report:
         placement = self.placement
         where = f"{self.path}:{placement.line}" if placement.line else str(self.path)
         why = f": {placement.why}" if placement.why else ""
-        return f"mail line {placement.hunk.line:>4}  {placement.verdict:<8}  {where}{why}"
+        return f"mail line {placement.hunk.line:>4}  {placement.outcome:<8}  {where}{why}"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Fitted:
     @property
     def unplaced(self) -> int:
         """The number of hunks that have no place and were left out."""
-        return sum(report.placement.verdict == "unplaced" for report in self.reports)
+        return sum(report.placement.outcome == "unplaced" for report in self.reports)
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class Port:
         for patch in self.patches:
             lines.append(f"{patch.name}: " + ("fitted" if patch.reports else "applies as it is"))
             lines += [f"  {line}" for line in _listed(patch.reports).split("\n") if line]
-        verdicts = [report.placement.verdict for patch in self.patches for report in patch.reports]
-        if verdicts:
-            lines.append(", ".join(f"{verdicts.count(each)} {each}" for each in ("placed", "guessed", "unplaced")))
+        outcomes = [report.placement.outcome for patch in self.patches for report in patch.reports]
+        if outcomes:
+            lines.append(", ".join(f"{outcomes.count(each)} {each}" for each in ("placed", "guessed", "unplaced")))
         return "\n".join(lines)
 
 
@@ -123,7 +123,7 @@ def patches_of(data: bytes, name: str, read: Callable[[Iterable[PurePosixPath]],
         title = _title(message.subject)
         plain = re.sub(r"[^A-Za-z0-9_.]+", "-", title).strip("-.")
         file_name = f"{number:04}-{plain[:_LONGEST_FILE_NAME].strip('-.') or 'patch'}.patch"
-        text = _as_it_is(message, files)
+        text = _apply_exactly(message, files)
         reports: list[Report] = []
         if text is None:
             text, reports = _fitted(message, files, name, until)
@@ -149,7 +149,7 @@ def _paths(diff: FileDiff, name: str) -> Iterator[PurePosixPath]:
         yield path
 
 
-def _as_it_is(message: Mail, files: Files) -> bytes | None:
+def _apply_exactly(message: Mail, files: Files) -> bytes | None:
     # Returns the mail's own text if patch(1) applies it without fuzz, and updates `files`. Otherwise returns None.
     if message.depth:
         return None

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _TAB = 8
-_LOOK_BACK = 400  # lines
+_MOST_LINES_BEFORE = 400  # lines
 _ALIKE = 0.6
 _DEFINE = re.compile(r"(#\s*define\s+\w+(?:\([^)]*\))?)\s+(\S.*)")
 _CASE = re.compile(r"(case\b.*|default\s*):")
@@ -43,12 +43,12 @@ def restore(before: Sequence[str], removed: Sequence[str], added: Sequence[str])
             if done is None or fold(done) != fold(text):
                 done = _lead(old) + text
             if made and len(removed) != len(added):  # it may now be in the body of a new if
-                done = _line([*before[-_LOOK_BACK:], *made], done.strip())
+                done = _line([*before[-_MOST_LINES_BEFORE:], *made], done.strip())
         elif text and len(removed) == len(added):
             done = _lead(removed[index]) + text
             used = index + 1
         if done is None:
-            done = _line([*before[-_LOOK_BACK:], *made], text)
+            done = _line([*before[-_MOST_LINES_BEFORE:], *made], text)
         made.append(done)
     return made
 

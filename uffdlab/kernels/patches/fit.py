@@ -21,7 +21,7 @@ _TOLERANCE = 0.4  # differences for each line of the hunk
 _LONG_LINES = 2  # lines that must be equal and long
 _LONG_LINE = 4  # characters
 _LONGEST = 1000  # lines of a hunk in that search; its time grows with their square
-_RIVALS_SHOWN = 8
+_MOST_PLACES_SHOWN = 8
 _OTHER = 1.2  # cost of a line that differs; an additional or missing line costs 1
 
 
@@ -29,21 +29,21 @@ _OTHER = 1.2  # cost of a line that differs; an additional or missing line costs
 class Placement:
     """What became of a hunk.
 
-    `verdict` is ``placed``, ``guessed`` or ``unplaced``. `line` is the line of the tree, from 1, or 0 for none. `why`
-    is the reason for a verdict other than ``placed``.
+    `outcome` is ``placed``, ``guessed`` or ``unplaced``. `line` is the line of the tree, from 1, or 0 for none. `why`
+    is the reason for an outcome other than ``placed``.
     """
 
     hunk: Hunk
-    verdict: str
+    outcome: str
     line: int
     why: str
 
 
 @dataclass(frozen=True)
-class _Spot:
+class _Place:
     # `lines` has the tree's line for each old line of the hunk, or None if the tree lacks it.
     lines: tuple[int | None, ...]
-    verdict: str
+    outcome: str
     why: str
 
     @property
@@ -86,18 +86,18 @@ def fit(lines: Sequence[str], hunks: Sequence[Hunk], until: float | None = None)
         if not spot.lines:
             at = min(max(done, hunk.start), len(lines))
             made += lines[done:at]
-            made += [text for _, text in hunk.lines] if _intact(hunk) else restore(made, [], _texts(hunk, "+"))
+            made += [text for _, text in hunk.lines] if _has_all_lines(hunk) else restore(made, [], _texts(hunk, "+"))
             done = at
-            placements.append(Placement(hunk, spot.verdict, at + 1, spot.why))
+            placements.append(Placement(hunk, spot.outcome, at + 1, spot.why))
             continue
         done = _apply(lines, hunk, spot, made, done)
         first = spot.first - next(i for i, line in enumerate(spot.lines) if line is not None)
         drift = first - (hunk.start - 1)
         why = spot.why
-        verdict = spot.verdict
+        outcome = spot.outcome
         if hunk.missing:
-            verdict, why = "guessed", f"{why}; the header counts {hunk.missing} more lines than there are".lstrip("; ")
-        placements.append(Placement(hunk, verdict, first + 1, why))
+            outcome, why = "guessed", f"{why}; the header counts {hunk.missing} more lines than there are".lstrip("; ")
+        placements.append(Placement(hunk, outcome, first + 1, why))
     return [*made, *lines[done:]], placements
 
 
@@ -105,16 +105,16 @@ def _texts(hunk: Hunk, kinds: str) -> list[str]:
     return [text for kind, text in hunk.lines if kind in kinds]
 
 
-def _intact(hunk: Hunk) -> bool:
+def _has_all_lines(hunk: Hunk) -> bool:
     return any(text.startswith("\t") for text in _texts(hunk, "+"))
 
 
-def _place(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, expected: int) -> _Spot | str:
+def _place(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, expected: int) -> _Place | str:
     old = _texts(hunk, " -")
     if not old:
         if lines and hunk.start == 0:
             return "it adds a file that already exists"
-        return _Spot((), "guessed" if lines else "placed", "it has no context lines to find it by" if lines else "")
+        return _Place((), "guessed" if lines else "placed", "it has no context lines to find it by" if lines else "")
     for have, wanted in ((lines, old), (folded, [fold(line) for line in old])):
         at = [p for p in range(floor, len(lines) - len(old) + 1) if have[p : p + len(old)] == wanted]
         if at:
@@ -122,12 +122,12 @@ def _place(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, expe
     new = [fold(text) for text in _texts(hunk, " +")]
     if any(folded[p : p + len(new)] == new for p in range(len(lines) - len(new) + 1)):
         return "the tree has this change already"
-    return _nearly(lines, folded, hunk, floor, expected)
+    return _find_similar(lines, folded, hunk, floor, expected)
 
 
-def _choose(at: list[int], size: int, folded: list[str], hunk: Hunk, expected: int) -> _Spot:
-    def spot(first: int, verdict: str, why: str) -> _Spot:
-        return _Spot(tuple(range(first, first + size)), verdict, why)
+def _choose(at: list[int], size: int, folded: list[str], hunk: Hunk, expected: int) -> _Place:
+    def spot(first: int, outcome: str, why: str) -> _Place:
+        return _Place(tuple(range(first, first + size)), outcome, why)
 
     nearest = min(at, key=lambda p: abs(p - expected))
     if len(at) == 1 or nearest == expected:
@@ -147,7 +147,7 @@ def _in_section(folded: list[str], first: int, hunk: Hunk) -> bool:
     return back is not None and "}" not in folded[back:first]
 
 
-def _nearly(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, expected: int) -> _Spot | str:
+def _find_similar(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, expected: int) -> _Place | str:
     # Finds the alignment with the fewest differences. Each line that the patch removes must exist, or the patch must
     # be able to make the same change in a similar line.
     rows = _rows(hunk)
@@ -160,19 +160,19 @@ def _nearly(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: int, exp
     best = costs[ends[0]]
     if best > max(_OTHER, _TOLERANCE * len(rows)):
         return "no place in the file is like it"
-    rivals = [j for j in ends if costs[j] <= best and abs(j - ends[0]) > len(rows)]
-    inside = [j for j in (ends[0], *rivals) if _in_section(folded, low + j - 1, hunk)]
-    if rivals and len(inside) != 1:
-        at = [str(low + j) for j in sorted([ends[0], *rivals])]
-        more = ["…"] if len(at) > _RIVALS_SHOWN else []
-        return f"{len(at)} places are equally like it, at lines " + ", ".join(at[:_RIVALS_SHOWN] + more)
-    found = _trace(steps, inside[0] if rivals else ends[0], low)
+    equal = [j for j in ends if costs[j] <= best and abs(j - ends[0]) > len(rows)]
+    inside = [j for j in (ends[0], *equal) if _in_section(folded, low + j - 1, hunk)]
+    if equal and len(inside) != 1:
+        at = [str(low + j) for j in sorted([ends[0], *equal])]
+        more = ["…"] if len(at) > _MOST_PLACES_SHOWN else []
+        return f"{len(at)} places are equally like it, at lines " + ", ".join(at[:_MOST_PLACES_SHOWN] + more)
+    found = _trace(steps, inside[0] if equal else ends[0], low)
     same = [
         row.text for row, line in zip(rows, found, strict=True) if line is not None and folded[line] == fold(row.text)
     ]
     if sum(len(fold(text)) >= _LONG_LINE for text in same) < _LONG_LINES:
         return "no place in the file is like it"
-    return _Spot(tuple(found), "guessed", _differences(rows, found, lines, folded))
+    return _Place(tuple(found), "guessed", _differences(rows, found, lines, folded))
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def _differences(rows: list[_Row], found: list[int | None], lines: Sequence[str]
     return "; ".join(reasons)
 
 
-def _apply(lines: Sequence[str], hunk: Hunk, spot: _Spot, made: list[str], done: int) -> int:
+def _apply(lines: Sequence[str], hunk: Hunk, spot: _Place, made: list[str], done: int) -> int:
     # Appends the hunk's new lines to `made`. Returns how many lines of the old file are done.
     rows = _rows(hunk)
     # If the white space of the context lines is right, so is that of the added lines.

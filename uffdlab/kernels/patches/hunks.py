@@ -15,7 +15,7 @@ _HUNK = re.compile(r"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@ 
 _NAME = re.compile(r"(---|\+\+\+) ([^\t]+?)\s*$")
 _GIT = re.compile(r"diff --git (\S+) (\S+)\s*$")
 _RENAME = re.compile(r"rename (from|to) (\S+)\s*$")
-_NOWHERE = {"new file": "---", "deleted file": "+++"}  # the side on which the file does not exist
+_DEV_NULL_SIDE = {"new file": "---", "deleted file": "+++"}  # the side on which the file does not exist
 _BINARY = re.compile(r"GIT binary patch|Binary files .* differ")
 _MODE = re.compile(r"(old|new|new file|deleted file) mode \d+")
 
@@ -117,7 +117,7 @@ class _File:
         self.hunks: list[Hunk] = []
         self.bare = False
         self._renamed: dict[str, str] = {}
-        self._beside = ""
+        self._unsupported = ""
 
     def take(self, line: str, number: int) -> None:
         if name := _NAME.match(line):
@@ -126,18 +126,18 @@ class _File:
         elif renamed := _RENAME.match(line):
             self._renamed[renamed[1]] = renamed[2]
         elif _BINARY.match(line):
-            self._beside = "binary"
+            self._unsupported = "binary"
         elif mode := _MODE.match(line):
-            self._beside = self._beside or "mode"
-            if mode[1] in _NOWHERE:
-                self.names[_NOWHERE[mode[1]]] = "/dev/null"
+            self._unsupported = self._unsupported or "mode"
+            if mode[1] in _DEV_NULL_SIDE:
+                self.names[_DEV_NULL_SIDE[mode[1]]] = "/dev/null"
 
     def done(self) -> Iterator[FileDiff]:
-        if not self.names or not (self.hunks or self._beside or len(self._renamed) > 1):
+        if not self.names or not (self.hunks or self._unsupported or len(self._renamed) > 1):
             return
         old = self._renamed.get("from", self._path("---"))
         new = self._renamed.get("to", self._path("+++"))
-        yield FileDiff(old, new, tuple(self.hunks), self.line, self._beside)
+        yield FileDiff(old, new, tuple(self.hunks), self.line, self._unsupported)
 
     def _path(self, mark: str) -> str | None:
         name = self.names.get(mark, self.names.get("+++", ""))

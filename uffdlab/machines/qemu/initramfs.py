@@ -167,14 +167,14 @@ def _entries(extra: Mapping[str, Path | bytes], sources: set[Path]) -> dict[str,
     python = Path(sys.executable).resolve()
     sources.add(python)
     binary = python.read_bytes()
-    entries[_INTERPRETER] = cpio.file(_trimmed(python, binary), executable=True)
+    entries[_INTERPRETER] = cpio.file(_without_symbols(python, binary), executable=True)
     objects = [python]
     for name, origin, package in modules(INIT, *deferred.NAMES, *_CODECS):
         sources.add(origin)
         base = f"{_STDLIB}/{name.replace('.', '/')}"
         if origin.suffix == ".so":
             objects.append(origin)
-            entries[base + EXTENSION_SUFFIXES[0]] = cpio.file(_trimmed(origin, origin.read_bytes()))
+            entries[base + EXTENSION_SUFFIXES[0]] = cpio.file(_without_symbols(origin, origin.read_bytes()))
         else:
             source = _INSTEAD.get(name) or origin.read_bytes()
             entries[f"{base}/__init__.pyc" if package else f"{base}.pyc"] = cpio.file(_bytecode(name, source))
@@ -224,7 +224,7 @@ def _bytecode(name: str, source: bytes) -> bytes:
     return header + marshal.dumps(code)
 
 
-def _trimmed(path: Path, data: bytes) -> bytes:
+def _without_symbols(path: Path, data: bytes) -> bytes:
     try:
         return elf.loaded(data)
     except elf.NotElf as error:
@@ -239,15 +239,15 @@ def _libraries(loader: str, objects: list[Path], sources: set[Path]) -> dict[str
     real_loader = Path(loader).resolve()
     sources.add(real_loader)
     found[loader.lstrip("/")] = cpio.file(elf.loaded(real_loader.read_bytes()), executable=True)
-    for thing in objects:
-        for line in run([loader, "--list", str(thing)]).splitlines():
+    for object_ in objects:
+        for line in run([loader, "--list", str(object_)]).splitlines():
             name, arrow, rest = line.strip().partition(" => ")
             path = Path(rest.rpartition(" (")[0])
             target = f"{_LIBRARIES}/{name}"
             if not arrow or target in found or name == loader:
                 continue
             if not path.is_absolute():
-                raise errors.HostUnsupported(f"{thing} needs {name}, which the dynamic loader does not find ({rest})")
+                raise errors.HostUnsupported(f"{object_} needs {name}, which the dynamic loader does not find ({rest})")
             sources.add(path)
-            found[target] = cpio.file(_trimmed(path, path.read_bytes()))
+            found[target] = cpio.file(_without_symbols(path, path.read_bytes()))
     return found

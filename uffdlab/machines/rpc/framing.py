@@ -59,7 +59,7 @@ class Line:
             max_ext_len=0,
         )
         # The unpacker limits the bytes that it has not parsed, but not the objects of an incomplete frame.
-        self._fed = self._finished = 0
+        self._received = self._finished = 0
 
     def fileno(self) -> int:
         """Return the descriptor to poll for reading."""
@@ -120,12 +120,12 @@ class Line:
         yield from self._frames(data)
 
     def _frames(self, data: bytes) -> Iterator[Any]:
-        self._fed += len(data)
+        self._received += len(data)
         self._unpacker.feed(data)
         for frame in self._unpacker:
             self._finished = self._unpacker.tell()
             yield frame
-        if self._fed - self._finished > MAX_FRAME:
+        if self._received - self._finished > MAX_FRAME:
             raise Malformed(f"it is larger than {MAX_FRAME >> 20} MiB")
 
     def shutdown(self) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from uffdlab.machines.rpc.client import Client
 
-SILENCE = 45.0  # seconds without a frame from the host after which the agent ends
+INPUT_DEADLINE = 45.0  # seconds without a frame from the host after which the agent ends
 
 _INTERVAL = 10.0  # seconds
 _END = 5.0  # seconds to wait for the thread

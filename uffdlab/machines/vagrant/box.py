@@ -34,9 +34,9 @@ DEBIAN = "debian/bookworm64"
 _ASK = 120.0  # seconds for a query
 _BUILD = 3600.0  # seconds for vm/build-box
 _FETCH = 3600.0  # seconds to fetch a box
-_FIRST = 30.0  # seconds until the first data: a network may drop packets silently
-_STILL = 600.0  # seconds without more data; this includes unpacking by Vagrant
-_SOMETHING = 256 << 10  # bytes: more than the server's metadata of the box
+_FIRST_DATA_DEADLINE = 30.0  # seconds until the first data: a network may drop packets silently
+_NO_DATA_DEADLINE = 600.0  # seconds without more data; this includes unpacking by Vagrant
+_BOX_BEGUN = 256 << 10  # bytes: more than the server's metadata of the box
 _REPORT_INTERVAL = 10.0  # seconds
 
 
@@ -150,22 +150,22 @@ class _DownloadProgress:
         self._report = report
         self._folder = Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "tmp"
         self._last = self._bytes()  # an interrupted download may be there, which Vagrant continues
-        self._came = 0
+        self._received = 0
         self._since = self._reported = time.monotonic()
 
     def check(self) -> None:
         now, size = time.monotonic(), self._bytes()
-        came = self._came + max(0, size - self._last)  # less if Vagrant starts again, or unpacks it
-        begun = came >= _SOMETHING
-        if begun and came > self._came:
+        received = self._received + max(0, size - self._last)  # less if Vagrant starts again, or unpacks it
+        begun = received >= _BOX_BEGUN
+        if begun and received > self._received:
             self._since = now
-        self._came, self._last = came, size
-        patience = _STILL if begun else _FIRST
-        if now - self._since > patience:
-            raise _Stalled(f"nothing came in {patience:.0f} s")
+        self._received, self._last = received, size
+        deadline = _NO_DATA_DEADLINE if begun else _FIRST_DATA_DEADLINE
+        if now - self._since > deadline:
+            raise _Stalled(f"nothing received in {deadline:.0f} s")
         if begun and now - self._reported > _REPORT_INTERVAL:
             self._reported = now
-            self._report(f"vagrant box add {DEBIAN}: {self._came >> 20} MiB have come")
+            self._report(f"vagrant box add {DEBIAN}: {self._received >> 20} MiB have come")
 
     def _bytes(self) -> int:
         total = 0

@@ -46,7 +46,9 @@ class VagrantMachine(StreamMachine):
         self._done = weakref.finalize(self, os.close, in_use)
         self._vm = vm
         # As root, for the PTE reader and for huge pages.  Only the agent writes to the stream.
-        agent = f"sudo -n env PYTHONPATH=/opt/uffdlab/{key} python3 -m uffdlab.agent.stdio {heartbeat.SILENCE:.0f}"
+        agent = (
+            f"sudo -n env PYTHONPATH=/opt/uffdlab/{key} python3 -m uffdlab.agent.stdio {heartbeat.INPUT_DEADLINE:.0f}"
+        )
         super().__init__(vm.ssh(agent), "vagrant")
         self._below.callback(heartbeat.start(self._client))
 
@@ -137,18 +139,18 @@ class _LateProgress:
     def __init__(self, kernel: str) -> None:
         self._kernel = kernel
         self._progress = automatic()
-        self._began = 0.0
+        self._started = 0.0
 
     def __call__(self, line: str) -> None:
-        if not self._began:
-            self._began = time.monotonic()
+        if not self._started:
+            self._started = time.monotonic()
             self._progress.start(self._kernel, line)
         self._progress.stage(line)
 
     def finish(self, release: str) -> None:
         """Show that the VM runs."""
-        if self._began:
-            self._progress.finish(f"Linux {release} runs in the VM, {time.monotonic() - self._began:.0f} s")
+        if self._started:
+            self._progress.finish(f"Linux {release} runs in the VM, {time.monotonic() - self._started:.0f} s")
 
     def close(self) -> None:
         """Remove the progress bar, also after an error."""

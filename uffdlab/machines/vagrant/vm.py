@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 _UP = 1800.0  # seconds for vagrant up, reload, halt: emulation and fetching a box are slow
 _ASK = 120.0  # seconds for a query
-_REACH = 90.0  # seconds for a command by ssh; a VM that does not answer is booted again
+_SSH_DEADLINE = 90.0  # seconds for a command by ssh; a VM that does not answer is booted again
 _CLEANUP = 120.0  # seconds for an interrupted vagrant to clean up
 _CONSOLE = 256 << 10  # bytes; a guest may write any amount
 _TAIL = 25  # lines of vagrant's output in an error
@@ -297,10 +297,10 @@ class VagrantVm:
             raise _Unreachable("it was never reached by ssh")
         try:
             done = subprocess.run(
-                self.ssh(_INSPECT), capture_output=True, timeout=_REACH, stdin=subprocess.DEVNULL, check=False
+                self.ssh(_INSPECT), capture_output=True, timeout=_SSH_DEADLINE, stdin=subprocess.DEVNULL, check=False
             )
         except subprocess.TimeoutExpired:
-            raise _Unreachable(f"nothing came back in {_REACH:.0f} s") from None
+            raise _Unreachable(f"nothing came back in {_SSH_DEADLINE:.0f} s") from None
         output, stderr = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
         if _KEY_CHANGED in stderr:
             raise errors.MachineError(

@@ -106,8 +106,8 @@ class KernelProbe(Answer, frozen=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if strange := self.modes.keys() - LAYOUTS.keys() | self.memory.keys() - MEMORY.keys():
-            raise ValueError(f"`{min(strange)[:40]}` is neither an ioctl nor a kind of memory")
+        if unknown := self.modes.keys() - LAYOUTS.keys() | self.memory.keys() - MEMORY.keys():
+            raise ValueError(f"`{min(unknown)[:40]}` is neither an ioctl nor a kind of memory")
 
 
 @method("target.probe")

@@ -12,10 +12,10 @@ from typing import Generic, TypeVar
 
 from uffdlab.widgets._base import event_loop
 
-_Seen = TypeVar("_Seen")
+_Result = TypeVar("_Result")
 
 
-class BackgroundReader(Generic[_Seen]):
+class BackgroundReader(Generic[_Result]):
     """Reads the lab in the background, one read at a time: requests during a read cause one more read after it.
 
     Parameters
@@ -29,7 +29,7 @@ class BackgroundReader(Generic[_Seen]):
     """
 
     def __init__(
-        self, read: Callable[[], _Seen], show: Callable[[_Seen], None], failed: Callable[[Exception], None]
+        self, read: Callable[[], _Result], show: Callable[[_Result], None], failed: Callable[[Exception], None]
     ) -> None:
         self._read, self._show, self._failed = read, show, failed
         self._requested = self._shown = 0  # numbers of reads
@@ -85,7 +85,7 @@ class BackgroundReader(Generic[_Seen]):
                 self._again = False
                 self.ask()
 
-        event_loop.soon(deliver)
+        event_loop.run_in_loop(deliver)
 
     def _read_once(self, number: int) -> Callable[[], None]:
         self._inside.reading = True
@@ -104,7 +104,7 @@ class BackgroundReader(Generic[_Seen]):
             action()
 
 
-def run_in_background(action: Callable[[], _Seen], done: Callable[[_Seen], None]) -> threading.Thread | None:
+def run_in_background(action: Callable[[], _Result], done: Callable[[_Result], None]) -> threading.Thread | None:
     """Run `action` on a thread, then call `done` with its result, on the event loop.
 
     `action` must not raise.
@@ -120,7 +120,7 @@ def run_in_background(action: Callable[[], _Seen], done: Callable[[_Seen], None]
 
     def work() -> None:
         result = action()
-        event_loop.soon(lambda: done(result))
+        event_loop.run_in_loop(lambda: done(result))
 
     thread = threading.Thread(target=work, name="uffdlab background", daemon=True)
     thread.start()

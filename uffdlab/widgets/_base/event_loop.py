@@ -17,7 +17,7 @@ def running() -> Any:
     return getattr(getattr(shell, "kernel", None), "io_loop", None)
 
 
-def soon(action: Callable[[], None]) -> None:
+def run_in_loop(action: Callable[[], None]) -> None:
     """Call `action` on the main thread.
 
     In a notebook kernel its event loop makes the call, that is after the running cell.  Elsewhere the call is immediate
@@ -34,9 +34,9 @@ def soon(action: Callable[[], None]) -> None:
 
 
 def later(seconds: float, action: Callable[[], None]) -> None:
-    """Call `action` on the main thread after `seconds`; outside a notebook kernel, like :func:`soon`."""
+    """Call `action` on the main thread after `seconds`; outside a notebook kernel, like :func:`run_in_loop`."""
     loop = running()
     if loop is None:
-        soon(action)
+        run_in_loop(action)
     else:
         loop.add_callback(loop.call_later, seconds, action)

@@ -18,7 +18,7 @@ import traitlets
 
 from uffdlab.errors import LabClosed, UffdlabError
 from uffdlab.lab import Lab
-from uffdlab.widgets._base.event_loop import soon
+from uffdlab.widgets._base.event_loop import run_in_loop
 
 if TYPE_CHECKING:
     from uffdlab.target.region import Region
@@ -106,7 +106,7 @@ class Follower(traitlets.HasTraits):
     def _on_entry(self, timeline: Timeline, entry: TimelineEntry) -> None:
         # Called on any thread.
         if entry.kind in _ENDS or (entry.kind == "unmap" and entry.what in self._needed_regions()):
-            soon(lambda: self._follow_entry(timeline, entry))
+            run_in_loop(lambda: self._follow_entry(timeline, entry))
 
     def _follow_entry(self, timeline: Timeline, entry: TimelineEntry) -> None:
         if timeline is not self._followed:  # it has switched meanwhile, or was closed
@@ -180,7 +180,7 @@ def _end_of(timeline: Timeline) -> tuple[str, UffdlabError | None]:
 
 def _start(old: Lab) -> None:
     try:
-        new = _renewed(old)
+        new = _restarted(old)
     except Exception as error:  # noqa: BLE001 - every error is shown to the user
         failed = error if isinstance(error, UffdlabError) else UffdlabError(f"it did not start: {error}")
         old.timeline.add("lab", f"did not start: {failed}", _now(old.timeline), None, failed)
@@ -190,7 +190,7 @@ def _start(old: Lab) -> None:
     announce(old, new)
 
 
-def _renewed(lab: Lab) -> Lab:
+def _restarted(lab: Lab) -> Lab:
     # Replaces as little as possible: the lab, its machine, its target, or only regions.
     ended, why = _end_of(lab.timeline)
     if ended == "lab" and isinstance(why, LabClosed):

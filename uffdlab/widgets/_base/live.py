@@ -14,7 +14,7 @@ from uffdlab.widgets._base.widget import LabWidget
 
 
 class LiveWidget(Follower, LabWidget):
-    """A widget with its own JavaScript, which shows the bar of ``lab_ended.js`` above it."""
+    """A widget with its own JavaScript, which shows the bar of ``lab_ended_bar.js`` above it."""
 
     def _handle(self, content: dict[str, Any]) -> None:
         if content.get("ask") == "start again":
@@ -27,7 +27,7 @@ class LiveWidget(Follower, LabWidget):
 
 
 class LiveBox(Follower, LabBox):
-    """Controls, with the bar of ``lab_ended.js`` above them."""
+    """Controls, with the bar of ``lab_ended_bar.js`` above them."""
 
     def __init__(self, children: list[ipywidgets.Widget], **keywords: Any) -> None:
         self._bar = EndBar(self)
@@ -44,7 +44,7 @@ class LiveBox(Follower, LabBox):
 class EndBar(LabWidget):
     """Shows why a lab has ended, with a button that starts it again."""
 
-    _esm = javascript("lab_ended_bar.js")
+    _esm = javascript("lab_ended_widget.js")
     _css = css("page_grid.css")
 
     ended = traitlets.Unicode().tag(sync=True)

@@ -1,4 +1,4 @@
-"""Pack the columns of a table into one byte string; ``columns.js`` unpacks it.
+"""Pack the columns of a table into one byte string; ``unpack_columns.js`` unpacks it.
 
 The first eight bytes are the number of rows.  Then comes each column, padded to a multiple of eight bytes.  A column of
 numbers is little-endian.  A column of texts has the end of each text (uint32), then all texts as UTF-8.

@@ -64,7 +64,7 @@ class PageCodes:
             self.table.append(
                 {
                     **style_data(cell_style(states, known)),
-                    "says": pte.describe(states, known),
+                    "state": pte.describe(states, known),
                     "span": max(1, spanned // page_size),
                 }
             )

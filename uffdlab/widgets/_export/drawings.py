@@ -27,7 +27,7 @@ _MARKS = {
     "snapshot": ("#E69F00", "#000000", "S"),
 }
 _OTHER = ("#BBBBBB", "#000000", "·")
-_SPOKEN = 40
+_MOST_ALT_TEXTS = 40
 _DPI = 100
 _BITS_A_ROW = 16
 _KINDS = {"minor": ("o", "#0072B2"), "wp": ("s", "#D55E00"), "missing": ("^", "#009E73")}
@@ -58,11 +58,11 @@ def lanes(title: str, rows: Sequence[dict[str, Any]]) -> Picture:
         axes.add_patch(Rectangle((x - 0.38, y - 0.32), 0.76, 0.64, facecolor=colour, edgecolor=_INK, linewidth=0.7))
         axes.text(x, y, letter, color=ink, ha="center", va="center", size=8, weight="bold")
     texts = [f"at {row['at']:,} µs {row['text']}" + (f" ({row['change']})" if row["change"] else "") for row in rows]
-    texts += [f"and {len(texts) - _SPOKEN} more"] * (len(texts) > _SPOKEN)
+    texts += [f"and {len(texts) - _MOST_ALT_TEXTS} more"] * (len(texts) > _MOST_ALT_TEXTS)
     gaps = sum(row["gap"] is not None for row in rows)
     asleep = f" Dashed lines: {gaps} with DONTWAKE, until the waiting threads are woken." if gaps else ""
-    spoken = [*texts[:_SPOKEN], *texts[-1:]] if len(texts) > _SPOKEN else texts
-    return Picture(axes.figure, f"{title}: {'; '.join(spoken) or 'nothing has happened'}.{asleep}")  # type: ignore[arg-type]
+    in_alt = [*texts[:_MOST_ALT_TEXTS], *texts[-1:]] if len(texts) > _MOST_ALT_TEXTS else texts
+    return Picture(axes.figure, f"{title}: {'; '.join(in_alt) or 'nothing has happened'}.{asleep}")  # type: ignore[arg-type]
 
 
 def faults(title: str, points: Sequence[tuple[float, int, str]], summary: str) -> Picture:

@@ -36,7 +36,7 @@ def entry(snapshot: Snapshot, page: int) -> dict[str, Any]:
     frame = int(snapshot.frames()[index]) if len(snapshot) <= 4096 else int(snapshot[index].frames()[0])
     return {
         "title": table.title,
-        "says": table.note,
+        "state": table.note,
         "facts": f"Address {address:#x}, " + (f"page frame {frame:#x}." if frame >= 0 else "no page frame known."),
         "rows": [list(row) for row in table.rows],
     }
@@ -72,7 +72,7 @@ class Part:
             "title": self.title,
             "module": self.module,
             "state": {"ended": "", "_starts": False, **self.state},
-            "bytes": {name: _squeezed(each) for name, each in self.data.items()},
+            "bytes": {name: _compressed(each) for name, each in self.data.items()},
             "details": {name: _details(each) for name, each in self.snapshots.items() if each is not None},
         }
 
@@ -121,7 +121,7 @@ def deliver(content: _Text, path: str | os.PathLike[str] | None) -> _Text:
     return content
 
 
-def _squeezed(data: bytes) -> str:
+def _compressed(data: bytes) -> str:
     return base64.b64encode(gzip.compress(data, mtime=0)).decode()
 
 
@@ -132,9 +132,9 @@ def _details(snapshot: Snapshot) -> dict[str, Any]:
     keys, which = np.unique(of_entry.reshape(-1) * 8 + snapshot.levels, return_inverse=True)
     layouts = [_layout(snapshot, int(different[key >> 3]), key & 7) for key in keys[:_MOST_LAYOUTS].tolist()]
     return {
-        "entries": _squeezed(entries.tobytes()),
+        "entries": _compressed(entries.tobytes()),
         "layouts": layouts,
-        "which": _squeezed(which.reshape(-1).astype("<u2" if len(keys) <= 1 << 16 else "<u4").tobytes()),
+        "which": _compressed(which.reshape(-1).astype("<u2" if len(keys) <= 1 << 16 else "<u4").tobytes()),
         "wide": len(keys) > 1 << 16,
         "title": f"{snapshot.region}, page {{page}}{f' on {snapshot.kernel}' if snapshot.kernel else ''}, "
         f"seen by {snapshot.witness}: {{entry}}",

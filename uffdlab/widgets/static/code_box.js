@@ -1,3 +1,4 @@
+// The widget CodeBox: a piece of code, and a button that copies it.
 import { make } from "./dom.js";
 import { guarded, listening } from "./error_guard.js";
 

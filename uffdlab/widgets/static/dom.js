@@ -1,4 +1,6 @@
-// make("td", { class: "x", role: "cell" }, "text", child, …) returns an element.  Text is never parsed as HTML.
+// Makes elements and tables.  Text is never parsed as HTML.
+
+// make("td", { class: "x", role: "cell" }, "text", child, …) returns an element.
 
 export function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);

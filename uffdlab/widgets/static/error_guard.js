@@ -1,4 +1,4 @@
-// An error in the browser is shown in the widget and sent to Python, which prints it in the notebook.
+// Shows an error of the JavaScript in the widget and sends it to Python, which prints it in the notebook.
 
 export function report(model, el, error) {
   const text = error && error.stack ? `${error.message}\n${error.stack}` : String(error);

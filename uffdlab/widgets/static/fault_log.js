@@ -1,6 +1,7 @@
-import { unpacked } from "./columns.js";
+// The widget FaultLog: the touches that wait, buttons that resolve them, and the messages.
+import { unpackColumns } from "./unpack_columns.js";
 import { make, freshId } from "./dom.js";
-import { endBar } from "./lab_ended.js";
+import { labEndedBar } from "./lab_ended_bar.js";
 import { guarded, listening } from "./error_guard.js";
 import { number } from "./page_codes.js";
 
@@ -46,7 +47,7 @@ class FaultLog {
     const scroller = make("div", { class: "uffdlab-scroll", tabindex: 0, role: "group", "aria-label": "messages" }, log);
     this.element = make("div", { class: "uffdlab uffdlab-fault-log", "data-lm-suppress-shortcuts": "true" });
     this.element.append(
-      endBar(model, listen), make("p", { class: "uffdlab-title" }, "Faults"), this.waiting, this.buttons, this.status, this.counts, scroller,
+      labEndedBar(model, listen), make("p", { class: "uffdlab-title" }, "Faults"), this.waiting, this.buttons, this.status, this.counts, scroller,
     );
     listen.on(this.waiting, "change", (event) => (this.chosen = Number(event.target.value)));
     listen.model("change:_waiting", () => this.drawWaiting());
@@ -64,7 +65,7 @@ class FaultLog {
   }
 
   drawWaiting() {
-    const [ids, ages, what, where, kinds] = unpacked(this.model.get("_waiting"), ["f8", "f8", "text", "text", "text"]);
+    const [ids, ages, what, where, kinds] = unpackColumns(this.model.get("_waiting"), ["f8", "f8", "text", "text", "text"]);
     const waiting = what.map((_, at) => ({ id: ids[at], age: ages[at], what: what[at], kind: kinds[at], where: where[at] }));
     this.came = performance.now();
     if (!waiting.some((each) => each.id === this.chosen)) this.chosen = waiting.length ? waiting[0].id : null;
@@ -90,8 +91,8 @@ class FaultLog {
   }
 
   drawRows() {
-    this.counts.textContent = counted(...unpacked(this.model.get("_counts"), ["f8", "text"]));
-    const [times, texts] = unpacked(this.model.get("_rows"), ["f8", "text"]);
+    this.counts.textContent = counted(...unpackColumns(this.model.get("_counts"), ["f8", "text"]));
+    const [times, texts] = unpackColumns(this.model.get("_rows"), ["f8", "text"]);
     this.rows.replaceChildren(
       ...texts.map((text, at) =>
         make("tr", {}, make("th", { scope: "row" }, microseconds(times[at])), make("td", {}, text)),

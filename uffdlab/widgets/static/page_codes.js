@@ -1,4 +1,6 @@
-// Return the codes of the pages as sent by Python: one byte for each page, or two, little-endian.
+// The kinds of the pages, as Python sends them: decoded, counted and described.
+
+// Return the codes of the pages: one byte for each page, or two, little-endian.
 
 export function codesOf(view, count) {
   if (!view || !view.byteLength) return null;
@@ -15,7 +17,7 @@ export function patch(view, count, first, piece) {
 }
 
 // Return the number of pages of each kind from index `from` up to `to`.
-export function tally(codes, from, to, kinds) {
+export function countKinds(codes, from, to, kinds) {
   const counts = new Uint32Array(kinds);
   for (let at = from; at < to; at += 1) counts[codes[at]] += 1;
   return counts;
@@ -31,7 +33,7 @@ export function rangeName(first, count) {
 
 // Describe a range, the most frequent kind first: "pages 0–7: 6 present, writable; 2 absent".
 export function summary(codes, kinds, from, to, first) {
-  const counts = tally(codes, from, to, kinds.length);
+  const counts = countKinds(codes, from, to, kinds.length);
   const merged = new Map();
   counts.forEach((count, kind) => {
     if (count) merged.set(kinds[kind].text, (merged.get(kinds[kind].text) || 0) + count);

@@ -1,12 +1,13 @@
-import { PageCells } from "./page_cells.js";
+// The widget PageGrid: panes with the pages before and after, legend, selection, and the entry of one page.
+import { GridCells } from "./grid_cells.js";
 import { make, freshId } from "./dom.js";
-import { endBar } from "./lab_ended.js";
+import { labEndedBar } from "./lab_ended_bar.js";
 import { EntryDetails } from "./entry_details.js";
 import { guarded, listening } from "./error_guard.js";
-import { paint } from "./cell_style.js";
-import { PageMap } from "./page_map.js";
+import { paint } from "./colours_and_hatches.js";
+import { MapView } from "./map_view.js";
 import { codesOf, number, patch, rangeName, summary } from "./page_codes.js";
-import { Viewport } from "./viewport.js";
+import { MapViewport } from "./map_viewport.js";
 
 const MOST_CELLS = 2048;
 const FLICKER_MS = 900;
@@ -35,7 +36,7 @@ class PageGrid {
     this.anchor = null;
     this.root = make("div", { class: "uffdlab uffdlab-page-grid", "data-lm-suppress-shortcuts": "true" });
     el.append(this.root);
-    this.bar = endBar(model, this.listen);
+    this.bar = labEndedBar(model, this.listen);
     this.inner = null;
     this.build();
     const { listen } = this;
@@ -75,8 +76,8 @@ class PageGrid {
     this.entry = new EntryDetails(model, this.inner);
     this.status = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_status"));
     this.legend = make("ul", { class: "uffdlab-legend", "aria-label": "legend" });
-    this.choice = make("p", { class: "uffdlab-choice" });
-    this.view = this.count > MOST_CELLS ? new Viewport(this.count) : null;
+    this.selectionText = make("p", { class: "uffdlab-selection" });
+    this.view = this.count > MOST_CELLS ? new MapViewport(this.count) : null;
     const names = this.mode === "side" ? ["before", "after"] : [this.mode === "flicker" ? "after" : ""];
     this.panes = names.map((name) => this.pane(name || "after", name ? `${name}: ${meta.title}` : meta.title));
     const panes = make("div", { class: "uffdlab-panes" });
@@ -87,7 +88,7 @@ class PageGrid {
     const parts = [this.bar, make("p", { class: "uffdlab-title" }, meta.title)];
     if (this.codes("_before") && model.get("_chooses") !== false) parts.push(this.modes());
     if (this.view) parts.push(this.zooms());
-    parts.push(panes, this.choice, this.legend, this.entry.element, this.status);
+    parts.push(panes, this.selectionText, this.legend, this.entry.element, this.status);
     this.root.replaceChildren(...parts);
     if (this.mode === "flicker") this.startFlicker();
     this.panes.forEach((pane) => pane.resize && pane.resize());
@@ -97,7 +98,7 @@ class PageGrid {
   }
 
   pane(which, name) {
-    const pane = this.view ? new PageMap(this, name, this.inner, this.view) : new PageCells(this, name, this.inner);
+    const pane = this.view ? new MapView(this, name, this.inner, this.view) : new GridCells(this, name, this.inner);
     pane.which = which;
     return pane;
   }
@@ -129,26 +130,26 @@ class PageGrid {
       this.inner.on(button, "click", action);
       bar.append(button);
     }
-    const tell = () => {
+    const update = () => {
       const { per, shown } = this.view;
       const cell = per === 1 ? "one page" : `${number(per)} pages`;
       level.textContent = `a cell is ${cell}; ${rangeName(shown[0] + this.first, shown[1] - shown[0])} are shown`;
     };
-    tell();
-    this.view.watchers.add(tell);
+    update();
+    this.view.watchers.add(update);
     bar.append(level, make("span", { class: "uffdlab-hint" }, "wheel or + − zooms, shift-wheel or arrows move"));
     return bar;
   }
 
   startFlicker() {
     const [pane] = this.panes;
-    const still = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
+    const reduced = window.matchMedia("(prefers-reduced-motion: reduce)").matches;
     const turn = () => {
       pane.which = pane.which === "after" ? "before" : "after";
       pane.heading.textContent = pane.which;
       pane.draw(this.codes(pane.which === "after" ? "_codes" : "_before"));
     };
-    const button = make("button", { type: "button", "aria-pressed": String(!still) }, still ? "flicker" : "hold still");
+    const button = make("button", { type: "button", "aria-pressed": String(!reduced) }, reduced ? "flicker" : "hold still");
     const safe = guarded(this.model, this.el, turn);
     const run = () => (this.flicker = setInterval(safe, FLICKER_MS));
     this.inner.on(button, "click", () => {
@@ -159,7 +160,7 @@ class PageGrid {
       else run();
     });
     this.root.querySelector(".uffdlab-title").after(button);
-    if (!still) run();
+    if (!reduced) run();
   }
 
   codes(trait) {
@@ -217,7 +218,7 @@ class PageGrid {
   selected() {
     const range = this.model.get("selection");
     for (const pane of this.panes) pane.select(range);
-    this.choice.textContent = range.length
+    this.selectionText.textContent = range.length
       ? `selected: ${rangeName(range[0], range[1])}`
       : "click, drag, or press space to select pages";
   }
@@ -234,10 +235,10 @@ class PageGrid {
     const codes = this.codes(pane.which === "before" ? "_before" : "_codes");
     if (this.view && this.view.per > 1) {
       const [from, to] = this.view.cell(page - this.first);
-      this.entry.say(`${pane.which}: ${summary(codes, this.kinds, from, to, this.first)}`);
+      this.entry.showText(`${pane.which}: ${summary(codes, this.kinds, from, to, this.first)}`);
       return;
     }
-    this.entry.ask(page, pane.which, this.kinds[codes[page - this.first]]);
+    this.entry.showPage(page, pane.which, this.kinds[codes[page - this.first]]);
   }
 
   cursor() {

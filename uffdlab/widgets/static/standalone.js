@@ -1,6 +1,6 @@
-// A page without a kernel: a model with the embedded data that answers the requests of a widget in place of Python.
+// The script of a page without a kernel: it answers the requests of widgets from data in the page, in place of Python.
 
-async function unzipped(text) {
+async function unzip(text) {
   const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new DataView(await new Response(stream).arrayBuffer());
@@ -19,7 +19,7 @@ class StandaloneModel {
 
   set(name, value) {
     this.state[name] = value;
-    this.tell(`change:${name}`);
+    this.emit(`change:${name}`);
   }
 
   save_changes() {}
@@ -33,7 +33,7 @@ class StandaloneModel {
     if (this.listeners.has(event)) this.listeners.get(event).delete(action);
   }
 
-  tell(event, ...given) {
+  emit(event, ...given) {
     for (const action of [...(this.listeners.get(event) || [])]) action(...given);
   }
 
@@ -48,7 +48,7 @@ class StandaloneModel {
     const codes = this.state[message.which === "before" ? "_before" : "_codes"];
     const kind = codes.byteLength > this.state._meta.count ? codes.getUint16(2 * index, true) : codes.getUint8(index);
     const entry = { title: details.title.replace("{page}", message.page).replace("{entry}", hex), rows: [], facts: `Address 0x${address.toString(16)}.` };
-    entry.says = this.state._kinds[kind].says;
+    entry.state = this.state._kinds[kind].state;
     if (layout) {
       const value = (raw >> BigInt(layout.low)) & ((1n << BigInt(layout.top - layout.low)) - 1n);
       const frame = `0x${(value << BigInt(layout.shift)).toString(16)}`;
@@ -57,16 +57,16 @@ class StandaloneModel {
       const filled = (text) => text.replace("{value}", `0x${value.toString(16)}`).replace("{frame}", frame);
       entry.rows = layout.rows.map((row) => row.map(filled));
     }
-    this.tell("msg:custom", { id: message.id, entry });
+    this.emit("msg:custom", { id: message.id, entry });
   }
 }
 
 const place = document.getElementById("widgets");
 for (const given of JSON.parse(document.getElementById("data").textContent)) {
   const model = new StandaloneModel(given.state);
-  for (const [name, text] of Object.entries(given.bytes)) model.state[name] = await unzipped(text);
+  for (const [name, text] of Object.entries(given.bytes)) model.state[name] = await unzip(text);
   for (const [name, each] of Object.entries(given.details)) {
-    model.details[name] = { ...each, entries: await unzipped(each.entries), which: await unzipped(each.which) };
+    model.details[name] = { ...each, entries: await unzip(each.entries), which: await unzip(each.which) };
   }
   const section = place.appendChild(document.createElement("section"));
   const heading = section.appendChild(document.createElement("h2"));

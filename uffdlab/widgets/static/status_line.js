@@ -1,3 +1,4 @@
+// The widget StatusLine: one line of text that screen readers announce.
 import { make } from "./dom.js";
 import { guarded, listening } from "./error_guard.js";
 

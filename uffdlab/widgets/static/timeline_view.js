@@ -1,6 +1,7 @@
-import { unpacked } from "./columns.js";
+// The widget TimelineView: entries of the timeline in lanes, and buttons that step through them.
+import { unpackColumns } from "./unpack_columns.js";
 import { make } from "./dom.js";
-import { endBar } from "./lab_ended.js";
+import { labEndedBar } from "./lab_ended_bar.js";
 import { guarded, listening } from "./error_guard.js";
 
 const PLAY_MS = 900;
@@ -17,7 +18,7 @@ const COLUMNS = ["i4", "u1", "f8", "f8", "i4", "text", "text"];
 // Return the events: gap is the number of the entry that wakes the threads a DONTWAKE left asleep, -1 if there is none
 // yet, null for entries without DONTWAKE.
 export function eventsOf(view, lanes) {
-  const [numbers, lane, at, took, gap, text, change] = unpacked(view, COLUMNS);
+  const [numbers, lane, at, took, gap, text, change] = unpackColumns(view, COLUMNS);
   return text.map((_, row) => ({
     n: numbers[row], lane: lanes[lane[row]] || "other", at: at[row], took: took[row],
     gap: gap[row] === -2 ? null : gap[row], text: text[row], change: change[row],
@@ -61,7 +62,7 @@ class TimelineView {
     this.play = make("button", { type: "button", "aria-pressed": "false" }, "play");
     listen.on(this.play, "click", () => this.toggle());
     bar.append(this.play);
-    this.element.append(endBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, this.lanes, this.status);
+    this.element.append(labEndedBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, this.lanes, this.status);
     listen.on(this.lanes, "keydown", (event) => this.key(event));
     listen.on(this.lanes, "click", (event) => {
       const mark = event.target.closest(".uffdlab-event");

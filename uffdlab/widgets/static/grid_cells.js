@@ -1,8 +1,9 @@
+// Draws the cells of the page grid: one element for each page, for up to about 2,000 pages.
 import { make } from "./dom.js";
-import { paint } from "./cell_style.js";
+import { paint } from "./colours_and_hatches.js";
 import { between } from "./page_codes.js";
 
-// A pane for up to about 2,000 pages, with one element for each: an ARIA grid with one cell in the tab order.
+// An ARIA grid; one cell is in the tab order.
 
 export function columnsFor(count) {
   const columns = count <= 64 ? 8 : count <= 256 ? 16 : 32;
@@ -10,7 +11,7 @@ export function columnsFor(count) {
 }
 
 // Return the cell to which a key moves the cursor; null if the key does not move it.
-export function moved(index, event, count, columns) {
+export function cellAfterKey(index, event, count, columns) {
   const last = count - 1;
   const row = Math.floor(index / columns) * columns;
   switch (event.key) {
@@ -35,7 +36,7 @@ export function moved(index, event, count, columns) {
   }
 }
 
-export class PageCells {
+export class GridCells {
   // host: { first, count, pageSize, start, kinds, select(range), focus(page), hover(page, pane), anchor }
   constructor(host, name, listen) {
     this.host = host;
@@ -114,7 +115,7 @@ export class PageCells {
     } else if (event.key === "a" && event.ctrlKey) {
       host.select([host.first, host.count]);
     } else {
-      const next = moved(this.cursor, event, host.count, this.columns);
+      const next = cellAfterKey(this.cursor, event, host.count, this.columns);
       if (next === null) return;
       if (event.shiftKey) {
         if (host.anchor === null) host.anchor = page;

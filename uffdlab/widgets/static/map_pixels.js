@@ -1,5 +1,6 @@
-// Pixels of a map, four bytes each in one number: little-endian, so red is the lowest byte.  A square is one cell: `side`
-// by `side` pixels.  The last `gap` pixels to the right and at the bottom are the line to its neighbours.
+// Computes the pixels of the squares of the map.
+// A pixel is one number of four bytes: little-endian, so red is the lowest byte.  A square has `side` by `side` pixels.
+// The last `gap` pixels to the right and at the bottom are the line to its neighbours.
 
 const BLACK = 0xff000000;
 const WHITE = 0xffffffff;
@@ -11,13 +12,13 @@ export function pixel(colour) {
 }
 
 // Return the colour mixed with three parts of white.
-export function pale(colour) {
+export function lighten(colour) {
   const part = (shift) => Math.round((((colour >>> shift) & 255) + 3 * 255) / 4) << shift;
   return (BLACK | part(16) | part(8) | part(0)) >>> 0;
 }
 
 // Return the width of the stripe of each kind in `size` pixels: in proportion to its pages, but at least one.
-export function shares(counts, size) {
+export function stripeWidths(counts, size) {
   let pages = 0;
   let most = 0;
   for (let kind = 0; kind < counts.length; kind += 1) {
@@ -43,10 +44,10 @@ export function shares(counts, size) {
 }
 
 // Return a square for pages of several kinds: a stripe for each kind, and a dot in the middle.
-export function striped(counts, colours, side, gap, line) {
+export function stripedSquare(counts, colours, side, gap, line) {
   const size = side - gap;
   const square = new Uint32Array(side * side).fill(line);
-  const widths = shares(counts, size);
+  const widths = stripeWidths(counts, size);
   let left = 0;
   for (let kind = 0; kind < widths.length; kind += 1) {
     if (!widths[kind]) continue;
@@ -62,7 +63,7 @@ export function striped(counts, colours, side, gap, line) {
 }
 
 // A square of a picture of `side - gap` by as many pixels.
-export function lined(picture, side, gap, line) {
+export function withGridLines(picture, side, gap, line) {
   const size = side - gap;
   const square = new Uint32Array(side * side).fill(line);
   for (let y = 0; y < size; y += 1) square.set(picture.subarray(y * size, (y + 1) * size), y * side);
@@ -70,7 +71,7 @@ export function lined(picture, side, gap, line) {
 }
 
 // Return the square with the frame of a selected cell: black, and white inside if there is room.
-export function chosen(square, side, gap) {
+export function withSelectionFrame(square, side, gap) {
   const copy = square.slice();
   const thick = 2 * gap;
   frame(copy, side, 0, side, thick, BLACK);
@@ -90,7 +91,7 @@ function frame(square, side, from, size, thick, colour) {
 }
 
 // Copy a square into `pixels` (rows of `width`) with its upper left corner at (x, y); only rows `from` up to `to`.
-export function put(pixels, width, square, side, x, y, from, to) {
+export function copySquare(pixels, width, square, side, x, y, from, to) {
   const high = Math.min(side, to - y);
   for (let row = Math.max(0, from - y); row < high; row += 1) {
     let at = (y + row) * width + x;

@@ -1,14 +1,15 @@
-import { tally } from "./page_codes.js";
+// Counts the pages of each kind in each square of the map.
+import { countKinds } from "./page_codes.js";
 
-// The kinds of pages in each cell of a map, cached until the pages change.  Pages are counted in blocks.  A block whose
-// pages all have one kind is stored as one number, so that zooming stays cheap with many pages in a cell.
+// The counts are cached until the pages change.  Pages are counted in blocks.  A block whose pages all have one kind is
+// stored as one number, so that zooming stays cheap with many pages in a square.
 
 const BLOCK = 64;
 const MOST_CACHED = 100000; // cells
-const UNSEEN = -2;
+const NOT_COUNTED = -2;
 const MIXED = -1;
 
-export class CellCounts {
+export class MapCounts {
   // kinds() returns the number of kinds.
   constructor(kinds) {
     this.kinds = kinds;
@@ -18,8 +19,8 @@ export class CellCounts {
   // Set the pages; if only those from index `from` up to `to` have changed, recount only these.
   show(codes, faded, from = 0, to = codes.length) {
     const blocks = Math.ceil(codes.length / BLOCK);
-    if (!this.blocks || this.blocks.length !== blocks) this.blocks = new Int32Array(blocks).fill(UNSEEN);
-    else this.blocks.fill(UNSEEN, Math.floor(from / BLOCK), Math.ceil(to / BLOCK));
+    if (!this.blocks || this.blocks.length !== blocks) this.blocks = new Int32Array(blocks).fill(NOT_COUNTED);
+    else this.blocks.fill(NOT_COUNTED, Math.floor(from / BLOCK), Math.ceil(to / BLOCK));
     this.codes = codes;
     this.faded = faded;
     this.forget();
@@ -47,16 +48,16 @@ export class CellCounts {
   }
 
   count(from, to) {
-    const counts = to - from < BLOCK ? tally(this.codes, from, to, this.kinds()) : this.tallied(from, to);
+    const counts = to - from < BLOCK ? countKinds(this.codes, from, to, this.kinds()) : this.countBlocks(from, to);
     const kind = counts.findIndex((count) => count === to - from);
     return { kind, counts: kind < 0 ? counts : null, faded: this.isFaded(from, to) };
   }
 
-  tallied(from, to) {
+  countBlocks(from, to) {
     const counts = new Uint32Array(this.kinds());
     for (let block = from / BLOCK, at = from; at < to; block += 1, at += BLOCK) {
       const end = Math.min(to, at + BLOCK);
-      if (this.blocks[block] === UNSEEN) this.blocks[block] = this.kindOf(at, end);
+      if (this.blocks[block] === NOT_COUNTED) this.blocks[block] = this.kindOf(at, end);
       if (this.blocks[block] !== MIXED) counts[this.blocks[block]] += end - at;
       else for (let page = at; page < end; page += 1) counts[this.codes[page]] += 1;
     }

@@ -1,4 +1,4 @@
-// The visible part of a map: the number of pages for each cell, the row at the top, the cursor.
+// The visible part of the map: the number of pages for each square, the row at the top, the cursor.
 
 export const COLUMNS = 64;
 export const ROWS = 32;
@@ -11,7 +11,7 @@ export function widest(count) {
 }
 
 // One viewport, shared by all panes of a grid.
-export class Viewport {
+export class MapViewport {
   constructor(count) {
     this.count = count;
     this.widest = widest(count);

@@ -1,56 +1,57 @@
+// Draws the map on its canvas.
 import { make } from "./dom.js";
-import { CellCounts } from "./cell_counts.js";
-import { tile } from "./cell_style.js";
+import { MapCounts } from "./map_counts.js";
+import { tile } from "./colours_and_hatches.js";
 import { number } from "./page_codes.js";
-import { chosen, lined, pale, pixel, put, striped } from "./pixels.js";
-import { COLUMNS } from "./viewport.js";
+import { withSelectionFrame, withGridLines, lighten, pixel, copySquare, stripedSquare } from "./map_pixels.js";
+import { COLUMNS } from "./map_viewport.js";
 
-// Paints the cells of a map onto its canvas; a cell shows one page, or many.  The cells are composed in memory and copied
-// to the canvas at once, because thousands of single drawing calls are slow without a GPU.
+// Each square shows one page, or many.  They are composed in memory and copied to the canvas at once, because thousands
+// of single drawing calls are slow without a GPU.
 
-const STAMPS = 1024;
+const MOST_SQUARES = 1024;
 const LINE = pixel("#7a7a7a");
 const LABEL = 11; // px
-const MOST = 16; // px, a cell's side
-const LEAST = 5;
+const MOST_SIDE = 16; // px, a cell's side
+const LEAST_SIDE = 5;
 
-export class MapPainter {
+export class MapCanvas {
   constructor(host, view) {
     this.host = host;
     this.view = view;
-    this.stamps = new Map();
-    this.cellCounts = new CellCounts(() => host.kinds.length);
+    this.squares = new Map();
+    this.mapCounts = new MapCounts(() => host.kinds.length);
     this.colours = [];
     this.frames = 0;
     this.selection = [];
     this.canvas = make("canvas", { class: "uffdlab-canvas", "aria-hidden": "true" });
-    this.brush = this.canvas.getContext("2d");
+    this.context = this.canvas.getContext("2d");
     this.side = 0;
     this.painted = {}; // the view that `pixels` shows
   }
 
   get codes() {
-    return this.cellCounts.codes;
+    return this.mapCounts.codes;
   }
 
   show(codes, faded, from, to) {
-    this.cellCounts.show(codes, faded, from, to);
+    this.mapCounts.show(codes, faded, from, to);
     this.painted = {};
   }
 
   // Fit into `room` CSS pixels; return whether that changed anything.
   resize(room) {
-    const { view, host, brush } = this;
+    const { view, host, context } = this;
     const scale = window.devicePixelRatio || 1;
-    brush.font = `${LABEL}px sans-serif`;
+    context.font = `${LABEL}px sans-serif`;
     const last = number(host.first + view.count);
-    const gutter = Math.ceil((brush.measureText(last).width + 6) * scale);
+    const gutter = Math.ceil((context.measureText(last).width + 6) * scale);
     const fits = Math.floor((room * scale - gutter) / COLUMNS);
-    const side = Math.max(LEAST, Math.min(Math.round(MOST * scale), fits));
+    const side = Math.max(LEAST_SIDE, Math.min(Math.round(MOST_SIDE * scale), fits));
     if (side === this.side && scale === this.scale && gutter === this.gutter) return false;
     Object.assign(this, { side, scale, gutter, gap: Math.max(1, Math.round(scale)) });
-    this.stamps.clear();
-    this.cellCounts.forget();
+    this.squares.clear();
+    this.mapCounts.forget();
     this.painted = {};
     this.canvas.width = gutter + side * COLUMNS;
     this.canvas.height = side * view.screen;
@@ -78,10 +79,10 @@ export class MapPainter {
         const page = (row * COLUMNS + column) * view.per;
         if (page >= view.count) break;
         const square = this.square(page, Math.min(view.count, page + view.per));
-        put(pixels, picture.width, square, side, column * side, row * side - top, from, to);
+        copySquare(pixels, picture.width, square, side, column * side, row * side - top, from, to);
       }
     }
-    this.brush.putImageData(picture, this.gutter, 0);
+    this.context.putImageData(picture, this.gutter, 0);
     this.paintRows(top);
     this.paintCursor(top);
     this.frames += 1;
@@ -101,17 +102,17 @@ export class MapPainter {
 
   // Write the number of the first page left of each row.
   paintRows(top) {
-    const { brush, side, scale, view, gutter, host } = this;
-    brush.clearRect(0, 0, gutter, this.canvas.height);
-    brush.fillStyle = getComputedStyle(this.canvas).color;
-    brush.font = `${Math.min(LABEL * scale, side * 0.95)}px sans-serif`;
-    brush.textAlign = "right";
-    brush.textBaseline = "middle";
+    const { context, side, scale, view, gutter, host } = this;
+    context.clearRect(0, 0, gutter, this.canvas.height);
+    context.fillStyle = getComputedStyle(this.canvas).color;
+    context.font = `${Math.min(LABEL * scale, side * 0.95)}px sans-serif`;
+    context.textAlign = "right";
+    context.textBaseline = "middle";
     for (let row = Math.floor(top / side); row * side < top + this.canvas.height; row += 1) {
       const from = row * COLUMNS * view.per;
       if (from >= view.count) break;
       if (row % this.every) continue;
-      brush.fillText(number(host.first + from), gutter - 4 * scale, row * side - top + side / 2);
+      context.fillText(number(host.first + from), gutter - 4 * scale, row * side - top + side / 2);
     }
   }
 
@@ -121,49 +122,49 @@ export class MapPainter {
   }
 
   square(from, to) {
-    const cell = this.cellCounts.of(from, to, this.view.per);
-    const picked = this.selected(from, to);
+    const cell = this.mapCounts.of(from, to, this.view.per);
+    const selected = this.selected(from, to);
     if (cell.counts) {
-      if (!cell.square) cell.square = this.mixed(cell);
-      return picked ? chosen(cell.square, this.side, this.gap) : cell.square;
+      if (!cell.square) cell.square = this.mixedSquare(cell);
+      return selected ? withSelectionFrame(cell.square, this.side, this.gap) : cell.square;
     }
-    const key = cell.kind * 4 + (cell.faded ? 2 : 0) + (picked ? 1 : 0);
-    let square = this.stamps.get(key);
+    const key = cell.kind * 4 + (cell.faded ? 2 : 0) + (selected ? 1 : 0);
+    let square = this.squares.get(key);
     if (!square) {
-      if (this.stamps.size > STAMPS) this.stamps.clear();
-      square = this.drawn(this.host.kinds[cell.kind], cell.faded);
-      if (picked) square = chosen(square, this.side, this.gap);
-      this.stamps.set(key, square);
+      if (this.squares.size > MOST_SQUARES) this.squares.clear();
+      square = this.plainSquare(this.host.kinds[cell.kind], cell.faded);
+      if (selected) square = withSelectionFrame(square, this.side, this.gap);
+      this.squares.set(key, square);
     }
     return square;
   }
 
-  drawn(style, faded) {
+  plainSquare(style, faded) {
     const size = this.side - this.gap;
     const { data } = tile(style, size / this.scale, this.scale).getContext("2d").getImageData(0, 0, size, size);
     const picture = new Uint32Array(data.buffer);
-    return lined(faded ? picture.map(pale) : picture, this.side, this.gap, LINE);
+    return withGridLines(faded ? picture.map(lighten) : picture, this.side, this.gap, LINE);
   }
 
-  mixed(cell) {
+  mixedSquare(cell) {
     const { kinds } = this.host;
     for (let at = this.colours.length; at < kinds.length; at += 1) this.colours.push(pixel(kinds[at].colour));
-    const square = striped(cell.counts, this.colours, this.side, this.gap, LINE);
-    return cell.faded ? square.map(pale) : square;
+    const square = stripedSquare(cell.counts, this.colours, this.side, this.gap, LINE);
+    return cell.faded ? square.map(lighten) : square;
   }
 
   paintCursor(top) {
-    const { brush, side, scale, view, gutter } = this;
+    const { context, side, scale, view, gutter } = this;
     const at = Math.floor(view.cursor / view.per);
     const x = gutter + (at % COLUMNS) * side;
     const y = Math.floor(at / COLUMNS) * side - top;
-    brush.lineWidth = 2 * scale;
-    brush.strokeStyle = "#ffffff";
-    brush.strokeRect(x, y, side - this.gap, side - this.gap);
-    brush.strokeStyle = "#000000";
-    brush.setLineDash([3 * scale, 2 * scale]);
-    brush.strokeRect(x, y, side - this.gap, side - this.gap);
-    brush.setLineDash([]);
+    context.lineWidth = 2 * scale;
+    context.strokeStyle = "#ffffff";
+    context.strokeRect(x, y, side - this.gap, side - this.gap);
+    context.strokeStyle = "#000000";
+    context.setLineDash([3 * scale, 2 * scale]);
+    context.strokeRect(x, y, side - this.gap, side - this.gap);
+    context.setLineDash([]);
   }
 
   selected(from, to) {

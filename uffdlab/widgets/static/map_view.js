@@ -1,18 +1,19 @@
+// The map of a grid with more pages than the DOM can hold: its events, and what assistive technology reads.
 import { make } from "./dom.js";
-import { MapPainter } from "./map_painter.js";
+import { MapCanvas } from "./map_canvas.js";
 import { between, summary } from "./page_codes.js";
-import { COLUMNS } from "./viewport.js";
+import { COLUMNS } from "./map_viewport.js";
 
-// A pane for more pages than the DOM can hold: a canvas whose cells show 2^n pages each, down to one.  For assistive
-// technology there is one real element, the cell with the cursor; its label describes the pages of the cell.
+// Each square of the map shows 2^n pages, or one.  For assistive technology there is one element, the square with the
+// cursor; its label describes the pages of the square.
 
-export class PageMap {
+export class MapView {
   constructor(host, name, listen, view) {
     this.host = host;
     this.name = name;
     this.view = view;
-    this.painter = new MapPainter(host, view);
-    this.canvas = this.painter.canvas;
+    this.map = new MapCanvas(host, view);
+    this.canvas = this.map.canvas;
     this.pending = 0;
     this.cell = make("div", { role: "gridcell", tabindex: 0, class: "uffdlab-cursor" });
     this.element = make(
@@ -21,18 +22,18 @@ export class PageMap {
       make("div", { role: "row", class: "uffdlab-cursor-row" }, this.cell),
       this.canvas,
     );
-    const again = () => this.soon();
-    view.watchers.add(again);
-    listen.also(() => view.watchers.delete(again));
+    const repaint = () => this.requestPaint();
+    view.watchers.add(repaint);
+    listen.also(() => view.watchers.delete(repaint));
     listen.also(() => cancelAnimationFrame(this.pending));
     const sizes = new ResizeObserver(() => this.resize());
     sizes.observe(this.element);
     listen.also(() => sizes.disconnect());
     // The row numbers have the text colour of the page: repaint them when the theme changes.
-    const themes = new MutationObserver(again);
+    const themes = new MutationObserver(repaint);
     themes.observe(document.body, { attributes: true, attributeFilter: ["class", "data-jp-theme-name"] });
     listen.also(() => themes.disconnect());
-    listen.on(window.matchMedia("(prefers-color-scheme: dark)"), "change", again);
+    listen.on(window.matchMedia("(prefers-color-scheme: dark)"), "change", repaint);
     listen.on(this.cell, "keydown", (event) => this.key(event));
     listen.on(this.cell, "focus", () => this.host.focus(this.host.first + this.view.cursor, this));
     listen.on(this.canvas, "wheel", (event) => this.wheel(event), { passive: false });
@@ -43,18 +44,18 @@ export class PageMap {
   }
 
   resize() {
-    if (this.painter.resize(this.element.clientWidth || 0)) this.paint();
+    if (this.map.resize(this.element.clientWidth || 0)) this.paint();
   }
 
   // Draw all pages, or those from index `from` up to `to`.
   draw(codes, faded, from, to) {
-    this.painter.show(codes, faded, from, to);
-    this.soon();
+    this.map.show(codes, faded, from, to);
+    this.requestPaint();
   }
 
   select(range = []) {
-    this.painter.selection = range;
-    this.soon();
+    this.map.selection = range;
+    this.requestPaint();
   }
 
   place(index) {
@@ -63,7 +64,7 @@ export class PageMap {
     this.view.move(0);
   }
 
-  soon() {
+  requestPaint() {
     if (!this.pending) {
       this.pending = requestAnimationFrame(() => {
         this.pending = 0;
@@ -73,26 +74,26 @@ export class PageMap {
   }
 
   paint() {
-    if (!this.painter.codes) return;
-    this.painter.paint();
-    this.tell();
+    if (!this.map.codes) return;
+    this.map.paint();
+    this.describeCell();
   }
 
   // Describe the cell with the cursor; the numbers of rows and columns are those of the whole map.
-  tell() {
-    const { view, host, painter } = this;
+  describeCell() {
+    const { view, host, map } = this;
     const [from, to] = view.cell(view.cursor);
     const at = Math.floor(from / view.per);
     this.element.setAttribute("aria-rowcount", view.rows);
     this.element.setAttribute("aria-colcount", COLUMNS);
     this.cell.parentElement.setAttribute("aria-rowindex", Math.floor(at / COLUMNS) + 1);
     this.cell.setAttribute("aria-colindex", (at % COLUMNS) + 1);
-    this.cell.setAttribute("aria-selected", painter.selected(from, to) ? "true" : "false");
-    this.cell.setAttribute("aria-label", summary(painter.codes, host.kinds, from, to, host.first));
+    this.cell.setAttribute("aria-selected", map.selected(from, to) ? "true" : "false");
+    this.cell.setAttribute("aria-label", summary(map.codes, host.kinds, from, to, host.first));
   }
 
   at(event) {
-    const [x, y] = this.painter.at(event);
+    const [x, y] = this.map.at(event);
     const column = Math.max(0, Math.min(COLUMNS - 1, Math.floor(x)));
     const row = Math.floor(y + this.view.top);
     return Math.max(0, Math.min(this.view.count - 1, (row * COLUMNS + column) * this.view.per));

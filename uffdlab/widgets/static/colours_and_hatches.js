@@ -1,4 +1,5 @@
-// Draws a kind of page: colour, hatch and letter, as CSS and on a canvas.  Hatches have matplotlib's notation.
+// The look of a kind of page: colour, hatch and letter, as CSS and on a canvas.
+// Hatches have matplotlib's notation.
 
 export function shade(colour) {
   const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
@@ -41,47 +42,47 @@ export function tile(style, size, scale) {
   const pixels = Math.max(1, Math.round(size * scale));
   canvas.width = pixels;
   canvas.height = pixels;
-  const brush = canvas.getContext("2d");
-  brush.scale(scale, scale);
-  brush.fillStyle = style.colour;
-  brush.fillRect(0, 0, size, size);
-  brush.strokeStyle = shade(style.colour);
-  brush.lineWidth = 0.8;
-  strokeHatch(brush, style.hatch[0], size);
+  const context = canvas.getContext("2d");
+  context.scale(scale, scale);
+  context.fillStyle = style.colour;
+  context.fillRect(0, 0, size, size);
+  context.strokeStyle = shade(style.colour);
+  context.lineWidth = 0.8;
+  strokeHatch(context, style.hatch[0], size);
   if (size >= 9) {
-    brush.font = `bold ${size * (style.letter.length > 1 ? 0.5 : 0.66)}px sans-serif`;
-    brush.textAlign = "center";
-    brush.textBaseline = "middle";
+    context.font = `bold ${size * (style.letter.length > 1 ? 0.5 : 0.66)}px sans-serif`;
+    context.textAlign = "center";
+    context.textBaseline = "middle";
     if (style.hatch) {
-      brush.strokeStyle = style.colour;
-      brush.lineWidth = 3;
-      brush.strokeText(style.letter, size / 2, size / 2 + 0.5);
+      context.strokeStyle = style.colour;
+      context.lineWidth = 3;
+      context.strokeText(style.letter, size / 2, size / 2 + 0.5);
     }
-    brush.fillStyle = style.ink;
-    brush.fillText(style.letter, size / 2, size / 2 + 0.5);
+    context.fillStyle = style.ink;
+    context.fillText(style.letter, size / 2, size / 2 + 0.5);
   }
   return canvas;
 }
 
-function strokeHatch(brush, hatch, size) {
-  brush.beginPath();
+function strokeHatch(context, hatch, size) {
+  context.beginPath();
   for (let at = -size; at < 2 * size; at += 4) {
     if (hatch === "/" || hatch === "x") {
-      brush.moveTo(at, size);
-      brush.lineTo(at + size, 0);
+      context.moveTo(at, size);
+      context.lineTo(at + size, 0);
     }
     if (hatch === "\\" || hatch === "x") {
-      brush.moveTo(at, 0);
-      brush.lineTo(at + size, size);
+      context.moveTo(at, 0);
+      context.lineTo(at + size, size);
     }
     if (hatch === "-" && at >= 0 && at < size) {
-      brush.moveTo(0, at + 2);
-      brush.lineTo(size, at + 2);
+      context.moveTo(0, at + 2);
+      context.lineTo(size, at + 2);
     }
   }
-  brush.stroke();
+  context.stroke();
   if (hatch === ".") {
-    brush.fillStyle = brush.strokeStyle;
-    for (let x = 2; x < size; x += 4) for (let y = 2; y < size; y += 4) brush.fillRect(x, y, 1, 1);
+    context.fillStyle = context.strokeStyle;
+    for (let x = 2; x < size; x += 4) for (let y = 2; y < size; y += 4) context.fillRect(x, y, 1, 1);
   }
 }

@@ -1,9 +1,10 @@
-// Unpacks the columns of a table from bytes (see _data/columns.py): unpacked(view, ["f8", "text"]) returns the columns.
+// Unpacks the columns of a table from bytes; see _data/columns.py.
+// unpackColumns(view, ["f8", "text"]) returns the two columns of a table with numbers and texts.
 
 const KINDS = { f8: Float64Array, i4: Int32Array, u1: Uint8Array };
 const ALIGNED = 8;
 
-export function unpacked(view, kinds) {
+export function unpackColumns(view, kinds) {
   if (!view || !view.byteLength) return kinds.map(() => []);
   // A copy, so that the numbers have the alignment of typed arrays.
   const buffer = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
