@@ -4,6 +4,8 @@ import pytest
 from click.testing import CliRunner
 
 from uffdlab.cli.main import main
+from uffdlab.kernels import kselftest
+from uffdlab.lab import Lab
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
 
@@ -24,6 +26,17 @@ def test_they_pass(kernel):
 def test_the_new_one_names_what_the_posted_patch_loses():
     status, said = selftest("6.1-as-posted", "--tree", "6.1-series")
     assert status == 1, said
-    lost = [line for line in said.splitlines() if "FAIL: " in line]
+    lost = [line for line in said.splitlines() if "FAIL: " in line and " registered for " in line]  # fill modes
     assert all(" mode DONTWAKE|WP, " in line for line in lost)
-    assert any("UFFDIO_CONTINUE mode DONTWAKE|WP, shared mapping registered for MINOR|WP" in line for line in lost)
+    of_shared = "UFFDIO_CONTINUE mode DONTWAKE|WP, 1 page, shared mapping registered for MINOR|WP"
+    assert any(of_shared in line for line in lost)
+
+
+@pytest.mark.parametrize(("kind", "done", "skipped"), [("anon", 40, 8), ("shmem", 88, 16)])
+def test_without_free_huge_pages_the_series_own_says_what_it_skips(kind, done, skipped):
+    program = kselftest.of_kernel("6.1-series").programs["userfaultfd"]
+    with Lab("6.1-series") as lab:
+        ended = lab.exec(["./userfaultfd", kind, "4", "1"], push=[program], deadline=1200)
+    assert ended.status == 0, ended.text
+    assert f"testing copy retry: {done} combinations done.\n" in ended.text
+    assert f"{skipped} combinations skipped: fewer than 5 free huge pages.\n" in ended.text
