@@ -3,7 +3,8 @@
 import pytest
 
 from uffdlab.fuzz.generator import random_ops
-from uffdlab.fuzz.model import MISSING, WP, Model
+from uffdlab.fuzz.memory import MISSING, WP, ExpectedMemory
+from uffdlab.fuzz.model import CALLS, Model
 from uffdlab.fuzz.rules import Op, Rules
 from uffdlab.fuzz.run import Mismatch, is_known, play, play_randomly, rules_of, shrink
 
@@ -17,7 +18,7 @@ def test_the_kernel_and_the_model_agree_for_some_seconds(host_lab):
 
 
 def test_another_answer_is_a_mismatch(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_zeropage", lambda *_: "EEXIST")
+    monkeypatch.setitem(CALLS, "zeropage", lambda *_: "EEXIST")
     ops = [Op("register", 1, int(MISSING)), Op("zeropage", 1), Op("read", 1)]
     with pytest.raises(Mismatch, match="should return 'EEXIST' and returned 'ok'") as caught:
         play(host_lab, ANON, ops)
@@ -26,20 +27,20 @@ def test_another_answer_is_a_mismatch(host_lab, monkeypatch):
 
 
 def test_another_state_is_a_mismatch(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_protect", lambda *_: "ok")
+    monkeypatch.setitem(CALLS, "protect", lambda *_: "ok")
     ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, flag=True)]
     with pytest.raises(Mismatch, match=r"page 0 should be .*wp=True"):
         play(host_lab, ANON, ops)
 
 
 def test_another_content_is_a_mismatch(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_put_in_file", lambda self, number, _: self.file.__setitem__(number, 1))
+    monkeypatch.setattr(ExpectedMemory, "put_in_file", lambda self, number, _: self.file.__setitem__(number, 1))
     with pytest.raises(Mismatch, match="should return '= 1' and returned '= 2'"):
         play(host_lab, SHMEM, [Op("write", 0, 2)])
 
 
 def test_a_message_that_should_not_come_is_a_mismatch(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_send_messages", lambda *_: None)
+    monkeypatch.setattr(ExpectedMemory, "send_messages", lambda *_: None)
     rules = rules_of(host_lab, "anon", events=True)
     ops = [Op("register", 0, int(MISSING), count=4), Op("dontneed", 0)]
     with pytest.raises(Mismatch, match=r"sent Remove.* which it should not send"):
@@ -47,7 +48,7 @@ def test_a_message_that_should_not_come_is_a_mismatch(host_lab, monkeypatch):
 
 
 def test_a_message_that_does_not_come_is_a_mismatch(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_wake", lambda self, _: self.messages.append("remove") or "ok")
+    monkeypatch.setitem(CALLS, "wake", lambda memory, _: memory.messages.append("remove") or "ok")
     with pytest.raises(Mismatch, match="sent no remove message"):
         play(host_lab, ANON, [Op("wake", 0)])
 
@@ -61,7 +62,7 @@ def test_the_pages_of_a_child_are_compared_with_the_model(host_lab, monkeypatch)
 
 
 def test_a_disagreement_is_made_small(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_protect", lambda *_: "ok")
+    monkeypatch.setitem(CALLS, "protect", lambda *_: "ok")
     with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, random_ops(ANON, 4, 5))
     small = shrink(host_lab, caught.value)
@@ -82,21 +83,21 @@ def once(times=1):
 
 
 def test_what_does_not_come_again_is_unknown_where_others_use_the_kernel(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_wake", once())
+    monkeypatch.setitem(CALLS, "wake", once())
     with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("write", 0, 1), Op("wake", 0)])
     assert not is_known(host_lab, caught.value)
 
 
 def test_what_comes_again_is_the_doing_of_the_calls(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_wake", once(3))
+    monkeypatch.setitem(CALLS, "wake", once(3))
     with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("write", 0, 1), Op("wake", 0)])
     assert is_known(host_lab, caught.value)
 
 
 def test_in_a_guest_of_its_own_all_is_the_doing_of_the_calls(host_lab, monkeypatch):
-    monkeypatch.setattr(Model, "_wake", once())
+    monkeypatch.setitem(CALLS, "wake", once())
     with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("wake", 0)])
     monkeypatch.setattr(host_lab.machine, "name", "qemu")
@@ -104,11 +105,11 @@ def test_in_a_guest_of_its_own_all_is_the_doing_of_the_calls(host_lab, monkeypat
 
 
 def test_random_play_counts_what_is_unknown_and_goes_on(host_lab, monkeypatch, capsys):
-    monkeypatch.setattr(Model, "_wake", once())
+    monkeypatch.setitem(CALLS, "wake", once())
     count = play_randomly(host_lab, 8, seed=1, memories=("anon",))
     assert count.unknown == 1
     assert count.regions > 1
     assert "came once and not again: Op(call='wake'" in capsys.readouterr().err
-    monkeypatch.setattr(Model, "_wake", lambda *_: "EEXIST")
+    monkeypatch.setitem(CALLS, "wake", lambda *_: "EEXIST")
     with pytest.raises(Mismatch):
         play_randomly(host_lab, 2, seed=1, memories=("anon",))

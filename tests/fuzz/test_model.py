@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from uffdlab.fuzz.generator import CALLS, calls_of, pages_used, random_op, random_ops, register_all
-from uffdlab.fuzz.model import MINOR, MISSING, RWP, WP, Model
+from uffdlab.fuzz.memory import MINOR, MISSING, RWP, WP
+from uffdlab.fuzz.model import Model
 from uffdlab.fuzz.page import ExpectedPage, ObservedPage
 from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
 from uffdlab.fuzz.run import MEMORIES, region_pages

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from uffdlab.fuzz.model import MINOR, MISSING, RWP, WP
+from uffdlab.fuzz.memory import MINOR, MISSING, RWP, WP
 from uffdlab.fuzz.rules import MEMORIES, Op, Rules, region_pages
 from uffdlab.uapi import IOCTLS
 

@@ -1,0 +1,166 @@
+"""What each ioctl should come back with, and what it leaves.
+
+From mm/userfaultfd.c, mm/hugetlb.c and mm/huge_memory.c of Linux 6.1 to 7.3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from uffdlab.fuzz.memory import MINOR, NOTHING, RWP, WP, ExpectedMemory
+from uffdlab.fuzz.page import ExpectedPage
+from uffdlab.fuzz.rules import SKIP, Op
+from uffdlab.uapi import RegisterMode
+
+
+def _register(memory: ExpectedMemory, op: Op) -> str:
+    # Unregister first: newer kernels refuse to drop WP by registering anew, older ones leave stale marks.
+    pages, modes = memory.pages_of(op), RegisterMode(op.value)
+    memory.split(pages)
+    refused = (modes & MINOR and not memory.rules.file) or (modes & WP and modes & RWP)
+    for number in pages:
+        page = memory.pages[number]
+        page.wp, page.may_write = False, None
+        page.modes = NOTHING if refused else modes
+    return "EINVAL" if refused else "ok"
+
+
+def _copy(memory: ExpectedMemory, op: Op) -> str:
+    if memory.maybe_holes & set(memory.pages_of(op)):
+        return SKIP
+
+    def one(number: int, page: ExpectedPage) -> str:
+        taken = memory.file[number] is not None if memory.rules.shared else page.entry
+        refused = _refused(page, op) or ("EEXIST" if taken else "")
+        if not refused:
+            memory.fill_page(number, op.value + number - op.page, wp=op.flag)
+        return refused or "ok"
+
+    return memory.each_page(op, one)
+
+
+def _zeropage(memory: ExpectedMemory, op: Op) -> str:
+    if memory.maybe_holes & set(memory.pages_of(op)):
+        return SKIP
+
+    def one(number: int, page: ExpectedPage) -> str:
+        if not page.modes:
+            return "ENOENT"
+        if memory.rules.hugetlb:
+            return "EINVAL"
+        if memory.rules.shared:
+            if memory.file[number] is not None:
+                return "EEXIST"
+            memory.fill_page(number, 0)
+        elif page.entry or page.wp or page.poisoned:
+            return "EEXIST"
+        else:
+            page.map_page(anon=True, may_write=False)
+            page.zero = True
+        return "ok"
+
+    return memory.each_page(op, one)
+
+
+def _continue(memory: ExpectedMemory, op: Op) -> str:
+    if memory.maybe_holes & set(memory.pages_of(op)):
+        return SKIP
+
+    def one(number: int, page: ExpectedPage) -> str:
+        refused = _refused(page, op) or ("" if memory.rules.file else "EINVAL")
+        if refused:
+            return refused
+        if memory.file[number] is None:
+            return "EFAULT"
+        if page.entry:
+            return "EEXIST"
+        page.map_page(anon=False, wp=op.flag, may_write=memory.rules.shared)
+        return "ok"
+
+    return memory.each_page(op, one)
+
+
+def _protect(memory: ExpectedMemory, op: Op) -> str:
+    def one(_: int, page: ExpectedPage) -> str:
+        if not page.modes & WP:
+            return "ENOENT"
+        if page.entry or (memory.rules.markers and not page.poisoned):
+            page.wp = op.flag
+        page.may_write = False if op.flag else None
+        return "ok"
+
+    if op.flag and op.dontwake:
+        return "EINVAL"
+    memory.unmap_huge(memory.pages_of(op))
+    return memory.each_page(op, one)
+
+
+def _rwprotect(memory: ExpectedMemory, op: Op) -> str:
+    def one(_: int, page: ExpectedPage) -> str:
+        if not page.modes & RWP:
+            return "ENOENT"
+        if page.entry or page.mapped is None:  # what is not there after all forgets it
+            page.wp = op.flag
+        page.may_write = None
+        return "ok"
+
+    if op.flag and op.dontwake:
+        return "EINVAL"
+    memory.unmap_huge(memory.pages_of(op))
+    return memory.each_page(op, one)
+
+
+def _poison(memory: ExpectedMemory, op: Op) -> str:
+    def one(_: int, page: ExpectedPage) -> str:
+        if not page.modes:
+            return "ENOENT"
+        if page.entry or page.wp or page.poisoned:
+            return "EEXIST"
+        page.poisoned = True
+        return "ok"
+
+    return memory.each_page(op, one)
+
+
+def _move(memory: ExpectedMemory, op: Op) -> str:
+    to, source = memory.pages[op.page], memory.pages[op.value]
+    if to is source or (source.anon and not source.exclusive):
+        return SKIP  # EBUSY or not: it depends on whether the child's page is free already
+    if memory.rules.file or not to.modes or not source.writable or not to.writable:
+        return "EINVAL"
+    if to.entry or to.wp or to.poisoned:
+        return "EEXIST"
+    if source.entry:
+        # Not write-protected there, even if it was so here; but always protected against all access.
+        to.map_page(anon=True, content=source.content, may_write=not source.zero)
+        to.wp, to.zero = bool(to.modes & RWP), source.zero
+        source.unmap()
+        source.wp = False
+        return "ok"
+    if source.wp or source.poisoned:
+        return "EFAULT"  # a marker is no page
+    return "ok" if op.flag else "ENOENT"
+
+
+def _wake(_memory: ExpectedMemory, _op: Op) -> str:
+    return "ok"
+
+
+def _refused(page: ExpectedPage, op: Op) -> str:
+    if not page.modes:
+        return "ENOENT"
+    return "EINVAL" if op.flag and not page.modes & WP else ""
+
+
+#: By the name of the call, as :class:`uffdlab.fuzz.rules.Op` has it.
+IOCTLS: dict[str, Callable[[ExpectedMemory, Op], str]] = {
+    "register": _register,
+    "copy": _copy,
+    "zeropage": _zeropage,
+    "continue": _continue,
+    "protect": _protect,
+    "rwprotect": _rwprotect,
+    "poison": _poison,
+    "move": _move,
+    "wake": _wake,
+}

@@ -1,0 +1,154 @@
+"""ExpectedMemory: what should be true of a region's pages, and of the file that they may be pages of.
+
+From mm/userfaultfd.c, mm/memory.c, mm/hugetlb.c and mm/huge_memory.c of Linux 6.1 to 7.3.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+from uffdlab.fuzz.page import ExpectedPage, ObservedPage
+from uffdlab.fuzz.rules import Op, Rules
+from uffdlab.uapi import RegisterMode
+
+MISSING, WP, MINOR, RWP = RegisterMode.MISSING, RegisterMode.WP, RegisterMode.MINOR, RegisterMode.RWP
+NOTHING = RegisterMode(0)
+
+
+class ExpectedMemory:
+    """The pages of one region.
+
+    Parameters
+    ----------
+    rules : Rules
+    pages : int
+        How many.
+
+    Attributes
+    ----------
+    pages : list of ExpectedPage
+    file : list of int or None
+        The first 8 bytes of each page of the file; None for a hole.
+    messages : list of str
+        The messages of the last call, other than page faults.
+    never_written : set of int
+        Pages of the file that were only ever read.
+    maybe_holes : set of int
+        Of these: those that may be holes yet, as nobody knows how huge a page came.
+    one_mapping : bool
+        To the kernel too: nothing was done yet to a part of it that splits it.
+    """
+
+    def __init__(self, rules: Rules, pages: int) -> None:
+        self.rules = rules
+        self.pages = [ExpectedPage() for _ in range(pages)]
+        self.file: list[int | None] = [None] * pages
+        self.messages: list[str] = []
+        self.never_written: set[int] = set()
+        self.maybe_holes: set[int] = set()
+        self.one_mapping = True
+
+    def pages_of(self, op: Op) -> range:
+        """Return the pages that a call is to be made on."""
+        whole = op.call in ("register", "mprotect") and op.count >= len(self.pages)
+        count = op.count if self.one_mapping or whole else 1
+        return range(op.page, min(op.page + count, len(self.pages)))
+
+    def agrees(self, number: int, seen: ObservedPage) -> bool:
+        """Compare a page as seen with the model, and adopt what the kernel may choose."""
+        page = self.pages[number]
+        if self.rules.huge and not self.rules.file:
+            seen = replace(seen, file=None)  # pagemap of 6.1 calls the huge zero page a file's
+        if seen.present and page.mapped is None:
+            self.maybe_holes.discard(number)
+        return page.agrees(seen)
+
+    def each_page(self, op: Op, one: Callable[[int, ExpectedPage], str]) -> str:
+        """Do `one` to one page after the other until one fails, as the kernel does it; return how that came back."""
+        # One page after the other until one fails, as the kernel does it.
+        for done, number in enumerate(self.pages_of(op)):
+            outcome = one(number, self.pages[number])
+            if outcome != "ok":
+                return f"EAGAIN after {done}" if done else outcome
+        return "ok"
+
+    def fill_page(self, number: int, value: int, *, wp: bool = False) -> None:
+        """Map a page with this content; of shared memory, put it into the file."""
+        if self.rules.shared:
+            self.put_in_file(number, value)
+        self.pages[number].map_page(anon=not self.rules.shared, content=value, wp=wp, may_write=True)
+
+    def fill_hole(self, number: int) -> None:
+        """Put a page of zeroes into the file, where it has none."""
+        if self.rules.huge:  # by a page that is as huge as the kernel likes
+            holes = {each for each, content in enumerate(self.file) if content is None}
+            self.maybe_holes |= holes
+            self.never_written |= holes
+            self.file[:] = [content or 0 for content in self.file]
+        self.file[number] = 0
+        self.never_written.add(number)
+        self.maybe_holes.discard(number)
+
+    def put_in_file(self, number: int, value: int) -> None:
+        """Write the first 8 bytes of a page of the file."""
+        self.file[number] = value
+        self.never_written.discard(number)
+        self.maybe_holes.discard(number)
+
+    def maybe_map_all(self, may: Callable[[ExpectedPage], bool]) -> None:
+        """Leave it to the next look whether the pages for which `may` is true are mapped."""
+        for number, each in enumerate(self.pages):
+            if each.entry or each.wp or each.poisoned or not may(each):
+                continue
+            if self.rules.file:
+                each.mapped = None if self.file[number] is not None else False
+            else:
+                each.mapped = each.anon = None
+                each.content = 0
+
+    def send_messages(self, pages: range, *messages: str) -> None:
+        """Expect these messages if a userfaultfd asked for events, and one of these pages is registered."""
+        if self.rules.events and any(self.pages[number].modes for number in pages):
+            self.messages.extend(messages)
+
+    def write_may_unmap_huge(self, page: ExpectedPage) -> bool:
+        """Return whether a write may unmap a huge page before it is made."""
+        # A huge entry that a read made is not writable where WP may be asked for: wp_huge_pmd() unmaps it, and then the
+        # page is to be had by a minor fault.  Small entries are just made writable.
+        may_be_read_only = page.mapped and not page.wp and page.may_write is None
+        return self.rules.huge and self.rules.file and bool(may_be_read_only and page.modes & MINOR)
+
+    def split(self, pages: range) -> None:
+        """Note a call on these pages that makes several mappings of one."""
+        if len(pages) < len(self.pages):
+            self.one_mapping = False
+            self.unmap_huge(pages)
+
+    def unmap_huge(self, pages: range) -> None:
+        """Leave it to the next look whether pages are mapped, if a part of a huge page is changed."""
+        # A huge page of a file is not mapped in parts: it is unmapped, and comes back as small ones by faults.
+        if self.rules.huge and self.rules.file and len(pages) < len(self.pages):
+            for page in self.pages:
+                if page.mapped:
+                    page.maybe_mapped()
+
+    def child(self) -> ExpectedMemory:
+        """Return the memory of a child that was forked just now: its own page tables, the same file."""
+        child = ExpectedMemory(replace(self.rules, events=False), 0)
+        child.file, child.never_written, child.maybe_holes = self.file, self.never_written, self.maybe_holes
+        child.one_mapping = self.one_mapping
+        for each in self.pages:
+            page = copy.copy(each)
+            page.may_write = None
+            if not self.rules.events:
+                page.modes, page.wp = NOTHING, False
+            if self.rules.shared and not page.modes & (WP | RWP):
+                page.unmap()  # fork leaves it to a fault of the child
+                page.poisoned = False
+            elif page.mapped and (page.zero or not page.anon):
+                page.mapped = None  # copied if there is, or was, a page of its own in the mapping
+                page.anon = None if page.zero else page.anon
+            child.pages.append(page)
+        return child
