@@ -46,6 +46,12 @@ def test_packages_within_packages_are_among_them():
     assert {*PACKAGES, "agent/witnesses", "widgets/_data", "machines/qemu"} <= {*SUBPACKAGES}
 
 
+def test_a_test_of_javascript_has_the_name_of_the_file_that_it_tests():
+    tests = {path.name.removesuffix(".test.js") for path in (ROOT / "tests" / "widgets-js").glob("*.test.js")}
+    assert tests
+    assert tests <= {path.stem for path in (HOUSE / "widgets" / "static").glob("*.js")}
+
+
 def test_few_files_lie_beside_the_packages():
     beside = [path for path in HOUSE.iterdir() if path.name != "__pycache__" and path.name not in PACKAGES]
     assert len(PACKAGES) > 10

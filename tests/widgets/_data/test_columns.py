@@ -2,7 +2,7 @@
 
 from uffdlab.widgets._data import columns
 
-# The same as in tests/widgets-js.
+# The same as in tests/widgets-js/unpack_columns.test.js.
 BYTES = "0300000000000000000000000000f83f00000000000002c000000000000008400200000002000000060000000000000"
 BYTES += "0c3a97061676500" + "00"
 

@@ -1,26 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { columnsFor, cellAfterKey } from "../../uffdlab/widgets/static/grid_cells.js";
-import { hatchCss, shade } from "../../uffdlab/widgets/static/colours_and_hatches.js";
 import { COLUMNS, MapViewport, widest } from "../../uffdlab/widgets/static/map_viewport.js";
-
-const key = (name, ctrlKey = false) => ({ key: name, ctrlKey });
-
-describe("cells", () => {
-  it("has as many columns as the figures have", () => {
-    expect([5, 64, 65, 256, 257, 2048].map(columnsFor)).toEqual([5, 8, 16, 16, 32, 32]);
-  });
-  it("moves by arrow keys and stays inside", () => {
-    expect(cellAfterKey(0, key("ArrowLeft"), 64, 8)).toBe(0);
-    expect(cellAfterKey(7, key("ArrowRight"), 64, 8)).toBe(8);
-    expect(cellAfterKey(3, key("ArrowUp"), 64, 8)).toBe(3);
-    expect(cellAfterKey(60, key("ArrowDown"), 64, 8)).toBe(60);
-    expect(cellAfterKey(19, key("Home"), 64, 8)).toBe(16);
-    expect(cellAfterKey(19, key("End"), 64, 8)).toBe(23);
-    expect(cellAfterKey(19, key("Home", true), 64, 8)).toBe(0);
-    expect(cellAfterKey(19, key("End", true), 64, 8)).toBe(63);
-    expect(cellAfterKey(19, key("x"), 64, 8)).toBe(null);
-  });
-});
 
 describe("the map's view", () => {
   it("shows all pages first, in powers of two", () => {
@@ -60,18 +39,5 @@ describe("the map's view", () => {
   it("knows the last cell's end", () => {
     const view = new MapViewport(3000);
     expect(view.cell(2999)).toEqual([2998, 3000]);
-  });
-});
-
-describe("looks", () => {
-  it("has a hatch for every notation of the palette", () => {
-    for (const hatch of ["////", "\\\\\\\\", "xxxx", "----", "...."]) {
-      expect(hatchCss({ colour: "#E69F00", hatch })).toContain("gradient");
-    }
-    expect(hatchCss({ colour: "#E69F00", hatch: "" })).toBe("");
-  });
-  it("draws hatches darker on light and lighter on dark", () => {
-    expect(shade("#FFFFFF")).toBe("rgb(158,158,158)");
-    expect(shade("#101010")).toBe("rgb(32,32,32)");
   });
 });

@@ -1,0 +1,20 @@
+import { afterEach, beforeEach, vi } from "vitest";
+
+/** The element that a widget is rendered into, a new one for each test; timers stand still until a test moves them. */
+export let el;
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "performance"] });
+  el = document.body.appendChild(document.createElement("div"));
+});
+afterEach(() => {
+  vi.useRealTimers();
+  el.remove();
+});
+
+/** Press a key on an element. */
+export const press = (target, key, more = {}) =>
+  target.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true, ...more }));
+
+/** The texts of all elements that a selector finds. */
+export const texted = (selector) => [...el.querySelectorAll(selector)].map((each) => each.textContent);

@@ -1,0 +1,64 @@
+// @vitest-environment happy-dom
+import { describe, expect, it, vi } from "vitest";
+import timelineView, { duration, eventsOf, gaps, eventText } from "../../uffdlab/widgets/static/timeline_view.js";
+import { Model, packed, texts } from "./model.js";
+import { el, press } from "./rendered.js";
+
+describe("the timeline", () => {
+  const event = (n, gap = null) => ({ n, gap, at: 12.34, took: 0, text: "UFFDIO_WAKE", change: "" });
+  it("gives times a fitting unit", () => {
+    expect([12.34, 4560, 1.2e6].map(duration)).toEqual(["12.3 µs", "4.56 ms", "1.20 s"]);
+  });
+  it("draws a gap up to who wakes, or to the end", () => {
+    expect(gaps([event(7, 9), event(8), event(9), event(10, -1)])).toEqual([[0, 2], [3, 4]]);
+  });
+  it("says what happened and who sleeps", () => {
+    expect(eventText(event(1))).toBe("at 12.3 µs: UFFDIO_WAKE");
+    expect(eventText(event(1, -1))).toContain("DONTWAKE: the threads still sleep");
+  });
+  it("has no events before it has data", () => expect(eventsOf(null, ["touch"])).toEqual([]));
+});
+
+describe("a timeline", () => {
+  const events = (...names) =>
+    packed(
+      names.length, new Int32Array(names.map((_, at) => at + 10)), new Uint8Array(names.map((_, at) => at % 2)),
+      new Float64Array(names.map((_, at) => at * 5)), new Float64Array(names.length), new Int32Array(names.map(() => -2)),
+      texts(...names), texts(...names.map(() => "")),
+    );
+  const view = (position) => {
+    const model = new Model({ _lanes: { touch: "touches", ioctl: "ioctls" }, _events: events("read", "UFFDIO_WAKE", "write"), position });
+    return [model, timelineView.render({ model, el })];
+  };
+  const chosen = () => el.querySelector('[aria-selected="true"]').getAttribute("aria-label");
+
+  it("is stepped through by keyboard", () => {
+    const [model] = view(12);
+    const lanes = el.querySelector('[role="listbox"]');
+    press(lanes, "Home");
+    expect([model.get("position"), chosen()]).toEqual([10, "at 0.0 µs: read"]);
+    press(lanes, "ArrowRight");
+    expect(el.querySelector('[role="status"]').textContent).toBe("entry 2 of 3, at 5.0 µs: UFFDIO_WAKE");
+    press(lanes, "PageUp");
+    press(lanes, "ArrowLeft");
+    expect(model.get("position")).toBe(10);
+  });
+  it("plays to its end and stops", () => {
+    const [model] = view(12);
+    const play = [...el.querySelectorAll("button")].at(-1);
+    play.click();
+    expect([model.get("position"), play.textContent]).toEqual([10, "stop"]);
+    vi.advanceTimersByTime(2700);
+    expect([model.get("position"), play.textContent]).toEqual([12, "play"]);
+  });
+  it("goes where it is clicked, and says when there is nothing", () => {
+    const [model, end] = view(12);
+    el.querySelectorAll('[role="option"]')[1].click();
+    expect(model.get("position")).toBe(11);
+    model.state.position = -1;
+    model.becomes("_events", events());
+    expect(el.querySelector('[role="status"]').textContent).toBe("Nothing has happened yet.");
+    end();
+    expect(model.listeners).toBe(0);
+  });
+});
