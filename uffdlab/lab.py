@@ -1,4 +1,4 @@
-"""Lab: one kernel under test, one target process, and everything that can be asked of them."""
+"""Lab: one kernel under test with one target process; the object that users begin with."""
 
 from __future__ import annotations
 
@@ -39,41 +39,42 @@ _Answer = TypeVar("_Answer")
 
 
 class Lab:
-    """A kernel under test in a machine of its own, with one target process in it.
+    """A kernel under test in its own machine, with one target process in it.
 
-    Also a context manager.  A lab that is not closed ends when nothing refers to it or to a part of it any more, and
-    with this Python process, even if that is killed.
+    A lab is also a context manager.  A lab that is not closed ends when nothing refers to it or to a part of it, or
+    when this Python process ends, even by SIGKILL.
 
     Parameters
     ----------
     kernel : str or path
         A name from the catalogue (``"6.1-series"``, the default; ``"debian/trixie"``), or the path of a vmlinux or
-        bzImage.  One that is not there yet is fetched or built first, with a progress bar.
+        bzImage.  A kernel that is not in the cache is fetched or built first, with a progress bar.
     memory_mib : int, optional
-        The guest's memory in MiB, 1024 if not given.
+        The guest's memory in MiB; the default is 1024.
     cpus : int, optional
-        The guest's CPUs, 1 if not given.
+        The number of the guest's CPUs; the default is 1.
     hugepages : int
-        Pages of 2 MiB that the guest sets aside at boot; without them they are made when they are needed.
+        The number of 2 MiB pages that the guest reserves at boot.  Without it, they are reserved when a region needs
+        them.
     command_line : str
         Added to the guest's kernel command line.
     pte_reader : bool
-        Load the PTE reader, so that the *kernel* witness works on a kernel that Debian packages; the module is built
-        against its headers, once.  The project's own kernels have it built in.
+        Load the PTE reader as a module, so that the *kernel* witness works on a kernel that Debian packages.  The
+        module is built once, against that kernel's headers.  In the project's own kernels the PTE reader is built in.
     machine : str or Machine, optional
-        Where the kernel runs: ``"qemu"``, the default, ``"ssh:user@host"``, or ``"local"``, which is this host's own
-        kernel; these run the kernel that is there, so leave `kernel` out, and a test can crash it.  ``"vagrant"`` is a
-        whole Debian that runs `kernel`, and stays when the lab closes.  Or a machine that runs already; the lab closes
-        it in the end.  If not given, ``$UFFDLAB_MACHINE`` chooses.
+        Where the kernel runs.  ``"qemu"`` is the default.  ``"vagrant"`` is a whole Debian that runs `kernel`; it keeps
+        running when the lab closes.  ``"local"`` is this host, and ``"ssh:user@host"`` another one: they run the kernel
+        they have, so leave `kernel` out.  A test can crash them.  A machine object that already runs is accepted too;
+        the lab closes it at the end.  If `machine` is not given, ``$UFFDLAB_MACHINE`` chooses.
 
     Raises
     ------
     KernelError
-        If the kernel could not be had.
+        The kernel could not be found, fetched or built.
     MachineError
-        If the machine did not come up; has the console's last lines.
+        The machine did not start.  The error has the last lines of the console.
     HostUnsupported
-        If this host cannot run it; says what to install.
+        This host cannot run the machine.  The error says what to install.
     """
 
     def __init__(
@@ -104,42 +105,42 @@ class Lab:
 
     @property
     def machine(self) -> Machine:
-        """What the kernel runs in now."""
+        """The machine that the kernel runs in now."""
         return self._connection.machine
 
     # --- the target
 
     def restart_target(self) -> None:
-        """Start a new target process.  The old one is ended, with its regions, userfaultfds and touches."""
+        """Start a new target process.  End the old one with its regions, userfaultfds and touches."""
         self._target.restart()
 
     @property
     def target_pid(self) -> int:
-        """The target's process number in the guest: ``lab.exec(["cat", f"/proc/{lab.target_pid}/smaps"])``."""
+        """The target's pid in the guest; for example ``lab.exec(["cat", f"/proc/{lab.target_pid}/smaps"])``."""
         return self._target.pid
 
     def map(
         self, pages: int | None = None, *, memory: str = "shmem", page_size: int | None = None, size: int | None = None
     ) -> Region:
-        """Map new memory in the target, as a region and, where its pages have a file, its alias.
+        """Map new memory in the target.  If its pages have a file, also map the alias of the region.
 
         Parameters
         ----------
         pages : int
-            How many pages.
+            The number of pages.
         memory : str
             A key of :data:`uffdlab.uapi.memory.MEMORY`: ``"shmem"`` (a memfd, shared), ``"anon"``, ``"hugetlb"``, …
         page_size : int, optional
-            Bytes of a page, where you want to be sure of it: 2 MiB or 1 GiB for hugetlb, 4096 for all others.
+            The size of a page in bytes: 2 MiB or 1 GiB for hugetlb, 4096 for all others.
         size : int, optional
             The size in bytes, in place of `pages`.
 
         Raises
         ------
         UsageError
-            If that is no possible mapping, or the guest has not enough huge pages.
+            There can be no such mapping, or the guest does not have enough huge pages.
         AgentError
-            If this kernel has no such memory.
+            This kernel does not have this kind of memory.
         """
         kind, pages = page_count(memory, pages, size, page_size)
         return map_region(self._target, memory, kind, pages)
@@ -165,37 +166,37 @@ class Lab:
         Parameters
         ----------
         features : Feature, optional
-            What to turn on; it must all be there.  If not given: what the kernel has of
-            :data:`uffdlab.target.open_userfaultfd.DEFAULT_FEATURES`.
+            The features to enable; the kernel must have all of them.  The default is those of
+            :data:`uffdlab.target.open_userfaultfd.DEFAULT_FEATURES` that the kernel has.
 
         Raises
         ------
         IoctlError
-            If the kernel lacks one of `features`.
+            The kernel lacks one of `features`.
         UsageError
-            If `features` are none.
+            `features` are not flags of :class:`uffdlab.uapi.Feature`.
         """
         return Userfaultfd.open(self._target, features)
 
     def fork(self) -> Child:
-        """Fork the target: a child with the same memory, which can touch it and be looked at."""
+        """Fork the target.  The child has the same memory: it can touch it, and its page tables can be read."""
         from uffdlab.target.child import Child  # noqa: PLC0415 - only those who fork need it
 
         return Child(self._target)
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this kernel can do, found by trying; shown as a table with the version each came in."""
+        """What this kernel can do, found by trying.  Shown as a table, with the version that introduced each."""
         return self._target.capabilities
 
     # --- accesses
 
     @property
     def touches(self) -> tuple[Touch[object], ...]:
-        """The touches that have not ended, the oldest first; most of them wait for a page fault to be resolved."""
+        """The touches that have not ended, the oldest first.  Most of them wait until a page fault is resolved."""
         return cast("tuple[Touch[object], ...]", self._target.registry.touches)
 
-    # --- looking at pages
+    # --- page states
 
     @property
     def witnesses(self) -> tuple[str, ...]:
@@ -203,41 +204,41 @@ class Lab:
         return self._target.witnesses.names
 
     def witness(self, name: str) -> Witness:
-        """Return one witness, to be asked by itself: what it says is not kept on the timeline.
+        """Return one witness.  Its snapshots are not recorded on the timeline.
 
         Raises
         ------
         UsageError
-            There is no witness of that name.
+            There is no witness with this name.
         WitnessError
-            It cannot say anything in this lab.
+            This witness cannot read anything in this lab.
         """
         self._connection.must_be_open()
         return self._target.witnesses.witness(name)
 
     def snapshot(self, where: MemoryMapping | PageRange, witness: str | None = None) -> Snapshot:
-        """Ask a witness for the state of each page of `where`.
+        """Return the state of each page of `where`, as one witness reports it.
 
-        If none is named, the best one that can answer; why a better one could not is on the timeline.
+        If no witness is named, the best one that can answer is used.  The timeline says why a better one could not.
 
         Raises
         ------
         WitnessError
-            If the witness cannot say anything here.
+            The witness cannot read these pages.
         UsageError
-            If these are too many pages for one look.
+            These are too many pages for one snapshot.
         """
         return self._target.snapshot(pages_of(where), witness)
 
     def paused(self) -> AbstractContextManager[None]:
-        """Stop the guest's processors within a ``with`` block: all that ``physical`` says there is of one moment.
+        """Stop the guest's processors within a ``with`` block, so that ``physical`` reads all pages at one moment.
 
-        Nothing else can be asked of the guest meanwhile.
+        The guest answers no other request meanwhile.
 
         Raises
         ------
         WitnessError
-            If the host cannot see the guest's memory.
+            The host cannot read the guest's memory.
         """
         self._connection.must_be_open()
         return self._target.witnesses.paused()
@@ -249,8 +250,8 @@ class Lab:
         ----------
         where : MemoryMapping or PageRange
         probe_writes : bool
-            Also write to each page, as :meth:`probe` does, and hold what happens against what was said.  A write that
-            goes through leaves the page dirty.
+            Also write to each page, as :meth:`probe` does, and compare the effect with what the witnesses report.  A
+            write that succeeds leaves the page dirty.
         """
         from uffdlab.observations.cross_examination import CrossExamination  # noqa: PLC0415 - it needs numpy
 
@@ -260,18 +261,18 @@ class Lab:
         return CrossExamination(snapshots, [self.probe(pages.mapping[page]) for page in numbers])
 
     def probe(self, page: PageRange) -> WriteProbe:
-        """Write to one page without changing its content, and tell whether that trapped; see :class:`WriteProbe`."""
+        """Write to one page without changing its content; return whether it trapped.  See :class:`WriteProbe`."""
         from uffdlab.target.write_probe import probe  # noqa: PLC0415 - it needs numpy
 
         return probe(self._target, page)
 
     def walk(self, *addresses: int) -> PageWalks:
-        """Walk the page tables to one address of the target, or to several, side by side.
+        """Walk the page tables to one address of the target, or to several side by side.
 
         Raises
         ------
         WitnessError
-            If the host cannot see the guest's memory.
+            The host cannot read the guest's memory.
         """
         return self._target.walk(*addresses)
 
@@ -289,30 +290,31 @@ class Lab:
     ) -> Execution:
         """Run a program in the guest, beside the target, and wait for its end.
 
-        It is found among the pushed files and in the guest's PATH, where busybox has a shell and the common tools.  It
-        runs in a folder of its own, which is gone afterwards, as is what it has left in the background.
+        The program is one of the pushed files, or is found in the guest's PATH, where busybox has a shell and the
+        common tools.  It runs in a new folder.  At its end the folder and all processes it started are removed.
 
         Parameters
         ----------
         command : sequence of str
             The program and its arguments: ``["sh", "-c", "ulimit -a"]``.
         push : sequence of path, optional
-            Files of the host to put into that folder; an executable brings the libraries that the guest lacks.
+            Files of the host to copy into that folder.  For an executable, the libraries that the guest lacks are
+            copied as well.
         deadline : float
-            Seconds; past them it is killed.
+            The time limit in seconds; the program is killed after it.
         on_output : callable, optional
-            Called with ``"stdout"`` or ``"stderr"`` and the bytes, as they come.
+            Called with ``"stdout"`` or ``"stderr"`` and the bytes, as they arrive.
         most_output : int
-            Bytes that it may write, both streams together.
+            The number of bytes that it may write, both streams together.
         env : dict, optional
-            Environment variables that it has beside the usual ones.
+            Environment variables to set beside the usual ones.
 
         Raises
         ------
         ProgramError
-            It is not there, is no program, missed its deadline or wrote too much.
+            The program does not exist, is not executable, missed its deadline or wrote too much.
         MachineError
-            The guest died of it (:class:`GuestPanic`); has the console's last lines.
+            The guest failed, for instance by a :class:`GuestPanic`.  The error has the last lines of the console.
         """
         self._connection.must_be_open()
         started = self._now()
@@ -323,20 +325,20 @@ class Lab:
     # --- the wire
 
     def ask(self, request: Method[_Answer], *, deadline: float = DEADLINE) -> _Answer:
-        """Ask the target or the agent something of :mod:`uffdlab.uapi.protocol`, and return the answer.
+        """Send a request of :mod:`uffdlab.uapi.protocol` to the target or the agent, and return the answer.
 
         Raises
         ------
         FaultUnresolved
-            If the target has not answered within `deadline` seconds; it is killed then.
+            The target has not answered within `deadline` seconds, and has been killed.
         TargetLost
-            If there is no target any more.
+            There is no target process.
         AgentError
-            What was refused.
+            The request was refused.
         ProtocolError
-            If the answer is not of the method's shape.
+            The answer does not have the shape that the method describes.
         MachineError
-            If there was no answer, or the machine is lost.
+            There was no answer, or the machine is lost.
         """
         return self._connection.ask(request, deadline=deadline)
 
@@ -344,54 +346,54 @@ class Lab:
         return self._connection.now()
 
     def bench(self, **keywords: Any) -> Any:
-        """Return all widgets as one workbench, a :class:`uffdlab.widgets.Bench`; it says what the keywords are."""
-        # By name: the widgets stand on the lab, and scripts need none of them.
+        """Return all widgets as one workbench.  See :class:`uffdlab.widgets.Bench` for the keywords."""
+        # Imported by name: the widgets are a layer above the lab, and scripts do not need them.
         return importlib.import_module("uffdlab.widgets").Bench(self, **keywords)
 
     # --- the machine
 
     @property
     def release(self) -> str:
-        """The kernel's release, as ``uname -r`` gives it."""
+        """The kernel's release, as ``uname -r`` prints it."""
         return self.machine.hello.release
 
     @property
     def console(self) -> Log:
-        """What the guest has written to its console so far (bounded); it has ``search`` and ``tail``."""
+        """The last output of the guest's console, with the methods ``search`` and ``tail``."""
         return Log(self.machine.console())
 
     def gdb(self) -> str:
-        """Let gdb attach to the guest's kernel, and return the command that does it, with the kernel's symbols.
+        """Let gdb attach to the guest's kernel; return the command that attaches it, with the kernel's symbols.
 
-        The guest stands still from then on until gdb lets it go on; calls of the lab wait as long.  Only the user who
-        runs the lab can attach.
+        The guest is stopped while gdb is attached, until gdb continues it.  Calls of the lab wait as long.  Only the
+        user who runs the lab can attach.
 
         Raises
         ------
         UsageError
-            This machine is none of QEMU's.
+            This machine is not a guest in QEMU.
         MachineError
-            QEMU refused it, or is gone.
+            QEMU refused the request, or has ended.
         """
         self._connection.must_be_open()
         attach = getattr(self.machine, "gdb", None)
         if attach is None:
-            raise UsageError(f"gdb attaches to a guest in QEMU; this lab runs in {self.machine.name}")
+            raise UsageError(f"gdb can only attach to a guest in QEMU; this lab runs in {self.machine.name}")
         text: str = attach()
-        self.timeline.add("lab", "QEMU's stub for gdb was opened", self._now())
+        self.timeline.add("lab", "QEMU's gdbstub was opened", self._now())
         return text
 
     def reset(self) -> None:
-        """Put the lab back to where it began, whatever has become of its kernel; in QEMU that is a restore.
+        """Start the lab again on a new machine, also after its kernel has crashed.  A guest in QEMU is restored.
 
-        Regions, userfaultfds, touches and children of before are gone, and say so.
+        The regions, userfaultfds, touches and children are lost, and raise an error that says so.
 
         Raises
         ------
         UsageError
-            The lab was given its machine, and does not know how to start another one.
+            The lab was given a machine object, and does not know how to start another one.
         MachineError
-            The new machine did not come up; try again, or make a new lab.
+            The new machine did not start.  Try again, or make a new lab.
         """
         self._connection.must_be_open()
         self._connection.end()
@@ -401,7 +403,7 @@ class Lab:
         self.timeline.add("lab", "the lab was reset: a new machine, a new target", self._now())
 
     def close(self) -> None:
-        """End the machine.  Closing a closed lab does nothing."""
+        """End the machine.  On a closed lab this does nothing."""
         if self._connection.closed:
             return
         self._connection.close()

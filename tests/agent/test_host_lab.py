@@ -60,7 +60,7 @@ def test_every_memory_can_be_touched_and_says_what_it_is(host_lab, memory):
     if MEMORY[memory].has_alias:
         assert region.alias.read(1).result() == (11 if MEMORY[memory].shared else 0)
     else:
-        with pytest.raises(UsageError, match="no second mapping"):
+        with pytest.raises(UsageError, match="cannot have a second"):
             region.alias.read(1)
     region.unmap()
 
@@ -162,7 +162,7 @@ def test_calls_on_a_mapping_say_what_came_back(region):
     assert region.madvise(12345, check=False).errno == 22
     with pytest.raises(UsageError, match="no advice"):
         region.madvise("dontned")
-    with pytest.raises(UsageError, match="only r, w and x"):
+    with pytest.raises(UsageError, match="r, w and x only"):
         region.mprotect("rq")
 
 
@@ -315,7 +315,7 @@ def test_a_batch_does_an_ioctl_a_page(host_lab):
         uffd.continue_(region[700])
         result = uffd.batch("UFFDIO_CONTINUE", region, mode=2, check=False)
         assert (result.errno, result.pages) == (17, 700)
-        with pytest.raises(IoctlError, match=r"each of pages 700–999, WP\) → EEXIST: at page 0"):
+        with pytest.raises(IoctlError, match=r"each of pages 700–999, WP\) → EEXIST: after 0 pages"):
             uffd.batch("UFFDIO_CONTINUE", region[700:], mode=2)
         assert uffd.batch("UFFDIO_CONTINUE", region[701:], mode=2).pages == 299
         with pytest.raises(UsageError, match="not done page by page"):

@@ -93,7 +93,7 @@ def test_what_the_kernel_keeps_for_root_says_so_too(nobodys):
     if os.geteuid() == 0:
         with pytest.raises(AgentError, match=r"a tmpfs needs CAP_SYS_ADMIN, as root has it; take memory='shmem'"):
             nobodys.map(pages=1, memory="tmpfs")
-        with pytest.raises(IoctlError, match="EPERM: EVENT_FORK needs CAP_SYS_PTRACE, as root has it; leave it out"):
+        with pytest.raises(IoctlError, match="EPERM: EVENT_FORK needs CAP_SYS_PTRACE, which root has; leave it out"):
             nobodys.userfaultfd(DEFAULT_FEATURES & nobodys.capabilities.features | Feature.EVENT_FORK)
     assert nobodys.map(pages=1, memory="shmem").alias.read(0).result() == 0
 

@@ -19,7 +19,7 @@ MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
         (2, None, None, "first; or this kernel does not know UFFDIO_CONTINUE_MODE_WP"),
         (2, MINOR, True, "registered for WP"),
         (3, MINOR, True, "registered for WP"),
-        (0x40, MINOR | WP, True, "0x40 mean nothing to UFFDIO_CONTINUE"),
+        (0x40, MINOR | WP, True, "UFFDIO_CONTINUE has no mode bits 0x40"),
         (0, None, True, "not registered"),
         (0, MINOR, True, "more than one mapping"),
     ],
@@ -63,7 +63,7 @@ def test_what_is_no_whole_pages_is_named(name, values, message):
 
 def test_memory_without_a_page_cache_is_named():
     told = {"registered": MINOR, "knows_continue_wp": True}
-    assert "anon is not" in explain(CONTINUE, errno.EINVAL, 0, memory="anon", **told)
+    assert "anon has none there" in explain(CONTINUE, errno.EINVAL, 0, memory="anon", **told)
     assert "anon is not" in explain(IOCTLS["UFFDIO_REGISTER"], errno.EINVAL, int(MINOR), memory="anon", **told)
     for memory in ("anon-shared", "shmem", "hugetlb"):
         assert "is not:" not in explain(CONTINUE, errno.EINVAL, 0, memory=memory, **told)
@@ -100,7 +100,7 @@ def test_a_registration_that_would_drop_wp_is_not_blamed_on_another_userfaultfd(
     [
         ("UFFDIO_RWPROTECT", errno.ENOENT, "not registered for RWP"),
         ("UFFDIO_WRITEPROTECT", errno.ENOENT, "not registered for WP"),
-        ("UFFDIO_SET_MODE", errno.EINVAL, "RWP_ASYNC alone"),
+        ("UFFDIO_SET_MODE", errno.EINVAL, "only Feature.RWP_ASYNC"),
         ("UFFDIO_MOVE", errno.EINVAL, "private anonymous"),
         ("UFFDIO_MOVE", errno.EBUSY, "since a fork"),
         ("UFFDIO_COPY", errno.EBUSY, "another userfaultfd"),

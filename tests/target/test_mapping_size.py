@@ -27,15 +27,15 @@ def test_pages_or_bytes(memory, asked, count):
 @pytest.mark.parametrize(
     ("memory", "asked", "said"),
     [
-        ("shmen", {"pages": 1}, r"no memory 'shmen'; there is 'anon'"),
-        ("shmem", {}, "either in pages=… or in bytes"),
-        ("shmem", {"pages": 1, "size": 4096}, "either in pages=… or in bytes"),
+        ("shmen", {"pages": 1}, r"no memory 'shmen'; the kinds are 'anon'"),
+        ("shmem", {}, "either in pages as pages=…"),
+        ("shmem", {"pages": 1, "size": 4096}, "either in pages as pages=…"),
         ("shmem", {"pages": "4"}, "pages='4' is no number"),
         ("shmem", {"pages": True}, "pages=True is no number"),
-        ("shmem", {"size": 4097}, "size=4097 is no positive multiple"),
+        ("shmem", {"size": 4097}, "size=4097 is not a positive multiple"),
         ("shmem", {"pages": 0}, "at least 1 page"),
         ("shmem", {"pages": 10**12}, r"128 TiB"),
-        ("shmem", {"pages": 1, "page_size": HUGE}, "pages of 4096 bytes here, not of 2097152"),
+        ("shmem", {"pages": 1, "page_size": HUGE}, "pages of 4096 bytes, not of 2097152"),
         ("thp", {"pages": 500}, "a multiple of 512 pages"),
     ],
 )
@@ -62,5 +62,5 @@ def test_other_memory_reserves_none():
 
 
 def test_too_few_huge_pages():
-    with pytest.raises(UsageError, match=r"3 huge pages of 2 MiB were asked for, the guest has 1 free.*memory_mib"):
+    with pytest.raises(UsageError, match=r"3 huge pages of 2 MiB are needed, and the guest has 1 free.*memory_mib"):
         reserve(MEMORY["hugetlb"], 3, lambda *_: 1)

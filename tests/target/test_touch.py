@@ -96,7 +96,7 @@ def test_withdrawing_takes_the_access_back(touch):
 
 def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
     touch._connection.waits = False
-    with pytest.raises(FaultUnresolved, match="still at work"):
+    with pytest.raises(FaultUnresolved, match="still runs"):
         touch.result(timeout=0.01)
 
 
@@ -105,7 +105,7 @@ def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
     [
         ("write", {}, "the access was not made"),
         ("sweep", {"progress": 3}, "3 of its accesses were made before"),
-        ("syscall", {"returned": -errno.EINTR}, "its call came back with EINTR"),
+        ("syscall", {"returned": -errno.EINTR}, "its call returned EINTR"),
     ],
 )
 def test_a_withdrawn_touch_says_what_was_made_of_it(kind, end, message):

@@ -165,7 +165,7 @@ def test_an_error_is_worded_without_asking_the_target_again(target, uffd, region
 def test_an_ioctl_whose_feature_is_not_offered_is_unknown_to_this_kernel(target, uffd, region):
     target.answers["UFFDIO_POISON"] = (errno.EINVAL, 0)
     uffd.register(region, "minor")
-    with pytest.raises(IoctlError, match=r"this kernel does not know UFFDIO_POISON \(it came with Linux 6\.6\)"):
+    with pytest.raises(IoctlError, match=r"this kernel does not know UFFDIO_POISON, which Linux 6\.6 introduced"):
         uffd.poison(region)
     target.offered |= int(Feature.POISON)
     other = Userfaultfd.open(target, None)

@@ -103,5 +103,5 @@ def test_giant_pages_where_the_guest_has_memory_for_them():
 def test_too_many_giant_pages_are_refused(lab):
     if not sees_entries(lab):
         pytest.skip("a host may have them, and is not to be filled up by a test")
-    with pytest.raises(UsageError, match="huge pages of 1 GiB were asked for"):
+    with pytest.raises(UsageError, match="huge pages of 1 GiB are needed"):
         lab.map(pages=1, memory="hugetlb-1g")

@@ -192,7 +192,7 @@ def test_unregister_lets_the_kernel_resolve_faults_again(registered):
     [
         ({"start": 1}, "EINVAL", "unaligned"),
         ({"len": 0}, "EINVAL", "empty"),
-        ({"mode": 1 << 9}, "EINVAL", "0x200 mean nothing"),
+        ({"mode": 1 << 9}, "EINVAL", "no mode bits 0x200"),
     ],
 )
 def test_wrong_fields_reach_the_kernel_and_their_errno_is_explained(registered, wrong, errno_name, message):
@@ -225,9 +225,9 @@ def test_errors_leave_the_lab_usable(registered):
         ({"size": 4097}, "multiple of the page size, 4096"),
         ({}, "pages=… or in bytes"),
         ({"pages": 1, "size": 4096}, "pages=… or in bytes"),
-        ({"pages": 1, "memory": "shmen"}, "there is 'anon', .*'shmem', .*'hugetlb'"),
+        ({"pages": 1, "memory": "shmen"}, "the kinds are 'anon', .*'shmem', .*'hugetlb'"),
         ({"pages": 1, "page_size": 8192}, "pages of 4096 bytes"),
-        ({"pages": 100_000, "memory": "hugetlb"}, "huge pages of 2 MiB were asked for"),
+        ({"pages": 100_000, "memory": "hugetlb"}, "huge pages of 2 MiB are needed"),
     ],
 )
 def test_a_mapping_that_cannot_be_says_why(lab, wrong, message):

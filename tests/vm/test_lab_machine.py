@@ -83,7 +83,7 @@ def test_gdb_stops_where_a_page_fault_is_handed_to_userspace(own):
 
 
 def test_gdb_is_for_guests_in_qemu():
-    with Lab(machine="local") as lab, pytest.raises(UsageError, match="gdb attaches to a guest in QEMU"):
+    with Lab(machine="local") as lab, pytest.raises(UsageError, match="gdb can only attach to a guest in QEMU"):
         lab.gdb()
 
 

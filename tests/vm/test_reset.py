@@ -109,7 +109,7 @@ def test_reset_puts_a_lab_back(own, beside, accident):
     with pytest.raises((TargetLost, GuestPanic)):  # whichever came first
         touch.result(timeout=1)
     for gone in (lambda: region.read(0), lambda: region[1:3].madvise("dontneed"), region.alias.fill, region.mremap):
-        with pytest.raises(TargetLost, match=r"region-\d+('s alias)? is gone: .*map a new one"):
+        with pytest.raises(TargetLost, match=r"region-\d+('s alias)? does not exist any more: .*map a new one"):
             gone()
     with pytest.raises(WitnessError):
         region.snapshot()

@@ -19,15 +19,15 @@ class AddressRange(Struct, frozen=True):
     Attributes
     ----------
     target : TargetProcess
-        The process that has them.
+        The process that has the mapping.
     mapping : str
-        Name of the mapping.
+        The name of the mapping.
     start : int
-        Address of the first page.
+        The address of the first page.
     first, pages : int
-        Number of the first page in its mapping, and how many pages there are.
+        The number of the first page in its mapping, and the number of pages.
     page_size : int
-        Bytes of a page.
+        The size of a page in bytes.
     """
 
     target: TargetProcess
@@ -43,23 +43,23 @@ class AddressRange(Struct, frozen=True):
         return self.pages * self.page_size
 
     def address(self, page: int) -> int:
-        """Return the address of one page, counted from the first of these; a negative one counts from the end.
+        """Return the address of page number `page`, counted from the first; a negative number counts from the end.
 
         Raises
         ------
         UsageError
-            If there is no such page.
+            There is no such page.
         """
         return self.start + self._index(page) * self.page_size
 
     def describe(self, page: int) -> str:
-        """Return a page's number and mapping, ``page 3 of region-1``; UsageError if there is no such page."""
+        """Return the page's number and mapping, ``page 3 of region-1``; UsageError if there is no such page."""
         return f"page {self.first + self._index(page)} of {self.mapping}"
 
     def _index(self, page: int) -> int:
         if not hasattr(page, "__index__"):
-            raise UsageError(f"{page!r} is no page of {self.mapping}; pages are counted, as in region.read(3)")
+            raise UsageError(f"{page!r} is not a page number of {self.mapping}; give an integer, as in region.read(3)")
         index = operator.index(page)
         if not -self.pages <= index < self.pages:
-            raise UsageError(f"{self.mapping} has pages 0 to {self.pages - 1}; page {page} is not one of them")
+            raise UsageError(f"{self.mapping} has no page {page}; it has pages 0 to {self.pages - 1}")
         return index % self.pages

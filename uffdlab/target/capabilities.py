@@ -23,20 +23,20 @@ _MEMORY_SINCE = {
 
 @dataclass(frozen=True)
 class Capability:
-    """One thing that a kernel can do or cannot.
+    """One capability: something that a kernel can or cannot do.
 
     Attributes
     ----------
     group : str
         ``way``, ``feature``, ``ioctl``, ``mode`` or ``memory``.
     name : str
-        As the kernel spells it.
+        Its name in the kernel.
     since : str
-        The Linux version it came in, "" where that is not known here.
+        The Linux version that introduced it; "" if that is not recorded here.
     errno : int or None
-        What trying it came back with, 0 if it worked; None for a feature, which is offered or not.
+        The errno when it was tried, 0 for success; None for a feature, which a kernel offers or not.
     there : bool
-        This kernel can do it.
+        Whether this kernel can do it.
     """
 
     group: str
@@ -55,24 +55,24 @@ class Capability:
 
 @dataclass(frozen=True, repr=False)
 class Capabilities:
-    """What one kernel can do with a userfaultfd; every errno is 0 where trying it worked.
+    """What one kernel can do with a userfaultfd.  An errno of 0 means that it worked.
 
     Attributes
     ----------
     kernel : str
         Its name.
     features : Feature
-        What UFFDIO_API offers.
+        The features that UFFDIO_API offers.
     ioctls : int
-        The numbers, as bits, of the ioctls that UFFDIO_API and UFFDIO_REGISTER name.
+        A bit for each ioctl number that UFFDIO_API and UFFDIO_REGISTER report.
     continue_wp : bool or None
-        Whether UFFDIO_CONTINUE knows MODE_WP, of which no feature tells; None where it cannot be tried.
+        Whether UFFDIO_CONTINUE has MODE_WP, which no feature reports; None if it cannot be tried.
     ways : mapping of str to int
         For each way to open a userfaultfd its errno.
     modes : mapping of str to mapping of int to int
         For each ioctl and mode its errno.
     memory : mapping of str to mapping of RegisterMode to int
-        For each kind of memory and mode of UFFDIO_REGISTER its errno; that of mapping it where that failed.
+        For each kind of memory and mode of UFFDIO_REGISTER its errno; if the memory cannot be mapped, that errno.
     """
 
     kernel: str
@@ -85,7 +85,7 @@ class Capabilities:
 
     @classmethod
     def from_answer(cls, kernel: str, answer: KernelProbe) -> Self:
-        """Make it of what the target answered."""
+        """Return the capabilities in the target's answer."""
         return cls(
             kernel,
             Feature(answer.features),
@@ -101,7 +101,7 @@ class Capabilities:
 
     @cached_property
     def rows(self) -> tuple[Capability, ...]:
-        """Everything, one row each, as the tables show it."""
+        """All capabilities, one row each."""
         return tuple(_rows(self))
 
     def missing(self, *names: str) -> str:
@@ -110,7 +110,7 @@ class Capabilities:
         Raises
         ------
         KeyError
-            If a name is none of :attr:`rows`.
+            A name is not in :attr:`rows`.
         """
         by_name = {row.name: row for row in self.rows}
         return next((name for name in names if not by_name[name].there), "")
@@ -152,7 +152,7 @@ def _rows(found: Capabilities) -> Iterator[Capability]:
 
 
 def _bits(flags: int, known: Iterable[int]) -> list[int]:
-    # Those that are set and that we have no name for.
+    # The bits that are set and have no name here.
     return sorted({bit for bit in range(64) if flags >> bit & 1} - set(known))
 
 

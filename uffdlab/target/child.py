@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 class Child:
-    """A process that was forked from the target; give it to an access: ``region.write(3, by=child)``.
+    """A process that was forked from the target.  It can make accesses: ``region.write(3, by=child)``.
 
-    It makes one access at a time.  Also a context manager that ends it.
+    It makes one access at a time.  It is also a context manager that ends the process.
 
     Attributes
     ----------
     pid : int
-        Its process number in the guest.
+        Its pid in the guest.
     took_ns : int
-        How long fork(2) took, with the wait for its FORK event being read.
+        The time that fork(2) took, with the wait until its FORK event was read.
     """
 
     def __init__(self, target: TargetProcess) -> None:
@@ -36,7 +36,7 @@ class Child:
         target.timeline.add("target", f"fork of child {self.pid}", answer.started_ns, answer.ended_ns, self)
 
     def snapshot(self, where: MemoryMapping | PageRange) -> Snapshot:
-        """Ask pagemap for the state of each page of `where` in the child's page tables."""
+        """Return the state of each page of `where` in the child's page tables, from pagemap."""
         pages = pages_of(where)
         tracks = self._target.ask(DescribeTarget()).tracks_soft_dirty
         read = partial(self._target.read_pagemap, child=self.pid)
@@ -44,7 +44,7 @@ class Child:
         return witness.read(pages.mapping, pages.first, pages.count)
 
     def end(self) -> None:
-        """Kill it.  An access that it still waits in fails with SIGKILL."""
+        """Kill the child.  An access in which it still waits fails with SIGKILL."""
         if self.pid:
             pid, self.pid = self.pid, 0
             self._target.ask(EndChild(pid))

@@ -1,6 +1,6 @@
-"""The likely reason for an errno of a userfaultfd ioctl, as text.
+"""Explain the errno of a userfaultfd ioctl: the likely reason, as text.
 
-From the man pages (ioctl_userfaultfd(2)) and mm/userfaultfd.c, fs/userfaultfd.c of Linux 6.1 to 7.3.
+Sources: ioctl_userfaultfd(2); mm/userfaultfd.c and fs/userfaultfd.c of Linux 6.1 to 7.3.
 """
 
 from __future__ import annotations
@@ -12,24 +12,24 @@ from uffdlab.uapi.memory import MEMORY
 
 _WP_AND_RWP = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
 
-# What an errno means to one ioctl and not to the others.
+# Errnos that mean something else for one ioctl than for the others.
 _OF_ONE_IOCTL = {
     ("UFFDIO_WRITEPROTECT", errno.ENOENT): "the range is not registered for WP; uffd.register(region, …, 'wp')",
     ("UFFDIO_RWPROTECT", errno.ENOENT): "the range is not registered for RWP; uffd.register(region, …, 'rwp')",
     ("UFFDIO_MOVE", errno.EINVAL): (
-        "pages move between private anonymous mappings that are alike; shmem and hugetlb cannot be moved"
+        "pages can only move between private anonymous mappings with equal flags; shmem and hugetlb cannot be moved"
     ),
     ("UFFDIO_COPY", errno.EFAULT): "the source cannot be read: all of it must be mapped in the target",
-    ("UFFDIO_MOVE", errno.EBUSY): "a page of the source is pinned, or another process has it since a fork",
+    ("UFFDIO_MOVE", errno.EBUSY): "a page of the source is pinned, or is shared with another process since a fork",
 }
 
 _NO_CONTINUE_WP = "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
 _SPANS = "the range spans memory that this ioctl cannot handle, or more than one mapping"
 _WITHOUT_RANGE = {
     "UFFDIO_API": (
-        "it works once for a userfaultfd, with api 0xaa and features that the kernel has; lab.userfaultfd() does it"
+        "it works once for each userfaultfd, with api 0xaa and features that the kernel has; lab.userfaultfd() calls it"
     ),
-    "UFFDIO_SET_MODE": "Feature.RWP_ASYNC alone can be changed, on a userfaultfd that has Feature.RWP",
+    "UFFDIO_SET_MODE": "only Feature.RWP_ASYNC can be changed, on a userfaultfd that has Feature.RWP",
 }
 
 
@@ -39,7 +39,7 @@ def alignment_fault(ioctl: uapi.Ioctl, values: dict[str, int], page_size: int) -
         return ""
     if not values.get("len"):
         return f"the range is empty (len 0): it must be one page, {page_size} bytes, or more"
-    # Of these, only UFFDIO_COPY takes a source that is not aligned.
+    # UFFDIO_COPY accepts a source that is not aligned, UFFDIO_MOVE does not.
     for name in ("start", "dst", "len", *(["src"] if ioctl.name == "UFFDIO_MOVE" else [])):
         value = values.get(name, 0)
         if value % page_size:
@@ -59,7 +59,7 @@ def explain(
     beyond: bool = False,
     memory: str = "",
 ) -> str:
-    """Return the likely reason, and what to do.
+    """Return the likely reason for an errno, and what to do.
 
     Parameters
     ----------
@@ -70,72 +70,72 @@ def explain(
     mode : int
         The mode field of its argument.
     registered : RegisterMode or None
-        What the range is registered for with this userfaultfd; None if for nothing.
+        The modes that the range is registered for with this userfaultfd; None if it is not registered.
     knows_continue_wp : bool or None
-        Whether trying has shown that this kernel knows UFFDIO_CONTINUE_MODE_WP; None if that is not known.
+        Whether this kernel has UFFDIO_CONTINUE_MODE_WP, found by trying; None if that is not known.
     features : Feature or None
-        What this userfaultfd was opened with; None if that is not known.
+        The features of this userfaultfd; None if they are not known.
     alignment : str
-        What :func:`alignment_fault` returned for the range.
+        The result of :func:`alignment_fault` for the range.
     beyond : bool
-        Whether the range ends where no process has memory.
+        Whether the range ends beyond the addresses of user space.
     memory : str
-        Of which kind the range is, as :meth:`uffdlab.Lab.map` calls it; empty if that is not known.
+        The kind of memory, a name of :meth:`uffdlab.Lab.map`; empty if it is not known.
     """
     if error == errno.EINVAL:
         if alignment:
             return alignment
         if beyond:
-            return "the range lies, or ends, outside of the addresses that a process can have"
+            return "a part of the range is beyond the addresses that a process can have"
         return _of_einval(ioctl, mode, registered, knows_continue_wp, features, memory)
     known = {
-        errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT changes a page that is there",
+        errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT can change a mapped page",
         errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
-        errno.EBUSY: "a page of the range belongs to another userfaultfd, or the kernel is holding it; try again",
-        errno.EFAULT: "the source cannot be read, or the page cannot be had",
-        errno.ENOENT: "no page, or no registration, is there",
+        errno.EBUSY: "a page of the range belongs to another userfaultfd, or the kernel is using it; try again",
+        errno.EFAULT: "the source cannot be read, or the page cannot be allocated",
+        errno.ENOENT: "there is no page, or the range is not registered",
         errno.ESRCH: "the process of this userfaultfd has exited",
-        errno.EPERM: "the memory may not be written by this process, or userfaultfd needs a privilege it lacks",
-        errno.ENOSPC: "no memory or no quota left for the page (hugetlb: no free huge page)",
+        errno.EPERM: "this process may not write the memory, or it lacks a privilege that userfaultfd needs",
+        errno.ENOSPC: "no memory or quota is left for the page (hugetlb: no free huge page)",
         errno.ENOMEM: "the guest is out of memory",
-        errno.ENOTTY: f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})",
+        errno.ENOTTY: f"this kernel does not know {ioctl.name}, which Linux {ioctl.since} introduced",
     }
     return (
         _mode_cannot_be_dropped(ioctl, error, mode, registered)
         or _of_one_ioctl(ioctl, error, registered)
-        or known.get(error, "ioctl_userfaultfd(2) names no reason for this errno")
+        or known.get(error, "ioctl_userfaultfd(2) gives no reason for this errno")
     )
 
 
 def _of_one_ioctl(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None) -> str:
-    # What an errno means to one ioctl and not to the others.
+    # Errnos that mean something else for one ioctl than for the others.
     if error == errno.EEXIST and ioctl.name in {"UFFDIO_COPY", "UFFDIO_ZEROPAGE"}:
         return (
-            "a page of the range is mapped already, or it is in the page cache and only not mapped here: "
-            "UFFDIO_CONTINUE maps that one, UFFDIO_WRITEPROTECT changes one that is mapped"
+            "a page of the range is mapped already, or is in the page cache. UFFDIO_CONTINUE maps a page of the page "
+            "cache, UFFDIO_WRITEPROTECT changes a mapped page"
         )
     if error == errno.EFAULT and ioctl.name == "UFFDIO_CONTINUE":
         return (
             "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY "
-            "(one that was only read and never written can be taken back at any time)"
+            "(the kernel can drop a page that was read but never written at any time)"
         )
     if error == errno.ENOENT and ioctl.name == "UFFDIO_MOVE" and registered is not None:
-        return "a page of the source is not there (allow_src_holes=True passes over it), or a range spans mappings"
+        return "a page of the source is absent (allow_src_holes=True skips it), or a range spans mappings"
     if error == errno.ENOENT and ioctl.fills:
         return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
     return _OF_ONE_IOCTL.get((ioctl.name, error), "")
 
 
 def _mode_cannot_be_dropped(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
-    # mm/userfaultfd.c of 7.3: a mode switch must not drop what page-table entries may be marked for.
+    # mm/userfaultfd.c of 7.3: registering again must not drop a mode that page-table entries may be marked for.
     if ioctl.name != "UFFDIO_REGISTER" or error != errno.EBUSY or registered is None:
         return ""
     dropped = registered & (uapi.RegisterMode.WP | uapi.RegisterMode.RWP) & ~uapi.RegisterMode(mode)
     if not dropped:
         return ""
     return (
-        f"the range is registered for {uapi.flag_names(dropped, uapi.RegisterMode)} with this userfaultfd, which "
-        "this kernel (7.3 and newer) drops only by uffd.unregister(…)"
+        f"the range is registered for {uapi.flag_names(dropped, uapi.RegisterMode)} with this userfaultfd; "
+        "this kernel (7.3 or newer) drops that only in uffd.unregister(…)"
     )
 
 
@@ -164,7 +164,7 @@ def _of_einval(
 
 
 def _missing_registration(ioctl: uapi.Ioctl, registered: uapi.RegisterMode | None, *, wants_wp: bool) -> str:
-    # What the range would have to be registered for.
+    # The registration that the range lacks.
     if registered is None:
         what = "destination" if ioctl.name == "UFFDIO_MOVE" else "range"
         return f"the {what} is not registered with this userfaultfd; uffd.register(…) first"
@@ -177,18 +177,18 @@ def _wrong_memory(ioctl: uapi.Ioctl, mode: int, memory: str) -> str:
     if not memory or MEMORY[memory].backing != "anon" or MEMORY[memory].shared:
         return ""
     if ioctl.name == "UFFDIO_CONTINUE":
-        return f"it maps what is in the page cache, and {memory} is not: UFFDIO_COPY and UFFDIO_ZEROPAGE fill its pages"
+        return f"it maps pages of the page cache, and {memory} has none there: use UFFDIO_COPY or UFFDIO_ZEROPAGE"
     if ioctl.name == "UFFDIO_REGISTER" and mode & uapi.RegisterMode.MINOR:
-        return f"MINOR is for memory in the page cache, shmem and hugetlb, and {memory} is not; register it for MISSING"
+        return f"MINOR needs memory in the page cache (shmem, hugetlb); {memory} is not: register it for MISSING"
     return ""
 
 
 def _not_registered(mode: int, features: uapi.Feature | None) -> str:
     if mode & uapi.RegisterMode.RWP and features is not None and not features & uapi.Feature.RWP:
-        return "RWP needs a userfaultfd with Feature.RWP; lab.userfaultfd() turns it on where the kernel has it (7.3)"
+        return "RWP needs a userfaultfd with Feature.RWP; lab.userfaultfd() enables it if the kernel has it (7.3)"
     return (
         f"this kernel cannot register this memory for {uapi.flag_names(mode, uapi.RegisterMode)}, or a "
-        "part of the range is not mapped; lab.capabilities shows which memory it can"
+        "part of the range is not mapped; lab.capabilities shows which memory it can register"
     )
 
 
@@ -196,13 +196,13 @@ def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
     # What is wrong with the fields themselves, for any range.
     unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
     if unknown:
-        return f"the mode bits {unknown:#x} mean nothing to {ioctl.name}"
+        return f"{ioctl.name} has no mode bits {unknown:#x}"
     if ioctl.name in _WITHOUT_RANGE:
         return _WITHOUT_RANGE[ioctl.name]
     if ioctl.name == "UFFDIO_REGISTER" and not mode:
         return "UFFDIO_REGISTER needs a mode: MISSING, WP, MINOR or RWP"
     if ioctl.name == "UFFDIO_REGISTER" and mode & _WP_AND_RWP == _WP_AND_RWP:
-        return "WP and RWP share a bit of the page-table entry: a range can be registered for one of them"
+        return "WP and RWP share a bit of the page-table entry: a range can be registered for only one of them"
     if ioctl.protects and mode == sum(int(flag) for flag in ioctl.modes):
-        return "to protect wakes nobody, so the kernel refuses DONTWAKE with it"
+        return "protecting a range wakes no thread, so the kernel refuses DONTWAKE with it"
     return ""

@@ -1,4 +1,4 @@
-"""Fault handlers: what resolves page faults, in C beside the target or in Python here on the host."""
+"""Fault handlers: loops that resolve page faults, in C beside the target or in Python on the host."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _MOST_ERRORS = 100  # kept of a Python handler
 
 
 class HandlerCounts(Struct, frozen=True):
-    """What a native handler has done.
+    """What a native handler has done so far.
 
     Attributes
     ----------
     served : dict
-        How many faults it has resolved, by kind: missing, minor, wp, rwp.
+        The number of faults that it resolved, by kind: missing, minor, wp, rwp.
     forwarded : int
-        How many messages it has passed on.
+        The number of messages that it passed on.
     failed : int
-        How many faults it could not resolve; they are passed on as well.
+        The number of faults that it could not resolve; they are passed on as well.
     last_errno : int
-        Of the last one that failed.
+        The errno of the last fault that failed.
     running : bool
-        It has not been stopped.
+        Whether it still runs.
     latency : tuple of int
-        ``latency[i]`` faults took more than 2^(i-1) and at most 2^i ns from being read to being resolved.
+        A histogram: ``latency[i]`` faults took more than 2^(i-1) and at most 2^i ns from read to resolved.
     """
 
     served: dict[str, int]
@@ -56,11 +56,11 @@ class HandlerCounts(Struct, frozen=True):
 
     @property
     def total(self) -> int:
-        """All faults that it has resolved."""
+        """The number of faults that it resolved."""
         return sum(self.served.values())
 
     def percentile(self, share: float) -> int:
-        """Return an upper bound in ns of the time that this share (0 to 1) of the faults took; 0 if there were none."""
+        """Return a time in ns within which this share (0 to 1) of the faults was resolved; 0 if there were none."""
         seen = 0
         for power, count in enumerate(self.latency):
             seen += count
@@ -76,18 +76,18 @@ class HandlerCounts(Struct, frozen=True):
 
 
 class NativeHandler:
-    """A loop in C beside the target; also a context manager that stops it.
+    """A loop in C beside the target that resolves faults.  Also a context manager that stops it.
 
     Parameters
     ----------
     connection : Connection
     number : int
-        Of the userfaultfd.
+        The number of the userfaultfd.
     policies : dict
-        What to do with each kind of fault.
+        The policy for each kind of fault.
     page_size : int
     content : bytes
-        What copy puts into a page.
+        The content for the policies ``copy`` and ``copy_wp``.
     """
 
     def __init__(
@@ -105,11 +105,11 @@ class NativeHandler:
 
     @property
     def counts(self) -> HandlerCounts:
-        """What it has done so far."""
+        """What the handler has done so far."""
         return self._last or _counts(self._connection.ask(CountFaults(self._number)))
 
     def stop(self) -> HandlerCounts:
-        """End the loop; faults are messages again.  Stopping a stopped one gives its last counts."""
+        """Stop the loop and return its last counts; faults are messages again.  It may be called twice."""
         if self._last is None:
             self._last = _counts(self._connection.ask(StopHandler(self._number)))
         return self._last
@@ -126,7 +126,7 @@ def _counts(answer: FaultCounts) -> HandlerCounts:
 
 
 def one_page_size(sizes: set[int]) -> int:
-    """Return the page size in bytes of what a native handler serves; UsageError if it is not one."""
+    """Return the one page size in bytes that a native handler serves; UsageError if there are several or none."""
     if len(sizes) != 1:
         raise UsageError(
             "say page_size=…: a native handler serves pages of one size, and this userfaultfd has registered "
@@ -136,18 +136,18 @@ def one_page_size(sizes: set[int]) -> int:
 
 
 class PythonHandler:
-    """Python code that resolves faults, on a thread of its own on the host; also a context manager that stops it.
+    """Python code that resolves faults, on its own thread on the host.  Also a context manager that stops it.
 
-    It cannot deadlock with what it serves: the touches wait in the guest, on native threads, and hold nothing that this
-    code needs.  If the code itself touches a page that nobody resolves, its ``result()`` has a deadline like any other.
-    Messages that are no page faults stay for :meth:`Userfaultfd.read_message`.
+    It cannot deadlock with the touches: they wait in the guest, on native threads, and hold nothing that this code
+    needs.  If the code itself touches a page that nobody resolves, its ``result()`` ends at its deadline.  Messages
+    that are not page faults are left for :meth:`Userfaultfd.read_message`.
 
     Attributes
     ----------
     served : int
-        How many faults it was given.
+        The number of faults that the code was called with.
     errors : list of Exception
-        What it raised, the last 100; the fault then waits on, and the next one is served.
+        The last 100 exceptions that the code raised.  Such a fault goes on waiting, and the next one is served.
     """
 
     def __init__(self, messages: MessageQueue, resolve: Callable[[Fault], object]) -> None:
@@ -174,19 +174,19 @@ class PythonHandler:
                 self.errors = [*self.errors[-_MOST_ERRORS + 1 :], error]
 
     def stop(self, timeout: float = 30.0) -> None:
-        """Serve what has come, then end.
+        """Serve the faults that have arrived, then stop.
 
         Raises
         ------
         UsageError
-            If the code is still busy after `timeout` seconds.
+            The code still runs after `timeout` seconds.
         """
         self._stop_intercepting()
         self._pending.put(None)
         if threading.current_thread() is not self._thread:
             self._thread.join(timeout)
             if self._thread.is_alive():
-                raise UsageError(f"the handler is still at a fault after {timeout:g} s; its code does not come back")
+                raise UsageError(f"the handler has not stopped within {timeout:g} s: its code has not returned")
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""IoctlErrors: the errors of one userfaultfd's ioctls, with the likely reason."""
+"""IoctlErrors: make the errors of one userfaultfd's ioctls, with the likely reason."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from uffdlab.target.results import BatchResult, IoctlResult
     from uffdlab.uapi import Feature, RegisterMode
 
-_USER_ADDRESSES = 1 << 47  # of a process, on x86-64 with four levels; arm64 has twice as many
+_USER_ADDRESSES = 1 << 47  # the end of user space on x86-64 with four levels; arm64 has twice as much
 
 
 class IoctlErrors:
     """Makes the errors of one userfaultfd's ioctls.
 
-    They are made from what is known already: to ask the target at that moment could fail or hang, and hide the error.
+    It uses only what the host knows already.  A request to the target could fail or hang, and hide the error.
 
     Parameters
     ----------
     target : TargetProcess
     features, offered : Feature
-        What is turned on, and what this kernel offers.
+        The features that are enabled, and those that this kernel offers.
     registered : iterable of (int, int, RegisterMode)
-        Start, length in bytes and modes of the ranges that are registered already.
+        Start, length in bytes and modes of each range that is registered already.
 
     Attributes
     ----------
     registered : list of (int, int, RegisterMode)
-        Those ranges, the newest last; without modes they are unregistered.
+        These ranges, the newest last.  A range without modes is unregistered.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class IoctlErrors:
         self._offered = offered
 
     def of_ioctl(self, ioctl: uapi.Ioctl, result: IoctlResult) -> IoctlError:
-        """Return the error of an ioctl that came back with an errno."""
+        """Return the error of an ioctl that failed with an errno."""
         reason = self._reason(ioctl, result.errno, result.values)
         return IoctlError(result.call, result.errno, reason, done=result.done, output=result.output or 0)
 
     def of_batch(self, ioctl: uapi.Ioctl, result: BatchResult, values: dict[str, int]) -> IoctlError:
         """Return the error of a batch; `values` are the fields of the ioctl that failed."""
-        reason = f"at page {result.pages} of them: {self._reason(ioctl, result.errno, values)}"
+        reason = f"after {result.pages} pages: {self._reason(ioctl, result.errno, values)}"
         return IoctlError(result.call, result.errno, reason, done=result.pages * values["len"])
 
     def _reason(self, ioctl: uapi.Ioctl, error: int, values: dict[str, int]) -> str:
@@ -65,7 +65,7 @@ class IoctlErrors:
         length = values.get("len", 0)
         beyond = not 0 <= start < start + length <= _USER_ADDRESSES
         if error in (_errno.EINVAL, _errno.ENOTTY) and ioctl.feature and not self._offered & ioctl.feature:
-            return f"this kernel does not know {ioctl.name} (it came with Linux {ioctl.since})"
+            return f"this kernel does not know {ioctl.name}, which Linux {ioctl.since} introduced"
         found = self._target.known_capabilities
         return errno_reasons.explain(
             ioctl,

@@ -1,4 +1,4 @@
-"""The ioctls of a userfaultfd: what goes into their arguments, their text in messages, and what came back."""
+"""The ioctls of a userfaultfd: make their arguments, describe a call as text, and read its result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def known_ioctl(name: str, values: Mapping[str, int] | None = None) -> uapi.Ioctl:
     """Return the row of an ioctl; UsageError if there is none, or if it does not have these fields."""
     if name not in uapi.IOCTLS:
-        raise UsageError(f"{name!r} is no ioctl of a userfaultfd; there are {', '.join(uapi.IOCTLS)}")
+        raise UsageError(f"{name!r} is no ioctl of a userfaultfd; the ioctls are {', '.join(uapi.IOCTLS)}")
     ioctl = uapi.IOCTLS[name]
     for field, value in (values or {}).items():
         if field not in ioctl.fields:
@@ -29,12 +29,12 @@ def known_ioctl(name: str, values: Mapping[str, int] | None = None) -> uapi.Ioct
 
 
 def range_fields(ioctl: uapi.Ioctl, pages: PageRange, mode: int) -> dict[str, int]:
-    """Return the fields of an ioctl whose argument is a range and, where it has one, a mode."""
+    """Return the fields of an ioctl whose argument is a range and, if it has one, a mode."""
     return {"start": pages.start, "len": pages.length} | ({"mode": mode} if "mode" in ioctl.fields else {})
 
 
 def remaining_fields(result: IoctlResult) -> dict[str, int]:
-    """Return the fields of an ioctl that goes on where this one stopped."""
+    """Return the fields of an ioctl that continues where this one stopped."""
     sent = result.values
     ahead: dict[str, int] = {name: sent[name] + result.done for name in ("start", "dst", "src") if name in sent}
     return {**sent, **ahead, "len": sent["len"] - result.done}
@@ -47,26 +47,26 @@ def move_fields(to: PageRange, source: PageRange, mode: int) -> dict[str, int]:
     if source.start < to.start < source.start + source.length:
         fields = f"dict(dst={to.start:#x}, src={source.start:#x}, len={to.length})"
         raise UsageError(
-            f"{to} begins within {source}: the kernel moves one page after the other, from the first on, and "
-            "would move again what it has just moved. Move parts that do not overlap, the last one first; or see "
-            f"what it does: uffd.ioctl('UFFDIO_MOVE', {fields})"
+            f"{to} begins within {source}: the kernel moves the pages one by one, the first one first, so it would "
+            "move pages again that it has just moved. Move parts that do not overlap, the last part first. To try it "
+            f"all the same: uffd.ioctl('UFFDIO_MOVE', {fields})"
         )
     return {"dst": to.start, "src": source.start, "len": to.length, "mode": mode}
 
 
 def mode_bits(kind: type[ContinueMode | CopyMode | MoveMode | WriteprotectMode], wp: bool, dontwake: bool) -> int:
-    """Return the mode with these bits.  Not every ioctl has them in the same order."""
+    """Return the mode with these bits.  Their order differs between ioctls."""
     return (int(kind["WP"]) if wp else 0) | (int(kind["DONTWAKE"]) if dontwake else 0)
 
 
 def register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
-    """Return the mode of UFFDIO_REGISTER from names and flags; UsageError if there is no such mode, or none at all."""
+    """Return the mode of UFFDIO_REGISTER for these names and flags; UsageError if one is unknown or none is given."""
     names = {str(flag.name).lower(): flag for flag in RegisterMode}
     total = 0
     for mode in modes:
         if isinstance(mode, str):
             if mode.lower() not in names:
-                raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER; there are {', '.join(names)}")
+                raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER; the modes are {', '.join(names)}")
             total |= names[mode.lower()]
         else:
             total |= int(mode)
@@ -93,7 +93,7 @@ def ioctl_result(
 ) -> IoctlResult:
     """Return the result of an ioctl from the target's answer; `where` describes the range, "" to print its address."""
     output = answer.fields[ioctl.output] if ioctl.output else None
-    # The kernel sets the output field to bytes or -errno; on some paths it leaves what was there, which was 0.
+    # The kernel sets the output field to bytes or -errno.  On some paths it leaves the field unchanged, that is 0.
     whole = 0 if answer.errno else values.get("len", 0)
     return IoctlResult(
         call=call_text(ioctl, values, where),

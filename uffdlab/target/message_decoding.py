@@ -1,4 +1,4 @@
-"""Decode the messages of a userfaultfd, and find the region and page that each concerns."""
+"""Decode the messages of a userfaultfd, and find the region and page of each."""
 
 from __future__ import annotations
 

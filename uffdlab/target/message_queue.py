@@ -1,4 +1,4 @@
-"""MessageQueue: the messages of one userfaultfd on the host, to be waited for, iterated over or subscribed to."""
+"""MessageQueue: the messages of one userfaultfd on the host.  Wait for them, iterate over them, or subscribe."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("uffdlab.target.userfaultfd")
 
 
 class MessageQueue:
-    """Messages in the order in which the kernel gave them; safe from any thread."""
+    """Messages in the order in which the kernel sent them.  All methods are thread-safe."""
 
     def __init__(self) -> None:
         self._waiting: deque[AnyMessage] = deque()
@@ -29,13 +29,13 @@ class MessageQueue:
         self._end: Exception | None = None
 
     def end(self, why: Exception) -> None:
-        """End the queue: whoever waits, now or later, gets `why` after the messages that are there."""
+        """End the queue: after the messages that are in it, every wait raises `why`."""
         with self._changed:
             self._end = why
             self._changed.notify_all()
 
     def put(self, message: AnyMessage) -> None:
-        """Take a message in: handlers first, then those who wait.  Never waits."""
+        """Add a message: offer it to interceptors first, then to those who wait.  Never waits itself."""
         with self._changed:
             if any([interceptor(message) for interceptor in self._interceptors]):  # noqa: C419 - every one must see it
                 return
@@ -43,14 +43,14 @@ class MessageQueue:
             self._changed.notify_all()
 
     def get(self, kind: type, timeout: float, what: str) -> AnyMessage:
-        """Take the oldest message of a kind, waiting for it at most `timeout` seconds; the others stay.
+        """Remove and return the oldest message of one kind; wait for it at most `timeout` seconds.
 
         Raises
         ------
         NoMessage
-            If none came in time; `what` names it.
+            No message came in time; `what` is its name in the error.
         LabClosed, TargetLost
-            If none can come any more.
+            No message can come any more.
         """
         until = time.monotonic() + timeout
         with self._changed:
@@ -71,7 +71,7 @@ class MessageQueue:
         )
 
     def each(self, timeout: float) -> Iterator[AnyMessage]:
-        """Yield message after message, until none has come for `timeout` seconds."""
+        """Yield the messages, until none has come for `timeout` seconds."""
         with contextlib.suppress(NoMessage, LabClosed, TargetLost):
             while True:
                 yield self.get(object, timeout, "message")
@@ -80,9 +80,10 @@ class MessageQueue:
         return len(self._waiting)
 
     def intercept(self, interceptor: Interceptor) -> Callable[[], None]:
-        """Show every message to `interceptor` first, which must not wait; those it returns True for are its own.
+        """Call `interceptor` with every message first.  If it returns True, nobody else gets that message.
 
-        Messages that wait already are shown to it too.  Returns what ends that.
+        It must not wait.  It is also called with the messages that are in the queue already.  Return a function that
+        removes it.
         """
         with self._changed:
             self._interceptors.append(interceptor)
@@ -95,9 +96,9 @@ class MessageQueue:
         return stop
 
     def subscribe(self, callback: Callable[[AnyMessage], object]) -> Callable[[], None]:
-        """Call `callback` with each message as it comes, on a thread of its own, so it may ask the lab.
+        """Call `callback` with each message when it arrives, on its own thread, so that it can use the lab.
 
-        What it raises is logged.  Others still get the messages.  Returns what ends the subscription.
+        Its exceptions are logged.  Others still get the messages.  Return a function that ends the subscription.
         """
         pending: queue.SimpleQueue[AnyMessage | None] = queue.SimpleQueue()
 

@@ -1,4 +1,4 @@
-"""Notifications: pass what the agent sends unasked to the object it is about, and to the timeline."""
+"""Notifications: deliver the agent's notifications to the objects that they concern, and to the timeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 
 class Notifications:
-    """Dispatch the notifications of a machine to what is in its target.
+    """Delivers the notifications of a machine to the userfaultfds and touches of its target.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Notifications:
         self._now = now
 
     def dispatch(self, notification: Notification | MachineGone) -> None:
-        """Take one notification.  It runs on the machine's reader thread: nothing here may wait."""
+        """Deliver one notification.  This runs on the machine's reader thread and must not wait."""
         match notification:
             case MessageRead(number, data, time_ns, adopted):
                 uffd = self._registry.userfaultfd(number)
@@ -48,7 +48,7 @@ class Notifications:
                     text = f"{touch.what}: {result.state}"
                     self._timeline.add("touch", text, result.started_ns, result.ended_ns, touch)
             case FeedFailed(why):
-                text = f"the target cannot tell of all that happens; it tries again: {why}"
+                text = f"the target cannot read all messages and ends of touches; it tries again: {why}"
                 _log.warning("%s", text)
                 self._timeline.add("target", text, self._now())
             case TargetEnded():
@@ -58,5 +58,5 @@ class Notifications:
                 )
             case MachineGone(error):
                 self._registry.machine_lost(error)
-                why, _, _ = str(error).partition("\n")  # the console's tail is in the error
+                why, _, _ = str(error).partition("\n")  # the rest is the end of the console
                 self._timeline.add("lab", f"the machine is lost: {why}", self._now(), None, error)

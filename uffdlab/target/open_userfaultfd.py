@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from uffdlab.target.process import TargetProcess
     from uffdlab.uapi.protocol.target import OpenedUserfaultfd
 
-#: What a lab turns on where the kernel has it: nothing of it changes what an ioctl does to a page.
+#: The features that a lab enables if the kernel has them.  None of them changes what an ioctl does to a page.
 DEFAULT_FEATURES = (
     Feature.PAGEFAULT_FLAG_WP
     | Feature.MISSING_HUGETLBFS
@@ -34,14 +34,12 @@ def open_userfaultfd(target: TargetProcess, features: Feature | None) -> OpenedU
     Raises
     ------
     IoctlError
-        If the kernel lacks one of `features`.
+        The kernel lacks one of `features`.
     UsageError
-        If `features` are none.
+        `features` are not flags of :class:`uffdlab.uapi.Feature`.
     """
     if features is not None and not isinstance(features, int):
-        raise UsageError(
-            f"features={features!r} are none of a userfaultfd; give flags of uffdlab.uapi.Feature, or none"
-        )
+        raise UsageError(f"features={features!r} are no features of a userfaultfd; give flags of uffdlab.uapi.Feature")
     wanted, required = (DEFAULT_FEATURES, Feature(0)) if features is None else (Feature(0), features)
     answer = target.ask(OpenUserfaultfd(int(wanted), int(required)))
     if answer.errno:
@@ -55,5 +53,5 @@ def _why_refused(error: int, required: Feature, offered: Feature) -> str:
     if lacking:
         return f"this kernel lacks {uapi.flag_names(lacking, Feature)}"
     if error == errno.EPERM and required & Feature.EVENT_FORK:
-        return "EVENT_FORK needs CAP_SYS_PTRACE, as root has it; leave it out"
+        return "EVENT_FORK needs CAP_SYS_PTRACE, which root has; leave it out"
     return "see userfaultfd(2)"

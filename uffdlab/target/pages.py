@@ -1,4 +1,4 @@
-"""Pages: neighbouring pages of the target, with the accesses and system calls that can be made on them."""
+"""Pages: the accesses and system calls that can be made on neighbouring pages of the target."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
 _PROTECTION = {"r": 1, "w": 2, "x": 4}
 _MODULUS = 1 << 64
-_CHECKED_FROM = 64 << 20  # bytes; less than that every machine has
+_CHECKED_FROM = 64 << 20  # bytes; every machine has less than that free
 _ORDERS = ("ascending", "descending", "random")
 
 
 class AtAddress(Protocol):
-    """Something that lies at an address of the target, such as a :class:`uffdlab.target.region.PageRange`."""
+    """An object with an address in the target, such as a :class:`uffdlab.target.region.PageRange`."""
 
     @property
     def start(self) -> int:
@@ -36,48 +36,48 @@ class AtAddress(Protocol):
 class Pages:
     """Neighbouring pages of the target: a region, its alias, or a range of their pages.
 
-    An access takes ``by``: the forked :class:`~uffdlab.target.child.Child` that makes it, in place of a thread of the
-    target.  It is made in the target, never here, and may wait there for a page fault to be resolved.
+    Accesses are made in the target, and may wait there until a page fault is resolved.  ``by`` is a forked
+    :class:`~uffdlab.target.child.Child` that makes the access in place of a thread of the target.
 
-    A system call takes `check`: raise :class:`~uffdlab.errors.IoctlError` on an errno; without it the result has the
-    errno.  A call that has not come back after `deadline` seconds is withdrawn, with
+    A system call that fails raises :class:`~uffdlab.errors.IoctlError`; with ``check=False`` its result has the errno.
+    A call that has not returned after `deadline` seconds is withdrawn, and raises
     :class:`~uffdlab.errors.FaultUnresolved`.
     """
 
     @property
     def _addresses(self) -> AddressRange:
-        # Where these pages lie now; an error if they are gone.
+        # The addresses of these pages now; raises an error if they are not mapped any more.
         raise NotImplementedError
 
     # --- accesses
 
     def read(self, page: int = 0, offset: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
-        """Read the 64-bit value at byte `offset` of `page`, on a thread of its own in the guest."""
+        """Read the 64-bit value at byte `offset` of `page`, on its own thread in the guest."""
         return self._touch("read", page, offset, 0, by)
 
     def write(
         self, page: int = 0, value: int = 0x55, offset: int = 0, *, by: ForkedProcess | None = None
     ) -> Touch[None]:
-        """Write the 64-bit value `value` at byte `offset` of `page`, on a thread of its own in the guest."""
+        """Write a 64-bit value at byte `offset` of `page`, on its own thread in the guest."""
         return self._touch("write", page, offset, value, by)
 
     def modify(self, page: int = 0, add: int = 1, offset: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
-        """Add to the value in one atomic access (read, modify, write); its result is the value before."""
+        """Add to the 64-bit value in one atomic access; the result of the touch is the value before."""
         return self._touch("modify", page, offset, add, by)
 
     def kernel_read(self, page: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
-        """Let the kernel read the first 8 bytes of `page`: write(2) from it to a file.  A fault in kernel mode."""
+        """Let the kernel read the first 8 bytes of `page`: write(2) from it to a file.  It faults in kernel mode."""
         return self._call_on("file_write", page, 0, f"the kernel's read of {self._addresses.describe(page)}", by)
 
     def kernel_write(self, page: int = 0, value: int = 0x55, *, by: ForkedProcess | None = None) -> Touch[int]:
-        """Let the kernel write the first 8 bytes of `page`: read(2) from a file to it.  A fault in kernel mode."""
+        """Let the kernel write the first 8 bytes of `page`: read(2) from a file to it.  It faults in kernel mode."""
         return self._call_on("file_read", page, value, f"the kernel's write to {self._addresses.describe(page)}", by)
 
     def gup_read(self, page: int = 0, *, into: AtAddress | None = None) -> Touch[int]:
         """Read the first 8 bytes of `page` through get_user_pages: process_vm_readv(2).
 
-        With `into` the kernel brings it there, and the result is 0: where that waits for its own page fault, `page`
-        stays pinned (FOLL_PIN) as long.
+        With `into`, the kernel copies them to that address, and the result is 0.  While that copy waits for a page
+        fault of its own, `page` stays pinned (FOLL_PIN).
         """
         what = f"get_user_pages for a read of {self._addresses.describe(page)}"
         return self._call_on("gup_read", page, 0, what, None, into)
@@ -89,7 +89,7 @@ class Pages:
         )
 
     def populate(self, *, write: bool = False, by: ForkedProcess | None = None) -> Touch[int]:
-        """Fault every page in with one call: MADV_POPULATE_READ, or MADV_POPULATE_WRITE with `write`."""
+        """Fault all pages in with one call: MADV_POPULATE_READ, or MADV_POPULATE_WRITE with `write`."""
         addresses = self._addresses
         advice = _MADV_POPULATE_WRITE if write else _MADV_POPULATE_READ
         more: SystemCall = {"call": "madvise", "arguments": [addresses.start, addresses.length, advice]}
@@ -105,7 +105,7 @@ class Pages:
         seed: int = 0,
         by: ForkedProcess | None = None,
     ) -> Touch[int]:
-        """Make one access to each page, one after the other, as one ticket.
+        """Access each page once, one after the other, as one touch.
 
         Parameters
         ----------
@@ -114,14 +114,14 @@ class Pages:
         order : str
             ``"ascending"``, ``"descending"`` or ``"random"``.
         value : int
-            What is written, or added.
+            The value to write, or to add.
         seed : int
-            Which random order.
+            The seed of the random order.
 
         Returns
         -------
         Touch
-            Its result is the sum of the values (modulo 2⁶⁴), its ``progress`` how many pages it has come to.
+            Its result is the sum of the values (modulo 2⁶⁴).  Its ``progress`` is the number of accesses so far.
         """
         addresses = self._addresses
         if kind not in ("read", "write", "modify"):
@@ -143,16 +143,16 @@ class Pages:
     ) -> list[Touch[int]]:
         """Start a sweep on each of several threads at once; see :meth:`sweep`."""
         if not 1 <= threads <= 256:
-            raise UsageError(f"threads={threads}: 1 to 256 can sweep at once")
+            raise UsageError(f"threads={threads}: the number of threads must be 1 to 256")
         return [self.sweep(kind, order=order, seed=seed + each) for each in range(threads)]
 
     def copy_out(self, page: int = 0, deadline: float = 10.0) -> bytes:
-        """Return the whole content of `page`; this reads it, so it may fault.
+        """Return the whole content of `page`.  This reads the page in the target, so it may fault.
 
         Raises
         ------
         FaultUnresolved
-            If the read still waits for its page fault at `deadline` (seconds); it is withdrawn then.
+            The read still waited for its page fault after `deadline` seconds, and was withdrawn.
         """
         addresses = self._addresses
         what = f"reading {addresses.describe(page)}"
@@ -167,11 +167,11 @@ class Pages:
         Raises
         ------
         UsageError
-            If there are more pages than the machine has memory and swap for.
+            The pages need more than the machine's memory and swap.
         TouchFailed
-            If the guest has not enough memory for the pages (SIGBUS).
+            The guest does not have enough memory for the pages (SIGBUS).
         FaultUnresolved
-            If it meets a page fault that nobody resolves before `deadline` (seconds); it is withdrawn then.
+            A write still waited for its page fault after `deadline` seconds, and was withdrawn.
         """
         addresses = self._addresses
         what = f"filling {addresses.pages} pages of {addresses.mapping}"
@@ -180,7 +180,7 @@ class Pages:
             if addresses.length > there:
                 raise UsageError(
                     f"{what} takes {addresses.length >> 20} MiB, and this machine has {there >> 20} MiB of memory and "
-                    "swap; fill a part of them, region[:1000].fill(), or give a guest more: Lab(…, memory_mib=…)"
+                    "swap; fill fewer pages, region[:1000].fill(), or give the guest more: Lab(…, memory_mib=…)"
                 )
         touch: Touch[None] = addresses.target.touch(
             "fill", addresses.start, what, length=addresses.length, stride=addresses.page_size, value=_uint64(value)
@@ -191,7 +191,7 @@ class Pages:
         addresses = self._addresses
         address = addresses.address(page)
         if not 0 <= offset <= addresses.page_size - 8 or offset % 8:
-            raise UsageError(f"offset {offset} is no multiple of 8 within a page of {addresses.page_size} bytes")
+            raise UsageError(f"offset {offset} is not a multiple of 8 within a page of {addresses.page_size} bytes")
         what = f"{kind} {'of' if kind == 'read' else 'to'} {addresses.describe(page)}"
         return addresses.target.touch(kind, address + offset, what, length=8, value=_uint64(value), by=by)
 
@@ -208,68 +208,68 @@ class Pages:
     # --- system calls
 
     def madvise(self, advice: str | int, *, check: bool = True, deadline: float = 10.0) -> CallResult:
-        """madvise(2), with `advice` by name (``"dontneed"``, ``"remove"``, ``"collapse"``, …) or number."""
+        """Call madvise(2), with `advice` by name (``"dontneed"``, ``"remove"``, ``"collapse"``, …) or number."""
         return syscalls.result(self.start_madvise(advice), "madvise", check=check, deadline=deadline)
 
     def start_madvise(self, advice: str | int) -> Touch[int]:
-        """Start madvise(2) without waiting for it: it may wait until the message of its event is read, for example."""
+        """Start madvise(2) and return at once.  The call may wait, for instance until its event is read."""
         addresses = self._addresses
         if isinstance(advice, str) and advice.lower() not in syscalls.ADVICE:
-            raise UsageError(f"{advice!r} is no advice of madvise(2); there is {', '.join(syscalls.ADVICE)}")
+            raise UsageError(f"{advice!r} is no advice of madvise(2); known are {', '.join(syscalls.ADVICE)}")
         number = syscalls.ADVICE[advice.lower()] if isinstance(advice, str) else advice
         name = f"MADV_{advice.upper()}" if isinstance(advice, str) else str(advice)
         return syscalls.start(addresses, "madvise", [addresses.start, addresses.length, number], name)
 
     def mprotect(self, protection: str, *, check: bool = True) -> CallResult:
-        """mprotect(2); `protection` is made of the letters r, w and x, ``""`` for none."""
+        """Call mprotect(2); `protection` consists of the letters r, w and x, or is ``""`` for PROT_NONE."""
         addresses = self._addresses
         unknown = set(protection) - set(_PROTECTION)
         if unknown:
-            raise UsageError(f"protection={protection!r}: only r, w and x mean something")
+            raise UsageError(f"protection={protection!r}: it can have the letters r, w and x only")
         bits = sum(_PROTECTION[letter] for letter in set(protection))
         return syscalls.call(
             addresses, "mprotect", [addresses.start, addresses.length, bits], protection or "none", check=check
         )
 
     def munmap(self, *, check: bool = True) -> CallResult:
-        """munmap(2): leave a hole.  ``region.unmap()`` is for a whole region and its alias."""
+        """Call munmap(2) and leave a hole.  ``region.unmap()`` is for a whole region and its alias."""
         addresses = self._addresses
         return syscalls.call(addresses, "munmap", [addresses.start, addresses.length], check=check)
 
     def page_out(self, *, check: bool = True, deadline: float = 30.0) -> CallResult:
-        """MADV_PAGEOUT, after seeing to it that the guest has swap.
+        """Call madvise(MADV_PAGEOUT), after turning swap on in the guest.
 
         Raises
         ------
         UsageError
-            If there is nothing to swap to: no RAM disk in a guest, or no swap on a machine that is no guest.
+            There is nothing to swap to: no RAM disk in a guest, or no swap on another machine.
         """
         self._addresses.target.ask(TurnSwapOn())
         return self.madvise("pageout", check=check, deadline=deadline)
 
     def guard(self, *, check: bool = True) -> CallResult:
-        """MADV_GUARD_INSTALL (Linux 6.13): a touch of these pages is SIGSEGV until MADV_GUARD_REMOVE."""
+        """Call madvise(MADV_GUARD_INSTALL), Linux 6.13: touches raise SIGSEGV until MADV_GUARD_REMOVE."""
         return self.madvise("guard_install", check=check)
 
 
 def _uint64(value: int) -> int:
     try:
-        number = operator.index(value)  # of numpy's too
+        number = operator.index(value)  # accepts numpy's integers, too
     except TypeError:
         number = _MODULUS
     if not -_MODULUS // 2 <= number < _MODULUS:
-        raise UsageError(f"{value!r} is no number of 64 bits, which is what is written into a page")
+        raise UsageError(f"{value!r} is not an integer of 64 bits; only these can be written into a page")
     return number % _MODULUS
 
 
 def _order(order: str, pages: int, seed: int) -> tuple[int, int]:
-    # Steps of a size that has no divisor in common with the number of pages come to every page once.
+    # If the step has no common divisor with the number of pages, the order has every page once.
     if order == "ascending":
         return 0, 1
     if order == "descending":
         return pages - 1, max(pages - 1, 1)
     if order != "random":
-        raise UsageError(f"order={order!r}; there is {', '.join(_ORDERS)}")
+        raise UsageError(f"order={order!r}; the orders are {', '.join(_ORDERS)}")
     import random  # noqa: PLC0415 - few labs need it
 
     chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, not a secret

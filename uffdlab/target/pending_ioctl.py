@@ -1,4 +1,4 @@
-"""PendingIoctl: an ioctl that waits in the kernel, on a thread of its own in the target."""
+"""PendingIoctl: an ioctl that waits in the kernel, on its own thread in the target."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class PendingIoctl:
-    """An ioctl on a thread of its own in the target: it may wait, and nothing else waits with it.
+    """An ioctl on its own thread in the target.  It may wait, and nothing else waits with it.
 
     Attributes
     ----------
     touch : Touch
-        Its ticket: ``state``, ``withdraw()``.
+        The touch that makes it, with ``state`` and ``withdraw()``.
     """
 
     def __init__(self, touch: Touch[int], ioctl: uapi.Ioctl, values: dict[str, int]) -> None:
@@ -28,16 +28,16 @@ class PendingIoctl:
         self._values = values
 
     def result(self, timeout: float = 10.0) -> IoctlResult:
-        """Wait for it to come back, and give what it came back with; an errno is no error here.
+        """Wait until the ioctl returns, and return its result; an errno is not an error here.
 
         Raises
         ------
         FaultUnresolved
-            When it still waits after `timeout` seconds; it can be asked again.
+            It still waits after `timeout` seconds.  Call this again to wait longer.
         TouchFailed
-            When it was withdrawn, or ended in another way than by coming back.
+            It was withdrawn, or ended without returning.
         TargetLost
-            When the target died.
+            The target died.
         """
         end = self.touch.outcome(timeout)
         if end.state != "done":

@@ -1,4 +1,4 @@
-"""TargetProcess: the host's side of the target process, which everything in the target is asked through."""
+"""TargetProcess: the host's side of the target process.  All requests to the target go through it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class ForkedProcess(Protocol):
     """A process that was forked from the target: a :class:`uffdlab.target.child.Child` is one."""
 
     pid: int
-    """Its process number in the guest, 0 after its end."""
+    """Its pid in the guest, 0 after its end."""
 
 
 class TargetProcess:
@@ -49,16 +49,16 @@ class TargetProcess:
     Parameters
     ----------
     connection : Connection
-        To the machine that the target runs on.
+        The connection to the machine that the target runs on.
     timeline : Timeline
-        Gets an entry for whatever happens in the target.
+        It gets an entry for everything that happens in the target.
 
     Attributes
     ----------
     registry : Registry
         The regions, userfaultfds and touches of the target.
     witnesses : WitnessSelection
-        What can tell the state of its pages.
+        The witnesses that can read its pages.
     """
 
     def __init__(self, connection: Connection, timeline: Timeline) -> None:
@@ -76,16 +76,16 @@ class TargetProcess:
         self._touch_numbers = itertools.count(1)
         self._capabilities: Capabilities | None = None
 
-    # --- its start and its end
+    # --- start and end
 
     def open(self) -> None:
-        """Listen to the machine, which has just come up, and start the first target process on it."""
+        """Subscribe to the machine, which has just started, and start the first target process on it."""
         self._capabilities = None
         self.connection.open(self._notifications.dispatch)
         self.restart()
 
     def restart(self) -> None:
-        """Start a new target process.  The old one ends, with its regions, userfaultfds and touches."""
+        """Start a new target process.  End the old one with its regions, userfaultfds and touches."""
         self.registry.lose("the target process was replaced by a new one")
         nonce = os.urandom(_NONCE_BYTES)
         self.ask(SpawnTarget(nonce, _BASE))
@@ -95,7 +95,7 @@ class TargetProcess:
 
     @property
     def pid(self) -> int:
-        """The target's process number in the guest."""
+        """The target's pid in the guest."""
         return self.witnesses.facts.pid
 
     @property
@@ -105,7 +105,7 @@ class TargetProcess:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What this kernel can do, found by trying the first time it is asked for."""
+        """What this kernel can do, found by trying when this is first read."""
         if self._capabilities is None:
             from uffdlab.target.capabilities import Capabilities  # noqa: PLC0415 - most labs do not ask
 
@@ -114,16 +114,16 @@ class TargetProcess:
 
     @property
     def known_capabilities(self) -> Capabilities | None:
-        """The capabilities if they have been asked for already; asks nothing of the kernel."""
+        """The capabilities if they are known already, else None.  This sends no request."""
         return self._capabilities
 
     # --- the wire
 
     def ask(self, request: Method[_Answer], *, deadline: float = DEADLINE) -> _Answer:
-        """Ask the target, or the agent; see :meth:`uffdlab.lab.Lab.ask`."""
+        """Send a request to the target or the agent; see :meth:`uffdlab.lab.Lab.ask`."""
         return self.connection.ask(request, deadline=deadline)
 
-    # --- touching
+    # --- touches
 
     def touch(
         self,
@@ -137,7 +137,7 @@ class TargetProcess:
         more: Sweep | SystemCall | None = None,
         by: ForkedProcess | None = None,
     ) -> Touch[Any]:
-        """Start one access on a thread of its own in the target, or in a child; regions offer it as methods."""
+        """Start one access on its own thread in the target, or in a child.  Regions have methods for this."""
         if by is not None and not by.pid:
             raise UsageError("this child has ended; lab.fork() makes a new one")
         number = next(self._touch_numbers)
@@ -151,7 +151,7 @@ class TargetProcess:
             raise
         return touch
 
-    # --- what is where
+    # --- addresses
 
     def locate(self, address: int) -> tuple[str, int | None]:
         """Return the name of the region at `address` and the page within it; ("", None) if there is none."""
@@ -162,13 +162,13 @@ class TargetProcess:
         return self.registry.page_size_at(address)
 
     def memory_at(self, address: int) -> str:
-        """Return what kind of memory the region at `address` is, as ``lab.map`` calls it; "" if there is none."""
+        """Return the kind of memory of the region at `address`, a name of ``lab.map``; "" if there is none."""
         return self.registry.memory_at(address)
 
-    # --- looking
+    # --- page states
 
     def snapshot(self, where: TargetPages, witness: str | None = None) -> Snapshot:
-        """Ask a witness for the state of each page of `where`; see :meth:`uffdlab.lab.Lab.snapshot`."""
+        """Return the state of each page of `where`; see :meth:`uffdlab.lab.Lab.snapshot`."""
         self.connection.must_be_open()
         snapshot, failed = self.witnesses.read(where, witness)
         for error in failed:
@@ -187,10 +187,10 @@ class TargetProcess:
         Parameters
         ----------
         start : int
-            Address of the first page.
+            The address of the first page.
         pages, page_size : int
-            How many pages, and their size in bytes.
+            The number of pages, and the size of a page in bytes.
         child : int
-            Process number of the child, 0 for the target itself.
+            The pid of the child, 0 for the target itself.
         """
         return self.ask(ReadPagemap(start, pages, page_size, child), deadline=_BULK_DEADLINE)

@@ -33,9 +33,9 @@ class PageRange(Pages, Struct, frozen=True):
     Attributes
     ----------
     mapping : MemoryMapping
-        The region or alias they belong to.
+        The region or alias that they belong to.
     first, count : int
-        In pages.
+        The number of the first page in `mapping`, and the number of pages.
     """
 
     mapping: MemoryMapping
@@ -44,12 +44,12 @@ class PageRange(Pages, Struct, frozen=True):
 
     @property
     def start(self) -> int:
-        """Address of the first page in the target."""
+        """The address of the first page in the target."""
         return self.mapping.start + self.first * self.mapping.page_size
 
     @property
     def length(self) -> int:
-        """Length in bytes."""
+        """The length in bytes."""
         return self.count * self.mapping.page_size
 
     def snapshot(self, witness: str | None = None) -> Snapshot:
@@ -68,29 +68,29 @@ class PageRange(Pages, Struct, frozen=True):
 
 
 class MemoryMapping(Pages):
-    """One mapping of the target, as pages.
+    """One whole mapping of the target.
 
     Attributes
     ----------
     target : TargetProcess
-        The process that it is a mapping of.
+        The process that has the mapping.
     lab : Lab
-        The lab it belongs to.
+        The lab that it belongs to.
     name : str
-        What it is called in tables and pictures.
+        Its name in tables and pictures.
     start : int
         Its address in the target.
     pages : int
-        How many pages it has.
+        The number of its pages.
     page_size : int
-        Size of one of them in bytes.
+        The size of a page in bytes.
     lost : TargetLost, UsageError or None
-        Why it is not there any more, None while it is.
+        The error that says why it is not mapped any more; None while it is mapped.
     """
 
     def __init__(self, target: TargetProcess, name: str, start: int, pages: int, page_size: int) -> None:
         self.target = target
-        self.lab: Any = target.timeline.lab  # for users; nothing in this package goes through it
+        self.lab: Any = target.timeline.lab  # for users; this package does not use it
         self.name = name
         self.start = start
         self.pages = pages
@@ -99,7 +99,7 @@ class MemoryMapping(Pages):
 
     @property
     def length(self) -> int:
-        """Length in bytes."""
+        """The length in bytes."""
         return self.pages * self.page_size
 
     def __len__(self) -> int:
@@ -111,64 +111,66 @@ class MemoryMapping(Pages):
     def __getitem__(self, which: int | slice) -> PageRange:
         if not isinstance(which, slice):
             if not hasattr(which, "__index__"):
-                raise UsageError(f"{self.name}[{which!r}]: pages are counted, as in region[3] or region[8:16]")
+                raise UsageError(
+                    f"{self.name}[{which!r}] is not a page number; give an integer or a slice: region[3], region[8:16]"
+                )
             which = operator.index(which)
             page = which + self.pages if which < 0 else which
             if not 0 <= page < self.pages:
-                raise UsageError(f"{self.name} has pages 0 to {self.pages - 1}; page {which} is not one of them")
+                raise UsageError(f"{self.name} has no page {which}; it has pages 0 to {self.pages - 1}")
             return PageRange(self, page, 1)
         first, stop, step = which.indices(self.pages)
         if step != 1:
-            raise UsageError(f"pages of {self.name} were asked for in steps of {step}; a range takes them one by one")
+            raise UsageError(f"a range of {self.name} cannot have a step of {step}; the step must be 1")
         if stop <= first or (which.stop is not None and which.stop > self.pages):
             raise UsageError(
                 f"{self.name}[{'' if which.start is None else which.start}:{'' if which.stop is None else which.stop}] "
-                f"is no range of its {self.pages} pages; give first and end within 0 to {self.pages}"
+                f"is not a range of its {self.pages} pages; give a first page and an end within 0 to {self.pages}"
             )
         return PageRange(self, first, stop - first)
 
     def page_of(self, address: int) -> int | None:
-        """Return the number of the page that holds `address`, None if it is outside."""
+        """Return the number of the page that holds `address`; None if it is outside."""
         page = (address - self.start) // self.page_size
         return page if 0 <= page < self.pages else None
 
     def snapshot(self, witness: str | None = None) -> Snapshot:
-        """Ask a witness for the state of every page.
+        """Return the state of every page, as one witness reports it.
 
         Parameters
         ----------
         witness : str, optional
-            One of :data:`uffdlab.witnesses.selection.NAMES`; the best one there is if not given.
+            One of :data:`uffdlab.witnesses.selection.NAMES`.  The default is the best witness available.
 
         Raises
         ------
         WitnessError
-            If the witness that was asked for cannot say anything here.
+            The witness cannot read these pages.
         """
         return self.target.snapshot(self[:], witness)
 
     def probe(self, page: int) -> WriteProbe:
-        """Find out by a write that changes no content whether `page` can be written; see :class:`WriteProbe`."""
+        """Test whether `page` can be written, by a write that changes no content; see :class:`WriteProbe`."""
         from uffdlab.target.write_probe import probe  # noqa: PLC0415 - it needs numpy
 
         return probe(self.target, self[page])
 
     def walk(self, page: int) -> PageWalks:
-        """Walk the page tables to one page; of a region with an alias, also to the same page there.
+        """Walk the page tables to one page; if the region has an alias, also to the same page there.
 
         Raises
         ------
         WitnessError
-            If the host cannot see the guest's memory.
+            The host cannot read the guest's memory.
         """
         return self.target.walk(self[page].start)
 
     def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
-        """Mark it as gone: every access raises an error of this kind from then on.  The registry calls this."""
-        self.lost = kind(f"{self.name} is gone: {why}; map a new one: lab.map(…)")
+        """Mark it as lost: from now on every access raises an error of this kind.  The registry calls this."""
+        self.lost = kind(f"{self.name} does not exist any more: {why}; map a new one: lab.map(…)")
 
     def must_be_there(self) -> None:
-        """Raise TargetLost if the target it was in is gone, UsageError if it was unmapped."""
+        """Raise TargetLost if its target has ended, UsageError if it was unmapped."""
         if self.lost is not None:
             raise self.lost.with_traceback(None)
 
@@ -189,7 +191,7 @@ class Region(MemoryMapping):
     memory : str
         A key of :data:`uffdlab.uapi.memory.MEMORY`, ``shmem`` or ``hugetlb`` for example.
     has_alias : bool
-        Whether there is an alias.
+        Whether it has an alias.
     """
 
     def __init__(
@@ -205,22 +207,22 @@ class Region(MemoryMapping):
     def alias(self) -> MemoryMapping:
         """A second mapping of the same file pages, never registered.
 
-        Through it pages get into the page cache without being mapped in the region.
+        An access through it puts a page into the page cache without mapping it in the region.
 
         Raises
         ------
         UsageError
-            If this memory has no file: nothing else can map its pages.
+            This memory has no file, so its pages cannot have a second mapping.
         """
         if not self.has_alias:
             raise UsageError(
-                f"{self.name} is {self.memory} memory, {MEMORY[self.memory].about}: no second mapping of its pages can "
-                "be had; memory that is shared or has a file has an alias"
+                f"{self.name} is {self.memory} memory, {MEMORY[self.memory].about}: its pages cannot have a second "
+                "mapping; memory that is shared or has a file has an alias"
             )
         return self._alias
 
     def walk(self, page: int) -> PageWalks:
-        """Walk the page tables to one page, and where there is an alias to the same page there, side by side."""
+        """Walk the page tables to one page; if there is an alias, also to the same page there, side by side."""
         ends = [self[page].start]
         with suppress(UsageError):  # memory without a file has no alias
             ends.append(self.alias[page].start)
@@ -239,18 +241,18 @@ class Region(MemoryMapping):
         self.target.timeline.add("unmap", f"{self.name} was unmapped", self.target.connection.now(), None, self)
 
     def mremap(self, to: int | None = None) -> CallResult:
-        """mremap(2): move the whole region to another address; :attr:`start` is the new one then.
+        """Call mremap(2): move the whole region to another address, which :attr:`start` is then.
 
         Parameters
         ----------
         to : int, optional
-            The address, if not any where nothing is.  MREMAP_FIXED: what is mapped there goes.
+            The new address; MREMAP_FIXED unmaps what is mapped there.  The default is a free range.
         """
         span = self._addresses
         place = self.target.ask(FindFreePlace(self.length)) if to is None else to
         result = syscalls.move(span, place)
         if result.value != place:
-            raise ProtocolError(f"{result.call} came back with {result.value:#x}")
+            raise ProtocolError(f"{result.call} returned {result.value:#x}")
         self.start = place
         self.target.ask(NoteMoved(self.number, place))
         return result
@@ -280,17 +282,17 @@ def pages_of(where: MemoryMapping | PageRange) -> PageRange:
     Raises
     ------
     UsageError
-        If it is none of these.
+        `where` is none of these.
     """
     if isinstance(where, PageRange):
         return where
     if isinstance(where, MemoryMapping):
         return where[:]
-    raise UsageError(f"{where!r} is no pages; give a region or a part of one, such as region[3] or region[8:16]")
+    raise UsageError(f"{where!r} has no pages; give a region or a part of one, such as region[3] or region[8:16]")
 
 
 def pages_there(where: MemoryMapping | PageRange) -> PageRange:
-    """Return a region, an alias or a part of one as a range; TargetLost or UsageError if it is gone."""
+    """Return a region, an alias or a part of one as a range; TargetLost or UsageError if it is not mapped any more."""
     pages = pages_of(where)
     pages.mapping.must_be_there()
     return pages

@@ -1,4 +1,4 @@
-"""Registry: the regions, userfaultfds and touches of a target, by number, and what they are told when it is gone."""
+"""Registry: the regions, userfaultfds and touches of a target, by number.  When the target ends, it marks them lost."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AnyRegion(AnyMapping, Protocol):
         ...  # pragma: no cover
 
     def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
-        """Mark it as gone."""
+        """Mark it as lost."""
         ...  # pragma: no cover
 
 
@@ -53,11 +53,11 @@ class AnyUserfaultfd(Protocol):
         ...  # pragma: no cover
 
     def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
-        """Take one struct uffd_msg."""
+        """Add one struct uffd_msg to its messages."""
         ...  # pragma: no cover
 
     def intercept(self, interceptor: Callable[[Fault | Message], bool]) -> Callable[[], None]:
-        """Show every message to `interceptor` first; returns what ends that."""
+        """Call `interceptor` with every message first; return a function that removes it."""
         ...  # pragma: no cover
 
     def end_messages(self, why: UffdlabError) -> None:
@@ -65,7 +65,7 @@ class AnyUserfaultfd(Protocol):
         ...  # pragma: no cover
 
     def lose(self, why: str | LabClosed) -> None:
-        """Mark it as gone."""
+        """Mark it as lost."""
         ...  # pragma: no cover
 
 
@@ -76,16 +76,16 @@ class AnyTouch(Protocol):
     what: str
 
     def finish(self, end: TouchResult) -> None:
-        """Take its end."""
+        """Store how it ended."""
         ...  # pragma: no cover
 
     def fail(self, error: BaseException) -> None:
-        """Take the error that ends every wait for it."""
+        """End every wait for it with this error."""
         ...  # pragma: no cover
 
 
 class Registry:
-    """The regions, userfaultfds and touches of one target; safe from any thread."""
+    """The regions, userfaultfds and touches of one target.  All methods are thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -129,7 +129,7 @@ class Registry:
         return _SMALL if region is None else region.page_size
 
     def memory_at(self, address: int) -> str:
-        """Return what kind of memory the region at `address` is, as ``lab.map`` calls it; empty if there is none."""
+        """Return the kind of memory of the region at `address`, a name of ``lab.map``; empty if there is none."""
         region = self._region_at(address)
         return "" if region is None else region.memory
 
@@ -159,12 +159,12 @@ class Registry:
         region.lose("it was unmapped", UsageError)
 
     def add_userfaultfd(self, uffd: AnyUserfaultfd) -> None:
-        """Add a userfaultfd that was opened, or that came with a FORK event."""
+        """Add a userfaultfd that was opened, or that a FORK event brought."""
         with self._lock:
             self._userfaultfds[uffd.number] = uffd
 
     def drop_userfaultfd(self, number: int) -> None:
-        """Remove a userfaultfd: it gets no more messages."""
+        """Remove a userfaultfd, so that it gets no more messages."""
         with self._lock:
             self._userfaultfds.pop(number, None)
 
@@ -178,7 +178,7 @@ class Registry:
         with self._lock:
             return self._touches.pop(number, None)
 
-    # --- when all of it is gone
+    # --- when the target or the machine ends
 
     def lose(self, why: str | LabClosed) -> None:
         """Mark everything in the target as lost, and empty the registry."""
@@ -186,7 +186,7 @@ class Registry:
             regions, self._regions = tuple(self._regions.values()), {}
             userfaultfds, self._userfaultfds = tuple(self._userfaultfds.values()), {}
         closed = why if isinstance(why, LabClosed) else None
-        if closed is None:  # else the lab says so itself
+        if closed is None:  # the error of a closed or reset lab says it itself
             for region in regions:
                 region.lose(str(why))
         for uffd in userfaultfds:
@@ -196,7 +196,7 @@ class Registry:
         )
 
     def machine_lost(self, error: UffdlabError) -> None:
-        """End every wait for a touch or a message with `error`: the machine is lost and sends nothing any more."""
+        """End every wait for a touch or a message with `error`, because the machine is lost."""
         self._fail_touches(error)
         for uffd in self.userfaultfds:
             uffd.end_messages(error)

@@ -1,4 +1,4 @@
-"""What came back from system calls and ioctls of the target."""
+"""The results of system calls and ioctls that the target made."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uffdlab.errors import errno_name
 
 
 class ReturnedCall(Struct, frozen=True):
-    """A call into the kernel that has come back.
+    """A call into the kernel that has returned.
 
     Attributes
     ----------
@@ -17,7 +17,7 @@ class ReturnedCall(Struct, frozen=True):
     errno : int
         0 if it succeeded.
     took_ns : int
-        How long it took in the guest, in ns.
+        The time that it took in the guest, in ns.
     """
 
     call: str
@@ -26,39 +26,39 @@ class ReturnedCall(Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """Whether it came back without an errno."""
+        """Whether it succeeded."""
         return self.errno == 0
 
 
 class CallResult(ReturnedCall, frozen=True):
-    """What came back from a system call.
+    """The result of a system call.
 
     Attributes
     ----------
     value : int
-        What it returned; -1 with an errno.
+        The return value; -1 if it failed.
     """
 
     value: int
 
 
 class IoctlResult(ReturnedCall, frozen=True):
-    """What came back from an ioctl.
+    """The result of an ioctl.
 
     Attributes
     ----------
     done : int
-        Bytes done, from the output field; the whole length for an ioctl that has none and succeeded.
+        The number of bytes done, from the output field.  If the ioctl has no output field, the whole length on success.
     output : int or None
-        The output field as the kernel left it; None if this ioctl has none.
+        The value of the output field after the call; None if the ioctl has none.
     fields : dict
-        Every field of the argument as the kernel left it.
+        All fields of the argument after the call.
     name : str
         The ioctl.
     values : dict
-        The fields that were sent.
+        The fields of the argument before the call.
     source : bytes or None
-        What UFFDIO_COPY was given to copy.
+        The bytes that UFFDIO_COPY was to copy.
     """
 
     done: int
@@ -73,12 +73,12 @@ class IoctlResult(ReturnedCall, frozen=True):
 
 
 class BatchResult(ReturnedCall, frozen=True):
-    """What came back from one ioctl a page.  ``errno`` is that of the page that failed; the batch ends there.
+    """The result of a batch: one ioctl for each page.  It ends at the first page that fails; ``errno`` is its errno.
 
     Attributes
     ----------
     pages : int
-        How many succeeded.
+        The number of pages that succeeded.
     """
 
     pages: int

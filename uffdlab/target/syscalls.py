@@ -1,4 +1,4 @@
-"""System calls that change a mapping: how the target makes them."""
+"""Make system calls in the target that change a mapping."""
 
 from __future__ import annotations
 
@@ -24,32 +24,32 @@ ADVICE: Final = {
 _MREMAP_MAYMOVE, _MREMAP_FIXED = 1, 2
 _DEADLINE = 10.0  # seconds
 _REASONS = {
-    _errno.EINVAL: "this kernel does not know it for this memory, or the range is not aligned",
+    _errno.EINVAL: "this kernel does not support it for this memory, or the range is not aligned",
     _errno.ENOMEM: "a part of the range is not mapped, or the guest is out of memory",
-    _errno.EAGAIN: "the kernel could not do it just now; try again",
+    _errno.EAGAIN: "the kernel could not do it now; try again",
     _errno.EACCES: "the mapping does not allow it",
-    _errno.EFAULT: "the address cannot be used, or a page could not be had",
+    _errno.EFAULT: "the address cannot be used, or a page could not be allocated",
     _errno.EBUSY: "a page is in use",
     _errno.EPERM: "the target lacks the privilege",
 }
 
 
 def start(addresses: AddressRange, name: str, arguments: list[int], text: str = "") -> Touch[int]:
-    """Start a system call on a thread of its own in the target; `text` is what stands behind the pages in messages."""
+    """Start a system call on its own thread in the target; `text` describes its other arguments in messages."""
     what = f"{name}({addresses.mapping}, {addresses.pages} pages{', ' if text else ''}{text})"
     more: SystemCall = {"call": name, "arguments": arguments}
     return addresses.target.touch("syscall", addresses.start, what, length=addresses.length, more=more)
 
 
 def result(touch: Touch[int], name: str, *, check: bool, deadline: float) -> CallResult:
-    """Wait for a system call to come back; withdraw it if it has not after `deadline` seconds.
+    """Wait until a system call returns; withdraw it if it has not returned after `deadline` seconds.
 
     Raises
     ------
     IoctlError
-        If it came back with an errno, and `check` is set.
+        It failed with an errno, and `check` is set.
     FaultUnresolved
-        If it did not come back in time.
+        It did not return in time.
     """
     outcome = touch.outcome_or_withdraw(deadline)
     if outcome.state != "done":
@@ -66,6 +66,6 @@ def call(addresses: AddressRange, name: str, arguments: list[int], text: str = "
 
 
 def move(addresses: AddressRange, place: int) -> CallResult:
-    """mremap(2): move a whole mapping to the address `place`."""
+    """Call mremap(2): move a whole mapping to the address `place`."""
     arguments = [addresses.start, addresses.length, addresses.length, _MREMAP_MAYMOVE | _MREMAP_FIXED, place]
     return call(addresses, "mremap", arguments, f"to {place:#x}")

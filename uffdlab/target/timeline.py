@@ -1,4 +1,4 @@
-"""Timeline: what was done and what was seen, in order, with the guest's own times."""
+"""Timeline: what happened in a lab, in order, with times of the guest's clock."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class TimelineEntry(Struct, frozen=True):
     Attributes
     ----------
     number : int
-        Its place in the timeline, from 0.
+        Its number in the timeline, from 0.
     kind : str
         ``map``, ``unmap``, ``ioctl``, ``message``, ``touch``, ``snapshot``, ``witness``, ``exec``, ``target`` (its
         start, fork or end) or ``lab`` (its end).
     text : str
         What happened, in one line.
     started_ns, ended_ns : int
-        The guest's CLOCK_MONOTONIC, in ns; the same where it took no time.
+        The guest's CLOCK_MONOTONIC in ns.  They are equal for an entry without duration.
     what : object
-        The object itself: the result, the message, the touch, the snapshot; of what has ended the error.
+        The result, message, touch or snapshot itself; for an end, the error.
     """
 
     number: int
@@ -39,12 +39,12 @@ class TimelineEntry(Struct, frozen=True):
 
 
 class Timeline:
-    """Entries in the order in which the host learned of them; safe from any thread.
+    """Entries in the order in which they reached the host.  All methods are thread-safe.
 
     Parameters
     ----------
     lab : Lab, optional
-        The lab whose timeline it is; it is not kept alive.
+        The lab of this timeline, by a weak reference.
     """
 
     def __init__(self, lab: object = None) -> None:
@@ -56,7 +56,7 @@ class Timeline:
     def add(
         self, kind: str, text: str, started_ns: int, ended_ns: int | None = None, what: Any = None
     ) -> TimelineEntry:
-        """Put one entry at the end."""
+        """Append one entry."""
         with self._lock:
             end = started_ns if ended_ns is None else ended_ns
             entry = TimelineEntry(len(self._entries), kind, text, started_ns, end, what)
@@ -67,12 +67,12 @@ class Timeline:
         return entry
 
     def listen(self, listener: Callable[[TimelineEntry], None]) -> Callable[[], None]:
-        """Call `listener` with each new entry, on the thread that adds it; the listener must not wait.
+        """Call `listener` with each new entry, on the thread that adds it.  The listener must not wait.
 
         Returns
         -------
         callable
-            Ends the listening; may be called twice.
+            A function that removes the listener.  It may be called twice.
         """
         with self._lock:
             self._listeners.append(listener)
@@ -86,11 +86,11 @@ class Timeline:
 
     @property
     def lab(self) -> Any:
-        """The lab whose timeline it is; None if there is none any more."""
+        """The lab of this timeline; None if it does not exist any more."""
         return None if self._lab is None else self._lab()
 
     def newest(self, count: int) -> list[TimelineEntry]:
-        """Return the last `count` entries, or all if there are fewer, the oldest of them first."""
+        """Return the last `count` entries, or all if there are fewer, in their order."""
         return self._entries[-count:]
 
     def __len__(self) -> int:

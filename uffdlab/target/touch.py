@@ -1,4 +1,4 @@
-"""Touch: the ticket for one access to memory that may fault."""
+"""Touch: one access to memory in the target, which may wait for a page fault."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
 
 _GIVE_A_WORD = ("read", "modify", "sweep", "syscall")
 _MANY = ("sweep", "fill")
-_Given_co = TypeVar("_Given_co", covariant=True)  # what its result is
+_Given_co = TypeVar("_Given_co", covariant=True)  # the type of its result
 
 
 class Outcome(Struct, frozen=True):
-    """How an access ended.  A signal is one way to end.
+    """How an access ended, for example by a signal.
 
     Attributes
     ----------
     state : str
-        ``done``, ``signal``, ``withdrawn``, or ``lost`` when the child that was to make it had ended.
+        ``done``, ``signal``, ``withdrawn``, or ``lost`` if the child that should make it had ended.
     value : int
-        What was read; for a sweep the sum of it.
+        The value that was read; for a sweep the sum of the values.
     data : bytes
-        What ``copy_out`` has read.
+        The bytes that ``copy_out`` read.
     signal : str
         ``SIGBUS`` or ``SIGSEGV``; empty if there was none.
     signal_code : int
         Its si_code: BUS_ADRERR is 2, BUS_MCEERR_AR (poison) is 4.
     signal_address : int
-        Where.
+        Its si_addr.
     returned : int
-        What a system call returned, -errno if it failed; 0 for any other access.
+        The return value of a system call, -errno if it failed; 0 for any other access.
     took_ns : int
-        How long it took in the guest, in ns.
+        The time that it took in the guest, in ns.
     fields : dict
-        The argument of an ioctl as the kernel left it; empty for any other access.
+        The fields of an ioctl's argument after the call; empty for any other access.
     why : str
-        How the child ended that was to make it; empty if it made it.
+        How the child ended that should make the access; empty if the child made it.
     """
 
     state: str
@@ -68,24 +68,24 @@ class Outcome(Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """The access was made."""
+        """Whether the access was made."""
         return self.state == "done" and self.returned >= 0
 
 
 class Touch(Generic[_Given_co]):
-    """One read or write of the target, on a thread of its own in the guest.
+    """One access of the target, on its own thread in the guest.
 
-    It may end at once, or wait for a page fault as long as you like: nothing else of the lab waits with it.  To a type
-    checker it is a ``Touch[int]``, ``Touch[bytes]`` or ``Touch[None]``, by what :meth:`result` gives.
+    It may end at once, or wait for a page fault without a limit; nothing else in the lab waits with it.  Its type is
+    ``Touch[int]``, ``Touch[bytes]`` or ``Touch[None]``, after the type of :meth:`result`.
 
     Attributes
     ----------
     number : int
-        Which one of this lab.
+        Its number in this lab.
     kind : str
         ``read``, ``write``, ``modify``, ``fill``, ``sweep``, ``copy_out`` or ``syscall``.
     address : int
-        Where it reads or writes, in the target.
+        The address that it accesses, in the target.
     what : str
         The access as text, ``write to page 3 of region-1``.
     """
@@ -110,12 +110,12 @@ class Touch(Generic[_Given_co]):
         return "waiting" if self._connection.ask(TouchWaits(self.number)) else "running"
 
     def result(self, timeout: float = 10.0) -> _Given_co:
-        """Wait for the access to end and return what it read.
+        """Wait until the access ends, and return the value that it read.
 
         Parameters
         ----------
         timeout : float
-            Seconds to wait.  When they are over the touch still waits, and can be asked again.
+            The time to wait, in seconds.  After it the touch goes on waiting; call this again to wait longer.
 
         Returns
         -------
@@ -126,12 +126,12 @@ class Touch(Generic[_Given_co]):
         Raises
         ------
         FaultUnresolved
-            When it still waits after `timeout`; has the address.
+            The access still waits after `timeout` seconds.  The error has the address.
         TouchFailed
-            When it ended in SIGBUS or SIGSEGV, its system call in an errno, or it was withdrawn.
-            :meth:`outcome` tells the same without an exception.
+            It ended by SIGBUS or SIGSEGV, its system call failed with an errno, or it was withdrawn.
+            :meth:`outcome` returns the same without an exception.
         TargetLost
-            When the target died.
+            The target died.
         """
         end = self.outcome(timeout)
         if not end.ok:
@@ -140,21 +140,21 @@ class Touch(Generic[_Given_co]):
         return given  # type: ignore[no-any-return]
 
     def outcome(self, timeout: float = 10.0) -> Outcome:
-        """Wait for the access to end and tell how: a signal, an errno and a withdrawal are results here.
+        """Wait until the access ends, and return how.  A signal, an errno or a withdrawal is not an error here.
 
         Raises
         ------
         FaultUnresolved
-            When it still waits after `timeout` (seconds); has the address.
+            The access still waits after `timeout` seconds.  The error has the address.
         TargetLost
-            When the target died.
+            The target died.
         MachineError
-            When the machine did, or answers nothing any more; has the console's last lines.
+            The machine ended, or does not answer any more.  The error has the last lines of the console.
         """
         try:
             end = self._end.result(timeout)
         except FutureTimeoutError:
-            self._connection.must_answer()  # a machine that hangs is no unresolved fault
+            self._connection.must_answer()  # raises MachineError if the machine hangs
             why = self._not_ended(timeout)
             if not self._end.done():
                 raise FaultUnresolved(why, address=self.address) from None
@@ -173,7 +173,7 @@ class Touch(Generic[_Given_co]):
         )
 
     def failure(self, end: Outcome) -> TouchFailed:
-        """Return the error that says how an access ended that did not succeed."""
+        """Return the error for an access that did not succeed."""
         if end.state == "lost":
             how = f": {end.why}, and whether it was made is not known"
         elif end.state == "signal":
@@ -189,60 +189,59 @@ class Touch(Generic[_Given_co]):
         if self.state == "waiting":
             return (
                 f"{access} still waits after {seconds:g} s: nobody has resolved its page fault. uffd.read_fault() "
-                "tells which fault it is; continue_, copy or writeprotect resolve it, touch.withdraw() takes the "
-                "access back."
+                "returns the fault; continue_, copy or writeprotect resolves it; touch.withdraw() withdraws the access."
             )
         return (
-            f"{access} has not ended after {seconds:g} s, and does not sleep: it is still at work. Give it longer, or "
-            "take it back by touch.withdraw()."
+            f"{access} has not ended after {seconds:g} s, and does not wait: it still runs. Wait longer, or withdraw "
+            "it: touch.withdraw()."
         )
 
     def _not_made(self, end: Outcome) -> str:
         if self.kind in _MANY:
             return f"{self.progress} of its accesses were made before"
         if self.kind == "syscall" and end.returned:
-            return f"its call came back with {errno_name(-end.returned)}"
+            return f"its call returned {errno_name(-end.returned)}"
         return "the access was not made"
 
     def outcome_or_withdraw(self, deadline: float) -> Outcome:
-        """Return :meth:`outcome`; withdraw it and raise FaultUnresolved if it has not ended at `deadline` (seconds)."""
+        """Return :meth:`outcome`.  If it still waits after `deadline` seconds, withdraw it; raise FaultUnresolved."""
         try:
             return self.outcome(deadline)
         except FaultUnresolved:
             if self.withdraw():
                 raise
-            return self.outcome()  # it ended by itself just now
+            return self.outcome()  # it ended at this moment
         except KeyboardInterrupt:
             with suppress(UffdlabError):
                 self.withdraw()
             raise
 
     def result_or_withdraw(self, deadline: float) -> _Given_co:
-        """Return :meth:`result`; withdraw it and raise FaultUnresolved if it has not ended at `deadline` (seconds)."""
+        """Return :meth:`result`.  If it still waits after `deadline` seconds, withdraw it; raise FaultUnresolved."""
         self.outcome_or_withdraw(deadline)
         return self.result(0)
 
     @property
     def progress(self) -> int:
-        """How many accesses of a sweep or fill have been made so far."""
+        """The number of accesses that a sweep or fill has made so far."""
         if self._end.done():
             return 0 if self._end.exception() else self._end.result().progress
         return self._connection.ask(CountAccesses(self.number))
 
     def withdraw(self, timeout: float = 5.0) -> bool:
-        """Take a waiting access back, as if it had not been made.
+        """Withdraw a waiting access, so that it is not made.
 
         Returns
         -------
         bool
-            True if it was withdrawn: no access was made, or of many those that :attr:`progress` counts.  False if
-            it had ended before.
+            True if it was withdrawn: the access was not made; of a sweep, only the first :attr:`progress` accesses.
+            False if it had ended before.
 
         Raises
         ------
         FaultUnresolved
-            If it has not come back after `timeout` (seconds): the kernel's own fault, in a system call, takes no
-            signal.  It goes on when its fault is resolved, and is done then: :meth:`outcome` tells.
+            It has not ended after `timeout` seconds.  A fault in kernel mode, within a system call, takes no signal.
+            The access is made when its fault is resolved; :meth:`outcome` returns how it ended.
         """
         self._connection.ask(WithdrawTouch(self.number))
         try:
@@ -250,21 +249,21 @@ class Touch(Generic[_Given_co]):
         except FutureTimeoutError:
             self._connection.must_answer()
             raise FaultUnresolved(
-                f"{self.what} was not withdrawn within {timeout:g} s: it is in the kernel where no signal reaches it. "
-                "It goes on when its page fault is resolved, and its outcome tells whether it was made.",
+                f"{self.what} was not withdrawn within {timeout:g} s: it waits in the kernel, where no signal reaches "
+                "it. It goes on when its page fault is resolved; its outcome says whether it was made.",
                 address=self.address,
             ) from None
 
     @property
     def waited_ns(self) -> int | None:
-        """How long it took in the guest, in ns; None while it waits."""
+        """The time that it took in the guest, in ns; None while it waits."""
         if not self._end.done() or self._end.exception():
             return None
         end = self._end.result()
         return end.ended_ns - end.started_ns
 
     def finish(self, end: TouchResult) -> None:
-        """Take the end of the access from the target; its notification calls this."""
+        """Store how the access ended; the notification from the target calls this."""
         try:
             self._request.check_end(end)
         except ValueError as error:
@@ -273,7 +272,7 @@ class Touch(Generic[_Given_co]):
             self._end.set_result(end)
 
     def fail(self, error: BaseException) -> None:
-        """Take the error that ends every wait for it; the registry calls this when the target is lost."""
+        """End every wait for it with this error; the registry calls this when the target is lost."""
         if not self._end.done():
             self._end.set_exception(error)
 
@@ -286,5 +285,5 @@ class Touch(Generic[_Given_co]):
 def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # a real-time signal, most of which have no name
+    except ValueError:  # most real-time signals have no name
         return f"signal {number}"

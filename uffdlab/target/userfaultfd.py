@@ -1,4 +1,4 @@
-"""Userfaultfd: one method an ioctl, and the messages it gives."""
+"""Userfaultfd: a method for each ioctl, and its messages."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Fork(Message, frozen=True):
     Attributes
     ----------
     userfaultfd : Userfaultfd
-        The child's own: registered as this one was, for the child's page tables.
+        The userfaultfd of the child's page tables, with the same registrations.
     """
 
     userfaultfd: Userfaultfd
@@ -53,22 +53,22 @@ class Fork(Message, frozen=True):
 
 
 class Userfaultfd:
-    """An open userfaultfd of the target: one method an ioctl, and the messages it gives.
+    """An open userfaultfd of the target: a method for each ioctl, and its messages.
 
-    An ioctl takes `where`: a region, an alias or some pages of one.  `dontwake` leaves asleep what waits for them.
-    `mode`: more bits for the mode field, also such as mean nothing.  `check`: raise
-    :class:`~uffdlab.errors.IoctlError` on an errno; without it the result has the errno.
+    Parameters of the ioctls: `where` is a region, an alias or some pages of one.  `dontwake` does not wake the threads
+    that wait for these pages.  `mode` is added to the mode field; it may have unknown bits.  A failed ioctl raises
+    :class:`~uffdlab.errors.IoctlError`; with ``check=False`` its result has the errno.
 
     Attributes
     ----------
     features : Feature
-        What is turned on.
+        The features that are enabled.
     offered : Feature
-        What this kernel offers.
+        The features that this kernel offers.
     way : str
-        How it was opened: the system call, /dev/userfaultfd, or in user mode only.
+        How it was opened: the system call, /dev/userfaultfd, or with UFFD_USER_MODE_ONLY.
     number : int
-        Its number in this lab, 0 once it is closed or lost.
+        Its number in this lab; 0 after it is closed or lost.
     """
 
     def __init__(
@@ -87,19 +87,19 @@ class Userfaultfd:
         self._target = target
         self.number = number
         self._errors = IoctlErrors(target, features, offered, registered)
-        self._ended: LabClosed | TargetLost = LabClosed(_CLOSED)  # what every call raises once it is closed
+        self._ended: LabClosed | TargetLost = LabClosed(_CLOSED)  # every call raises this after it is closed
         self._messages = MessageQueue()
         target.registry.add_userfaultfd(self)
 
     @classmethod
     def open(cls, target: TargetProcess, features: Feature | None) -> Self:
-        """Open one in the target; see :meth:`uffdlab.lab.Lab.userfaultfd`."""
+        """Open a userfaultfd in the target; see :meth:`uffdlab.lab.Lab.userfaultfd`."""
         answer = open_userfaultfd(target, features)
         features, offered = Feature(answer.asked), Feature(answer.offered)
         return cls(target, answer.number, features=features, offered=offered, way=answer.way)
 
     def _of_child(self, number: int) -> Userfaultfd:
-        # What a FORK event has brought: registered for the child's memory as this one is for the target's.
+        # The userfaultfd of a FORK event: it has the same registrations, for the child's memory.
         return Userfaultfd(
             self._target,
             number,
@@ -112,7 +112,7 @@ class Userfaultfd:
     # --- the ioctls
 
     def register(self, where: MemoryMapping | PageRange, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
-        """UFFDIO_REGISTER: take the faults of a range.
+        """UFFDIO_REGISTER: handle the faults of a range.
 
         Parameters
         ----------
@@ -122,15 +122,15 @@ class Userfaultfd:
         return self._registration("UFFDIO_REGISTER", where, ioctls.register_mode(modes), check)
 
     def unregister(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
-        """UFFDIO_UNREGISTER: give the faults of a range back to the kernel.
+        """UFFDIO_UNREGISTER: leave the faults of a range to the kernel again.
 
-        The kernel wakes what waits there only where the range was registered for MISSING (fs/userfaultfd.c,
-        userfaultfd_unregister()); otherwise follow it with :meth:`wake`.
+        The kernel wakes the threads that wait there only if the range was registered for MISSING (fs/userfaultfd.c,
+        userfaultfd_unregister()).  Otherwise call :meth:`wake` after it.
         """
         return self._registration("UFFDIO_UNREGISTER", where, 0, check)
 
     def wake(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
-        """UFFDIO_WAKE: wake what waits in a range, for example after DONTWAKE."""
+        """UFFDIO_WAKE: wake the threads that wait in a range, for example after DONTWAKE."""
         return self._on_range("UFFDIO_WAKE", where, 0, check)
 
     def continue_(
@@ -142,12 +142,12 @@ class Userfaultfd:
         mode: int = 0,
         check: bool = True,
     ) -> IoctlResult:
-        """UFFDIO_CONTINUE: map pages that are in the page cache, resolving their minor faults.
+        """UFFDIO_CONTINUE: map pages that are in the page cache.  This resolves minor faults.
 
         Parameters
         ----------
         wp : bool
-            UFFDIO_CONTINUE_MODE_WP: map them write-protected (Linux 6.4, or 6.1-series).
+            UFFDIO_CONTINUE_MODE_WP: map them write-protected (Linux 6.4 and 6.1-series).
         """
         return self._on_range("UFFDIO_CONTINUE", where, ioctls.mode_bits(ContinueMode, wp, dontwake) | mode, check)
 
@@ -161,9 +161,9 @@ class Userfaultfd:
         mode: int = 0,
         check: bool = True,
     ) -> IoctlResult:
-        """UFFDIO_COPY: make pages with the content `data`, resolving missing faults.
+        """UFFDIO_COPY: map new pages with the content `data`.  This resolves missing faults.
 
-        `data` shorter than the range is followed by zeroes.  `wp` maps them write-protected.
+        If `data` is shorter than the range, zeroes follow it.  `wp` maps the pages write-protected.
         """
         pages = pages_there(where)
         if len(data) > pages.length:
@@ -174,7 +174,7 @@ class Userfaultfd:
     def zeropage(
         self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
-        """UFFDIO_ZEROPAGE: map pages of zeroes, resolving missing faults (not on hugetlb)."""
+        """UFFDIO_ZEROPAGE: map pages of zeroes.  This resolves missing faults, except on hugetlb."""
         return self._on_range("UFFDIO_ZEROPAGE", where, int(dontwake) | mode, check)
 
     def move(
@@ -192,14 +192,16 @@ class Userfaultfd:
         Parameters
         ----------
         to, from_ : Region or PageRange
-            As many bytes each; `to` is registered for missing faults and empty.  It may reach into `from_` from below.
+            Ranges of the same length; `to` must be empty and registered for missing faults.  The end of `to` may
+            overlap the start of `from_`.
         allow_src_holes : bool
-            UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES: pass over pages that are not there, in place of ENOENT.
+            UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES: skip absent pages; without it they fail with ENOENT.
 
         Raises
         ------
         UsageError
-            `to` begins within `from_`.  No kernel that has been tried (6.12, 6.18, 7.3) refuses it; see the message.
+            `to` begins within `from_`.  The kernels that were tried (6.12, 6.18, 7.3) do not refuse this, but move
+            pages twice.
         """
         target, source = pages_there(to), pages_there(from_)
         holes = int(MoveMode.ALLOW_SRC_HOLES) if allow_src_holes else 0
@@ -215,14 +217,14 @@ class Userfaultfd:
         mode: int = 0,
         check: bool = True,
     ) -> IoctlResult:
-        """UFFDIO_WRITEPROTECT: protect pages against writes (`wp`), or allow writes again and wake (`wp=False`)."""
+        """UFFDIO_WRITEPROTECT: protect pages against writes, or with ``wp=False`` allow writes again and wake."""
         bits = ioctls.mode_bits(WriteprotectMode, wp, dontwake) | mode
         return self._on_range("UFFDIO_WRITEPROTECT", where, bits, check)
 
     def poison(
         self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
-        """UFFDIO_POISON: make every touch of these pages a SIGBUS (Linux 6.6)."""
+        """UFFDIO_POISON (Linux 6.6): let every access to these pages raise SIGBUS."""
         return self._on_range("UFFDIO_POISON", where, int(dontwake) | mode, check)
 
     def rwprotect(
@@ -234,28 +236,28 @@ class Userfaultfd:
         mode: int = 0,
         check: bool = True,
     ) -> IoctlResult:
-        """UFFDIO_RWPROTECT: protect pages against every access (`rwp`), or allow it again and wake (Linux 7.3)."""
+        """UFFDIO_RWPROTECT (Linux 7.3): protect pages against all access, or with ``rwp=False`` allow it and wake."""
         bits = (int(RwprotectMode.RWP) if rwp else 0) | (int(RwprotectMode.DONTWAKE) if dontwake else 0) | mode
         return self._on_range("UFFDIO_RWPROTECT", where, bits, check)
 
     def set_mode(self, enable: Feature = _NOTHING, disable: Feature = _NOTHING, *, check: bool = True) -> IoctlResult:
-        """UFFDIO_SET_MODE: turn features that can be changed later on and off; RWP_ASYNC is one (Linux 7.3)."""
+        """UFFDIO_SET_MODE (Linux 7.3): enable and disable features after the start, such as RWP_ASYNC."""
         return self.ioctl("UFFDIO_SET_MODE", {"enable": int(enable), "disable": int(disable)}, check=check)
 
     def resume(self, result: IoctlResult, *, deadline: float = 5.0, check: bool = True) -> IoctlResult:
-        """Go on with an ioctl that came back with EAGAIN, from where it stopped, until it is whole or fails.
+        """Continue an ioctl that returned EAGAIN, from where it stopped, until it is complete or fails.
 
         Parameters
         ----------
         result : IoctlResult
-            From a call with ``check=False``.
+            The result of a call with ``check=False``.
         deadline : float
-            Seconds after which EAGAIN is given back.
+            The time limit in seconds.  After it, a result with EAGAIN is returned.
 
         Returns
         -------
         IoctlResult
-            The last result; its ``done`` counts the bytes of all.
+            The last result.  Its ``done`` is the number of bytes of all calls.
         """
         until = time.monotonic() + deadline
         done = result.done
@@ -276,18 +278,18 @@ class Userfaultfd:
         data: bytes | None = None,
         check: bool = True,
     ) -> BatchResult:
-        """Do one ioctl for each page, in one call of native code in the guest.
+        """Make one ioctl for each page, in one call of native code in the guest.
 
         Parameters
         ----------
         name : str
             UFFDIO_CONTINUE, COPY, ZEROPAGE, POISON, WRITEPROTECT or WAKE.
         where : Region or PageRange
-            The pages; the batch ends at the first that fails.
+            The pages.  The batch ends at the first page that fails.
         mode : int
-            Each ioctl's mode field.
+            The mode field of each ioctl.
         data : bytes, optional
-            What UFFDIO_COPY puts into each page.
+            The content that UFFDIO_COPY gives each page.
         """
         ioctl, pages = self._known(name), pages_there(where)
         one = pages.mapping.page_size
@@ -309,16 +311,16 @@ class Userfaultfd:
     def ioctl(
         self, name: str, values: dict[str, int], *, source: bytes | None = None, where: str = "", check: bool = True
     ) -> IoctlResult:
-        """Do any ioctl with any fields, valid or not.
+        """Make any ioctl with any fields, valid or not.
 
         Parameters
         ----------
         name : str
             A key of :data:`uffdlab.uapi.IOCTLS`.
         values : dict
-            The fields of its argument by name; those not given are 0.
+            The fields of its argument by name; the others are 0.
         source : bytes, optional
-            Bytes that the target puts into memory of its own, whose address becomes the field ``src``.
+            Bytes that the target stores in memory of its own; their address becomes the field ``src``.
         where : str
             A description of the range, for messages.
         """
@@ -332,9 +334,9 @@ class Userfaultfd:
         return result
 
     def start(self, name: str, values: dict[str, int]) -> PendingIoctl:
-        """Do an ioctl on a thread of its own in the target, for one that may wait: UFFDIO_COPY from a page that faults.
+        """Start an ioctl on its own thread in the target.  It may wait, as UFFDIO_COPY does if its source faults.
 
-        Parameters as for :meth:`ioctl`; the field ``src`` is an address in the target.
+        The parameters are those of :meth:`ioctl`; the field ``src`` is an address in the target.
         """
         ioctl = self._known(name, values)
         address = values.get("dst", values.get("start", 0))
@@ -363,50 +365,50 @@ class Userfaultfd:
         if self.number == 0:
             raise self._ended.with_traceback(None)
 
-    # --- the messages
+    # --- messages
 
     def read_fault(self, timeout: float = 5.0) -> Fault:
-        """Return the next page fault that has not been read yet, waiting for it at most `timeout` seconds.
+        """Return the next page fault; wait for it at most `timeout` seconds, then raise NoMessage.
 
         Messages of other kinds are kept for :meth:`read_message`.
         """
         return self.wait_for(Fault, timeout)
 
     def read_message(self, timeout: float = 5.0) -> Fault | Message:
-        """Return the next message of any kind; NoMessage if none came within `timeout` seconds."""
+        """Return the next message of any kind; wait for it at most `timeout` seconds, then raise NoMessage."""
         return self._messages.get(object, timeout, "message")
 
     def wait_for(self, kind: type[_Kind], timeout: float = 5.0) -> _Kind:
-        """Return the next message of one kind; NoMessage if none came within `timeout` seconds.  The others stay.
+        """Return the next message of one kind; wait for it at most `timeout` seconds, then raise NoMessage.
 
-        The kinds are ``Fault``, ``Fork``, ``Remap``, ``Remove`` and ``Unmap``.
+        The kinds are ``Fault``, ``Fork``, ``Remap``, ``Remove`` and ``Unmap``.  Messages of other kinds are kept.
         """
         message = self._messages.get(kind, timeout, "page fault" if kind is Fault else kind.__name__)
         assert isinstance(message, kind)
         return message
 
     def messages(self, timeout: float = 1.0) -> Iterator[Fault | Message]:
-        """Yield message after message, until none has come for `timeout` seconds."""
+        """Yield the messages, until none has come for `timeout` seconds."""
         return self._messages.each(timeout)
 
     def subscribe(self, callback: Callable[[Fault | Message], object]) -> Callable[[], None]:
-        """Call `callback` with each message as it comes, on a thread of its own; returns what ends that."""
+        """Call `callback` with each message when it arrives, on its own thread; return a function that ends it."""
         return self._messages.subscribe(callback)
 
     def intercept(self, interceptor: Callable[[Fault | Message], bool]) -> Callable[[], None]:
-        """Show every message to `interceptor` before anybody else; those it returns True for are its own.
+        """Call `interceptor` with every message before anybody else.  If it returns True, nobody else gets the message.
 
-        It is called on the thread that brings the messages and must not wait: no call of the lab.  Messages that
-        nobody has read yet are shown to it at once.  Returns what ends that.
+        It runs on the reader thread, so it must not wait and must not call the lab.  It is called at once with the
+        messages that nobody has read yet.  Return a function that removes it.
         """
         return self._messages.intercept(interceptor)
 
     @contextmanager
     def unread(self) -> Iterator[None]:
-        """Leave the messages in the kernel for the time of a with block; they come when it ends.
+        """Leave the messages in the kernel during a ``with`` block; they arrive when it ends.
 
-        While an event waits there, the call that has caused it does not come back, and UFFDIO_COPY and its like fail
-        with EAGAIN (fs/userfaultfd.c, mmap_changing).  So start that call on a thread of its own.
+        While an event waits there, the call that caused it does not return, and UFFDIO_COPY and the other fills fail
+        with EAGAIN (fs/userfaultfd.c, mmap_changing).  So start that call on its own thread.
         """
         self._must_be_open()
         self._target.ask(LeaveUnread(self.number, True))
@@ -414,13 +416,13 @@ class Userfaultfd:
             yield
         finally:
             if self.number:
-                with suppress(TargetLost):  # what was raised in the block says why
+                with suppress(TargetLost):  # the exception raised in the block says why
                     self._target.ask(LeaveUnread(self.number, False))
 
-    # --- the handlers
+    # --- handlers
 
     def handle(self, resolve: Callable[[Fault], object]) -> PythonHandler:
-        """Call `resolve` with each page fault, one after the other, until it is stopped; see PythonHandler."""
+        """Call `resolve` with each page fault until the handler is stopped; see :class:`PythonHandler`."""
         self._must_be_open()
         return PythonHandler(self._messages, resolve)
 
@@ -434,7 +436,7 @@ class Userfaultfd:
         page_size: int | None = None,
         content: bytes = b"",
     ) -> NativeHandler:
-        """Let a loop in C in the guest resolve page faults, until it is stopped.
+        """Start a loop in C in the guest that resolves page faults until it is stopped.
 
         Parameters
         ----------
@@ -443,11 +445,11 @@ class Userfaultfd:
         minor : str
             ``continue``, ``continue_wp`` or ``poison``.
         wp, rwp : str
-            ``unprotect``.  Faults of a kind that is left out are ``forward``: they are messages here as ever.
+            ``unprotect``.  The default for each kind is ``forward``: these faults are messages as usual.
         page_size : int, optional
-            Bytes; that of the registered regions if not given.
+            The page size in bytes.  The default is that of the registered regions.
         content : bytes
-            What copy puts into each page, followed by zeroes.
+            The content for ``copy`` and ``copy_wp``; zeroes follow it.
         """
         self._must_be_open()
         sizes = {self._target.page_size_at(start) for start, _, mode in self._errors.registered if mode}
@@ -456,7 +458,7 @@ class Userfaultfd:
         return NativeHandler(self._target.connection, self.number, policies, size, content)
 
     def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
-        """Take one struct uffd_msg from its notification; `adopted` is the number of the userfaultfd of a child."""
+        """Add one struct uffd_msg to the messages; `adopted` is the number of a child's userfaultfd, or 0."""
         message = decode_message(data, time_ns, self._target)
         if adopted and isinstance(message, Message) and message.event == uapi.Event.FORK:
             message = Fork(message.event, message.arg, time_ns, self._of_child(adopted))
@@ -464,21 +466,21 @@ class Userfaultfd:
         self._messages.put(message)
 
     def end_messages(self, why: UffdlabError) -> None:
-        """End every wait for a message with `why`: none will come.  The registry calls this."""
+        """End every wait for a message with `why`, because no message will come.  The registry calls this."""
         self._messages.end(why)
 
     def lose(self, why: str | LabClosed) -> None:
-        """Mark it as lost with its target: every call raises that from then on.  The registry calls this."""
-        gone = f"this userfaultfd is gone: {why}; lab.userfaultfd() opens a new one"
+        """Mark it as lost: from now on every call raises TargetLost.  The registry calls this."""
+        gone = f"this userfaultfd does not exist any more: {why}; lab.userfaultfd() opens a new one"
         self._end(why if isinstance(why, LabClosed) else TargetLost(gone))
 
     def close(self) -> None:
-        """Close it.  A touch that waits on it goes on, and may read a zero page: resolve faults first."""
+        """Close it.  A touch that waits for it goes on, and may read zeroes; resolve its fault first."""
         if self.number:
             number = self.number
             self._end(LabClosed(_CLOSED))
             self._target.registry.drop_userfaultfd(number)
-            with suppress(TargetLost, LabClosed):  # it has gone with its process then
+            with suppress(TargetLost, LabClosed):  # it was closed with its process
                 self._target.ask(CloseUserfaultfd(number))
 
     def _end(self, why: LabClosed | TargetLost) -> None:

@@ -1,4 +1,4 @@
-"""The write that a WriteProbe is about: made on a thread of its own, and withdrawn if it traps."""
+"""Make the write of a WriteProbe on its own thread, and withdraw it if it traps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from uffdlab.target.process import TargetProcess
     from uffdlab.target.touch import Touch
 
-_DEADLINE = 5.0  # seconds for a write that neither ends nor meets a userfaultfd: it may be read from swap
+_DEADLINE = 5.0  # seconds for a write that neither ends nor traps: the page may be read from swap
 _PAUSE = 0.001
 
 
@@ -35,15 +35,15 @@ class ProbedPage(TargetPages, Protocol):
         ...  # pragma: no cover
 
     def snapshot(self, witness: str | None = None) -> Snapshot:
-        """Ask a witness for its state."""
+        """Return its state, as a witness reports it."""
         ...  # pragma: no cover
 
 
 def probe(target: TargetProcess, page: ProbedPage) -> WriteProbe:
     """Write to one page without changing its content; withdraw the write if a userfaultfd traps it.
 
-    The fault message of this write is kept from those who read the userfaultfds of the target.  While it is made,
-    nothing else should touch the page.
+    The lab removes the fault message of this write, so that nobody else reads it.  Nothing else should touch the page
+    meanwhile.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def probe(target: TargetProcess, page: ProbedPage) -> WriteProbe:
     Raises
     ------
     UsageError
-        If it is not one page.
+        `page` is not one page.
     FaultUnresolved
-        If the write waits where it cannot be withdrawn.
+        The write waits and cannot be withdrawn.
     """
     if page.count != 1:
-        raise UsageError(f"one page is probed at a time, not {page.count}; probe(page) of a region takes its number")
+        raise UsageError(f"a probe writes to one page, not to {page.count}: region.probe(3) or lab.probe(region[3])")
     before = page.snapshot()
     faults: list[Fault] = []
     begun = False
@@ -80,7 +80,7 @@ def probe(target: TargetProcess, page: ProbedPage) -> WriteProbe:
         if trapped:
             touch.withdraw()
         end = touch.outcome(_DEADLINE)
-        target.ask(SyncFeed())  # so that every message has come
+        target.ask(SyncFeed())  # so that all earlier messages have arrived
     fault = faults[0] if faults else None
     return WriteProbe(page.first, trapped or bool(faults), fault, end.signal, before, page.snapshot())
 
@@ -92,5 +92,5 @@ def _trapped(touch: Touch[object], faults: list[Fault]) -> bool:
         if state not in ("waiting", "running"):
             return False
         if (state == "waiting" and faults) or time.monotonic() > until:
-            return True  # else it waits, and nobody here was told
+            return True  # else it waits without a message
         time.sleep(_PAUSE)
