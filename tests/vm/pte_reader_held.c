@@ -42,7 +42,7 @@
 	}								\
 	check_; })
 
-static int device, uffd, tests, failed;
+static int device, uffd, ended[2], tests, failed;
 static struct pte_reader_entry *buffer;
 static pid_t whom;
 static int error;
@@ -66,15 +66,37 @@ static void *reader(void *unused)
 {
 	(void)unused;
 	error = read_entries(whom, buffer);
+	CHECK(write(ended[1], "", 1));
 	return NULL;
 }
 
-static bool faulted(int timeout)
+/* Whether the reader waits for a page of its buffer; false if it has come to its end. */
+static bool faulted(void)
 {
-	struct pollfd look = { .fd = uffd, .events = POLLIN };
+	struct pollfd look[] = { { .fd = uffd, .events = POLLIN }, { .fd = ended[0], .events = POLLIN } };
 	struct uffd_msg message;
 
-	return poll(&look, 1, timeout) == 1 && read(uffd, &message, sizeof(message)) == sizeof(message);
+	if (CHECK(poll(look, 2, PATIENCE)) == 0) {
+		printf("Bail out! the reader neither waits nor ends\n");
+		exit(2);
+	}
+	return read(uffd, &message, sizeof(message)) == sizeof(message);
+}
+
+static void join(pthread_t thread)
+{
+	char c;
+
+	pthread_join(thread, NULL);
+	CHECK(read(ended[0], &c, 1));
+}
+
+static void must_fault(void)
+{
+	if (!faulted()) {
+		printf("Bail out! the reader did not wait for its buffer: %s\n", strerror(error));
+		exit(2);
+	}
 }
 
 static void put_page(size_t number)
@@ -133,13 +155,13 @@ static void test_change(void (*first)(void), void (*then)(void), const char *nam
 	drop_buffer();
 	whom = getpid();
 	CHECK(-pthread_create(&thread, NULL, reader, NULL));
-	if (!faulted(PATIENCE))
-		CHECK(-1);
+	must_fault();
 	then();
 	put_page(0);
-	twice = faulted(PATIENCE);
-	put_page(1);
-	pthread_join(thread, NULL);
+	twice = faulted();
+	if (twice)
+		put_page(1);
+	join(thread);
 	CHECK(-read_entries(getpid(), after));
 	report(!error && twice && !memcmp(buffer, before, CHUNK * sizeof(*buffer)) &&
 	       !memcmp(buffer + CHUNK, after + CHUNK, CHUNK * sizeof(*buffer)), name);
@@ -183,8 +205,7 @@ static void test_end(bool exec, const char *name)
 	drop_buffer();
 	whom = pid;
 	CHECK(-pthread_create(&thread, NULL, reader, NULL));
-	if (!faulted(PATIENCE))
-		CHECK(-1);
+	must_fault();
 	close(ready[1]);
 	CHECK(write(go[1], "", 1));
 	/* Its end of the pipe closes when it has exec'ed; and when it has ended. */
@@ -193,8 +214,10 @@ static void test_end(bool exec, const char *name)
 	else
 		CHECK(waitid(P_PID, pid, &info, WEXITED | WNOWAIT));
 	put_page(0);
-	pthread_join(thread, NULL);
-	again = faulted(0);
+	again = faulted();
+	if (again)
+		put_page(1);
+	join(thread);
 	kill(pid, SIGKILL);
 	CHECK(waitpid(pid, NULL, 0));
 	report(error == ESRCH && !again && free_huge_pages() == before, name);
@@ -213,6 +236,7 @@ int main(int argc, char **argv)
 		return pause();
 	setlinebuf(stdout);
 	device = CHECK(open("/dev/pte_reader", O_RDONLY | O_CLOEXEC));
+	CHECK(pipe2(ended, O_CLOEXEC));
 	uffd = CHECK(syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK));
 	CHECK(ioctl(uffd, UFFDIO_API, &api));
 	reg.range.len = COUNT * sizeof(*buffer);

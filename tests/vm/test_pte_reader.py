@@ -1,16 +1,20 @@
 """The PTE reader's own test program: entries of every kind against pagemap, each error, mappings that come and go."""
 
+import re
+import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from uffdlab import Lab
+from uffdlab import Lab, kernels
 from uffdlab.kernels import catalogue
 from uffdlab.uapi.protocol.agent import ReserveHugepages, TurnSwapOn
 
-pytestmark = [pytest.mark.vm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vm, pytest.mark.timeout(900)]
 
+CASES = 15  # of pte_reader_held.c
 FOLDER = catalogue.default_file().parent / "6.1" / "pte-reader"
 
 
@@ -38,9 +42,9 @@ def test_it_tells_the_truth(tmp_path, kernel, more):
     program = compiled(FOLDER / "pte_reader_test.c", tmp_path)
     with Lab(kernel, memory_mib=5120, **more) as lab:
         for size, count in ((2 << 20, 2), (1 << 30, 1)):
-            lab.ask(ReserveHugepages(size, count))
+            lab.ask(ReserveHugepages(size, count), deadline=120)  # the kernel clears them
         lab.ask(TurnSwapOn())
-        done = lab.exec([program.name, "3"], push=[program], deadline=200)
+        done = lab.exec([program.name, "3"], push=[program], deadline=600)
         assert done.status == 0, done.text
         skipped = [line.partition(" - ")[2] for line in done.text.splitlines() if "# SKIP" in line]
         assert skipped == []
@@ -50,6 +54,44 @@ def test_it_tells_the_truth(tmp_path, kernel, more):
 def test_what_changes_while_it_copies_out_is_told_of_its_own_time(tmp_path, kernel, more):
     program = compiled(Path(__file__).with_name("pte_reader_held.c"), tmp_path)
     with Lab(kernel, hugepages=4, **more) as lab:
-        done = lab.exec([program.name], push=[program], deadline=250)
+        done = lab.exec([program.name], push=[program], deadline=600)
     assert done.status == 0, done.text
-    assert done.text.count("\nok ") + done.text.startswith("ok ") == 15
+    assert len(re.findall("^ok ", done.text, re.MULTILINE)) == CASES
+
+
+ENDS = "(exits|calls execve)"
+# What is wrong with the reader, the lines that say so, which cases fail, and how many there are of these.
+MUTATIONS = {
+    "the first entries are copied out again": (
+        "ret = pte_reader_chunk(task, mm, addr, stride, entries, count);",
+        "ret = to == u64_to_user_ptr(request->entries) ? pte_reader_chunk(task, mm, addr, stride, entries, count) : 0;",
+        "",
+        CASES,
+    ),
+    "who has left counts as there": ("return READ_ONCE(task->mm) == mm ? 0 : -ESRCH;", "return 0;", ENDS, 2),
+    "what is read is kept": ("\t\tmmput(mm);\n", "", ENDS, 2),
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_a_fault_of_the_reader_would_be_seen(tmp_path, monkeypatch, mutation):
+    """Any kernel does, so one that the mutated reader is a module for."""
+    right, wrong, which, count = MUTATIONS[mutation]
+    folder = tmp_path / "6.1" / "pte-reader"
+    shutil.copytree(FOLDER, folder)
+    text = (folder / "pte_reader.c").read_text()
+    assert text.count(right) == 1
+    (folder / "pte_reader.c").write_text(text.replace(right, wrong))
+    # In the package uffdlab.kernels the name of the module is a function.
+    monkeypatch.setattr(sys.modules["uffdlab.kernels.pte_reader"], "default_file", lambda: tmp_path / "kernels.toml")
+    module = kernels.pte_reader("debian/trixie")
+    try:
+        program = compiled(Path(__file__).with_name("pte_reader_held.c"), tmp_path)
+        with Lab("debian/trixie", hugepages=4, pte_reader=True) as lab:
+            done = lab.exec([program.name], push=[program], deadline=600)
+    finally:
+        module.unlink()
+    failed = re.findall("^not ok .*", done.text, re.MULTILINE)
+    assert [line for line in failed if not re.search(which, line)] == []
+    assert len(failed) == count, done.text
