@@ -55,4 +55,4 @@ def needs_root(error):
     """Tell whether what was refused is for root alone."""
     if isinstance(error, IoctlError):
         return error.errno == errno.EPERM
-    return "as root has it" in str(error) or "only root can" in str(error)
+    return "which root has" in str(error) or "only root can" in str(error)

@@ -318,7 +318,7 @@ def test_a_batch_does_an_ioctl_a_page(host_lab):
         with pytest.raises(IoctlError, match=r"each of pages 700–999, WP\) → EEXIST: after 0 pages"):
             uffd.batch("UFFDIO_CONTINUE", region[700:], mode=2)
         assert uffd.batch("UFFDIO_CONTINUE", region[701:], mode=2).pages == 299
-        with pytest.raises(UsageError, match="not done page by page"):
+        with pytest.raises(UsageError, match="cannot be made page by page"):
             uffd.batch("UFFDIO_REGISTER", region)
     region.unmap()
 

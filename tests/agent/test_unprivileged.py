@@ -91,7 +91,7 @@ def test_what_needs_root_says_so(nobodys):
 
 def test_what_the_kernel_keeps_for_root_says_so_too(nobodys):
     if os.geteuid() == 0:
-        with pytest.raises(AgentError, match=r"a tmpfs needs CAP_SYS_ADMIN, as root has it; take memory='shmem'"):
+        with pytest.raises(AgentError, match=r"a tmpfs needs CAP_SYS_ADMIN, which root has; use memory='shmem'"):
             nobodys.map(pages=1, memory="tmpfs")
         with pytest.raises(IoctlError, match="EPERM: EVENT_FORK needs CAP_SYS_PTRACE, which root has; leave it out"):
             nobodys.userfaultfd(DEFAULT_FEATURES & nobodys.capabilities.features | Feature.EVENT_FORK)
@@ -137,7 +137,7 @@ def test_two_labs_put_back_what_each_has_set_aside():
 
 
 def test_what_would_hit_the_host_is_refused():
-    with Lab(machine="local") as lab, pytest.raises(UsageError, match="only a guest of the lab's own can do this"):
+    with Lab(machine="local") as lab, pytest.raises(UsageError, match="only possible in a guest of the lab"):
         lab.ask(TriggerSysrq("c"))
 
 

@@ -13,7 +13,7 @@ def _unset(monkeypatch):
 
 
 def test_an_unknown_machine_names_those_there_are():
-    with pytest.raises(UsageError, match=r"no machine 'qemuu'; there is 'qemu', 'local'"):
+    with pytest.raises(UsageError, match=r"no machine 'qemuu'; the kinds are 'qemu', 'local'"):
         Lab(machine="qemuu")
 
 

@@ -282,7 +282,7 @@ def test_a_python_that_hangs(server, monkeypatch, program, awaited):
 
 def test_a_shell_that_talks(server):
     server.python_is(f"/bin/echo Welcome to this machine; exec {server.python}")
-    with pytest.raises(errors.MachineError, match=r"writes to the stream before the agent does: b'Welcome"):
+    with pytest.raises(errors.MachineError, match=r"writes to the stream before the agent: b'Welcome"):
         start(server)
 
 

@@ -202,8 +202,8 @@ def test_debians_from_which_it_does_not_come_up_is_replaced_by_ours(alone, apart
     assert told[0] == f"vagrant box add {DEBIAN}"
     note = box_folder() / "refused"
     assert [line for line in told if line.startswith("the VM") or "taken" in line] == [
-        f"the VM did not come up from {DEBIAN}: removing it",
-        f"{DEBIAN} is not taken (the VM did not come up from it, see {note}): making a box of Debian's packages",
+        f"the VM did not start from {DEBIAN}: removing it",
+        f"{DEBIAN} is not used (the VM did not start from it, see {note}): making a box of Debian's packages",
     ]
     assert "Kernel panic - not syncing: VFS: Unable to mount root fs" in note.read_text()
     assert box_of(alone) == OWN
@@ -233,7 +233,7 @@ def test_a_server_that_takes_what_is_sent_and_never_answers(alone, choose, monke
             OWN,
             [
                 f"vagrant box add {DEBIAN}",
-                f"{DEBIAN} is not taken (nothing received in 30 s): making a box of Debian's packages",
+                f"{DEBIAN} is not used (nothing received in 30 s): making a box of Debian's packages",
             ],
         )
     assert alone.left() == []
@@ -255,7 +255,7 @@ def test_why_debians_is_not_to_be_had(choose, apart, serve, monkeypatch, server,
     monkeypatch.setenv("VAGRANT_SERVER_URL", server)
     box, told = choose()
     assert box == OWN
-    assert re.fullmatch(rf"{DEBIAN} is not taken \({why}\): making a box of Debian's packages", told[-1])
+    assert re.fullmatch(rf"{DEBIAN} is not used \({why}\): making a box of Debian's packages", told[-1])
 
 
 @alone_in_qemu

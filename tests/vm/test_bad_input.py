@@ -155,7 +155,7 @@ def test_a_mode_of_another_ioctl(registered):
         (lambda lab, region, uffd: uffd.copy(region[0], b"x" * 5000), "do not fit"),
         (lambda lab, region, uffd: uffd.register(region, "mnor"), "no mode of UFFDIO_REGISTER"),
         (lambda lab, region, uffd: uffd.register(region), "needs a mode"),
-        (lambda lab, region, uffd: uffd.batch("UFFDIO_REGISTER", region), "not done page by page"),
+        (lambda lab, region, uffd: uffd.batch("UFFDIO_REGISTER", region), "cannot be made page by page"),
         (lambda lab, region, uffd: uffd.handle_natively(minor="copy"), "there is forward, continue"),
         (lambda lab, region, uffd: region.write(0, "7"), "'7' is not an integer of 64 bits"),
         (lambda lab, region, uffd: region.write(0, 1 << 64), "is not an integer of 64 bits"),

@@ -91,7 +91,7 @@ def test_a_lab_that_was_given_its_machine_cannot_be_reset():
     from uffdlab.machines import local
 
     with Lab(machine=local.start()) as lab:
-        with pytest.raises(UsageError, match="was given its machine"):
+        with pytest.raises(UsageError, match="did not start its machine"):
             lab.reset()
         assert lab.ask(Ping(3)) == 3
         started = time.monotonic()

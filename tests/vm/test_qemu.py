@@ -188,7 +188,7 @@ def test_a_stopped_guest_is_late(kernel):
 
 def test_no_hello_in_time(kernel):
     script = b"#!/usr/bin/python3 -ISBXutf8\nimport time\nprint('sleeping on', flush=True)\ntime.sleep(1000)\n"
-    with pytest.raises(errors.MachineTimeout, match="did not come up") as caught:
+    with pytest.raises(errors.MachineTimeout, match="did not start") as caught:
         start.start(kernel, extra={"init": script}, cold=True, deadline=12)
     assert "sleeping on" in caught.value.console
 

@@ -101,7 +101,11 @@ def test_few_descriptors_left_cost_no_saved_state():
     [
         ("ulimit -v 900000", errors.HostUnsupported, "Cannot allocate memory"),
         ("ulimit -n 9", errors.HostUnsupported, "Too many open files.*ulimit -n"),
-        ("kill -KILL $$", errors.MachineLost, "killed by signal 9, by somebody or because the host ran out of memory"),
+        (
+            "kill -KILL $$",
+            errors.MachineLost,
+            "killed by signal 9, by another process or because the host was out of memory",
+        ),
     ],
 )
 def test_a_qemu_that_gets_too_little_costs_no_saved_state(emulator, trouble, error, message):
@@ -135,7 +139,7 @@ def test_a_guest_out_of_memory_says_so_and_goes_on():
     with Lab("6.1-series", memory_mib=256) as lab:
         region = lab.map(pages=10**6)
         with pytest.raises(
-            errors.TargetLost, match=r"by SIGKILL: out of memory, or killed by somebody.*restart_target"
+            errors.TargetLost, match=r"by SIGKILL: out of memory, or killed by another process.*restart_target"
         ):
             region.alias.sweep("write").result(60)
         assert lab.console.search("Out of memory: Killed process")

@@ -35,11 +35,13 @@ def _tmpfs_file(huge: str) -> int:
         folder = native.detached_tmpfs(huge)
     except OSError as error:
         if error.errno == errno.EINVAL and huge == "always":
-            raise Refusal("map-failed", "this kernel's tmpfs does not know huge=always", errno=error.errno) from error
+            raise Refusal(
+                "map-failed", "this kernel's tmpfs does not have the mount option huge=always", errno=error.errno
+            ) from error
         if error.errno == errno.EPERM:
             raise Refusal(
                 "map-failed",
-                "mounting a tmpfs needs CAP_SYS_ADMIN, as root has it; take memory='shmem'",
+                "mounting a tmpfs needs CAP_SYS_ADMIN, which root has; use memory='shmem'",
                 errno=error.errno,
             ) from error
         raise

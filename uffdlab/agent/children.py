@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VALUE_FD = 2
-_MOST = 16  # children at once
+_MOST = 16  # children at the same time
 _END_DEADLINE = 2.0  # seconds
 
 
@@ -76,10 +76,10 @@ class ForkedChild:
         Raises
         ------
         Refusal
-            If the previous touch has not ended, or the child has.
+            The previous touch has not ended, or the child has ended.
         """
         if self._busy:
-            raise Refusal("usage", f"child {self.pid} is at another touch; it makes one at a time")
+            raise Refusal("usage", f"child {self.pid} has not ended its last touch; it makes one at a time")
         if self.process.status() is not None:
             raise Refusal("usage", self.describe_end())
         self._busy = True
@@ -90,7 +90,7 @@ class ForkedChild:
         os.write(self._touch_pipe, b"g")
 
     def release(self) -> None:
-        """Make the child free for another touch: its last one has ended and was reported, or did not begin."""
+        """Free the child for another touch: the last one has ended and was reported, or did not begin."""
         self._busy = False
 
     def withdraw(self) -> None:
@@ -121,7 +121,7 @@ class ForkedChild:
         Raises
         ------
         Refusal
-            If it does not end. The child is not removed then.
+            The child does not end. It is not removed.
         """
         if self.process.kill(_END_DEADLINE) is None:
             raise Refusal(
@@ -152,7 +152,7 @@ class Children:
     def fork(self) -> dict[str, int]:
         """Fork a child. If the fork causes a FORK event, wait until it has been read."""
         if len(self._by_pid) >= _MOST:
-            raise Refusal("usage", f"{_MOST} children are as many as there can be; end one first")
+            raise Refusal("usage", f"there are {_MOST} children already, the most that are possible; end one first")
         child = ForkedChild(self._done_fd)
         self._by_pid[child.pid] = self._running[child.pid] = child
         return {"pid": child.pid, "started_ns": child.started_ns, "ended_ns": child.ended_ns}

@@ -115,7 +115,7 @@ def check(policies: dict[str, str], page_size: int, content: bytes) -> None:
     if not isinstance(content, bytes):
         raise Refusal("usage", f"a handler copies bytes, not {type(content).__name__}")
     if page_size < mmap.PAGESIZE or page_size & (page_size - 1):
-        raise Refusal("usage", f"page_size={page_size}: a power of two from {mmap.PAGESIZE} on is a page's size")
+        raise Refusal("usage", f"page_size={page_size}: it must be a power of two, {mmap.PAGESIZE} or more")
     unknown = set(policies) - set(FAULTS) | set(policies.values()) - set(POLICIES)
     if unknown:
         raise Refusal("usage", f"no such fault or policy: {', '.join(sorted(unknown))}")

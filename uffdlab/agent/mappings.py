@@ -42,8 +42,8 @@ def _why(error: OSError) -> str:
     if error.errno != errno.ENOMEM:
         return str(error)
     return (
-        f"{error}: this machine has not so much memory, and promises no more (vm.overcommit_memory); ask for fewer "
-        "pages, or for memory='shmem', which is counted page by page as they are touched"
+        f"{error}: this machine does not have so much memory and does not overcommit (vm.overcommit_memory); map "
+        "fewer pages, or use memory='shmem', whose pages are counted only when they are touched"
     )
 
 
@@ -65,7 +65,9 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
         if memory.thp or memory == MEMORY["anon"]:  # with THP set to always, small pages must be asked for
             _advise_size(start, length, _MADV_HUGEPAGE if memory.thp else _MADV_NOHUGEPAGE)
         if memory.thp and start % memory.unit:
-            raise Refusal("map-failed", f"the kernel put the mapping at {start:#x}, where no huge page can lie")
+            raise Refusal(
+                "map-failed", f"the kernel put the mapping at {start:#x}, which is not aligned for huge pages"
+            )
         if fd >= 0:
             alias = native.map_memory(start + ALIAS_DISTANCE, length, READ_WRITE, mmap.MAP_SHARED, fd)
         elif memory.shared:
@@ -80,7 +82,7 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
 
 
 def find_free(hint: int, length: int, unit: int) -> int:
-    """Return a multiple of `unit` where `length` bytes can be mapped now: `hint`, or where the kernel has room."""
+    """Return a multiple of `unit` where `length` bytes can be mapped now: `hint` or an address of the kernel."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
     for where, size in ((hint, length), (0, length + unit)):
         start = native.map_memory(where, size, _PROT_NONE, flags, -1)
@@ -114,9 +116,9 @@ class Mappings:
         self._by_number: dict[int, Mapping] = {}
 
     def make(self, memory: str, pages: int, page_size: int) -> dict[str, Any]:
-        """Map `pages` pages as a region, and once more as its alias; that is 0 for private anonymous memory."""
+        """Map `pages` pages as a region, and again as its alias; the alias is 0 for private anonymous memory."""
         if memory not in MEMORY:
-            raise Refusal("usage", f"memory {memory!r} is not known here; there is {', '.join(MEMORY)}")
+            raise Refusal("usage", f"memory {memory!r} is not known; the kinds are {', '.join(MEMORY)}")
         length = pages * page_size
         number = self._next_number
         try:

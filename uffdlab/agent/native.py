@@ -75,7 +75,7 @@ def map_memory(hint: int, length: int, protection: int, flags: int, fd: int) -> 
 
 
 def duplicate_mapping(address: int, length: int, place: int) -> int:
-    """Map the pages of a shared mapping once more, at `place`."""
+    """Map the pages of a shared mapping again, at `place`."""
     duplicate = ffi.new("uint64_t *")
     error = lib.lab_duplicate(address, length, place, duplicate)
     if error:

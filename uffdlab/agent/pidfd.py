@@ -12,7 +12,7 @@ from uffdlab.agent.signals import SIGKILL
 
 
 class Process:
-    """A child of this process, from its fork until :meth:`close`; safe from any thread.
+    """A child of this process, from its fork until :meth:`close`.  All methods are thread-safe.
 
     It is not reaped before :meth:`close`, so no other process gets its PID, also after it has ended.
 

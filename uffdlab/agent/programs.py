@@ -92,7 +92,7 @@ class Programs:
             ``no-program`` or ``not-executable``.
         """
         if key in self._running:
-            raise Refusal("usage", f"program {key} has not ended; each has a key of its own")
+            raise Refusal("usage", f"program {key} has not ended; each program needs its own key")
         until = time.monotonic() + seconds
         path = _find(argv[0], folder)
         around = {
@@ -139,7 +139,7 @@ class Programs:
                 self._forget(program)
                 self._host.respond(program.number, program.refusal.as_map(), None)
             else:
-                self._kill(program, Refusal("program-late", "the program had not ended by its deadline and was killed"))
+                self._kill(program, Refusal("program-late", "the program did not end by its deadline and was killed"))
 
     def end_all(self) -> None:
         """Kill all programs and remove their folders, when the host has closed the stream."""
@@ -165,7 +165,7 @@ class Programs:
 
     def _discard(self, folder: str) -> None:
         if folder not in self._folders:
-            raise Refusal("usage", f"{folder} is no folder of a program")
+            raise Refusal("usage", f"{folder} is not the folder of a program")
         self._folders.discard(folder)
         try:
             os.rmdir(folder)

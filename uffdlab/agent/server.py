@@ -61,6 +61,7 @@ class Server:
         self._host_fds = {read_fd, write_fd}
         self._target_fd = target_fd
         self._target: _Target | None = None
+        self._why_no_target = "there is no target process"
         self._programs = Programs(self._host)
         self._next = 0
         self._methods: dict[str, Callable[..., Any]] = {
@@ -133,7 +134,9 @@ class Server:
                 return
             handler = self._methods.get(method)
             if handler is None:
-                raise Refusal("unknown-method", f"the agent does not know {method}; host and agent differ in version")
+                raise Refusal(
+                    "unknown-method", f"the agent does not know {method}; host and agent have different versions"
+                )
             result = handler(*params)
         except Refusal as refusal:
             self._host.respond(number, refusal.as_map(), None)
@@ -145,7 +148,7 @@ class Server:
     def _pass_on(self, number: int, method: str, params: list[Any]) -> None:
         """Pass a request on to the target.  Its first parameter is the deadline in seconds."""
         if self._target is None:
-            raise Refusal("target-lost", f"{method}: there is no target process; lab.restart_target() starts one")
+            raise Refusal("target-lost", f"{method}: {self._why_no_target}; lab.restart_target() starts a new one")
         deadline, *rest = params
         self._next += 1
         self._target.waiting[self._next] = _Waiting(number, method, deadline or _DEFAULT_DEADLINE)
@@ -209,6 +212,7 @@ class Server:
         child.process.close()
         status = _NOT_REAPED if ended is None else ended
         why = why or f"the target process ended ({_describe_status(status)})"
+        self._why_no_target = why
         for waiting in child.waiting.values():
             refusal = Refusal(kind, f"{waiting.method}: {why}", status=status)
             self._host.respond(waiting.number, refusal.as_map(), None)
@@ -234,16 +238,16 @@ class Server:
             self._end_late(child, [waiting.method for waiting in child.waiting.values()])
 
     def _late(self, nonce: bytes, methods: list[str]) -> None:
-        """Kill the target with this nonce, if it still runs: it has not answered the host in time."""
+        """Kill the target with this nonce, if it still runs, because it has not answered the host in time."""
         child = self._target
         if child and child.nonce == nonce:
             self._end_late(child, methods + [waiting.method for waiting in child.waiting.values()])
 
     def _end_late(self, child: _Target, methods: list[str]) -> None:
-        doing = _DOING.get(pidfd.state(child.process.pid), "it was still at work")
+        doing = _DOING.get(pidfd.state(child.process.pid), "it was still running")
         child.process.signal(SIGKILL)
         late = ", ".join(methods)
-        why = f"{late} did not come back before its deadline: {doing}. The target was killed."
+        why = f"{late} did not return before its deadline: {doing}. The target was killed."
         self._target_ended(child, "fault-unresolved", why)
 
 
@@ -267,7 +271,7 @@ def _describe_status(status: int) -> str:
         known = {int(each): each.name for each in signal.Signals}  # most realtime signals have no name there
         name = known.get(number, f"signal {number}")
         # The OOM killer sends SIGKILL and writes to the kernel's log, which is the lab's console in a guest.
-        return f"by {name}" + (": out of memory, or killed by somebody" if name == "SIGKILL" else "")
+        return f"by {name}" + (": out of memory, or killed by another process" if name == "SIGKILL" else "")
     return f"with exit status {os.waitstatus_to_exitcode(status)}"
 
 

@@ -37,7 +37,9 @@ def _end(_number: int, _frame: Any) -> NoReturn:
 
 
 def _refuse(*_: Any) -> NoReturn:
-    raise Refusal("usage", "only a guest of the lab's own can do this: here it would affect everybody on this machine")
+    raise Refusal(
+        "usage", "this is only possible in a guest of the lab: here it would affect all users of this machine"
+    )
 
 
 def _swap_on() -> int:
@@ -45,8 +47,8 @@ def _swap_on() -> int:
     if not size:
         raise Refusal(
             "usage",
-            "there is nothing to swap to: no swap is on (/proc/swaps), and the lab turns it on only in a guest of its "
-            "own: here it would affect everybody on this machine",
+            "there is nothing to swap to: no swap is on (/proc/swaps), and the lab turns it on only in its "
+            "guests: here it would affect all users of this machine",
         )
     return size
 

@@ -327,7 +327,9 @@ def _answer(channel: Channel, target: Target, number: int, method: str, params: 
     try:
         handler = target.methods.get(method)
         if handler is None:
-            raise Refusal("unknown-method", f"the target does not know {method}; host and agent differ in version")
+            raise Refusal(
+                "unknown-method", f"the target does not know {method}; host and agent have different versions"
+            )
         result = handler(*params)
     except Refusal as refusal:
         channel.respond(number, refusal.as_map(), None)

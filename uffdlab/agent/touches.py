@@ -104,7 +104,7 @@ class Touches:
         if child is not None and kind == "copy_out":
             raise Refusal("usage", "a child cannot copy pages out; it can read single values")
         if number in self._tickets:
-            raise Refusal("usage", f"touch {number} has not ended; each has a number of its own")
+            raise Refusal("usage", f"touch {number} has not ended; each touch needs its own number")
         if child is not None:
             child.claim()  # before its touch is written to, which may still be in use
         ticket = None
@@ -213,7 +213,7 @@ def _check(kind: str, address: int, length: int, stride: int, value: int, more: 
     numbers |= {name: more[name] for name in ("first", "jump") if name in more}
     for name, number in numbers.items():
         if not isinstance(number, int) or not 0 <= number < _LIMIT:
-            raise Refusal("usage", f"{kind} with {name}={number!r}: it is a whole number from 0 to 2⁶⁴ - 1")
+            raise Refusal("usage", f"{kind} with {name}={number!r}: it must be an integer from 0 to 2⁶⁴ - 1")
     if kind in _STRIDED and not stride:
         raise Refusal("usage", f"{kind} with stride=0 would stay at one address; give the size of a page in bytes")
     if kind == "copy_out" and length > MAX_COPY_OUT:

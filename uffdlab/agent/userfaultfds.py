@@ -102,20 +102,20 @@ def ways() -> dict[str, int]:
 
 
 def call(fd: int, ioctl: Layout, values: dict[str, int]) -> dict[str, Any]:
-    """Do one ioctl; return its errno, the fields of its argument afterwards (``fields``) and its times in ns."""
+    """Make one ioctl; return its errno, the fields of its argument after the call, and its times in ns."""
     argument = bytearray(ioctl.pack(values))
     error, started, ended = native.ioctl(fd, ioctl.request, ffi.from_buffer(argument))
     return {"errno": error, "fields": ioctl.unpack(argument), "started_ns": started, "ended_ns": ended}
 
 
 def batch(fd: int, ioctl: Layout, values: dict[str, int], step: int, count: int) -> dict[str, Any]:
-    """Do one ioctl for each of `count` pages, in native code; `values` are the fields for the first page.
+    """Make one ioctl for each of `count` pages, in native code; `values` are the fields for the first page.
 
     Returns how many succeeded, the errno of the one that failed (0 if none), and the times in ns.
     """
     if not ioctl.batch:
         others = ", ".join(name for name, each in LAYOUTS.items() if each.batch)
-        raise Refusal("usage", f"{ioctl.name} is not done page by page; {others} are")
+        raise Refusal("usage", f"{ioctl.name} cannot be made page by page; the ioctls that can are {others}")
     work = ffi.new("struct lab_batch *")
     work.argument = [values.get(name, 0) for name in ioctl.fields] + [0] * (5 - len(ioctl.fields))
     work.step, work.count = step, count

@@ -81,7 +81,7 @@ class BaseMachine:
     def hello(self) -> HelloFacts:
         """The facts of the agent's hello."""
         if self._hello is None:
-            raise errors.UsageError("the machine is not up: call wait_for_hello() first")
+            raise errors.UsageError("the machine has not started yet: call wait_for_hello() first")
         return self._hello
 
     def ask(self, request: Method[_Answer], *, deadline: float = 10.0) -> _Answer:

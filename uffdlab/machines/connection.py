@@ -132,4 +132,6 @@ class Connection:
 
 
 def _cannot_start() -> tuple[str, Machine]:
-    raise UsageError("this lab was given its machine and cannot start another one: make a new machine, and a new lab")
+    raise UsageError(
+        "this lab did not start its machine, so it cannot start another one: make a new machine, and a new lab"
+    )

@@ -93,7 +93,7 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
         return _running(ssh.start(wanted.removeprefix("ssh:")))
     if wanted == "vagrant":
         return _vagrant(kernel, options)
-    raise UsageError(f"there is no machine {wanted!r}; there is {_KINDS}")
+    raise UsageError(f"there is no machine {wanted!r}; the kinds are {_KINDS}")
 
 
 def _qemu(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str, Machine]:
@@ -101,7 +101,7 @@ def _qemu(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[str,
     from uffdlab.machines.qemu import start  # noqa: PLC0415
 
     if options.hugepages < 0:
-        raise UsageError(f"hugepages={options.hugepages}: it is a number of pages of 2 MiB")
+        raise UsageError(f"hugepages={options.hugepages}: it must be a number of 2 MiB pages, 0 or more")
     reserved = f"hugepagesz=2M hugepages={options.hugepages}" if options.hugepages else ""
     image = kernels.get(kernel or DEFAULT_KERNEL)
     module = kernels.pte_reader(kernel or DEFAULT_KERNEL) if options.pte_reader else None

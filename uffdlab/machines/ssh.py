@@ -215,8 +215,8 @@ def _receive(stream: socket.socket, until: float) -> dict[str, Any]:
             raise TypeError
     except (ValueError, TypeError):
         raise _Unfit(
-            f"something there writes to the stream before the agent does: {taken[:200]!r}. "
-            "A shell's start-up files must print nothing when there is no terminal"
+            f"another program there writes to the stream before the agent: {taken[:200]!r}. "
+            "The start-up files of the shell must print nothing when there is no terminal"
         ) from None
     finally:
         stream.settimeout(None)

@@ -27,7 +27,7 @@ _GRACE = 2.0  # seconds; an agent whose stream has ended needs some milliseconds
 
 
 class StreamMachine(BaseMachine):
-    """A machine whose agent speaks on the stdin and stdout of a process.
+    """A machine whose agent uses the stdin and stdout of a process.
 
     Also a context manager.  A subclass may override :meth:`_prepare`.
 

@@ -117,7 +117,7 @@ class SupervisedProcess:
             number = os.WTERMSIG(status)
             text = f"was killed by signal {number}"
             if number in {signal.SIGKILL, signal.SIGBUS}:
-                text += ", by somebody or because the host ran out of memory"
+                text += ", by another process or because the host was out of memory"
         else:
             text = f"ended with status {os.WEXITSTATUS(status)}"
         return f"{text}: {stderr}" if stderr else text
@@ -162,7 +162,7 @@ class _Run:
     def begin(
         self, command: Sequence[str], inherit: Sequence[int], console: socket.socket | None, stdio: int, bounds: str
     ) -> None:
-        # Return when the supervisor runs.  Whatever this raises, Ctrl-C too: end() it before the arguments are closed.
+        # Returns when the supervisor runs.  After any exception, call end() before closing the arguments.
         arguments = (command, inherit, console, stdio, bounds)
         self._thread = threading.Thread(target=self._main, args=arguments, name="uffdlab-console", daemon=True)
         try:

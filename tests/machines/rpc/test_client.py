@@ -30,7 +30,7 @@ def test_hello(agent):
 
 
 def test_no_hello(agent):
-    with pytest.raises(errors.MachineTimeout, match="said nothing"):
+    with pytest.raises(errors.MachineTimeout, match="sent nothing"):
         agent.client.hello(0.05)
 
 

@@ -78,7 +78,7 @@ def test_without_a_network_ours_is_made(bare):
     bare.put("fail-box-add", "Error: Could not resolve host: box.test\n")
     assert bring_up_heard(bare) == [
         f"vagrant box add {DEBIAN}",
-        f"{DEBIAN} is not taken (Could not resolve host: box.test): making a box of Debian's packages",
+        f"{DEBIAN} is not used (Could not resolve host: box.test): making a box of Debian's packages",
         "vagrant up",
     ]
     assert bare.notes() == [ADD, "build-box", "up --provision"]
@@ -98,7 +98,7 @@ def test_the_user_chooses(bare, monkeypatch, box):
 def test_a_network_that_swallows_what_is_sent(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 1.0)
     bare.put("hang-box-add")
-    assert f"{DEBIAN} is not taken (nothing received in 1 s): making a box of Debian's packages" in bring_up_heard(bare)
+    assert f"{DEBIAN} is not used (nothing received in 1 s): making a box of Debian's packages" in bring_up_heard(bare)
     assert bare.notes() == [ADD, "interrupted", "build-box", "up --provision"]
 
 
@@ -107,7 +107,7 @@ def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._REPORT_INTERVAL", 0.5)
     bare.put("do-box-add", COMES + "sleep 3; rm $VAGRANT_HOME/tmp/box123; sleep 1")
     told = bring_up_heard(bare)
-    assert told[1] == f"vagrant box add {DEBIAN}: 1 MiB have come"
+    assert told[1] == f"vagrant box add {DEBIAN}: 1 MiB received"
     assert box_of(bare) == DEBIAN
 
 
@@ -138,7 +138,7 @@ def test_a_download_that_stands_still(bare, monkeypatch):
 def test_a_download_without_end(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FETCH", 1.0)
     bare.put("hang-box-add")
-    assert "it was not here after 0 minutes" in bring_up_heard(bare)[1]
+    assert "the download did not end within 0 minutes" in bring_up_heard(bare)[1]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -168,8 +168,8 @@ def test_debians_from_which_it_does_not_come_up(bare):
     assert bring_up_heard(bare) == [
         f"vagrant box add {DEBIAN}",
         "vagrant up",
-        f"the VM did not come up from {DEBIAN}: removing it",
-        f"{DEBIAN} is not taken (the VM did not come up from it, see {note}): making a box of Debian's packages",
+        f"the VM did not start from {DEBIAN}: removing it",
+        f"{DEBIAN} is not used (the VM did not start from it, see {note}): making a box of Debian's packages",
         "vagrant up",
     ]
     assert bare.notes() == [ADD, "up --provision", "destroy --force", "build-box", "up --provision"]
@@ -236,7 +236,7 @@ def test_virtualbox_without_a_network(world, monkeypatch):
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
     world.put("fail-box-add", "Error: Could not resolve host: box.test\n")
     with pytest.raises(
-        errors.HostUnsupported, match=r"cannot be had for virtualbox \(Could not resolve host"
+        errors.HostUnsupported, match=r"not available for virtualbox \(Could not resolve host"
     ) as caught:
         bring_up(world.vm)
     assert caught.value.missing == "box"

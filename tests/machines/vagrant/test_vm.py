@@ -146,7 +146,9 @@ def test_ssh_that_does_not_get_in(world):
     bring_up(world.vm)
     world.notes()
     world.put("fail-ssh", "ssh: connect to host 127.0.0.1 port 2222: Connection refused")
-    with pytest.raises(errors.MachineError, match=r"up, but ssh does not get in: .*Connection refused; see"):
+    with pytest.raises(
+        errors.MachineError, match=r"started the VM, but ssh does not connect: .*Connection refused; see"
+    ):
         bring_up(world.vm)
     assert world.notes() == ["halt --force", "up --provision"]  # it was taken for dead
 

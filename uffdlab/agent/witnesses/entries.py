@@ -63,7 +63,7 @@ def _try(beacon: int) -> str:
         level = struct.unpack_from("=QI", _read(beacon, 1, os.sysconf("SC_PAGE_SIZE")))[1]
     except OSError as error:
         return f"{_DEVICE} does not answer: {error}"
-    return "" if level == 1 else f"{_DEVICE} says that a mapped page is at level {level}: it is of another version"
+    return "" if level == 1 else f"{_DEVICE} reports level {level} for a mapped page: it has another version"
 
 
 def _read(start: int, pages: int, stride: int) -> bytes:

@@ -62,7 +62,7 @@ class Scan:
             no run.  ``vma_soft_dirty``, ``time_ns``.
         """
         if not self._asked:
-            raise Refusal("no-witness", "this kernel has no PAGEMAP_SCAN; it came with 6.7")
+            raise Refusal("no-witness", "this kernel has no PAGEMAP_SCAN, which Linux 6.7 introduced")
         end = start + pages * page_size
         try:
             runs = _scan(start, end, self._asked)

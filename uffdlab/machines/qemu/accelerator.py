@@ -80,7 +80,7 @@ def known(program: str) -> str:
 
 def _probe(path: Path, program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None]:
     if not os.access(DEVICE, os.R_OK | os.W_OK):
-        missing = "cannot be opened by this user" if DEVICE.exists() else "is not there"
+        missing = "cannot be opened by this user" if DEVICE.exists() else "does not exist"
         return _fall_back(path, program, f"{DEVICE} {missing}")
     try:
         guest = boot("kvm", _PROBE)
@@ -91,7 +91,7 @@ def _probe(path: Path, program: str, boot: Callable[[str, float], M]) -> tuple[s
             return "tcg", None
         return _fall_back(path, program, f"a guest under KVM sent nothing within {_PROBE:.0f} s")
     except errors.MachineError as error:
-        return _fall_back(path, program, f"a guest under KVM did not come up ({str(error).splitlines()[0]})")
+        return _fall_back(path, program, f"a guest under KVM did not start ({str(error).splitlines()[0]})")
     _remember(path, program, "kvm", "a guest answered")
     return "kvm", guest
 

@@ -128,7 +128,7 @@ def _validate(kernel: Kernel, cpus: int, memory_mib: int, append: str) -> None:
     if not _LEAST_MIB <= memory_mib <= _MOST_MIB:
         raise errors.UsageError(f"memory_mib={memory_mib}: a guest has {_LEAST_MIB} to {_MOST_MIB} MiB of memory")
     if "--" in append.split() or not append.isprintable():
-        raise errors.UsageError(f"append={append!r}: what follows -- goes to the lab's own init; leave it out")
+        raise errors.UsageError(f"append={append!r}: the kernel passes what follows -- to the lab's init; leave it out")
     if not kernel.image.is_file():
         raise errors.KernelError(f"{kernel.name}: there is no image at {kernel.image}", kernel=kernel.name)
 
@@ -195,7 +195,7 @@ def _restore(settings: Settings) -> QemuMachine | None:
         saved_state.discard(name)
     except (errors.MachineError, errors.AgentError) as error:
         # The state of the following boot replaces it.
-        _log.info("the saved state %s did not come up, booting instead: %s", name, error)
+        _log.info("the saved state %s did not start, booting instead: %s", name, error)
     except BaseException:
         if machine is not None:
             machine.close()

@@ -153,7 +153,7 @@ class Client:
         MachineError
             The hello did not come in time, the first frame was something else, or the stream ended.
         """
-        silent = "the guest did not come up: its agent said nothing"
+        silent = "the guest did not start: its agent sent nothing"
         facts: HelloFacts | None = self._wait(self._hello, deadline, silent)
         return facts
 

@@ -81,11 +81,11 @@ class Boxes:
             return DEBIAN
         if self._format != "libvirt":
             raise errors.HostUnsupported(
-                f"{DEBIAN} cannot be had for {self._format} ({why_not}), and vm/build-box makes boxes only for libvirt "
-                "and QEMU",
+                f"{DEBIAN} is not available for {self._format} ({why_not}), and vm/build-box makes boxes only for "
+                "libvirt and QEMU",
                 missing="box",
             )
-        self._report(f"{DEBIAN} is not taken ({why_not}): making a box of Debian's packages")
+        self._report(f"{DEBIAN} is not used ({why_not}): making a box of Debian's packages")
         self._make()
         return OWN
 
@@ -95,7 +95,7 @@ class Boxes:
 
     def refuse(self, error: errors.MachineError) -> None:
         """Record that the VM did not start from Debian's box, so that it is not chosen again."""
-        text = f"The VM did not come up from {DEBIAN}. Remove this file to try that box again.\n{error}\n"
+        text = f"The VM did not start from {DEBIAN}. Remove this file to try that box again.\n{error}\n"
         write_atomically(self._folder / "refused", text.encode())
 
     def _made(self) -> bool:
@@ -114,10 +114,10 @@ class Boxes:
 
     def _refusal(self) -> str:
         note = self._folder / "refused"
-        return f"the VM did not come up from it, see {note}" if note.exists() else ""
+        return f"the VM did not start from it, see {note}" if note.exists() else ""
 
     def _fetch_debian(self) -> str:
-        # Returns why it cannot be had; empty if it is here.
+        # Returns why it is not available; empty if Vagrant has it.
         status, output = self._run(["vagrant", "box", "list", "--machine-readable"], _ASK, self._report)
         if status == 0 and (DEBIAN, self._format) in _listed(output):
             return ""
@@ -133,7 +133,7 @@ class Boxes:
         except _Stalled as stalled:
             return str(stalled)
         except errors.MachineTimeout:
-            return f"it was not here after {_FETCH / 60:.0f} minutes"
+            return f"the download did not end within {_FETCH / 60:.0f} minutes"
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         last = lines[-1] if lines else f"vagrant ended with status {status}"
         return last.removeprefix("Error: ") if status else ""
@@ -165,7 +165,7 @@ class _DownloadProgress:
             raise _Stalled(f"nothing received in {deadline:.0f} s")
         if begun and now - self._reported > _REPORT_INTERVAL:
             self._reported = now
-            self._report(f"vagrant box add {DEBIAN}: {self._received >> 20} MiB have come")
+            self._report(f"vagrant box add {DEBIAN}: {self._received >> 20} MiB received")
 
     def _bytes(self) -> int:
         total = 0

@@ -106,7 +106,7 @@ def start(
     HostUnsupported
         There is no Vagrant, no ssh or no box.
     KernelError
-        The kernel cannot be had, or is only available as a package.
+        The kernel cannot be found or built, or is only available as a package.
     MachineError
         The VM or the agent did not start, its clock runs wrong, or another lab uses the VM with another kernel.
     """
@@ -186,8 +186,8 @@ def _kernel(asked: str | os.PathLike[str]) -> tuple[str, kernels.Kernel]:
     if flavoured not in catalogue:
         built = ", ".join(each.name for each in catalogue if isinstance(each, Built))
         raise errors.KernelError(
-            f"{asked} cannot be built with the drivers for disk and network that the Vagrant VM needs, as it comes as "
-            f"a package or in another flavour: choose {built}, or the path of an image that has them",
+            f"{asked} is a package or has another flavour, so it cannot be built with the drivers for disk and network "
+            f"that the Vagrant VM needs: choose {built}, or the path of an image that has them",
             kernel=str(asked),
         )
     return str(asked), kernels.get(flavoured)

@@ -218,7 +218,7 @@ class VagrantVm:
         except errors.MachineError as error:
             if not boxes.replaceable(box):
                 raise
-            tell(f"the VM did not come up from {box}: removing it")
+            tell(f"the VM did not start from {box}: removing it")
             self._vagrant("destroy", "--force")  # fails if the reason was not the box but a missing libvirt
             boxes.refuse(error)
             self._start(wanted, boxes.choose(), state, boot=True, answers=False, tell=tell)
@@ -249,11 +249,11 @@ class VagrantVm:
             seen = self._inspect()
             wrong = _difference(seen, wanted)
         except _Unreachable as unreachable:
-            wrong = f"ssh does not get in: {unreachable}"
+            wrong = f"ssh does not connect: {unreachable}"
         if wrong:
             raise errors.MachineError(
-                f"vagrant brought the VM up, but {wrong}; see {self.data / 'vagrant.log'}, "
-                "`cd vm && vagrant ssh`, or start anew: uffdlab vagrant destroy"
+                f"vagrant started the VM, but {wrong}; see {self.data / 'vagrant.log'}, "
+                "`cd vm && vagrant ssh`, or make it again: uffdlab vagrant destroy"
             )
         write_atomically(self.data / "booted.json", json.dumps({**asdict(wanted), "boot_id": seen.boot_id}).encode())
 
@@ -261,7 +261,7 @@ class VagrantVm:
         # A VM has the disk of the box from which it was made.
         if not any((self.data / "machines" / "default").glob("*/id")):
             return
-        made, again = self._box(), "remove the VM (uffdlab vagrant destroy), the next start makes it anew"
+        made, again = self._box(), "remove the VM (uffdlab vagrant destroy); the next start makes it again"
         asked = os.environ.get("UFFDLAB_BOX") or made
         if made != asked:
             raise errors.MachineError(f"the VM was made from the box {made}, and UFFDLAB_BOX is {asked}: {again}")
@@ -304,9 +304,9 @@ class VagrantVm:
         output, stderr = (each.decode(errors="replace") for each in (done.stdout, done.stderr))
         if _KEY_CHANGED in stderr:
             raise errors.MachineError(
-                "the VM's ssh host key is not the one that it had when it first came up: something else answers at its "
+                "the VM's ssh host key is not the one of its first start: another host answers at its "
                 f"address, or the key was changed in it. If you know why, remove {self.data / 'known_hosts'}; if not, "
-                "make the VM anew: uffdlab vagrant destroy"
+                "make the VM again: uffdlab vagrant destroy"
             )
         fields = output.split()
         if len(fields) < 2:
@@ -394,7 +394,8 @@ class VagrantVm:
             while not _try_lock(descriptor, fcntl.LOCK_EX):
                 if time.monotonic() > until:
                     raise errors.MachineTimeout(
-                        f"somebody has held {self.data / 'work.lock'} for {_UP / 60:.0f} minutes: is a vagrant stuck?"
+                        f"another process has held {self.data / 'work.lock'} for {_UP / 60:.0f} minutes: "
+                        "does a vagrant hang?"
                     )
                 time.sleep(0.1)
             self._held = (descriptor,)
@@ -447,7 +448,7 @@ def _difference(seen: GuestState, wanted: Wanted) -> str:
     # Returns the difference from the wanted state; empty if there is none.
     if wanted.release and seen.release != wanted.release:
         return f"it runs Linux {seen.release}, not {wanted.release}"
-    return "" if wanted.agent_key in seen.agents else "the package is not in it"
+    return "" if wanted.agent_key in seen.agents else "it does not have the package"
 
 
 def _end_of(text: str) -> str:
