@@ -2,7 +2,7 @@ import errno
 
 import pytest
 
-from uffdlab.target.errno_reasons import alignment_fault, explain
+from uffdlab.target.errno_reasons import explain, unaligned_reason
 from uffdlab.uapi import IOCTLS, Feature, RegisterMode
 
 CONTINUE = IOCTLS["UFFDIO_CONTINUE"]
@@ -53,7 +53,7 @@ def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
     ],
 )
 def test_what_is_no_whole_pages_is_named(name, values, message):
-    found = alignment_fault(IOCTLS[name], values, 0x1000)
+    found = unaligned_reason(IOCTLS[name], values, 0x1000)
     assert message in found
     assert bool(message) is bool(found)
     if found:

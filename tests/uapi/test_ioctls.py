@@ -1,6 +1,7 @@
 """What is known of each ioctl fits together, and fits what is made from it."""
 
 import inspect
+import keyword
 
 import pytest
 
@@ -15,6 +16,7 @@ from uffdlab.uapi.memory import MEMORY
 def test_the_columns_of_an_ioctl_fit_together(ioctl):
     assert ioctl.batch is LAYOUTS[ioctl.name].batch
     assert ("mode" in ioctl.fields) is bool(len(ioctl.modes))
+    assert not ioctl.moves or "src" in ioctl.fields
     assert not ioctl.protects or ioctl.protects in list(map(int, ioctl.modes))
     for way in ioctl.resolves:
         assert way.fault in uapi.FAULTS
@@ -37,3 +39,19 @@ def test_random_calls_make_them():
     calls = {ioctl.random_call for ioctl in uapi.IOCTLS.values()} - {""}
     assert calls <= set(CALLS)
     assert len(CALLS) == len(set(CALLS))
+
+
+@pytest.mark.parametrize("name", sorted(set(uapi.IOCTLS) - {"UFFDIO_API"}))
+def test_an_ioctl_is_a_method_with_its_name(name):
+    method = name.removeprefix("UFFDIO_").lower()
+    assert callable(getattr(Userfaultfd, method + "_" * keyword.iskeyword(method)))
+    assert uapi.IOCTLS[name].method in ("", method + "_" * keyword.iskeyword(method))
+
+
+def test_the_package_exports_what_its_two_modules_define():
+    assert {"IOCTLS", "RegisterMode", "ContinueMode", "Feature", "FEATURES_SINCE", "flag_names"} <= set(uapi.__all__)
+    assert {ioctl.modes.__name__ for ioctl in uapi.IOCTLS.values()} <= set(uapi.__all__)
+    assert not {"LAYOUTS", "Layout", "EVENT_FORK", "enum"} & set(uapi.__all__)
+    assert set(uapi.__all__) <= set(dir(uapi))
+    with pytest.raises(AttributeError, match="no attribute 'LAYOUTS'"):
+        _ = uapi.LAYOUTS

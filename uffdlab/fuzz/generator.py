@@ -19,6 +19,7 @@ CALLS: Final = (
 )  # fmt: skip
 # Rarer than the others: they change everything, or take their time.
 _RARE: Final = frozenset({"register", "mremap", "fork", "collapse", "page_out", "wake"})
+_MOVES: Final = frozenset(ioctl.random_call for ioctl in IOCTLS.values() if ioctl.moves)
 _REPLACE: Final = 0.02  # of all calls, and of those that are made while a copy waits
 _REPLACE_WHILE_BLOCKED: Final = 0.1
 _MOST_PAGES: Final = 4  # pages that calls are made on; in a region of huge pages the last is at its end
@@ -52,7 +53,7 @@ def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
     value = chance.randrange(1, 1 << 32)
     if call == "register":
         value = chance.randrange(16) & (0xF if "rwprotect" in calls else 0x7)
-    elif call == "move":
+    elif call in _MOVES:
         value = chance.choice(pages_used(pages))
     return Op(call, page, value, flag, dontwake, count)
 

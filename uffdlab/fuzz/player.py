@@ -16,7 +16,7 @@ from uffdlab.fuzz.rules import ANY, MEMORIES, SKIP, Op, Rules, region_pages
 from uffdlab.pte import State
 from uffdlab.target.open_userfaultfd import DEFAULT_FEATURES
 from uffdlab.target.userfaultfd import Fork
-from uffdlab.uapi import Feature, RegisterMode
+from uffdlab.uapi import IOCTLS, Feature, RegisterMode
 from uffdlab.uapi.messages import Message, Remap, Remove, Unmap
 from uffdlab.uapi.protocol.agent import ReserveHugepages
 
@@ -200,18 +200,14 @@ class Player:
         return _name(copy.release().errno)
 
     def _ioctl(self, op: Op, pages: range) -> str:
-        where, uffd, of = self._region[pages.start : pages.stop], self._uffd, {"dontwake": op.dontwake, "check": False}
-        calls: dict[str, Callable[[], IoctlResult]] = {
-            "copy": lambda: uffd.copy(where, self._content(op.value, len(pages)), wp=op.flag, **of),
-            "zeropage": lambda: uffd.zeropage(where, **of),
-            "continue": lambda: uffd.continue_(where, wp=op.flag, **of),
-            "protect": lambda: uffd.writeprotect(where, wp=op.flag, **of),
-            "rwprotect": lambda: uffd.rwprotect(where, rwp=op.flag, **of),
-            "poison": lambda: uffd.poison(where, **of),
-            "move": lambda: self._move(op),
-            "wake": lambda: uffd.wake(where, check=False),
-        }
-        result = calls[op.call]()
+        ioctl = next(each for each in IOCTLS.values() if each.random_call == op.call)
+        if ioctl.moves:
+            result = self._move(op)
+        else:
+            bits = {name.lower(): op.dontwake if name == "DONTWAKE" else op.flag for name in ioctl.mode_bits}
+            content = {"data": self._content(op.value, len(pages))} if op.call == "copy" else {}
+            where = self._region[pages.start : pages.stop]
+            result = getattr(self._uffd, ioctl.method)(where, **bits, **content, check=False)
         if result.errno == errno.EAGAIN and result.done:
             return f"EAGAIN after {result.done // self._region.page_size}"
         return _name(result.errno)

@@ -43,8 +43,8 @@ class Op:
         plus 1.  Else: ``register``: the modes, 0 to unregister; ``move``: the
         page that is moved to `page`; ``replace``: the memory, by its place in :data:`MEMORIES`.
     flag : bool
-        ``copy``, ``continue``: MODE_WP.  ``protect``, ``rwprotect``: protect, else unprotect.  ``mprotect``: writable.
-        ``fork``: the child writes, else reads.  ``move``: MODE_ALLOW_SRC_HOLES.  ``block_copy``: MODE_WP.
+        An ioctl: the bit of its mode other than DONTWAKE; of ``block_copy``, MODE_WP.  ``mprotect``: writable.
+        ``fork``: the child writes, else reads.
     dontwake : bool
         With MODE_DONTWAKE; nothing sleeps, so it must change nothing, but UFFDIO_WRITEPROTECT refuses it with MODE_WP.
     """

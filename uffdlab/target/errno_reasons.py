@@ -12,35 +12,18 @@ from uffdlab.uapi.memory import MEMORY
 
 _WP_AND_RWP = int(uapi.RegisterMode.WP | uapi.RegisterMode.RWP)
 
-# Errnos that mean something else for one ioctl than for the others.
-_OF_ONE_IOCTL = {
-    ("UFFDIO_WRITEPROTECT", errno.ENOENT): "the range is not registered for WP; uffd.register(region, …, 'wp')",
-    ("UFFDIO_RWPROTECT", errno.ENOENT): "the range is not registered for RWP; uffd.register(region, …, 'rwp')",
-    ("UFFDIO_MOVE", errno.EINVAL): (
-        "pages can only move between private anonymous mappings with equal flags; shmem and hugetlb cannot be moved"
-    ),
-    ("UFFDIO_COPY", errno.EFAULT): "the source cannot be read: all of it must be mapped in the target",
-    ("UFFDIO_MOVE", errno.EBUSY): "a page of the source is pinned, or is shared with another process since a fork",
-}
-
 _NO_CONTINUE_WP = "this kernel does not know UFFDIO_CONTINUE_MODE_WP (Linux 6.4 and newer do, and 6.1-series)"
-_SPANS = "the range spans memory that this ioctl cannot handle, or more than one mapping"
-_WITHOUT_RANGE = {
-    "UFFDIO_API": (
-        "it works once for each userfaultfd, with api 0xaa and features that the kernel has; lab.userfaultfd() calls it"
-    ),
-    "UFFDIO_SET_MODE": "only Feature.RWP_ASYNC can be changed, on a userfaultfd that has Feature.RWP",
-}
+_SPANS_MAPPINGS = "the range spans memory that this ioctl cannot handle, or more than one mapping"
 
 
-def alignment_fault(ioctl: uapi.Ioctl, values: dict[str, int], page_size: int) -> str:
+def unaligned_reason(ioctl: uapi.Ioctl, values: dict[str, int], page_size: int) -> str:
     """Return why the range is not made of whole pages of `page_size` bytes; "" if it is, or if there is no range."""
     if "len" not in ioctl.fields:
         return ""
     if not values.get("len"):
         return f"the range is empty (len 0): it must be one page, {page_size} bytes, or more"
-    # UFFDIO_COPY accepts a source that is not aligned, UFFDIO_MOVE does not.
-    for name in ("start", "dst", "len", *(["src"] if ioctl.name == "UFFDIO_MOVE" else [])):
+    # UFFDIO_COPY accepts an unaligned source; UFFDIO_MOVE does not.
+    for name in ("start", "dst", "len", *(["src"] if ioctl.moves else [])):
         value = values.get(name, 0)
         if value % page_size:
             return f"{name} {value:#x} is unaligned: it must be a multiple of the page size, {page_size} bytes"
@@ -76,7 +59,7 @@ def explain(
     features : Feature or None
         The features of this userfaultfd; None if they are not known.
     alignment : str
-        The result of :func:`alignment_fault` for the range.
+        The result of :func:`unaligned_reason` for the range.
     beyond : bool
         Whether the range ends beyond the addresses of user space.
     memory : str
@@ -87,7 +70,7 @@ def explain(
             return alignment
         if beyond:
             return "a part of the range is beyond the addresses that a process can have"
-        return _of_einval(ioctl, mode, registered, knows_continue_wp, features, memory)
+        return _reason_for_einval(ioctl, mode, registered, knows_continue_wp, features, memory)
     known = {
         errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT can change a mapped page",
         errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
@@ -102,28 +85,18 @@ def explain(
     }
     return (
         _mode_cannot_be_dropped(ioctl, error, mode, registered)
-        or _of_one_ioctl(ioctl, error, registered)
+        or _reason_for_one_ioctl(ioctl, error, registered)
         or known.get(error, "ioctl_userfaultfd(2) gives no reason for this errno")
     )
 
 
-def _of_one_ioctl(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None) -> str:
+def _reason_for_one_ioctl(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None) -> str:
     # Errnos that mean something else for one ioctl than for the others.
-    if error == errno.EEXIST and ioctl.name in {"UFFDIO_COPY", "UFFDIO_ZEROPAGE"}:
-        return (
-            "a page of the range is mapped already, or is in the page cache. UFFDIO_CONTINUE maps a page of the page "
-            "cache, UFFDIO_WRITEPROTECT changes a mapped page"
-        )
-    if error == errno.EFAULT and ioctl.name == "UFFDIO_CONTINUE":
-        return (
-            "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY "
-            "(the kernel can drop a page that was read but never written at any time)"
-        )
-    if error == errno.ENOENT and ioctl.name == "UFFDIO_MOVE" and registered is not None:
+    if error == errno.ENOENT and ioctl.moves and registered is not None:
         return "a page of the source is absent (allow_src_holes=True skips it), or a range spans mappings"
     if error == errno.ENOENT and ioctl.fills:
         return "the range is not registered with this userfaultfd, or spans mappings; uffd.register(…) first"
-    return _OF_ONE_IOCTL.get((ioctl.name, error), "")
+    return ioctl.reasons.get(error, "")
 
 
 def _mode_cannot_be_dropped(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
@@ -139,7 +112,7 @@ def _mode_cannot_be_dropped(ioctl: uapi.Ioctl, error: int, mode: int, registered
     )
 
 
-def _of_einval(
+def _reason_for_einval(
     ioctl: uapi.Ioctl,
     mode: int,
     registered: uapi.RegisterMode | None,
@@ -152,7 +125,7 @@ def _of_einval(
     if wrong:
         return wrong
     if ioctl.name == "UFFDIO_REGISTER":
-        return _not_registered(mode, features)
+        return _register_refused(mode, features)
     missing = _missing_registration(ioctl, registered, wants_wp=wants_wp)
     unknown_wp = ioctl.name == "UFFDIO_CONTINUE" and wants_wp and not knows_continue_wp
     # mm/userfaultfd.c has no other EINVAL for whole pages of one mapping that is registered for WP.
@@ -160,13 +133,13 @@ def _of_einval(
         return _NO_CONTINUE_WP
     if missing:
         return f"{missing}; or {_NO_CONTINUE_WP}" if unknown_wp else missing
-    return _OF_ONE_IOCTL.get((ioctl.name, errno.EINVAL), _SPANS)
+    return ioctl.reasons.get(errno.EINVAL, _SPANS_MAPPINGS)
 
 
 def _missing_registration(ioctl: uapi.Ioctl, registered: uapi.RegisterMode | None, *, wants_wp: bool) -> str:
     # The registration that the range lacks.
     if registered is None:
-        what = "destination" if ioctl.name == "UFFDIO_MOVE" else "range"
+        what = "destination" if ioctl.moves else "range"
         return f"the {what} is not registered with this userfaultfd; uffd.register(…) first"
     if wants_wp and not registered & uapi.RegisterMode.WP:
         return "WP needs a range that is registered for WP; uffd.register(region, …, 'wp')"
@@ -183,7 +156,7 @@ def _wrong_memory(ioctl: uapi.Ioctl, mode: int, memory: str) -> str:
     return ""
 
 
-def _not_registered(mode: int, features: uapi.Feature | None) -> str:
+def _register_refused(mode: int, features: uapi.Feature | None) -> str:
     if mode & uapi.RegisterMode.RWP and features is not None and not features & uapi.Feature.RWP:
         return "RWP needs a userfaultfd with Feature.RWP; lab.userfaultfd() enables it if the kernel has it (7.3)"
     return (
@@ -197,8 +170,8 @@ def _wrong_mode(ioctl: uapi.Ioctl, mode: int) -> str:
     unknown = mode & ~sum(int(flag) for flag in ioctl.modes)
     if unknown:
         return f"{ioctl.name} has no mode bits {unknown:#x}"
-    if ioctl.name in _WITHOUT_RANGE:
-        return _WITHOUT_RANGE[ioctl.name]
+    if "len" not in ioctl.fields and errno.EINVAL in ioctl.reasons:
+        return ioctl.reasons[errno.EINVAL]
     if ioctl.name == "UFFDIO_REGISTER" and not mode:
         return "UFFDIO_REGISTER needs a mode: MISSING, WP, MINOR or RWP"
     if ioctl.name == "UFFDIO_REGISTER" and mode & _WP_AND_RWP == _WP_AND_RWP:

@@ -74,7 +74,7 @@ class IoctlErrors:
             registered=self._registered_for(values),
             knows_continue_wp=found.continue_wp if found else None,
             features=self._features,
-            alignment=errno_reasons.alignment_fault(ioctl, values, self._target.page_size_at(start)),
+            alignment=errno_reasons.unaligned_reason(ioctl, values, self._target.page_size_at(start)),
             beyond="len" in ioctl.fields and beyond,
             memory=self._target.memory_at(start),
         )

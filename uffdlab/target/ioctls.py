@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from uffdlab import uapi
 from uffdlab.errors import UsageError
 from uffdlab.target.results import IoctlResult
-from uffdlab.uapi import ContinueMode, CopyMode, MoveMode, RegisterMode, WriteprotectMode
+from uffdlab.uapi import RegisterMode
 
 if TYPE_CHECKING:
+    import enum
+
     from uffdlab.target.region import PageRange
     from uffdlab.uapi.protocol.target import IoctlAnswer
 
@@ -54,7 +56,7 @@ def move_fields(to: PageRange, source: PageRange, mode: int) -> dict[str, int]:
     return {"dst": to.start, "src": source.start, "len": to.length, "mode": mode}
 
 
-def mode_bits(kind: type[ContinueMode | CopyMode | MoveMode | WriteprotectMode], wp: bool, dontwake: bool) -> int:
+def mode_bits(kind: type[enum.IntFlag], wp: bool, dontwake: bool) -> int:
     """Return the mode with these bits.  Their order differs between ioctls."""
     return (int(kind["WP"]) if wp else 0) | (int(kind["DONTWAKE"]) if dontwake else 0)
 

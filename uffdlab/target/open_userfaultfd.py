@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+from functools import reduce
+from operator import or_
 from typing import TYPE_CHECKING
 
 from uffdlab import uapi
@@ -14,17 +16,15 @@ if TYPE_CHECKING:
     from uffdlab.target.process import TargetProcess
     from uffdlab.uapi.protocol.target import OpenedUserfaultfd
 
-#: The features that a lab enables if the kernel has them.  None of them changes what an ioctl does to a page.
+#: The features that a lab enables if the kernel has them.  None of these changes what an ioctl does to a page.
 DEFAULT_FEATURES = (
-    Feature.PAGEFAULT_FLAG_WP
-    | Feature.MISSING_HUGETLBFS
+    Feature.MISSING_HUGETLBFS
     | Feature.MISSING_SHMEM
     | Feature.THREAD_ID
-    | Feature.MINOR_HUGETLBFS
-    | Feature.MINOR_SHMEM
     | Feature.EXACT_ADDRESS
     | Feature.WP_HUGETLBFS_SHMEM
-    | Feature.RWP
+    # What the modes of UFFDIO_REGISTER need.
+    | reduce(or_, (bit.feature for bit in uapi.IOCTLS["UFFDIO_REGISTER"].mode_bits.values()))
 )
 
 

@@ -1,6 +1,6 @@
 """The userfaultfd ABI, for host and guest: flags, ioctls, messages, structures and kinds of memory.
 
-This package also exports the names of :mod:`uffdlab.uapi.flags` and :mod:`uffdlab.uapi.ioctls`, loaded when first used.
+This package also exports what :mod:`uffdlab.uapi.flags` and :mod:`uffdlab.uapi.ioctls` define, loaded when first used.
 Before its hello the agent needs only :mod:`uffdlab.uapi.layout`, and an emulated CPU takes long to import :mod:`enum`.
 """
 
@@ -10,54 +10,30 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from uffdlab.uapi.flags import FEATURES_SINCE, Event, FaultFlag, Feature, OpenFlag, flag_names
-    from uffdlab.uapi.ioctls import (
-        FAULTS,
-        IOCTLS,
-        ContinueMode,
-        CopyMode,
-        Ioctl,
-        MoveMode,
-        NoMode,
-        PoisonMode,
-        RegisterMode,
-        RwprotectMode,
-        WriteprotectMode,
-        ZeropageMode,
-    )
-
-__all__ = [
-    "FAULTS",
-    "FEATURES_SINCE",
-    "IOCTLS",
-    "ContinueMode",
-    "CopyMode",
-    "Event",
-    "FaultFlag",
-    "Feature",
-    "Ioctl",
-    "MoveMode",
-    "NoMode",
-    "OpenFlag",
-    "PoisonMode",
-    "RegisterMode",
-    "RwprotectMode",
-    "WriteprotectMode",
-    "ZeropageMode",
-    "flag_names",
-]
+    from uffdlab.uapi.flags import *  # noqa: F403
+    from uffdlab.uapi.ioctls import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name.startswith("_") and name != "__all__":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib  # noqa: PLC0415 - the agent imports this package too, and does not need importlib
 
-    flags, ioctls = (importlib.import_module(f"{__name__}.{module}") for module in ("flags", "ioctls"))
-    value = getattr(flags if hasattr(flags, name) else ioctls, name)
-    globals()[name] = value
-    return value
+    modules = [importlib.import_module(f"{__name__}.{module}") for module in ("flags", "ioctls")]
+    # What a module itself defines; not what it imports.
+    found = {
+        each: value
+        for module in modules
+        for each, value in vars(module).items()
+        if not each.startswith("_")
+        and (each in module.__annotations__ or getattr(value, "__module__", "") == module.__name__)
+    }
+    found["__all__"] = sorted(found)
+    if name not in found:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals().update(found)
+    return found[name]
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__getattr__("__all__")})

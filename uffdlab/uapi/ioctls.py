@@ -7,6 +7,7 @@ labels for readers; uffdlab probes what a kernel can do.
 from __future__ import annotations
 
 import enum
+import errno
 from typing import Final, NamedTuple
 
 from uffdlab.uapi.flags import Feature
@@ -155,12 +156,16 @@ class Ioctl(Layout):
         The method of :class:`uffdlab.Userfaultfd` that takes a range, and the mode bits as keywords; empty if none.
     fills : bool
         Whether it maps pages where none are mapped.
+    moves : bool
+        Whether it takes the pages from a second range, ``src``, which must be aligned too.
     protects : int
         The mode bit that makes it protect pages; without this bit it removes the protection.  0 if it does neither.
     resolves : tuple of Resolution
         How it resolves page faults.
     trial : Trial or None
         How to probe a kernel for it; None if that takes more than memory (see :mod:`uffdlab.agent.probe`).
+    reasons : dict of int to str
+        What an errno means to this ioctl alone, for error messages.
     random_call : str
         Its name in :mod:`uffdlab.fuzz`; empty if that does not call it.
     """
@@ -174,17 +179,19 @@ class Ioctl(Layout):
         feature: Feature = _ALWAYS,
         method: str = "",
         fills: bool = False,
+        moves: bool = False,
         protects: int = 0,
         resolves: tuple[Resolution, ...] = (),
         trial: Trial | None = None,
+        reasons: dict[int, str] | None = None,
         random_call: str = "",
     ) -> None:
         layout = LAYOUTS[name]
         super().__init__(name, layout.nr, layout.access, layout.fields, layout.output, batch=layout.batch)
         self.since, self.modes, self.feature = since, modes, feature
         self.mode_bits = {str(bit.flag.name): bit._replace(since=bit.since or since) for bit in mode_bits}
-        self.method, self.fills, self.protects, self.resolves = method, fills, int(protects), resolves
-        self.trial, self.random_call = trial, random_call
+        self.method, self.fills, self.moves, self.protects = method, fills, moves, int(protects)
+        self.resolves, self.trial, self.reasons, self.random_call = resolves, trial, reasons or {}, random_call
 
 
 def _table(*rows: Ioctl) -> dict[str, Ioctl]:
@@ -199,8 +206,20 @@ def _wp(flag: enum.IntFlag, since: str, feature: Feature = _ALWAYS) -> ModeBit:
     return ModeBit(flag, "leaves the pages write-protected: the next write causes a message", since, feature)
 
 
+_MAPPED_OR_CACHED = (
+    "a page of the range is mapped already, or is in the page cache. UFFDIO_CONTINUE maps a page of the page "
+    "cache, UFFDIO_WRITEPROTECT changes a mapped page"
+)
+
 IOCTLS: Final = _table(
-    Ioctl("UFFDIO_API", "4.3"),
+    Ioctl(
+        "UFFDIO_API",
+        "4.3",
+        reasons={
+            errno.EINVAL: "it works once for each userfaultfd, with api 0xaa and features that the kernel has; "
+            "lab.userfaultfd() calls it"
+        },
+    ),
     Ioctl(
         "UFFDIO_REGISTER",
         "4.3",
@@ -228,6 +247,10 @@ IOCTLS: Final = _table(
         fills=True,
         resolves=(Resolution("copy", "missing"),),
         trial=Trial("anon", RegisterMode.MISSING | RegisterMode.WP),
+        reasons={
+            errno.EEXIST: _MAPPED_OR_CACHED,
+            errno.EFAULT: "the source cannot be read: all of it must be mapped in the target",
+        },
         random_call="copy",
     ),
     Ioctl(
@@ -239,6 +262,7 @@ IOCTLS: Final = _table(
         fills=True,
         resolves=(Resolution("zeropage", "missing"),),
         trial=Trial("anon", RegisterMode.MISSING),
+        reasons={errno.EEXIST: _MAPPED_OR_CACHED},
         random_call="zeropage",
     ),
     Ioctl(
@@ -249,7 +273,13 @@ IOCTLS: Final = _table(
         modes=MoveMode,
         feature=Feature.MOVE,
         fills=True,
+        moves=True,
         trial=Trial("anon", RegisterMode.MISSING),
+        reasons={
+            errno.EINVAL: "pages can only move between private anonymous mappings with equal flags; shmem and hugetlb "
+            "cannot be moved",
+            errno.EBUSY: "a page of the source is pinned, or is shared with another process since a fork",
+        },
         random_call="move",
     ),
     Ioctl(
@@ -263,6 +293,7 @@ IOCTLS: Final = _table(
         protects=WriteprotectMode.WP,
         resolves=(Resolution("unprotect", "wp"),),
         trial=Trial("anon", RegisterMode.WP, "present"),
+        reasons={errno.ENOENT: "the range is not registered for WP; uffd.register(region, …, 'wp')"},
         random_call="protect",
     ),
     Ioctl(
@@ -276,6 +307,10 @@ IOCTLS: Final = _table(
         fills=True,
         resolves=(Resolution("continue", "minor"), Resolution("continue WP", "minor", int(ContinueMode.WP))),
         trial=Trial("shmem", RegisterMode.MINOR | RegisterMode.WP, "cached"),
+        reasons={
+            errno.EFAULT: "there is no page in the page cache; fill it through the alias first, or use UFFDIO_COPY "
+            "(the kernel may reclaim a page that was only read, never written)"
+        },
         random_call="continue",
     ),
     Ioctl(
@@ -300,7 +335,15 @@ IOCTLS: Final = _table(
         method="rwprotect",
         protects=RwprotectMode.RWP,
         trial=Trial("anon", RegisterMode.RWP, "present"),
+        reasons={errno.ENOENT: "the range is not registered for RWP; uffd.register(region, …, 'rwp')"},
         random_call="rwprotect",
     ),
-    Ioctl("UFFDIO_SET_MODE", "7.3", feature=Feature.RWP_ASYNC),
+    Ioctl(
+        "UFFDIO_SET_MODE",
+        "7.3",
+        feature=Feature.RWP_ASYNC,
+        reasons={
+            errno.EINVAL: "only Feature.RWP_ASYNC can be changed, on a userfaultfd that has Feature.RWP",
+        },
+    ),
 )
