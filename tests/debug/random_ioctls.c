@@ -393,13 +393,14 @@ int main(int count, char **argv)
 	pthread_t threads[KINDS][THREADS];
 	struct job jobs[KINDS][THREADS];
 	struct sigaction action = { .sa_handler = trapped }, withdraw = { .sa_handler = withdrawn };
-	unsigned int seconds, seed;
+	unsigned int seed;
+	time_t end;
 	unsigned long foreign = 0;
 	int kind, each, used = 0;
 
 	if (count != 3)
 		return 2;
-	seconds = atoi(argv[1]);
+	end = time(NULL) + atoi(argv[1]);
 	seed = strtoul(argv[2], NULL, 0);
 	sigaction(SIGBUS, &action, NULL);
 	sigaction(SIGSEGV, &action, NULL);
@@ -419,8 +420,8 @@ int main(int count, char **argv)
 				       &jobs[kind][each]);
 		}
 	}
-	for (; seconds; seconds--) {
-		sleep(1);
+	while (time(NULL) < end) {
+		sleep(1);	/* longer, where more threads than CPUs want to run */
 		for (kind = 0; kind < KINDS; kind++)
 			for (each = CALLERS; arenas[kind].uffd >= 0 && each < CALLERS + TOUCHERS; each++)
 				end_a_late_touch(threads[kind][each], &jobs[kind][each]);
