@@ -47,11 +47,11 @@ def test_a_lying_witness_is_convicted_by_the_deed():
 
 
 def test_a_deed_says_what_it_changed():
-    assert str(probe(PROTECTED, trapped=True)) == "a write to page 0 trapped; the page is as before"
+    assert str(probe(PROTECTED, trapped=True)) == "a write to page 0 trapped; the page is unchanged"
     assert "refused with SIGBUS" in str(probe(ABSENT, refused="SIGBUS"))
     copied = probe(0x8000_0000_0000_1025, 0x8000_0000_0000_2867)
     assert copied.copied
-    assert "went through" in str(copied)
+    assert "succeeded" in str(copied)
     assert "dirty" in str(copied)
 
 

@@ -48,7 +48,7 @@ def test_the_kernel_witness_sees_the_experiment(vm):
         region = lab.map(pages=16)
         region.alias.fill()
         assert lab.cross_examine(region).agree
-        with pytest.raises(errors.WitnessError, match="cannot see the memory of this vagrant machine"):
+        with pytest.raises(errors.WitnessError, match="cannot read the memory of this vagrant machine"):
             lab.walk(region.start)
 
 

@@ -304,7 +304,7 @@ def test_a_target_that_ends_during_the_read_is_noticed():
         memory.cells[memory.root] = 0
         return 1
 
-    with pytest.raises(WitnessError, match="went away"):
+    with pytest.raises(WitnessError, match="disappeared"):
         witness(memory, now=end).read(Region(0x10_0000_0000, 1), 0, 1)
 
 
@@ -372,7 +372,7 @@ def test_the_snapshot_does_not_change_with_the_guest():
 
 @pytest.mark.parametrize("start", [-4096, 1 << 47, (1 << 47) - 4096, 0x1001])
 def test_addresses_outside_user_space_are_refused(start):
-    with pytest.raises(WitnessError, match="does not lie in user space"):
+    with pytest.raises(WitnessError, match="is not in user space"):
         witness(FakeMemory()).read(Region(start, 2), 0, 2)
 
 

@@ -86,7 +86,7 @@ def test_the_explained_bits_add_up_to_the_entry(entry):
         (answer((0, 1, 8), (2, 3, 8)), "not all mapped"),
         (answer((1, 3, 8)), "not all mapped"),
         (answer(), "not all mapped"),
-        (answer((0, 3, 8), (3, 3, 0)), "not of pages"),
+        (answer((0, 3, 8), (3, 3, 0)), "do not consist of pages"),
     ],
 )
 def test_an_answer_that_cannot_be_is_an_error(reply, message):

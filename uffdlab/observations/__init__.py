@@ -1,1 +1,1 @@
-"""What was seen of pages, as values: snapshots, their differences, page-table walks, write probes."""
+"""Observations of pages, as values: snapshots, their differences, page-table walks, write probes."""

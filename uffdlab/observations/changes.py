@@ -20,7 +20,7 @@ __all__ = ["Change", "group_changes"]
 class Change(NamedTuple):
     """Pages that changed in the same way.
 
-    ``pages`` are their numbers in the region; ``moved`` tells that another page frame is behind them.
+    ``pages`` are their numbers in the region; ``moved`` is whether they have another page frame.
     """
 
     pages: tuple[int, ...]
@@ -42,7 +42,7 @@ def group_changes(
     *,
     first: int,
 ) -> list[Change]:
-    """Group the pages that changed by how they did, in the order of their first page.
+    """Group the changed pages by their change, in the order of the first page.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ def group_changes(
     before, after : (ndarray of uint32, ndarray of uint32), shape (n,) each
         The bits that are set, and those that are known.
     moved : ndarray of bool, shape (n,)
-        Where another page frame is behind the page.
+        The pages that have another page frame.
     first : int
-        Number of the first page in its region.
+        The number of the first page in its region.
     """
     keys = np.stack([each.astype(np.int64) for each in (*before, *after, moved)], axis=1)
     indices = np.flatnonzero(changed)

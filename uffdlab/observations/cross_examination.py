@@ -1,4 +1,4 @@
-"""CrossExamination: what several witnesses say of the same pages, compared with each other and against write probes."""
+"""CrossExamination: compare what several witnesses report about the same pages, also with write probes."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Disagreement:
     Attributes
     ----------
     page : int
-        Number of the page within the region.
+        The number of the page in the region.
     bit : State
         The bit.
     first, second : str
         The two witnesses.
     first_entry, second_entry : int
-        What each of them read, raw; of a write probe, the entry afterwards.
+        The raw entry that each of them read; for a write probe, the entry after the write.
     """
 
     page: int
@@ -52,26 +52,26 @@ class Disagreement:
 
 
 class CrossExamination:
-    """Compares snapshots of the same pages, each by another witness.
+    """Compares snapshots of the same pages, each from another witness.
 
     Parameters
     ----------
     snapshots : list of Snapshot
         At least one; all of the same pages.
     probes : sequence of WriteProbe
-        What writes to these pages did after the snapshots were taken; may be fewer than the pages.
+        Writes to some of these pages, made after the snapshots.
 
     Attributes
     ----------
     compared : dict of State to int
-        For each bit, on how many pages at least two witnesses knew it.
+        For each bit, the number of pages on which at least two witnesses know it.
     disagreements : list of Disagreement
-        Every page and bit on which two that know it differ.
+        Every page and bit on which two witnesses that know it differ.
     """
 
     def __init__(self, snapshots: list[Snapshot], probes: Sequence[WriteProbe] = ()) -> None:
         if not snapshots or len({(each.start, each.page_size, len(each)) for each in snapshots}) != 1:
-            raise UsageError("witnesses can only be compared over the same pages")
+            raise UsageError("witnesses can only be compared on the same pages")
         self.snapshots = snapshots
         self.probes = list(probes)
         self.compared: dict[State, int] = {}
@@ -109,11 +109,11 @@ class CrossExamination:
 
     @property
     def agree(self) -> bool:
-        """No two witnesses differ on a bit that both know."""
+        """Whether no two witnesses differ on a bit that both know."""
         return not self.disagreements
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """Return (bit, pages on which two knew it, pages on which they differ)."""
+        """Return for each bit its name, the number of pages on which two know it, and on which they differ."""
         return [
             (state_name(bit), str(count), str(sum(each.bit == bit for each in self.disagreements)))
             for bit, count in self.compared.items()

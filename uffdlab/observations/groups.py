@@ -1,4 +1,4 @@
-"""Pages put together: runs of pages in the same state, and on how many pages a bit is set."""
+"""Groups of pages: runs of pages in the same state, and the number of pages on which a bit is set."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["BitCount", "PageGroup", "runs"]
 
 
 class BitCount(NamedTuple):
-    """On how many pages a bit is set, clear, and not known."""
+    """The number of pages on which a bit is set, clear, and not known."""
 
     yes: int
     no: int
@@ -39,7 +39,7 @@ class PageGroup(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Number of pages."""
+        """The number of pages."""
         return self.last - self.first + 1
 
     @property

@@ -1,4 +1,4 @@
-"""The one way to write a table in HTML: a caption, headers with a scope, escaped cells."""
+"""Write a table in HTML: a caption, headers with a scope, escaped cells."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def html_table(
     heads : iterable of str
         The column headers; a table without any has no head.
     rows : iterable of iterable of str
-        The cells.  All are escaped but those that are :class:`Html`.
+        The cells.  All are escaped except those of type :class:`Html`.
     note : str
         A paragraph below the table.
     right : collection of int
-        Numbers of the columns whose text is aligned to the right; all others are aligned to the left.
+        The numbers of the columns that are aligned to the right; all others are aligned to the left.
     """
 
     def style(column: int) -> str:

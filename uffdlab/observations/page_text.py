@@ -10,12 +10,12 @@ _SHOWN_RANGES = 8
 
 
 def page_range_text(first: int, last: int) -> str:
-    """Write a run of pages: ``page 3``, ``pages 3–7``."""
+    """Return a run of pages as text: ``page 3``, ``pages 3–7``."""
     return f"page {first}" if first == last else f"pages {first}–{last}"
 
 
 def page_ranges(pages: Iterable[int]) -> str:
-    """Write page numbers as ranges: ``0–31, 40, 48–63``; after the eighth, an ellipsis."""
+    """Return page numbers as text: ``0–31, 40, 48–63``; after the eighth range, an ellipsis."""
     numbers = np.asarray(sorted(pages), dtype=np.int64)
     if not numbers.size:
         return ""

@@ -1,4 +1,4 @@
-"""PageWalk: the way from the top page table to one page, entry by entry; and two of them side by side."""
+"""PageWalk: the entries from the top page table to one page; PageWalks: several of them side by side."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["PageWalk", "PageWalkEntry", "PageWalks"]
 
 
 class PageWalkEntry(NamedTuple):
-    """One entry on the way, with what it means."""
+    """One entry of a walk, with its meaning."""
 
     level: int
     """5 = PGD (4 with four levels), 4 = P4D, 3 = PUD, 2 = PMD, 1 = PTE."""
     name: str
     table: int
-    """Page frame of the table that it is in."""
+    """The page frame of its table."""
     slot: int
     value: int
     meaning: str
 
 
 class PageWalk:
-    """The way from the top page table to the page at one address.
+    """The entries from the top page table to the page at one address.
 
     Attributes
     ----------
@@ -39,15 +39,15 @@ class PageWalk:
     what : str
         What the address belongs to: ``page 3 of region-1``.
     entries : list of PageWalkEntry
-        From the top down; the last one is where the walk ends.
+        From the top down; the walk ends at the last one.
     levels : int
         4 or 5.
     states, known : State
-        What the last entry says.
+        The state in the last entry.
     frame : int or None
-        Page frame (4 KiB units) of the page at `address`; None where none is mapped.
+        The page frame (4 KiB units) of the page at `address`; None if none is mapped.
     kernel : str
-        Name of the kernel.
+        The name of the kernel.
     """
 
     def __init__(
@@ -72,16 +72,16 @@ class PageWalk:
 
     @property
     def leaf(self) -> PageWalkEntry:
-        """The entry where the walk ends."""
+        """The entry at which the walk ends."""
         return self.entries[-1]
 
     @property
     def text(self) -> str:
-        """Return what the last entry means."""
+        """The meaning of the last entry, as text."""
         return pte.describe(self.states, self.known)
 
     def bits(self) -> list[pte.Bit]:
-        """Take the last entry apart, bit by bit, highest first."""
+        """Return the fields of the last entry, highest bit first."""
         return pte.explain_x86(self.leaf.value, self.leaf.level)
 
     def _name(self, level: int) -> str:
@@ -96,17 +96,17 @@ class PageWalk:
             return self.text if self.frame is None else f"{self.text}; page frame {self.frame:#x}"
         return pte.x86.describe_table(step.entry, step.level)
 
-    # --- for the eye
+    # --- display
 
     @property
     def title(self) -> str:
-        """The address and what is there."""
+        """The address, what it belongs to, and the number of levels."""
         what = f" ({self.what})" if self.what else ""
         kernel = f" on {self.kernel}" if self.kernel else ""
         return f"{self.address:#x}{what}{kernel}, {self.levels} levels"
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Return for each entry its level, its place (frame of the table and index), the raw entry and its meaning."""
+        """Return for each entry its level, position (frame of the table and index), raw value and meaning."""
         return [(e.name, f"{e.table:#x}[{e.slot}]", f"{e.value:#018x}", e.meaning) for e in self.entries]
 
     def __str__(self) -> str:
@@ -123,16 +123,16 @@ _HEADS = ("level", "table[index]", "entry", "means")
 
 
 class PageWalks(list[PageWalk]):
-    """Walks side by side: the same page seen from two mappings."""
+    """Walks side by side, for instance to the same page through two mappings."""
 
     @property
     def same_frame(self) -> bool:
-        """All of them end at the same page frame, so it is one page."""
+        """Whether all of them end at the same page frame, so that it is one page."""
         return len({walk.frame for walk in self}) == 1 and self[0].frame is not None
 
     @property
     def text(self) -> str:
-        """What is to be seen, in a sentence."""
+        """The result as a sentence."""
         if len(self) < 2:
             return ""
         frames = ["none" if walk.frame is None else f"{walk.frame:#x}" for walk in self]

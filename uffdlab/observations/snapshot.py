@@ -32,30 +32,30 @@ __all__ = ["BitCount", "Change", "Difference", "PageGroup", "Snapshot", "page_ra
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
-    """What one witness says of some neighbouring pages at one moment.
+    """The states of some neighbouring pages at one moment, as one witness reports them.
 
-    The raw entries are kept; states are decoded from them when first asked for.
+    It has the raw entries.  The states are decoded from them when they are first used.
 
     Attributes
     ----------
     region : str
-        Name of the region.
+        The name of the region.
     start : int
-        Address of the first page here.
+        The address of the first page of the snapshot.
     page_size : int
-        Size of a page in bytes.
+        The size of a page in bytes.
     witness : str
         ``pagemap``, ``scan``, ``kernel`` or ``physical``.
     entries : ndarray of uint64, shape (n,)
-        Raw entries, one a page, as the witness read them.
+        The raw entry of each page, as the witness read it.
     levels : ndarray of uint8, shape (n,)
-        Where the entry lies: 1 = PTE, 2 = PMD, 3 = PUD, 4, 5; 0 = not known (pagemap).
+        The level of each entry: 1 = PTE, 2 = PMD, 3 = PUD, 4, 5; 0 = not known (pagemap).
     time_ns : int
-        When it was taken, on the target's CLOCK_MONOTONIC; 0 if not known.
+        The time of the snapshot, by the target's CLOCK_MONOTONIC; 0 if it is not known.
     kernel : str
-        Name of the kernel.
+        The name of the kernel.
     first : int
-        Number, in the region, of the first page here.
+        The number of the first page of the snapshot in the region.
     form : str
         The format of the entries, a key of :data:`uffdlab.pte.FORMATS`: ``x86-64``, ``arm64``, ``pagemap`` or
         ``pagemap-scan``.
@@ -64,12 +64,12 @@ class Snapshot:
     answered : int
         See :func:`uffdlab.pte.decode_scan`.
     decoded : (ndarray of uint32, ndarray of uint32), optional
-        States and what is known of them, from a witness that has decoded the entries already.
+        The states and the known bits, from a witness that has already decoded the entries.
 
     Raises
     ------
     UsageError
-        If the parts do not fit together.
+        The arguments do not match each other.
     """
 
     region: str
@@ -96,11 +96,11 @@ class Snapshot:
                 f"a snapshot needs one entry and one level a page; got shapes {entries.shape} and {levels.shape}"
             )
         if self.page_size < 4096 or self.page_size & (self.page_size - 1):
-            raise UsageError(f"page_size={self.page_size} is no power of two from 4096 up")
+            raise UsageError(f"page_size={self.page_size} is not a power of two of 4096 or more")
         if self.start < 0 or self.start % self.page_size:
-            raise UsageError(f"start={self.start:#x} is not at a page of {self.page_size} bytes")
+            raise UsageError(f"start={self.start:#x} is not a multiple of the page size, {self.page_size} bytes")
         if self.first < 0:
-            raise UsageError(f"first={self.first} is no page number")
+            raise UsageError(f"first={self.first} is not a page number")
         if self.form not in pte.FORMATS:
             raise UsageError(f"form={self.form!r} is not one of {', '.join(pte.FORMATS)}")
         object.__setattr__(self, "entries", entries)
@@ -122,10 +122,10 @@ class Snapshot:
 
     @property
     def known(self) -> NDArray[np.uint32]:
-        """Bits of :class:`State` that this witness can tell; uint32, shape (n,)."""
+        """Bits of :class:`State` that this witness knows; uint32, shape (n,)."""
         return self._decoded[1]
 
-    # --- which pages
+    # --- pages
 
     def __len__(self) -> int:
         return self.entries.size
@@ -134,18 +134,18 @@ class Snapshot:
         return (self[index] for index in range(len(self)))
 
     def __getitem__(self, which: int | slice) -> Snapshot:
-        """Return some of the pages: ``snapshot[3]``, ``snapshot[:32]``; page numbers stay those of the region."""
+        """Return some of the pages: ``snapshot[3]``, ``snapshot[:32]``.  They keep their numbers in the region."""
         if isinstance(which, slice):
             start, stop, step = which.indices(len(self))
             if step != 1:
-                raise UsageError(f"a snapshot is cut into runs of neighbouring pages, not in steps of {step}")
+                raise UsageError(f"a part of a snapshot must be neighbouring pages; a step of {step} is not possible")
             stop = max(start, stop)
         else:
             index = int(which)
             start = index + len(self) if index < 0 else index
             stop = start + 1
             if not 0 <= start < len(self):
-                raise IndexError(f"this snapshot has pages 0 to {len(self) - 1}; there is no page {index}")
+                raise IndexError(f"this snapshot has no page {index}; it has pages 0 to {len(self) - 1}")
         decoded = (self.states[start:stop], self.known[start:stop]) if "_decoded" in self.__dict__ else None
         return replace(
             self,
@@ -158,18 +158,18 @@ class Snapshot:
 
     @property
     def pages(self) -> range:
-        """Page numbers in the region."""
+        """The page numbers in the region."""
         return range(self.first, self.first + len(self))
 
     @property
     def addresses(self) -> NDArray[np.uint64]:
-        """Address of each page; uint64, shape (n,)."""
+        """The address of each page; uint64, shape (n,)."""
         return np.uint64(self.start) + np.arange(len(self), dtype=np.uint64) * np.uint64(self.page_size)
 
-    # --- what they are
+    # --- states
 
     def has(self, state: State) -> NDArray[np.bool_]:
-        """Return for each page whether all bits of `state` are set (and known to be); bool, shape (n,)."""
+        """Return for each page whether all bits of `state` are known to be set; bool, shape (n,)."""
         return _all(self.states, state)
 
     def lacks(self, state: State) -> NDArray[np.bool_]:
@@ -181,7 +181,7 @@ class Snapshot:
         return _all(self.known, state)
 
     def frames(self) -> NDArray[np.int64]:
-        """Return the page frame number (4 KiB units) behind each page, -1 where none is mapped or it is not known."""
+        """Return the page frame number (4 KiB units) of each page; -1 if none is mapped or it is not known."""
         frames = pte.FORMATS[self.form].frames(self.entries, self.levels)
         above = np.maximum(self.levels, 1).astype(np.int64) - 1
         inside = np.where(self.has(State.HUGE), (np.int64(1) << 9 * above) - 1, 0)
@@ -189,13 +189,13 @@ class Snapshot:
         return np.where(frames < 0, frames, frames + offset)
 
     def counts(self) -> dict[State, BitCount]:
-        """Count for each bit on how many pages it is set, clear and not known."""
+        """Return for each bit the number of pages on which it is set, clear and not known."""
         known = {state: int(self.knows(state).sum()) for state in State}
         yes = {state: int(self.has(state).sum()) for state in State}
         return {state: BitCount(yes[state], known[state] - yes[state], len(self) - known[state]) for state in State}
 
     def groups(self, of: State = ALL) -> list[PageGroup]:
-        """Merge neighbouring pages that are alike in the bits of `of`; :data:`uffdlab.pte.MAPPING` is a good choice."""
+        """Merge neighbouring pages whose bits of `of` are equal, for instance those of :data:`uffdlab.pte.MAPPING`."""
         states, known = self.states & np.uint32(of), self.known & np.uint32(of)
         return [
             PageGroup(self.first + low, self.first + high - 1, State(int(states[low])), State(int(known[low])))
@@ -204,16 +204,16 @@ class Snapshot:
 
     @property
     def unknown(self) -> State:
-        """Bits that this witness knows of none of the pages."""
+        """The bits that this witness does not know for any page."""
         return ALL & ~State(int(np.bitwise_or.reduce(self.known))) if len(self) else ALL
 
     def __sub__(self, before: Snapshot) -> Difference:
-        """``after - before``: what changed."""
+        """Return what changed: ``after - before``."""
         if not isinstance(before, Snapshot):
             return NotImplemented
         return Difference(before, self)
 
-    # --- for the eye
+    # --- display
 
     def __str__(self) -> str:
         lines = [f"{self._title()}"]
@@ -241,7 +241,7 @@ class Snapshot:
         note = self._unknown_text() if self.unknown else ""
         return html_table(self._title(), ("pages", "numbers", "state"), rows, note)
 
-    # --- for programs
+    # --- data
 
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain data for JSON; entries are hexadecimal strings.  :meth:`from_dict` reads it back."""
@@ -267,13 +267,13 @@ class Snapshot:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Snapshot:
-        """Make a snapshot of what :meth:`to_dict` gave; states are decoded anew from the raw entries."""
+        """Return the snapshot for a result of :meth:`to_dict`.  Its states are decoded again from the raw entries."""
         try:
             entries = np.array([int(entry, 16) for entry in data["entries"]], dtype=np.uint64)
             levels = np.array(data["levels"], dtype=np.uint8)
             rest = {each.name: data[each.name] for each in fields(cls) if each.name not in ("entries", "levels")}
         except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise UsageError(f"this is no snapshot's data: {error!r}") from error
+            raise UsageError(f"this is not the data of a snapshot: {error!r}") from error
         return cls(entries=entries, levels=levels, **rest)
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
@@ -281,13 +281,13 @@ class Snapshot:
         return _deliver(json.dumps(self.to_dict(), ensure_ascii=False), path)
 
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Return everything as one array a column, each of shape (n,).
+        """Return all data as columns, arrays of shape (n,).
 
         Returns
         -------
         dict of str to ndarray
-            ``page`` (int64, its number in the region), ``address`` and ``entry`` (uint64), ``level`` (uint8, 0 where it
-            is not known), ``frame`` (int64, -1 where none is mapped or it is not known); then a column a bit of
+            ``page`` (int64, its number in the region), ``address`` and ``entry`` (uint64), ``level`` (uint8, 0 if it
+            is not known), ``frame`` (int64, -1 if none is mapped or it is not known); then a column for each bit of
             :class:`State` by its name (int8: 1 set, 0 clear, -1 not known).
         """
         return {
@@ -303,21 +303,21 @@ class Snapshot:
         }
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
-        """Return a table as CSV text, one line a page, and write it to `path` if given.
+        """Return a table as CSV text with a line for each page, and write it to `path` if given.
 
-        Columns: page, address, entry, level, frame, then a column a bit: 1, 0, or ? where it is not known.
+        Columns: page, address, entry, level, frame, then one for each bit: 1, 0, or ? if it is not known.
         """
         return _deliver(as_csv(self.columns()), path)
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a table as a pandas DataFrame, one row a page: the columns of :meth:`to_csv`, with the page as index.
+        """Return a pandas DataFrame with a row for each page: the columns of :meth:`to_csv`, with the page as index.
 
-        A bit is True, False, or pandas.NA where it is not known.
+        A bit is True, False, or pandas.NA if it is not known.
 
         Raises
         ------
         UsageError
-            If pandas is not installed.
+            pandas is not installed.
         """
         return as_pandas(self.columns())
 
@@ -330,12 +330,12 @@ class Snapshot:
 class Difference:
     """What changed between two snapshots of the same pages: ``after - before``.
 
-    Only bits that both know are compared.
+    Only the bits that both know are compared.
 
     Raises
     ------
     UsageError
-        If the two are not of the same pages.
+        The two snapshots are of different pages.
     """
 
     before: Snapshot
@@ -351,20 +351,20 @@ class Difference:
 
     @cached_property
     def bits(self) -> NDArray[np.uint32]:
-        """The bits that changed, of those both know; uint32, shape (n,)."""
+        """The bits that changed, of those that both know; uint32, shape (n,)."""
         both = self.before.known & self.after.known
         return (self.before.states ^ self.after.states) & both
 
     @cached_property
     def moved(self) -> NDArray[np.bool_]:
-        """Where a page is mapped before and after, but in another frame; bool, shape (n,)."""
+        """Whether a page is mapped before and after, but with another page frame; bool, shape (n,)."""
         before, after = self.before.frames(), self.after.frames()
         moved: NDArray[np.bool_] = (before >= 0) & (after >= 0) & (before != after)
         return moved
 
     @cached_property
     def changed(self) -> NDArray[np.bool_]:
-        """Where anything changed; bool, shape (n,)."""
+        """Whether anything changed; bool, shape (n,)."""
         changed: NDArray[np.bool_] = (self.bits != 0) | self.moved
         return changed
 
@@ -376,7 +376,7 @@ class Difference:
         return int(self.changed.sum())
 
     def changes(self) -> list[Change]:
-        """Group the pages that changed by how they did, in the order of their first page."""
+        """Group the changed pages by their change, in the order of the first page."""
         return group_changes(
             self.changed,
             (self.before.states, self.before.known),
@@ -405,7 +405,7 @@ class Difference:
         return html_table(title, ("pages", "numbers", "before", "after"), rows, f"{same} pages unchanged")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the changes, and both snapshots, as plain data for JSON."""
+        """Return the changes and both snapshots as plain data for JSON."""
         return {
             "changes": [
                 {"pages": list(c.pages), "before": c.before, "after": c.after, "moved": c.moved} for c in self.changes()
@@ -416,12 +416,12 @@ class Difference:
 
 
 def _frozen(array: Any, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:
-    # A read-only view, so that nothing done to a snapshot changes what it says; no copy where it already fits.
+    # A read-only view, so that nobody can change a snapshot; it is not a copy if the type is right already.
     given = np.asarray(array)
     if given.size and given.dtype.kind not in "ui":
-        raise UsageError(f"a snapshot's {name} are unsigned integers, not {given.dtype}")
+        raise UsageError(f"a snapshot's {name} must be unsigned integers, not {given.dtype}")
     if given.size and given.dtype != dtype and not 0 <= int(given.min()) <= int(given.max()) <= np.iinfo(dtype).max:
-        raise UsageError(f"a snapshot's {name} lie within 0 to {np.iinfo(dtype).max}")
+        raise UsageError(f"a snapshot's {name} must be from 0 to {np.iinfo(dtype).max}")
     view = given.astype(dtype, copy=False).view()
     view.flags.writeable = False
     return view
@@ -431,7 +431,7 @@ def _all(flags: NDArray[np.uint32], state: State) -> NDArray[np.bool_]:
     try:
         wanted = np.uint32(operator.index(state))
     except TypeError:
-        raise UsageError(f"{state!r} is no State; ask for State.PRESENT, or State.PRESENT | State.UFFD_WP") from None
+        raise UsageError(f"{state!r} is not a State; give State.PRESENT, or State.PRESENT | State.UFFD_WP") from None
     found: NDArray[np.bool_] = (flags & wanted) == wanted
     return found
 

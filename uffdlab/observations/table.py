@@ -1,4 +1,4 @@
-"""The columns of a snapshot as a table, one row a page: CSV and pandas."""
+"""The columns of a snapshot as a table with a row for each page: CSV and pandas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BIT = {1: "1", 0: "0", -1: "?"}
 
 
 def as_csv(columns: Columns) -> str:
-    """Return what :meth:`Snapshot.columns` gave as the text of :meth:`Snapshot.to_csv`."""
+    """Return the columns of :meth:`Snapshot.columns` as the text of :meth:`Snapshot.to_csv`."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
@@ -34,11 +34,11 @@ def as_csv(columns: Columns) -> str:
 
 
 def as_pandas(columns: Columns) -> pd.DataFrame:
-    """Return what :meth:`Snapshot.columns` gave as the table of :meth:`Snapshot.to_pandas`."""
+    """Return the columns of :meth:`Snapshot.columns` as the table of :meth:`Snapshot.to_pandas`."""
     try:
         import pandas as pd  # noqa: PLC0415 - only who asks for it needs it
     except ImportError as error:
-        raise UsageError("to_pandas() needs pandas: pip install pandas; to_csv() does without") from error
+        raise UsageError("to_pandas() needs pandas: pip install pandas; to_csv() works without it") from error
     table: dict[str, Any] = {
         "address": columns["address"],
         "entry": columns["entry"],

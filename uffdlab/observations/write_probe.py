@@ -1,4 +1,4 @@
-"""WriteProbe: what a write to a page does, found by making one that leaves the content as it is."""
+"""WriteProbe: the effect of a write to a page, found by a write that does not change its content."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["WriteProbe"]
 
 @dataclass(frozen=True)
 class WriteProbe:
-    """What came of a write that changes no content: an atomic addition of 0, on a thread of its own.
+    """The effect of a write that changes no content: an atomic addition of 0, on its own thread.
 
     Attributes
     ----------
     page : int
-        Number of the page in its mapping.
+        The number of the page in its mapping.
     trapped : bool
-        A userfaultfd was told; the write waited until it was withdrawn (or a handler let it go on).
+        A userfaultfd got a message.  The write waited until it was withdrawn, or until a handler resolved its fault.
     fault : Fault or None
-        What the userfaultfd was told.
+        That message.
     refused : str
-        The signal by which the kernel refused the write, SIGBUS or SIGSEGV; empty if it did not.
+        The signal with which the kernel refused the write, SIGBUS or SIGSEGV; empty if it was not refused.
     before, after : Snapshot
         The page before and after, by the best witness.
     """
@@ -41,19 +41,19 @@ class WriteProbe:
 
     @property
     def went_through(self) -> bool:
-        """The write was made without a userfaultfd or a signal."""
+        """Whether the write was made, without a message or a signal."""
         return not self.trapped and not self.refused
 
     @property
     def difference(self) -> Difference:
-        """What changed: of a write that trapped and was withdrawn, nothing; else what the write itself did."""
+        """What the write changed.  A write that trapped and was withdrawn changes nothing."""
         return self.after - self.before
 
     @property
     def copied(self) -> bool | None:
-        """A copy on write: the page lies in another page frame now, or is the file's no more.
+        """Whether the page was copied on write: it has another page frame now, or is not a page of the file any more.
 
-        None where nobody can tell: an unprivileged user is shown no page frames by pagemap, see proc(5).
+        None if that is not known: pagemap shows no page frames to an unprivileged user, see proc(5).
         """
         was_file, is_own = self.before.has(State.PRESENT | State.FILE)[0], self.after.lacks(State.FILE)[0]
         if self.difference.moved[0] or (was_file and is_own and self.after.has(State.PRESENT)[0]):
@@ -63,10 +63,10 @@ class WriteProbe:
         return None if both and unseen else False
 
     def contradicts(self, seen: Snapshot) -> State:
-        """Return the bits of `seen`, taken of this page before, that cannot be true after what happened.
+        """Return the bits of `seen`, a snapshot of this page before the write, that contradict the effect of the write.
 
-        Present, writable and not PROT_NONE means that the processor lets the write through, whatever userfaultfd
-        thinks; write-protected by userfaultfd and not writable means that it may not go through.
+        If the entry is present, writable and not PROT_NONE, the processor makes the write without a fault.  If the
+        entry is write-protected by userfaultfd and not writable, the write must not succeed.
         """
         if seen.has(State.PRESENT | State.WRITABLE)[0] and seen.lacks(State.PROTNONE)[0] and not self.went_through:
             return State.WRITABLE
@@ -80,6 +80,6 @@ class WriteProbe:
         elif self.trapped:
             end = f"trapped ({self.fault!r})" if self.fault else "trapped"
         else:
-            end = "went through"
-        change = str(self.difference) if self.difference else "the page is as before"
+            end = "succeeded"
+        change = str(self.difference) if self.difference else "the page is unchanged"
         return f"a write to page {self.page} {end}; {change}"

@@ -1,4 +1,4 @@
-"""What a witness is, and what it needs to know of the pages that it is asked about."""
+"""The interface of a witness, and of the mappings and pages that it reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["TargetMapping", "TargetPages", "Witness"]
 
 
 class TargetMapping(Protocol):
-    """What a witness needs to know of a mapping: a :class:`uffdlab.target.region.MemoryMapping` is one."""
+    """The part of a mapping that a witness uses: a :class:`uffdlab.target.region.MemoryMapping` has it."""
 
     name: str
     start: int
@@ -21,12 +21,12 @@ class TargetMapping(Protocol):
 
     @property
     def lost(self) -> UffdlabError | None:
-        """Why it is gone, None while it is there."""
+        """The error that says why it is not mapped any more; None while it is mapped."""
         ...  # pragma: no cover
 
 
 class TargetPages(Protocol):
-    """Neighbouring pages of a mapping: a :class:`uffdlab.target.region.PageRange` is one; as text ``pages 3–7``."""
+    """The part of a page range that a witness uses: a :class:`uffdlab.target.region.PageRange` has it."""
 
     @property
     def mapping(self) -> TargetMapping:
@@ -35,26 +35,26 @@ class TargetPages(Protocol):
 
     @property
     def first(self) -> int:
-        """Number of the first page in its mapping."""
+        """The number of the first page in its mapping."""
         ...  # pragma: no cover
 
     @property
     def count(self) -> int:
-        """How many pages there are."""
+        """The number of pages."""
         ...  # pragma: no cover
 
 
 class Witness(Protocol):
-    """One independent way to learn the state of pages."""
+    """One independent way to read the state of pages."""
 
     name: str
 
     def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
-        """Take a snapshot of `count` pages of `region` from page `first` on.
+        """Return a snapshot of `count` pages of `region` from page `first` on.
 
         Raises
         ------
         WitnessError
-            If nothing can be said, or what was read is not what was asked for.
+            The pages cannot be read, or the answer is not for these pages.
         """
         ...  # pragma: no cover

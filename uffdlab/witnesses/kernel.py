@@ -1,4 +1,4 @@
-"""KernelWitness: raw page-table entries as the kernel's own PTE reader gives them (kernel-patch)."""
+"""KernelWitness: raw page-table entries from the kernel's PTE reader (kernel-patch)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ class KernelWitness:
         entries = np.frombuffer(reply.entries, dtype=_ENTRY)
         levels = entries["level"]
         if count and (levels.max() > _LEVELS or entries["reserved"].any()):
-            raise self._error(region, "an answer that is none of the PTE reader's; is it of another version?")
+            raise self._error(
+                region, "the answer does not have the format of the PTE reader; does it have another version?"
+            )
         if (levels == 0).any():
             page = first + int(np.flatnonzero(levels == 0)[0])
             raise self._error(region, f"page {page} is not mapped in the target")

@@ -1,4 +1,4 @@
-"""PagemapWitness: what the kernel says in /proc/PID/pagemap."""
+"""PagemapWitness: the states in /proc/PID/pagemap."""
 
 from __future__ import annotations
 

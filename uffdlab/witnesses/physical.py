@@ -1,4 +1,4 @@
-"""PhysicalWitness: the host walks the guest's page tables in the guest's RAM; the guest does not help."""
+"""PhysicalWitness: the host walks the page tables in the guest's RAM, without the help of the guest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["GuestMemory", "PhysicalWitness"]
 
 _BOTTOMS = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}  # page size → level of its entries
-_MOST_READS = 3  # before the guest is paused
+_MOST_READS = 3  # attempts before the guest is paused
 
 
 @dataclass
@@ -40,24 +40,24 @@ class _TargetMemory:
 class PhysicalWitness:
     """Reads page-table entries of the target from the guest's RAM.
 
-    The target's top page table is found by content: of the tables the virtual processors are using while the target
-    spins in user mode, the one that maps the beacon's address to a page which holds the beacon.  The beacon is looked
-    at again before and after every later read, so a table that is no longer the target's is never believed.
+    The target's top page table is found by its content.  While the target spins in user mode, one of the vCPUs uses it,
+    and it maps the beacon's address to a page that holds the beacon.  The beacon is checked again before and after
+    every read, so the table of another process is never used.
 
     Parameters
     ----------
     memory : GuestMemory
         The guest's RAM.
     beacon : (int, bytes)
-        An address in the target and the random bytes the target keeps there, within one 4 KiB page.
+        An address in the target and the random bytes at that address, within one 4 KiB page.
     keep_busy : callable
         ``keep_busy(seconds)`` → context manager; within it the target keeps a processor busy in user mode.
     kernel : str
         Name of the kernel, for the snapshot.
     now : callable, optional
-        Gives the target's CLOCK_MONOTONIC in ns for the snapshot.
+        Returns the target's CLOCK_MONOTONIC in ns for the snapshot.
     deadline : float
-        Seconds to look for the target before giving up.
+        The time limit for the search of the target's page tables, in seconds.
     tracks_soft_dirty : bool
         False for a kernel without CONFIG_MEM_SOFT_DIRTY.
     """
@@ -84,20 +84,20 @@ class PhysicalWitness:
     def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`.
 
-        While the guest runs, each page-table page is consistent in itself, and so is the path to it; two page-table
-        pages may have been read at different times.  If a table changes during each read, all of them are read once
-        more with the guest paused.
+        While the guest runs, each page table is read consistently, and so is the path to it.  Two page tables may have
+        been read at different times.  If tables change during every attempt, the guest is paused and they are read
+        again.
         """
         start = region.start + first * region.page_size
         bottom = _BOTTOMS.get(region.page_size)
         if bottom is None:
             raise UsageError(
-                f"{region.name} has pages of {region.page_size} bytes; x86-64 knows 4 KiB, 2 MiB and 1 GiB"
+                f"{region.name} has pages of {region.page_size} bytes; x86-64 has pages of 4 KiB, 2 MiB and 1 GiB"
             )
         root = self._finder.root()
         # The addresses came from the guest.
         if start < 0 or start % region.page_size or (start + count * region.page_size) >> (11 + 9 * root.levels):
-            raise self._error(f"{region.name} at {start:#x} with {count} pages does not lie in user space")
+            raise self._error(f"{region.name} at {start:#x} with {count} pages is not in user space")
         reading = self._stable(root, start, count, bottom)
         time_ns = self._now() if self._now else 0
         self._check_root(root, region.name)
@@ -125,12 +125,12 @@ class PhysicalWitness:
         )
 
     def content(self, address: int, size: int) -> memoryview:
-        """Copy memory of the target, which must not change it meanwhile.
+        """Return a copy of memory of the target, which must not change it meanwhile.
 
         Raises
         ------
         WitnessError
-            Some of it is not in RAM.
+            A part of it is not in RAM.
         """
         first, offset = address & ~0xFFF, address & 0xFFF
         pages = -(-(offset + size) // 4096)
@@ -143,20 +143,20 @@ class PhysicalWitness:
         return memoryview(content.tobytes())[offset : offset + size]
 
     def find(self) -> None:
-        """Find the target's page tables now; later reads need nothing of the guest, unless the target is another."""
+        """Find the target's page tables now, so that later reads do not need the guest, until the target changes."""
         self._finder.root()
 
     def path(self, address: int) -> list[Step]:
-        """Return every entry on the way from the target's top table to `address`; the last is where the walk ends.
+        """Return the entries from the target's top table to `address`; the walk ends at the last one.
 
         Raises
         ------
         WitnessError
-            The address is not of user space, or the target's tables went away meanwhile.
+            The address is not in user space, or the target's tables disappeared meanwhile.
         """
         root = self._finder.root()
         if not 0 <= address < 1 << (11 + 9 * root.levels):
-            raise self._error(f"{address:#x} is no address of user space with {root.levels} levels of page tables")
+            raise self._error(f"{address:#x} is not in user space, with {root.levels} levels of page tables")
         tables = Tables(self._memory, root)
         steps = tables.path(address)
         if tables.path(address) != steps:
@@ -180,7 +180,7 @@ class PhysicalWitness:
     def _check_root(self, root: Root, what: str) -> None:
         if not self._finder.holds(root):
             raise self._error(
-                f"while {what} was read the target's page tables went away; the target has ended, or the guest "
+                f"the target's page tables disappeared while {what} was read; the target has ended, or the guest "
                 "was rebooted"
             )
 

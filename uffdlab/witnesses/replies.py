@@ -1,4 +1,4 @@
-"""What the target refuses to tell becomes a witness's error."""
+"""Turn an error of the target's answer into a WitnessError."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _Answer = TypeVar("_Answer")
 
 
 def ask(witness: str, region: TargetMapping, question: Callable[[], _Answer]) -> _Answer:
-    """Put a question to the target; what it refuses becomes the witness's error.
+    """Return the target's answer to a question of a witness.
 
     Raises
     ------
     WitnessError
-        The target has ended, the pages are not mapped, the kernel lacks what it takes, or there was no answer.
+        The target has ended, the pages are not mapped, the kernel lacks the interface, or there was no answer.
     """
     try:
         return question()

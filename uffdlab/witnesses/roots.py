@@ -1,7 +1,7 @@
-"""RootFinder: whose page tables are the target's, told by content alone.
+"""RootFinder: find the target's top page table by its content.
 
-The target keeps random bytes, the beacon, at a known address.  A top table is believed to be the target's only while a
-walk from it to that address ends at a page that holds the beacon.
+The target has random bytes, the beacon, at a known address.  A top table is the target's only if a walk from it to that
+address ends at a page that holds the beacon.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class RootFinder:
     memory : GuestMemory
         The guest's RAM.
     beacon : (int, bytes)
-        An address in the target and the random bytes the target keeps there, within one 4 KiB page.
+        An address in the target and the random bytes at that address, within one 4 KiB page.
     keep_busy : callable
         ``keep_busy(seconds)`` → context manager; within it the target keeps a processor busy in user mode.
     deadline : float
-        Seconds to look for the target before giving up.
+        The time limit for the search, in seconds.
     """
 
     def __init__(self, memory: GuestMemory, beacon: tuple[int, bytes], keep_busy: KeepBusy, deadline: float) -> None:
         address, nonce = beacon
         if len(nonce) < 8 or (address & 0xFFF) + len(nonce) > 4096:
-            raise UsageError("a beacon is at least 8 bytes within one 4 KiB page")
+            raise UsageError("a beacon must have at least 8 bytes and be within one 4 KiB page")
         self._memory = memory
         self._address = address
         self._nonce = nonce
@@ -53,16 +53,16 @@ class RootFinder:
         self._finding = threading.Lock()
 
     def root(self) -> Root:
-        """Return the target's root, verified now.
+        """Return the target's root; the beacon under it has just been checked.
 
         Raises
         ------
         WitnessError
-            There is none, or the processors use a paging mode that is not known here.
+            No root was found, or the processors use a paging mode that is not supported.
         """
         with self._finding:  # one at a time keeps the target spinning
             if self._root is not None:
-                # The kernel may be moving the beacon's page just now: look more than once before doubting the root.
+                # The kernel may be moving the beacon's page at this moment, so check it more than once.
                 for _ in range(_BEACON_CHECKS):
                     if self.holds(self._root):
                         return self._root
@@ -72,8 +72,8 @@ class RootFinder:
             return self._root
 
     def holds(self, root: Root) -> bool:
-        """Return whether the beacon lies under this root now."""
-        # Any error on the way, such as a frame outside RAM, only means that this is not the target's table.
+        """Return whether a walk from this root ends at the beacon now."""
+        # Any error, such as a frame outside RAM, means that this is not the target's table.
         try:
             tables = Tables(self._memory, root)
             steps = tables.path(self._address)
@@ -108,7 +108,7 @@ class RootFinder:
                 pause = min(2 * pause, 0.05)
         modes = {levels for _, levels in seen} - {4, 5}
         if modes:
-            raise _error(f"a processor uses a paging mode of {min(modes)} levels; only 4 and 5 are known here")
+            raise _error(f"a processor uses a paging mode of {min(modes)} levels; only 4 and 5 are supported")
         raise _error(
             f"none of the {len(seen)} page tables seen in {self._deadline:g} s maps the target's beacon at "
             f"{self._address:#x}; the target may have ended, or it gets no processor time (take a snapshot with "

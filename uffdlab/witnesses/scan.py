@@ -1,4 +1,4 @@
-"""ScanWitness: what the kernel says through the PAGEMAP_SCAN ioctl (6.7+)."""
+"""ScanWitness: the categories of the PAGEMAP_SCAN ioctl (6.7+)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class ScanWitness:
         )
 
     def _spread(self, raw: bytes, region: TargetMapping, start: int, count: int) -> NDArray[np.uint64]:
-        # Runs of pages to one entry for each page.  Every page has to be in one, and in one only.
+        # Convert runs of pages to one entry for each page.  Every page must be in exactly one run.
         runs = np.frombuffer(raw, dtype="<u8").reshape(-1, 3)
         edges = np.concatenate([runs[:, 0], [np.uint64(start + count * region.page_size)]])
         whole = bool(count) and edges[0] == start and np.array_equal(edges[1:], runs[:, 1])
@@ -77,7 +77,7 @@ class ScanWitness:
             raise self._error(region, f"{count} pages from {start:#x} are not all mapped in the target")
         pages, rest = np.divmod(np.diff(edges), np.uint64(region.page_size))
         if rest.any() or (np.diff(edges).astype(np.int64) <= 0).any() or int(pages.sum()) != count:
-            raise self._error(region, f"its runs are not of pages of {region.page_size} bytes")
+            raise self._error(region, f"its runs do not consist of pages of {region.page_size} bytes")
         return np.repeat(runs[:, 2], pages.astype(np.int64)).astype(np.uint64, copy=False)
 
     def _error(self, region: TargetMapping, message: str) -> WitnessError:

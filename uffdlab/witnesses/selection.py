@@ -1,4 +1,4 @@
-"""WitnessSelection: the witnesses of a target, made when first asked, and which of them answers."""
+"""WitnessSelection: the witnesses of a target, and which of them is asked."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ NAMES = ("physical", "kernel", "pagemap", "scan")
 """Every witness, the best one first."""
 _BULK_DEADLINE = 60.0  # seconds
 _READ_FROM_RAM_FROM = 1 << 14  # pages
-_MOST = 1 << 22  # pages at one look; a snapshot of them takes some 70 MB
+_MOST = 1 << 22  # pages of one snapshot, which takes some 70 MB
 
 
 class Ask(Protocol):
-    """How the target is asked."""
+    """Sends a request to the target."""
 
     def __call__(self, request: Method[_Answer], *, deadline: float = ...) -> _Answer:
         """Return the answer to a request; `deadline` in seconds."""
@@ -48,13 +48,13 @@ class WitnessSelection:
     ask : callable
         ``ask(request, deadline=…)``: a request of :mod:`uffdlab.uapi.protocol` to the target.
     physical : callable
-        Returns the guest's memory, None where the host cannot see it.
+        Returns the guest's memory; None if the host cannot read it.
     now : callable
         Returns the guest's CLOCK_MONOTONIC in ns.
     kernel : str
-        Name of the kernel.
+        The name of the kernel.
     machine : str
-        What sort of machine it is.
+        The kind of machine.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class WitnessSelection:
     # --- the target
 
     def new_target(self, nonce: bytes) -> None:
-        """Forget what was known of the last target; the new one has `nonce` in its beacon."""
+        """Discard everything about the last target; the new one has `nonce` in its beacon."""
         self._nonce = nonce
         self._facts = None
         self._made = {}
@@ -94,16 +94,16 @@ class WitnessSelection:
     def _why_not(self, name: str) -> str:
         facts = self.facts
         if name == "physical" and self._physical() is None:
-            return f"the host cannot see the memory of this {self._machine} machine"
+            return f"the host cannot read the memory of this {self._machine} machine"
         if name == "kernel":
             return facts.entries.why_not
         if name == "scan" and not facts.scan.answered:
-            return "this kernel has no PAGEMAP_SCAN; it came with 6.7"
+            return "this kernel has no PAGEMAP_SCAN, which Linux 6.7 introduced"
         return ""
 
     @property
     def facts(self) -> TargetFacts:
-        """What the target tells about its beacon, and about what the kernel can tell."""
+        """The address of the target's beacon, and which interfaces its kernel has."""
         if self._facts is None:
             self._facts = self._ask(DescribeTarget())
         return self._facts
@@ -114,18 +114,18 @@ class WitnessSelection:
         Raises
         ------
         UsageError
-            There is no witness of that name.
+            There is no witness with this name.
         WitnessError
-            It cannot say anything here.
+            This witness cannot read anything in this lab.
         """
         if name not in NAMES:
-            raise UsageError(f"there is no witness {name!r}; there is {', '.join(NAMES)}")
+            raise UsageError(f"there is no witness {name!r}; the witnesses are {', '.join(NAMES)}")
         if name not in self._made:
             try:
                 why_not = self._why_not(name)
             except TargetLost as error:
                 raise WitnessError(
-                    f"{name}: there is no target to look at; lab.restart_target() starts one", witness=name
+                    f"{name}: there is no target process; lab.restart_target() starts one", witness=name
                 ) from error
             if why_not:
                 raise WitnessError(f"{name}: {why_not}; this lab has {', '.join(self.names)}", witness=name)
@@ -137,7 +137,7 @@ class WitnessSelection:
             "kernel": self._kernel,
             "tracks_soft_dirty": self.facts.tracks_soft_dirty,
         }
-        # Loaded when first asked, with numpy: a lab that looks at no page has not waited for that.
+        # Imported when first used, with numpy: a lab that reads no page states does not wait for that.
         if name == "pagemap":
             from uffdlab.witnesses.pagemap import PagemapWitness  # noqa: PLC0415
 
@@ -161,12 +161,12 @@ class WitnessSelection:
         return cast("PhysicalWitness", self.witness("physical"))
 
     def walk(self, addresses: Iterable[int], describe: Callable[[int], str]) -> PageWalks:
-        """Walk the page tables to some addresses; ``describe(address)`` is what lies there, for the title.
+        """Walk the page tables to some addresses; ``describe(address)`` returns the page and mapping, for the title.
 
         Raises
         ------
         WitnessError
-            If the host cannot see the guest's memory.
+            The host cannot read the guest's memory.
         """
         from uffdlab.observations.page_walk import PageWalk, PageWalks  # noqa: PLC0415 - they need numpy
 
@@ -184,7 +184,7 @@ class WitnessSelection:
         over_the_wire = self._bulk(ReadPagemap)
         if pages < _READ_FROM_RAM_FROM or self._physical() is None:
             return over_the_wire(start, pages, page_size)
-        # So many entries are left in the target's memory, and read out of the guest's RAM.
+        # The target leaves so many entries in its memory, and the host reads them from the guest's RAM.
         physical = self._physical_witness()
         with self._in_ram:
             answer = self._ask(ReadPagemap(start, pages, page_size, in_memory=True), deadline=_BULK_DEADLINE)
@@ -192,7 +192,7 @@ class WitnessSelection:
                 return answer
             try:
                 return replace(answer, entries=bytes(physical.content(answer.at, 8 * pages)))
-            except WitnessError:  # swapped out, or nonsense
+            except WitnessError:  # swapped out, or a wrong address
                 return over_the_wire(start, pages, page_size)
 
     @contextlib.contextmanager
@@ -213,7 +213,7 @@ class WitnessSelection:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the guest; the target's page tables are found before, for that takes its help."""
+        """Stop the guest, after finding the target's page tables, for which the guest must run."""
         witness = self._physical_witness()
         memory = self._physical()
         assert memory is not None
@@ -224,7 +224,7 @@ class WitnessSelection:
     # --- a snapshot
 
     def read(self, where: TargetPages, name: str | None = None) -> tuple[Snapshot, list[WitnessError]]:
-        """Ask one witness, or where none is named the best one that can answer.
+        """Return a snapshot by one witness, or if none is named, by the best one that can answer.
 
         Returns
         -------
@@ -237,14 +237,14 @@ class WitnessSelection:
         WitnessError
             The named witness cannot answer, or no witness can.
         UsageError
-            These are too many pages for one look.
+            These are too many pages for one snapshot.
         """
         if where.count > _MOST:
             raise UsageError(
-                f"{where.count} pages are more than one look can be at ({_MOST}); look at a part of them, "
+                f"{where.count} pages are too many for one snapshot (at most {_MOST}); take one of a part of them, "
                 f"region[:{_MOST}]"
             )
-        gone = where.mapping.lost  # then others may be at its address
+        gone = where.mapping.lost  # other memory may be at its address now
         if gone is not None:
             witness = name or NAMES[0]
             raise WitnessError(f"{witness}: {gone}", witness=witness) from gone
@@ -268,5 +268,5 @@ class WitnessSelection:
         try:
             return self.witness(name).read(where.mapping, where.first, where.count)
         except MachineError as error:
-            error.add_note(f"{name} of {where.mapping.name} was asked when the machine failed")
+            error.add_note(f"the machine failed while {name} was reading {where.mapping.name}")
             raise

@@ -1,4 +1,4 @@
-"""Tables: the page tables of one address space, read out of guest-physical memory."""
+"""Tables: the page tables of one address space, read from guest-physical memory."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["GuestMemory", "Reading", "Root", "Step", "Tables"]
 
 
 class GuestMemory(Protocol):
-    """Guest-physical memory as the witness needs it: a :class:`uffdlab.machines.PhysicalMemory` is one."""
+    """The part of guest-physical memory that a witness uses: a :class:`uffdlab.machines.PhysicalMemory` has it."""
 
     def ram(self) -> tuple[Entries, int]:
-        """Return the RAM file as it lies, uint64[frames, 512], and how many of its frames lie below 4 GiB.
+        """Return a view of the RAM file, uint64[frames, 512], and the number of its frames below 4 GiB.
 
-        The guest writes to it at any time.  The frames above begin at 4 GiB.
+        The guest can write to it at any time.  The other frames begin at 4 GiB.
         """
         ...  # pragma: no cover
 
@@ -35,12 +35,12 @@ class GuestMemory(Protocol):
         ...  # pragma: no cover
 
     def paused(self) -> AbstractContextManager[object]:
-        """Stop the guest's processors for the time of a with block."""
+        """Stop the guest's processors during a ``with`` block."""
         ...  # pragma: no cover
 
 
 class Root(NamedTuple):
-    """Where an address space begins: the frame of its top table, and how many levels there are."""
+    """The root of an address space: the frame of its top table, and the number of levels."""
 
     frame: int
     levels: int
@@ -60,12 +60,12 @@ class Tables:
         self._root = root
 
     def path(self, address: int) -> list[Step]:
-        """Walk to one address; the last step is the entry where the walk ends.
+        """Walk to one address; the last step is the entry at which the walk ends.
 
         Raises
         ------
         WitnessError
-            A table lies outside of RAM.
+            A table is not in RAM.
         """
         try:
             return self._ram.path(self._root.frame, self._root.levels, address)
@@ -73,28 +73,29 @@ class Tables:
             raise self._outside(error) from error
 
     def content(self, frame: int) -> bytes:
-        """Copy a page; WitnessError if it lies outside of RAM."""
+        """Return a copy of a page; WitnessError if it is not in RAM."""
         try:
             return self._ram.frame(frame)
         except OutsideRam as error:
             raise self._outside(error) from error
 
     def contents(self, frames: NDArray[np.int64]) -> Entries:
-        """Copy pages, uint64[n, 512]; WitnessError if one lies outside of RAM."""
+        """Return copies of pages, uint64[n, 512]; WitnessError if one is not in RAM."""
         try:
             return self._ram.frames(frames)
         except OutsideRam as error:
             raise self._outside(error) from error
 
     def read(self, start: int, count: int, bottom: int) -> Reading | None:
-        """Read the entries of `count` pages at level `bottom`, decoded; None if a table changed meanwhile.
+        """Return the decoded entries of `count` pages at level `bottom`; None if a table changed meanwhile.
 
-        Where an entry above the bottom is no table, it stands with its own level for all that lies below it.
+        An entry above the bottom level that does not point to a table is returned, with its own level, for every page
+        in its range.
 
         Raises
         ------
         WitnessError
-            A table lies outside of RAM.
+            A table is not in RAM.
         """
         try:
             return self._ram.read(self._root.frame, self._root.levels, start, count, bottom, pte.x86.decoder())
@@ -105,6 +106,6 @@ class Tables:
     def _outside(error: OutsideRam) -> WitnessError:
         return WitnessError(
             f"physical: the frame {error.frame:#x} is not RAM. The page tables changed while they were read, or these "
-            "are no page tables",
+            "are not page tables",
             witness="physical",
         )
