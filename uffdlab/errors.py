@@ -252,7 +252,7 @@ class WitnessError(UffdlabError):
     Attributes
     ----------
     witness : str
-        Its name: ``physical``, ``kernel``, ``pagemap`` or ``scan``.
+        Its name, one of :data:`uffdlab.witnesses.selection.NAMES`.
     """
 
     def __init__(self, message: str, *, witness: str = "") -> None:

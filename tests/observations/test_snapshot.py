@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from uffdlab.errors import UsageError
 from uffdlab.observations.snapshot import Snapshot, page_ranges
-from uffdlab.pte import ALL, MAPPING, State, decode_x86
+from uffdlab.pte import ALL, FORMATS, MAPPING, State, decode_x86
 
 WP = 0x8000_0000_03FF_CC65
 RW = 0x8000_0000_01BF_1867
@@ -33,7 +33,7 @@ def snap(entries, **keywords):
 SNAPSHOTS = st.builds(
     lambda entries, form, first, sd, ht: snap(entries, form=form, first=first, vma_soft_dirty=sd, hugetlb=ht),
     st.lists(st.one_of(st.sampled_from([0, WP, RW, MARKER]), st.integers(0, (1 << 64) - 1)), max_size=40),
-    st.sampled_from(["x86-64", "arm64", "pagemap"]),
+    st.sampled_from(list(FORMATS)),
     st.integers(0, 100),
     st.booleans(),
     st.booleans(),

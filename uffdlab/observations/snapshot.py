@@ -45,7 +45,7 @@ class Snapshot:
     page_size : int
         The size of a page in bytes.
     witness : str
-        ``pagemap``, ``scan``, ``kernel`` or ``physical``.
+        Name of the witness, one of :data:`uffdlab.witnesses.selection.NAMES`.
     entries : ndarray of uint64, shape (n,)
         The raw entry of each page, as the witness read it.
     levels : ndarray of uint8, shape (n,)
@@ -57,8 +57,7 @@ class Snapshot:
     first : int
         The number of the first page of the snapshot in the region.
     form : str
-        The format of the entries, a key of :data:`uffdlab.pte.FORMATS`: ``x86-64``, ``arm64``, ``pagemap`` or
-        ``pagemap-scan``.
+        The format of the entries, a key of :data:`uffdlab.pte.FORMATS`.
     vma_soft_dirty, hugetlb, tracks_soft_dirty : bool
         See :func:`uffdlab.pte.decode_pagemap`.
     answered : int

@@ -1,4 +1,6 @@
-"""Decode x86-64 and arm64 page-table entries, pagemap entries and PAGEMAP_SCAN categories into states.
+"""Decode raw entries into states: page-table entries of several architectures, and what the kernel reports of them.
+
+:data:`FORMATS` lists the formats.
 
 Every decoder takes whole arrays and returns two: *states* (which bits are set) and *known* (which bits the entry
 determines).  A state that is not known is never shown as false.

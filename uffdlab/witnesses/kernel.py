@@ -34,20 +34,15 @@ class KernelWitness:
         ``read_entries(start, pages, page_size)`` → :class:`~uffdlab.uapi.protocol.witnesses.TableEntries`.
     kernel : str
         Name of the kernel, for the snapshot.
-    form : str
-        ``x86-64`` or ``arm64``.
     tracks_soft_dirty : bool
         False for a kernel without CONFIG_MEM_SOFT_DIRTY.
     """
 
     name = "kernel"
 
-    def __init__(
-        self, read_entries: EntryReader, *, kernel: str = "", form: str = "x86-64", tracks_soft_dirty: bool = True
-    ) -> None:
+    def __init__(self, read_entries: EntryReader, *, kernel: str = "", tracks_soft_dirty: bool = True) -> None:
         self._read_entries = read_entries
         self._kernel = kernel
-        self._form = form
         self._tracks_soft_dirty = tracks_soft_dirty
 
     def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
@@ -73,7 +68,7 @@ class KernelWitness:
             time_ns=reply.time_ns,
             kernel=self._kernel,
             first=first,
-            form=self._form,
+            form="x86-64",
             tracks_soft_dirty=self._tracks_soft_dirty,
         )
 

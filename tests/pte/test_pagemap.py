@@ -1,0 +1,69 @@
+from hypothesis import given
+from hypothesis import strategies as st
+
+from uffdlab import pte
+from uffdlab.pte import State
+
+from .entries import ENTRIES, PSE, SD, WP, A, D, G, P, pagemap, x86, x86_swap
+
+
+def test_pagemap_bits():
+    for bit, state in ((57, State.UFFD_WP), (56, State.EXCLUSIVE), (61, State.FILE), (55, State.SOFT_DIRTY)):
+        states, known = pagemap(1 << 63 | 1 << bit)
+        assert states == State.PRESENT | state
+        assert state in known
+    assert pagemap(1 << 62 | 1 << 58)[0] & (State.GUARD | State.MARKER) == State.GUARD | State.MARKER
+
+
+@given(ENTRIES, st.booleans(), st.booleans(), st.booleans())
+def test_pagemap_never_tells_what_it_cannot_know(entry, sd, ht, tracked):
+    states, known = pagemap(entry, sd, ht, tracks_soft_dirty=tracked)
+    assert states & known == states
+    never = State.WRITABLE | State.DIRTY | State.ACCESSED | State.HUGE | State.PROTNONE | State.SPECIAL
+    assert not known & never
+    if sd or ht or not tracked:
+        assert State.SOFT_DIRTY not in known
+    else:
+        assert State.SOFT_DIRTY in known
+        assert (State.SOFT_DIRTY in states) == bool(entry >> 55 & 1)
+    assert State.PRESENT | State.UFFD_WP in known
+
+
+def test_pagemap_of_an_absent_hugetlb_page_tells_uffd_wp_only():
+    assert pagemap(1 << 57, ht=True) == (State.UFFD_WP, State.PRESENT | State.UFFD_WP)
+
+
+def test_pagemap_without_the_right_to_see_frames_does_not_tell_markers_from_swap():
+    _, known = pagemap(1 << 62 | 1 << 57)
+    assert not known & (State.SWAPPED | State.MARKER | State.POISON | State.GUARD)
+    assert pte.frames_pagemap([1 << 63]).tolist() == [-1]
+    assert pte.frames_pagemap([1 << 63 | 5, 5]).tolist() == [5, -1]
+
+
+# --- against x86-64 entries: what pagemap reports is derived here from the entry, as task_mmu.c does it
+
+
+def pagemap_of(entry, level, sd, ht):
+    present = bool(entry & (P | G)) or bool(level > 1 and entry & PSE)
+    flags = 1 << 55 if sd else 0
+    if present:
+        flags |= 1 << 63 | (1 << 57 if entry & WP else 0) | (0 if ht or not entry & SD else 1 << 55)
+        return flags | int(pte.frames_x86([entry], [level])[0]) & ((1 << 55) - 1)
+    if entry & ~(A | D) == 0:
+        return flags
+    kind, offset = entry >> 59, ~entry >> 9 & ((1 << 50) - 1)
+    marker = kind >= 30 and 0 < offset < 8
+    if entry & 1 << 2 or (marker and offset & 1):
+        flags |= 1 << 57
+    if ht:
+        return flags
+    return flags | 1 << 62 | kind | offset << 5 | (1 << 55 if entry & 1 << 1 else 0)
+
+
+@given(ENTRIES | st.builds(x86_swap, st.integers(0, 31), st.integers(0, 9)), st.booleans(), st.booleans())
+def test_entry_and_pagemap_agree_on_every_bit_both_know(entry, sd, ht):
+    level = 2 if ht else 1
+    states, known = x86(entry, level)
+    other_states, other_known = pagemap(pagemap_of(entry, level, sd, ht), sd, ht)
+    both = known & other_known & ~(State.EXCLUSIVE | State.FILE)
+    assert states & both == other_states & both
