@@ -109,7 +109,7 @@ def test_random_play_counts_what_is_unknown_and_goes_on(host_lab, monkeypatch, c
     count = play_randomly(host_lab, 8, seed=1, memories=("anon",))
     assert count.unknown == 1
     assert count.regions > 1
-    assert "came once and not again: Op(call='wake'" in capsys.readouterr().err
+    assert "did not happen again: Op(call='wake'" in capsys.readouterr().err
     monkeypatch.setitem(CALLS, "wake", lambda *_: "EEXIST")
     with pytest.raises(Mismatch):
         play_randomly(host_lab, 2, seed=1, memories=("anon",))

@@ -147,7 +147,7 @@ def test_a_mode_of_another_ioctl(registered):
         (lambda lab, region, uffd: lab.map(size="1 MiB"), "is no number"),
         (lambda lab, region, uffd: lab.map(pages=1, memory=None), "there is no memory None"),
         (lambda lab, region, uffd: lab.map(pages=10**6, memory="hugetlb"), "huge pages of 2 MiB are needed"),
-        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTNUE", {}), "no ioctl of a userfaultfd; there are"),
+        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTNUE", {}), "no ioctl of a userfaultfd; the ioctls are"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"dst": 1}), "has no field dst; it has start"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"start": 1 << 64}), "a number of 64 bits"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"start": "0"}), "a number of 64 bits"),

@@ -69,11 +69,11 @@ def test_pages_are_as_the_model_says(lab, memory, events):
         except Mismatch as found:
             if is_known(lab, found):
                 raise
-            unknown.append(found.said)
+            unknown.append(found.message)
 
     run()
     if unknown:
-        pytest.skip(f"{lab.kernel}: unknown, as it came once and not again: {unknown}")
+        pytest.skip(f"{lab.kernel}: unknown, since it did not happen again: {unknown}")
 
 
 @pytest.mark.timeout(600)

@@ -45,7 +45,7 @@ describe("a fault log", () => {
     el.querySelectorAll("button")[0].click();
     expect(model.sent).toEqual([{ resolve: "continue", touch: 5, data: "" }]);
   });
-  it("keeps the focus on a button when nothing waits any more", () => {
+  it("keeps the focus on a button when no touch waits any more", () => {
     const model = new Model(state(3));
     const end = faultLog.render({ model, el });
     const [button] = el.querySelectorAll("button");

@@ -142,8 +142,8 @@ def test_what_fails_is_said(lab, log):
     assert log._status == "this lab is closed"
     lab.touches = ()
     assert log.resolve("continue") is None
-    assert log._status == "nothing waits any more"
-    with pytest.raises(UsageError, match="no way 'mend'"):
+    assert log._status == "no touch waits any more"
+    with pytest.raises(UsageError, match="no action 'mend'"):
         log.resolve("mend")
 
 

@@ -212,7 +212,7 @@ def test_static_forms(panel, tmp_path):
     assert ("pages", "8-11") in rows
     assert [name for name, value in rows if value.startswith(("WP ", "DONTWAKE "))] == ["mode, not set", "mode, set"]
     assert dict(rows)["as C"] == panel.c.text
-    assert dict(rows)["came back"] == panel.status.text
+    assert dict(rows)["result"] == panel.status.text
     assert "uffd.continue_(region[8:12], wp=True)" in panel.picture().alt
     assert panel.to_png(tmp_path / "a.png").startswith(b"\x89PNG")
     ET.fromstring(panel.to_svg(tmp_path / "a.svg"))

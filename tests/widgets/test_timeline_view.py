@@ -44,7 +44,7 @@ def view(timeline):
 def test_entries_in_lanes_with_times_and_changes(view):
     assert [event["lane"] for event in view.events] == ["other", "snapshot", "ioctl", "snapshot", "ioctl", "ioctl"]
     assert (view.events[2]["at"], view.events[2]["took"]) == (2.0, 1.0)
-    assert view.events[1]["change"] == "first look"
+    assert view.events[1]["change"] == "first snapshot"
     assert view.events[3]["change"].startswith("4 pages (0–3): absent → present, not writable, uffd-wp")
     assert view.position == 5
 

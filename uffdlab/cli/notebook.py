@@ -26,14 +26,14 @@ def execute(path: Path, html: Path, *, report: Callable[[str], object]) -> None:
     path : Path
         The notebook; it is not changed.
     html : Path
-        Where the page goes.
+        The path of the page to write.
     report : callable
         Called with the result, in one line.
 
     Raises
     ------
     UffdlabError
-        If a cell fails; the message has its traceback.  The page is written nevertheless.
+        A cell failed; the message has its traceback.  The page is still written.
     """
     started = time.monotonic()
     document = nbformat.read(path, as_version=4)

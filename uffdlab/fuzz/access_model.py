@@ -1,6 +1,6 @@
-"""What each access to a page should come back with, the page faults that it causes, and what it leaves.
+"""The expected result of each access to a page: its outcome, its page faults, and the state of the pages after it.
 
-From mm/memory.c, mm/hugetlb.c, mm/huge_memory.c and mm/userfaultfd.c of Linux 6.1 to 7.3.
+Sources: mm/memory.c, mm/hugetlb.c, mm/huge_memory.c and mm/userfaultfd.c of Linux 6.1 to 7.3.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _kernel_write(memory: ExpectedMemory, op: Op) -> str:
 
 
 def _in_kernel_mode(memory: ExpectedMemory, op: Op, call: str) -> str:
-    # A wait in kernel mode cannot be taken back without a change of the page.
+    # An access that waits in kernel mode cannot be withdrawn without changing the page.
     if ACCESSES[call](copy.deepcopy(memory), op).startswith("fault"):
         return SKIP
     outcome = ACCESSES[call](memory, op)
@@ -58,7 +58,7 @@ def _in_kernel_mode(memory: ExpectedMemory, op: Op, call: str) -> str:
 
 
 def _fault(memory: ExpectedMemory, number: int, *, write: bool) -> str:
-    # Have a page mapped, or give what happens in its place.
+    # Map a page, or return what happens instead.
     page = memory.pages[number]
     if page.poisoned:
         return "SIGBUS"
@@ -77,7 +77,7 @@ def _fault(memory: ExpectedMemory, number: int, *, write: bool) -> str:
         kind = "wp"
     else:
         return ""
-    if not found:  # some kernels map it first and fault again, for the protection
+    if not found:  # some kernels map it first, and fault again because of the protection
         page.maybe_mapped()
         if memory.rules.file and not memory.rules.shared:
             page.anon = page.anon or None
@@ -97,7 +97,7 @@ def _fault_anon(memory: ExpectedMemory, number: int, *, write: bool) -> str:
 def _fault_file(memory: ExpectedMemory, number: int, *, write: bool) -> str:
     page, content = memory.pages[number], memory.file[number]
     if not write and not memory.rules.hugetlb and _fault_around_may_map(page):
-        # Its neighbours in the page cache may be mapped first, where nothing forbids it.
+        # Fault-around may map its neighbours in the page cache first, unless their registration forbids it.
         memory.maybe_map_all(_fault_around_may_map)
     if content is not None and page.modes & MINOR:
         return "fault minor"
@@ -112,7 +112,7 @@ def _fault_file(memory: ExpectedMemory, number: int, *, write: bool) -> str:
     if write and not memory.rules.shared:
         page.anon, page.content = True, memory.file[number] or 0
     if memory.rules.huge:
-        memory.maybe_map_all(lambda _: True)  # the whole of a huge page, whatever it is registered for
+        memory.maybe_map_all(lambda _: True)  # the whole huge page, for any registration
     return ""
 
 

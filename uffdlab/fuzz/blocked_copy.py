@@ -1,4 +1,4 @@
-"""BlockedCopy: an UFFDIO_COPY that waits in the kernel, without its locks, because its source is not there yet."""
+"""BlockedCopy: a UFFDIO_COPY that waits in the kernel, without locks, because its source page is missing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PAGE = 4096  # bytes, of the source
 
 
 class BlockedCopy:
-    """One page that is being copied; the kernel looks for its destination again when the source is there.
+    """A copy of one page that waits for its source.  After the wait, the kernel looks up the destination again.
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ class BlockedCopy:
     start, page_size : int
         The destination.
     value : int
-        Its first 8 bytes; the others are 0.
+        The first 8 bytes of the page; the others are 0.
     wp : bool
-        With MODE_WP.
+        Whether it has MODE_WP.
 
     Raises
     ------
     NoMessage
-        The copy did not come to its source.
+        The copy did not access its source.
     """
 
     def __init__(self, lab: Lab, uffd: Userfaultfd, start: int, page_size: int, value: int, *, wp: bool) -> None:
@@ -50,7 +50,7 @@ class BlockedCopy:
             raise
 
     def release(self) -> IoctlResult:
-        """Put the page into the source, and return what the copy comes back with."""
+        """Fill the source page, so that the copy continues, and return its result."""
         try:
             self._uffd.copy(self._source[0], self._value.to_bytes(8, "little").ljust(_PAGE, b"\0"))
             return self._copy.result()
@@ -58,6 +58,6 @@ class BlockedCopy:
             self.close()
 
     def close(self) -> None:
-        """Let the copy go, with what is there, and unmap the source."""
+        """Let the copy continue with any content, and unmap the source."""
         self._uffd.close()
         self._source.unmap()

@@ -1,4 +1,4 @@
-"""Random calls for the model and a kernel to make; always the same ones for one seed."""
+"""Random calls for the model and a kernel; the same seed generates the same calls."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from uffdlab.fuzz.memory import MINOR, MISSING, RWP, WP
 from uffdlab.fuzz.rules import MEMORIES, Op, Rules, region_pages
 from uffdlab.uapi import IOCTLS
 
-#: Every call there is.
+#: All calls.
 CALLS: Final = (
     *(ioctl.random_call for ioctl in IOCTLS.values() if ioctl.random_call),
     "read", "write", "kernel_read", "kernel_write",
     "dontneed", "remove", "page_out", "collapse", "mprotect", "mremap", "fork",
     "alias_read", "alias_write", "alias_remove", "block_copy", "release_copy",
 )  # fmt: skip
-# Rarer than the others: they change everything, or take their time.
+# Calls that are made less often: they change many pages, or are slow.
 _RARE: Final = frozenset({"register", "mremap", "fork", "collapse", "page_out", "wake"})
 _MOVES: Final = frozenset(ioctl.random_call for ioctl in IOCTLS.values() if ioctl.moves)
-_REPLACE: Final = 0.02  # of all calls, and of those that are made while a copy waits
+_REPLACE: Final = 0.02  # the share of all calls; below, of the calls while a copy waits
 _REPLACE_WHILE_BLOCKED: Final = 0.1
-_MOST_PAGES: Final = 4  # pages that calls are made on; in a region of huge pages the last is at its end
+_MOST_PAGES: Final = 4  # pages that calls are made on; in a region of huge pages, the last one is the last page
 
 
 def calls_of(rules: Rules) -> tuple[str, ...]:
-    """Name the calls that this memory and this kernel know."""
+    """Return the calls that are possible with this memory and this kernel."""
     without = set(rules.leave_out)
     if not rules.file:
         without |= {"alias_read", "alias_write", "alias_remove"}
@@ -41,7 +41,7 @@ def pages_used(pages: int) -> Sequence[int]:
 
 
 def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
-    """Return one call."""
+    """Return one random call."""
     calls = calls_of(rules)
     call = chance.choice(calls)
     if call in _RARE and chance.random() < 0.5:
@@ -59,7 +59,7 @@ def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
 
 
 def register_all(rules: Rules, pages: int) -> Op:
-    """Return the registration for everything that this memory can be registered for at once."""
+    """Return the call that registers all pages for all modes that this memory can have together."""
     return Op("register", 0, int(MISSING | WP | (MINOR if rules.file else 0)), count=pages)
 
 
@@ -69,16 +69,16 @@ def random_ops(rules: Rules, pages: int, seed: int, others: Sequence[Rules] = ()
     Parameters
     ----------
     others : sequence of Rules
-        Of the memory that may take the place of the region.
+        The rules of the memory that may replace the region.
     """
     chance = random.Random(seed)  # noqa: S311 - to be repeated, not a secret
-    # Mostly registered for all from the start; what is filled before that may be huge pages.
+    # Mostly all pages are registered at the start.  If they are filled before, they may be huge pages.
     first = chance.random()
     if first < 0.7:
         yield register_all(rules, pages)
     elif first < 0.8 and "rwprotect" in calls_of(rules):
         yield Op("register", 0, int(RWP), count=pages)
-    blocked = False  # at most: the model may see no copy that would wait
+    blocked = False  # an upper bound: the model skips a copy that would not wait
     while True:
         often = _REPLACE_WHILE_BLOCKED if blocked and rules.compares else 0 if blocked else _REPLACE
         if others and chance.random() < often:

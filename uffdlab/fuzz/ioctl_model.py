@@ -1,6 +1,6 @@
-"""What each ioctl should come back with, and what it leaves.
+"""The expected result of each ioctl, and the state of the pages after it.
 
-From mm/userfaultfd.c, mm/hugetlb.c and mm/huge_memory.c of Linux 6.1 to 7.3.
+Sources: mm/userfaultfd.c, mm/hugetlb.c and mm/huge_memory.c of Linux 6.1 to 7.3.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from uffdlab.uapi import RegisterMode
 
 
 def _register(memory: ExpectedMemory, op: Op) -> str:
-    # Unregister first: newer kernels refuse to drop WP by registering anew, older ones leave stale marks.
+    # Unregister first: newer kernels refuse to drop WP by registering again, older ones leave stale uffd-wp bits.
     pages, modes = memory.pages_of(op), RegisterMode(op.value)
     memory.split(pages)
     refused = (modes & MINOR and not memory.rules.file) or (modes & WP and modes & RWP)
@@ -99,7 +99,7 @@ def _rwprotect(memory: ExpectedMemory, op: Op) -> str:
     def one(_: int, page: ExpectedPage) -> str:
         if not page.modes & RWP:
             return "ENOENT"
-        if page.entry or page.mapped is None:  # what is not there after all forgets it
+        if page.entry or page.mapped is None:  # an absent page has no bit
             page.wp = op.flag
         page.may_write = None
         return "ok"
@@ -131,7 +131,7 @@ def _move(memory: ExpectedMemory, op: Op) -> str:
     if to.entry or to.wp or to.poisoned:
         return "EEXIST"
     if source.entry:
-        # Not write-protected there, even if it was so here; but always protected against all access.
+        # The moved page is not write-protected, even if it was before; with RWP it is always protected.
         to.map_page(anon=True, content=source.content, may_write=not source.zero)
         to.wp, to.zero = bool(to.modes & RWP), source.zero
         source.unmap()

@@ -1,6 +1,6 @@
-"""What each call on a mapping, and on its alias, should come back with, and what it leaves.
+"""The expected result of each call on a mapping and on its alias, and the state of the pages after it.
 
-From mm/madvise.c, mm/mprotect.c, mm/mremap.c, mm/khugepaged.c and kernel/fork.c of Linux 6.1 to 7.3.
+Sources: mm/madvise.c, mm/mprotect.c, mm/mremap.c, mm/khugepaged.c and kernel/fork.c of Linux 6.1 to 7.3.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _dontneed(memory: ExpectedMemory, op: Op) -> str:
         page.unmap()
         page.poisoned = False
         if not memory.rules.file:
-            page.wp = False  # of a file the mark stays, as a marker
+            page.wp = False  # for a page of a file, a marker keeps the bit
     return "ok"
 
 
@@ -29,7 +29,7 @@ def _page_out(memory: ExpectedMemory, op: Op) -> str:
         return "EINVAL"
     pages = range(len(memory.pages)) if memory.rules.huge else memory.pages_of(op)
     if memory.never_written & set(pages):
-        return SKIP  # the kernel may forget a page of zeroes that was never written to: it is a hole again
+        return SKIP  # the kernel may drop a page of zeroes that was never written: it is a hole again
     for number in pages:
         if memory.pages[number].mapped:
             memory.pages[number].maybe_mapped()
@@ -37,7 +37,7 @@ def _page_out(memory: ExpectedMemory, op: Op) -> str:
 
 
 def _collapse(memory: ExpectedMemory, _op: Op) -> str:
-    # It may always fail.  It must not fill a hole that is registered, nor lose a mark.
+    # It may always fail.  It must not fill a hole that is registered, nor lose a uffd-wp bit.
     if memory.rules.file or not memory.rules.huge:
         return SKIP
     for page in memory.pages:
@@ -61,7 +61,7 @@ def _mprotect(memory: ExpectedMemory, op: Op) -> str:
 
 def _mremap(memory: ExpectedMemory, _op: Op) -> str:
     if not memory.one_mapping:
-        return SKIP  # older kernels move one mapping only
+        return SKIP  # older kernels can only move one mapping
     memory.send_messages(range(len(memory.pages)), "remap", "unmap")
     if not memory.rules.events:
         for page in memory.pages:
@@ -99,7 +99,7 @@ def _remove(memory: ExpectedMemory, op: Op) -> str:
     if not memory.rules.shared:
         return "EACCES"
     if not memory.pages[op.page].writable:
-        return SKIP  # older kernels refuse it, newer ones ask the file
+        return SKIP  # older kernels refuse it, newer ones let the file decide
     memory.send_messages(range(op.page, op.page + 1), "remove")
     return _alias_remove(memory, op)
 
@@ -111,10 +111,10 @@ def _alias_remove(memory: ExpectedMemory, op: Op) -> str:
     memory.never_written.discard(op.page)
     memory.maybe_holes.discard(op.page)
     if memory.rules.hugetlb:
-        page.unmap()  # a copy of its own, too
+        page.unmap()  # also a private copy
         page.poisoned = False
     elif not page.anon or page.zero:
-        page.unmap()  # the marks of write protection and poison stay
+        page.unmap()  # the markers for uffd-wp and poison stay
     return "ok"
 
 

@@ -1,6 +1,6 @@
-"""ExpectedMemory: what should be true of a region's pages, and of the file that they may be pages of.
+"""ExpectedMemory: the expected state of a region's pages, and of the file that they may belong to.
 
-From mm/userfaultfd.c, mm/memory.c, mm/hugetlb.c and mm/huge_memory.c of Linux 6.1 to 7.3.
+Sources: mm/userfaultfd.c, mm/memory.c, mm/hugetlb.c and mm/huge_memory.c of Linux 6.1 to 7.3.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ NOTHING = RegisterMode(0)
 
 
 class ExpectedMemory:
-    """The pages of one region.
+    """The expected pages of one region.
 
     Parameters
     ----------
     rules : Rules
     pages : int
-        How many.
+        The number of pages.
 
     Attributes
     ----------
@@ -34,11 +34,11 @@ class ExpectedMemory:
     messages : list of str
         The messages of the last call, other than page faults.
     never_written : set of int
-        Pages of the file that were only ever read.
+        Pages of the file that were read but never written.
     maybe_holes : set of int
-        Of these: those that may be holes yet, as nobody knows how huge a page came.
+        Those of them that may still be holes, because the size of the huge page is not known.
     one_mapping : bool
-        To the kernel too: nothing was done yet to a part of it that splits it.
+        Whether the region is one mapping for the kernel, too: no call has split it.
     """
 
     def __init__(self, rules: Rules, pages: int) -> None:
@@ -51,23 +51,22 @@ class ExpectedMemory:
         self.one_mapping = True
 
     def pages_of(self, op: Op) -> range:
-        """Return the pages that a call is to be made on."""
+        """Return the pages of a call."""
         whole = op.call in ("register", "mprotect") and op.count >= len(self.pages)
         count = op.count if self.one_mapping or whole else 1
         return range(op.page, min(op.page + count, len(self.pages)))
 
     def agrees(self, number: int, seen: ObservedPage) -> bool:
-        """Compare a page as seen with the model, and adopt what the kernel may choose."""
+        """Return whether a page agrees with the model; take over the states that the kernel may choose."""
         page = self.pages[number]
         if self.rules.huge and not self.rules.file:
-            seen = replace(seen, file=None)  # pagemap of 6.1 calls the huge zero page a file's
+            seen = replace(seen, file=None)  # pagemap of 6.1 reports the huge zero page as a page of a file
         if seen.present and page.mapped is None:
             self.maybe_holes.discard(number)
         return page.agrees(seen)
 
     def each_page(self, op: Op, one: Callable[[int, ExpectedPage], str]) -> str:
-        """Do `one` to one page after the other until one fails, as the kernel does it; return how that came back."""
-        # One page after the other until one fails, as the kernel does it.
+        """Call `one` for each page until one fails, as the kernel does; return the result."""
         for done, number in enumerate(self.pages_of(op)):
             outcome = one(number, self.pages[number])
             if outcome != "ok":
@@ -75,14 +74,14 @@ class ExpectedMemory:
         return "ok"
 
     def fill_page(self, number: int, value: int, *, wp: bool = False) -> None:
-        """Map a page with this content; of shared memory, put it into the file."""
+        """Map a page with this content; for shared memory, write it into the file."""
         if self.rules.shared:
             self.put_in_file(number, value)
         self.pages[number].map_page(anon=not self.rules.shared, content=value, wp=wp, may_write=True)
 
     def fill_hole(self, number: int) -> None:
-        """Put a page of zeroes into the file, where it has none."""
-        if self.rules.huge:  # by a page that is as huge as the kernel likes
+        """Fill a hole of the file with a page of zeroes."""
+        if self.rules.huge:  # the kernel chooses the size of the page
             holes = {each for each, content in enumerate(self.file) if content is None}
             self.maybe_holes |= holes
             self.never_written |= holes
@@ -98,7 +97,7 @@ class ExpectedMemory:
         self.maybe_holes.discard(number)
 
     def maybe_map_all(self, may: Callable[[ExpectedPage], bool]) -> None:
-        """Leave it to the next look whether the pages for which `may` is true are mapped."""
+        """Accept as mapped or absent, at the next comparison, the pages for which `may` is true."""
         for number, each in enumerate(self.pages):
             if each.entry or each.wp or each.poisoned or not may(each):
                 continue
@@ -115,27 +114,27 @@ class ExpectedMemory:
 
     def write_may_unmap_huge(self, page: ExpectedPage) -> bool:
         """Return whether a write may unmap a huge page before it is made."""
-        # A huge entry that a read made is not writable where WP may be asked for: wp_huge_pmd() unmaps it, and then the
-        # page is to be had by a minor fault.  Small entries are just made writable.
+        # A huge entry from a read is not writable if the range may be registered for WP: wp_huge_pmd() unmaps it, and
+        # the next access is a minor fault.  Small entries become writable without that.
         may_be_read_only = page.mapped and not page.wp and page.may_write is None
         return self.rules.huge and self.rules.file and bool(may_be_read_only and page.modes & MINOR)
 
     def split(self, pages: range) -> None:
-        """Note a call on these pages that makes several mappings of one."""
+        """Record that a call on these pages splits the mapping."""
         if len(pages) < len(self.pages):
             self.one_mapping = False
             self.unmap_huge(pages)
 
     def unmap_huge(self, pages: range) -> None:
-        """Leave it to the next look whether pages are mapped, if a part of a huge page is changed."""
-        # A huge page of a file is not mapped in parts: it is unmapped, and comes back as small ones by faults.
+        """Accept pages as mapped or absent at the next comparison, if a part of a huge page is changed."""
+        # The kernel does not map parts of a file's huge page: it unmaps the page, and faults map small pages later.
         if self.rules.huge and self.rules.file and len(pages) < len(self.pages):
             for page in self.pages:
                 if page.mapped:
                     page.maybe_mapped()
 
     def child(self) -> ExpectedMemory:
-        """Return the memory of a child that was forked just now: its own page tables, the same file."""
+        """Return the memory of a child that was just forked: its own page tables, the same file."""
         child = ExpectedMemory(replace(self.rules, events=False), 0)
         child.file, child.never_written, child.maybe_holes = self.file, self.never_written, self.maybe_holes
         child.one_mapping = self.one_mapping
@@ -145,10 +144,10 @@ class ExpectedMemory:
             if not self.rules.events:
                 page.modes, page.wp = NOTHING, False
             if self.rules.shared and not page.modes & (WP | RWP):
-                page.unmap()  # fork leaves it to a fault of the child
+                page.unmap()  # fork does not copy the entry; a fault of the child maps the page
                 page.poisoned = False
             elif page.mapped and (page.zero or not page.anon):
-                page.mapped = None  # copied if there is, or was, a page of its own in the mapping
+                page.mapped = None  # the entry is copied if the mapping has, or had, an anonymous page
                 page.anon = None if page.zero else page.anon
             child.pages.append(page)
         return child

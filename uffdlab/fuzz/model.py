@@ -1,7 +1,8 @@
-"""A small model of pages under userfaultfd: what every call should come back with, and what it leaves.
+"""A small model of pages under userfaultfd: the expected result of every call, and the state of the pages after it.
 
-It knows all memory that a lab can map.  :mod:`~uffdlab.fuzz.ioctl_model`, :mod:`~uffdlab.fuzz.access_model` and
-:mod:`~uffdlab.fuzz.mapping_model` have the calls; here are the copies that wait for their source.
+It covers all kinds of memory that a lab can map.  :mod:`~uffdlab.fuzz.ioctl_model`,
+:mod:`~uffdlab.fuzz.access_model` and :mod:`~uffdlab.fuzz.mapping_model` have the calls; this module has the copies that
+wait for their source.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from uffdlab.fuzz.page import ExpectedPage, ObservedPage
 from uffdlab.fuzz.rules import ANY, SKIP, Op, Rules
 from uffdlab.uapi import RegisterMode
 
-#: What each call does to memory, by its name, as :class:`uffdlab.fuzz.rules.Op` has it.
+#: The effect of each call on memory, by its name in :class:`uffdlab.fuzz.rules.Op`.
 CALLS: dict[str, Callable[[ExpectedMemory, Op], str]] = {**IOCTLS, **ACCESSES, **MAPPING_CALLS}
 
 
@@ -29,15 +30,15 @@ class PendingCopy:
     Attributes
     ----------
     offset, size : int
-        Its destination: bytes from the start of the region, and of the page that it was.
+        Its destination: the offset in the region, and the size of its page, in bytes.
     value : int
         The first 8 bytes.
     wp : bool
-        With MODE_WP.
+        Whether it has MODE_WP.
     modes : RegisterMode
-        What the page was registered for.
+        The modes that the page was registered for.
     same : bool
-        Whether the mapping is the same one to the kernel as before; anonymous memory is all alike.
+        Whether the kernel considers the mapping the same as before; all anonymous mappings are the same.
     """
 
     offset: int
@@ -55,7 +56,7 @@ class Model:
     ----------
     rules : Rules
     pages : int
-        How many.
+        The number of pages.
 
     Attributes
     ----------
@@ -70,12 +71,12 @@ class Model:
 
     @property
     def rules(self) -> Rules:
-        """What the model is asked about."""
+        """The memory, userfaultfd and kernel that it models."""
         return self.memory.rules
 
     @property
     def pages(self) -> list[ExpectedPage]:
-        """What is known of each page."""
+        """The expected state of each page."""
         return self.memory.pages
 
     @property
@@ -84,12 +85,12 @@ class Model:
         return self.memory.messages
 
     def apply(self, op: Op) -> str:
-        """Return what the call should come back with, and change the state as it should.
+        """Return the expected result of a call, and change the expected state.
 
         Returns
         -------
         str
-            ``ok`` or an errno's name; ``EAGAIN after 2`` pages; for a read ``= 7``; ``fault wp`` where it waits;
+            ``ok`` or an errno's name; ``EAGAIN after 2`` pages; for a read ``= 7``; ``fault wp`` if it waits;
             ``SIGBUS``, ``SIGSEGV``; :data:`SKIP`; :data:`ANY`.
         """
         self.memory.messages = []
@@ -102,28 +103,28 @@ class Model:
         return CALLS[op.call](self.memory, op)
 
     def pages_of(self, op: Op) -> range:
-        """Return the pages that a call is to be made on."""
+        """Return the pages of a call."""
         return self.memory.pages_of(op)
 
     def agrees(self, number: int, seen: ObservedPage) -> bool:
-        """Compare a page as seen with the model, and adopt what the kernel may choose."""
+        """Return whether a page agrees with the model; take over the states that the kernel may choose."""
         return self.memory.agrees(number, seen)
 
     def child(self) -> Model:
-        """Return the model of a child that was forked just now: its own page tables, the same file."""
+        """Return the model of a child that was just forked: its own page tables, the same file."""
         child = Model(self.rules, 0)
         child.memory = self.memory.child()
         return child
 
     def replaced(self, rules: Rules, pages: int) -> Model:
-        """Return the model of other memory at the same address; a copy that waits goes on waiting."""
+        """Return the model of other memory at the same address; a copy that waits keeps waiting."""
         model = Model(rules, pages)
         if self.blocked:
             model.blocked = replace(self.blocked, same=self.blocked.same and not self.rules.file and not rules.file)
         return model
 
     def _block_copy(self, op: Op) -> str:
-        # A copy that would succeed, but that its source is not there.
+        # Only a copy that would succeed if its source were present.
         if self.blocked or not self.memory.one_mapping or (self.rules.huge and self.rules.file):
             return SKIP
         if CALLS["copy"](copy.deepcopy(self.memory), op) != "ok":
@@ -141,14 +142,14 @@ class Model:
             return "ENOENT"
         modes = self.pages[number].modes
         if copy.wp and not modes & WP:
-            return ANY  # EINVAL or EAGAIN: some kernels ask for WP first
+            return ANY  # EINVAL or EAGAIN: some kernels check for WP first
         if not copy.same or modes != copy.modes:
             return "EAGAIN"
         return CALLS["copy"](self.memory, Op("copy", number, copy.value, copy.wp))
 
     def _unpredictable(self, op: Op) -> bool:
-        # While a copy waits: what takes the mapping away or splits it, which some kernels take for a change of it; and
-        # what older kernels do not notice.
+        # While a copy waits: calls that unmap or split the mapping, which some kernels treat as a change of it, and
+        # changes that older kernels do not notice.
         splits = op.call in ("register", "mprotect") and len(self.memory.pages_of(op)) < len(self.pages)
         unnoticed = op.call == "replace" or (op.call == "register" and op.value)
         return op.call == "mremap" or splits or bool(unnoticed and not self.rules.compares)

@@ -1,4 +1,4 @@
-"""What a model knows about one page, and how it is compared with what a witness reports."""
+"""ExpectedPage: the state of one page in the model; ObservedPage: its state as a witness reports it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NOTHING = RegisterMode(0)
 
 @dataclass(frozen=True)
 class ObservedPage:
-    """What a witness saw of a page; None is what it cannot know."""
+    """The state of a page as a witness reports it; None if the witness does not know it."""
 
     present: bool
     wp: bool
@@ -24,28 +24,28 @@ class ObservedPage:
 
 @dataclass
 class ExpectedPage:
-    """What should be so of one page-table entry.
+    """The expected state of one page-table entry.
 
     Attributes
     ----------
     mapped : bool or None
-        It maps a page.  None: the kernel may have done either, so the next look decides.
+        Whether it maps a page.  None: the kernel may choose, and the next comparison takes over its choice.
     anon : bool or None
-        Its page is of this mapping alone (anonymous), mapped or swapped out; else it is the file's.  None as above.
+        Whether its page is anonymous, mapped or swapped out; else it belongs to the file.  None as above.
     content : int
-        The first 8 bytes of its own page.
+        The first 8 bytes of its anonymous page.
     wp : bool
-        It has the uffd-wp bit: the entry, the swap entry, or the marker in its place.
+        Whether the entry, swap entry or marker has the uffd-wp bit.
     poisoned : bool
-        A poison marker is in its place.
+        Whether it is a poison marker.
     modes : RegisterMode
-        What it is registered for.
+        The modes that the page is registered for.
     writable : bool
-        The mapping allows writes.
+        Whether the mapping allows writes.
     may_write : bool or None
-        The entry's writable bit; None where the kernel may choose, as it may set it at the next write only.
+        The entry's writable bit; None if the kernel may choose, since it may set the bit at the next write.
     exclusive : bool
-        The page is known not to be shared with an earlier child; UFFDIO_MOVE refuses it otherwise.
+        Whether the page is certainly not shared with an earlier child; else UFFDIO_MOVE refuses it.
     """
 
     mapped: bool | None = False
@@ -61,32 +61,32 @@ class ExpectedPage:
 
     @property
     def entry(self) -> bool:
-        """A page is behind the entry, mapped or swapped out."""
+        """Whether the entry has a page, mapped or swapped out."""
         return bool(self.mapped or self.anon)
 
     def map_page(self, *, anon: bool, content: int = 0, wp: bool = False, may_write: bool | None = None) -> None:
-        """Map a page, in place of whatever marker was there."""
+        """Map a page, also in place of a marker."""
         self.mapped, self.anon, self.content, self.wp, self.poisoned = True, anon, content, wp, False
         self.zero = False
         self.may_write = False if wp or not self.writable else may_write
         self.exclusive = True
 
     def unmap(self) -> None:
-        """Map nothing any more; a mark of write protection and poison are another matter."""
+        """Unmap the page; a uffd-wp bit and poison are not changed here."""
         self.mapped = self.anon = False
         self.may_write = None
         self._forget_rwp()
 
     def maybe_mapped(self) -> None:
-        """Leave it to the next look whether a page is mapped."""
+        """Accept the page as mapped or absent at the next comparison."""
         self.mapped, self.may_write = None, None
 
     def _forget_rwp(self) -> None:
         if self.modes & RegisterMode.RWP:
-            self.wp = False  # no marker stands for it
+            self.wp = False  # no marker keeps the bit of RWP
 
     def agrees(self, seen: ObservedPage) -> bool:
-        """Compare the page as seen with this model of it, and adopt what the kernel may choose."""
+        """Return whether the page agrees with this one; take over the states that the kernel may choose."""
         if self.mapped is None:
             self.mapped = seen.present
         if self.anon is None:

@@ -31,41 +31,43 @@ if TYPE_CHECKING:
 
 EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Feature.EVENT_UNMAP
 _MESSAGES: dict[str, type[Message]] = {"fork": Fork, "remap": Remap, "remove": Remove, "unmap": Unmap}
-_BOTH_WITNESSES = 4  # every so many calls the best witness is asked too; pagemap is faster but has no writable bit
+_BOTH_WITNESSES = (
+    4  # after this number of calls the best witness is used, too; pagemap is faster but has no writable bit
+)
 _EHWPOISON = 133
 _DEADLINE = 10.0  # seconds for a touch to end or to wait
 
 
 class Mismatch(UffdlabError):
-    """A kernel did something else than the model.
+    """A kernel and the model differ.
 
     Attributes
     ----------
-    said : str
-        What was expected, and what was there.
+    message : str
+        The expected and the observed result.
     rules : Rules
-        Of which memory, and how the userfaultfd was opened.
+        The memory, userfaultfd and kernel.
     calls : tuple of Op
-        What was called on a fresh region, the last one being where they part.
+        The calls on a new region; the kernel and the model differ after the last one.
     """
 
     def __init__(self, message: str, rules: Rules, calls: Sequence[Op]) -> None:
         steps = "\n".join(f"  {op}," for op in calls)
         super().__init__(f"{message}, after\n{steps}\nwith {rules}")
-        self.said = message
+        self.message = message
         self.rules = rules
         self.calls = tuple(calls)
 
 
 class Player:
-    """One region and its model; plays calls on both.  Also a context manager that unmaps the region.
+    """Makes calls on one region and on its model.  Also a context manager that unmaps the region.
 
     Parameters
     ----------
     lab : Lab
     rules : Rules
     rules_for : callable
-        Gives the rules of other memory that is to take its place.
+        Returns the rules of other memory that replaces the region.
     """
 
     def __init__(self, lab: Lab, rules: Rules, rules_for: Callable[[str], Rules]) -> None:
@@ -82,22 +84,22 @@ class Player:
     def _map(self, rules: Rules) -> Region:
         pages = region_pages(rules.memory)
         region = self._lab.map(pages=pages, memory=rules.memory)
-        if rules.hugetlb:  # for the copies that a child, a private page and a hole that was punched need
+        if rules.hugetlb:  # more huge pages, for the copies of a child, of a private page, and after a hole was punched
             self._lab.ask(ReserveHugepages(region.page_size, 3 * pages))
         return region
 
     @property
     def calls(self) -> int:
-        """How many were made; those that the model can say nothing of are not."""
+        """The number of calls that were made; calls that the model cannot predict are not made."""
         return len(self._calls)
 
     def play(self, op: Op) -> None:
-        """Make one call, and look at every page afterwards.
+        """Make one call, and compare its result and all pages with the model.
 
         Raises
         ------
         Mismatch
-            If it came back with something else than the model, or left something else.
+            The result or a page differs from the model.
         """
         if op.call == "replace":
             self._replace(op)
@@ -213,7 +215,7 @@ class Player:
         return _name(result.errno)
 
     def _move(self, op: Op) -> IoctlResult:
-        # The kernel may not get the lock of a page at once, and says EAGAIN.
+        # The kernel returns EAGAIN if it does not get the lock of a page at once.
         region = self._region
         first = self._uffd.move(
             region[op.page], region[op.value], allow_src_holes=op.flag, dontwake=op.dontwake, check=False
@@ -238,7 +240,7 @@ class Player:
         return _name(calls[op.call]().errno) if op.call in calls else ""
 
     def _touched(self, op: Op, uffd: Userfaultfd | None, by: Child | None = None) -> str:
-        # A fault is looked at and the access taken back, so it changes nothing.
+        # An access that faults is withdrawn, so it changes nothing.
         page, write = self._region[op.page], op.call.endswith("write")
         access = getattr(page, op.call)
         touch: Touch[object] = access(0, op.value, by=by) if write else access(0, by=by)
@@ -256,7 +258,7 @@ class Player:
         return f"fault {kind}" if fault.page == op.page and fault.write == write else f"{fault}"
 
     def _fork(self, op: Op) -> str:
-        # The child's pages are looked at, and it makes one access.
+        # Compare the child's pages, and let it make one access.
         child_model = self._model.child()
         access = Op("write" if op.flag else "read", op.page, op.value)
         with self._lab.fork() as child:
@@ -309,5 +311,5 @@ def _ended(op: Op, touch: Touch[object]) -> str:
 
 def _name(error: int) -> str:
     if error == _EHWPOISON:
-        return "EFAULT"  # poison met in kernel mode: which of the two depends on how the kernel copies
+        return "EFAULT"  # poison in kernel mode: which of the two depends on how the kernel copies
     return errno_name(error)

@@ -1,4 +1,4 @@
-"""What the model of pages is asked: a call on some pages, of such a memory, on such a kernel."""
+"""Op: one call on some pages; Rules: the memory, userfaultfd and kernel that the model must know."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from uffdlab.uapi.memory import MEMORY
 
 __all__ = ["ANY", "MEMORIES", "SKIP", "Op", "Rules", "region_pages"]
 
-#: What a random game is played on; others are the same to the kernel (memfd), or take a GiB a page.
+#: The memory for random calls.  The other kinds are the same for the kernel (memfd), or have pages of 1 GiB.
 MEMORIES: Final = (
     "anon", "shmem", "hugetlb", "shmem-private", "hugetlb-private", "thp", "anon-shared", "tmpfs", "tmpfs-private",
     "shmem-thp",
 )  # fmt: skip
 
-#: What a call that the model cannot say anything of gives; it is not made.
+#: The result of a call that the model cannot predict; it is not made.
 SKIP = "skip"
-#: What a call gives whose answer the kernel may choose; what it leaves is known all the same.
+#: The result of a call whose errno the kernel may choose; the state after it is known.
 ANY = "any"
 
 
 def region_pages(memory: str) -> int:
-    """Return how many pages a region of this memory is to have."""
+    """Return the number of pages for a region of this memory."""
     kind = MEMORY[memory]
     return kind.unit // kind.page_size if kind.unit > kind.page_size else 4
 
@@ -36,7 +36,7 @@ class Op:
     call : str
         One of :data:`uffdlab.fuzz.generator.CALLS`.
     page, count : int
-        The pages.  Only the first, where the region may be more than one mapping to the kernel; see
+        The pages.  Only the first one is used if the region may be several mappings for the kernel; see
         :meth:`Model.pages_of`.
     value : int
         The value that is written or copied into the first page; each further page gets the value of the one before
@@ -46,7 +46,8 @@ class Op:
         An ioctl: the bit of its mode other than DONTWAKE; of ``block_copy``, MODE_WP.  ``mprotect``: writable.
         ``fork``: the child writes, else reads.
     dontwake : bool
-        With MODE_DONTWAKE; nothing sleeps, so it must change nothing, but UFFDIO_WRITEPROTECT refuses it with MODE_WP.
+        With MODE_DONTWAKE.  No thread waits, so it must not change the result, except that UFFDIO_WRITEPROTECT refuses
+        it together with MODE_WP.
     """
 
     call: str
@@ -59,21 +60,21 @@ class Op:
 
 @dataclass(frozen=True)
 class Rules:
-    """What the model has to know of the memory, the userfaultfd and the kernel.
+    """The properties of the memory, the userfaultfd and the kernel that the model must know.
 
     Attributes
     ----------
     memory : str
         A key of :data:`uffdlab.uapi.memory.MEMORY`.
     events : bool
-        The userfaultfd asked for EVENT_FORK, _REMAP, _REMOVE and _UNMAP.
+        Whether the userfaultfd has EVENT_FORK, _REMAP, _REMOVE and _UNMAP.
     unpopulated : bool
-        It asked for WP_UNPOPULATED.
+        Whether it has WP_UNPOPULATED.
     leave_out : frozenset of str
-        Calls that this kernel does not know.
+        The calls that this kernel does not have.
     compares : bool
-        A copy that waited for its source is given up when its destination has become another mapping, or is registered
-        for something else; older kernels go on.
+        Whether a copy that waited for its source fails if its destination has become another mapping or is registered
+        for other modes.  Older kernels continue it.
     """
 
     memory: str
@@ -84,7 +85,7 @@ class Rules:
 
     @property
     def file(self) -> bool:
-        """Its pages are of a file, so that there is a page cache."""
+        """Whether its pages belong to a file, so that they are in the page cache."""
         return MEMORY[self.memory].has_alias
 
     @property
@@ -94,20 +95,20 @@ class Rules:
 
     @property
     def page_size(self) -> int:
-        """Bytes of a page."""
+        """The size of a page in bytes."""
         return MEMORY[self.memory].page_size
 
     @property
     def hugetlb(self) -> bool:
-        """Made of pages of the pool."""
+        """Whether its pages come from the pool of huge pages."""
         return MEMORY[self.memory].hugetlb
 
     @property
     def huge(self) -> bool:
-        """An entry may be of a transparent huge page, so that what is done to one page is done to its neighbours."""
+        """Whether an entry may map a transparent huge page, so that a call on one page also changes its neighbours."""
         return MEMORY[self.memory].unit > MEMORY[self.memory].page_size
 
     @property
     def markers(self) -> bool:
-        """Where nothing is mapped, a marker can keep uffd-wp."""
+        """Whether a marker can keep the uffd-wp bit of an absent page."""
         return self.file or self.unpopulated

@@ -40,20 +40,20 @@ __all__ = [
 _KHUGEPAGED: Final = "/sys/kernel/mm/transparent_hugepage/khugepaged"
 _NEVER_MS: Final = (1 << 32) - 1
 _A_ROUND = 60  # calls on one region
-_OWN: Final = frozenset({"qemu", "vagrant"})  # machines whose kernel nobody else uses
-_AGAIN = 3  # times that a disagreement is looked for again
+_OWN: Final = frozenset({"qemu", "vagrant"})  # machines whose kernel is not shared with other programs
+_AGAIN = 3  # attempts to reproduce a disagreement
 
 
 @dataclass(frozen=True)
 class CallCount:
-    """How many calls were made.
+    """The number of calls that were made.
 
     Attributes
     ----------
     calls, regions : int
-        As the model says.
+        The calls and regions that agreed with the model.
     unknown : int
-        Regions more, in which something else on this machine may have had a hand; see :func:`is_known`.
+        The regions that differed, perhaps because of other programs on this machine; see :func:`is_known`.
     """
 
     calls: int
@@ -62,13 +62,13 @@ class CallCount:
 
 
 def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool = False) -> Rules:
-    """Find out what the model has to know of a kernel, by trying; turns on a guest's swap, and its khugepaged off."""
+    """Return the rules of a kernel, found by trying.  This turns on a guest's swap, and turns off its khugepaged."""
     kind = MEMORY[memory]
     leave_out = {
         ioctl.random_call
         for ioctl in IOCTLS.values()
         if ioctl.random_call
-        and (kind.has_alias or ioctl.random_call != "continue")  # the same answer everywhere: no page cache
+        and (kind.has_alias or ioctl.random_call != "continue")  # for all kernels: there is no page cache
         and lab.capabilities.missing(ioctl.name)
     }
     if memory == "hugetlb-private" and not events and _fork_keeps_uffd_wp(lab):
@@ -85,7 +85,7 @@ def _make_steady(lab: Lab, *, huge: bool) -> None:
     if not _is_own(lab):
         return
     with contextlib.suppress(UffdlabError):
-        lab.ask(TurnSwapOn())  # MADV_PAGEOUT has no effect without
+        lab.ask(TurnSwapOn())  # MADV_PAGEOUT has no effect without swap
     if huge:
         lab.exec(["sh", "-c", f"echo {_NEVER_MS} >{_KHUGEPAGED}/scan_sleep_millisecs"])
 
@@ -98,7 +98,7 @@ _COMPARED: WeakKeyDictionary[Lab, dict[bool, bool | None]] = WeakKeyDictionary()
 
 
 def _compares(lab: Lab, hugetlb: bool) -> bool | None:
-    # Whether a copy that waited notices that its destination is registered for something else; None: it cannot wait.
+    # Whether a copy that waited notices that its destination is registered for other modes; None: it cannot wait.
     known = _COMPARED.setdefault(lab, {})
     if hugetlb in known:
         return known[hugetlb]
@@ -106,7 +106,7 @@ def _compares(lab: Lab, hugetlb: bool) -> bool | None:
     try:
         with lab.userfaultfd() as uffd:
             uffd.register(region, "missing", "wp")
-            if "USER_MODE_ONLY" in uffd.way:  # then the kernel's own faults are not handed to anyone
+            if "USER_MODE_ONLY" in uffd.way:  # then userfaultfd does not get faults of kernel mode
                 known[hugetlb] = None
                 return None
             copy = BlockedCopy(lab, uffd, region.start, region.page_size, 1, wp=False)
@@ -133,12 +133,12 @@ def _fork_keeps_uffd_wp(lab: Lab) -> bool:
 
 
 def play(lab: Lab, rules: Rules, ops: Iterable[Op]) -> int:
-    """Play calls on a fresh region, and read it in the end; gives how many calls were made.
+    """Make calls on a new region and read it at the end; return the number of calls that were made.
 
     Raises
     ------
     Mismatch
-        At the first call that a kernel and the model do not agree on; has all that led to it.
+        The kernel and the model differ.  The error has all calls up to there.
     """
     with _player(lab, rules) as player:
         for op in ops:
@@ -158,9 +158,9 @@ def _rules_like(lab: Lab, rules: Rules, memory: str) -> Rules:
 def is_known(lab: Lab, found: Mismatch) -> bool:
     """Return whether a disagreement comes from the calls; otherwise its cause is unknown.
 
-    On a kernel that others use too, khugepaged and reclaim may change pages between two calls, and neither is the lab's
-    to turn off (docs/findings/behind-the-back.md).  What the calls do comes again when they are made again; what came
-    of something else does not.  In a guest of the lab's own there is nobody else.
+    On a kernel that other programs use too, khugepaged and reclaim may change pages between two calls, and the lab must
+    not turn them off (docs/findings/behind-the-back.md).  A disagreement that the calls cause happens again when they
+    are repeated; one with another cause does not.  In a guest of the lab there are no other programs.
     """
     return _is_own(lab) or any(_parts_again(lab, found) for _ in range(_AGAIN))
 
@@ -174,7 +174,7 @@ def _parts_again(lab: Lab, found: Mismatch) -> bool:
 
 
 def shrink(lab: Lab, found: Mismatch, seconds: float = 30.0) -> Mismatch:
-    """Leave out one call after the other as long as a kernel and the model still disagree; gives what is left."""
+    """Remove calls one by one as long as the kernel and the model still differ; return the mismatch that is left."""
     until, at = time.monotonic() + seconds, 0
     while at < len(found.calls) and time.monotonic() < until:
         try:
@@ -186,15 +186,15 @@ def shrink(lab: Lab, found: Mismatch, seconds: float = 30.0) -> Mismatch:
 
 
 def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[str] = MEMORIES) -> CallCount:
-    """Play random calls for some time, on a fresh region every so often.
+    """Make random calls for some time, with a new region now and then.
 
-    Memory that this kernel has not, or the guest has no huge pages for, is passed over.  A disagreement that is not
-    :func:`known <is_known>` to be the doing of the calls is counted as unknown.
+    Memory that this kernel does not have, or for which the guest has no huge pages, is skipped.  A disagreement whose
+    cause is not :func:`known <is_known>` to be the calls is counted as unknown.
 
     Raises
     ------
     Mismatch
-        At the first call that a kernel and the model do not agree on; has all that led to it.
+        The kernel and the model differ.  The error has all calls up to there.
     """
     until = time.monotonic() + seconds
     calls = regions = unknown = tried = 0
@@ -216,7 +216,7 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
             if is_known(lab, found):
                 raise
             unknown += 1
-            sys.stderr.write(f"{lab.kernel}, {memory}: unknown, as it came once and not again: {found.said}\n")
+            sys.stderr.write(f"{lab.kernel}, {memory}: unknown, since it did not happen again: {found.message}\n")
         except (AgentError, UsageError) as error:
             sys.stderr.write(f"{lab.kernel}, {memory}: {error}\n")
             if tried > 2 * len(memories) and not regions:
@@ -226,7 +226,7 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
 
 
 def _others(lab: Lab, rules: Rules, memories: Sequence[str]) -> list[Rules]:
-    # What may take the place of a region; of hugetlb only where there are such pages.
+    # The memory that may replace a region; hugetlb only if the pool has pages.
     found = []
     for memory in memories:
         with contextlib.suppress(AgentError, UsageError):

@@ -1,4 +1,4 @@
-"""UFFDIO_CONTINUE timed on several kernels in one run, in turns, so that what else the host does hits them alike."""
+"""Time UFFDIO_CONTINUE on several kernels, alternating in one run, so that other load on the host affects all alike."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ROUNDS = 60
 
 @dataclass(frozen=True)
 class Timing:
-    """One way to call it, on each kernel.
+    """The times of one way to call it, on each kernel.
 
     Attributes
     ----------
     way : str
     kernels : tuple of str
     rounds : tuple of tuple of float
-        For each kernel the time a page of each round, in ns of the guest's clock.
+        For each kernel the time for each page in each round, in ns of the guest's clock.
     """
 
     way: str
@@ -33,35 +33,35 @@ class Timing:
 
     @property
     def fastest(self) -> tuple[float, ...]:
-        """Each kernel's fastest round, in ns a page: what else the host did only ever adds."""
+        """Each kernel's fastest round, in ns for each page; other load on the host can only add time."""
         return tuple(min(times) for times in self.rounds)
 
     @property
     def ratios(self) -> tuple[float, ...]:
-        """Each kernel's fastest round over the first kernel's."""
+        """Each kernel's fastest round divided by the first kernel's."""
         return tuple(time / self.fastest[0] for time in self.fastest)
 
     def __str__(self) -> str:
         parts = [f"{kernel} {time:.0f}" for kernel, time in zip(self.kernels, self.fastest, strict=True)]
         ratios = ", ".join(f"{ratio:.3f}" for ratio in self.ratios[1:])
-        return f"{self.way}, ns a page: {', '.join(parts)}; ratio {ratios} (fastest of {len(self.rounds[0])} rounds)"
+        return f"{self.way}, ns per page: {', '.join(parts)}; ratio {ratios} (fastest of {len(self.rounds[0])} rounds)"
 
 
 def time_continue(kernels: Sequence[str], pages: int = PAGES, rounds: int = ROUNDS) -> tuple[Timing, ...]:
-    """Time UFFDIO_CONTINUE on shmem pages: one ioctl for all, and one ioctl a page.
+    """Time UFFDIO_CONTINUE on shmem pages: one ioctl for all pages, and one ioctl for each page.
 
     Raises
     ------
     UffdlabError
-        A kernel cannot be had or booted, or an ioctl failed.
+        A kernel could not be built or booted, or an ioctl failed.
     """
     ways: dict[str, Callable[[Lab, int], int]] = {
-        f"UFFDIO_CONTINUE, {pages} pages an ioctl": _at_once,
-        "UFFDIO_CONTINUE, one page an ioctl": _each,
+        f"UFFDIO_CONTINUE, {pages} pages per ioctl": _at_once,
+        "UFFDIO_CONTINUE, one page per ioctl": _each,
     }
     with contextlib.ExitStack() as stack:
         labs = [stack.enter_context(Lab(kernel)) for kernel in kernels]
-        for way in ways.values():  # what is slow only the first time
+        for way in ways.values():  # some things are slow only the first time
             for lab in labs:
                 way(lab, pages)
         taken: dict[str, list[list[float]]] = {name: [[] for _ in labs] for name in ways}

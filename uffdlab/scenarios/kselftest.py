@@ -1,4 +1,4 @@
-"""The kernel's own userfaultfd tests in a guest, and what they said as KTAP."""
+"""Run the kernel's own userfaultfd tests in a guest, and write their results as KTAP."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from uffdlab.lab import Lab
 
 DEADLINE = 1800.0  # seconds for one program; uffd-unit-tests alone takes minutes under emulation
-# One CPU: emulated on a busy host, two spend their time waiting for each other's locks (seen: "events on anon" of 6.12
-# took 36 s with one, and was not done after 120 s with two).
+# One CPU: under emulation on a busy host, two CPUs mostly wait for each other's locks.  "events on anon" of 6.12 took
+# 36 s with one CPU, and had not ended after 120 s with two.
 MEMORY_MIB, CPUS = 1536, 1
 
 _HUGE = 2 << 20
@@ -34,7 +34,7 @@ _PROBLEM = re.compile(r"FAIL: |ERROR: |\d+ of \d+ combinations failed")
 
 @dataclass
 class KselftestCase:
-    """One thing that a test program tried.
+    """One test case of a test program.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ class KselftestCase:
     verdict : str
         ``pass``, ``fail`` or ``skip``.
     notes : list of str
-        What the program said about it.
+        The lines that the program printed about it.
     """
 
     name: str
@@ -52,7 +52,7 @@ class KselftestCase:
 
 @dataclass(frozen=True)
 class Run:
-    """One call of a test program; `verdict` is that of the whole."""
+    """One run of a test program; `verdict` is the verdict of the whole program."""
 
     command: tuple[str, ...]
     verdict: str
@@ -84,14 +84,14 @@ def plan(tests: Selftests, *, full: bool = False) -> list[tuple[str, ...]]:
 
 
 def run(lab: Lab, tests: Selftests, calls: list[tuple[str, ...]], *, deadline: float = DEADLINE) -> Iterator[Run]:
-    """Make the calls in a lab's guest, one after the other, with the huge pages that they need.
+    """Run the programs in a lab's guest, one after the other, with the huge pages that they need.
 
     Raises
     ------
     MachineError
-        The guest died of it.
+        The guest failed.
     """
-    # Source and destination, and as many again: forked children copy, and pages are reserved before others are freed.
+    # Pages for source and destination, twice: forked children copy them, and some are reserved before others are freed.
     most = max((int(call[2]) for call in calls if len(call) > 2 and call[1].startswith("hugetlb")), default=0)
     lab.ask(ReserveHugepages(_HUGE, max(_HUGE_PAGES, 4 * (most << 20) // _HUGE)), deadline=60.0)
     for call in calls:
@@ -112,14 +112,14 @@ def run(lab: Lab, tests: Selftests, calls: list[tuple[str, ...]], *, deadline: f
 
 
 def parse(text: str, *, good: bool) -> tuple[list[KselftestCase], list[str]]:
-    """Find in a program's output what it tried, and the lines that belong to no case.
+    """Return the test cases in a program's output, and the lines that belong to no case.
 
     Parameters
     ----------
     text : str
-        In any of the forms that these tests have had.
+        In any of the formats that these tests have had.
     good : bool
-        Whether it ended well: a step that was begun and not ended had failed if not.
+        Whether the program succeeded.  If it did not, a step without an end has failed.
     """
     cases: list[KselftestCase] = []
     notes: list[str] = []
@@ -152,7 +152,7 @@ def parse(text: str, *, good: bool) -> tuple[list[KselftestCase], list[str]]:
 def ktap(
     lab: Lab, tests: Selftests, calls: list[tuple[str, ...]], runs: Iterator[Run], out: Callable[[str], None]
 ) -> bool:
-    """Write the runs as KTAP (Documentation/dev-tools/ktap.rst), line by line as they come; True if all is well."""
+    """Write the runs as KTAP (Documentation/dev-tools/ktap.rst), line by line; return whether all passed."""
     out("KTAP version 1")
     out(f"# userfaultfd selftests of {tests.source}")
     out(f"# on {lab.kernel}, Linux {lab.release}")

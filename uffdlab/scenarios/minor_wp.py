@@ -1,6 +1,6 @@
-"""UFFDIO_CONTINUE with and without UFFDIO_CONTINUE_MODE_WP, and every combination of flags around it.
+"""UFFDIO_CONTINUE with and without UFFDIO_CONTINUE_MODE_WP, and all combinations with the other flags.
 
-Each check states what a kernel must do that has the flag.  On a kernel without it they fail, and the result shows how.
+Each check states what a kernel with the flag must do.  On a kernel without it the checks fail; the result shows how.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BITS = State.PRESENT | State.WRITABLE | State.UFFD_WP | State.MARKER | State.SW
 WRITABLE = "present, writable, not uffd-wp"
 PROTECTED = "present, not writable, uffd-wp"
 ABSENT = "absent"
-_SOON = 0.3  # seconds in which a fault that does not come has not come
+_SOON = 0.3  # seconds to wait for a fault that should not come
 
 
 def minor_wp(lab: Lab) -> Result:
@@ -38,7 +38,7 @@ def minor_wp(lab: Lab) -> Result:
     Returns
     -------
     Result
-        With the page groups and snapshots before and after, and a check for each thing that the kernel must do.
+        It has the page groups and snapshots before and after, and the checks.
     """
     result = Result("minor_wp", lab.kernel, lab.release, lab.witnesses[0], timeline=lab.timeline)
     for memory in PAGES:
@@ -89,7 +89,7 @@ def _write_traps(result: Result, memory: str, region: Region, uffd: Userfaultfd)
     result.check(f"{memory}: write to page {page}", f"waiting; write wp fault on page {page}", observed)
     if touch.state == "waiting":
         uffd.writeprotect(region[page], wp=False, check=False)
-        if touch.state == "waiting":  # the fault was none of write protection: map the page
+        if touch.state == "waiting":  # it was not a write-protect fault: map the page
             uffd.continue_(region[page], check=False)
         touch.result()
     result.check(f"{memory}: page {page} after the write", WRITABLE, _state_text(region.snapshot(), region[page]))
@@ -104,7 +104,7 @@ def _write_traps(result: Result, memory: str, region: Region, uffd: Userfaultfd)
 
 
 def _dontwake(lab: Lab, result: Result, memory: str) -> None:
-    """DONTWAKE|WP must do both: map write-protected, and leave asleep what waits."""
+    """DONTWAKE|WP must do both: map the page write-protected, and not wake the threads that wait."""
     region, uffd = _filled(lab, memory, "minor", "wp")
     touch = region.read(0)
     fault = uffd.read_fault()
@@ -128,7 +128,7 @@ def _dontwake(lab: Lab, result: Result, memory: str) -> None:
 
 
 def _not_registered_for_wp(lab: Lab, result: Result, memory: str) -> None:
-    """WP on a range that is registered for MINOR alone must be refused, whatever the other flags."""
+    """WP on a range that is registered only for MINOR must be refused, with any other flags."""
     region, uffd = _filled(lab, memory, "minor")
     for dontwake in (False, True):
         call = "CONTINUE|DONTWAKE|WP" if dontwake else "CONTINUE|WP"
@@ -141,7 +141,7 @@ def _not_registered_for_wp(lab: Lab, result: Result, memory: str) -> None:
 
 
 def _copy(lab: Lab, result: Result, memory: str) -> None:
-    """COPY shares the code: it must keep its behaviour for every combination of flags."""
+    """COPY uses the same code: its behaviour must not change for any combination of flags."""
     region = lab.map(pages=4, memory=memory)
     uffd = lab.userfaultfd()
     uffd.register(region, "missing", "wp")
@@ -157,7 +157,7 @@ def _copy(lab: Lab, result: Result, memory: str) -> None:
 
 
 def _filled(lab: Lab, memory: str, *modes: str) -> tuple[Region, Userfaultfd]:
-    """Make a region whose pages are all in the page cache and none mapped, and register it."""
+    """Return a registered region whose pages are all in the page cache and not mapped."""
     region = lab.map(pages=PAGES[memory], memory=memory)
     region.alias.fill()
     uffd = lab.userfaultfd()

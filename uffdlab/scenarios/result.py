@@ -1,4 +1,4 @@
-"""Result: what an experiment has shown, as data."""
+"""Result: the results of an experiment, as data."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that the kernel must do.
+    """One check of what the kernel must do.
 
     Attributes
     ----------
     name : str
         What was tried; unique within a Result.
     expected, observed : str
-        In the same form as `expected`, so that the two can be compared.
+        The expected and the observed result, in the same form.
     ok : bool
-        They are the same.
+        Whether the two are equal.
     """
 
     name: str
@@ -30,20 +30,20 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """What was observed is what was expected."""
+        """Whether the observed result is the expected one."""
         return self.expected == self.observed
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some neighbouring pages that were treated alike.
+    """Some neighbouring pages on which the same was done.
 
     Attributes
     ----------
     memory : str
         ``shmem`` or ``hugetlb``.
     pages : str
-        Which, ``0–31``.
+        The page numbers, ``0–31``.
     done : str
         What was done to them, ``CONTINUE|WP``.
     before, after : str
@@ -59,20 +59,20 @@ class Group:
 
 @dataclass
 class Result:
-    """What an experiment has shown on one kernel.
+    """The results of an experiment on one kernel.
 
     Attributes
     ----------
     scenario, kernel, release, witness : str
-        What was run, on what, and who looked.
+        The names of the scenario, the kernel, its release and the witness.
     checks : list of Check
-        Everything that the kernel must do.
+        All checks.
     groups : list of Group
         The page groups, before and after.
     snapshots : dict of str to Snapshot
         By name: ``shmem before``, ``shmem after``, …
     timeline : Timeline or None
-        All that happened.
+        Everything that happened.
     """
 
     scenario: str
@@ -86,7 +86,7 @@ class Result:
 
     @property
     def ok(self) -> bool:
-        """Every check holds."""
+        """Whether all checks hold."""
         return all(check.ok for check in self.checks)
 
     def check(self, name: str, expected: str, observed: str) -> None:

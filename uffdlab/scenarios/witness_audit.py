@@ -28,8 +28,7 @@ MEMORIES = (
 MODES = (("missing",), ("minor",), ("wp",), ("minor", "wp"))
 _PAGES = 8
 
-#: Which bit of the raw entry is inverted, per format: a decoder that looks at the wrong place, or a kernel that does
-#: not tell.
+#: For each format, the bits of the raw entry that are inverted, as a decoder with a wrong bit number would read them.
 FALSIFIED_BITS = {
     name: {state: form.bits[state] for state in (State.PRESENT, State.WRITABLE, State.UFFD_WP) if state in form.bits}
     for name, form in FORMATS.items()
@@ -50,9 +49,9 @@ class Audit:
         Pairs of page and bit that at least two witnesses know.
     disagreements : tuple of str
     refused : str
-        Why this kernel cannot register this memory so; empty if it can.
+        Why this kernel cannot register this memory for this mode; empty if it can.
     falsified, caught : int
-        How many entries were falsified, and how many of these the examination found.
+        The number of entries that were falsified, and the number of these that the examination found.
     """
 
     kernel: str
@@ -106,7 +105,7 @@ def _case(lab: Lab, memory: str, mode: tuple[str, ...]) -> Audit:
 def _map(lab: Lab, memory: str) -> Region:
     size = 1024 * 4096 if memory.endswith("thp") else 0
     region = lab.map(size=size, memory=memory) if size else lab.map(pages=_PAGES, memory=memory)
-    # Pages 0 to 3 are touched before it is registered, so that some are mapped whatever the mode is; the rest is not.
+    # Pages 0 to 3 are touched before the registration, so that some pages are mapped in any mode; the others are not.
     with suppress(UsageError):  # memory without a file has no alias
         region.alias.fill()
     if memory.endswith("thp"):
@@ -125,7 +124,7 @@ def _into_all_states(region: Region, uffd: Userfaultfd, mode: tuple[str, ...]) -
     if "missing" in mode:
         uffd.copy(region[5], bytes(8), check=False)
     if "wp" in mode:
-        for page in (1, 3, 6):  # written, read only, and not there
+        for page in (1, 3, 6):  # a written page, one that was only read, and an absent one
             uffd.writeprotect(region[page])
 
 
@@ -160,7 +159,7 @@ def _falsified(original: Snapshot, page: int, bit: int) -> Snapshot:
 
 
 def table(cases: Iterable[Audit]) -> str:
-    """Write the cases as a Markdown table, a line a kernel and kind of memory."""
+    """Return the cases as a Markdown table, with a line for each kernel and kind of memory."""
     rows: dict[tuple[str, str], dict[str, Audit]] = {}
     for case in cases:
         rows.setdefault((case.kernel, case.memory), {})[case.mode] = case

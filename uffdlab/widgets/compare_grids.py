@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Snapshot
 
 
-_MODES = (("what differs from the first", "changed"), ("all pages", "after"), ("by turns with the first", "flicker"))
+_MODES = (("what differs from the first", "changed"), ("all pages", "after"), ("alternating with the first", "flicker"))
 _WIDE: Any = {"description_width": "initial"}
 _PANE = {"flex": "1 1 300px", "min_width": "0"}
 

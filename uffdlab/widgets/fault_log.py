@@ -258,11 +258,11 @@ class FaultLog(html_page.Pictured, LiveWidget):
     def _sent(self, action: str, touch: int | None, data: bytes) -> tuple[IoctlResult | IoctlError | None, str]:
         # Called on any thread.  Returns the result and the text that describes it.
         if action not in _ACTIONS:
-            raise UsageError(f"there is no way {action!r} to resolve a fault; there are {', '.join(_ACTIONS)}")
+            raise UsageError(f"there is no action {action!r} for a fault; the actions are {', '.join(_ACTIONS)}")
         touches = {each.number: each for each in self._open_touches()}
         waits = touches.get(touch) if touch is not None else next(iter(touches.values()), None)
         if waits is None:
-            return None, "nothing waits any more"
+            return None, "no touch waits any more"
         name, mode = _ACTIONS[action]
         try:
             region = _region_at(self._lab, waits.address)

@@ -62,7 +62,7 @@ class IoctlPanel(Sheeted, LiveBox):
         **keywords: Any,
     ) -> None:
         if ioctl not in IOCTLS:
-            raise UsageError(f"{ioctl!r} is no ioctl of a userfaultfd; there are {', '.join(IOCTLS)}")
+            raise UsageError(f"{ioctl!r} is no ioctl of a userfaultfd; the ioctls are {', '.join(IOCTLS)}")
         self._uffd, self._region, self._grid, self._sending = uffd, region, grid, False
         self._capabilities = region.lab.capabilities
         self.ioctl = ipywidgets.Dropdown(
@@ -250,7 +250,7 @@ class IoctlPanel(Sheeted, LiveBox):
         rows += [("mode, set" if box.value else "mode, not set", box.description) for box in self.modes.children]
         rows += [(each.description, each.value) for each in self.more.children]
         if self.status.text:
-            rows.append(("came back", self.status.text))
+            rows.append(("result", self.status.text))
         return Sheet(name, tuple(rows), (("as C", self.c.text), ("as Python", self.python.text)))
 
 
@@ -270,7 +270,7 @@ def _number(name: str, text: str) -> int:
     try:
         value = int(text or "0", 0)
     except ValueError:
-        raise UsageError(f"{name} {text!r} is no number; write it as 0x3 or 3") from None
+        raise UsageError(f"{name} {text!r} is not a number; write it as 0x3 or 3") from None
     if not 0 <= value < 1 << 64:
         raise UsageError(f"{name} {text!r} does not fit into 64 bits")
     return value

@@ -50,14 +50,14 @@ class LabPanel(Sheeted, LiveBox):
         self._busy, self._sheet = False, Sheet("Lab", ())
         self._reader = BackgroundReader(self._read, self._show, self._show_error)
         self._closing = (self._reader.close,)
-        self.look = self._button("look again", "read the state and the console again", self._reader.ask)
+        self.look = self._button("refresh", "read the state and the console again", self._reader.ask)
         self.target, self.back, self.end = (
             self._button(name, tip, functools.partial(self._start, action, doing))
             for name, tip, action, doing in (
                 ("new target", "end the target process and start a new one", self._new_target, "a new target starts …"),
                 (
                     "reset",
-                    "put the lab back to its start, on a new machine",
+                    "start the lab again on a new machine",
                     self._reset_machine,
                     "a new machine starts …",
                 ),
@@ -111,7 +111,7 @@ class LabPanel(Sheeted, LiveBox):
         return "a new target process runs; map new regions"
 
     def reset(self) -> None:
-        """Put the lab back to its initial state, even if it has ended; its widgets continue with it."""
+        """Start the lab again on a new machine, even if it has ended; its widgets continue with it."""
         self._finished(self._reset_machine())
 
     def _reset_machine(self) -> str:

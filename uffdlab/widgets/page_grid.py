@@ -100,7 +100,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             pages = self._snapshot.pages
             if len(chosen) != 2 or chosen[1] < 1 or chosen[0] not in pages or chosen[0] + chosen[1] - 1 not in pages:
                 raise traitlets.TraitError(
-                    f"selection={chosen} is no range of these pages; it is [first, count] within "
+                    f"selection={chosen} is not a range of these pages; it must be [first, count] within "
                     f"{pages.start} to {pages.stop - 1}, or []"
                 )
         return chosen

@@ -55,7 +55,7 @@ class PteInspector(html_page.Pictured, LiveBox):
         self._region, self._update_pending = region, False
         self._reader = BackgroundReader(self._read_page, self._show, self._show_error)
         self._closing = (self._reader.close,)
-        self._entry: tuple[str, Sequence[pte.Bit]] = "no entry was read yet", ()
+        self._entry: tuple[str, Sequence[pte.Bit]] = "no entry has been read yet", ()
         style = {"description_width": "initial"}
         self.page = ipywidgets.BoundedIntText(value=first, min=0, max=region.pages - 1, description="page", style=style)
         self.table = ipywidgets.HTML()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from uffdlab.target.userfaultfd import Userfaultfd
 
 _ENDS = ("lab", "target")
-_REPLACED = "a new target process has replaced the old one, and has none of its regions"
+_REPLACED = "a new target process has replaced the old one; it has none of its regions"
 _starting: weakref.WeakKeyDictionary[Timeline, threading.Thread] = weakref.WeakKeyDictionary()
 _regions: weakref.WeakKeyDictionary[Region, Region] = weakref.WeakKeyDictionary()
 _userfaultfds: weakref.WeakKeyDictionary[Userfaultfd, Userfaultfd] = weakref.WeakKeyDictionary()

@@ -42,7 +42,7 @@ def _change(taken: Snapshot, last: dict[tuple[str, int, int], Snapshot]) -> str:
     key = taken.region, taken.start, len(taken)
     before, last[key] = last.get(key), taken
     if before is None:
-        return "first look"
+        return "first snapshot"
     try:
         return str(taken - before).replace("\n", "; ")
     except UsageError:
@@ -73,6 +73,6 @@ def _woken(entry: TimelineEntry) -> tuple[str, int, int, bool]:
     values = result.values
     start, mode = values.get("start", values.get("dst", 0)), values.get("mode", 0)
     sleeps = "DONTWAKE" in modes and bool(mode & modes["DONTWAKE"])
-    if mode & uapi.IOCTLS[name].protects:  # it protects pages, which wakes nobody; that is no gap either
+    if mode & uapi.IOCTLS[name].protects:  # protecting pages wakes no thread, so there is no gap
         return "", 0, 0, False
     return name, start, start + values.get("len", 0), sleeps
