@@ -15,7 +15,7 @@ _XEN_PHYS32_ENTRY = 18
 
 
 class NotAKernel(ValueError):
-    """The file is not an x86-64 kernel that QEMU can start; the message says what it is."""
+    """The file is not an x86-64 kernel that QEMU can start.  The message says what it is."""
 
 
 @dataclass(frozen=True)

@@ -280,7 +280,7 @@ class Tree:
         if status:
             output = f"{output.strip()}\n{hunks[:_HUNKS_SHOWN]}".strip()
             raise PatchError(
-                f"{kernel}: {patch} does not apply to {self.source.name}. patch -p1 --fuzz=0 said:\n{output}\n"
+                f"{kernel}: {patch} does not apply to {self.source.name}. patch -p1 --fuzz=0 printed:\n{output}\n"
                 "Update the patch for this source, or in kernels.toml choose the source that it was made for",
                 kernel=kernel,
                 patch=str(patch),

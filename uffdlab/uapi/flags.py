@@ -1,4 +1,4 @@
-"""The userfaultfd ABI: features, flags and events, with the Linux version that brought each feature.
+"""The userfaultfd ABI: features, flags and events, with the Linux version that introduced each feature.
 
 Source: ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3).  The versions are labels for readers; uffdlab
 probes what a kernel can do and never compares versions.  Ioctls and their modes are in :mod:`uffdlab.uapi.ioctls`, the

@@ -1,4 +1,4 @@
-"""The ioctls of a userfaultfd: one row each, with everything uffdlab knows about it, and the bits of its mode.
+"""The ioctls of a userfaultfd: a row for each, with everything that uffdlab knows about it, and its mode bits.
 
 Sources: ``include/uapi/linux/userfaultfd.h`` (Linux 6.1, 6.12 and 7.3) and ioctl_userfaultfd(2).  The versions are
 labels for readers; uffdlab probes what a kernel can do.
@@ -75,7 +75,7 @@ class RwprotectMode(enum.IntFlag, boundary=enum.KEEP):
 
 
 class NoMode(enum.IntFlag, boundary=enum.KEEP):
-    """For the ioctls that have no mode."""
+    """The mode of the ioctls that have none."""
 
 
 class ModeBit(NamedTuple):
@@ -88,9 +88,9 @@ class ModeBit(NamedTuple):
     does : str
         What it does, in one line.
     since : str
-        The Linux version that brought it; by default that of its ioctl.
+        The Linux version that introduced it; by default that of its ioctl.
     feature : Feature
-        A kernel knows the bit if it offers one of these; 0 if no feature shows it.
+        A kernel has the bit if it offers one of these features; 0 if no feature shows it.
     """
 
     flag: enum.IntFlag
@@ -105,7 +105,7 @@ class Resolution(NamedTuple):
     Attributes
     ----------
     name : str
-        What a reader calls it: ``continue WP``.
+        Its name for readers: ``continue WP``.
     fault : str
         The kind of fault: one of :data:`FAULTS`.
     mode : int
@@ -122,7 +122,7 @@ FAULTS: Final = ("minor", "missing", "wp", "any", "none")
 
 
 class Trial(NamedTuple):
-    """The memory on which uffdlab tries an ioctl, to find out whether a kernel knows it.
+    """The memory on which uffdlab tries an ioctl, to find out whether a kernel has it.
 
     Attributes
     ----------
@@ -145,13 +145,13 @@ class Ioctl(Layout):
     Attributes
     ----------
     since : str
-        The Linux version that brought it; for reading only.
+        The Linux version that introduced it; only for readers.
     modes : type
         The IntFlag of its mode; :class:`NoMode` if it has none.
     mode_bits : dict of str to ModeBit
         The bits of its mode, by name.
     feature : Feature
-        A kernel knows the ioctl if it offers one of these; 0 if every kernel with a userfaultfd knows it.
+        A kernel has the ioctl if it offers one of these features; 0 if every kernel with userfaultfd has it.
     method : str
         The method of :class:`uffdlab.Userfaultfd` that takes a range, and the mode bits as keywords; empty if none.
     fills : bool
@@ -163,9 +163,9 @@ class Ioctl(Layout):
     resolves : tuple of Resolution
         How it resolves page faults.
     trial : Trial or None
-        How to probe a kernel for it; None if that takes more than memory (see :mod:`uffdlab.agent.probe`).
+        How to probe a kernel for it; None if that needs more than memory (see :mod:`uffdlab.agent.probe`).
     reasons : dict of int to str
-        What an errno means to this ioctl alone, for error messages.
+        The errnos that have another meaning for this ioctl, for error messages.
     random_call : str
         Its name in :mod:`uffdlab.fuzz`; empty if that does not call it.
     """

@@ -37,7 +37,7 @@ class Layout:
     Attributes
     ----------
     name : str
-        As the kernel spells it, ``UFFDIO_CONTINUE``.
+        Its name in the kernel, ``UFFDIO_CONTINUE``.
     nr : int
         Its number within type 0xAA.
     access : str
@@ -72,7 +72,7 @@ class Layout:
         return struct.pack(self._format, *[values.get(field, 0) & _UINT64_MAX for field in self.fields])
 
     def unpack(self, data: bytes | bytearray) -> dict[str, int]:
-        """Return the fields of the argument as the kernel left it; only the output field is signed."""
+        """Return the fields of the argument after the call; only the output field is signed."""
         values = dict(zip(self.fields, struct.unpack(self._format, data), strict=True))
         if self.output and values[self.output] >= 1 << 63:
             values[self.output] -= 1 << 64
@@ -109,7 +109,7 @@ def decode(message: bytes) -> tuple[int, tuple[int, ...]]:
     Raises
     ------
     ValueError
-        If `message` is not 32 bytes long.
+        `message` is not 32 bytes long.
     """
     if len(message) != MESSAGE_SIZE:
         raise ValueError(f"a uffd_msg has {MESSAGE_SIZE} bytes, these are {len(message)}")

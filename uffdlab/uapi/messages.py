@@ -1,4 +1,4 @@
-"""The messages of a userfaultfd: page faults and events, with the region and page that each concerns."""
+"""The messages of a userfaultfd: page faults and events, with the region and page of each."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ class Fault(Struct, frozen=True):
     Attributes
     ----------
     page : int or None
-        Number of the page within its region; None if the address is in no region of the lab.
+        The number of the page in its region; None if the address is in no region of the lab.
     region : str
-        Name of the region, empty if none.
+        The name of the region; empty if there is none.
     address : int
         The faulting address: exact with Feature.EXACT_ADDRESS, else the start of the page.
     flags : FaultFlag
         Unknown bits are kept.
     thread : int
-        Id of the waiting thread; 0 without Feature.THREAD_ID.
+        The id of the waiting thread; 0 without Feature.THREAD_ID.
     time_ns : int
         When the target read it, CLOCK_MONOTONIC of the guest.
     """
@@ -45,7 +45,7 @@ class Fault(Struct, frozen=True):
 
     @property
     def minor(self) -> bool:
-        """Whether the page is in the page cache but not mapped here."""
+        """Whether the page is in the page cache but not mapped at this address."""
         return bool(self.flags & uapi.FaultFlag.MINOR)
 
     @property

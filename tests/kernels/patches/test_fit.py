@@ -151,7 +151,7 @@ def test_two_places_alike():
     mail = strip(diff(old, old.replace("int d;", "int dd;")))
     _, outcomes, why = fitted("int z;\n" * 3 + old + old, mail)
     assert outcomes == ["guessed"]
-    assert "2 places are alike" in why[0]
+    assert "2 places are equal" in why[0]
     # A removed line that is gone must not be taken for another.
     _, outcomes, _ = fitted(old.replace("int d;", "unsigned q[4];"), mail)
     assert outcomes == ["unplaced"]
@@ -216,4 +216,4 @@ def test_the_search_has_an_end():
     assert [each.outcome for each in placements] == ["unplaced", "placed"]
     assert "more than 1000 lines" in placements[0].why
     assert made[9] == "\ty;"
-    assert {each.why for each in fit(lines, hunks, until=0)[1]} == {"the time to search for it was over"}
+    assert {each.why for each in fit(lines, hunks, until=0)[1]} == {"the time limit for the search has passed"}

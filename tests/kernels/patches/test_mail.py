@@ -143,7 +143,7 @@ def test_a_thread_has_answers_and_older_versions():
     assert found.notes == (
         *(f"left out, version 2 is newer: [PATCH {number}/3] mm: {number}" for number in (1, 2, 3)),
         "left out, it quotes a patch: Re: [PATCH 2/3] mm: 2",
-        "left out, it is there twice: [PATCH v2 2/2] mm: 2",
+        "left out, it occurs twice: [PATCH v2 2/2] mm: 2",
     )
 
 
@@ -182,7 +182,7 @@ def test_what_no_hunk_tells():
         "diff --git a/run b/run\nold mode 100644\nnew mode 100755\n" + DIFF
     )
     found = read(text.encode(), "m").messages[0].files
-    assert [(file.old, file.new, file.beside, file.line, len(file.hunks)) for file in found] == [
+    assert [(file.old, file.new, file.unsupported, file.line, len(file.hunks)) for file in found] == [
         ("a.c", "b.c", "", 1, 0),
         (None, "x.png", "binary", 4, 0),
         ("run", "run", "mode", 10, 0),

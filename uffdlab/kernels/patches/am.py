@@ -33,7 +33,7 @@ _MOST_LISTED = 500  # hunks
 
 @dataclass(frozen=True)
 class Report:
-    """What became of one hunk, and the path of its file."""
+    """The placement of one hunk, and the path of its file."""
 
     path: PurePosixPath
     placement: Placement
@@ -74,7 +74,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Port:
-    """What became of a mail.
+    """The patches from a mail.
 
     Attributes
     ----------
@@ -197,10 +197,10 @@ def _fitted(message: Mail, files: Files, name: str, until: float) -> tuple[bytes
             why = f"the tree has no {old}"
             reports += [Report(new, Placement(hunk, "unplaced", 0, why)) for hunk in diff.hunks or (header,)]
             continue
-        if diff.beside == "binary":
+        if diff.unsupported == "binary":
             reports.append(Report(new, Placement(header, "unplaced", 0, "it is binary")))
             continue
-        if diff.beside == "mode" and not diff.hunks:
+        if diff.unsupported == "mode" and not diff.hunks:
             reports.append(Report(new, Placement(header, "guessed", 0, "its mode is left as it is")))
             continue
         text = (before or b"").decode("utf-8", "surrogateescape")

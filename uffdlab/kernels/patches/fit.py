@@ -27,7 +27,7 @@ _OTHER = 1.2  # cost of a line that differs; an additional or missing line costs
 
 @dataclass(frozen=True)
 class Placement:
-    """What became of a hunk.
+    """The placement of a hunk.
 
     `outcome` is ``placed``, ``guessed`` or ``unplaced``. `line` is the line of the tree, from 1, or 0 for none. `why`
     is the reason for an outcome other than ``placed``.
@@ -68,7 +68,7 @@ def fit(lines: Sequence[str], hunks: Sequence[Hunk], until: float | None = None)
     list of str
         The new lines.
     list of Placement
-        What became of each hunk.
+        The placement of each hunk.
     """
     until = time.monotonic() + DEADLINE if until is None else until
     folded = [fold(line) for line in lines]
@@ -78,7 +78,7 @@ def fit(lines: Sequence[str], hunks: Sequence[Hunk], until: float | None = None)
     placements = []
     for hunk in hunks:
         expected = hunk.start - 1 + drift
-        late = "the time to search for it was over" if time.monotonic() > until else None
+        late = "the time limit for the search has passed" if time.monotonic() > until else None
         spot = late or _place(lines, folded, hunk, done, expected)
         if isinstance(spot, str):
             placements.append(Placement(hunk, "unplaced", 0, spot))
@@ -136,7 +136,9 @@ def _choose(at: list[int], size: int, folded: list[str], hunk: Hunk, expected: i
     if len(inside) == 1:
         return spot(inside[0], "placed", "")
     nearest = min(inside or at, key=lambda p: abs(p - expected))
-    return spot(nearest, "guessed", f"{len(inside or at)} places are alike; this is the nearest to the header's line")
+    return spot(
+        nearest, "guessed", f"{len(inside or at)} places are equal to it; this is the nearest to the header's line"
+    )
 
 
 def _in_section(folded: list[str], first: int, hunk: Hunk) -> bool:
@@ -165,7 +167,7 @@ def _find_similar(lines: Sequence[str], folded: list[str], hunk: Hunk, floor: in
     if equal and len(inside) != 1:
         at = [str(low + j) for j in sorted([ends[0], *equal])]
         more = ["…"] if len(at) > _MOST_PLACES_SHOWN else []
-        return f"{len(at)} places are equally like it, at lines " + ", ".join(at[:_MOST_PLACES_SHOWN] + more)
+        return f"{len(at)} places are equally similar to it, at lines " + ", ".join(at[:_MOST_PLACES_SHOWN] + more)
     found = _trace(steps, inside[0] if equal else ends[0], low)
     same = [
         row.text for row, line in zip(rows, found, strict=True) if line is not None and folded[line] == fold(row.text)

@@ -57,7 +57,7 @@ class FileDiff:
         Empty for a file that is binary, or of which only the name or mode changes.
     line : int
         Its first line in the text, from 1.
-    beside : str
+    unsupported : str
         A change that no hunk contains: ``binary``, ``mode`` or an empty string.
     """
 
@@ -65,7 +65,7 @@ class FileDiff:
     new: str | None
     hunks: tuple[Hunk, ...]
     line: int
-    beside: str = ""
+    unsupported: str = ""
 
 
 def depth(text: str) -> int | None:

@@ -131,7 +131,7 @@ def _chosen(found: list[Mail]) -> Mailbox:
         elif message.version < newest:
             notes.append(f"left out, version {newest} is newer: {title}")
         elif any(message.change == each.change for each in taken):
-            notes.append(f"left out, it is there twice: {title}")
+            notes.append(f"left out, it occurs twice: {title}")
         else:
             taken.append(message)
     whole = max(message.place[1] for message in taken)

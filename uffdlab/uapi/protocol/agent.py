@@ -1,4 +1,4 @@
-"""What the agent is asked: its machine, the target process, programs, hugepages and files."""
+"""The methods of the agent: its machine, the target process, programs, huge pages and files."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class AfterRestore(AgentMethod[None], frozen=True):
 
 @method("agent.memory_bytes")
 class MeasureMemory(AgentMethod[Count], frozen=True):
-    """Return how much memory and swap the machine has, in bytes."""
+    """Return the size of the machine's memory and swap together, in bytes."""
 
 
 class Hugepages(Answer, frozen=True):
-    """The huge pages of one size: how many are free or could be made, and how many exist."""
+    """The huge pages of one size: the number that are free or could be made, and the number that exist."""
 
     free: Count
     total: Count

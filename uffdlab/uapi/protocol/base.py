@@ -1,4 +1,4 @@
-"""What the description of the wire is made of: types of values, and what answers and methods are."""
+"""The types of the description of the wire: values, answers and methods."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The errors that come in place of an answer."""
+"""The errors that the agent returns in place of an answer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ErrorAnswer(Answer, frozen=True):
 
 
 ERROR_KINDS = {
-    "usage": "the request has no meaning, or is not possible here",
+    "usage": "the request is invalid, or not possible on this machine",
     "closed": "the userfaultfd is closed",
     "unknown-method": "the agent does not know the method: host and agent have different versions",
     "target-lost": "the target has ended",

@@ -1,4 +1,4 @@
-"""What the agent sends without being asked."""
+"""The notifications: what the agent sends without a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the target is asked: its memory, its userfaultfds, touches and children."""
+"""The methods of the target: its memory, its userfaultfds, touches and children."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class ProbeKernel(TargetMethod[KernelProbe], frozen=True):
 
 
 class IoctlAnswer(Timed, frozen=True):
-    """The result of an ioctl: its errno, 0 for none, and the fields of its argument as the kernel left them."""
+    """The result of an ioctl: its errno, 0 for none, and the fields of its argument after the call."""
 
     errno: Errno
     fields: dict[str, int]
@@ -205,7 +205,7 @@ class CallIoctl(TargetMethod[IoctlAnswer], frozen=True):
 
 
 class BatchAnswer(Timed, frozen=True):
-    """How many ioctls succeeded, and the errno of the one that failed, 0 for none."""
+    """The number of ioctls that succeeded, and the errno of the one that failed, 0 for none."""
 
     errno: Errno
     done: Count
@@ -253,7 +253,7 @@ class FaultKinds(Answer, frozen=True):
 
 
 class FaultCounts(Answer, frozen=True):
-    """What a native handler has done; ``latency[i]`` faults took at most 2^i ns from reading to resolution."""
+    """The counts of a native handler; ``latency[i]`` faults took at most 2^i ns from read to resolved."""
 
     served: FaultKinds
     forwarded: Count
@@ -265,7 +265,7 @@ class FaultCounts(Answer, frozen=True):
 
 @method("target.handler_counts")
 class CountFaults(TargetMethod[FaultCounts], frozen=True):
-    """Return what the native handler of a userfaultfd has done so far."""
+    """Return the counts of the native handler of a userfaultfd."""
 
     number: int
 
@@ -311,9 +311,9 @@ class TouchResult(Timed, frozen=True):
     """How a touch ended.
 
     ``value``: the 64-bit value that it read.  ``signal``, ``signal_code``, ``signal_address``: the signal that ended
-    it.  ``returned``: what its system call returned.  ``progress``: how many accesses it made.  ``fields``: the fields
-    of its ioctl as the kernel left them.  ``bytes``: what a copy_out has copied.  ``why``: how the child ended that
-    should have made it.
+    it.  ``returned``: the return value of its system call.  ``progress``: the number of accesses that it made.
+    ``fields``: the fields of its ioctl after the call.  ``bytes``: the bytes that a copy_out has copied.  ``why``: how
+    the child ended that should have made it.
     """
 
     state: Literal["done", "signal", "withdrawn", "lost"]
@@ -364,7 +364,7 @@ class TouchWaits(TargetMethod[bool], frozen=True):
 
 @method("target.touch_progress")
 class CountAccesses(TargetMethod[Count], frozen=True):
-    """Return how many accesses a sweep or fill has made; 0 for one that has ended."""
+    """Return the number of accesses that a sweep or fill has made; 0 if it has ended."""
 
     number: int
 
@@ -389,6 +389,6 @@ class ForkTarget(TargetMethod[ForkedChild], frozen=True):
 
 @method("target.end_child")
 class EndChild(TargetMethod[None], frozen=True):
-    """Kill a child and wait until it is gone."""
+    """Kill a child and wait until it has ended."""
 
     pid: int

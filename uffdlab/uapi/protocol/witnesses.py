@@ -1,4 +1,4 @@
-"""What the witnesses ask the target: the page-table entries of its pages, in several forms."""
+"""The methods of the target for the witnesses: the entries of its pages, in several formats."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class TargetFacts(Answer, frozen=True):
 
 @method("target.beacon")
 class DescribeTarget(TargetMethod[TargetFacts], frozen=True):
-    """Return where the beacon page is, and which witnesses the kernel offers."""
+    """Return the address of the beacon page, and which witnesses the kernel offers."""
 
 
 class PagemapEntries(Answer, frozen=True):
