@@ -199,7 +199,7 @@ class FaultUnresolved(AgentError):
 
 
 class TouchFailed(AgentError):
-    """A touch ended with a signal (SIGBUS, SIGSEGV) or was interrupted.
+    """A touch did not make its access: a signal (SIGBUS, SIGSEGV), an errno, withdrawn, or lost with its child.
 
     Attributes
     ----------

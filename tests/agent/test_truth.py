@@ -12,7 +12,7 @@ from uffdlab.uapi import Feature
 
 from .scripts import run
 
-# A touch of this process, straight through the native core; `made` waits for its end.
+# A touch of this process, straight through the native core; `end_of` waits for its end.
 _TOUCH = """
 from uffdlab.agent.native import ffi
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Accesses of which it is known whether they were made, whenever a signal comes.
+ * Accesses that a signal can interrupt at any instruction, and it is still
+ * known whether they were made.
  *
- * Each is a sequence of instructions from NAME_begin to NAME_end whose last
- * one makes the access, all of it.  An interrupted thread whose next
+ * Each is a sequence of instructions from NAME_begin to NAME_end.  The last
+ * one makes the access, except in a copy and in arm64's modify, which are
+ * loops.  An interrupted thread whose next
  * instruction lies between the two has not made it, and goes on at NAME_left;
  * at NAME_end it has.  No flag that C sets before or after the access could
  * tell, since a signal may come between the two.

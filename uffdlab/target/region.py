@@ -205,7 +205,7 @@ class Region(MemoryMapping):
 
     @property
     def alias(self) -> MemoryMapping:
-        """A second mapping of the same file pages, never registered.
+        """A second mapping of the same file pages, which the lab never registers.
 
         An access through it puts a page into the page cache without mapping it in the region.
 

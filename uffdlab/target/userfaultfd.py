@@ -117,7 +117,7 @@ class Userfaultfd:
         Parameters
         ----------
         *modes : str or RegisterMode
-            ``"missing"``, ``"minor"``, ``"wp"`` or the flags themselves.
+            ``"missing"``, ``"minor"``, ``"wp"``, ``"rwp"`` or the flags themselves.
         """
         return self._registration("UFFDIO_REGISTER", where, ioctls.register_mode(modes), check)
 

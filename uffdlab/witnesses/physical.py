@@ -1,4 +1,4 @@
-"""PhysicalWitness: the host walks the page tables in the guest's RAM, without the help of the guest."""
+"""PhysicalWitness: the host walks the page tables in the guest's RAM.  The guest helps only to find the top table."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
-from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError
+from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError, errno_name
 from uffdlab.uapi.protocol.witnesses import DescribeTarget, ReadEntries, ReadPagemap, ScanPages, StartSpin, StopSpin
 
 if TYPE_CHECKING:
@@ -199,12 +199,18 @@ class WitnessSelection:
     def _spinning(self, seconds: float) -> Iterator[None]:
         """Keep the target in user mode, so that its page-table root is in a CPU's CR3."""
         try:
-            self._ask(StartSpin(int(seconds * 1e9)))
+            error_number = -self._ask(StartSpin(int(seconds * 1e9)))
         except TargetLost as error:
             raise WitnessError(
                 "physical: the target has ended, and its page tables with it; lab.restart_target() starts a new one",
                 witness="physical",
             ) from error
+        if error_number:
+            raise WitnessError(
+                "physical: the target could not start the thread that keeps its page tables in use: "
+                f"{errno_name(error_number)}",
+                witness="physical",
+            )
         try:
             yield
         finally:

@@ -21,8 +21,8 @@ def read_entries(start: int, pages: int, page_size: int, process: str = "self") 
     fd = os.open(f"/proc/{process}/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         if step == 1:
-            return _pread_all(fd, pages * 8, first)
-        return b"".join(_pread_all(fd, 8, first + page * step * 8) for page in range(pages))
+            return _pread_all(fd, process, pages * 8, first)
+        return b"".join(_pread_all(fd, process, 8, first + page * step * 8) for page in range(pages))
     finally:
         os.close(fd)
 
@@ -84,12 +84,12 @@ def check_mapped(start: int, pages: int, page_size: int) -> None:
         ) from error
 
 
-def _pread_all(fd: int, size: int, offset: int) -> bytes:
+def _pread_all(fd: int, process: str, size: int, offset: int) -> bytes:
     parts = []
     while size:
         part = os.pread(fd, size, offset)
         if not part:
-            raise Refusal("usage", f"/proc/self/pagemap ends before offset {offset}: no such address")
+            raise Refusal("usage", f"/proc/{process}/pagemap ends before offset {offset}: no such address")
         parts.append(part)
         size -= len(part)
         offset += len(part)

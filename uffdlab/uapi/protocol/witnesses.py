@@ -50,8 +50,8 @@ class DescribeTarget(TargetMethod[TargetFacts], frozen=True):
 class PagemapEntries(Answer, frozen=True):
     """Entries of /proc/PID/pagemap, 64 bits, little-endian: for each page the entry of its first 4 KiB.
 
-    If they are left in the memory of the target, ``at`` is their address and ``entries`` is empty.  ``hugetlb``,
-    ``vma_soft_dirty``: whether "ht" and "sd" are among the VmFlags of smaps.
+    If they are left in the memory of the target, ``at`` is their address and ``entries`` is empty.  ``hugetlb``:
+    whether the pages are of hugetlbfs.  ``vma_soft_dirty``: whether the whole mapping is soft-dirty (VM_SOFTDIRTY).
     """
 
     hugetlb: bool

@@ -1,4 +1,4 @@
-// Draws the cells of the page grid: one element for each page, for up to about 2,000 pages.
+// Draws the cells of the page grid: one element for each page, for up to 2,048 pages.
 import { make } from "./dom.js";
 import { paint } from "./colours_and_hatches.js";
 import { between } from "./page_codes.js";
