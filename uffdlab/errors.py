@@ -199,7 +199,7 @@ class FaultUnresolved(AgentError):
 
 
 class TouchFailed(AgentError):
-    """A touch did not make its access: a signal (SIGBUS, SIGSEGV), an errno, withdrawn, or lost with its child.
+    """A touch failed: a signal (SIGBUS, SIGSEGV) or an errno ended it, it was withdrawn, or its child ended.
 
     Attributes
     ----------

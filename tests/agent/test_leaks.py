@@ -1,4 +1,4 @@
-"""What the target keeps of what has ended or was refused: nothing."""
+"""The target keeps nothing of touches, children and requests that ended or were refused."""
 
 from pathlib import Path
 

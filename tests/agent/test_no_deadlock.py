@@ -1,7 +1,7 @@
-"""The known trap: memory that is touched by whoever must resolve its faults.  Every public way is tried to get into it.
+"""Deadlock: a thread touches memory whose faults it must resolve itself.  Each public name is tried.
 
-The trap itself cannot be left by an exception: a Python thread that touches registered memory keeps the interpreter
-lock.  So a watchdog in C ends this process if it is ever met.
+An exception could not end such a deadlock: a Python thread that touches registered memory keeps the interpreter lock.
+So a watchdog in C ends this process if it happens.
 """
 
 import faulthandler
@@ -39,8 +39,8 @@ def waiting(host_lab):
     touches = [region.read(page) for page in range(PAGES)]
     assert {touch.state for touch in touches} == {"waiting"}
     yield uffd, region, touches
-    # All of it is still there to be used, and comes to an end when it is resolved; what waits where the memory was
-    # before it was moved or unmapped, when the userfaultfd is closed.
+    # All of it can still be used, and each touch ends when its fault is resolved.  A touch that waits in a mapping that
+    # was moved or unmapped ends when the userfaultfd is closed.
     host_lab._connection.must_answer()
     if region in host_lab.regions and uffd.number:
         resolve_all(uffd, region)
@@ -156,7 +156,7 @@ def test_the_lab_can_be_asked_while_faults_wait(host_lab, waiting):
 
 
 def test_a_handler_touches_what_it_has_to_resolve(waiting):
-    """With and without a deadline of its own; other faults are served meanwhile only after it, and all in the end."""
+    """With and without a deadline.  Other faults are served only after it."""
     uffd, region, touches = waiting
     other = []
 

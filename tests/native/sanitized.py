@@ -20,7 +20,7 @@ FOLDER = ROOT / "build" / "sanitized"
 DESELECTED = (
     # SIGSEGV is sent on purpose: that is a report.
     "test_programs.py::test_the_end_by_a_signal[SEGV-139]",
-    "test_truth.py::test_a_signal_that_somebody_sends_is_no_access_s_end",
+    "test_withdrawal.py::test_a_signal_that_somebody_sends_is_no_access_s_end",
     # So much is played in two seconds of a common build.
     "test_random_calls.py::test_random_play_counts_what_is_unknown_and_goes_on",
 )

@@ -138,7 +138,7 @@ def test_a_lost_target_fails_the_touch_once(touch):
 
 @pytest.mark.parametrize("end", [{"state": "signal", "signal": 7}, {"state": "withdrawn"}, {"state": "lost"}])
 def test_a_call_that_did_not_come_back_has_not_succeeded(end):
-    """Also where an errno is no error."""
+    """Also for calls whose errno is returned as a result."""
     touch = Touch(WaitingConnection(), StartTouch(1, "syscall", 0, 3, 8, 0), "UFFDIO_WAKE of 1 page")
     touch.finish(touch_result(**end))
     with pytest.raises(TouchFailed):

@@ -22,14 +22,14 @@
 #include "native_accesses.h"
 #include "native_threads.h"
 
-/* What only the thread looks at. */
+/* Private state of a touch. */
 struct lab_inside {
 	pthread_t thread;
 };
 
 /*
  * A thread in a touch has a pointer to it here; the handler for SIGBUS and
- * SIGSEGV (the kernel says no) and for SIGUSR1 (we want it back) leaves the
+ * SIGSEGV (the access is refused) and for SIGUSR1 (it is withdrawn) leaves the
  * access, unless it was made already.  A thread that waits for a userfaultfd
  * in user mode sleeps interruptibly, so the signal reaches it and the fault is
  * taken back.
@@ -53,7 +53,7 @@ static void leave_touch(int number, siginfo_t *info, void *context)
 		touch->signal_address = (uint64_t)info->si_addr;
 		return;
 	}
-	/* None of ours: as if we were not there.  A fault comes again by itself. */
+	/* Not from a touch: restore the previous handler.  A fault is raised again by itself. */
 	sigaction(number, number == SIGBUS ? &bus_before : &segv_before, NULL);
 	if (info->si_code <= 0)
 		raise(number);
@@ -133,7 +133,7 @@ static int make(struct lab_touch *touch)
 {
 	if (access_memory(touch))
 		return touch->signal_number ? LAB_TOUCH_SIGNAL : LAB_TOUCH_WITHDRAWN;
-	/* The call came back because it was to: a signal that came late, or one that nobody sent us, is no withdrawal. */
+	/* EINTR counts as a withdrawal only if one was requested. */
 	if (touch->kind == LAB_TOUCH_SYSCALL && touch->returned == -EINTR &&
 	    __atomic_load_n(&touch->withdrawn, __ATOMIC_ACQUIRE))
 		return LAB_TOUCH_WITHDRAWN;

@@ -66,8 +66,8 @@ class Ticket:
 class Touches:
     """All touches of one target, by number.  One that has ended is returned once, and removed.
 
-    The lock is held from looking a ticket up until its touch is withdrawn, or from deleting it until its thread is
-    joined, so that no touch is used after its end.
+    The lock is held in two periods, so that no touch is used after its end: from finding a ticket until its touch is
+    withdrawn; and from removing it until its thread is joined.
     """
 
     def __init__(self) -> None:
@@ -106,7 +106,7 @@ class Touches:
         if number in self._tickets:
             raise Refusal("usage", f"touch {number} has not ended; each touch needs its own number")
         if child is not None:
-            child.claim()  # before its touch is written to, which may still be in use
+            child.claim()  # first: its last touch may still use the memory that is written below
         ticket = None
         try:
             ticket = self._ready(kind, address, length, stride, value, more, child)

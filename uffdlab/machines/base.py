@@ -1,4 +1,4 @@
-"""The common base of machines that run as a supervised process: asking the agent, and ending in every case."""
+"""The common base of machines that run as a supervised process: they ask the agent, and end, however the owner ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class BaseMachine:
     console : Console
         The console that `process` writes to.
     below : ExitStack
-        Is closed when the process has ended.
+        Resources released after the process has ended.
     target : socket, optional
         A stream directly to the target, if there is one; this object closes it.
     """

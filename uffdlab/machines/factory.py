@@ -121,8 +121,8 @@ def _vagrant(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[s
     refused = [name for name in options.given() if name not in {"cpus", "memory_mib"}]
     if refused:
         raise UsageError(
-            f"{', '.join(refused)}: machine='vagrant' boots all kernels in the same way, and all that are built here "
-            "have the PTE reader; leave it out"
+            f"machine='vagrant' does not take {', '.join(refused)}; kernels built here have the PTE reader. "
+            "Leave it out"
         )
     return start(
         kernel or DEFAULT_KERNEL,
@@ -146,8 +146,8 @@ def _refuse_options(machine: str, kernel: Any, options: Options) -> None:
 
 def _running(machine: Machine) -> tuple[str, Machine]:
     _log.warning(
-        "tests run on a machine's own kernel now (%s) and can crash it. The witnesses are pagemap and PAGEMAP_SCAN. "
-        "Raw entries can only be read where the PTE reader of kernel-patch is loaded, and never from outside",
+        "this lab uses the kernel of a running machine (%s) and can crash it. The witnesses are pagemap and "
+        "PAGEMAP_SCAN; raw entries can only be read if the PTE reader of kernel-patch is loaded",
         machine.hello.release,
     )
     return f"Linux {machine.hello.release}", machine

@@ -128,7 +128,7 @@ def _reason_for_einval(
         return _register_refused(mode, features)
     missing = _missing_registration(ioctl, registered, wants_wp=wants_wp)
     unknown_wp = ioctl.name == "UFFDIO_CONTINUE" and wants_wp and not knows_continue_wp
-    # mm/userfaultfd.c has no other EINVAL for whole pages of one mapping that is registered for WP.
+    # No other EINVAL is possible for whole pages of one mapping that is registered for WP (mm/userfaultfd.c).
     if unknown_wp and (knows_continue_wp is False or not missing):
         return _NO_CONTINUE_WP
     if missing:

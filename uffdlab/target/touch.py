@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from uffdlab.machines.connection import Connection
     from uffdlab.uapi.protocol.target import StartTouch, TouchResult
 
-_GIVE_A_WORD = ("read", "modify", "sweep", "syscall")
-_MANY = ("sweep", "fill")
-_Given_co = TypeVar("_Given_co", covariant=True)  # the type of its result
+_RETURN_A_VALUE = ("read", "modify", "sweep", "syscall")
+_OF_MANY_ACCESSES = ("sweep", "fill")
+_Result_co = TypeVar("_Result_co", covariant=True)  # the type of its result
 
 
 class Outcome(Struct, frozen=True):
@@ -72,10 +72,10 @@ class Outcome(Struct, frozen=True):
         return self.state == "done" and self.returned >= 0
 
 
-class Touch(Generic[_Given_co]):
+class Touch(Generic[_Result_co]):
     """One access of the target, on its own thread in the guest.
 
-    It may end at once, or wait for a page fault without a limit; nothing else in the lab waits with it.  Its type is
+    It may end at once, or wait for a page fault without a limit.  Nothing else in the lab has to wait.  Its type is
     ``Touch[int]``, ``Touch[bytes]`` or ``Touch[None]``, after the type of :meth:`result`.
 
     Attributes
@@ -101,7 +101,10 @@ class Touch(Generic[_Given_co]):
 
     @property
     def state(self) -> str:
-        """``done``, ``waiting`` (asleep in the kernel), ``running`` (neither yet), ``failed`` or ``withdrawn``."""
+        """``running``, ``waiting``, ``done``, ``failed`` or ``withdrawn``.
+
+        ``waiting``: it sleeps in the kernel.  ``running``: it has not ended, and does not sleep.
+        """
         if self._end.done():
             if self._end.exception():
                 return "failed"
@@ -109,7 +112,7 @@ class Touch(Generic[_Given_co]):
             return "failed" if state in ("signal", "lost") else state
         return "waiting" if self._connection.ask(TouchWaits(self.number)) else "running"
 
-    def result(self, timeout: float = 10.0) -> _Given_co:
+    def result(self, timeout: float = 10.0) -> _Result_co:
         """Wait until the access ends, and return the value that it read.
 
         Parameters
@@ -136,8 +139,8 @@ class Touch(Generic[_Given_co]):
         end = self.outcome(timeout)
         if not end.ok:
             raise self.failure(end)
-        given: Any = end.value if self.kind in _GIVE_A_WORD else end.data if self.kind == "copy_out" else None
-        return given  # type: ignore[no-any-return]
+        result: Any = end.value if self.kind in _RETURN_A_VALUE else end.data if self.kind == "copy_out" else None
+        return result  # type: ignore[no-any-return]
 
     def outcome(self, timeout: float = 10.0) -> Outcome:
         """Wait until the access ends, and return how.  A signal, an errno or a withdrawal is not an error here.
@@ -173,13 +176,13 @@ class Touch(Generic[_Given_co]):
         )
 
     def failure(self, end: Outcome) -> TouchFailed:
-        """Return the error for an access that did not succeed."""
+        """Return the error for an access that did not succeed; its text says how it ended."""
         if end.state == "lost":
             how = f": {end.why}, and whether it was made is not known"
         elif end.state == "signal":
             how = f" ended in {end.signal} at {end.signal_address:#x}"
         elif end.state == "withdrawn":
-            how = f" was withdrawn; {self._not_made(end)}"
+            how = f" was withdrawn; {self._made_before(end)}"
         else:
             how = f" → {errno_name(-end.returned)}: {os.strerror(-end.returned)}"
         return TouchFailed(f"{self.what}{how}", address=self.address)
@@ -196,8 +199,8 @@ class Touch(Generic[_Given_co]):
             "it: touch.withdraw()."
         )
 
-    def _not_made(self, end: Outcome) -> str:
-        if self.kind in _MANY:
+    def _made_before(self, end: Outcome) -> str:
+        if self.kind in _OF_MANY_ACCESSES:
             return f"{self.progress} of its accesses were made before"
         if self.kind == "syscall" and end.returned:
             return f"its call returned {errno_name(-end.returned)}"
@@ -216,7 +219,7 @@ class Touch(Generic[_Given_co]):
                 self.withdraw()
             raise
 
-    def result_or_withdraw(self, deadline: float) -> _Given_co:
+    def result_or_withdraw(self, deadline: float) -> _Result_co:
         """Return :meth:`result`.  If it still waits after `deadline` seconds, withdraw it; raise FaultUnresolved."""
         self.outcome_or_withdraw(deadline)
         return self.result(0)
@@ -234,14 +237,14 @@ class Touch(Generic[_Given_co]):
         Returns
         -------
         bool
-            True if it was withdrawn: the access was not made; of a sweep, only the first :attr:`progress` accesses.
-            False if it had ended before.
+            True if it was withdrawn: the access was not made.  For a sweep or fill, only the accesses that
+            :attr:`progress` counts were made.  False if it had ended before.
 
         Raises
         ------
         FaultUnresolved
-            It has not ended after `timeout` seconds.  A fault in kernel mode, within a system call, takes no signal.
-            The access is made when its fault is resolved; :meth:`outcome` returns how it ended.
+            It has not ended after `timeout` seconds.  A fault in kernel mode, inside a system call, cannot be
+            interrupted.  The access is made when that fault is resolved; :meth:`outcome` returns how it ended.
         """
         self._connection.ask(WithdrawTouch(self.number))
         try:
@@ -256,7 +259,7 @@ class Touch(Generic[_Given_co]):
 
     @property
     def waited_ns(self) -> int | None:
-        """The time that it took in the guest, in ns; None while it waits."""
+        """Duration of the access in the guest, in ns, whether it waited or not; None until it has ended."""
         if not self._end.done() or self._end.exception():
             return None
         end = self._end.result()

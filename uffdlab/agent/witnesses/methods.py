@@ -1,4 +1,4 @@
-"""The target's methods on its own page tables: one for each RPC, with one class for each witness."""
+"""The target's RPC methods that read its own page tables; one class reads for each witness."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..., Any]]:
     """Return the methods for a target whose beacon page is at `beacon`.  Call this before anything else is mapped.
 
-    `pid_of` returns the PID of a child by the number that the host uses for it, or refuses.
+    `pid_of(child)` returns the PID; it refuses a child that does not exist.
     """
     sd = SoftDirty(beacon)
     scan = Scan(beacon, sd)

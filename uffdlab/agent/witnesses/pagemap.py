@@ -66,12 +66,12 @@ def all_soft_dirty(entries: bytes) -> bool:
 
 
 def check_mapped(start: int, pages: int, page_size: int) -> None:
-    """Refuse a range that is not completely mapped: pagemap does not distinguish such pages from absent ones.
+    """Refuse a range that is not completely mapped: pagemap shows an unmapped page like an absent one.
 
     Raises
     ------
     Refusal
-        Of kind ``unmapped``.
+        Of kind ``unmapped``; ``usage`` if there are too many pages or none.
     """
     if not 0 < pages <= _MOST_PAGES:
         raise Refusal("usage", f"{pages} pages cannot be read with one call; 1 to {_MOST_PAGES} can")

@@ -27,7 +27,7 @@ class SoftDirty:
 
     def __init__(self, beacon: int) -> None:
         self._beacon = beacon
-        #: Whether the kernel tracks soft-dirty.  Without CONFIG_MEM_SOFT_DIRTY even a new mapping is not.
+        #: Whether the kernel tracks soft-dirty.  Without CONFIG_MEM_SOFT_DIRTY a new mapping is not soft-dirty either.
         self.tracked = self._nothing_cleared_yet()
 
     def of_mapping(self, start: int, all_pages_are: Callable[[], bool], process: str = "self") -> bool:

@@ -36,7 +36,7 @@ export function paint(element, style) {
     : "none";
 }
 
-// One cell as a small canvas, to be copied onto a larger one.
+// Return a canvas with one cell, to be copied many times.
 export function tile(style, size, scale) {
   const canvas = document.createElement("canvas");
   const pixels = Math.max(1, Math.round(size * scale));

@@ -5,7 +5,7 @@
 const BLACK = 0xff000000;
 const WHITE = 0xffffffff;
 
-// Return "#0072B2" as such a number.
+// Return a colour such as "#0072B2" as a pixel.
 export function pixel(colour) {
   const [red, green, blue] = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
   return (BLACK | (blue << 16) | (green << 8) | red) >>> 0;
@@ -62,7 +62,7 @@ export function stripedSquare(counts, colours, side, gap, line) {
   return square;
 }
 
-// A square of a picture of `side - gap` by as many pixels.
+// Return a square: the picture, with the line to its neighbours.
 export function withGridLines(picture, side, gap, line) {
   const size = side - gap;
   const square = new Uint32Array(side * side).fill(line);

@@ -1,4 +1,4 @@
-"""The feed: what cannot be read is told of, and read when it can be."""
+"""The feed thread reports what it cannot read, and reads it once it can."""
 
 import os
 import queue

@@ -1,4 +1,4 @@
-"""Touches as tickets: each has one owner at a time, whoever withdraws it, and wrong ones are refused."""
+"""Each number belongs to one touch; threads may withdraw it together; invalid requests are refused."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,5 +1,5 @@
 # ruff: noqa: F401 - pytest collects what is imported
-"""The tests of a guest on this host's own kernel, as who runs them and as a user who may do nothing.
+"""Tests of tests/vm on this host's kernel, as this user and as an unprivileged one.
 
 Left out is what needs raw entries, which no witness reads here, a crash, or a kernel of a certain name. What takes
 longer runs on the host too, by the parameters ``local`` of the long tests in tests/vm.

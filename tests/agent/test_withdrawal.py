@@ -74,7 +74,7 @@ def test_a_value_is_changed_if_and_only_if_its_write_is_done(host_lab, page, tim
 
 
 def test_a_withdrawn_sweep_says_how_far_it_came():
-    """Whatever instruction the signal met."""
+    """At whichever instruction the signal arrives."""
     told = run(
         _TOUCH,
         """
