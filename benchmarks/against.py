@@ -1,27 +1,30 @@
 """What a lab costs in this tree and in another one, measured in turns in one run: how a change is compared with before.
 
-Each tree is measured by its own interpreter, ``.venv/bin/python``, from its own folder.
+Each tree is measured by its own interpreter, ``.venv/bin/python``, from its own folder.  CPU time is that of the
+process and of its children, QEMU too.  On a busy machine it says more than the time on the clock.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from harness import Row
 
 HERE = Path(__file__).resolve().parent.parent
 KERNEL = "debian/trixie"  # the same image in both trees, whatever their patch series
 DEADLINE = 600.0  # seconds
-# Reads a kind of measurement a line, and answers with its seconds.
+# Reads a kind of measurement a line, and answers with its seconds, on the clock and of CPU.
 WORKER = """
-import sys, time
+import resource, sys, time
 from uffdlab import Lab, kernels
 try:
     from uffdlab.machines.qemu.start import start
@@ -30,16 +33,26 @@ except ImportError:  # an earlier tree, where qemu is a module
 name = sys.argv[1]
 kernel = kernels.get(name)
 actions = {"lab": lambda: Lab(name), "cold": lambda: start(kernel, cold=True)}
+def cpu():
+    used = [resource.getrusage(of) for of in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in used)
 for line in sys.stdin:
-    started = time.perf_counter()
+    started, before = time.perf_counter(), cpu()
     made = actions[line.strip()]()
     booted = time.perf_counter() - started
     made.close()
     closed = time.perf_counter() - started
-    print(closed if line.strip() == "lab" else booted, flush=True)
+    print(closed if line.strip() == "lab" else booted, cpu() - before, flush=True)
 """
 SCRIPT = "import sys; from uffdlab import Lab; Lab(sys.argv[1]).close()"
 IMPORT = "import uffdlab.lab"
+
+
+class Seconds(NamedTuple):
+    """One measurement: on the clock, and of CPU."""
+
+    clock: float
+    cpu: float
 
 
 class Tree:
@@ -75,20 +88,20 @@ class Tree:
         )
         return said.stdout.strip() or self.folder.name
 
-    def lab(self) -> float:
-        """Return the seconds to make and close a lab, in a process that has made one."""
+    def lab(self) -> Seconds:
+        """Return what it takes to make and close a lab, in a process that has made one."""
         return self._ask("lab")
 
-    def cold(self) -> float:
-        """Return the seconds from a boot without a saved state to the agent's hello."""
+    def cold(self) -> Seconds:
+        """Return what it takes from a boot without a saved state to the agent's hello."""
         return self._ask("cold")
 
-    def script(self) -> float:
-        """Return the seconds of a new process that imports the library, makes a lab and closes it."""
+    def script(self) -> Seconds:
+        """Return what a new process takes that imports the library, makes a lab and closes it."""
         return self._run(SCRIPT, KERNEL)
 
-    def imports(self) -> float:
-        """Return the seconds of a new process that imports the lab."""
+    def imports(self) -> Seconds:
+        """Return what a new process takes that imports the lab."""
         return self._run(IMPORT)
 
     def close(self) -> None:
@@ -96,7 +109,7 @@ class Tree:
         with contextlib.suppress(OSError):
             self._worker.communicate(timeout=30)
 
-    def _ask(self, what: str) -> float:
+    def _ask(self, what: str) -> Seconds:
         assert self._worker.stdin
         assert self._worker.stdout
         self._worker.stdin.write(f"{what}\n")
@@ -104,10 +117,10 @@ class Tree:
         answer = self._worker.stdout.readline()
         if not answer:
             raise SystemExit(f"benchmarks: {self.folder} could not measure {what}; see above")
-        return float(answer)
+        return Seconds(*map(float, answer.split()))
 
-    def _run(self, code: str, *arguments: str) -> float:
-        started = time.perf_counter()
+    def _run(self, code: str, *arguments: str) -> Seconds:
+        started, before = time.perf_counter(), _children()
         subprocess.run(
             [self._python, "-c", code, *arguments],
             cwd=self.folder,
@@ -115,14 +128,19 @@ class Tree:
             check=True,
             timeout=DEADLINE,
         )
-        return time.perf_counter() - started
+        return Seconds(time.perf_counter() - started, _children() - before)
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def rows(folder: Path) -> Iterator[Row]:
     """The peer is the tree in `folder`."""
     with contextlib.ExitStack() as stack:
         ours, before = (stack.enter_context(contextlib.closing(Tree(each))) for each in (HERE, folder))
-        measurements: list[tuple[str, Callable[[Tree], float], int]] = [
+        measurements: list[tuple[str, Callable[[Tree], Seconds], int]] = [
             ("import uffdlab.lab, a new process", Tree.imports, 15),
             ("Lab made and closed", Tree.lab, 15),
             ("Lab made and closed, a new process", Tree.script, 15),
@@ -130,14 +148,17 @@ def rows(folder: Path) -> Iterator[Row]:
         ]
         for name, measure, runs in measurements:
             times = _in_turns(ours, before, measure, runs)
-            for of, value in (("", statistics.median), (", the quickest", min)):
-                mine, theirs = (value(each) for each in times)
-                yield Row(f"{name}{of}", mine, "s", before.name, theirs)
+            for of, which in (("", "clock"), (", CPU", "cpu")):
+                for how, value in (("", statistics.median), (", least", min)):
+                    mine, theirs = (value([getattr(one, which) for one in each]) for each in times)
+                    yield Row(f"{name}{of}{how}", mine, "s", before.name, theirs)
 
 
-def _in_turns(ours: Tree, before: Tree, measure: Callable[[Tree], float], runs: int) -> tuple[list[float], list[float]]:
+def _in_turns(
+    ours: Tree, before: Tree, measure: Callable[[Tree], Seconds], runs: int
+) -> tuple[list[Seconds], list[Seconds]]:
     # Each goes first as often as the other, so that what else the machine does is shared out between both.
-    times: tuple[list[float], list[float]] = ([], [])
+    times: tuple[list[Seconds], list[Seconds]] = ([], [])
     pair = list(zip((ours, before), times, strict=True))
     for tree, _ in pair:
         measure(tree)
