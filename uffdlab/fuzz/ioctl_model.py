@@ -31,7 +31,7 @@ def _copy(memory: ExpectedMemory, op: Op) -> str:
 
     def one(number: int, page: ExpectedPage) -> str:
         taken = memory.file[number] is not None if memory.rules.shared else page.entry
-        refused = _refused(page, op) or ("EEXIST" if taken else "")
+        refused = _refusal(page, op) or ("EEXIST" if taken else "")
         if not refused:
             memory.fill_page(number, op.value + number - op.page, wp=op.flag)
         return refused or "ok"
@@ -67,7 +67,7 @@ def _continue(memory: ExpectedMemory, op: Op) -> str:
         return SKIP
 
     def one(number: int, page: ExpectedPage) -> str:
-        refused = _refused(page, op) or ("" if memory.rules.file else "EINVAL")
+        refused = _refusal(page, op) or ("" if memory.rules.file else "EINVAL")
         if refused:
             return refused
         if memory.file[number] is None:
@@ -146,7 +146,7 @@ def _wake(_memory: ExpectedMemory, _op: Op) -> str:
     return "ok"
 
 
-def _refused(page: ExpectedPage, op: Op) -> str:
+def _refusal(page: ExpectedPage, op: Op) -> str:
     if not page.modes:
         return "ENOENT"
     return "EINVAL" if op.flag and not page.modes & WP else ""

@@ -144,7 +144,7 @@ class Player:
     # --- comparing
 
     def _compare(self, op: Op, seen: Snapshot, model: Model, whose: str = "") -> None:
-        knows = {state: (seen.has(state), seen.knows(state)) for state in _COMPARED}
+        knows = {state: (seen.has(state), seen.knows(state)) for state in _COMPARED_STATES}
         for number in range(len(model.pages)):
             of = {state: bool(has[number]) if known[number] else None for state, (has, known) in knows.items()}
             page = ObservedPage(
@@ -299,7 +299,7 @@ class Player:
 
 
 _ACCESSES = ("read", "write", "kernel_read", "kernel_write")
-_COMPARED = (State.PRESENT, State.UFFD_WP, State.FILE, State.SWAPPED, State.WRITABLE)
+_COMPARED_STATES = (State.PRESENT, State.UFFD_WP, State.FILE, State.SWAPPED, State.WRITABLE)
 
 
 def _ended(op: Op, touch: Touch[object]) -> str:

@@ -39,9 +39,9 @@ __all__ = [
 
 _KHUGEPAGED: Final = "/sys/kernel/mm/transparent_hugepage/khugepaged"
 _NEVER_MS: Final = (1 << 32) - 1
-_A_ROUND = 60  # calls on one region
-_OWN: Final = frozenset({"qemu", "vagrant"})  # machines whose kernel is not shared with other programs
-_AGAIN = 3  # attempts to reproduce a disagreement
+_CALLS_PER_REGION = 60  # calls on one region
+_OWN_KERNEL: Final = frozenset({"qemu", "vagrant"})  # machines whose kernel is not shared with other programs
+_ATTEMPTS = 3  # attempts to reproduce a disagreement
 
 
 @dataclass(frozen=True)
@@ -91,15 +91,15 @@ def _make_steady(lab: Lab, *, huge: bool) -> None:
 
 
 def _is_own(lab: Lab) -> bool:
-    return lab.machine.name in _OWN
+    return lab.machine.name in _OWN_KERNEL
 
 
-_COMPARED: WeakKeyDictionary[Lab, dict[bool, bool | None]] = WeakKeyDictionary()
+_KNOWN_COMPARES: WeakKeyDictionary[Lab, dict[bool, bool | None]] = WeakKeyDictionary()
 
 
 def _compares(lab: Lab, hugetlb: bool) -> bool | None:
     # Whether a copy that waited notices that its destination is registered for other modes; None: it cannot wait.
-    known = _COMPARED.setdefault(lab, {})
+    known = _KNOWN_COMPARES.setdefault(lab, {})
     if hugetlb in known:
         return known[hugetlb]
     region = lab.map(pages=1, memory="hugetlb" if hugetlb else "anon")
@@ -162,10 +162,10 @@ def is_known(lab: Lab, found: Mismatch) -> bool:
     not turn them off (docs/findings/behind-the-back.md).  A disagreement that the calls cause happens again when they
     are repeated; one with another cause does not.  In a guest of the lab there are no other programs.
     """
-    return _is_own(lab) or any(_parts_again(lab, found) for _ in range(_AGAIN))
+    return _is_own(lab) or any(_disagrees_again(lab, found) for _ in range(_ATTEMPTS))
 
 
-def _parts_again(lab: Lab, found: Mismatch) -> bool:
+def _disagrees_again(lab: Lab, found: Mismatch) -> bool:
     try:
         play(lab, found.rules, found.calls)
     except Mismatch as again:
@@ -206,7 +206,7 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
             others = _others(lab, rules, memories)
             with _player(lab, rules) as player:
                 for op in random_ops(rules, region_pages(memory), seed + tried, others):
-                    if player.calls >= _A_ROUND or time.monotonic() > until:
+                    if player.calls >= _CALLS_PER_REGION or time.monotonic() > until:
                         break
                     player.play(op)
                 player.finish()

@@ -74,7 +74,7 @@ class WitnessSelection:
         self._nonce = b""
         self._facts: TargetFacts | None = None
         self._made: dict[str, Witness] = {}
-        self._in_ram = threading.Lock()
+        self._buffer_lock = threading.Lock()
 
     # --- the target
 
@@ -186,7 +186,7 @@ class WitnessSelection:
             return over_the_wire(start, pages, page_size)
         # The target leaves so many entries in its memory, and the host reads them from the guest's RAM.
         physical = self._physical_witness()
-        with self._in_ram:
+        with self._buffer_lock:
             answer = self._ask(ReadPagemap(start, pages, page_size, in_memory=True), deadline=_BULK_DEADLINE)
             if not answer.at:
                 return answer
@@ -255,13 +255,13 @@ class WitnessSelection:
             witness = name or NAMES[0]
             raise WitnessError(f"{witness}: {gone}", witness=witness) from gone
         if name is not None:
-            return self._asked(name, where), []
+            return self._snapshot_of(name, where), []
         failed: list[WitnessError] = []
         for candidate in NAMES:
             try:
                 if self._why_not(candidate):
                     continue
-                return self._asked(candidate, where), failed
+                return self._snapshot_of(candidate, where), failed
             except WitnessError as error:
                 failed.append(error)
             except TargetLost as error:
@@ -270,7 +270,7 @@ class WitnessSelection:
             failed[0].add_note(f"and {other}")
         raise failed[0]
 
-    def _asked(self, name: str, where: TargetPages) -> Snapshot:
+    def _snapshot_of(self, name: str, where: TargetPages) -> Snapshot:
         try:
             return self.witness(name).read(where.mapping, where.first, where.count)
         except MachineError as error:
