@@ -6,6 +6,8 @@ needs neither numpy nor matplotlib.
 
 from __future__ import annotations
 
+import sys
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -82,14 +84,25 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name.startswith("_"):  # many programs ask for such names, and expect that they are not there
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib  # noqa: PLC0415 - the agent imports this package too, and does not need importlib
+    if name in _WHERE:
+        globals()[name] = value = getattr(_module(_WHERE[name]), name)
+        return value
+    try:
+        return _module(name)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+    unknown_name: AttributeError = _module("arguments").unknown_name(name, __all__)
+    raise unknown_name
 
-    value = getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)
-    globals()[name] = value
-    return value
+
+def _module(name: str) -> Any:
+    # Without importlib, which the agent need not load.
+    __import__(f"{__name__}.{name}")
+    return sys.modules[f"{__name__}.{name}"]
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])

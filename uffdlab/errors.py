@@ -1,11 +1,16 @@
 """The errors of this package, as classes with data.
 
 Every message says what was tried, what came back and what to do. Catch :class:`UffdlabError` to catch all of them.
+Where nobody catches one, :mod:`uffdlab.tracebacks` shows it without the lines of this package.
 """
 
 from __future__ import annotations
 
 import errno as _errno
+
+from uffdlab import tracebacks
+
+tracebacks.install()
 
 
 def errno_name(error: int) -> str:
@@ -16,9 +21,25 @@ def errno_name(error: int) -> str:
 class UffdlabError(Exception):
     """The base class of every error that this package raises on purpose."""
 
+    def _render_traceback_(self) -> list[str]:
+        # IPython and Jupyter call this in place of their own way to show an error.
+        return tracebacks.for_ipython(self)
+
 
 class UsageError(UffdlabError, ValueError):
     """An argument has no meaning (pages=0, an unaligned range, an unknown name)."""
+
+
+class WrongArguments(UsageError, TypeError):
+    """A call has an argument of the wrong type, one that it does not know, or lacks one."""
+
+
+class WrongIndex(UsageError, IndexError):
+    """There is no such page."""
+
+
+class UnknownName(UsageError, AttributeError):
+    """The package has no such name."""
 
 
 class LabClosed(UffdlabError):

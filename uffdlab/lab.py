@@ -6,6 +6,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+from uffdlab.arguments import checked
 from uffdlab.errors import UsageError
 from uffdlab.machines.connection import DEADLINE, Connection
 from uffdlab.machines.factory import Options
@@ -38,6 +39,13 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 
+@checked(
+    "lab",
+    map="lab.map(64, memory='anon')",
+    exec="lab.exec(['uname', '-a'])",
+    userfaultfd="lab.userfaultfd(uffdlab.uapi.Feature.EVENT_FORK)",
+    witness="lab.witness('pagemap')",
+)
 class Lab:
     """A kernel under test in its own machine, with one target process in it.
 

@@ -257,5 +257,5 @@ def test_pages_that_are_not_there(page):
 
 
 def test_what_is_no_snapshot_is_not_compared():
-    with pytest.raises(UsageError, match="is not a snapshot, so it cannot be compared"):
+    with pytest.raises(UsageError, match=r"takes a Snapshot, not 1; region\.snapshot\(\) returns one"):
         figures.compare(1, AFTER)

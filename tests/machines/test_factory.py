@@ -52,5 +52,5 @@ def test_the_environment_chooses_where_the_program_does_not(monkeypatch):
 
 @pytest.mark.parametrize("bad", [3, 6.1, b"6.1-series", ["6.1-series"]])
 def test_a_kernel_that_is_no_name(bad):
-    with pytest.raises(UsageError, match="a kernel is a name"):
+    with pytest.raises(UsageError, match="kernel is text or a path"):
         Lab(bad)

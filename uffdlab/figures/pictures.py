@@ -14,11 +14,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from uffdlab import pte
+from uffdlab.arguments import checked_function, must_be
 from uffdlab.errors import UsageError
 from uffdlab.figures.drawing import draw
 from uffdlab.figures.palette import cell_styles
 from uffdlab.figures.style import DPI, PAPER, RC
-from uffdlab.figures.titles import what, where
+from uffdlab.figures.titles import SNAPSHOT, what, where
 from uffdlab.observations.snapshot import Difference, Snapshot
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ class Comparison(Picture):
         return str(self.difference)
 
 
+@checked_function("figures.grid")
 def grid(snapshot: Snapshot, *, title: str | None = None) -> Picture:
     """Draw a snapshot as a grid of pages.
 
@@ -149,10 +151,12 @@ def grid(snapshot: Snapshot, *, title: str | None = None) -> Picture:
     UsageError
         The snapshot has no pages.
     """
+    must_be(snapshot, Snapshot, "figures.grid()", SNAPSHOT)
     title = title or f"{what(snapshot)}{where(snapshot)}"
     return Picture(draw(title, [("", snapshot)]), f"{title}: {_alt_text(snapshot)}.")
 
 
+@checked_function("uffdlab.compare", "uffdlab.compare(before, after)")
 def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> Comparison:
     """Draw two snapshots of the same pages side by side.
 
@@ -168,8 +172,7 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
         The snapshots are not of the same pages, or have no pages.
     """
     for each in (before, after):
-        if not isinstance(each, Snapshot):
-            raise UsageError(f"{each!r} is not a snapshot, so it cannot be compared; region.snapshot() returns one")
+        must_be(each, Snapshot, "uffdlab.compare()", SNAPSHOT)
     difference = after - before
     alike = where(before) == where(after)
     title = title or what(before) + (where(before) if alike else "")
@@ -183,6 +186,7 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
     return Comparison(draw(title, panels), alt, difference)
 
 
+@checked_function("figures.side_by_side", "figures.side_by_side({'with': one, 'without': other})")
 def side_by_side(snapshots: Mapping[str, Snapshot], *, title: str | None = None) -> Picture:
     """Draw several snapshots side by side, for instance of the same pages on several kernels.
 
@@ -198,6 +202,9 @@ def side_by_side(snapshots: Mapping[str, Snapshot], *, title: str | None = None)
     UsageError
         There is no snapshot, or one of them has no pages.
     """
+    must_be(snapshots, Mapping, "figures.side_by_side()", "{'with': one, 'without': other}, for example")
+    for each in snapshots.values():
+        must_be(each, Snapshot, "figures.side_by_side()", SNAPSHOT)
     if not snapshots:
         raise UsageError("there is nothing to draw; give at least one snapshot, as {name: snapshot}")
     title = title or what(next(iter(snapshots.values())))

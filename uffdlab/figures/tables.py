@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from uffdlab import pte
+from uffdlab.arguments import checked_function, must_be
 from uffdlab.errors import UsageError
-from uffdlab.figures.titles import what, where
+from uffdlab.figures.titles import SNAPSHOT, what, where
 from uffdlab.observations.html_table import html_table
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.pte import State
@@ -41,6 +42,7 @@ class Table(NamedTuple):
 _ALWAYS = (State.PRESENT, State.WRITABLE, State.UFFD_WP, State.DIRTY, State.ACCESSED, State.SOFT_DIRTY)
 
 
+@checked_function("figures.entry_table", "figures.entry_table(snapshot, [0, 5])")
 def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table:
     """Make a table of raw entries and their bits: 1, 0, or ? if this witness cannot know the bit.
 
@@ -55,6 +57,7 @@ def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table
     UsageError
         The snapshot does not have one of the pages.
     """
+    must_be(snapshot, Snapshot, "figures.entry_table()", SNAPSHOT)
     note = ""
     if pages is None:
         groups = snapshot.groups()
@@ -86,6 +89,7 @@ def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table
     return Table(f"{what(snapshot)}{where(snapshot)}", (*heads, "state"), tuple(rows), note)
 
 
+@checked_function("figures.entry", "figures.entry(region.snapshot(), 5)")
 def entry(snapshot: Snapshot, page: int) -> Table:
     """Make a table of the bits of one page's raw entry, highest bit first.
 
@@ -94,6 +98,7 @@ def entry(snapshot: Snapshot, page: int) -> Table:
     UsageError
         The snapshot does not have the page.
     """
+    must_be(snapshot, Snapshot, "figures.entry()", SNAPSHOT)
     one = snapshot[_index(snapshot, page)]
     entry, level = int(one.entries[0]), int(one.levels[0])
     rows = tuple(

@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from uffdlab.observations.snapshot import Snapshot
 
 
+SNAPSHOT = "region.snapshot() returns one"  # what to do about something else
+
+
 def what(snapshot: Snapshot) -> str:
     """Return the name of the region, and the number and size of the pages."""
     pages = "1 page" if len(snapshot) == 1 else f"{len(snapshot):,} pages"

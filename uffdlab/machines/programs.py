@@ -9,7 +9,7 @@ import queue
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -97,6 +97,8 @@ class Programs:
     ) -> Execution:
         """Run a program; see :meth:`uffdlab.Lab.exec`."""
         argv, files = _checked(command, push)
+        if env is not None and not _is_environment(env):
+            raise UsageError(f"env={env!r}: give a dict of text by name, {{'LANG': 'C'}}")
         if not deadline > 0:
             raise UsageError(f"deadline={deadline}: a program needs more than 0 seconds")
         folder = self._machine().ask(MakeProgramFolder())
@@ -128,8 +130,9 @@ class Programs:
         key = next(self._keys)
         output = _OutputQueue(key, most_output)
 
+        request = RunProgram(key, list(argv), folder, deadline, most_output, dict(env or {}))
+
         def ask() -> None:
-            request = RunProgram(key, list(argv), folder, deadline, most_output, dict(env or {}))
             try:
                 output.ended(self._machine().ask(request, deadline=deadline + _GRACE).status)
             except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller
@@ -243,13 +246,24 @@ _NO_TOOLS = (
 )
 
 
+def _is_environment(env: object) -> bool:
+    return isinstance(env, Mapping) and all(isinstance(text, str) for pair in env.items() for text in pair)
+
+
 def _checked(command: Sequence[str], push: Sequence[str | os.PathLike[str]]) -> tuple[list[str], list[Path]]:
-    if isinstance(command, str) or not command or not all(isinstance(each, str) for each in command):
+    if (
+        not isinstance(command, Sequence)
+        or isinstance(command, str)
+        or not command
+        or not all(isinstance(each, str) for each in command)
+    ):
         raise UsageError(
             f"command={command!r}: give a list of arguments, ['uname', '-r']; for a shell's line, ['sh', '-c', line]"
         )
     if not command[0] or any("\0" in each for each in command):
         raise UsageError(f"command={list(command)!r}: the first argument names a program, and no argument contains NUL")
+    if isinstance(push, str | os.PathLike) or not isinstance(push, Iterable):
+        raise UsageError(f"push={push!r}: give a list of files, ['./program']")
     files = [Path(file) for file in push]
     for file in files:
         if not file.is_file():

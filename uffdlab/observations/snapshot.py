@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from uffdlab import pte
-from uffdlab.errors import UsageError
+from uffdlab.arguments import checked
+from uffdlab.errors import UsageError, WrongIndex
 from uffdlab.observations.changes import Change, group_changes
 from uffdlab.observations.groups import BitCount, PageGroup, runs
 from uffdlab.observations.html_table import html_table
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["BitCount", "Change", "Difference", "PageGroup", "Snapshot", "page_ranges"]
 
 
+@checked("snapshot")
 @dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
     """The states of some neighbouring pages at one moment, as one witness reports them.
@@ -140,11 +142,13 @@ class Snapshot:
                 raise UsageError(f"a part of a snapshot must be neighbouring pages; a step of {step} is not possible")
             stop = max(start, stop)
         else:
-            index = int(which)
+            if not hasattr(which, "__index__"):
+                raise UsageError(f"snapshot[{which!r}]: pages are counted, as in snapshot[3] or snapshot[8:16]")
+            index = operator.index(which)
             start = index + len(self) if index < 0 else index
             stop = start + 1
             if not 0 <= start < len(self):
-                raise IndexError(f"this snapshot has no page {index}; it has pages 0 to {len(self) - 1}")
+                raise WrongIndex(f"this snapshot has no page {index}; it has pages 0 to {len(self) - 1}")
         decoded = (self.states[start:stop], self.known[start:stop]) if "_decoded" in self.__dict__ else None
         return replace(
             self,

@@ -61,6 +61,9 @@ def mode_bits(kind: type[enum.IntFlag], wp: bool, dontwake: bool) -> int:
     return (int(kind["WP"]) if wp else 0) | (int(kind["DONTWAKE"]) if dontwake else 0)
 
 
+_MODES_AS_IN = "; each mode is an argument of its own: uffd.register(region, 'minor', 'wp')"
+
+
 def register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
     """Return the mode of UFFDIO_REGISTER for these names and flags; UsageError if one is unknown or none is given."""
     names = {str(flag.name).lower(): flag for flag in RegisterMode}
@@ -70,10 +73,12 @@ def register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
             if mode.lower() not in names:
                 raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER; the modes are {', '.join(names)}")
             total |= names[mode.lower()]
+        elif isinstance(mode, int) and not isinstance(mode, bool):
+            total |= mode
         else:
-            total |= int(mode)
+            raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER{_MODES_AS_IN}")
     if not total:
-        raise UsageError("UFFDIO_REGISTER needs a mode: uffd.register(region, 'minor', 'wp')")
+        raise UsageError(f"UFFDIO_REGISTER needs a mode{_MODES_AS_IN}")
     return total
 
 

@@ -6,6 +6,7 @@ import math
 import operator
 from typing import TYPE_CHECKING, Any, Protocol
 
+from uffdlab.arguments import checked
 from uffdlab.errors import UsageError
 from uffdlab.target import syscalls
 from uffdlab.uapi.protocol.agent import MeasureMemory, TurnSwapOn
@@ -33,6 +34,15 @@ class AtAddress(Protocol):
         ...  # pragma: no cover
 
 
+@checked(
+    "region",
+    read="region.read(5)",
+    write="region.write(5, 0x55)",
+    modify="region.modify(5, add=1)",
+    sweep="region.sweep('write', order='random')",
+    madvise="region.madvise('dontneed')",
+    mprotect="region.mprotect('r')",
+)
 class Pages:
     """Neighbouring pages of the target: a region, its alias, or a range of their pages.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
+from uffdlab.arguments import checked
 from uffdlab.errors import ProtocolError, TargetLost, UsageError
 from uffdlab.target import syscalls
 from uffdlab.target.address_range import AddressRange
@@ -56,6 +57,13 @@ class PageRange(Pages, Struct, frozen=True):
         """See :meth:`MemoryMapping.snapshot`."""
         return self.mapping.target.snapshot(self, witness)
 
+    def __getitem__(self, which: object) -> PageRange:
+        name = self.mapping.name
+        raise UsageError(
+            f"{self} of {name} cannot be cut again; take pages of the region, by their numbers there: "
+            f"region[{self.first}], region[{self.first}:{self.first + self.count}]"
+        )
+
     @property
     def _addresses(self) -> AddressRange:
         self.mapping.must_be_there()
@@ -67,6 +75,7 @@ class PageRange(Pages, Struct, frozen=True):
         return f"page {self.first}" if self.count == 1 else f"pages {self.first}–{last}"
 
 
+@checked("region", snapshot="region.snapshot('pagemap')", probe="region.probe(3)", walk="region.walk(3)")
 class MemoryMapping(Pages):
     """One whole mapping of the target.
 
@@ -183,6 +192,7 @@ class MemoryMapping(Pages):
         return f"<{type(self).__name__} {self.name}: {self.pages} pages of {self.page_size} bytes at {self.start:#x}>"
 
 
+@checked("region", walk="region.walk(3)")
 class Region(MemoryMapping):
     """A mapping that can be registered with a userfaultfd.
 

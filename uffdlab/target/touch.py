@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
+from uffdlab.arguments import checked
 from uffdlab.errors import FaultUnresolved, ProtocolError, TouchFailed, UffdlabError, errno_name
 from uffdlab.uapi.protocol.target import CountAccesses, TouchWaits, WithdrawTouch
 
@@ -72,6 +73,7 @@ class Outcome(Struct, frozen=True):
         return self.state == "done" and self.returned >= 0
 
 
+@checked("touch", result="touch.result(timeout=1)")
 class Touch(Generic[_Result_co]):
     """One access of the target, on its own thread in the guest.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 from msgspec.structs import replace
 
 from uffdlab import uapi
+from uffdlab.arguments import checked
 from uffdlab.errors import LabClosed, TargetLost, UffdlabError, UsageError, errno_name
 from uffdlab.target import ioctls
 from uffdlab.target.fault_handlers import NativeHandler, PythonHandler, one_page_size
@@ -52,6 +53,15 @@ class Fork(Message, frozen=True):
         return f"Fork({self.userfaultfd!r})"
 
 
+@checked(
+    "uffd",
+    register="uffd.register(region, 'minor', 'wp')",
+    copy="uffd.copy(region[3], b'hello')",
+    continue_="uffd.continue_(region[3], wp=True)",
+    writeprotect="uffd.writeprotect(region[3], wp=False)",
+    read_fault="uffd.read_fault(timeout=1)",
+    ioctl="uffd.ioctl('UFFDIO_WAKE', {'start': region.start, 'len': region.length})",
+)
 class Userfaultfd:
     """An open userfaultfd of the target: a method for each ioctl, and its messages.
 
@@ -166,6 +176,7 @@ class Userfaultfd:
         If `data` is shorter than the range, zeroes follow it.  `wp` maps the pages write-protected.
         """
         pages = pages_there(where)
+        data = bytes(data)
         if len(data) > pages.length:
             raise UsageError(f"{len(data)} bytes do not fit into {pages} of {pages.length} bytes")
         values = {"dst": pages.start, "len": pages.length, "mode": ioctls.mode_bits(CopyMode, wp, dontwake) | mode}
@@ -383,6 +394,8 @@ class Userfaultfd:
 
         The kinds are ``Fault``, ``Fork``, ``Remap``, ``Remove`` and ``Unmap``.  Messages of other kinds are kept.
         """
+        if not isinstance(kind, type) or not issubclass(kind, Fault | Message):
+            raise UsageError(f"{kind!r} is no kind of message; there are Fault, Fork, Remap, Remove and Unmap")
         message = self._messages.get(kind, timeout, "page fault" if kind is Fault else kind.__name__)
         assert isinstance(message, kind)
         return message

@@ -9,20 +9,20 @@ from typing import Any
 
 import anywidget
 
-from uffdlab.errors import UffdlabError
+from uffdlab.errors import UffdlabError, WrongArguments
 
 _MOST_ERRORS = 20  # kept
 _STYLE = {"layout", "tooltip", "tabbable"}
 
 
 def check_keywords(name: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Raise a TypeError for the first keyword in `given` that is not in `known`, with the nearest correct one."""
+    """Raise WrongArguments for the first keyword in `given` that is not in `known`, with the nearest correct one."""
     right = sorted({*known, *_STYLE})
     for keyword in given:
         if keyword not in right:
             near = difflib.get_close_matches(keyword, right, 1, 0.5)
             hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(right)}"
-            raise TypeError(f"{name}() has no keyword {keyword!r}{hint}")
+            raise WrongArguments(f"{name}() has no keyword {keyword!r}{hint}")
 
 
 class LabWidget(anywidget.AnyWidget):

@@ -1,0 +1,44 @@
+"""An error that ends a script is one line; all of the traceback can be had; other errors stay as they were."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+WRONG = 'import uffdlab\n\nuffdlab.Lab("6.1-seris")\n'
+
+
+def run(path, text, *flags, **environment):
+    path.write_text(text)
+    command = [sys.executable, *flags, str(path)]
+    environment = {**os.environ, **environment}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=environment)
+    assert done.returncode == 1
+    return done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), ("-O",), ("-OO",)], ids=str)
+def test_a_script_says_it_in_one_line(tmp_path, flags):
+    (line,) = run(tmp_path / "script.py", WRONG, *flags).splitlines()
+    assert line.startswith("script.py, line 3: UnknownKernel: no kernel is called '6.1-seris'")
+
+
+def test_all_of_it_can_be_had(tmp_path):
+    assert "catalogue.py" in run(tmp_path / "script.py", WRONG, UFFDLAB_TRACEBACK="full")
+    assert "catalogue.py" in run(tmp_path / "script.py", WRONG, "-X", "dev")
+
+
+def test_an_error_of_somebody_else_is_shown_as_ever(tmp_path):
+    shown = run(tmp_path / "script.py", "import uffdlab.errors\n\n1 / 0\n")
+    assert shown.startswith("Traceback (most recent call last):\n")
+
+
+def test_a_hook_of_somebody_else_stays(tmp_path):
+    text = f"import sys\nsys.excepthook = lambda *_: print('mine', file=sys.stderr)\n{WRONG}"
+    assert run(tmp_path / "script.py", text) == "mine\n"
+
+
+def test_notes_belong_to_the_message(tmp_path):
+    text = "from uffdlab.errors import UsageError\nerror = UsageError('why')\nerror.add_note('and how')\nraise error\n"
+    assert run(tmp_path / "script.py", text) == "script.py, line 4: UsageError: why\nand how\n"
