@@ -102,7 +102,9 @@ PUBLIC_NAMES = [
     "UffdlabError",
     "UsageError",
     "Userfaultfd",
+    "close_all",
     "compare",
+    "labs",
 ]
 
 

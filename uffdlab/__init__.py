@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from uffdlab.figures import compare
     from uffdlab.lab import Lab
     from uffdlab.observations.snapshot import Snapshot
+    from uffdlab.open_labs import close_all, labs
     from uffdlab.pte import State
     from uffdlab.target.region import PageRange, Region
     from uffdlab.target.touch import Touch
@@ -56,7 +57,9 @@ _WHERE = {
     "UffdlabError": "errors",
     "UsageError": "errors",
     "Userfaultfd": "target.userfaultfd",
+    "close_all": "open_labs",
     "compare": "figures",
+    "labs": "open_labs",
 }
 
 __all__ = [
@@ -79,7 +82,9 @@ __all__ = [
     "UffdlabError",
     "UsageError",
     "Userfaultfd",
+    "close_all",
     "compare",
+    "labs",
 ]
 
 

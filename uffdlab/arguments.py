@@ -23,7 +23,7 @@ class _Kind(NamedTuple):
 
 
 _KINDS = {
-    "int": _Kind("a whole number", (int,), "__index__"),
+    "int": _Kind("an integer", (int,), "__index__"),
     "float": _Kind("a number", (int, float), "__float__"),
     "str": _Kind("text", (str,)),
     "bytes": _Kind("bytes", (bytes, bytearray, memoryview)),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
+from uffdlab import open_labs
 from uffdlab.arguments import checked
 from uffdlab.errors import UsageError
 from uffdlab.machines.connection import DEADLINE, Connection
@@ -105,6 +107,15 @@ class Lab:
         except BaseException:
             self.close()
             raise
+        self._since = time.strftime("%H:%M:%S")
+        open_labs.opened(self)
+
+    @property
+    def facts(self) -> tuple[str, str, str]:
+        """Where it runs, the guest's memory in MiB (empty for a machine that is no guest of ours), since when."""
+        settings = getattr(self.machine, "settings", None)
+        memory = f"{settings.memory_mib} MiB" if settings is not None else ""
+        return self.machine.name, memory, self._since
 
     @property
     def kernel(self) -> str:
@@ -415,6 +426,7 @@ class Lab:
         if self._connection.closed:
             return
         self._connection.close()
+        open_labs.closed(self)
         end = self._connection.closed_error()
         self._target.registry.lose(end)
         self.timeline.add("lab", "the lab was closed", self._now(), None, end)

@@ -21,7 +21,7 @@ def names(host_lab):
 
 
 WRONG = {
-    'region.read("5")': r"page='5'\): page is a whole number, not text; without quotes: 5",
+    'region.read("5")': r"page='5'\): page is an integer, not text; without quotes: 5",
     'uffd.register(region, ["minor", "wp"])': r"an argument of its own: uffd\.register\(region, 'minor', 'wp'\)",
     "uffd.register(region, True)": "True is no mode",
     'uffd.copy(region[3], "hello")': "data is bytes, not text; with a b before the quotes: b'hello'",
@@ -29,17 +29,17 @@ WRONG = {
     "uffd.register(region, wp=True)": r"no argument wp.*It takes where, \*modes, check; .*'minor', 'wp'",
     "uffdlab.Lab(memory=64)": "no argument memory; did you mean memory_mib",
     'uffdlab.Lab(memory_mib="64")': "without quotes: 64",
-    "uffdlab.Lab(cpus=1.5)": "cpus is a whole number, not float",
+    "uffdlab.Lab(cpus=1.5)": "cpus is an integer, not float",
     "uffdlab.Lab(machine=5)": "machine is text or a machine, not int",
     "uffdlab.compre": "no compre; did you mean compare",
     "region[:8][0]": r"cannot be cut again; .*region\[0\]",
     "list(region[2:8])": r"cannot be cut again; .*region\[2:8\]",
-    'region["3"]': "pages are counted",
+    'region["3"]': "is not a page number",
     'lab.map("64")': "without quotes: 64",
     'uffd.read_fault("5")': "timeout is a number",
     "uffd.continue_()": "needs where",
     'uffd.continue_(region, wp="no")': "wp is True or False, not text",
-    'uffd.continue_(region, mode="WP")': "mode is a whole number",
+    'uffd.continue_(region, mode="WP")': "mode is an integer",
     'lab.userfaultfd("wp")': r"flags of uffdlab\.uapi\.Feature",
     'lab.exec("ls")': "a list of arguments",
     "lab.exec(5)": "a list of arguments",
@@ -61,8 +61,8 @@ WRONG = {
     "uffdlab.compare(region, region)": r"takes a Snapshot, .*region\.snapshot\(\)",
     "uffdlab.compare(region.snapshot())": "needs after",
     "figures.entry(region, 5)": "takes a Snapshot",
-    "region.snapshot()[99]": "there is no page 99",
-    'region.snapshot()["x"]': "pages are counted",
+    "region.snapshot()[99]": "has no page 99",
+    'region.snapshot()["x"]': "is not a page number",
     "region.snapshot().to_csv(5)": "a path",
 }
 

@@ -14,14 +14,44 @@ NOTEBOOKS = Path(__file__).resolve().parent.parent.parent / "notebooks"
 RUN_SECONDS = 240
 
 
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
-def test_notebook_runs(path, tmp_path, monkeypatch):
+# What a notebook holds at its end: the labs that are open, and the machines that run.
+HELD = (
+    "import gc; gc.collect(); from uffdlab.machines.base import _MACHINES; print(len(uffdlab.labs()), len(_MACHINES))"
+)
+
+each_notebook = pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.name)
+
+
+@pytest.fixture(autouse=True)
+def settings(tmp_path, monkeypatch):
     for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
-    notebook = nbformat.read(path, as_version=4)
-    client = nbclient.NotebookClient(
+
+
+def client_of(notebook, tmp_path):
+    return nbclient.NotebookClient(
         notebook, timeout=RUN_SECONDS, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     )
+
+
+@each_notebook
+def test_a_notebook_runs_again_and_again(path, tmp_path):
+    """Run All, every cell twice, once more all that make no lab: there are never more guests than at first."""
+    notebook = nbformat.read(path, as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    twice = [source for each in code for source in (each, each)]
+    sources = [*code, HELD, *twice, HELD, *(source for source in code if "Lab(" not in source), HELD]
+    again = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    client_of(again, tmp_path).execute()  # raises CellExecutionError
+    first, *later = [cell.outputs[0].text for cell in again.cells if cell.source == HELD]
+    assert first == "1 1\n"
+    assert later == [first] * 2
+
+
+@each_notebook
+def test_notebook_runs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    client = client_of(notebook, tmp_path)
     start = time.monotonic()
     client.execute()
     seconds = time.monotonic() - start

@@ -143,7 +143,7 @@ class Snapshot:
             stop = max(start, stop)
         else:
             if not hasattr(which, "__index__"):
-                raise UsageError(f"snapshot[{which!r}]: pages are counted, as in snapshot[3] or snapshot[8:16]")
+                raise UsageError(f"snapshot[{which!r}] is not a page number; an integer or a slice is: snapshot[3]")
             index = operator.index(which)
             start = index + len(self) if index < 0 else index
             stop = start + 1

@@ -41,6 +41,7 @@ def explain(
     alignment: str = "",
     beyond: bool = False,
     memory: str = "",
+    owner: str = "",
 ) -> str:
     """Return the likely reason for an errno, and what to do.
 
@@ -64,6 +65,8 @@ def explain(
         Whether the range ends beyond the addresses of user space.
     memory : str
         The kind of memory, a name of :meth:`uffdlab.Lab.map`; empty if it is not known.
+    owner : str
+        The userfaultfd that the range is registered with, as an expression; empty if none is known.
     """
     if error == errno.EINVAL:
         if alignment:
@@ -85,9 +88,22 @@ def explain(
     }
     return (
         _mode_cannot_be_dropped(ioctl, error, mode, registered)
+        or _owned(ioctl, error, owner)
         or _reason_for_one_ioctl(ioctl, error, registered)
         or known.get(error, "ioctl_userfaultfd(2) gives no reason for this errno")
     )
+
+
+def _owned(ioctl: uapi.Ioctl, error: int, owner: str) -> str:
+    # fs/userfaultfd.c, userfaultfd_register(): a range belongs to one userfaultfd.
+    if ioctl.name != "UFFDIO_REGISTER" or error != errno.EBUSY:
+        return ""
+    if owner:
+        return (
+            f"{owner} has this range, or a part of it, registered already, and only one userfaultfd can. Use that one "
+            f"(uffd = {owner}), or take the range from it: {owner}.close(); or map a new region"
+        )
+    return "another userfaultfd has this range registered, one that this lab does not have; close that one"
 
 
 def _reason_for_one_ioctl(ioctl: uapi.Ioctl, error: int, registered: uapi.RegisterMode | None) -> str:

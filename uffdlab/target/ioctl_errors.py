@@ -71,17 +71,18 @@ class IoctlErrors:
             ioctl,
             error,
             values.get("mode", 0),
-            registered=self._registered_for(values),
+            registered=self.registered_at(start),
             knows_continue_wp=found.continue_wp if found else None,
             features=self._features,
             alignment=errno_reasons.unaligned_reason(ioctl, values, self._target.page_size_at(start)),
             beyond="len" in ioctl.fields and beyond,
             memory=self._target.memory_at(start),
+            owner=owner[0] if (owner := self._target.registry.owner_of(start, length)) else "",
         )
 
-    def _registered_for(self, values: dict[str, int]) -> RegisterMode | None:
-        start = values.get("start", values.get("dst", 0))
+    def registered_at(self, address: int) -> RegisterMode | None:
+        """Return what the memory at `address` is registered for, or None."""
         for low, length, mode in reversed(self.registered):
-            if low <= start < low + length:
+            if low <= address < low + length:
                 return mode or None
         return None

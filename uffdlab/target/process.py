@@ -6,11 +6,12 @@ import itertools
 import os
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from uffdlab.errors import UsageError
+from uffdlab.errors import UffdlabError, UsageError
 from uffdlab.machines.connection import DEADLINE
 from uffdlab.target.notifications import Notifications
 from uffdlab.target.registry import Registry
 from uffdlab.target.touch import Touch
+from uffdlab.uapi import RegisterMode
 from uffdlab.uapi.protocol.agent import SpawnTarget
 from uffdlab.uapi.protocol.target import ProbeKernel, StartTouch
 from uffdlab.uapi.protocol.witnesses import ReadPagemap
@@ -33,6 +34,7 @@ __all__ = ["ForkedProcess", "TargetProcess"]
 
 _BASE = 0x10_0000_0000  # the address of the target's first region: a round number is easy to read
 _NONCE_BYTES = 32
+_PRESENT, _UFFD_WP = 1 << 63, 1 << 57  # of a pagemap entry, Documentation/admin-guide/mm/pagemap.rst
 _BULK_DEADLINE = 60.0  # seconds
 
 
@@ -142,7 +144,7 @@ class TargetProcess:
             raise UsageError("this child has ended; lab.fork() makes a new one")
         number = next(self._touch_numbers)
         request = StartTouch(number, kind, address, length, stride, value, more, by.pid if by else 0)
-        touch: Touch[Any] = Touch(self.connection, request, what)
+        touch: Touch[Any] = Touch(self.connection, request, what, self._advice_on)
         self.registry.add_touch(touch)
         try:
             self.ask(request)
@@ -150,6 +152,27 @@ class TargetProcess:
             self.registry.pop_touch(number)
             raise
         return touch
+
+    def _advice_on(self, waiting: StartTouch) -> str:
+        # What is known of a touch that waits: "" if its page is not mapped, so that its fault has yet to be resolved.
+        size = self.page_size_at(waiting.address)
+        try:
+            pagemap = self.ask(ReadPagemap(waiting.address // size * size, 1, size, waiting.child))
+        except UffdlabError:
+            return ""
+        name, page = self.registry.locate(waiting.address)
+        entry = int.from_bytes(pagemap.entries, "little")
+        if page is None or not entry & _PRESENT:
+            return ""
+        uffd, modes = self.registry.owner_of(waiting.address) or ("the userfaultfd of its fault", RegisterMode(0))
+        if entry & _UFFD_WP and modes & RegisterMode.RWP:
+            return f"page {page} of {name} is mapped read-write-protected; {uffd}.rwprotect(region[{page}], rwp=False)"
+        if entry & _UFFD_WP and waiting.kind != "read":
+            return f"page {page} of {name} is mapped write-protected; {uffd}.writeprotect(region[{page}], wp=False)"
+        return (
+            f"page {page} of {name} is mapped by now, but nobody has woken who waits for it. It sleeps on the "
+            f"userfaultfd that its range is registered with, and only that one can wake it: {uffd}.wake(region[{page}])"
+        )
 
     # --- addresses
 

@@ -10,10 +10,12 @@ from uffdlab.errors import LabClosed, TargetLost, UffdlabError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from uffdlab.uapi import RegisterMode
     from uffdlab.uapi.messages import Fault, Message
     from uffdlab.uapi.protocol.target import TouchResult
 
 _SMALL = 4096  # bytes
+_MOST_SEARCHED = 4096  # pages
 
 
 class AnyMapping(Protocol):
@@ -50,6 +52,10 @@ class AnyUserfaultfd(Protocol):
     @property
     def number(self) -> int:
         """Its number in the target."""
+        ...  # pragma: no cover
+
+    def registered_at(self, address: int) -> RegisterMode | None:
+        """Return what the memory at `address` is registered for with it, or None."""
         ...  # pragma: no cover
 
     def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
@@ -141,6 +147,19 @@ class Registry:
                 if page is not None:
                     return f"page {page} of {mapping.name}"
         return ""
+
+    def owner_of(self, start: int, length: int = 1) -> tuple[str, RegisterMode] | None:
+        """Return who has a range registered, as ``lab.userfaultfds[0]``, and for what; None if nobody is known to.
+
+        Of a range with several owners that of the lowest address, in steps of a page.
+        """
+        step = self.page_size_at(start)
+        for address in range(start, start + min(length, _MOST_SEARCHED * step), step):
+            for index, uffd in enumerate(self.userfaultfds):
+                modes = uffd.registered_at(address)
+                if modes:
+                    return f"lab.userfaultfds[{index}]", modes
+        return None
 
     def _region_at(self, address: int) -> AnyRegion | None:
         return next((region for region in self.regions if region.page_of(address) is not None), None)

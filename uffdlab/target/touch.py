@@ -16,6 +16,8 @@ from uffdlab.errors import FaultUnresolved, ProtocolError, TouchFailed, UffdlabE
 from uffdlab.uapi.protocol.target import CountAccesses, TouchWaits, WithdrawTouch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uffdlab.machines.connection import Connection
     from uffdlab.uapi.protocol.target import StartTouch, TouchResult
 
@@ -92,8 +94,11 @@ class Touch(Generic[_Result_co]):
         The access as text, ``write to page 3 of region-1``.
     """
 
-    def __init__(self, connection: Connection, request: StartTouch, what: str) -> None:
+    def __init__(
+        self, connection: Connection, request: StartTouch, what: str, advice: Callable[[StartTouch], str] = lambda _: ""
+    ) -> None:
         self._connection = connection
+        self._advice = advice  # on what resolves the fault that it waits for
         self._request = request
         self.number = request.number
         self.kind = request.kind
@@ -192,10 +197,11 @@ class Touch(Generic[_Result_co]):
     def _not_ended(self, seconds: float) -> str:
         access = f"{self.what} (address {self.address:#x})"
         if self.state == "waiting":
-            return (
-                f"{access} still waits after {seconds:g} s: nobody has resolved its page fault. uffd.read_fault() "
-                "returns the fault; continue_, copy or writeprotect resolves it; touch.withdraw() withdraws the access."
+            advice = self._advice(self._request) or (
+                "nobody has resolved its page fault. uffd.read_fault() returns the fault; continue_, copy or "
+                "writeprotect resolves it"
             )
+            return f"{access} still waits after {seconds:g} s: {advice}; touch.withdraw() withdraws the access."
         return (
             f"{access} has not ended after {seconds:g} s, and does not wait: it still runs. Wait longer, or withdraw "
             "it: touch.withdraw()."

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 _NOTHING = Feature(0)
 _CLOSED = "this userfaultfd is closed; lab.userfaultfd() opens a new one"
+_BY_FORK = "a FORK event"  # it is about the memory of the child
 _Kind = TypeVar("_Kind", Fault, Message, "Fork", Remap, Remove, Unmap)
 
 
@@ -98,6 +99,7 @@ class Userfaultfd:
         self.number = number
         self._errors = IoctlErrors(target, features, offered, registered)
         self._ended: LabClosed | TargetLost = LabClosed(_CLOSED)  # every call raises this after it is closed
+        self._of_another_process = way == _BY_FORK
         self._messages = MessageQueue()
         target.registry.add_userfaultfd(self)
 
@@ -115,7 +117,7 @@ class Userfaultfd:
             number,
             features=self.features,
             offered=self.offered,
-            way="a FORK event",
+            way=_BY_FORK,
             registered=self._errors.registered,
         )
 
@@ -469,6 +471,10 @@ class Userfaultfd:
         size = page_size or one_page_size(sizes)
         policies = {"missing": missing, "minor": minor, "wp": wp, "rwp": rwp}
         return NativeHandler(self._target.connection, self.number, policies, size, content)
+
+    def registered_at(self, address: int) -> RegisterMode | None:
+        """Return what the memory at `address` is registered for with this userfaultfd, or None."""
+        return None if self._of_another_process else self._errors.registered_at(address)
 
     def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
         """Add one struct uffd_msg to the messages; `adopted` is the number of a child's userfaultfd, or 0."""
