@@ -42,7 +42,7 @@ int main(int argc, char **argv)
 		perror(path);
 		return 1;
 	}
-	memset(entries, 1, size);	/* its own page faults are not what is measured */
+	memset(entries, 1, size);	/* its own page faults must not be measured */
 	for (int run = atoi(argv[4]); run > 0; run--) {
 		const off_t from = strtoull(argv[2], NULL, 0) / 4096 * 8;
 		const int64_t started = now();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The loops that the client is measured against, as a C programmer would write
- * them.  "batch PAGES": one UFFDIO_CONTINUE with MODE_WP a page.  "handler
+ * them.  "batch PAGES": one UFFDIO_CONTINUE with MODE_WP per page.  "handler
  * PAGES": a thread resolves the minor faults of another.  Prints nanoseconds.
  */
 #define _GNU_SOURCE

@@ -90,7 +90,7 @@ int lab_memfd(const char *name, unsigned int flags)
 	return fd < 0 ? -errno : fd;
 }
 
-/* A tmpfs that is mounted nowhere; gives a descriptor of its root. */
+/* Makes a tmpfs that is not mounted; returns a descriptor of its root. */
 int lab_detached_tmpfs(const char *huge)
 {
 	int context = (int)syscall(__NR_fsopen, "tmpfs", 1 /* FSOPEN_CLOEXEC */);
@@ -127,10 +127,10 @@ int lab_madvise(uint64_t address, uint64_t length, int advice)
 	return madvise((void *)address, length, advice) ? -errno : 0;
 }
 
-/* mremap with an old size of 0 maps the pages of a shared mapping once more (mremap(2)). */
+/* mremap with an old size of 0 maps the pages of a shared mapping again (mremap(2)). */
 int lab_duplicate(uint64_t address, uint64_t length, uint64_t place, uint64_t *duplicate)
 {
-	/* held first, so that nothing else that lies there is lost */
+	/* reserve the place first, so that no other mapping there is replaced */
 	void *where = mmap((void *)place, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (where == MAP_FAILED)
@@ -197,7 +197,7 @@ void lab_poke(uint64_t address, const void *bytes, uint64_t length)
 	memcpy((void *)address, bytes, length);
 }
 
-/* Every native thread is made here: small stack, no signals but the three that touches know. */
+/* Starts a native thread: a small stack, and all signals blocked except the three that touches handle. */
 int lab_start_thread(pthread_t *thread, void *(*run)(void *), void *argument)
 {
 	sigset_t blocked, before;
@@ -224,7 +224,7 @@ static void *spin(void *argument)
 	volatile uint64_t turns = 0;
 
 	(void)argument;
-	/* plain user-mode work between two looks at the clock */
+	/* only user-mode work between two reads of the clock */
 	while (lab_now_ns() < __atomic_load_n(&spin_until_ns, __ATOMIC_RELAXED))
 		for (int i = 0; i < 20000; i++)
 			turns++;

@@ -1,6 +1,6 @@
-/* What the native core offers.  Plain declarations, no preprocessor: cffi reads this file as it is. */
+/* The functions of the native core.  Declarations without preprocessor directives: cffi parses this file itself. */
 
-/* native.c: calls that do one thing and say how long it took.  All return 0 or a value, or -errno. */
+/* native.c: single calls, with their times.  All return 0 or a value, or -errno. */
 int lab_ioctl(int fd, unsigned long request, void *argument, int64_t *started_ns, int64_t *ended_ns);
 int lab_userfaultfd(int flags);
 int lab_memfd(const char *name, unsigned int flags);
@@ -12,7 +12,7 @@ int lab_duplicate(uint64_t address, uint64_t length, uint64_t place, uint64_t *d
 int lab_swap_on(const char *disk);
 int lab_stream_pair(int *pair);
 int lab_pidfd_open(int pid);
-int lab_pidfd_signal(int pidfd, int number);	/* to that one process, never to another or to a group */
+int lab_pidfd_signal(int pidfd, int number);	/* to this process only, not to a group */
 int lab_die_with_parent(void);
 int lab_mount(const char *kind, const char *where, unsigned long flags);
 int lab_insert_module(int fd);
@@ -24,21 +24,21 @@ int64_t lab_now_ns(void);
 void lab_poke(uint64_t address, const void *bytes, uint64_t length);
 
 /*
- * One ioctl a page: `argument` is the argument for the first page, whose first
- * field grows by `step` each time.  Gives 0 or -errno of the one that failed.
+ * Makes one ioctl for each page.  `argument` is for the first page; its first
+ * field grows by `step` each time.  Returns 0, or -errno of the one that failed.
  */
 struct lab_batch {
 	uint64_t argument[5];
 	uint64_t step;
 	uint64_t count;
-	uint64_t done;		/* out: how many succeeded */
+	uint64_t done;		/* out: the number that succeeded */
 	int64_t started_ns;	/* out */
 	int64_t ended_ns;	/* out */
 };
 
 int lab_batch_run(int fd, unsigned long request, struct lab_batch *batch);
 
-/* native_touches.c: one access to memory that may fault, on a thread of its own or in a forked child. */
+/* native_touches.c: one access to memory that may fault, on its own thread or in a forked child. */
 enum lab_touch_kind {
 	LAB_TOUCH_READ, LAB_TOUCH_WRITE, LAB_TOUCH_MODIFY, LAB_TOUCH_FILL, LAB_TOUCH_SWEEP, LAB_TOUCH_COPY_OUT,
 	LAB_TOUCH_SYSCALL
@@ -51,13 +51,13 @@ struct lab_touch {
 	uint64_t address;
 	uint64_t length;	/* FILL, SWEEP, COPY_OUT: bytes */
 	uint64_t stride;	/* FILL, SWEEP: bytes between two accesses */
-	uint64_t first;		/* SWEEP: number of the access to begin with */
-	uint64_t jump;		/* SWEEP: how many to go on each time, 1 for in order */
-	uint64_t value;		/* WRITE, MODIFY: what to write or add; READ, MODIFY: what was read; SWEEP: the sum */
-	void *buffer;		/* COPY_OUT: where to */
-	long number;		/* SYSCALL: which, as lab_syscall_number gives it */
+	uint64_t first;		/* SWEEP: number of the first access */
+	uint64_t jump;		/* SWEEP: the step from one access to the next; 1: in order */
+	uint64_t value;		/* WRITE, MODIFY: the value to write or add; READ, MODIFY: the value read; SWEEP: the sum */
+	void *buffer;		/* COPY_OUT: the destination */
+	long number;		/* SYSCALL: a result of lab_syscall_number() */
 	uint64_t arguments[6];	/* SYSCALL */
-	int done_fd;		/* an eventfd that is told when it ended */
+	int done_fd;		/* an eventfd that is written when it has ended */
 	/* written by the thread */
 	int state;
 	int withdrawn;
@@ -79,9 +79,9 @@ void lab_touch_join(struct lab_touch *touch);
 long lab_syscall_number(const char *name);
 
 /*
- * A forked child with a touch in memory that both share; it makes that touch for every byte that comes from go_fd.
- * Its descriptor 2 is value_fd.  One that cannot set itself up exits with an enum lab_child_exit and leaves the errno
- * in `returned`.
+ * Forks a child with a touch in memory that both share.  The child makes that touch for every byte that it reads from
+ * go_fd.  Its descriptor 2 is value_fd.  If its start fails, it exits with an enum lab_child_exit, and the errno is in
+ * `returned`.
  */
 enum lab_child_exit { LAB_CHILD_NO_MORE = 0, LAB_CHILD_NO_FDS = 100, LAB_CHILD_CLOSE_FAILED = 101 };
 
@@ -101,7 +101,7 @@ struct lab_handler {
 	int forward_fd;		/* a pipe for the messages that no policy serves */
 	int missing, minor, wp, rwp;	/* policies */
 	uint64_t page_size;
-	uint64_t source;	/* COPY: the address of what to copy, one page */
+	uint64_t source;	/* COPY: the address of the source, one page */
 	/* written by the loop */
 	uint64_t served[4];	/* missing, minor, wp, rwp */
 	uint64_t forwarded;

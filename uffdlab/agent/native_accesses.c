@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Accesses that a signal can interrupt at any instruction, and it is still
- * known whether they were made.
+ * Accesses that a signal can interrupt at any instruction.  It is always known
+ * whether they were made.
  *
  * Each is a sequence of instructions from NAME_begin to NAME_end.  The last
  * one makes the access, except in a copy and in arm64's modify, which are
- * loops.  An interrupted thread whose next
- * instruction lies between the two has not made it, and goes on at NAME_left;
- * at NAME_end it has.  No flag that C sets before or after the access could
- * tell, since a signal may come between the two.
+ * loops.  If the next instruction of an interrupted thread is between the two,
+ * the access has not been made, and the thread continues at NAME_left.  If it
+ * is NAME_end, the access has been made.  A flag that C sets before or after
+ * the access would not do, because a signal may come between the two.
  *
  * A system call that the kernel is about to restart is interrupted at its own
- * instruction, and is as if it had not been made (signal(7)); one that was
- * interrupted for good has returned EINTR, and lies behind it.
+ * instruction, and has had no effect (signal(7)).  A system call that will not
+ * be restarted has returned EINTR: the thread is behind its instruction.
  */
 #define _GNU_SOURCE
 #include <stddef.h>
@@ -91,7 +91,7 @@ asm(".pushsection .text\n .p2align 2\n"
     BEGIN(lab_access_modify) MARK(lab_access_modify, begin) LOOK(lab_access_modify)
     "ldaxr x10, [x1]\n add x11, x10, x2\n stlxr w12, x11, [x1]\n"
     MARK(lab_access_modify, end)
-    "cbnz w12, lab_access_modify_begin\n"	/* nothing was stored: once more */
+    "cbnz w12, lab_access_modify_begin\n"	/* the store failed: try again */
     "dmb ish\n str x10, [x3]\n" RETURNS(lab_access_modify) END(lab_access_modify)
 
     BEGIN(lab_access_copy) MARK(lab_access_copy, begin) LOOK(lab_access_copy)

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * Accesses that can be left while they have not been made, and of which it is known afterwards whether they were.
+ * Accesses that a signal handler can leave before they are made.  It is always known whether they were made.
  *
- * Each returns 0 when it was made, and 1 when it was not: `*withdrawn` was set before it began, or a signal handler
- * has left it.
+ * Each returns 0 if it was made, and 1 if not: `*withdrawn` was set before it began, or a signal handler has left it.
  */
 #ifndef UFFDLAB_ACCESSES_H
 #define UFFDLAB_ACCESSES_H
@@ -17,8 +16,8 @@ int lab_access_copy(const int *withdrawn, uint64_t address, void *buffer, uint64
 int lab_access_syscall(const int *withdrawn, long number, const uint64_t *arguments, int64_t *returned);
 
 /*
- * For a signal handler, with its ucontext: have the interrupted access return 1.  Returns 0, and changes nothing, when
- * the signal has interrupted anything else, an access that was made included.
+ * For a signal handler, with its ucontext: lets the interrupted access return 1.  Returns 0, and changes nothing, if
+ * the signal has interrupted anything else, also an access that was made.
  */
 int lab_leave_access(void *context);
 

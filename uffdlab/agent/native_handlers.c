@@ -70,7 +70,7 @@ static int resolve(const struct lab_handler *handler, int policy, uint64_t page,
 		if (errno != EAGAIN)
 			break;
 	}
-	if (errno == EEXIST) {	/* another fault on this page was faster: wake this one too */
+	if (errno == EEXIST) {	/* another fault on this page was resolved first: wake this thread, too */
 		uint64_t range[2] = { page, handler->page_size };
 
 		return ioctl(handler->uffd, LAB_WAKE, range) ? -errno : 0;
@@ -85,7 +85,7 @@ static void forward(struct lab_handler *handler, const struct message *message)
 	do {
 		written = write(handler->forward_fd, message, sizeof(*message));
 	} while (written < 0 && errno == EINTR);
-	if (written == sizeof(*message)) {	/* less than PIPE_BUF: all of it or nothing */
+	if (written == sizeof(*message)) {	/* smaller than PIPE_BUF: written completely or not at all */
 		handler->forwarded++;
 		return;
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* What the files of the native core share with each other. */
+/* Declarations that the files of the native core share. */
 #ifndef UFFDLAB_THREADS_H
 #define UFFDLAB_THREADS_H
 

@@ -2,8 +2,8 @@
 /*
  * Touches: accesses to memory that may fault.
  *
- * A touch that waits for a page fault waits on a thread of its own, or in a
- * forked child, so that Python goes on and can resolve it.
+ * A touch waits for a page fault on its own thread, or in a forked child, so
+ * that Python continues and can resolve the fault.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -28,11 +28,11 @@ struct lab_inside {
 };
 
 /*
- * A thread in a touch has a pointer to it here; the handler for SIGBUS and
+ * A pointer to the touch that this thread makes.  The handler for SIGBUS and
  * SIGSEGV (the access is refused) and for SIGUSR1 (it is withdrawn) leaves the
  * access, unless it was made already.  A thread that waits for a userfaultfd
- * in user mode sleeps interruptibly, so the signal reaches it and the fault is
- * taken back.
+ * in user mode sleeps interruptibly, so the signal reaches it and ends the
+ * fault.
  */
 static __thread struct lab_touch *current_touch;
 static struct sigaction bus_before, segv_before;
@@ -46,14 +46,14 @@ static void leave_touch(int number, siginfo_t *info, void *context)
 			lab_leave_access(context);
 		return;
 	}
-	/* si_code > 0: the kernel's own, of this access and not of somebody who sends signals */
+	/* si_code > 0: the kernel sent it for this access, not another process */
 	if (touch && info->si_code > 0 && lab_leave_access(context)) {
 		touch->signal_number = number;
 		touch->signal_code = info->si_code;
 		touch->signal_address = (uint64_t)info->si_addr;
 		return;
 	}
-	/* Not from a touch: restore the previous handler.  A fault is raised again by itself. */
+	/* Not from a touch: restore the previous handler.  The instruction then faults again. */
 	sigaction(number, number == SIGBUS ? &bus_before : &segv_before, NULL);
 	if (info->si_code <= 0)
 		raise(number);
@@ -71,7 +71,7 @@ static void install_handler(void)
 
 static pthread_once_t handler_installed = PTHREAD_ONCE_INIT;
 
-/* These return 1 for an access that was not made, as those of native_accesses.h. */
+/* Like the functions in native_accesses.h, these return 1 for an access that was not made. */
 static int access_value(struct lab_touch *touch, int kind, uint64_t address, uint64_t value, uint64_t *before)
 {
 	switch (kind) {
@@ -85,7 +85,7 @@ static int access_value(struct lab_touch *touch, int kind, uint64_t address, uin
 	}
 }
 
-static int fill(struct lab_touch *touch)	/* a mark in every page: value, value + 1, … */
+static int fill(struct lab_touch *touch)	/* every page gets another value */
 {
 	const uint64_t count = touch->stride ? (touch->length + touch->stride - 1) / touch->stride : 0;
 
@@ -185,14 +185,14 @@ int lab_touch_state_of(struct lab_touch *touch)
 	return __atomic_load_n(&touch->state, __ATOMIC_ACQUIRE);
 }
 
-/* Ask a waiting touch to come back; it ends as WITHDRAWN unless it ended already. */
+/* Asks a waiting touch to return; it ends as WITHDRAWN if it has not ended already. */
 int lab_touch_withdraw(struct lab_touch *touch)
 {
 	__atomic_store_n(&touch->withdrawn, 1, __ATOMIC_RELEASE);
 	return -pthread_kill(touch->inside->thread, SIGUSR1);
 }
 
-/* Only after it ended: waits the moment until the thread is gone, and frees what it used. */
+/* Call this only after the touch has ended: waits until its thread has exited, and frees its memory. */
 void lab_touch_join(struct lab_touch *touch)
 {
 	pthread_join(touch->inside->thread, NULL);
@@ -219,9 +219,9 @@ long lab_syscall_number(const char *name)
 }
 
 /*
- * Children.  The child runs nothing but this file: its one thread waits for a
- * byte, makes the touch that lies in memory it shares with the target, and
- * says so through the target's own eventfd.
+ * Children.  A child runs only the code in this file.  Its one thread waits
+ * for a byte, makes the touch in the memory that it shares with the target,
+ * and writes to the target's eventfd.
  */
 struct lab_touch *lab_shared_touch(void)
 {
@@ -235,7 +235,7 @@ void lab_free_shared_touch(struct lab_touch *touch)
 	munmap(touch, sizeof(*touch));
 }
 
-/* The child has no other way to say what went wrong: the errno is where its parent looks when it has ended. */
+/* The child cannot report an error in another way: its parent reads the errno here after it has ended. */
 static void give_up(struct lab_touch *shared, int status)
 {
 	shared->returned = -errno;
@@ -254,13 +254,13 @@ static void close_from(struct lab_touch *shared, int first)
 		close(fd);
 }
 
-/* These three are all the child keeps: no copy of a userfaultfd or of the way to the agent. */
+/* The child keeps only these three: no copy of a userfaultfd or of the stream to the agent. */
 static void keep_only(struct lab_touch *shared, int go_fd, int done_fd, int value_fd)
 {
 	const int from[3] = { go_fd, done_fd, value_fd };
 	int kept[3];
 
-	for (int i = 0; i < 3; i++) {	/* out of the way of 0, 1 and 2 first */
+	for (int i = 0; i < 3; i++) {	/* first move them away from 0, 1 and 2 */
 		kept[i] = fcntl(from[i], F_DUPFD, 3);
 		if (kept[i] < 0)
 			give_up(shared, LAB_CHILD_NO_FDS);
@@ -290,8 +290,8 @@ static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int
 }
 
 /*
- * A thread's first use of its own variables calls malloc, and another thread may hold malloc's lock when the child
- * begins, for ever: so the thread that forks uses them before.
+ * The first use of a thread's variables calls malloc.  Another thread may hold malloc's lock at the fork, and it is
+ * never released in the child.  So the thread that forks uses its variables before.
  */
 static void use_thread_variables(void)
 {

@@ -63,8 +63,8 @@ static void add_to_run(struct walk *walk, struct decoded decoded, uint64_t count
 }
 
 /*
- * Copies a table and returns whether a second read gives the same.  Then the
- * copy is the table at one moment between the two reads.
+ * Copies a table and returns whether a second read is equal.  Then the copy is
+ * the table at one moment between the two reads.
  */
 CLONES static int copy_table(uint64_t *restrict copy, const uint64_t *restrict table, unsigned int count,
 			     uint64_t *any, uint64_t *all)

@@ -17,7 +17,8 @@ from uffdlab.uapi.protocol.notifications import HOST_NOTIFICATIONS, NOTIFICATION
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "protocol.md"
 HEAD = """# The wire between host and guest
 
-<!-- Made by tests/uapi/protocol/protocol_page.py from uffdlab/uapi/protocol/, which has the ranges of values too. -->
+<!-- Made by tests/uapi/protocol/protocol_page.py from uffdlab/uapi/protocol/, which also has the
+ranges of values. -->
 
 MessagePack-RPC: a request is `[0, id, method, parameters]`, an answer `[1, id, error, answer]`, a
 notification `[2, method, parameters]`. On the way through the agent the parameters of a `target.*`
