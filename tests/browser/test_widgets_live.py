@@ -183,7 +183,7 @@ def test_the_bench(run_cells, page, axe, closing):
     output.get_by_role("button", name="send").click()
     expect(output.get_by_text(re.compile("MINOR.*→ done"))).to_be_visible()
     output.get_by_label("page 3: ").focus()
-    output.get_by_role("button", name="read the page").click()
+    output.get_by_role("button", name="read page 3").click()
     output.get_by_role("tab", name="faults").click()
     expect(output.get_by_role("radio", name=re.compile(r"page 3 of region-1 \(minor, read\)"))).to_be_checked()
     output.get_by_role("button", name="continue", exact=True).click()

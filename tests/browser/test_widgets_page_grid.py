@@ -59,14 +59,16 @@ def test_in_jupyterlab(run_cells, page, axe):
     expect(later.get_by_label("page 3: present, writable")).to_be_visible()
     expect(grid.get_by_role("status")).to_have_text(re.compile("present, writable, not uffd-wp"))
 
-    # By mouse: drag from page 8 to page 11; hovering shows the entry, asked of Python.
+    # By mouse: drag from page 8 to page 11.  The details are of page 8, where the cursor is; the pointer has a tooltip.
     later.get_by_label("page 8: ").hover()
     page.mouse.down()
     later.get_by_label("page 11: ").hover()
     page.mouse.up()
     expect(grid.get_by_text("selected: pages 8–11")).to_be_visible()
     expect(grid.get_by_role("row", name="1 writable 1 writes are allowed")).to_be_visible()
-    expect(grid.get_by_text("page frame 0x10b")).to_be_visible()
+    expect(grid.get_by_text("page frame 0x108")).to_be_visible()
+    expect(grid.locator(".uffdlab-tooltip")).to_contain_text("page 11: present, writable")
+    expect(grid.locator(".uffdlab-tooltip code")).to_have_text("0x800000000010b867 in a PTE")
     run_again(page, 2)
     expect(page.get_by_text("selection [8, 4] cursor")).to_be_visible()
     # The other view of the same widget has it too.
@@ -165,9 +167,10 @@ def test_alone_as_a_file(page, tmp_path, axe):
     page.goto(path.as_uri())
     later = page.get_by_role("grid", name=re.compile("^after"))
     later.get_by_label("page 33: ").hover()
+    expect(page.locator(".uffdlab-tooltip code")).to_have_text("0x8000000000121867 in a PTE")
+    later.get_by_label("page 33: ").click()
     expect(page.get_by_text("Address 0x1000021000, page frame 0x121.")).to_be_visible()
     expect(page.get_by_role("row", name="51–12 frame 0x121 4 KiB page at frame 0x121")).to_be_visible()
-    later.get_by_label("page 33: ").click()
     expect(page.get_by_text("selected: page 33")).to_be_visible()
     assert axe(page, "body") == []
     # At 200 % zoom, that is on half the width, nothing is cut off: the page itself need not be scrolled sideways.

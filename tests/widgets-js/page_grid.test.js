@@ -54,6 +54,21 @@ describe("a grid of cells", () => {
     vi.advanceTimersByTime(100);
     expect(model.sent.filter((each) => each.page === 1).length).toBe(1);
   });
+  it("leaves the details where they are when the pointer moves, and shows a tooltip", () => {
+    const [model] = grid([0, 1]);
+    cell(0).focus();
+    vi.advanceTimersByTime(100);
+    document.elementFromPoint = () => cell(1);
+    cell(1).dispatchEvent(new MouseEvent("pointermove", { bubbles: true }));
+    vi.advanceTimersByTime(100);
+    const entry = { title: "PTE", raw: "0x1 in a PTE", state: "present", facts: "", rows: [] };
+    model.tell("msg:custom", { id: "after 1", entry });
+    expect(texted(".uffdlab-tooltip span, .uffdlab-tooltip code")).toEqual(["page 1: present", "0x1 in a PTE"]);
+    expect(el.querySelector(".uffdlab-entry").textContent).toContain("page 0 at 0x10000000: absent");
+    expect(model.get("cursor")).toBe(0);
+    press(cell(0), "Escape");
+    expect(el.querySelector(".uffdlab-tooltip").hidden).toBe(true);
+  });
   it("writes a changed range over its own pages", () => {
     const [model] = grid([0, 0, 0, 0]);
     model.tell("msg:custom", { patch: 1 }, [view([1, 1])]);

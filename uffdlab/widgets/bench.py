@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets  # type: ignore[import-untyped]
+import traitlets
 
 from uffdlab.errors import UffdlabError
 from uffdlab.widgets._assets import css
@@ -74,6 +75,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
         self.uffd = lab.userfaultfd()
         self.grid = PageGrid(self.region.snapshot()).follow(self.region)
         self.status = StatusLine()
+        self.status.add_class("uffdlab-touch-status")
         self.ioctls = IoctlPanel(self.uffd, self.region, grid=self.grid, ioctl="UFFDIO_REGISTER")
         self.faults = FaultLog(self.uffd, lab)
         self.timeline = TimelineView(lab.timeline, self.grid)
@@ -85,10 +87,11 @@ class Bench(html_page.Pictured, Follower, LabBox):
         self.tabs = tabs
         tabs.layout.flex, tabs.layout.min_width = "2 1 480px", "0"
         left = ipywidgets.VBox(
-            [self.grid, ipywidgets.HBox([self._touch("read"), self._touch("write")]), self.status],
+            [ipywidgets.HBox([self._touch("read"), self._touch("write")]), self.status, self.grid],
             layout={"flex": "1 1 340px" if pages <= _NARROW else "1 1 100%", "min_width": "0"},
         )
         self.children = [ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
+        self.add_class("uffdlab-bench")
         self.follow_lab(lab.timeline)
 
     def _switch_to(self, lab: Lab) -> None:
@@ -98,7 +101,8 @@ class Bench(html_page.Pictured, Follower, LabBox):
         self.status.text = "a new region; nothing is registered yet"
 
     def _touch(self, kind: str) -> ipywidgets.Button:
-        button = ipywidgets.Button(description=f"{kind} the page", tooltip=f"{kind} the page under the grid's cursor")
+        button = ipywidgets.Button(tooltip=f"{kind} the page under the grid's cursor", layout={"width": "auto"})
+        traitlets.dlink((self.grid, "cursor"), (button, "description"), lambda page: f"{kind} page {page}")
         button.on_click(
             lambda _button: run_in_background(
                 functools.partial(self._touched, kind, self.grid.cursor), self._show_status

@@ -34,8 +34,10 @@ def entry(snapshot: Snapshot, page: int) -> dict[str, Any]:
     table = figures.entry(snapshot, page)
     address = snapshot.start + index * snapshot.page_size
     frame = int(snapshot.frames()[index]) if len(snapshot) <= 4096 else int(snapshot[index].frames()[0])
+    level = pte.LEVEL_NAMES[int(snapshot.levels[index])]
     return {
         "title": table.title,
+        "raw": f"{int(snapshot.entries[index]):#018x}{f' in a {level}' if level else ''}",
         "state": table.note,
         "facts": f"Address {address:#x}, " + (f"page frame {frame:#x}." if frame >= 0 else "no page frame known."),
         "rows": [list(row) for row in table.rows],

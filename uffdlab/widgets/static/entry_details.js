@@ -1,60 +1,46 @@
-// Draws the details of one page-table entry: address, raw value and bits.
+// Draws the details of the page under the cursor: address, raw entry and bits.  The pointer does not change them.
 import { make, table } from "./dom.js";
+import { EntryReader } from "./entry_cache.js";
 import { addressOf } from "./page_codes.js";
 
-// It is the entry under the pointer or the cursor.  Python sends it on request; then it is cached.
-
-const MOST_ENTRIES = 5000;
-const PAUSE = 40;
-
 export class EntryDetails {
-  constructor(model, listen) {
+  constructor(model, listen, cache) {
     this.model = model;
-    this.cache = new Map();
-    this.requested = "";
-    this.timer = 0;
-    this.element = make("div", { class: "uffdlab-entry", role: "group", "aria-label": "entry of the page under the pointer or cursor" });
-    this.element.append(make("p", { class: "uffdlab-hint" }, "Point at a page, or move to one with the arrow keys."));
-    listen.model("msg:custom", (message) => {
-      if (!message.entry) return;
-      if (this.cache.size > MOST_ENTRIES) this.cache.clear();
-      this.cache.set(message.id, message.entry);
-      if (message.id === this.requested) this.show(message.entry);
-    });
-    listen.also(() => clearTimeout(this.timer));
+    this.reader = new EntryReader(cache, listen, (entry, page) => this.show(entry, page));
+    this.element = make("div", { class: "uffdlab-entry", role: "group", "aria-label": "entry of the page under the cursor" });
   }
 
-  forget() {
-    this.cache.clear();
+  // Read it again: the pages have changed.
+  refresh() {
     if (this.last) this.showPage(...this.last);
   }
 
-  showPage(page, which, kind) {
+  // kindOf(page, which) returns the kind of the page.
+  showPage(page, which, kindOf) {
     const meta = this.model.get("_meta");
-    const id = `${which} ${page}`;
-    this.last = [page, which, kind];
-    this.requested = id;
-    if (this.cache.has(id)) {
-      this.show(this.cache.get(id));
-      return;
+    const same = this.last && this.last[0] === page && this.last[1] === which;
+    this.last = [page, which, kindOf];
+    // The entry that is shown stays until the new one is there, so that nothing flickers.
+    if (!same || !this.element.querySelector("table")) {
+      const address = addressOf(meta.start, meta.page_size, page - meta.first);
+      this.element.replaceChildren(make("p", { class: "uffdlab-facts" }, `page ${page} at ${address}: ${kindOf(page, which).state}`));
     }
-    const address = addressOf(meta.start, meta.page_size, page - meta.first);
-    this.element.replaceChildren(make("p", {}, `page ${page} at ${address}: ${kind.state}`));
-    clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.model.send({ ask: "entry", page, which, id }), PAUSE);
+    this.reader.want(page, which);
   }
 
   showText(text) {
     this.last = null;
-    this.requested = "";
-    clearTimeout(this.timer);
+    this.reader.stop();
     this.element.replaceChildren(make("p", { class: "uffdlab-facts" }, text));
   }
 
-  show(entry) {
-    const facts = make("p", { class: "uffdlab-facts" }, `${entry.state}. ${entry.facts}`);
-    const scroller = make("div", { class: "uffdlab-scroll", tabindex: 0, role: "group", "aria-label": "its bits" });
-    scroller.append(table(entry.title, ["bit", "name", "value", "means"], entry.rows));
-    this.element.replaceChildren(facts, scroller);
+  show(entry, page) {
+    const scroller = this.element.querySelector(".uffdlab-scroll");
+    const top = scroller ? scroller.scrollTop : 0;
+    const facts = make("p", { class: "uffdlab-facts" }, `page ${page}: ${entry.state}. ${entry.facts}`);
+    const next = make("div", { class: "uffdlab-scroll", tabindex: 0, role: "group", "aria-label": "its bits" });
+    next.append(table(entry.title, ["bit", "name", "value", "means"], entry.rows));
+    this.element.replaceChildren(facts, next);
+    next.scrollTop = top;
   }
 }

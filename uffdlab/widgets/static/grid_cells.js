@@ -37,7 +37,7 @@ export function cellAfterKey(index, event, count, columns) {
 }
 
 export class GridCells {
-  // host: { first, count, pageSize, start, kinds, select(range), focus(page), hover(page, pane), anchor }
+  // host: { first, count, pageSize, start, kinds, select(range), focus(page, pane), hover(page, pane, event), leave(), anchor }
   constructor(host, name, listen) {
     this.host = host;
     this.name = name;
@@ -51,6 +51,7 @@ export class GridCells {
     listen.on(this.element, "pointerdown", (event) => this.down(event));
     listen.on(this.element, "pointermove", (event) => this.over(event));
     listen.on(this.element, "pointerup", () => (this.dragging = false));
+    listen.on(this.element, "pointerleave", () => this.host.leave());
     listen.on(this.element, "pointercancel", () => (this.dragging = false));
     listen.on(this.element, "focusin", (event) => this.focused(event));
   }
@@ -99,8 +100,10 @@ export class GridCells {
   place(index) {
     if (index < 0 || index >= this.cells.length) return;
     this.cells[this.cursor].tabIndex = -1;
+    this.cells[this.cursor].removeAttribute("aria-current");
     this.cursor = index;
     this.cells[index].tabIndex = 0;
+    this.cells[index].setAttribute("aria-current", "true");
   }
 
   key(event) {
@@ -145,10 +148,13 @@ export class GridCells {
 
   over(event) {
     const index = this.indexOf(document.elementFromPoint(event.clientX, event.clientY) || event.target);
-    if (index === null) return;
+    if (index === null) {
+      this.host.leave();
+      return;
+    }
     if (this.dragging && !event.buttons) this.dragging = false;
     if (this.dragging) this.host.select(between(this.host.anchor, index + this.host.first));
-    this.host.hover(index + this.host.first, this);
+    this.host.hover(index + this.host.first, this, event);
   }
 
   indexOf(target) {

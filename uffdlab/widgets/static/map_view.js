@@ -40,6 +40,7 @@ export class MapView {
     listen.on(this.canvas, "pointerdown", (event) => this.down(event));
     listen.on(this.canvas, "pointermove", (event) => this.over(event));
     listen.on(this.canvas, "pointerup", () => (this.dragging = false));
+    listen.on(this.canvas, "pointerleave", () => this.host.leave());
     listen.on(this.canvas, "dblclick", (event) => this.view.zoom(4, this.at(event)));
   }
 
@@ -122,7 +123,7 @@ export class MapView {
     const index = this.at(event);
     if (this.dragging && !event.buttons) this.dragging = false;
     if (this.dragging) this.host.select(this.reach(index));
-    this.host.hover(index + this.host.first, this);
+    this.host.hover(index + this.host.first, this, event);
   }
 
   wheel(event) {

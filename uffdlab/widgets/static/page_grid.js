@@ -2,12 +2,14 @@
 import { GridCells } from "./grid_cells.js";
 import { make, freshId } from "./dom.js";
 import { labEndedBar } from "./lab_ended_bar.js";
+import { EntryCache } from "./entry_cache.js";
 import { EntryDetails } from "./entry_details.js";
 import { guarded, listening } from "./error_guard.js";
 import { paint } from "./colours_and_hatches.js";
 import { MapView } from "./map_view.js";
 import { codesOf, number, patch, rangeName, summary } from "./page_codes.js";
 import { MapViewport } from "./map_viewport.js";
+import { PageTooltip } from "./page_tooltip.js";
 
 const MOST_CELLS = 2048;
 const FLICKER_MS = 900;
@@ -73,7 +75,9 @@ class PageGrid {
     const meta = model.get("_meta");
     Object.assign(this, { first: meta.first, count: meta.count, pageSize: meta.page_size, start: meta.start });
     this.mode = this.codes("_before") ? model.get("mode") : "after";
-    this.entry = new EntryDetails(model, this.inner);
+    this.entries = new EntryCache(model, this.inner);
+    this.entry = new EntryDetails(model, this.inner, this.entries);
+    this.tooltip = new PageTooltip(this.inner, this.entries, this.root);
     this.status = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_status"));
     this.legend = make("ul", { class: "uffdlab-legend", "aria-label": "legend" });
     this.selectionText = make("p", { class: "uffdlab-selection" });
@@ -88,7 +92,7 @@ class PageGrid {
     const parts = [this.bar, make("p", { class: "uffdlab-title" }, meta.title)];
     if (this.codes("_before") && model.get("_chooses") !== false) parts.push(this.modes());
     if (this.view) parts.push(this.zooms());
-    parts.push(panes, this.selectionText, this.legend, this.entry.element, this.status);
+    parts.push(panes, this.selectionText, this.legend, this.entry.element, this.tooltip.element, this.status);
     this.root.replaceChildren(...parts);
     if (this.mode === "flicker") this.startFlicker();
     this.panes.forEach((pane) => pane.resize && pane.resize());
@@ -137,6 +141,8 @@ class PageGrid {
     };
     update();
     this.view.watchers.add(update);
+    const again = () => this.details(); // a cell may have become one page
+    this.view.watchers.add(again);
     bar.append(level, make("span", { class: "uffdlab-hint" }, "wheel or + − zooms, shift-wheel or arrows move"));
     return bar;
   }
@@ -179,7 +185,8 @@ class PageGrid {
     }
     for (const pane of this.panes) pane.draw(pane.which === "before" ? before : after, faded, from, to);
     this.drawLegend(after, before);
-    this.entry.forget();
+    this.entries.forget();
+    this.entry.refresh();
   }
 
   drawLegend(after, before) {
@@ -223,27 +230,54 @@ class PageGrid {
       : "click, drag, or press space to select pages";
   }
 
+  // The user has moved the cursor in this pane.
   focus(page, pane) {
+    this.shownPane = pane.which;
     if (this.model.get("cursor") !== page) {
       this.model.set("cursor", page);
       this.model.save_changes();
     }
-    this.hover(page, pane);
+    this.cursor();
   }
 
-  hover(page, pane) {
-    const codes = this.codes(pane.which === "before" ? "_before" : "_codes");
-    if (this.view && this.view.per > 1) {
-      const [from, to] = this.view.cell(page - this.first);
-      this.entry.showText(`${pane.which}: ${summary(codes, this.kinds, from, to, this.first)}`);
-      return;
-    }
-    this.entry.showPage(page, pane.which, this.kinds[codes[page - this.first]]);
+  kindOf(page, which) {
+    return this.kinds[this.codes(which === "before" ? "_before" : "_codes")[page - this.first]];
+  }
+
+  // Describe the cell of the map that holds the page, if it holds more pages.
+  summaryOf(page, which) {
+    if (!this.view || this.view.per === 1) return null;
+    const [from, to] = this.view.cell(page - this.first);
+    const codes = this.codes(which === "before" ? "_before" : "_codes");
+    return `${which}: ${summary(codes, this.kinds, from, to, this.first)}`;
+  }
+
+  hover(page, pane, event) {
+    const several = this.summaryOf(page, pane.which);
+    if (several) this.tooltip.showText(event, several);
+    else this.tooltip.showPage(event, `page ${number(page)}: ${this.kindOf(page, pane.which).state}`, page, pane.which);
+  }
+
+  leave() {
+    this.tooltip.hide();
   }
 
   cursor() {
-    const index = this.model.get("cursor") - this.first;
-    for (const pane of this.panes) if (index >= 0 && index < this.count) pane.place(index);
+    const page = this.model.get("cursor");
+    const index = page - this.first;
+    if (index < 0 || index >= this.count) return;
+    for (const pane of this.panes) pane.place(index);
+    this.details();
+  }
+
+  details() {
+    const page = this.model.get("cursor");
+    const codes = this.codes("_codes");
+    if (page < this.first || page >= this.first + this.count || !codes || codes.length !== this.count) return;
+    const which = this.shownPane === "before" && this.codes("_before") ? "before" : "after";
+    const several = this.summaryOf(page, which);
+    if (several) this.entry.showText(several);
+    else this.entry.showPage(page, which, (...given) => this.kindOf(...given));
   }
 }
 
