@@ -68,3 +68,88 @@ def test_the_details_and_the_buttons_are_of_the_page_under_the_cursor(bench, pag
     expect(bench.get_by_role("gridcell", name=re.compile("^page 6: "))).to_have_attribute("aria-current", "true")
     assert (top(read), top(details), top(cell(bench, 63))) == before
     assert details.bounding_box()["height"] == height
+
+
+def register(bench, *modes):
+    for mode in modes:
+        bench.get_by_role("checkbox", name=re.compile(f"^{mode} ")).check()
+    bench.get_by_role("button", name=re.compile("^send")).click()
+    expect(bench.get_by_text(re.compile("^UFFDIO_REGISTER.*→ done"))).to_be_visible()
+
+
+def test_a_read_that_would_spoil_the_experiment_is_warned_of(bench, page):
+    status = bench.locator(".uffdlab-touch-status").get_by_role("status")
+    expect(status).to_contain_text("nothing is registered yet")
+    bench.get_by_role("button", name="read page 0", exact=True).click()
+    expect(status).to_contain_text("up to 15 pages around it (fault-around)")
+    expect(cell(bench, 0)).to_have_attribute("aria-label", "page 0: absent")
+    bench.get_by_role("button", name="read page 0 anyway").click()
+    expect(cell(bench, 15)).to_have_attribute("aria-label", re.compile("^page 15: present"))
+    expect(status).to_have_text("page 0 was read: 1")
+    bench.get_by_role("button", name="start over").click()
+    expect(cell(bench, 15)).to_have_attribute("aria-label", "page 15: absent")
+    expect(status).to_contain_text("nothing is registered yet")
+    # One cell that was clicked narrows the range: the form says so, and takes all again.
+    cell(bench, 5).click()
+    expect(bench.get_by_text("only 1 of 64 pages, those selected in the grid")).to_be_visible()
+    expect(bench.get_by_role("button", name="send for page 5", exact=True)).to_be_visible()
+    bench.get_by_role("button", name="all 64 pages", exact=True).click()
+    expect(bench.get_by_role("button", name="send for all 64 pages")).to_be_visible()
+    register(bench, "MINOR", "WP")
+    expect(cell(bench, 63)).to_have_attribute("aria-label", "page 63: absent, registered for minor, wp")
+    expect(bench.get_by_role("list", name="legend")).to_contain_text("registered for minor, wp: 64")
+
+
+def test_a_held_fault_is_seen_everywhere(bench, page):
+    status = bench.locator(".uffdlab-touch-status").get_by_role("status")
+    register(bench, "MINOR", "WP")
+    cell(bench, 5).click()
+    bench.get_by_role("button", name="read page 5", exact=True).click()
+    expect(cell(bench, 5)).to_have_attribute("aria-label", re.compile("a read waits$"))
+    expect(status).to_contain_text("read of page 5 of region")
+    expect(status).to_contain_text("waits (minor, read)")
+    bench.get_by_role("tab", name="faults (1)", exact=True).click()
+    # All widgets show the same moment of the same page tables.
+    when = bench.locator(".uffdlab-when").inner_text()
+    assert re.fullmatch(r"as of [\d.]+ (µs|ms|s)", when)
+    expect(bench.get_by_role("group", name="entry of the page under the cursor")).to_contain_text("in a PMD")
+    bench.get_by_role("tab", name="page tables", exact=True).click()
+    walk = bench.get_by_role("group", name="page tables")
+    expect(walk).to_be_visible()
+    expect(bench.get_by_text("as of")).to_have_count(2)
+    assert bench.get_by_text("as of").all_inner_texts()[1] == bench.locator(".uffdlab-when").inner_text()
+    bench.get_by_role("tab", name="faults (1)", exact=True).click()
+    bench.get_by_role("button", name="continue", exact=True).click()
+    expect(status).to_have_text("page 5 was read: 6")
+    expect(bench.get_by_role("tab", name="faults", exact=True)).to_be_visible()
+    expect(cell(bench, 5)).to_have_attribute("aria-label", "page 5: present, writable, registered for minor, wp")
+
+
+def test_a_python_that_has_ended_is_said_once(run_cells, page):
+    run_cells("dead", BENCH)
+    bench = page.locator(".jp-CodeCell").first
+    expect(bench.get_by_role("grid")).to_be_visible()
+
+    def said_once():
+        expect(
+            bench.get_by_text(re.compile("Run the cell again for a new start")).locator("visible=true")
+        ).to_have_count(1)
+        link = "document.querySelectorAll('.uffdlab, .uffdlab *')"
+        icons = f"[...{link}].filter(each => getComputedStyle(each, '::before').content.includes('\\uf127')).length"
+        assert page.evaluate(icons) == 0
+
+    menu = page.get_by_role("menuitem", name="Kernel", exact=True)
+    menu.click()
+    page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
+    page.locator(".jp-Dialog button.jp-mod-accept").click()
+    said_once()
+    page.screenshot(path=SHOTS / "bench-restarted.png")
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+    page.locator(".jp-CodeCell").first.locator(".cm-content").click()
+    page.keyboard.press("Control+Enter")
+    expect(bench.get_by_role("button", name="read page 0", exact=True)).to_be_visible(timeout=60_000)
+    expect(bench.get_by_text(re.compile("Run the cell again"))).to_have_count(0)
+    menu.click()
+    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    said_once()
+    assert page.thrown == []

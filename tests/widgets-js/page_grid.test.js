@@ -101,6 +101,16 @@ describe("a grid of cells", () => {
     grid([1, 0], { _before: view([0, 0]), _chooses: false, mode: "changed" });
     expect(el.querySelector("input")).toBe(null);
   });
+  it("marks registered pages and those on which a touch waits", () => {
+    const [model] = grid([0, 0, 0], { _registered: [[1, 2, "minor, wp"]] });
+    model.becomes("_waiting", [[2, "read"]]);
+    expect([0, 1, 2].map((page) => cell(page).getAttribute("aria-label"))).toEqual([
+      "page 0: absent", "page 1: absent, registered for minor, wp", "page 2: absent, registered for minor, wp, a read waits",
+    ]);
+    expect(texted(".uffdlab-legend li").slice(1)).toEqual([" registered for minor, wp: 2", " a touch waits: read of page 2"]);
+    model.becomes("_waiting", []);
+    expect(cell(2).classList.contains("uffdlab-waits")).toBe(false);
+  });
   it("leaves no listener", () => {
     const [model, end] = grid([0]);
     end();

@@ -155,7 +155,8 @@ class Followed:
     """What a grid follows: a region of a lab."""
 
     def __init__(self, *snapshots):
-        self.lab, self.regions = self, ()
+        self.lab, self.regions, self.touches, self.userfaultfds = self, (), (), ()
+        self.start, self.page_size, self.pages = 0x10_0000_0000, 4096, 8
         self.timeline = Timeline()
         self.given = list(snapshots)
 

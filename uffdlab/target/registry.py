@@ -33,8 +33,14 @@ class AnyRegion(AnyMapping, Protocol):
 
     number: int
     memory: str
+    start: int
     page_size: int
     has_alias: bool
+
+    @property
+    def length(self) -> int:
+        """Its size in bytes."""
+        ...  # pragma: no cover
 
     @property
     def alias(self) -> AnyMapping:
@@ -64,6 +70,10 @@ class AnyUserfaultfd(Protocol):
 
     def intercept(self, interceptor: Callable[[Fault | Message], bool]) -> Callable[[], None]:
         """Call `interceptor` with every message first; return a function that removes it."""
+        ...  # pragma: no cover
+
+    def unmapped(self, start: int, length: int) -> None:
+        """Note that a range was unmapped."""
         ...  # pragma: no cover
 
     def end_messages(self, why: UffdlabError) -> None:
@@ -175,6 +185,9 @@ class Registry:
         """Remove a region and mark it as unmapped."""
         with self._lock:
             self._regions.pop(region.number, None)
+            userfaultfds = tuple(self._userfaultfds.values())
+        for uffd in userfaultfds:
+            uffd.unmapped(region.start, region.length)
         region.lose("it was unmapped", UsageError)
 
     def add_userfaultfd(self, uffd: AnyUserfaultfd) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from uffdlab.uapi.protocol.target import SystemCall
 
 _NOTHING = Feature(0)
+_REGISTRATIONS = ("UFFDIO_REGISTER", "UFFDIO_UNREGISTER")
 _CLOSED = "this userfaultfd is closed; lab.userfaultfd() opens a new one"
 _BY_FORK = "a FORK event"  # it is about the memory of the child
 _Kind = TypeVar("_Kind", Fault, Message, "Fork", Remap, Remove, Unmap)
@@ -121,6 +122,11 @@ class Userfaultfd:
             registered=self._errors.registered,
         )
 
+    @property
+    def registered(self) -> tuple[tuple[int, int, RegisterMode], ...]:
+        """What was registered: start and length in bytes, and modes; the newest last.  No mode: unregistered again."""
+        return tuple(self._errors.registered)
+
     # --- the ioctls
 
     def register(self, where: MemoryMapping | PageRange, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
@@ -131,7 +137,7 @@ class Userfaultfd:
         *modes : str or RegisterMode
             ``"missing"``, ``"minor"``, ``"wp"``, ``"rwp"`` or the flags themselves.
         """
-        return self._registration("UFFDIO_REGISTER", where, ioctls.register_mode(modes), check)
+        return self._on_range("UFFDIO_REGISTER", where, ioctls.register_mode(modes), check)
 
     def unregister(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
         """UFFDIO_UNREGISTER: leave the faults of a range to the kernel again.
@@ -139,7 +145,7 @@ class Userfaultfd:
         The kernel wakes the threads that wait there only if the range was registered for MISSING (fs/userfaultfd.c,
         userfaultfd_unregister()).  Otherwise call :meth:`wake` after it.
         """
-        return self._registration("UFFDIO_UNREGISTER", where, 0, check)
+        return self._on_range("UFFDIO_UNREGISTER", where, 0, check)
 
     def wake(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
         """UFFDIO_WAKE: wake the threads that wait in a range, for example after DONTWAKE."""
@@ -341,6 +347,9 @@ class Userfaultfd:
         answer = self._target.ask(CallIoctl(self.number, name, values, source))
         result = ioctls.ioctl_result(ioctl, values, answer, where, source)
         text = f"{result.call} → {errno_name(result.errno)}"
+        if result.ok and name in _REGISTRATIONS:
+            mode = RegisterMode(values.get("mode", 0) if name == "UFFDIO_REGISTER" else 0)
+            self._errors.registered.append((values.get("start", 0), values.get("len", 0), mode))
         self._target.timeline.add("ioctl", text, answer.started_ns, answer.ended_ns, result)
         if check and not result.ok:
             raise self._errors.of_ioctl(ioctl, result)
@@ -362,13 +371,6 @@ class Userfaultfd:
     def _on_range(self, name: str, where: MemoryMapping | PageRange, mode: int, check: bool) -> IoctlResult:
         pages = pages_there(where)
         return self.ioctl(name, ioctls.range_fields(uapi.IOCTLS[name], pages, mode), where=str(pages), check=check)
-
-    def _registration(self, name: str, where: MemoryMapping | PageRange, mode: int, check: bool) -> IoctlResult:
-        result = self._on_range(name, where, mode, check)
-        if result.ok:
-            pages = pages_there(where)
-            self._errors.registered.append((pages.start, pages.length, RegisterMode(mode)))
-        return result
 
     def _known(self, name: str, values: dict[str, int] | None = None) -> uapi.Ioctl:
         self._must_be_open()
@@ -487,6 +489,10 @@ class Userfaultfd:
     def end_messages(self, why: UffdlabError) -> None:
         """End every wait for a message with `why`, because no message will come.  The registry calls this."""
         self._messages.end(why)
+
+    def unmapped(self, start: int, length: int) -> None:
+        """Note that a range was unmapped, and with it unregistered.  Its region calls this."""
+        self._errors.registered.append((start, length, RegisterMode(0)))
 
     def lose(self, why: str | LabClosed) -> None:
         """Mark it as lost: from now on every call raises TargetLost.  The registry calls this."""

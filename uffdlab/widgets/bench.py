@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Any
 import ipywidgets  # type: ignore[import-untyped]
 import traitlets
 
-from uffdlab.errors import UffdlabError
+from uffdlab.errors import FaultUnresolved, UffdlabError
+from uffdlab.pte import State
+from uffdlab.uapi import RegisterMode
 from uffdlab.widgets._assets import css
 from uffdlab.widgets._base.background import run_in_background
 from uffdlab.widgets._base.controls import LabBox, StatusLine
-from uffdlab.widgets._base.lab_lifecycle import Follower, counterpart, counterpart_userfaultfd
+from uffdlab.widgets._base.event_loop import run_in_loop
+from uffdlab.widgets._base.lab_lifecycle import Follower, announce, counterpart, counterpart_userfaultfd
+from uffdlab.widgets._base.live import EndBar
+from uffdlab.widgets._data import page_marks
 from uffdlab.widgets._export import html_page
 from uffdlab.widgets._export.picture_stack import PictureStack
 from uffdlab.widgets.fault_log import FaultLog
@@ -31,9 +36,17 @@ if TYPE_CHECKING:
 
     from uffdlab.figures import Picture
     from uffdlab.lab import Lab
+    from uffdlab.target.region import Region
+    from uffdlab.target.timeline import TimelineEntry
+    from uffdlab.target.touch import Touch
 
 
 _NARROW = 256  # pages; a grid of more takes the whole width
+_SMALL_PAGE = 4096  # bytes
+_TABS = ("ioctl", "faults", "timeline", "page tables", "lab")
+_NO_FAULT_AROUND = int(RegisterMode.MINOR | RegisterMode.WP)
+_REGISTER_FIRST = "nothing is registered yet. Register pages first (tab ioctl): then a touch waits until you resolve it"
+_START_OVER = "unmap this region and close its userfaultfd; begin again with new ones"
 
 
 class Bench(html_page.Pictured, Follower, LabBox):
@@ -68,6 +81,9 @@ class Bench(html_page.Pictured, Follower, LabBox):
 
     def __init__(self, lab: Lab, *, pages: int = 64, memory: str = "shmem", **keywords: Any) -> None:
         self._lab = lab
+        self._started: dict[int, Touch[object]] = {}  # by the grid's buttons; they have not ended
+        self._shown: set[tuple[int, str]] = set()  # the faults of these touches that the status line has shown
+        self._warned = ""  # the kind of touch that the user was warned of
         super().__init__([], **keywords)
         self.region = lab.map(pages=pages, memory=memory)
         if self.region.has_alias:
@@ -83,46 +99,165 @@ class Bench(html_page.Pictured, Follower, LabBox):
         self.panel = LabPanel(lab)
         self._parts = [self.grid, self.status, self.ioctls, self.faults, self.timeline, self.inspector, self.panel]
         tabs = ipywidgets.Tab(self._parts[2:])
-        tabs.titles = ("ioctl", "faults", "timeline", "page tables", "lab")
+        tabs.titles = _TABS
         self.tabs = tabs
         tabs.layout.flex, tabs.layout.min_width = "2 1 480px", "0"
+        self.touches = {kind: self._touch_button(kind) for kind in ("read", "write")}
+        self.again = ipywidgets.Button(description="start over", tooltip=_START_OVER, layout={"width": "auto"})
+        self.again.on_click(lambda _button: run_in_background(self._start_over, self._show_status))
+        buttons = ipywidgets.HBox([*self.touches.values(), self.again], layout={"flex_flow": "row wrap"})
         left = ipywidgets.VBox(
-            [ipywidgets.HBox([self._touch("read"), self._touch("write")]), self.status, self.grid],
+            [buttons, self.status, self.grid],
             layout={"flex": "1 1 340px" if pages <= _NARROW else "1 1 100%", "min_width": "0"},
         )
-        self.children = [ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
+        bar = EndBar(self)
+        bar.add_class("uffdlab-bench-bar")
+        for name in ("ended", "_starts"):
+            traitlets.dlink((self, name), (bar, name))
+        self.children = [bar, ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
         self.add_class("uffdlab-bench")
+        self.status.text = f"{self.region.name} is new; {_REGISTER_FIRST}"
+        self.grid.observe(self._label_touches, ["cursor", "_registered"])
+        self.faults.observe(self._count_faults, "_waiting")
+        self._label_touches()
+        self._count_faults()
+        self._follow(lab)
+
+    def _needed_regions(self) -> tuple[Region, ...]:
+        return (self.region,)
+
+    def _follow(self, lab: Lab) -> None:
+        for release in self._releases:
+            release()
+        self._releases = (lab.timeline.listen(self._on_touch_end),)
         self.follow_lab(lab.timeline)
 
     def _switch_to(self, lab: Lab) -> None:
         # The parts switch by themselves, to the same region.
         self._lab = lab
+        self._follow(lab)
         self.region, self.uffd = counterpart(self.region, lab), counterpart_userfaultfd(self.uffd, lab)
-        self.status.text = "a new region; nothing is registered yet"
+        self._started.clear()
+        self.grid.selection, self.grid.cursor = [], 0
+        self.ioctls.ioctl.value = "UFFDIO_REGISTER"
+        self.ioctls.check()
+        self.status.text = f"{self.region.name} is new; {_REGISTER_FIRST}"
 
-    def _touch(self, kind: str) -> ipywidgets.Button:
+    def _touch_button(self, kind: str) -> ipywidgets.Button:
         button = ipywidgets.Button(tooltip=f"{kind} the page under the grid's cursor", layout={"width": "auto"})
-        traitlets.dlink((self.grid, "cursor"), (button, "description"), lambda page: f"{kind} page {page}")
-        button.on_click(
-            lambda _button: run_in_background(
-                functools.partial(self._touched, kind, self.grid.cursor), self._show_status
-            )
-        )
+        button.on_click(lambda _button: self._clicked(kind))
         return button
+
+    def _label_touches(self, _change: object = None) -> None:
+        # The cursor has moved, or other pages are registered: a warning was about another state.
+        self._warned = ""
+        for kind, button in self.touches.items():
+            button.description = f"{kind} page {self.grid.cursor:,}"
+
+    def _clicked(self, kind: str) -> None:
+        page = self.grid.cursor
+        warning = "" if self._warned == kind else self._why_not(kind, page)
+        self._label_touches()
+        if warning:
+            self._warned = kind
+            self.touches[kind].description = f"{kind} page {page:,} anyway"
+            self.status.text = warning
+        else:
+            run_in_background(functools.partial(self._touched, kind, page), self._show_started)
+
+    def _why_not(self, kind: str, page: int) -> str:
+        # A read maps the pages around it too, if they are in the page cache and the range is registered for neither
+        # minor faults nor write-protection: do_fault_around() and uffd_disable_fault_around(), mm/memory.c.
+        region = self.region
+        if kind != "read" or not region.has_alias or region.page_size != _SMALL_PAGE:
+            return ""
+        if self.grid.snapshot.has(State.PRESENT)[page] or page_marks.registered_modes(region)[page] & _NO_FAULT_AROUND:
+            return ""
+        return (
+            f"Page {page:,} is not registered for minor or wp. A read maps it at once, and up to 15 pages around it "
+            "(fault-around), so nothing waits on them any more. Register first (tab ioctl), or press again."
+        )
 
     def touch(self, kind: str) -> None:
         """Touch the page under the grid's cursor, ``"read"`` or ``"write"``; it waits until its fault is resolved."""
-        self._show_status(self._touched(kind, self.grid.cursor))
+        self._show_started(self._touched(kind, self.grid.cursor))
 
-    def _touched(self, kind: str, page: int) -> str:
+    def _touched(self, kind: str, page: int) -> tuple[str, int]:
+        # What came of it, and 0; or that it has started, and its number.
         try:
             touch = self.region.write(page) if kind == "write" else self.region.read(page)
         except UffdlabError as error:
+            return str(error), 0
+        self._started[touch.number] = touch
+        outcome = self._outcome(touch)
+        return (outcome, 0) if outcome else (f"the {kind} of page {page:,} has started", touch.number)
+
+    def _show_started(self, started: tuple[str, int]) -> None:
+        text, number = started
+        if number in self._started or not number:  # else it has ended meanwhile, and that is shown
+            self.status.text = text
+            self._show_waiting()
+
+    def _show_waiting(self) -> None:
+        # Once for each fault: a touch may wait again after its fault was resolved, for another reason.
+        for each in self.faults.waiting:
+            fault = each["id"], each["kind"]
+            if each["id"] in self._started and fault not in self._shown:
+                self._shown.add(fault)
+                self.status.text = f"the {each['what']} waits ({each['kind']}); resolve its fault in the tab faults"
+
+    def _on_touch_end(self, entry: TimelineEntry) -> None:
+        # Called on any thread.
+        if entry.kind == "touch" and getattr(entry.what, "number", None) in self._started:
+            run_in_loop(lambda: self._show_end(entry.what))
+
+    def _show_end(self, touch: Touch[object]) -> None:
+        text = self._outcome(touch)
+        if text:
+            self.status.text = text
+
+    def _outcome(self, touch: Touch[object]) -> str:
+        # What came of a touch, empty while it has not ended.
+        try:
+            end = touch.outcome(0)
+        except FaultUnresolved:
+            return ""
+        except UffdlabError as error:
+            self._started.pop(touch.number, None)
             return str(error)
-        return f"{touch.what} started; if it waits, the faults tab shows it"
+        self._started.pop(touch.number, None)
+        if not end.ok:
+            return str(touch.failure(end))
+        page = self.region.page_of(touch.address)
+        where = touch.what if page is None else f"page {page:,}"
+        return f"{where} was read: {end.value:,}" if touch.kind == "read" else f"{where} was written"
+
+    def start_over(self) -> None:
+        """Unmap the region, close the userfaultfd, and continue with a new region of the same kind and a new one."""
+        self._show_status(self._start_over())
+
+    def _start_over(self) -> str:
+        try:
+            # What waits goes on first: it has no userfaultfd any more.
+            self.uffd.close()
+            if self.region in self._lab.regions:
+                self.region.unmap()
+        except UffdlabError as error:
+            return str(error)
+        announce(self._lab, self._lab)
+        return ""
 
     def _show_status(self, text: str) -> None:
-        self.status.text = text
+        if text:
+            self.status.text = text
+
+    def _count_faults(self, _change: object = None) -> None:
+        waiting = len(self.faults.waiting)
+        titles = list(_TABS)
+        titles[1] = f"faults ({waiting})" if waiting else "faults"
+        if list(self.tabs.titles) != titles:
+            self.tabs.titles = titles
+        self._show_waiting()
 
     def close(self) -> None:
         """Close all parts; a lab that you passed in stays open."""
@@ -141,7 +276,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
 
     def static(self) -> str:
         """Return the static form of each part, for pages without a live kernel."""
-        texts = [self.grid.picture()._repr_html_(), self.timeline.fallback()["text/html"]]
+        texts = [self.grid.fallback()["text/html"], self.timeline.fallback()["text/html"]]
         texts += [part.static() for part in (self.ioctls, self.faults, self.inspector, self.panel)]
         return f"<h2>{html.escape(repr(self._lab))}</h2>" + "".join(texts)
 

@@ -18,10 +18,10 @@ from uffdlab.errors import IoctlError, UffdlabError, UsageError
 from uffdlab.observations.html_table import html_table
 from uffdlab.uapi.messages import Fault
 from uffdlab.widgets._assets import css, javascript
-from uffdlab.widgets._base.background import BackgroundReader, run_in_background
-from uffdlab.widgets._base.event_loop import later, run_in_loop
+from uffdlab.widgets._base.background import run_in_background
 from uffdlab.widgets._base.lab_lifecycle import counterpart_userfaultfd
 from uffdlab.widgets._base.live import LiveWidget
+from uffdlab.widgets._base.shared_reader import SharedReader
 from uffdlab.widgets._data import columns
 from uffdlab.widgets._export import drawings, html_page
 
@@ -39,7 +39,6 @@ _KEPT = 200  # messages
 _SMALL_PAGE = 4096  # bytes
 _SHOWN = 50
 _MOST_WAITING = 20
-_PAUSE = 0.2  # s between two updates of the page
 _WAYS = [(ioctl.name, way) for ioctl in uapi.IOCTLS.values() for way in ioctl.resolves]
 _ACTIONS = {
     way.name: (name, way.mode) for name, way in sorted(_WAYS, key=lambda each: uapi.FAULTS.index(each[1].fault))
@@ -87,9 +86,9 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self._points: collections.deque[tuple[int, int, str]] = collections.deque(maxlen=_KEPT)
         self._tally: collections.Counter[str] = collections.Counter()
         self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
-        self._update_pending, self._lock, self._last = False, threading.Lock(), -1
+        self._lock, self._last = threading.Lock(), -1
         self._zero: int | None = None
-        self._reader = BackgroundReader(self._read_waiting, self._show, self._show_error)
+        self._reader = SharedReader(self._read_waiting, self._show, self._show_error)
         self._closing = (self._reader.close,)
         self.shown: list[tuple[float, str]] = []
         self.waiting: list[dict[str, Any]] = []
@@ -110,12 +109,12 @@ class FaultLog(html_page.Pictured, LiveWidget):
             self._last = -1
             for entry in timeline:
                 self._record(entry)
-        self.follow_lab(self._lab.timeline)
+        self._reader.attach(timeline)
+        self.follow_lab(timeline)
         self.refresh()
 
     def _switch_to(self, lab: Any) -> None:
         self._uffd = counterpart_userfaultfd(self._uffd, lab)
-        self._reader.forget()
         self._lab, self._zero = lab, None
         self._listen()
 
@@ -138,12 +137,8 @@ class FaultLog(html_page.Pictured, LiveWidget):
         # Called on any thread, perhaps ten thousand times per second.
         with self._lock:
             changed = entry.number > self._last and self._record(entry)
-        if changed and not self._update_pending:
-            self._update_pending = True
-            run_in_loop(self._update)
-
-    def _update(self) -> None:
-        later(_PAUSE, self._start_update)
+        if changed:
+            self._reader.ask_soon()
 
     def _record(self, entry: TimelineEntry) -> bool:
         self._last = entry.number
@@ -165,18 +160,12 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     def catch_up(self) -> None:
         """Show every pending update now."""
-        if self._update_pending or self._reader.busy:
+        if self._reader.pending:
             self.refresh()
 
     def refresh(self) -> None:
-        """Update the browser now."""
-        self._update_pending = False
+        """Update the browser now, with all widgets of the lab."""
         self._reader.now()
-
-    def _start_update(self) -> None:
-        # A few times per second while messages arrive.  Another thread reads the lab.
-        self._update_pending = False
-        self._reader.ask()
 
     def _show(self, seen: tuple[list[dict[str, Any]], bool]) -> None:
         self.waiting, more = seen
@@ -185,9 +174,8 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self.shown = [((when - (self._zero or 0)) / 1000, text) for when, text in reversed(newest)]
         with self.hold_sync():
             self._pack()
-        if more and not self._update_pending and self.comm is not None:
-            self._update_pending = True
-            later(_PAUSE, self._start_update)
+        if more:
+            self._reader.retry()
 
     def _show_error(self, error: Exception) -> None:
         self._status = str(error)
@@ -281,7 +269,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     def _set_status(self, text: str) -> None:
         self._status = text
-        later(_PAUSE, self._start_update)
+        self._reader.ask_soon()
 
     def _handle(self, content: dict[str, Any]) -> None:
         super()._handle(content)

@@ -64,6 +64,7 @@ class IoctlPanel(Sheeted, LiveBox):
         if ioctl not in IOCTLS:
             raise UsageError(f"{ioctl!r} is no ioctl of a userfaultfd; the ioctls are {', '.join(IOCTLS)}")
         self._uffd, self._region, self._grid, self._sending = uffd, region, grid, False
+        self._by_grid = ""  # the range that the grid's selection gave
         self._capabilities = region.lab.capabilities
         self.ioctl = ipywidgets.Dropdown(
             options=[(self._named(name), name) for name in IOCTLS], value=ioctl, description="ioctl", style=_WIDE
@@ -71,21 +72,28 @@ class IoctlPanel(Sheeted, LiveBox):
         self.pages = ipywidgets.Text(
             value=f"0-{region.pages - 1}", description="pages", placeholder="0-31", continuous_update=False, style=_WIDE
         )
+        self.range = StatusLine()
+        self.all_pages = ipywidgets.Button(
+            description=f"all {region.pages:,} pages", tooltip="take all pages of the region", layout={"width": "auto"}
+        )
         self.modes = ipywidgets.VBox()
         self.more = ipywidgets.VBox()
         self.bits = ipywidgets.Text(value="0x0", description="further mode bits", style=_WIDE)
         self.data = ipywidgets.Text(value="", description="content to copy", style=_WIDE)
         self.button = ipywidgets.Button(description="send", button_style="primary", tooltip="send this ioctl")
+        self.button.layout.width = "auto"
         self.c = CodeBox(label="as C")
         self.python = CodeBox(label="as Python")
         self.status = StatusLine()
         code = ipywidgets.HBox([self.c, self.python], layout={"flex_flow": "row wrap"})
-        rows = [self.ioctl, self.pages, self.modes, self.more, self.button, self.status, code]
+        place = ipywidgets.HBox([self.pages, self.all_pages], layout={"flex_flow": "row wrap"})
+        rows = [self.ioctl, place, self.range, self.modes, self.more, self.button, self.status, code]
         super().__init__(rows, **keywords)
         self.ioctl.observe(self._chosen, "value")
         for each in (self.pages, self.bits, self.data):
             each.observe(self._changed, "value")
         self.button.on_click(self._clicked)
+        self.all_pages.on_click(self._take_all)
         if grid is not None:
             grid.observe(self._selected, "selection")
             self._releases = (lambda: grid.unobserve(self._selected, "selection"),)
@@ -144,9 +152,31 @@ class IoctlPanel(Sheeted, LiveBox):
         return box
 
     def _selected(self, _change: object = None) -> None:
-        if self._grid is not None and self._grid.selection:
+        if self._grid is None:
+            return
+        if self._grid.selection:
             first, count = self._grid.selection
-            self.pages.value = str(first) if count == 1 else f"{first}-{first + count - 1}"
+            self._by_grid = str(first) if count == 1 else f"{first}-{first + count - 1}"
+            self.pages.value = self._by_grid
+        elif self.pages.value == self._by_grid:
+            self._take_all()
+        self._changed()
+
+    def _take_all(self, _button: object = None) -> None:
+        if self._grid is not None:
+            self._grid.selection = []
+        self.pages.value = f"0-{self._region.pages - 1}"
+
+    def _describe_range(self, call: ioctl_call.IoctlCall) -> None:
+        # Say so where the range is not the whole region, because a click into the grid is enough to narrow it.
+        ranged, whole = "len" in IOCTLS[call.ioctl].fields, call.count == self._region.pages
+        name = "page" if call.count == 1 else "pages"
+        why = ", those selected in the grid" if self._grid is not None and self._grid.selection else ""
+        chosen = f"only {call.count:,} of {self._region.pages:,} pages{why}"
+        self.range.text = "" if not ranged or whole else chosen
+        self.all_pages.layout.visibility = "hidden" if not ranged or whole else "visible"
+        pages = f"all {call.count:,} pages" if whole else f"{name} {self.pages.value}"
+        self.button.description = f"send for {pages}" if ranged else "send"
 
     def _changed(self, _change: object = None) -> None:
         try:
@@ -154,9 +184,11 @@ class IoctlPanel(Sheeted, LiveBox):
         except UsageError as error:
             self.status.text = str(error)
             self.button.disabled = True
+            self.c.text = self.python.text = self.range.text = ""  # no text of an earlier range
             return
         if self.button.disabled:
             self.status.text, self.button.disabled = "", False
+        self._describe_range(call)
         self.c.text = call.c()
         self.python.text = call.python(self.data.value.encode())
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self, cast
+import html
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 import numpy as np
 import traitlets
 
 from uffdlab import figures
 from uffdlab.errors import UsageError
+from uffdlab.observations.page_text import page_range_text
 from uffdlab.target.region import PageRange
 from uffdlab.widgets._assets import css, javascript
-from uffdlab.widgets._base.background import BackgroundReader
-from uffdlab.widgets._base.event_loop import later, run_in_loop
 from uffdlab.widgets._base.lab_lifecycle import counterpart
 from uffdlab.widgets._base.live import LiveWidget
+from uffdlab.widgets._base.shared_reader import SharedReader
+from uffdlab.widgets._data import page_marks
+from uffdlab.widgets._data.moment import moment
 from uffdlab.widgets._data.page_codes import MIXED_DATA, PageCodes
 from uffdlab.widgets._export import html_page
 
@@ -29,8 +32,14 @@ if TYPE_CHECKING:
 
 _MODES = ("side", "flicker", "changed", "after")
 _MOST_CHANGES = 4
-_CHANGES = ("ioctl", "touch")
-_PAUSE = 0.05  # s between an event and the snapshot after it: events often come in bursts
+
+
+class _Seen(NamedTuple):
+    # What one reading gives: the pages, the ranges that are registered, where touches wait, whether one may wait soon.
+    snapshot: Snapshot
+    registered: list[list[Any]]
+    waiting: list[list[Any]]
+    more: bool
 
 
 class PageGrid(html_page.Pictured, LiveWidget):
@@ -75,6 +84,9 @@ class PageGrid(html_page.Pictured, LiveWidget):
     _codes = traitlets.Bytes().tag(sync=True)
     _before = traitlets.Bytes().tag(sync=True)
     _status = traitlets.Unicode().tag(sync=True)
+    _registered: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)  # [first page, count, modes]
+    _waiting: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)  # [page, kind of access]
+    _when = traitlets.Unicode().tag(sync=True)  # the moment that is shown
 
     def __init__(self, snapshot: Snapshot, before: Snapshot | None = None, **keywords: Any) -> None:
         if not len(snapshot):
@@ -83,10 +95,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         self._numbers: NDArray[np.uint32] = np.zeros(0, np.uint32)
         self._source: MemoryMapping | PageRange | None = None
         self._region: Region | None = None
-        self._update_pending = self._stale = False
-        self._live_ns = -1
-        self._taken: Snapshot | None = None
-        self._reader = BackgroundReader(self._read_waiting, self._show_live, self._show_end)
+        self._reader = SharedReader(self._read_pages, self._show_live, self._show_end)
         self._closing = (self._reader.close,)
         self._snapshot, self._earlier = snapshot, before
         super().__init__(**keywords)
@@ -195,11 +204,8 @@ class PageGrid(html_page.Pictured, LiveWidget):
         If the grid compares two snapshots, the earlier one stays for comparison.
         """
         lab = _mapping_of(region).lab
-        self._has_ended()
-        self._reader.forget()
-        self._live_ns = -1
         self._source, self._region = region, _region_of(region)
-        self._releases = (lab.timeline.listen(self._on_timeline),)
+        self._reader.attach(lab.timeline)
         self.follow_lab(lab.timeline)
         self.refresh()
         return self
@@ -207,7 +213,6 @@ class PageGrid(html_page.Pictured, LiveWidget):
     def unfollow(self) -> None:
         """Stop following the region."""
         self._has_ended()
-        self._reader.forget()
         self.leave_lab()
         self._source = self._region = None
 
@@ -215,9 +220,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         return () if self._region is None else (self._region,)
 
     def _has_ended(self) -> None:
-        for release in self._releases:
-            release()
-        self._releases = ()
+        self._reader.detach()
 
     def _switch_to(self, lab: Lab) -> None:
         old, region = self._source, self._region
@@ -228,67 +231,44 @@ class PageGrid(html_page.Pictured, LiveWidget):
             new = counterpart(region, lab).alias
         self.follow(new[old.first : old.first + old.count] if isinstance(old, PageRange) else new)
 
-    def _on_timeline(self, entry: Any) -> None:
-        # Called on any thread.  A snapshot that was taken elsewhere is shown, not taken again.
-        if entry.kind == "snapshot":
-            if self._reader.here or not self._is_of_these(entry.what):
-                return
-            self._taken = entry.what
-        elif entry.kind in _CHANGES:
-            self._stale = True
-        else:
-            return
-        if not self._update_pending:
-            self._update_pending = True
-            run_in_loop(self._update)
-
-    def _update(self) -> None:
-        later(_PAUSE, self._catch_up)
-
-    def _catch_up(self) -> None:
-        # Many events may have happened since; one snapshot is enough.
-        self._update_pending = False
-        if not self._releases:
-            return
-        if self._stale:
-            self._stale = False
-            self._reader.ask()
-        elif self._taken is not None:
-            self._show_live(self._taken)
-
     def catch_up(self) -> None:
         """Show every pending update now."""
-        if self._releases and (self._update_pending or self._reader.busy):
-            self._update_pending = False
+        if self._reader.pending:
             self.refresh()
 
-    def _is_of_these(self, taken: Snapshot) -> bool:
-        here = self._snapshot
-        return (taken.region, taken.pages, taken.start) == (here.region, here.pages, here.start)
-
     def refresh(self) -> None:
-        """Take a snapshot of the followed region and show it."""
+        """Take a snapshot of the followed region and show it, with all widgets of its lab."""
         if self._source is not None:
-            self._stale = False
             self._reader.now()
 
-    def _read_waiting(self) -> Snapshot | None:
+    def _read_pages(self) -> _Seen | None:
         source = self._source
-        return None if source is None else source.snapshot()
+        if source is None:
+            return None
+        snapshot = source.snapshot()
+        mapping, first, last = _mapping_of(source), snapshot.first, snapshot.pages.stop
+        modes = page_marks.registered_modes(mapping)[first:last]
+        waiting, more = page_marks.waiting_pages(mapping)
+        here = [[page, kind] for page, kind in waiting if first <= page < last]
+        return _Seen(snapshot, page_marks.registered_ranges(modes, first), here, more)
 
     def _show_end(self, error: Exception) -> None:
         # The lab has ended for any reason: show why, and stop.
-        if self._releases:
+        if self._reader.attached:
             self._has_ended()
             self.ended = str(error)
 
-    def _show_live(self, taken: Snapshot | None) -> None:
-        # Two threads may have taken a snapshot: show the later one.
-        self._taken = None
-        if taken is not None and taken.time_ns >= self._live_ns:
-            self._live_ns = taken.time_ns
-            before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
+    def _show_live(self, seen: _Seen | None) -> None:
+        if seen is None or self._source is None:
+            return
+        taken = seen.snapshot
+        before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
+        with self.hold_sync():
+            self._registered, self._waiting = seen.registered, seen.waiting
+            self._when = f"as of {moment(_mapping_of(self._source).lab.timeline, self._reader.when_ns)}"
             self.show(taken, before)
+        if seen.more:
+            self._reader.retry()
 
     # --- requests from the browser
 
@@ -326,16 +306,26 @@ class PageGrid(html_page.Pictured, LiveWidget):
         """Return the grid as a part of an HTML page without a kernel, with a title."""
         state = {
             name: getattr(self, name)
-            for name in ("mode", "selection", "cursor", "_chooses", "_meta", "_kinds", "_status")
+            for name in (
+                *("mode", "selection", "cursor", "_chooses", "_meta", "_kinds", "_status"),
+                *("_registered", "_waiting", "_when"),
+            )
         }
         data = {"_codes": self._codes, "_before": self._before}
         snapshots = {"after": self._snapshot, "before": self._earlier}
         return html_page.Part(title or self._facts()["title"], "page_grid.js", state, data, snapshots)
 
     def fallback(self) -> dict[str, str]:
-        """Return the picture, with its alt text and the changes, by MIME type."""
+        """Return the picture, with its alt text, the changes and the marks, by MIME type."""
         data, _ = self.picture()._repr_mimebundle_()
-        return data
+        return {**data, "text/html": data["text/html"] + self.marks_html()}
+
+    def marks_html(self) -> str:
+        """Return as HTML which moment is shown, which pages are registered, and on which a touch waits."""
+        lines = [self._when] if self._when else []
+        lines += [f"registered for {modes}: {page_range_text(low, low + n - 1)}" for low, n, modes in self._registered]
+        lines += [f"a touch waits: {kind} of page {page}" for page, kind in self._waiting]
+        return "".join(f"<p>{html.escape(line)}</p>" for line in lines)
 
     def __repr__(self) -> str:
         return f"<PageGrid of {self._snapshot!r}>"

@@ -11,27 +11,23 @@ import ipywidgets  # type: ignore[import-untyped]
 
 from uffdlab import pte
 from uffdlab.errors import WitnessError
-from uffdlab.widgets._base.background import BackgroundReader
-from uffdlab.widgets._base.event_loop import later, run_in_loop
 from uffdlab.widgets._base.lab_lifecycle import counterpart
 from uffdlab.widgets._base.live import LiveBox
+from uffdlab.widgets._base.shared_reader import SharedReader
+from uffdlab.widgets._data.moment import moment
 from uffdlab.widgets._export import drawings, html_page
 from uffdlab.widgets._export.bitfield import bitfield, meanings
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from uffdlab.figures import Picture
     from uffdlab.lab import Lab
     from uffdlab.target.region import Region
-    from uffdlab.target.timeline import TimelineEntry
     from uffdlab.widgets.page_grid import PageGrid
 
     _Shown = tuple[tuple[str, Sequence[pte.Bit]], str]  # an entry's caption and bits, and all as HTML
-
-_PAUSE = 0.15  # s
-_CHANGES = ("ioctl", "touch")
 
 
 class PteInspector(html_page.Pictured, LiveBox):
@@ -48,12 +44,11 @@ class PteInspector(html_page.Pictured, LiveBox):
     """
 
     _keywords = ("region", "grid", "page")
-    _listening: Callable[[], None] | None = None
 
     def __init__(self, region: Region, *, grid: PageGrid | None = None, page: int = 0, **keywords: Any) -> None:
         first = region[page].first  # raises if the region has no such page
-        self._region, self._update_pending = region, False
-        self._reader = BackgroundReader(self._read_page, self._show, self._show_error)
+        self._region = region
+        self._reader = SharedReader(self._read_page, self._show, self._show_error)
         self._closing = (self._reader.close,)
         self._entry: tuple[str, Sequence[pte.Bit]] = "no entry has been read yet", ()
         style = {"description_width": "initial"}
@@ -67,9 +62,8 @@ class PteInspector(html_page.Pictured, LiveBox):
         self._listen()
 
     def _listen(self) -> None:
-        self._has_ended()
         timeline = self._region.lab.timeline
-        self._listening = timeline.listen(self._on_timeline)
+        self._reader.attach(timeline)
         self.follow_lab(timeline)
         self.refresh()
 
@@ -77,42 +71,26 @@ class PteInspector(html_page.Pictured, LiveBox):
         return (self._region,)
 
     def _has_ended(self) -> None:
-        if self._listening is not None:
-            self._listening()
-        self._listening = None
+        self._reader.detach()
 
     def _switch_to(self, lab: Lab) -> None:
-        self._reader.forget()
         self._region = counterpart(self._region, lab)
         self._listen()
-
-    def close(self) -> None:
-        """Close the widget and all its listeners."""
-        self._has_ended()
-        super().close()
 
     def _moved(self, change: dict[str, Any]) -> None:
         if 0 <= change["new"] < self._region.pages:
             self.page.value = change["new"]
 
-    def _on_timeline(self, entry: TimelineEntry) -> None:
-        if entry.kind in _CHANGES and not self._update_pending:
-            self._update_pending = True
-            run_in_loop(lambda: later(_PAUSE, self._start_update))
-
     def catch_up(self) -> None:
         """Show every pending update now."""
-        if self._update_pending or self._reader.busy:
+        if self._reader.pending:
             self.refresh()
 
     def refresh(self) -> None:
-        """Walk to the page again."""
-        self._update_pending = False
+        """Walk to the page again, with all widgets of the lab."""
         self._reader.now()
 
     def _start_update(self, _change: object = None) -> None:
-        # Another thread reads the lab.
-        self._update_pending = False
         self._reader.ask()
 
     def _read_page(self) -> _Shown:
@@ -122,7 +100,9 @@ class PteInspector(html_page.Pictured, LiveBox):
             return self._read_by_witness()
 
     def _show(self, seen: _Shown) -> None:
-        self._entry, self.table.value = seen
+        self._entry, text = seen
+        when = moment(self._region.lab.timeline, self._reader.when_ns)
+        self.table.value = f"<p>as of {when}</p>{text}"
 
     def _show_error(self, error: Exception) -> None:
         self.table.value = f"<p>{html.escape(str(error))}</p>"

@@ -17,7 +17,7 @@ PAGES = 8
 class Region:
     def __init__(self, lab, snapshot):
         self.lab, self.pages, self.memory, self.page_size, self.start = lab, PAGES, "anon", 4096, 0x10_0000_0000
-        self.name, self.has_alias, self._snapshot = "region-1", False, snapshot
+        self.name, self.has_alias, self._snapshot, self.first = "region-1", False, snapshot, 0
 
     def __getitem__(self, page):
         return SimpleNamespace(first=page)
@@ -77,6 +77,8 @@ class Lab:
 
 class SimpleNamespaceWithHash:
     """A userfaultfd as far as widgets go."""
+
+    registered = ()
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ export function cellAfterKey(index, event, count, columns) {
 }
 
 export class GridCells {
-  // host: { first, count, pageSize, start, kinds, select(range), focus(page, pane), hover(page, pane, event), leave(), anchor }
+  // host: { marks, first, count, pageSize, start, kinds, select(range), focus(page, pane), hover(page, pane, event), leave(), anchor }
   constructor(host, name, listen) {
     this.host = host;
     this.name = name;
@@ -72,11 +72,12 @@ export class GridCells {
   }
 
   draw(codes, faded) {
-    const { kinds, first, start, pageSize } = this.host;
+    const { kinds, first, start, pageSize, marks } = this.host;
     this.element.setAttribute("aria-label", this.name);
     this.cells.forEach((cell, index) => {
       const kind = kinds[codes[index]];
-      const mark = `${codes[index]} ${faded && faded[index] ? 1 : 0}`;
+      const marked = marks.of(first + index);
+      const mark = `${codes[index]} ${faded && faded[index] ? 1 : 0}${marked}`;
       if (cell.dataset.mark === mark && cell.kind === kind) return;
       cell.dataset.mark = mark;
       cell.kind = kind;
@@ -85,8 +86,10 @@ export class GridCells {
       const inside = kind.span > 1 && (BigInt(start) / BigInt(pageSize) + BigInt(index)) % BigInt(kind.span) !== 0n;
       cell.classList.toggle("uffdlab-joined", inside && index > 0 && codes[index - 1] === codes[index]);
       cell.classList.toggle("uffdlab-faded", Boolean(faded && faded[index]));
+      cell.classList.toggle("uffdlab-registered", Boolean(marks.modes(first + index)));
+      cell.classList.toggle("uffdlab-waits", marks.waitingPages.has(first + index));
       cell.textContent = inside && index % this.columns && codes[index - 1] === codes[index] ? "" : kind.letter;
-      cell.setAttribute("aria-label", `page ${first + index}: ${kind.text}${faded && faded[index] ? ", unchanged" : ""}`);
+      cell.setAttribute("aria-label", `page ${first + index}: ${kind.text}${faded && faded[index] ? ", unchanged" : ""}${marked}`);
     });
   }
 

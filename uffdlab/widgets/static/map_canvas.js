@@ -84,6 +84,7 @@ export class MapCanvas {
     }
     this.context.putImageData(picture, this.gutter, 0);
     this.paintRows(top);
+    this.paintMarks(top);
     this.paintCursor(top);
     this.frames += 1;
   }
@@ -98,6 +99,36 @@ export class MapCanvas {
     if (painted.state !== state || Math.abs(by) >= height) return [0, height];
     pixels.copyWithin(Math.max(0, -by) * width, Math.max(0, by) * width, (height + Math.min(0, by)) * width);
     return by > 0 ? [height - by, height] : [0, -by];
+  }
+
+  // A line below the squares with registered pages, a dot on those where a touch waits.
+  paintMarks(top) {
+    const { context, side, scale, view, gutter, host, gap } = this;
+    const high = Math.max(1, Math.round(2 * scale));
+    const place = (cell) => [gutter + (cell % COLUMNS) * side, Math.floor(cell / COLUMNS) * side - top];
+    const [low, end] = view.shown;
+    context.fillStyle = "#000000";
+    for (const [first, count] of host.marks.registered) {
+      const from = Math.max(low, first - host.first);
+      const last = Math.min(end, first - host.first + count) - 1;
+      if (last < from) continue;
+      for (let cell = Math.floor(from / view.per); cell <= Math.floor(last / view.per); ) {
+        const row = Math.min(Math.floor(last / view.per), Math.floor(cell / COLUMNS) * COLUMNS + COLUMNS - 1);
+        const [x, y] = place(cell);
+        context.fillRect(x, y + side - gap - high, (row - cell + 1) * side - gap, high);
+        cell = row + 1;
+      }
+    }
+    for (const [page] of host.marks.waiting) {
+      const [x, y] = place(Math.floor((page - host.first) / view.per));
+      context.beginPath();
+      context.arc(x + side * 0.7, y + side * 0.3, Math.max(2, side * 0.25), 0, 2 * Math.PI);
+      context.fillStyle = "#d55e00";
+      context.fill();
+      context.lineWidth = scale;
+      context.strokeStyle = "#ffffff";
+      context.stroke();
+    }
   }
 
   // Write the number of the first page left of each row.

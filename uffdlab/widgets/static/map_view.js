@@ -90,7 +90,7 @@ export class MapView {
     this.cell.parentElement.setAttribute("aria-rowindex", Math.floor(at / COLUMNS) + 1);
     this.cell.setAttribute("aria-colindex", (at % COLUMNS) + 1);
     this.cell.setAttribute("aria-selected", map.selected(from, to) ? "true" : "false");
-    this.cell.setAttribute("aria-label", summary(map.codes, host.kinds, from, to, host.first));
+    this.cell.setAttribute("aria-label", summary(map.codes, host.kinds, from, to, host.first) + (view.per === 1 ? host.marks.of(from + host.first) : ""));
   }
 
   at(event) {

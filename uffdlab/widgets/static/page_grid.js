@@ -1,6 +1,7 @@
 // The widget PageGrid: panes with the pages before and after, legend, selection, and the entry of one page.
 import { GridCells } from "./grid_cells.js";
 import { make, freshId } from "./dom.js";
+import { marksOf, markItems } from "./page_marks.js";
 import { labEndedBar } from "./lab_ended_bar.js";
 import { EntryCache } from "./entry_cache.js";
 import { EntryDetails } from "./entry_details.js";
@@ -47,6 +48,9 @@ class PageGrid {
     listen.model("change:_codes", () => this.draw());
     listen.model("change:_before", () => this.build());
     listen.model("change:_kinds", () => this.draw());
+    listen.model("change:_registered", () => this.draw());
+    listen.model("change:_waiting", () => this.draw());
+    listen.model("change:_when", () => (this.when.textContent = model.get("_when")));
     listen.model("change:selection", () => this.selected());
     listen.model("change:cursor", () => this.cursor());
     listen.model("change:_status", () => (this.status.textContent = model.get("_status")));
@@ -79,6 +83,7 @@ class PageGrid {
     this.entry = new EntryDetails(model, this.inner, this.entries);
     this.tooltip = new PageTooltip(this.inner, this.entries, this.root);
     this.status = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_status"));
+    this.when = make("p", { class: "uffdlab-when" }, model.get("_when") || "");
     this.legend = make("ul", { class: "uffdlab-legend", "aria-label": "legend" });
     this.selectionText = make("p", { class: "uffdlab-selection" });
     this.view = this.count > MOST_CELLS ? new MapViewport(this.count) : null;
@@ -89,7 +94,7 @@ class PageGrid {
       pane.heading = make("p", { class: "uffdlab-name", "aria-hidden": "true" }, names[at]);
       panes.append(make("div", { class: "uffdlab-pane" }, pane.heading, pane.element));
     });
-    const parts = [this.bar, make("p", { class: "uffdlab-title" }, meta.title)];
+    const parts = [this.bar, make("p", { class: "uffdlab-title" }, meta.title), this.when];
     if (this.codes("_before") && model.get("_chooses") !== false) parts.push(this.modes());
     if (this.view) parts.push(this.zooms());
     parts.push(panes, this.selectionText, this.legend, this.entry.element, this.tooltip.element, this.status);
@@ -183,6 +188,7 @@ class PageGrid {
       faded = new Uint8Array(this.count);
       for (let at = 0; at < this.count; at += 1) faded[at] = before[at] === after[at] ? 1 : 0;
     }
+    this.marks = marksOf(this.model.get("_registered"), this.model.get("_waiting"));
     for (const pane of this.panes) pane.draw(pane.which === "before" ? before : after, faded, from, to);
     this.drawLegend(after, before);
     this.entries.forget();
@@ -211,6 +217,7 @@ class PageGrid {
         const shown = counts.map((found) => number(found.get(style.letter) || 0));
         return make("li", {}, swatch, ` ${style.text}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
       }),
+      ...markItems(this.marks),
     );
   }
 
@@ -255,7 +262,10 @@ class PageGrid {
   hover(page, pane, event) {
     const several = this.summaryOf(page, pane.which);
     if (several) this.tooltip.showText(event, several);
-    else this.tooltip.showPage(event, `page ${number(page)}: ${this.kindOf(page, pane.which).state}`, page, pane.which);
+    else {
+      const text = `page ${number(page)}: ${this.kindOf(page, pane.which).state}${this.marks.of(page)}`;
+      this.tooltip.showPage(event, text, page, pane.which);
+    }
   }
 
   leave() {

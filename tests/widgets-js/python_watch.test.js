@@ -1,0 +1,59 @@
+import { describe, expect, it } from "vitest";
+import { listening } from "../../uffdlab/widgets/static/error_guard.js";
+import { watchPython } from "../../uffdlab/widgets/static/python_watch.js";
+import { Model } from "./model.js";
+
+class Signal {
+  constructor() {
+    this.slots = [];
+  }
+  connect(slot) {
+    this.slots.push(slot);
+  }
+  disconnect(slot) {
+    this.slots = this.slots.filter((each) => each !== slot);
+  }
+  emit(value) {
+    for (const slot of this.slots) slot(this, value);
+  }
+}
+
+describe("the Python behind a widget", () => {
+  const watched = (id = "one") => {
+    const session = { session: { kernel: { id } }, statusChanged: new Signal(), kernelChanged: new Signal() };
+    const model = new Model();
+    model.widget_manager = { context: { sessionContext: session } };
+    const listen = listening(model, null);
+    const told = [];
+    watchPython(model, listen, () => told.push("ended"));
+    return [session, model, listen, told];
+  };
+  it("ends when it is shut down or restarted, which is told once", () => {
+    const [session, , , told] = watched();
+    session.statusChanged.emit("busy");
+    expect(told).toEqual([]);
+    session.statusChanged.emit("restarting");
+    session.statusChanged.emit("dead");
+    expect(told).toEqual(["ended"]);
+  });
+  it("ends when the notebook has another one", () => {
+    const [session, , , told] = watched();
+    session.kernelChanged.emit();
+    expect(told).toEqual([]);
+    session.session = null;
+    session.kernelChanged.emit();
+    expect(told).toEqual(["ended"]);
+  });
+  it("ends when the widget's connection is closed, where there is no session", () => {
+    const model = new Model();
+    const told = [];
+    watchPython(model, listening(model, null), () => told.push("ended"));
+    model.tell("comm_live_update");
+    expect(told).toEqual(["ended"]);
+  });
+  it("leaves no listener", () => {
+    const [session, model, listen] = watched();
+    listen.end();
+    expect([session.statusChanged.slots.length, session.kernelChanged.slots.length, model.listeners]).toEqual([0, 0, 0]);
+  });
+});
