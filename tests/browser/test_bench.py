@@ -1,10 +1,14 @@
 """The bench as people use it: what they click, what it tells them, and what stays of their work."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from playwright.sync_api import expect
+
+from uffdlab.cli.notebook import export
 
 pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(300)]
 
@@ -19,7 +23,7 @@ def bench(run_cells, page):
     output = page.locator(".jp-CodeCell").first
     expect(output.get_by_role("grid")).to_be_visible()
     yield output
-    run(page, "lab.close(); print('the lab is closed')")
+    run(page, "'lab' in dir() and lab.close(); print('the lab is closed')")
     expect(page.get_by_text("the lab is closed", exact=True)).to_be_visible(timeout=30_000)
     assert page.thrown == []
 
@@ -125,6 +129,43 @@ def test_a_held_fault_is_seen_everywhere(bench, page):
     expect(cell(bench, 5)).to_have_attribute("aria-label", "page 5: present, writable, registered for minor, wp")
 
 
+def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
+    register(bench, "MINOR", "WP")
+    told(page, "bench.region.read(5) and ''", "")
+    bench.get_by_role("tab", name="timeline", exact=True).click()
+    view = bench.locator(".uffdlab-timeline")
+    running = view.get_by_role("option", name=re.compile("has not ended: read of page 5"))
+    fault = view.get_by_role("option", name=re.compile(r"Fault\(page=5"))
+    # What waits is a span that is open; it began before its message.
+    expect(running).to_be_visible()
+    assert running.bounding_box()["x"] < fault.bounding_box()["x"]
+    told(page, "bench.uffd.continue_(bench.region[5]) and ''", "")
+    ended = view.get_by_role("option", name=re.compile(r"took [\d.]+ m?s: read of page 5 .*done"))
+    expect(ended).to_be_visible()
+    numbers = [int(option.get_attribute("data-at")) for option in (ended, fault)]
+    assert numbers == sorted(numbers)
+    # The stretch in which everybody waited is compressed, and marked with how long it was.
+    expect(view.locator(".uffdlab-break").last).to_have_attribute("title", re.compile("without anything"))
+    width = fault.bounding_box()["width"], ended.bounding_box()["width"]
+    assert width[1] > width[0]
+    view.get_by_role("button", name="zoom in").click()
+    view.get_by_role("button", name="fitting scale").click()
+    # Stepped back, the grid says of which moment it is, and stays there whatever happens.
+    expect(cell(bench, 5)).to_have_attribute("aria-label", re.compile("^page 5: present"))
+    view.get_by_role("listbox").focus()
+    page.keyboard.press("Home")
+    page.keyboard.press("End")
+    fault.click()
+    expect(bench.locator(".uffdlab-when")).to_have_text(re.compile("^as of .*, stepped back in the timeline$"))
+    expect(cell(bench, 5)).to_have_attribute("aria-label", "page 5: absent")
+    told(page, "bench.region.write(7) and ''", "")
+    expect(bench.get_by_role("tab", name="faults (1)", exact=True)).to_be_visible()
+    expect(bench.locator(".uffdlab-when")).to_have_text(re.compile("stepped back in the timeline$"))
+    view.get_by_role("button", name="newest entry").click()
+    expect(bench.locator(".uffdlab-when")).not_to_have_text(re.compile("stepped back"))
+    expect(cell(bench, 7)).to_have_attribute("aria-label", re.compile("a write waits$"))
+
+
 def test_a_python_that_has_ended_is_said_once(run_cells, page):
     run_cells("dead", BENCH)
     bench = page.locator(".jp-CodeCell").first
@@ -153,3 +194,52 @@ def test_a_python_that_has_ended_is_said_once(run_cells, page):
     page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
     said_once()
     assert page.thrown == []
+
+
+def kept(path):
+    cells = json.loads(path.read_text())["cells"]
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join("".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {}))
+
+
+def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
+    file = jupyterlab.folder / "bench.ipynb"
+    pictures = bench.locator(".uffdlab-kept img")
+    expect(pictures.first).to_be_hidden()
+    register(bench, "MINOR", "WP")
+    told(page, "bench.region.write(5) and ''", "")
+    bench.get_by_role("tab", name="faults (1)", exact=True).click()
+    bench.get_by_role("button", name="continue", exact=True).click()
+    expect(cell(bench, 5)).to_have_attribute("aria-label", re.compile("^page 5: present, writable"))
+    # The static form follows within seconds, and is saved with the notebook.
+    expect(bench.locator(".uffdlab-kept img[alt*='page 5: present']")).to_have_count(1, timeout=60_000)
+    told(page, "bench.keep('handed-in.html').name", "handed-in.html")
+    page.keyboard.press("Control+s")
+    expect(page.locator(".jp-DocumentWidget-dirty, .jp-mod-dirty")).to_have_count(0, timeout=30_000)
+    assert "page 5: present" in kept(file)
+    # Its Python ends, the notebook is opened again: the last state is there.
+    run(page, "lab.close(); print('the lab is closed')")
+    expect(page.get_by_text("the lab is closed", exact=True)).to_be_visible(timeout=30_000)
+    page.keyboard.press("Control+s")
+    page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
+    page.wait_for_timeout(1000)
+    page.goto(jupyterlab.address("bench.ipynb"))
+    expect(page.locator(".uffdlab-kept img[alt*='page 5: present']")).to_be_visible(timeout=60_000)
+    page.screenshot(path=SHOTS / "bench-opened-again.png")
+    # One file to hand in, of the notebook or of the bench, each without Python and without network.
+    exported = CliRunner().invoke(export, [str(file)])
+    assert exported.exit_code == 0, exported.output
+    asked = []
+    page.route(re.compile("^https?:"), lambda route: asked.append(route.request.url) or route.abort())
+    for name, shown in (
+        ("bench.html", page.locator("img[alt*='page 5: present']")),
+        ("handed-in.html", page.get_by_role("gridcell", name=re.compile("^page 5: present"))),
+    ):
+        page.goto((jupyterlab.folder / name).as_uri(), wait_until="load")
+        expect(shown).to_be_visible()
+        page.screenshot(path=SHOTS / f"{name.removesuffix('.html')}-exported.png", full_page=True)
+    assert asked == []
+    page.unroute(re.compile("^https?:"))
+    page.goto(jupyterlab.address("bench.ipynb"))
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)

@@ -1,6 +1,6 @@
 // @vitest-environment happy-dom
 import { describe, expect, it, vi } from "vitest";
-import timelineView, { duration, eventsOf, gaps, eventText } from "../../uffdlab/widgets/static/timeline_view.js";
+import timelineView, { duration, eventsOf, eventText, fittingScale, gaps } from "../../uffdlab/widgets/static/timeline_view.js";
 import { Model, packed, texts } from "./model.js";
 import { el, press } from "./rendered.js";
 
@@ -10,7 +10,16 @@ describe("the timeline", () => {
     expect([12.34, 4560, 1.2e6].map(duration)).toEqual(["12.3 µs", "4.56 ms", "1.20 s"]);
   });
   it("draws a gap up to who wakes, or to the end", () => {
-    expect(gaps([event(7, 9), event(8), event(9), event(10, -1)])).toEqual([[0, 2], [3, 4]]);
+    expect(gaps([event(7, 9), event(8), event(9), event(10, -1)])).toEqual([[0, 2], [3, null]]);
+  });
+  it("takes a scale at which what takes time is wide enough", () => {
+    const took = (...each) => each.map((us) => ({ ...event(1), took: us }));
+    expect(fittingScale(took(0, 10, 10, 5000))).toBe(4);
+    expect(fittingScale(took(1e9))).toBe(1 / 4096);
+    expect(fittingScale([])).toBe(0.5);
+  });
+  it("says that a touch has not ended", () => {
+    expect(eventText({ ...event(-9), took: -1, text: "read of page 5: not ended" })).toContain("has not ended: read");
   });
   it("says what happened and who sleeps", () => {
     expect(eventText(event(1))).toBe("at 12.3 µs: UFFDIO_WAKE");
@@ -42,6 +51,18 @@ describe("a timeline", () => {
     press(lanes, "PageUp");
     press(lanes, "ArrowLeft");
     expect(model.get("position")).toBe(10);
+  });
+  it("zooms: what takes time gets wider, the chosen entry stays", () => {
+    const model = new Model({ _lanes: { touch: "touches" }, position: 10, _events: packed(
+      1, new Int32Array([10]), new Uint8Array(1), new Float64Array([0]), new Float64Array([20]), new Int32Array([-2]), texts("read"), texts(""),
+    ) });
+    timelineView.render({ model, el });
+    const width = () => parseFloat(el.querySelector('[role="option"]').style.width);
+    const before = width();
+    press(el.querySelector('[role="listbox"]'), "+");
+    expect(width()).toBe(2 * before + 1);
+    press(el.querySelector('[role="listbox"]'), "0");
+    expect([width(), model.get("position")]).toEqual([before, 10]);
   });
   it("plays to its end and stops", () => {
     const [model] = view(12);

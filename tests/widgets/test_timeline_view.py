@@ -2,6 +2,7 @@ import csv
 import io
 import re
 import xml.etree.ElementTree as ET
+from types import SimpleNamespace
 
 import pytest
 
@@ -72,6 +73,49 @@ def test_the_grid_follows_the_steps(timeline, snapshot):
     assert grid.snapshot is timeline[3].what
     view.step(-100)
     assert view.position == 0
+
+
+def test_effects_do_not_stand_before_their_cause(timeline, view):
+    # A touch that is over was learnt of after its fault, but began before it.
+    timeline.add("message", "Fault", 7000)
+    timeline.add("touch", "read of page 3: done", 6500, 9000)
+    assert [event["n"] for event in view.events[-3:]] == [5, 7, 6]
+    assert (view.events[-2]["at"], view.events[-2]["took"]) == (6.5, 2.5)
+    rows = list(csv.DictReader(io.StringIO(view.to_csv())))
+    assert [row["number"] for row in rows[-3:]] == ["5", "7", "6"]
+    table = view.fallback()["text/html"].partition("<table")[2]
+    assert table.index("read of page 3: done") < table.index("Fault")
+
+
+def test_a_touch_that_runs_is_an_open_span_and_stays_chosen_when_it_ends(snapshot):
+    lab = SimpleNamespaceWithWeakref(touches=(SimpleNamespace(number=4, what="read of page 3", started_ns=1500),))
+    timeline = Timeline(lab)
+    timeline.add("map", "map", 0)
+    timeline.add("message", "Fault", 2000)
+    view = TimelineView(timeline)
+    assert [(event["n"], event["took"]) for event in view.events] == [(0, 0.0), (-6, -1.0), (1, 0.0)]
+    view.step(-1)
+    touch, lab.touches = lab.touches[0], ()
+    timeline.add("touch", "read of page 3: done", 1500, 9000, touch)
+    assert view.position == 2
+    assert [event["n"] for event in view.events] == [0, 2, 1]
+    view.close()
+
+
+def test_a_grid_that_was_taken_back_says_so_and_stays_there(timeline, snapshot):
+    grid = PageGrid(snapshot((ABSENT, 8)))
+    view = TimelineView(timeline, grid)
+    view.step(-3)
+    assert grid._past
+    view.step(3)
+    assert not grid._past
+    view.close()
+
+
+class SimpleNamespaceWithWeakref(SimpleNamespace):
+    """A lab as far as the timeline goes."""
+
+    __hash__ = object.__hash__
 
 
 def test_what_happens_next_is_shown(timeline, view):

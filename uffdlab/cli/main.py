@@ -12,6 +12,7 @@ COMMANDS = {
     ),
     "demo": LazyCommand("uffdlab.cli.demo", "demo", "Show on four kernels what UFFDIO_CONTINUE with WP does."),
     "exec": LazyCommand("uffdlab.cli.guest", "execute", "Run COMMAND in a fresh guest of KERNEL."),
+    "export": LazyCommand("uffdlab.cli.notebook", "export", "Write NOTEBOOK, as it was saved, to one HTML file."),
     "fuzz": LazyCommand("uffdlab.cli.fuzz", "fuzz", "Make random calls on KERNEL and compare each with a model."),
     "kernel": LazyCommand("uffdlab.cli.kernel", "kernel", "The kernels under test: list, build, add, compare."),
     "notebook": LazyCommand("uffdlab.cli.notebook", "notebook", "Run NOTEBOOK and write it, as executed, to PAGE."),

@@ -1,7 +1,8 @@
-"""``uffdlab notebook``: run a notebook from beginning to end and write it as an HTML page with all its outputs."""
+"""``uffdlab notebook`` runs a notebook and writes it as a page; ``uffdlab export`` writes one as it was saved."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from nbconvert import HTMLExporter
 from uffdlab.cli import exit_status
 from uffdlab.errors import UffdlabError
 
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_REMOTE = re.compile(r"<script[^>]*\ssrc=\"(?:https?:[^\"]*)?\"[^>]*>\s*</script>")  # nothing may be fetched
 _CELL_DEADLINE = 600  # seconds; the kernels are built before, but a machine may be slow to answer
 
 
@@ -55,6 +58,47 @@ def execute(path: Path, html: Path, *, report: Callable[[str], object]) -> None:
         raise UffdlabError(f"a cell of {path} failed; {html} shows all of them\n{failure}") from failure
     cells = sum(cell.cell_type == "code" for cell in document.cells)
     report(f"The notebook's {cells} code cells ran in {time.monotonic() - started:.0f} s.")
+
+
+def export_page(path: Path, page: Path) -> None:
+    """Write the notebook at `path`, as it was saved, to `page`: one HTML file that needs no Python and no network.
+
+    Live widgets are left out; the last state of each is in the notebook.
+
+    Raises
+    ------
+    UffdlabError
+        If the file is no notebook.
+    """
+    try:
+        document = nbformat.read(path, as_version=4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
+        raise UffdlabError(f"{path} is no notebook: {str(error).partition(chr(10))[0]}") from error
+    document.metadata.pop("widgets", None)
+    for cell in document.cells:
+        outputs = cell.get("outputs", [])
+        kept = [output for output in outputs if _WIDGET not in output.get("data", {})]
+        for output in outputs:
+            output.get("data", {}).pop(_WIDGET, None)
+        if any("uffdlab" in output.get("metadata", {}) for output in kept):
+            cell.outputs = kept  # the last state is among them
+    exporter = HTMLExporter(embed_images=True)
+    for name in ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "widget_renderer_url"):
+        if exporter.has_trait(name):
+            setattr(exporter, name, "")
+    text, _ = exporter.from_notebook_node(document)
+    page.write_text(_REMOTE.sub("", text), encoding="utf-8")
+
+
+@click.command()
+@click.argument("notebook", type=click.Path(dir_okay=False, exists=True, path_type=Path))
+@click.argument("page", type=click.Path(dir_okay=False, path_type=Path), required=False)
+def export(notebook: Path, page: Path | None) -> None:
+    """Write NOTEBOOK, as it was saved, to PAGE (by default beside it): one HTML file to hand in."""
+    target = page or notebook.with_suffix(".html")
+    with exit_status.from_errors():
+        export_page(notebook, target)
+    click.echo(f"Written: {target}")
 
 
 @click.command()

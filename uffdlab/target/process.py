@@ -144,7 +144,8 @@ class TargetProcess:
             raise UsageError("this child has ended; lab.fork() makes a new one")
         number = next(self._touch_numbers)
         request = StartTouch(number, kind, address, length, stride, value, more, by.pid if by else 0)
-        touch: Touch[Any] = Touch(self.connection, request, what, self._advice_on)
+        now = self.connection.now()
+        touch: Touch[Any] = Touch(self.connection, request, what, self._advice_on, started_ns=now)
         self.registry.add_touch(touch)
         try:
             self.ask(request)

@@ -92,10 +92,18 @@ class Touch(Generic[_Result_co]):
         The address that it accesses, in the target.
     what : str
         The access as text, ``write to page 3 of region-1``.
+    started_ns : int
+        When it was asked for, on the guest's CLOCK_MONOTONIC, in ns.
     """
 
     def __init__(
-        self, connection: Connection, request: StartTouch, what: str, advice: Callable[[StartTouch], str] = lambda _: ""
+        self,
+        connection: Connection,
+        request: StartTouch,
+        what: str,
+        advice: Callable[[StartTouch], str] = lambda _: "",
+        *,
+        started_ns: int = 0,
     ) -> None:
         self._connection = connection
         self._advice = advice  # on what resolves the fault that it waits for
@@ -104,6 +112,7 @@ class Touch(Generic[_Result_co]):
         self.kind = request.kind
         self.address = request.address
         self.what = what
+        self.started_ns = started_ns
         self._end: Future[TouchResult] = Future()
 
     @property

@@ -6,7 +6,9 @@ import csv
 import functools
 import html
 import io
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ipywidgets  # type: ignore[import-untyped]
@@ -19,6 +21,7 @@ from uffdlab.widgets._assets import css
 from uffdlab.widgets._base.background import run_in_background
 from uffdlab.widgets._base.controls import LabBox, StatusLine
 from uffdlab.widgets._base.event_loop import run_in_loop
+from uffdlab.widgets._base.kept_output import KeptOutput
 from uffdlab.widgets._base.lab_lifecycle import Follower, announce, counterpart, counterpart_userfaultfd
 from uffdlab.widgets._base.live import EndBar
 from uffdlab.widgets._data import page_marks
@@ -49,7 +52,7 @@ _REGISTER_FIRST = "nothing is registered yet. Register pages first (tab ioctl): 
 _START_OVER = "unmap this region and close its userfaultfd; begin again with new ones"
 
 
-class Bench(html_page.Pictured, Follower, LabBox):
+class Bench(html_page.Pictured, KeptOutput, Follower, LabBox):
     """A grid of a new region's pages, touches and ioctls on them, faults, timeline, page-table entries.
 
     The region's pages are in the page cache but not mapped, so touching one after registration is a minor fault.
@@ -110,15 +113,24 @@ class Bench(html_page.Pictured, Follower, LabBox):
             [buttons, self.status, self.grid],
             layout={"flex": "1 1 340px" if pages <= _NARROW else "1 1 100%", "min_width": "0"},
         )
-        bar = EndBar(self)
-        bar.add_class("uffdlab-bench-bar")
+        self._bar = EndBar(self)
+        self._bar.add_class("uffdlab-bench-bar")
         for name in ("ended", "_starts"):
-            traitlets.dlink((self, name), (bar, name))
-        self.children = [bar, ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
+            traitlets.dlink((self, name), (self._bar, name))
+        self.children = [self._bar, ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
         self.add_class("uffdlab-bench")
         self.status.text = f"{self.region.name} is new; {_REGISTER_FIRST}"
         self.grid.observe(self._label_touches, ["cursor", "_registered"])
         self.faults.observe(self._count_faults, "_waiting")
+        for part, names in (
+            (self.grid, ["_codes", "_when"]),
+            (self.timeline, "_events"),
+            (self.faults, ["_rows", "_waiting"]),
+            (self.status, "text"),
+            (self.ioctls.status, "text"),
+            (self.inspector.table, "value"),
+        ):
+            part.observe(self.keep_soon, names)
         self._label_touches()
         self._count_faults()
         self._follow(lab)
@@ -273,6 +285,37 @@ class Bench(html_page.Pictured, Follower, LabBox):
             part.catch_up()
 
     # --- without a live kernel
+
+    def kept_html(self) -> str:
+        """Return the static form as HTML."""
+        return self.static()
+
+    def live_bundle(self) -> dict[str, Any]:
+        """Return the MIME bundle of the live widget."""
+        data: dict[str, Any] = ipywidgets.VBox._repr_mimebundle_(self)
+        return {**data, "text/plain": f"a bench for {self._lab!r}; its last state is below"}
+
+    def holds_output(self) -> KeptOutput:
+        """Return the bar, which has JavaScript of its own."""
+        return self._bar
+
+    def keep(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write all that the bench shows now to one HTML file, to hand in; it needs no Python and no network.
+
+        Parameters
+        ----------
+        path : path, optional
+            By default ``bench-KERNEL.html`` in the current folder.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        file = Path(path or f"bench-{re.sub(r'[^A-Za-z0-9._+-]+', '-', self._lab.kernel)}.html")
+        self.catch_up()
+        self.to_html(file)
+        return file
 
     def static(self) -> str:
         """Return the static form of each part, for pages without a live kernel."""

@@ -94,6 +94,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self.waiting: list[dict[str, Any]] = []
         super().__init__(**keywords)
         self._listen()
+        self.observe(self.keep_soon, ["_rows", "_waiting"])
 
     def _listen(self) -> None:
         for release in self._releases:
@@ -282,12 +283,16 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     def picture(self) -> Picture:
         """Return a picture of the newest faults as points, time against page, with alt text."""
-        points = [((when - (self._zero or 0)) / 1000, page, kind) for when, page, kind in self._points]
+        with self._lock:
+            found = tuple(self._points)
+        points = [((when - (self._zero or 0)) / 1000, page, kind) for when, page, kind in found]
         return drawings.faults("Faults", points, self._summary())
 
     def static(self) -> str:
         """Return the waiting touches, a picture of the faults and a table of the messages, as HTML."""
-        rows = [(f"{(when - (self._zero or 0)) / 1000:,.1f}", text) for when, text in self._kept]
+        with self._lock:
+            kept = tuple(self._kept)
+        rows = [(f"{(when - (self._zero or 0)) / 1000:,.1f}", text) for when, text in kept]
         waits = "".join(f"<li>{html.escape(each['what'])} waits ({each['kind']})</li>" for each in self.waiting)
         table = html_table("Messages", ("at, µs", "message"), rows[-_SHOWN:], self._summary())
         picture = self.picture()._repr_html_() if self._points else ""

@@ -87,6 +87,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
     _registered: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)  # [first page, count, modes]
     _waiting: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)  # [page, kind of access]
     _when = traitlets.Unicode().tag(sync=True)  # the moment that is shown
+    _past = traitlets.Bool().tag(sync=True)  # whether it is one that the user has stepped back to
 
     def __init__(self, snapshot: Snapshot, before: Snapshot | None = None, **keywords: Any) -> None:
         if not len(snapshot):
@@ -101,6 +102,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         super().__init__(**keywords)
         self.cursor = snapshot.first
         self.show(snapshot, before)
+        self.observe(self.keep_soon, ["_codes", "_when", "_before"])
 
     @traitlets.validate("selection")
     def _selection_within(self, proposal: dict[str, Any]) -> list[int]:
@@ -204,7 +206,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         If the grid compares two snapshots, the earlier one stays for comparison.
         """
         lab = _mapping_of(region).lab
-        self._source, self._region = region, _region_of(region)
+        self._source, self._region, self._past = region, _region_of(region), False
         self._reader.attach(lab.timeline)
         self.follow_lab(lab.timeline)
         self.refresh()
@@ -241,6 +243,17 @@ class PageGrid(html_page.Pictured, LiveWidget):
         if self._source is not None:
             self._reader.now()
 
+    def show_moment(self, snapshot: Snapshot, when: str, *, past: bool) -> None:
+        """Show a snapshot of the timeline; while it is a `past` one, the grid does not follow its region."""
+        was, self._past = self._past, past
+        if self._source is not None:
+            self._when = f"as of {when}" + (", stepped back in the timeline" if past else "")
+        if past:
+            self._registered, self._waiting = [], []  # those of now
+        elif was:
+            self._reader.ask()
+        self.show(snapshot, self._earlier)
+
     def _read_pages(self) -> _Seen | None:
         source = self._source
         if source is None:
@@ -259,7 +272,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             self.ended = str(error)
 
     def _show_live(self, seen: _Seen | None) -> None:
-        if seen is None or self._source is None:
+        if seen is None or self._source is None or self._past:
             return
         taken = seen.snapshot
         before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
@@ -308,7 +321,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             name: getattr(self, name)
             for name in (
                 *("mode", "selection", "cursor", "_chooses", "_meta", "_kinds", "_status"),
-                *("_registered", "_waiting", "_when"),
+                *("_registered", "_waiting", "_when", "_past"),
             )
         }
         data = {"_codes": self._codes, "_before": self._before}

@@ -14,6 +14,8 @@ from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.event_loop import later, run_in_loop
 from uffdlab.widgets._base.live import LiveWidget
 from uffdlab.widgets._data import columns, timeline_lanes
+from uffdlab.widgets._data import moment as timeline_moment
+from uffdlab.widgets._data.moment import zero_ns
 from uffdlab.widgets._export import drawings, html_page
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
         self.events: list[dict[str, Any]] = []
         super().__init__(**keywords)
         self.observe(self._stepped, "position")
+        self.observe(self.keep_soon, "_events")
         self._listen()
 
     def _listen(self) -> None:
@@ -93,33 +96,49 @@ class TimelineView(html_page.Pictured, LiveWidget):
         self._update_pending = False
         follows = not self.events or self.position == self.events[-1]["n"]
         newest = self._timeline.newest(_SHOWN)
-        self.events = timeline_lanes.events(newest)
+        lab = self._timeline.lab
+        running = () if lab is None or self.ended else lab.touches
+        self.events = timeline_lanes.events(newest, zero_ns(self._timeline), running)
         with self.hold_sync():
             self._events = _packed(self.events)
-            if not newest:
+            numbers = [each["n"] for each in self.events]
+            if not numbers:
                 self.position = -1
-            else:
-                self.position = newest[-1].number if follows else max(self.position, newest[0].number)
+            elif follows:
+                self.position = numbers[-1]
+            elif self.position not in numbers:  # too old by now, or a touch that has ended meanwhile
+                touch = next((n for n in numbers if self._is_end_of(n, self.position)), numbers[0])
+                self.position = touch
+
+    def _is_end_of(self, number: int, running: int) -> bool:
+        # Whether an entry is the end of the touch that was shown as running.
+        what = self._timeline[number].what if number >= 0 else None
+        return running < -1 and getattr(what, "number", None) == -2 - running and self._timeline[number].kind == "touch"
 
     def step(self, by: int) -> None:
         """Move `by` entries forward, or back if negative, within the entries shown."""
         if self.events:
-            self.position = min(max(self.events[0]["n"], self.position + by), self.events[-1]["n"])
+            at = min(max(0, self._index() + by), len(self.events) - 1)
+            self.position = self.events[at]["n"]
 
-    def _stepped(self, _change: object) -> None:
+    def _index(self) -> int:
+        return next((at for at, each in enumerate(self.events) if each["n"] == self.position), 0)
+
+    def _stepped(self, _change: object = None) -> None:
         # Show the latest snapshot up to that entry, among the entries shown.
         grid = self._grid
         if grid is None or not self.events:
             return
-        here = grid.snapshot
-        for number in range(self.position, self.events[0]["n"] - 1, -1):
-            seen = self._timeline[number].what
+        here, index = grid.snapshot, self._index()
+        for each in reversed(self.events[: index + 1]):
+            seen = self._timeline[each["n"]].what if each["n"] >= 0 else None
             if isinstance(seen, Snapshot) and (seen.region, seen.start, len(seen)) == (
                 here.region,
                 here.start,
                 len(here),
             ):
-                grid.show(seen, grid.before)
+                past = index < len(self.events) - 1
+                grid.show_moment(seen, timeline_moment.moment(self._timeline, seen.time_ns), past=past)
                 return
 
     # --- without a live kernel
@@ -143,7 +162,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["number", "kind", "at_us", "took_us", "text", "change", "woken_by"])
-        for each in timeline_lanes.events(list(self._timeline)):
+        for each in timeline_lanes.events(list(self._timeline), zero_ns(self._timeline)):
             gap = "" if each["gap"] is None else "nobody" if each["gap"] < 0 else each["gap"]
             writer.writerow([each[key] for key in ("n", "lane", "at", "took", "text", "change")] + [gap])
         return html_page.deliver(out.getvalue(), path)
@@ -151,12 +170,13 @@ class TimelineView(html_page.Pictured, LiveWidget):
     def fallback(self) -> dict[str, str]:
         """Return the lanes as a picture, and the table, by MIME type."""
         picture = self.picture()
-        rows = [
-            (f"{each['at']:,.1f}", f"{each['took']:,.1f}" if each["took"] else "", each["text"], each["change"])
-            for each in self.events
-        ]
+        rows = [(f"{each['at']:,.1f}", _took(each["took"]), each["text"], each["change"]) for each in self.events]
         table = html_table("Timeline", ("at, µs", "took, µs", "what happened", "what changed"), rows)
         return {"text/html": picture._repr_html_() + table, "text/plain": picture.alt}
+
+
+def _took(us: float) -> str:
+    return "not ended" if us < 0 else f"{us:,.1f}" if us else ""
 
 
 def _packed(events: list[dict[str, Any]]) -> bytes:

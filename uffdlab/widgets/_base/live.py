@@ -4,17 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+import anywidget
 import ipywidgets  # type: ignore[import-untyped]
 import traitlets
 
 from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.controls import LabBox
+from uffdlab.widgets._base.kept_output import KeptOutput
 from uffdlab.widgets._base.lab_lifecycle import Follower
 from uffdlab.widgets._base.widget import LabWidget
 
 
-class LiveWidget(Follower, LabWidget):
+class LiveWidget(KeptOutput, Follower, LabWidget):
     """A widget with its own JavaScript, which shows the bar of ``lab_ended_bar.js`` above it."""
+
+    def kept_html(self) -> str:
+        """Return the static form as HTML."""
+        return self.fallback()["text/html"]
+
+    def live_bundle(self) -> dict[str, Any]:
+        """Return the MIME bundle of the live widget."""
+        data, _ = anywidget.AnyWidget._repr_mimebundle_(self) or ({}, {})
+        return {**data, "text/plain": repr(self)}
 
     def _handle(self, content: dict[str, Any]) -> None:
         if content.get("ask") == "start again":
@@ -41,8 +52,8 @@ class LiveBox(Follower, LabBox):
         super().close()
 
 
-class EndBar(LabWidget):
-    """Shows why a lab has ended, with a button that starts it again."""
+class EndBar(KeptOutput, LabWidget):
+    """Shows why a lab has ended, with a button that starts it again; keeps the output of a bench."""
 
     _esm = javascript("lab_ended_widget.js")
     _css = css("page_grid.css")

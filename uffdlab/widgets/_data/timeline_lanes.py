@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 from uffdlab import uapi
@@ -9,15 +10,35 @@ from uffdlab.errors import UsageError
 from uffdlab.observations.snapshot import Snapshot
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from uffdlab.target.timeline import TimelineEntry
+    from uffdlab.target.touch import Touch
 
 LANES = {"touch": "touches", "message": "messages", "ioctl": "ioctls", "snapshot": "page tables"}
 OTHER = "other"
 
 
-def events(entries: list[TimelineEntry]) -> list[dict[str, Any]]:
-    """Return each entry as plain data: number, lane, times in µs from the first, text, change, DONTWAKE gap."""
-    zero = min((entry.started_ns for entry in entries), default=0)
+def events(
+    entries: list[TimelineEntry], zero_ns: int | None = None, running: Sequence[Touch[object]] = ()
+) -> list[dict[str, Any]]:
+    """Return each entry, and each touch that has not ended, as plain data, sorted by when it began.
+
+    Parameters
+    ----------
+    entries : list of TimelineEntry
+        In the order in which the host learned of them.
+    zero_ns : int, optional
+        The time that times are counted from; by default the earliest.
+    running : sequence of Touch
+        The touches that have not ended; their ``n`` is negative.
+
+    Returns
+    -------
+    list of dict
+        ``n`` number, ``lane``, ``at`` and ``took`` in µs (-1: has not ended), ``text``, ``change``, ``gap``.
+    """
+    zero = min((entry.started_ns for entry in entries), default=0) if zero_ns is None else zero_ns
     last: dict[tuple[str, int, int], Snapshot] = {}
     found = []
     for index, entry in enumerate(entries):
@@ -35,7 +56,13 @@ def events(entries: list[TimelineEntry]) -> list[dict[str, Any]]:
                 "gap": _gap(entries, index),
             }
         )
-    return found
+    for touch in running:
+        at = round((touch.started_ns - zero) / 1000, 1)
+        text = f"{touch.what}: not ended"
+        found.append(
+            {"n": -2 - touch.number, "lane": "touch", "at": at, "took": -1.0, "text": text, "change": "", "gap": None}
+        )
+    return sorted(found, key=operator.itemgetter("at"))
 
 
 def _change(taken: Snapshot, last: dict[tuple[str, int, int], Snapshot]) -> str:

@@ -2,6 +2,7 @@
 import { GridCells } from "./grid_cells.js";
 import { make, freshId } from "./dom.js";
 import { marksOf, markItems } from "./page_marks.js";
+import { keepOutput } from "./kept_output.js";
 import { labEndedBar } from "./lab_ended_bar.js";
 import { EntryCache } from "./entry_cache.js";
 import { EntryDetails } from "./entry_details.js";
@@ -40,6 +41,7 @@ class PageGrid {
     this.root = make("div", { class: "uffdlab uffdlab-page-grid", "data-lm-suppress-shortcuts": "true" });
     el.append(this.root);
     this.bar = labEndedBar(model, this.listen);
+    keepOutput(model, this.listen);
     this.inner = null;
     this.build();
     const { listen } = this;
@@ -50,7 +52,8 @@ class PageGrid {
     listen.model("change:_kinds", () => this.draw());
     listen.model("change:_registered", () => this.draw());
     listen.model("change:_waiting", () => this.draw());
-    listen.model("change:_when", () => (this.when.textContent = model.get("_when")));
+    listen.model("change:_when", () => this.moment());
+    listen.model("change:_past", () => this.moment());
     listen.model("change:selection", () => this.selected());
     listen.model("change:cursor", () => this.cursor());
     listen.model("change:_status", () => (this.status.textContent = model.get("_status")));
@@ -83,7 +86,8 @@ class PageGrid {
     this.entry = new EntryDetails(model, this.inner, this.entries);
     this.tooltip = new PageTooltip(this.inner, this.entries, this.root);
     this.status = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_status"));
-    this.when = make("p", { class: "uffdlab-when" }, model.get("_when") || "");
+    this.when = make("p", { class: "uffdlab-when" });
+    this.moment();
     this.legend = make("ul", { class: "uffdlab-legend", "aria-label": "legend" });
     this.selectionText = make("p", { class: "uffdlab-selection" });
     this.view = this.count > MOST_CELLS ? new MapViewport(this.count) : null;
@@ -104,6 +108,11 @@ class PageGrid {
     this.draw();
     this.selected();
     this.cursor();
+  }
+
+  moment() {
+    this.when.textContent = this.model.get("_when") || "";
+    this.when.classList.toggle("uffdlab-past", Boolean(this.model.get("_past")));
   }
 
   pane(which, name) {

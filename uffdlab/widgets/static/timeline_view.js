@@ -1,10 +1,17 @@
-// The widget TimelineView: entries of the timeline in lanes, and buttons that step through them.
+// The widget TimelineView: entries of the timeline as spans in lanes, on a time axis, and buttons that step through them.
 import { unpackColumns } from "./unpack_columns.js";
 import { make } from "./dom.js";
+import { keepOutput } from "./kept_output.js";
 import { labEndedBar } from "./lab_ended_bar.js";
 import { guarded, listening } from "./error_guard.js";
+import { rowsFor, TimeAxis } from "./time_axis.js";
 
 const PLAY_MS = 900;
+const LEAST = 20; // px: an event that takes less time is drawn as wide
+const ROW = 26; // px
+const LABEL = 62; // px: room for the time of a stretch
+const FINEST = 64; // px per µs
+const COARSEST = 1 / 4096;
 const LETTERS = { touch: "T", message: "M", ioctl: "I", snapshot: "S" };
 
 // "12.3 µs", "4.56 ms", "1.20 s"
@@ -25,19 +32,26 @@ export function eventsOf(view, lanes) {
   }));
 }
 
-// Return the columns in which threads sleep because of a DONTWAKE: [from, to) for each such ioctl.
+// Return the ioctls whose DONTWAKE leaves threads asleep, each with the event that wakes them, or null.
 export function gaps(events) {
   const place = new Map(events.map((event, at) => [event.n, at]));
   return events.flatMap((event, at) => {
     if (event.gap === null) return [];
-    return [[at, event.gap < 0 || !place.has(event.gap) ? events.length : place.get(event.gap)]];
+    return [[at, event.gap < 0 || !place.has(event.gap) ? null : place.get(event.gap)]];
   });
+}
+
+// Return the scale, in px per µs, at which half of the events that take time are wider than the least width.
+export function fittingScale(events) {
+  const took = events.map((event) => event.took).filter((each) => each > 0).sort((one, other) => one - other);
+  const middle = took.length ? took[took.length >> 1] : 100;
+  return Math.min(FINEST, Math.max(COARSEST, 2 ** Math.round(Math.log2((2 * LEAST) / middle))));
 }
 
 export function eventText(event) {
   const gap = event.gap === null ? "" : event.gap < 0 ? "; DONTWAKE: the threads still sleep" : "; DONTWAKE: woken later";
   const change = event.change ? `; ${event.change}` : "";
-  const took = event.took > 0 ? `, took ${duration(event.took)}` : "";
+  const took = event.took < 0 ? ", has not ended" : event.took > 0 ? `, took ${duration(event.took)}` : "";
   return `at ${duration(event.at)}${took}: ${event.text}${change}${gap}`;
 }
 
@@ -59,10 +73,21 @@ class TimelineView {
       listen.on(button, "click", action);
       bar.append(button);
     }
+    for (const [label, name, action] of [
+      ["+", "zoom in", () => this.zoom(2)],
+      ["−", "zoom out", () => this.zoom(0.5)],
+      ["fit", "fitting scale", () => this.zoom(0)],
+    ]) {
+      const button = make("button", { type: "button", "aria-label": name, title: name }, label);
+      listen.on(button, "click", action);
+      bar.append(button);
+    }
     this.play = make("button", { type: "button", "aria-pressed": "false" }, "play");
     listen.on(this.play, "click", () => this.toggle());
     bar.append(this.play);
-    this.element.append(labEndedBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, this.lanes, this.status);
+    this.names = make("div", { class: "uffdlab-lane-names", "aria-hidden": "true" });
+    const body = make("div", { class: "uffdlab-timeline-body" }, this.names, this.lanes);
+    this.element.append(labEndedBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, body, this.status);
     listen.on(this.lanes, "keydown", (event) => this.key(event));
     listen.on(this.lanes, "click", (event) => {
       const mark = event.target.closest(".uffdlab-event");
@@ -111,40 +136,97 @@ class TimelineView {
     else if (event.key === "Home") this.go(0);
     else if (event.key === "End") this.go(this.events.length - 1);
     else if (event.key === " ") this.toggle();
+    else if (event.key === "+" || event.key === "=") this.zoom(2);
+    else if (event.key === "-") this.zoom(0.5);
+    else if (event.key === "0") this.zoom(0);
     else return;
     event.preventDefault();
     event.stopPropagation();
   }
 
-  draw() {
-    this.events = eventsOf(this.model.get("_events"), Object.keys(this.model.get("_lanes")));
-    const names = { ...this.model.get("_lanes"), other: "other" };
-    const used = Object.keys(names).filter((lane) => this.events.some((event) => event.lane === lane));
-    const rowOf = new Map(used.map((lane, at) => [lane, at + 1]));
-    const parts = used.map((lane) => {
-      const name = make("span", { class: "uffdlab-lane", "aria-hidden": "true" }, names[lane]);
-      name.style.gridArea = `${rowOf.get(lane)} / 1`;
-      return name;
-    });
-    const asleep = gaps(this.events);
-    for (const [from, to] of asleep) {
-      const line = make("span", { class: "uffdlab-gap", "aria-hidden": "true", title: "asleep: DONTWAKE" });
-      line.style.gridArea = `${rowOf.get(this.events[from].lane)} / ${from + 2} / auto / ${to + 3}`;
-      parts.push(line);
-    }
-    const stem = `uffdlab-event-${Math.random().toString(36).slice(2)}`;
-    this.events.forEach((event, at) => {
-      const mark = make("span", {
-        class: `uffdlab-event uffdlab-${event.lane}`, role: "option", id: `${stem}-${at}`, "data-at": at,
-        "aria-label": eventText(event), title: eventText(event), "aria-selected": "false",
-      }, LETTERS[event.lane] || "·");
-      mark.style.gridArea = `${rowOf.get(event.lane)} / ${at + 2}`;
-      parts.push(mark);
-    });
-    this.lanes.replaceChildren(...parts);
+  // Change the scale; with 0 take the one that fits.
+  zoom(by) {
+    this.scale = by ? Math.min(FINEST, Math.max(COARSEST, this.scale * by)) : 0;
+    this.draw();
     this.mark();
   }
 
+  draw() {
+    this.events = eventsOf(this.model.get("_events"), Object.keys(this.model.get("_lanes")));
+    const { events } = this;
+    if (!this.scale) this.scale = fittingScale(events);
+    const names = { ...this.model.get("_lanes"), other: "other" };
+    const used = Object.keys(names).filter((lane) => events.some((event) => event.lane === lane));
+    const end = Math.max(0, ...events.map((event) => event.at + Math.max(0, event.took)));
+    const ends = events.map((event) => (event.took < 0 ? end : event.at + event.took));
+    const axis = new TimeAxis([...events.map((event) => event.at), ...ends], this.scale);
+    const spans = events.map((event, at) => [axis.x(event.at), Math.max(axis.x(event.at) + LEAST, axis.x(ends[at]))]);
+    // The row of each event: lanes below each other, in each as many rows as its events need.
+    const rows = new Array(events.length);
+    const laneAt = new Map();
+    let row = 1; // the first has the times
+    for (const lane of used) {
+      const inLane = events.flatMap((event, at) => (event.lane === lane ? [at] : []));
+      const own = rowsFor(inLane.map((at) => spans[at]));
+      inLane.forEach((at, which) => (rows[at] = row + own[which]));
+      laneAt.set(lane, row);
+      row += Math.max(1, ...own.map((each) => each + 1));
+    }
+    this.names.replaceChildren(
+      ...used.map((lane) => this.placed(make("span", { class: "uffdlab-lane" }, names[lane]), 0, laneAt.get(lane))),
+    );
+    const width = Math.max(0, ...spans.map(([, to]) => to)) + LABEL;
+    const canvas = make("div", { class: "uffdlab-axis", role: "presentation" });
+    canvas.style.cssText = `width: ${width}px; height: ${row * ROW}px`;
+    canvas.append(...this.scaleMarks(axis, row));
+    for (const [from, to] of gaps(events)) {
+      const line = make("span", { class: "uffdlab-gap", "aria-hidden": "true", title: "asleep: DONTWAKE" });
+      const until = to === null ? axis.width + LEAST : spans[to][0];
+      line.style.width = `${Math.max(4, until - spans[from][0])}px`;
+      canvas.append(this.placed(line, spans[from][0], rows[from]));
+    }
+    const stem = `uffdlab-event-${Math.random().toString(36).slice(2)}`;
+    events.forEach((event, at) => {
+      const [from, to] = spans[at];
+      const mark = make("span", {
+        class: `uffdlab-event uffdlab-${event.lane}${event.took < 0 ? " uffdlab-open" : ""}`, role: "option",
+        id: `${stem}-${at}`, "data-at": at,
+        "aria-label": eventText(event), title: eventText(event), "aria-selected": "false",
+      }, LETTERS[event.lane] || "·");
+      mark.style.width = `${to - from - 1}px`;
+      canvas.append(this.placed(mark, from, rows[at]));
+    });
+    this.lanes.replaceChildren(canvas);
+    this.mark();
+  }
+
+  placed(element, x, row) {
+    element.style.left = `${x}px`;
+    element.style.top = `${row * ROW}px`;
+    return element;
+  }
+
+  // The times at the beginning of each stretch, and the stretches that are compressed.
+  scaleMarks(axis, rows) {
+    const parts = [];
+    let free = 0;
+    const label = (time, x) => {
+      if (x < free || time === undefined) return;
+      free = x + LABEL;
+      parts.push(this.placed(make("span", { class: "uffdlab-tick", "aria-hidden": "true" }, duration(time)), x, 0));
+    };
+    label(axis.times[0], 0);
+    for (const { from, to, x } of axis.breaks) {
+      const text = `${duration(to - from)} without anything`;
+      const left = make("span", { class: "uffdlab-break", "aria-hidden": "true", title: text }, "⫽");
+      left.style.height = `${rows * ROW}px`;
+      parts.push(this.placed(left, x + LEAST, 0));
+      label(to, axis.x(to));
+    }
+    return parts;
+  }
+
+  // Show which entry is chosen, and bring it into view.
   mark() {
     const at = this.at();
     for (const old of this.lanes.querySelectorAll('[aria-selected="true"]')) old.setAttribute("aria-selected", "false");
@@ -165,6 +247,7 @@ class TimelineView {
 
 function render({ model, el }) {
   const listen = listening(model, el);
+  guarded(model, el, () => keepOutput(model, listen))();
   guarded(model, el, () => el.append(new TimelineView(model, el, listen).element))();
   return () => listen.end();
 }

@@ -1,0 +1,98 @@
+"""The static form of a widget in the output of its cell, kept up to date while the widget is used.
+
+A widget that is displayed gives its cell two outputs: the live widget, and its static form, which is hidden while the
+live one is there.  So a saved notebook has the last state, on GitHub, exported, and opened again without its Python.
+
+In JupyterLab and Notebook the browser puts a new static form into the output (``kept_output.js``), also after the tab
+was reloaded.  Elsewhere it is sent as an update of a display.
+"""
+
+from __future__ import annotations
+
+import html
+import threading
+import time
+import uuid
+from typing import Any
+
+import traitlets
+from IPython.display import publish_display_data
+
+from uffdlab.widgets._base import event_loop
+
+_QUIET = 1.0  # s without a change before the static form is made
+_INTERVAL = 5.0  # s between two
+_NOTE = (
+    "The last state of the widget above.  If that says “model not found”, its Python has ended: run the cell again "
+    "for a live one."
+)
+
+
+class KeptOutput(traitlets.HasTraits):
+    """A widget whose static form is kept in the output of its cell."""
+
+    kept = traitlets.Unicode().tag(sync=True)  # the static form
+    output_id = traitlets.Unicode().tag(sync=True)  # names the output that holds it
+    in_browser = traitlets.Bool().tag(sync=True)  # whether the browser puts it there
+
+    _due = False
+    _made = 0.0
+    _last_change = 0.0
+
+    def kept_html(self) -> str:
+        """Return the static form as HTML."""
+        raise NotImplementedError
+
+    def catch_up(self) -> None:
+        """Apply the updates that wait for the event loop."""
+
+    def live_bundle(self) -> dict[str, Any]:
+        """Return the MIME bundle of the live widget."""
+        raise NotImplementedError
+
+    def holds_output(self) -> KeptOutput:
+        """Return the part whose JavaScript puts the static form into the output."""
+        return self
+
+    def _ipython_display_(self) -> None:
+        self.catch_up()
+        live = self.live_bundle()
+        self.holds_output().output_id = uuid.uuid4().hex
+        publish_display_data(live)  # type: ignore[no-untyped-call]
+        self._publish(self._wrapped(), update=False)
+
+    def _publish(self, text: str, *, update: bool) -> None:
+        name = self.holds_output().output_id
+        transient = {"display_id": name}
+        publish_display_data({"text/html": text}, {"uffdlab": name}, transient=transient, update=update)  # type: ignore[no-untyped-call]
+        self._made = time.monotonic()
+
+    def _wrapped(self) -> str:
+        return f'<div class="uffdlab uffdlab-kept"><p>{html.escape(_NOTE)}</p>{self.kept_html()}</div>'
+
+    def keep_soon(self, _change: object = None) -> None:
+        """Make the static form anew when nothing has changed for a second.  Called on any thread."""
+        self._last_change = time.monotonic()
+        if not self._due and self.holds_output().output_id and event_loop.running() is not None:
+            self._due = True
+            event_loop.later(max(_QUIET, self._made + _INTERVAL - time.monotonic()), self._keep_when_quiet)
+
+    def _keep_when_quiet(self) -> None:
+        quiet = time.monotonic() - self._last_change
+        if quiet < _QUIET:
+            event_loop.later(_QUIET - quiet, self._keep_when_quiet)
+            return
+        self._due = False
+        # Its pictures take a second: on another thread.
+        threading.Thread(target=self._make, name="uffdlab static form", daemon=True).start()
+
+    def _make(self) -> None:
+        text = self._wrapped()
+        event_loop.run_in_loop(lambda: self._put(text))
+
+    def _put(self, text: str) -> None:
+        holder = self.holds_output()
+        if holder.in_browser:
+            holder.kept, self._made = text, time.monotonic()
+        else:
+            self._publish(text, update=True)
