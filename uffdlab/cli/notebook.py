@@ -94,7 +94,7 @@ def export_page(path: Path, page: Path) -> None:
 @click.argument("notebook", type=click.Path(dir_okay=False, exists=True, path_type=Path))
 @click.argument("page", type=click.Path(dir_okay=False, path_type=Path), required=False)
 def export(notebook: Path, page: Path | None) -> None:
-    """Write NOTEBOOK, as it was saved, to PAGE (by default beside it): one HTML file to hand in."""
+    """Write NOTEBOOK, as it was saved, to one HTML file: PAGE, by default beside it, to hand in."""
     target = page or notebook.with_suffix(".html")
     with exit_status.from_errors():
         export_page(notebook, target)
