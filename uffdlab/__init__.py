@@ -111,3 +111,7 @@ def _module(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__all__", "__doc__", "__file__", "__name__", "__path__", "__version__"])
+
+
+if "IPython" in sys.modules and (_shell := sys.modules["IPython"].get_ipython()) is not None:
+    _module("jupyter").install(_shell)

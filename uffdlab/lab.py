@@ -364,10 +364,20 @@ class Lab:
     def _now(self) -> int:
         return self._connection.now()
 
-    def bench(self, **keywords: Any) -> Any:
-        """Return all widgets as one workbench.  See :class:`uffdlab.widgets.Bench` for the keywords."""
+    def bench(self, *, pages: int = 64, memory: str = "shmem", **keywords: Any) -> Any:
+        """Map a new region and return all widgets for it as one workbench, a :class:`uffdlab.widgets.Bench`.
+
+        Parameters
+        ----------
+        pages : int
+            How many pages the region has.
+        memory : str
+            Its memory, as for :meth:`map`.
+        **keywords
+            What every widget takes: ``layout``, for example.
+        """
         # Imported by name: the widgets are a layer above the lab, and scripts do not need them.
-        return importlib.import_module("uffdlab.widgets").Bench(self, **keywords)
+        return importlib.import_module("uffdlab.widgets").Bench(self, pages=pages, memory=memory, **keywords)
 
     # --- the machine
 

@@ -14,6 +14,7 @@ import numpy as np
 from uffdlab import pte
 from uffdlab.arguments import checked
 from uffdlab.errors import UsageError, WrongIndex
+from uffdlab.observations.bit import Bit
 from uffdlab.observations.changes import Change, group_changes
 from uffdlab.observations.groups import BitCount, PageGroup, runs
 from uffdlab.observations.html_table import html_table
@@ -170,6 +171,22 @@ class Snapshot:
         return np.uint64(self.start) + np.arange(len(self), dtype=np.uint64) * np.uint64(self.page_size)
 
     # --- states
+
+    present = Bit(State.PRESENT)
+    writable = Bit(State.WRITABLE)
+    uffd_wp = Bit(State.UFFD_WP)
+    dirty = Bit(State.DIRTY)
+    accessed = Bit(State.ACCESSED)
+    soft_dirty = Bit(State.SOFT_DIRTY)
+    exclusive = Bit(State.EXCLUSIVE)
+    huge = Bit(State.HUGE)
+    swapped = Bit(State.SWAPPED)
+    marker = Bit(State.MARKER)
+    file = Bit(State.FILE)
+    poison = Bit(State.POISON)
+    guard = Bit(State.GUARD)
+    protnone = Bit(State.PROTNONE)
+    special = Bit(State.SPECIAL)
 
     def has(self, state: State) -> NDArray[np.bool_]:
         """Return for each page whether all bits of `state` are known to be set; bool, shape (n,)."""

@@ -1,0 +1,71 @@
+"""What Jupyter gets: names to complete in strings, tables of objects, public names alone."""
+
+import subprocess
+import sys
+
+import pytest
+
+from uffdlab import jupyter
+
+
+@pytest.mark.parametrize(
+    ("code", "offered"),
+    [
+        ('uffdlab.Lab("6.1-s', ["6.1-series"]),
+        ("lab = Lab(kernel='debian/trixie-", ["debian/trixie-backports"]),
+        ('Lab("6.1-series", machine="v', ["vagrant"]),
+        ('region = lab.map(64, memory="hugetlb-1', ["hugetlb-1g", "hugetlb-1g-private"]),
+        ('uffd.register(region[1:3], "mi', ["missing", "minor"]),
+        ('uffd.register(region, "minor", "w', ["wp"]),
+        ('uffd.ioctl("UFFDIO_CON', ["UFFDIO_CONTINUE"]),
+        ('with lab.userfaultfd() as u:\n    u.batch("UFFDIO_CON', ["UFFDIO_CONTINUE"]),
+        ('region.madvise("dontn', ["dontneed", "dontneed_locked"]),
+        ('f(g(1), [2, "x"], region.snapshot("page', ["pagemap"]),
+        ('region.snapshot(witness="sc', ["scan"]),
+        ('region.sweep("write", order="d', ["descending"]),
+        ('uffd.handle_natively(minor="continue_', ["continue_wp"]),
+    ],
+)
+def test_names_in_strings_are_completed(code, offered):
+    typed, names = jupyter.completions(code)
+    assert sorted(names) == sorted(offered)
+    assert all(name.startswith(typed) for name in names)
+
+
+@pytest.mark.parametrize(
+    "code", ["", "lab.map(", 'print("6.1', 'x = "6.1', 'lab.map(64, "sh")', '"a" + Lab(', 'lab.map(pages="6', "f(]'"]
+)
+def test_nothing_is_offered_elsewhere(code):
+    assert jupyter.completions(code)[1] == []
+
+
+SCRIPT = """
+from IPython.core.completer import provisionalcompleter
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_cell("import uffdlab, uffdlab.lab, uffdlab.figures")
+def at(code):
+    with provisionalcompleter():
+        return [each.text for each in shell.Completer.completions(code, len(code))]
+print(*at('uffdlab.Lab("debian/trixie-b'))
+print(*at('uffdlab.Lab("6.1-ser'))
+print(*(each for each in at("uffdlab.") if each.strip(".")[0] != "_"))
+"""
+
+
+def test_ipython_completes_them_and_offers_public_names_alone(tmp_path):
+    import uffdlab
+
+    command = [sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["debian/trixie-backports", "6.1-series"]
+    assert sorted(each.strip(".") for each in done.stdout.splitlines()[2].split()) == sorted(uffdlab.__all__)
+
+
+def test_python_lists_public_names_alone():
+    code = "import uffdlab, uffdlab.lab, uffdlab.figures; print(*(name for name in dir(uffdlab) if name[0] != '_'))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    import uffdlab
+
+    assert done.stdout.split() == sorted(uffdlab.__all__)
