@@ -180,6 +180,19 @@ def test_follows_the_timeline_from_any_thread(snapshot):
     assert grid.snapshot is filled
 
 
+def test_a_new_kind_is_sent_before_the_pages_that_have_it(snapshot, sent):
+    region = Followed(snapshot((ABSENT, 8)), snapshot((WP, 3), (ABSENT, 5)))
+    grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
+    sent.clear()
+    region.timeline.add("ioctl", "UFFDIO_CONTINUE", 1)
+    order = [
+        "kinds" if "_kinds" in content.get("state", {}) else "patch" if "patch" in content else ""
+        for content, _ in sent
+    ]
+    assert order.index("kinds") < order.index("patch")
+    assert len(grid._kinds) == 2
+
+
 def test_closing_leaves_no_listener(snapshot):
     region = Followed(snapshot((ABSENT, 8)))
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)

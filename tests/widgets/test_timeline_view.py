@@ -8,6 +8,8 @@ import pytest
 
 from uffdlab.target.results import IoctlResult
 from uffdlab.target.timeline import Timeline
+from uffdlab.uapi import FaultFlag
+from uffdlab.uapi.messages import Fault
 from uffdlab.widgets import PageGrid, TimelineView
 
 ABSENT, WP = 0, 0x8000000000000465
@@ -88,10 +90,13 @@ def test_effects_do_not_stand_before_their_cause(timeline, view):
 
 
 def test_a_touch_that_runs_is_an_open_span_and_stays_chosen_when_it_ends(snapshot):
-    lab = SimpleNamespaceWithWeakref(touches=(SimpleNamespace(number=4, what="read of page 3", started_ns=1500),))
+    lab = SimpleNamespaceWithWeakref(
+        touches=(SimpleNamespace(number=4, what="read of page 3", started_ns=2500, address=0x3008),)
+    )
     timeline = Timeline(lab)
     timeline.add("map", "map", 0)
-    timeline.add("message", "Fault", 2000)
+    # The host has computed the start of the touch to be after its fault.
+    timeline.add("message", "Fault", 2000, None, Fault(3, "region-1", 0x3000, FaultFlag(0), 0, 2000))
     view = TimelineView(timeline)
     assert [(event["n"], event["took"]) for event in view.events] == [(0, 0.0), (-6, -1.0), (1, 0.0)]
     view.step(-1)

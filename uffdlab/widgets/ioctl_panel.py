@@ -81,7 +81,7 @@ class IoctlPanel(Sheeted, LiveBox):
         self.bits = ipywidgets.Text(value="0x0", description="further mode bits", style=_WIDE)
         self.data = ipywidgets.Text(value="", description="content to copy", style=_WIDE)
         self.button = ipywidgets.Button(description="send", button_style="primary", tooltip="send this ioctl")
-        self.button.layout.width = "auto"
+        self.button.layout.width, self.button.layout.align_self = "auto", "flex-start"
         self.c = CodeBox(label="as C")
         self.python = CodeBox(label="as Python")
         self.status = StatusLine()

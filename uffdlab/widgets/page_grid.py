@@ -276,10 +276,11 @@ class PageGrid(html_page.Pictured, LiveWidget):
             return
         taken = seen.snapshot
         before = self._earlier if self._earlier is not None and self._earlier.pages == taken.pages else None
+        # First the pages, in messages of their own: a held message would come after the codes that need its kinds.
+        self.show(taken, before)
         with self.hold_sync():
             self._registered, self._waiting = seen.registered, seen.waiting
             self._when = f"as of {moment(_mapping_of(self._source).lab.timeline, self._reader.when_ns)}"
-            self.show(taken, before)
         if seen.more:
             self._reader.retry()
 

@@ -86,6 +86,7 @@ export class GridCells {
       const inside = kind.span > 1 && (BigInt(start) / BigInt(pageSize) + BigInt(index)) % BigInt(kind.span) !== 0n;
       cell.classList.toggle("uffdlab-joined", inside && index > 0 && codes[index - 1] === codes[index]);
       cell.classList.toggle("uffdlab-faded", Boolean(faded && faded[index]));
+      cell.classList.toggle("uffdlab-empty", kind.letter === "·");
       cell.classList.toggle("uffdlab-registered", Boolean(marks.modes(first + index)));
       cell.classList.toggle("uffdlab-waits", marks.waitingPages.has(first + index));
       cell.textContent = inside && index % this.columns && codes[index - 1] === codes[index] ? "" : kind.letter;

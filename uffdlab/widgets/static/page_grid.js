@@ -223,6 +223,7 @@ class PageGrid {
       ...items.map((style) => {
         const swatch = make("span", { class: "uffdlab-swatch", "aria-hidden": "true" }, style.letter);
         paint(swatch, style);
+        swatch.classList.toggle("uffdlab-empty", style.letter === "·");
         const shown = counts.map((found) => number(found.get(style.letter) || 0));
         return make("li", {}, swatch, ` ${style.text}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
       }),

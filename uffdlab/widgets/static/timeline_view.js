@@ -218,7 +218,7 @@ class TimelineView {
     label(axis.times[0], 0);
     for (const { from, to, x } of axis.breaks) {
       const text = `${duration(to - from)} without anything`;
-      const left = make("span", { class: "uffdlab-break", "aria-hidden": "true", title: text }, "⫽");
+      const left = make("span", { class: "uffdlab-break", "aria-hidden": "true", title: text }, "//");
       left.style.height = `${rows * ROW}px`;
       parts.push(this.placed(left, x + LEAST, 0));
       label(to, axis.x(to));
