@@ -56,7 +56,7 @@ def test_what_hangs_is_stopped_with_its_children(runner, tmp_path, monkeypatch):
     outcome = runner._run_part("some")
     assert outcome.why == "stopped: took too long"
     assert outcome.failed == 1
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 50
     end = time.monotonic() + 5
     while psutil.pid_exists(child := int(note.read_text())) and time.monotonic() < end:
         if psutil.Process(child).status() == psutil.STATUS_ZOMBIE:

@@ -28,7 +28,7 @@ def test_deadline_ends_the_whole_group():
     pids = []
     with pytest.raises(JobTimeout):
         run(["sh", "-c", "sleep 60 & echo $!; wait"], deadline=0.5, on_line=lambda line: pids.append(int(line)))
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 50
     assert gone_within(20, pids[0])
 
 

@@ -229,7 +229,7 @@ def test_the_owner_dies_before_the_supervisor_looks():
         stdout=subprocess.PIPE,
     ) as process:
         assert process.stdout.read() == b"9\n"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
 
 
 FOLDER_OWNER = """
@@ -254,8 +254,8 @@ def test_the_folder_goes_with_the_process_also_when_the_owner_is_killed():
 
 def test_a_grace_is_given_and_then_no_more():
     for code, grace, least, most in (
-        ("import sys; sys.stdin.read()", 20.0, 0.0, 10.0),  # it ends with its stream
-        ("import time; time.sleep(100)", 1.0, 0.9, 10.0),
+        ("import sys; sys.stdin.read()", 90.0, 0.0, 60.0),  # it ends with its stream
+        ("import time; time.sleep(100)", 1.0, 0.9, 60.0),
     ):
         ours, theirs = socket.socketpair()
         with theirs:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 
 from uffdlab.arguments import checked
-from uffdlab.errors import ProtocolError, TargetLost, UsageError
+from uffdlab.errors import ProtocolError, TargetLost, UsageError, WrongArguments
 from uffdlab.target import syscalls
 from uffdlab.target.address_range import AddressRange
 from uffdlab.target.mapping_size import reserve
@@ -59,7 +59,7 @@ class PageRange(Pages, Struct, frozen=True):
 
     def __getitem__(self, which: object) -> PageRange:
         name = self.mapping.name
-        raise UsageError(
+        raise WrongArguments(
             f"{self} of {name} cannot be cut again; take pages of the region, by their numbers there: "
             f"region[{self.first}], region[{self.first}:{self.first + self.count}]"
         )

@@ -398,7 +398,7 @@ class Userfaultfd:
 
         The kinds are ``Fault``, ``Fork``, ``Remap``, ``Remove`` and ``Unmap``.  Messages of other kinds are kept.
         """
-        if not isinstance(kind, type) or not issubclass(kind, Fault | Message):
+        if not isinstance(kind, type):
             raise UsageError(f"{kind!r} is no kind of message; there are Fault, Fork, Remap, Remove and Unmap")
         message = self._messages.get(kind, timeout, "page fault" if kind is Fault else kind.__name__)
         assert isinstance(message, kind)
