@@ -30,12 +30,21 @@ no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 demo: setup ## build two kernels, run the notebook, show all pages before and after (build/demo/)
 	@mkdir -p "$(jupyter)" && env --block-signal=INT $(python) -m uffdlab demo
 
+# The notebooks that people work in are copies, which stay. Jupyter writes the version of Python into a notebook when it
+# opens it; with that there already, an unchanged copy is not "unsaved".
+LABDIR ?= build/notebooks
 .PHONY: lab
-lab: setup-lab ## open JupyterLab on notebooks/minor_wp.ipynb
+lab: setup-lab ## open JupyterLab on a copy of notebooks/minor_wp.ipynb, in build/notebooks or LABDIR=FOLDER
+	@mkdir -p "$(LABDIR)"; version=$$($(python) -c 'import platform; print(platform.python_version())'); \
+	for each in notebooks/*.ipynb; do \
+		copy="$(LABDIR)/$${each##*/}"; \
+		if [ -e "$$copy" ]; then echo "Your $$copy stays as it is; remove it to begin anew."; \
+		else sed "s/\"version\": \"3\.11\.2\"/\"version\": \"$$version\"/" "$$each" >"$$copy"; fi; \
+	done
 	@mkdir -p "$(jupyter)/config/labconfig"
 	@echo '$(no-news)' >"$(jupyter)/config/labconfig/default_setting_overrides.json"
 	@root=(); [ "$$(id -u)" != 0 ] || root=(--allow-root); \
-	exec $(python) -m jupyter lab "$${root[@]}" --ServerApp.root_dir=notebooks \
+	exec $(python) -m jupyter lab "$${root[@]}" --ServerApp.root_dir="$(LABDIR)" \
 		--LabApp.default_url=/lab/tree/minor_wp.ipynb $(LABFLAGS)
 
 .PHONY: vagrant
@@ -62,8 +71,10 @@ bench: setup-bench ## compare with other programs, or with AGAINST=another check
 	@$(python) benchmarks/run.py $(if $(AGAINST),--against $(AGAINST))
 
 .PHONY: clean distclean
-clean: ## remove what make made in this folder, except .venv
-	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
+clean: ## remove what make made in this folder, except .venv and the notebooks that you worked in
+	@[ ! -d build ] || find build -mindepth 1 -maxdepth 1 ! -name notebooks -exec rm -rf {} +
+	@[ ! -d build ] || rmdir --ignore-fail-on-non-empty build
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info
 	@find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) -type d -prune -exec rm -rf {} +
 	@echo "The kernels stay in $${UFFDLAB_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/uffdlab}; delete that folder to build them again."
 distclean: clean ## clean, and remove .venv
