@@ -4,11 +4,14 @@ import json
 import re
 import threading
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from ipywidgets.widgets.widget import _instances
 
+import uffdlab
 from uffdlab.errors import LabClosed, UnknownKernel, UsageError
 from uffdlab.target.timeline import Timeline
 from uffdlab.uapi import Feature
@@ -159,6 +162,21 @@ def test_kernels_next_to_each_other(snapshot):
     assert [rows[at]["snapshot"] for at in (0, 8, 23)] == ["6.1-series", "as posted", "trixie"]
     grids.grids[0].cursor = 5
     assert [grid.cursor for grid in grids.grids] == [5, 5, 5]
+    grids.close()
+
+
+def test_kernels_that_do_the_same_are_the_same(snapshot):
+    # Another lab has its region elsewhere, under another name, and its pages in other frames.
+    one = snapshot((WP, 4), (ABSENT, 4))
+    shifted = np.where(one.entries != 0, one.entries + np.uint64(0x77000), one.entries)
+    other = replace(one, region="region-7", start=0x20_0000_0000, kernel="as posted", entries=shifted)
+    grids = CompareGrids({"6.1-series": one, "as posted": other})
+    assert not grids.differences["as posted"]
+    assert "as posted against 6.1-series: the same on 8 pages" in grids.static()
+    assert grids.grids[1]._codes == grids.grids[1]._before
+    assert grids.grids[1].to_png().startswith(b"\x89PNG")
+    assert str(uffdlab.compare(one, other)) == "no change on 8 pages"
+    assert len(uffdlab.compare(one, replace(one, entries=shifted)).difference) == 4  # one lab: the pages have moved
     grids.close()
 
 

@@ -157,7 +157,9 @@ def grid(snapshot: Snapshot, *, title: str | None = None) -> Picture:
 
 
 @checked_function("uffdlab.compare", "uffdlab.compare(before, after)")
-def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> Comparison:
+def compare(
+    before: Snapshot, after: Snapshot, *, title: str | None = None, across_labs: bool | None = None
+) -> Comparison:
     """Draw two snapshots of the same pages side by side.
 
     Parameters
@@ -165,6 +167,9 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
     before, after : Snapshot
     title : str, optional
         By default the names of the region, the kernel and the witness.
+    across_labs : bool, optional
+        Whether the two are of different labs: then pages with the same number are compared, without their frames.  By
+        default so if the kernels, the regions' names or their addresses differ.
 
     Raises
     ------
@@ -173,7 +178,9 @@ def compare(before: Snapshot, after: Snapshot, *, title: str | None = None) -> C
     """
     for each in (before, after):
         must_be(each, Snapshot, "uffdlab.compare()", SNAPSHOT)
-    difference = after - before
+    if across_labs is None:
+        across_labs = len({(each.kernel, each.region, each.start) for each in (before, after)}) > 1
+    difference = Difference(before, after, across_labs)
     alike = where(before) == where(after)
     title = title or what(before) + (where(before) if alike else "")
     names = (

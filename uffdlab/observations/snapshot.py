@@ -352,6 +352,13 @@ class Difference:
 
     Only the bits that both know are compared.
 
+    Attributes
+    ----------
+    before, after : Snapshot
+    across_labs : bool
+        Whether the two are of different labs.  Then pages with the same number are compared.  The names and addresses
+        of their regions may differ, and page frames are not compared: another machine's frame means nothing.
+
     Raises
     ------
     UsageError
@@ -360,9 +367,18 @@ class Difference:
 
     before: Snapshot
     after: Snapshot
+    across_labs: bool = False
 
     def __post_init__(self) -> None:
-        one, other = ((s.region, s.start, s.page_size, s.first, len(s)) for s in (self.before, self.after))
+        pair = self.before, self.after
+        if self.across_labs:
+            if len({(each.page_size, each.first, len(each)) for each in pair}) > 1:
+                sizes = " and ".join(f"{each!r} has {len(each)} pages of {each.page_size} bytes" for each in pair)
+                raise UsageError(
+                    f"these two snapshots are of different pages: {sizes}; take both of as many pages of one size"
+                )
+            return
+        one, other = ((s.region, s.start, s.page_size, s.first, len(s)) for s in pair)
         if one != other:
             raise UsageError(
                 f"these two snapshots are of different pages: {self.before!r} starts at {self.before.start:#x}, "
@@ -377,7 +393,12 @@ class Difference:
 
     @cached_property
     def moved(self) -> NDArray[np.bool_]:
-        """Whether a page is mapped before and after, but with another page frame; bool, shape (n,)."""
+        """Whether a page is mapped before and after, but with another page frame; bool, shape (n,).
+
+        False for all pages across labs.
+        """
+        if self.across_labs:
+            return np.zeros(len(self.before), np.bool_)
         before, after = self.before.frames(), self.after.frames()
         moved: NDArray[np.bool_] = (before >= 0) & (after >= 0) & (before != after)
         return moved

@@ -33,10 +33,12 @@ _PANE = {"flex": "1 1 300px", "min_width": "0"}
 class CompareGrids(html_page.Pictured, LabBox):
     """One grid for each snapshot; pages that equal those of the first snapshot are faded.
 
+    Pages with the same number are compared, whatever the names of their regions, their addresses and page frames.
+
     Parameters
     ----------
     snapshots : mapping of str to Snapshot
-        Snapshots of the same pages, by name; the others are compared with the first.
+        Snapshots of as many pages, by name; the others are compared with the first.
 
     Attributes
     ----------
@@ -59,9 +61,11 @@ class CompareGrids(html_page.Pictured, LabBox):
             raise UsageError("there is nothing to compare; give at least two snapshots, as {name: snapshot}")
         (self._first, one), *others = snapshots.items()
         self._snapshots = dict(snapshots)
-        self.differences: dict[str, Difference] = {name: other - one for name, other in others}
+        self.differences: dict[str, Difference] = {
+            name: Difference(one, other, across_labs=True) for name, other in others
+        }
         grids = [PageGrid(one)]
-        grids += [PageGrid(other, one, mode="changed") for _, other in others]
+        grids += [PageGrid(other, one, mode="changed", across_labs=True) for _, other in others]
         self.grids = grids
         for grid in grids:
             grid._chooses = False  # noqa: SLF001 - a widget of this package

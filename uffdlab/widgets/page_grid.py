@@ -11,6 +11,7 @@ import traitlets
 from uffdlab import figures
 from uffdlab.errors import UsageError
 from uffdlab.observations.page_text import page_range_text
+from uffdlab.observations.snapshot import Difference
 from uffdlab.target.region import PageRange
 from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.lab_lifecycle import counterpart
@@ -57,6 +58,8 @@ class PageGrid(html_page.Pictured, LiveWidget):
         The earlier snapshot, of the same pages.
     mode : str
         With two: ``"side"`` (side by side), ``"flicker"``, ``"changed"`` (only what changed), ``"after"``.
+    across_labs : bool
+        Whether the two are of different labs: see :class:`uffdlab.observations.snapshot.Difference`.
 
     Attributes
     ----------
@@ -73,8 +76,9 @@ class PageGrid(html_page.Pictured, LiveWidget):
 
     _esm = javascript("page_grid.js")
     _css = css("page_grid.css")
-    _keywords = ("snapshot", "before", "mode")
+    _keywords = ("snapshot", "before", "mode", "across_labs")
 
+    across_labs = traitlets.Bool()
     mode = traitlets.Enum(_MODES, "side").tag(sync=True)
     selection = traitlets.List(traitlets.Int(), maxlen=2).tag(sync=True)
     cursor = traitlets.Int(0).tag(sync=True)
@@ -146,7 +150,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         if not len(snapshot):
             raise UsageError("there are no pages to show; take a snapshot of at least one page")
         if before is not None:
-            _ = snapshot - before  # raises for other pages
+            Difference(before, snapshot, self.across_labs)  # raises for other pages
         numbers, earlier = self._seen.codes(snapshot), None if before is None else self._seen.codes(before)
         old = self._snapshot, self._numbers
         same_pages = old[1].size == numbers.size and old[0].pages == snapshot.pages and old[0].start == snapshot.start
@@ -301,7 +305,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         """Return the contents as a picture with alt text."""
         if self._earlier is None:
             return figures.grid(self._snapshot)
-        return figures.compare(self._earlier, self._snapshot)
+        return figures.compare(self._earlier, self._snapshot, across_labs=self.across_labs)
 
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return a CSV table, one line for each page; with two snapshots each begins with ``before`` or ``after``."""
