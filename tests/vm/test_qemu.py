@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import uffdlab
 from uffdlab import cachedir, errors, kernels
 from uffdlab.machines import clock
 from uffdlab.machines.qemu import start
@@ -442,3 +443,12 @@ def test_other_options_are_another_state(kernel, own_states):
     with start.start(kernel, append="uffdlab.other=1") as machine:
         assert not machine.restored
     assert len(own_states()) == 2
+
+
+def test_a_boot_is_announced_before_it_is_done_and_a_restore_is_not(capfd):
+    memory_mib = 517  # no other test has a saved state of this size
+    for key in ("first", "second"):
+        with uffdlab.Lab("6.1-series", memory_mib=memory_mib, command_line=f"uffdlab.unused={os.getpid()}"):
+            shown = capfd.readouterr().err
+        assert ("6.1-series: boots under" in shown) == (key == "first")
+        assert ("6.1-series: booted under" in shown) == (key == "first")

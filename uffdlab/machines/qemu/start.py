@@ -6,12 +6,14 @@ import logging
 import platform
 import shutil
 import sys
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from uffdlab import errors
+from uffdlab.kernels import progress
 from uffdlab.machines import clock
 from uffdlab.machines.qemu import initramfs, kernel_modules, saved_state
 from uffdlab.machines.qemu.accelerator import choose
@@ -102,7 +104,16 @@ def start(
         return Settings(program, kernel.image, kernel.key, archive, accelerator, cpus, memory_mib, append)
 
     def boot(accelerator: str, seconds: float) -> QemuMachine:
-        return _boot(settings(accelerator), seconds)
+        if cold:
+            return _boot(settings(accelerator), seconds)
+        began, shown = time.monotonic(), progress.automatic()
+        shown.start(kernel.name, f"boots under {accelerator}; later labs restore this machine")
+        try:
+            machine = _boot(settings(accelerator), seconds)
+            shown.finish(f"booted under {accelerator} in {time.monotonic() - began:.1f} s")
+        finally:
+            shown.close()
+        return machine
 
     accelerator, probed = choose(program, boot)
     if probed is not None:
