@@ -17,7 +17,7 @@ from uffdlab.machines.programs import MOST_OUTPUT, Programs
 from uffdlab.processes.console import Log
 from uffdlab.target.mapping_size import page_count
 from uffdlab.target.process import TargetProcess
-from uffdlab.target.region import MemoryMapping, PageRange, Region, map_region, pages_of
+from uffdlab.target.region import MappedPages, PageRange, Region, map_region, pages_of
 from uffdlab.target.timeline import Timeline
 from uffdlab.target.userfaultfd import Userfaultfd
 
@@ -235,7 +235,7 @@ class Lab:
         self._connection.must_be_open()
         return self._target.witnesses.witness(name)
 
-    def snapshot(self, where: MemoryMapping | PageRange, witness: str | None = None) -> Snapshot:
+    def snapshot(self, where: MappedPages, witness: str | None = None) -> Snapshot:
         """Return the state of each page of `where`, as one witness reports it.
 
         If no witness is named, the best one that can answer is used.  The timeline says why a better one could not.
@@ -262,7 +262,7 @@ class Lab:
         self._connection.must_be_open()
         return self._target.witnesses.paused()
 
-    def cross_examine(self, where: MemoryMapping | PageRange, *, probe_writes: bool = False) -> CrossExamination:
+    def cross_examine(self, where: MappedPages, *, probe_writes: bool = False) -> CrossExamination:
         """Read the same pages with every witness and compare what they report.
 
         Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from uffdlab.target.region import MemoryMapping, PageRange, pages_of
+from uffdlab.target.region import MappedPages, pages_of
 from uffdlab.uapi.protocol.target import EndChild, ForkTarget
 from uffdlab.uapi.protocol.witnesses import DescribeTarget
 from uffdlab.witnesses.pagemap import PagemapWitness
@@ -35,7 +35,7 @@ class Child:
         self.took_ns = answer.ended_ns - answer.started_ns
         target.timeline.add("target", f"fork of child {self.pid}", answer.started_ns, answer.ended_ns, self)
 
-    def snapshot(self, where: MemoryMapping | PageRange) -> Snapshot:
+    def snapshot(self, where: MappedPages) -> Snapshot:
         """Return the state of each page of `where` in the child's page tables, from pagemap."""
         pages = pages_of(where)
         tracks = self._target.ask(DescribeTarget()).tracks_soft_dirty

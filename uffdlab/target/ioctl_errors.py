@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from uffdlab.target.process import TargetProcess
     from uffdlab.target.results import BatchResult, IoctlResult
     from uffdlab.uapi import Feature, RegisterMode
+    from uffdlab.uapi.protocol.target import RunBatch
 
 _USER_ADDRESSES = 1 << 47  # the end of user space on x86-64 with four levels; arm64 has twice as much
 
@@ -55,10 +56,12 @@ class IoctlErrors:
         reason = self._reason(ioctl, result.errno, result.values)
         return IoctlError(result.call, result.errno, reason, done=result.done, output=result.output or 0)
 
-    def of_batch(self, ioctl: uapi.Ioctl, result: BatchResult, values: dict[str, int]) -> IoctlError:
-        """Return the error of a batch; `values` are the fields of the ioctl that failed."""
-        reason = f"after {result.pages} pages: {self._reason(ioctl, result.errno, values)}"
-        return IoctlError(result.call, result.errno, reason, done=result.pages * values["len"])
+    def of_batch(self, ioctl: uapi.Ioctl, result: BatchResult, request: RunBatch) -> IoctlError:
+        """Return the error of a batch."""
+        done = result.pages * request.step
+        failed = {name: value + (done if name in ("start", "dst") else 0) for name, value in request.values.items()}
+        reason = f"after {result.pages} pages: {self._reason(ioctl, result.errno, failed)}"
+        return IoctlError(result.call, result.errno, reason, done=done)
 
     def _reason(self, ioctl: uapi.Ioctl, error: int, values: dict[str, int]) -> str:
         start = values.get("start", values.get("dst", 0))

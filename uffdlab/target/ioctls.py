@@ -9,6 +9,7 @@ from uffdlab import uapi
 from uffdlab.errors import UsageError
 from uffdlab.target.results import IoctlResult
 from uffdlab.uapi import RegisterMode
+from uffdlab.uapi.protocol.target import RunBatch
 
 if TYPE_CHECKING:
     import enum
@@ -40,6 +41,17 @@ def remaining_fields(result: IoctlResult) -> dict[str, int]:
     sent = result.values
     ahead: dict[str, int] = {name: sent[name] + result.done for name in ("start", "dst", "src") if name in sent}
     return {**sent, **ahead, "len": sent["len"] - result.done}
+
+
+def batch_request(ioctl: uapi.Ioctl, number: int, pages: PageRange, mode: int, data: bytes | None) -> RunBatch:
+    """Return the request of one ioctl for each page; UsageError if `data` is larger than a page."""
+    size = pages.mapping.page_size
+    if data is not None and len(data) > size:
+        raise UsageError(f"{len(data)} bytes do not fit into a page of {size} bytes")
+    values = {"dst" if "dst" in ioctl.fields else "start": pages.start, "len": size}
+    values |= {"mode": mode} if "mode" in ioctl.fields else {}
+    source = data.ljust(size, b"\0") if data is not None else bytes(size) if ioctl.name == "UFFDIO_COPY" else None
+    return RunBatch(number, ioctl.name, values, size, pages.count, source)
 
 
 def move_fields(to: PageRange, source: PageRange, mode: int) -> dict[str, int]:

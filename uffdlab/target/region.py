@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec import Struct
 
@@ -286,7 +286,11 @@ def map_region(target: TargetProcess, memory: str, kind: Memory, pages: int) -> 
     return region
 
 
-def pages_of(where: MemoryMapping | PageRange) -> PageRange:
+MappedPages: TypeAlias = MemoryMapping | PageRange
+"""A region, an alias, or some pages of one."""
+
+
+def pages_of(where: MappedPages) -> PageRange:
     """Return a region, an alias or a part of one as a range of pages.
 
     Raises
@@ -301,7 +305,7 @@ def pages_of(where: MemoryMapping | PageRange) -> PageRange:
     raise UsageError(f"{where!r} has no pages; give a region or a part of one, such as region[3] or region[8:16]")
 
 
-def pages_there(where: MemoryMapping | PageRange) -> PageRange:
+def pages_there(where: MappedPages) -> PageRange:
     """Return a region, an alias or a part of one as a range; TargetLost or UsageError if it is not mapped any more."""
     pages = pages_of(where)
     pages.mapping.must_be_there()

@@ -24,13 +24,13 @@ from uffdlab.target.region import pages_there
 from uffdlab.target.results import BatchResult, IoctlResult
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
 from uffdlab.uapi.messages import Fault, Message, Remap, Remove, Unmap
-from uffdlab.uapi.protocol.target import CallIoctl, CloseUserfaultfd, LeaveUnread, RunBatch
+from uffdlab.uapi.protocol.target import CallIoctl, CloseUserfaultfd, LeaveUnread
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from uffdlab.target.process import TargetProcess
-    from uffdlab.target.region import MemoryMapping, PageRange
+    from uffdlab.target.region import MappedPages
     from uffdlab.uapi.protocol.target import SystemCall
 
 _NOTHING = Feature(0)
@@ -129,7 +129,7 @@ class Userfaultfd:
 
     # --- the ioctls
 
-    def register(self, where: MemoryMapping | PageRange, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
+    def register(self, where: MappedPages, *modes: str | RegisterMode, check: bool = True) -> IoctlResult:
         """UFFDIO_REGISTER: handle the faults of a range.
 
         Parameters
@@ -139,7 +139,7 @@ class Userfaultfd:
         """
         return self._on_range("UFFDIO_REGISTER", where, ioctls.register_mode(modes), check)
 
-    def unregister(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
+    def unregister(self, where: MappedPages, *, check: bool = True) -> IoctlResult:
         """UFFDIO_UNREGISTER: leave the faults of a range to the kernel again.
 
         The kernel wakes the threads that wait there only if the range was registered for MISSING (fs/userfaultfd.c,
@@ -147,18 +147,12 @@ class Userfaultfd:
         """
         return self._on_range("UFFDIO_UNREGISTER", where, 0, check)
 
-    def wake(self, where: MemoryMapping | PageRange, *, check: bool = True) -> IoctlResult:
+    def wake(self, where: MappedPages, *, check: bool = True) -> IoctlResult:
         """UFFDIO_WAKE: wake the threads that wait in a range, for example after DONTWAKE."""
         return self._on_range("UFFDIO_WAKE", where, 0, check)
 
     def continue_(
-        self,
-        where: MemoryMapping | PageRange,
-        *,
-        wp: bool = False,
-        dontwake: bool = False,
-        mode: int = 0,
-        check: bool = True,
+        self, where: MappedPages, *, wp: bool = False, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
         """UFFDIO_CONTINUE: map pages that are in the page cache.  This resolves minor faults.
 
@@ -171,7 +165,7 @@ class Userfaultfd:
 
     def copy(
         self,
-        where: MemoryMapping | PageRange,
+        where: MappedPages,
         data: bytes = b"",
         *,
         wp: bool = False,
@@ -190,16 +184,14 @@ class Userfaultfd:
         values = {"dst": pages.start, "len": pages.length, "mode": ioctls.mode_bits(CopyMode, wp, dontwake) | mode}
         return self.ioctl("UFFDIO_COPY", values, source=data.ljust(pages.length, b"\0"), where=str(pages), check=check)
 
-    def zeropage(
-        self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
-    ) -> IoctlResult:
+    def zeropage(self, where: MappedPages, *, dontwake: bool = False, mode: int = 0, check: bool = True) -> IoctlResult:
         """UFFDIO_ZEROPAGE: map pages of zeroes.  This resolves missing faults, except on hugetlb."""
         return self._on_range("UFFDIO_ZEROPAGE", where, int(dontwake) | mode, check)
 
     def move(
         self,
-        to: MemoryMapping | PageRange,
-        from_: MemoryMapping | PageRange,
+        to: MappedPages,
+        from_: MappedPages,
         *,
         allow_src_holes: bool = False,
         dontwake: bool = False,
@@ -228,32 +220,18 @@ class Userfaultfd:
         return self.ioctl("UFFDIO_MOVE", values, where=f"{source} to {target}", check=check)
 
     def writeprotect(
-        self,
-        where: MemoryMapping | PageRange,
-        *,
-        wp: bool = True,
-        dontwake: bool = False,
-        mode: int = 0,
-        check: bool = True,
+        self, where: MappedPages, *, wp: bool = True, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
         """UFFDIO_WRITEPROTECT: protect pages against writes, or with ``wp=False`` allow writes again and wake."""
         bits = ioctls.mode_bits(WriteprotectMode, wp, dontwake) | mode
         return self._on_range("UFFDIO_WRITEPROTECT", where, bits, check)
 
-    def poison(
-        self, where: MemoryMapping | PageRange, *, dontwake: bool = False, mode: int = 0, check: bool = True
-    ) -> IoctlResult:
+    def poison(self, where: MappedPages, *, dontwake: bool = False, mode: int = 0, check: bool = True) -> IoctlResult:
         """UFFDIO_POISON (Linux 6.6): let every access to these pages raise SIGBUS."""
         return self._on_range("UFFDIO_POISON", where, int(dontwake) | mode, check)
 
     def rwprotect(
-        self,
-        where: MemoryMapping | PageRange,
-        *,
-        rwp: bool = True,
-        dontwake: bool = False,
-        mode: int = 0,
-        check: bool = True,
+        self, where: MappedPages, *, rwp: bool = True, dontwake: bool = False, mode: int = 0, check: bool = True
     ) -> IoctlResult:
         """UFFDIO_RWPROTECT (Linux 7.3): protect pages against all access, or with ``rwp=False`` allow it and wake."""
         bits = (int(RwprotectMode.RWP) if rwp else 0) | (int(RwprotectMode.DONTWAKE) if dontwake else 0) | mode
@@ -289,42 +267,28 @@ class Userfaultfd:
         return replace(result, done=done)
 
     def batch(
-        self,
-        name: str,
-        where: MemoryMapping | PageRange,
-        *,
-        mode: int = 0,
-        data: bytes | None = None,
-        check: bool = True,
+        self, name: str, where: MappedPages, *, mode: int = 0, data: bytes | None = None, check: bool = True
     ) -> BatchResult:
-        """Make one ioctl for each page, in one call of native code in the guest.
+        """Make one ioctl for each page, in one call of native code in the guest.  It ends at the first that fails.
 
         Parameters
         ----------
         name : str
             UFFDIO_CONTINUE, COPY, ZEROPAGE, POISON, WRITEPROTECT or WAKE.
-        where : Region or PageRange
-            The pages.  The batch ends at the first page that fails.
         mode : int
             The mode field of each ioctl.
         data : bytes, optional
             The content that UFFDIO_COPY gives each page.
         """
         ioctl, pages = self._known(name), pages_there(where)
-        one = pages.mapping.page_size
-        if data is not None and len(data) > one:
-            raise UsageError(f"{len(data)} bytes do not fit into a page of {one} bytes")
-        place = "dst" if "dst" in ioctl.fields else "start"
-        values = {place: pages.start, "len": one} | ({"mode": mode} if "mode" in ioctl.fields else {})
-        source = data.ljust(one, b"\0") if data is not None else bytes(one) if name == "UFFDIO_COPY" else None
-        request = RunBatch(self.number, name, values, one, pages.count, source)
+        request = ioctls.batch_request(ioctl, self.number, pages, mode, data)
         answer = self._target.ask(request, deadline=60.0 + pages.count / 5000)
-        call = ioctls.call_text(ioctl, values, f"each of {pages}")
+        call = ioctls.call_text(ioctl, request.values, f"each of {pages}")
         result = BatchResult(call, answer.errno, answer.ended_ns - answer.started_ns, answer.done)
         text = f"{call} → {errno_name(result.errno)}, {result.pages} pages"
         self._target.timeline.add("ioctl", text, answer.started_ns, answer.ended_ns, result)
         if check and not result.ok:
-            raise self._errors.of_batch(ioctl, result, {**values, place: pages.start + result.pages * one})
+            raise self._errors.of_batch(ioctl, result, request)
         return result
 
     def ioctl(
@@ -368,7 +332,7 @@ class Userfaultfd:
         )
         return PendingIoctl(touch, ioctl, dict(values))
 
-    def _on_range(self, name: str, where: MemoryMapping | PageRange, mode: int, check: bool) -> IoctlResult:
+    def _on_range(self, name: str, where: MappedPages, mode: int, check: bool) -> IoctlResult:
         pages = pages_there(where)
         return self.ioctl(name, ioctls.range_fields(uapi.IOCTLS[name], pages, mode), where=str(pages), check=check)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from uffdlab.lab import Lab
     from uffdlab.observations.snapshot import Snapshot
-    from uffdlab.target.region import MemoryMapping, Region
+    from uffdlab.target.region import MappedPages, MemoryMapping, Region
 
 _MODES = ("side", "flicker", "changed", "after")
 _MOST_CHANGES = 4
@@ -98,7 +98,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
             raise UsageError("there are no pages to show; take a snapshot of at least one page")
         self._seen = PageCodes()
         self._numbers: NDArray[np.uint32] = np.zeros(0, np.uint32)
-        self._source: MemoryMapping | PageRange | None = None
+        self._source: MappedPages | None = None
         self._region: Region | None = None
         self._reader = SharedReader(self._read_pages, self._show_live, self._show_end)
         self._closing = (self._reader.close,)
@@ -204,7 +204,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
 
     # --- live
 
-    def follow(self, region: MemoryMapping | PageRange) -> Self:
+    def follow(self, region: MappedPages) -> Self:
         """Show `region` now, and again after every ioctl, touch and snapshot of its lab.
 
         If the grid compares two snapshots, the earlier one stays for comparison.
@@ -349,11 +349,11 @@ class PageGrid(html_page.Pictured, LiveWidget):
         return f"<PageGrid of {self._snapshot!r}>"
 
 
-def _mapping_of(where: MemoryMapping | PageRange) -> MemoryMapping:
+def _mapping_of(where: MappedPages) -> MemoryMapping:
     return where.mapping if isinstance(where, PageRange) else where
 
 
-def _region_of(where: MemoryMapping | PageRange) -> Region:
+def _region_of(where: MappedPages) -> Region:
     # The region itself, or the one whose alias it is.
     mapping = _mapping_of(where)
     regions: tuple[Region, ...] = mapping.lab.regions
