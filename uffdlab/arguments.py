@@ -117,10 +117,13 @@ def unknown_name(name: str, known: Iterable[str]) -> UnknownName:
 
 def _wrapped(function: Callable[..., Any], call: str, example: str, *, method: bool) -> Callable[..., Any]:
     plain: Any = getattr(function, "__wrapped__", function)  # a context manager is a function around one
-    checks = _checks(plain.__code__, plain.__annotations__)
+    checks: tuple[_Check, ...] | None = None  # made at the first call: a script uses few of the methods that it imports
 
     @functools.wraps(function)
     def checking(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal checks
+        if checks is None:
+            checks = _checks(plain.__code__, plain.__annotations__)
         for check in checks:
             if 0 <= check.place < len(arguments):
                 value = arguments[check.place]
