@@ -84,10 +84,10 @@ class Tree:
     @property
     def name(self) -> str:
         """The commit, or the folder's name where git knows none."""
-        said = subprocess.run(
+        revision = subprocess.run(
             ["git", "-C", self.folder, "log", "-1", "--format=%h"], capture_output=True, text=True, check=False
         )
-        return said.stdout.strip() or self.folder.name
+        return revision.stdout.strip() or self.folder.name
 
     def lab(self) -> Seconds:
         """Return what it takes to make and close a lab, in a process that has made one."""

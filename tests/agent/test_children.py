@@ -11,7 +11,7 @@ from .scripts import run
 
 
 def test_a_touch_is_withdrawn_whose_child_has_ended_and_nobody_is_signalled(host_lab):
-    told = run("""
+    printed = run("""
         bystander = os.fork()  # of the same process group
         if not bystander:
             signal.pause()
@@ -27,7 +27,7 @@ def test_a_touch_is_withdrawn_whose_child_has_ended_and_nobody_is_signalled(host
         print(os.waitpid(bystander, os.WNOHANG))
         os.kill(bystander, signal.SIGKILL)
     """)
-    assert told == [f"[(1, 'signal', {int(signal.SIGKILL)})]", "(0, 0)"]
+    assert printed == [f"[(1, 'signal', {int(signal.SIGKILL)})]", "(0, 0)"]
 
 
 @pytest.mark.parametrize("times", [100])
@@ -58,7 +58,7 @@ def test_a_child_that_somebody_kills_is_told_of_at_once(host_lab):
 
 
 def test_a_child_keeps_its_number_until_it_is_ended():
-    told = run("""
+    printed = run("""
         pid = children.fork()["pid"]
         child = children.find(pid)
         os.kill(pid, signal.SIGKILL)
@@ -75,13 +75,13 @@ def test_a_child_keeps_its_number_until_it_is_ended():
         print(os.path.exists(f"/proc/{pid}"))
         child.process.signal(signal.SIGKILL)
     """)
-    assert told[0] == "True"
-    assert told[1].endswith("has ended by signal 9")
-    assert told[2] == "False"
+    assert printed[0] == "True"
+    assert printed[1].endswith("has ended by signal 9")
+    assert printed[2] == "False"
 
 
 def test_a_child_that_cannot_keep_its_descriptors_says_so():
-    told = run("""
+    printed = run("""
         os.dup2(touches.done_fd, 40)  # above the limit that is set below
         low = resource.getrlimit(resource.RLIMIT_NOFILE)
         before = set(os.listdir("/proc/self/fd"))
@@ -98,13 +98,13 @@ def test_a_child_that_cannot_keep_its_descriptors_says_so():
         except Refusal as refusal:
             print(refusal)
     """)
-    assert told[0] == "0"
-    assert told[1].endswith("with status 100: fcntl or dup2 failed in it: Too many open files")
+    assert printed[0] == "0"
+    assert printed[1].endswith("with status 100: fcntl or dup2 failed in it: Too many open files")
 
 
 def test_a_child_makes_its_touch_whoever_holds_the_allocator():
     """A thread's first use of its own variables allocates; a child that did so would wait for a lock nobody opens."""
-    told = run(
+    printed = run(
         """
         import ctypes
         libc = ctypes.CDLL(None)
@@ -138,4 +138,4 @@ def test_a_child_makes_its_touch_whoever_holds_the_allocator():
         """,
         GLIBC_TUNABLES="glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0",
     )
-    assert told == ["50"]
+    assert printed == ["50"]

@@ -46,8 +46,8 @@ def test_the_touch_goes_on_waiting_and_the_lab_can_be_used(host_lab):
             while not sleeps(process) and time.monotonic() < until:
                 time.sleep(0.01)
             os.killpg(process.pid, signal.SIGINT)
-            told, errors = process.communicate(timeout=60)
+            printed, errors = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert told.splitlines() == ["interrupted; waiting True", "Fault(page=0, read, missing)", "0 done 0"], errors
+    assert printed.splitlines() == ["interrupted; waiting True", "Fault(page=0, read, missing)", "0 done 0"], errors
     assert process.returncode == 0, errors

@@ -26,8 +26,8 @@ def test_a_fork_that_no_descriptor_is_left_for_is_told_of_and_goes_on_when_there
     region = lab.map(pages=2, memory="anon")
     uffd = lab.userfaultfd(Feature.EVENT_FORK)
     uffd.register(region[0], "missing")
-    heard = queue.Queue()
-    lab.timeline.listen(heard.put)
+    received = queue.Queue()
+    lab.timeline.listen(received.put)
     pid = lab.ask(DescribeTarget()).pid
     taken = sorted(int(each.name) for each in Path(f"/proc/{pid}/fd").iterdir())
     before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -37,9 +37,9 @@ def test_a_fork_that_no_descriptor_is_left_for_is_told_of_and_goes_on_when_there
     children = []
     forking = threading.Thread(target=lambda: children.append(lab.fork()))
     forking.start()
-    entry = heard.get(timeout=20)
+    entry = received.get(timeout=20)
     while "Too many open files" not in entry.text:
-        entry = heard.get(timeout=20)
+        entry = received.get(timeout=20)
     assert f"userfaultfd {uffd.number} cannot be read" in entry.text
     assert "cannot be read" in caplog.text
     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)

@@ -354,18 +354,18 @@ def test_what_ends_is_on_the_timeline(mortal_lab):
     assert (mortal_lab.timeline[-1].kind, mortal_lab.timeline[-1].what) == ("unmap", region)
     mortal_lab.restart_target()
     assert mortal_lab.timeline[-1].text == "a new target process"
-    heard = queue.Queue()
-    mortal_lab.timeline.listen(heard.put)
+    received = queue.Queue()
+    mortal_lab.timeline.listen(received.put)
     mortal_lab.map(pages=4)
-    assert heard.get(timeout=5).kind == "map"
+    assert received.get(timeout=5).kind == "map"
     os.kill(mortal_lab.machine.hello.pid, signal.SIGKILL)
-    entry = heard.get(timeout=10)
+    entry = received.get(timeout=10)
     assert (entry.kind, type(entry.what)) == ("lab", MachineLost)
     mortal_lab.close()
-    entry = heard.get(timeout=5)
+    entry = received.get(timeout=5)
     assert (entry.kind, type(entry.what), entry.text) == ("lab", LabClosed, "the lab was closed")
     mortal_lab.close()
-    assert heard.empty()
+    assert received.empty()
 
 
 def test_features_that_are_none(host_lab):

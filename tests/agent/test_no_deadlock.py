@@ -292,13 +292,13 @@ def test_everything_can_be_closed_while_faults_wait(mortal_lab):
         refused(TargetLost, lambda each=each: each.result(5))
     region, uffd = lab.map(pages=PAGES), lab.userfaultfd()
     uffd.register(region, "missing")
-    told = []
+    raised = []
 
     def waits(what):
         try:
             what()
         except UffdlabError as error:
-            told.append(type(error))
+            raised.append(type(error))
 
     touch = region.write(0)
     waiters = [
@@ -315,7 +315,7 @@ def test_everything_can_be_closed_while_faults_wait(mortal_lab):
     for waiter in waiters:
         waiter.join(60)
     assert time.monotonic() - started < 60
-    assert told == [LabClosed] * 3
+    assert raised == [LabClosed] * 3
 
 
 def test_an_ioctl_that_faults_itself_costs_the_target_and_no_more(mortal_lab):

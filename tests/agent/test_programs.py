@@ -112,15 +112,17 @@ def test_one_that_writes_too_much(run):
 
 
 def test_output_comes_while_it_runs(run, tmp_path):
-    heard = queue.SimpleQueue()
+    received = queue.SimpleQueue()
     gate = tmp_path / "gate"
     line = f"echo first; while ! [ -e {gate} ]; do sleep 0.05; done; echo second >&2"
-    thread = threading.Thread(target=run, args=(["sh", "-c", line],), kwargs={"on_output": lambda *it: heard.put(it)})
+    thread = threading.Thread(
+        target=run, args=(["sh", "-c", line],), kwargs={"on_output": lambda *it: received.put(it)}
+    )
     thread.start()
-    assert heard.get(timeout=30) == ("stdout", b"first\n")
-    assert heard.empty()
+    assert received.get(timeout=30) == ("stdout", b"first\n")
+    assert received.empty()
     gate.touch()
-    assert heard.get(timeout=30) == ("stderr", b"second\n")
+    assert received.get(timeout=30) == ("stderr", b"second\n")
     thread.join(30)
 
 
@@ -149,22 +151,22 @@ def test_two_at_once_and_other_calls_meanwhile(run, machine):
 
 def test_it_dies_with_the_host():
     machine = local.start()
-    heard = queue.SimpleQueue()
+    received = queue.SimpleQueue()
 
     def run():
         with pytest.raises(Exception, match="closed"):
             Programs(lambda: machine).run(
-                ["sh", "-c", "echo $$; pwd; sleep 1000"], on_output=lambda _s, data: heard.put(data)
+                ["sh", "-c", "echo $$; pwd; sleep 1000"], on_output=lambda _s, data: received.put(data)
             )
 
     thread = threading.Thread(target=run)
     thread.start()
-    said = heard.get(timeout=30)
-    while said.count(b"\n") < 2:
-        said += heard.get(timeout=30)
+    output = received.get(timeout=30)
+    while output.count(b"\n") < 2:
+        output += received.get(timeout=30)
     machine.close()
     thread.join(30)
-    pid, folder = said.split()
+    pid, folder = output.split()
     assert gone(int(pid))
     assert not Path(folder.decode()).exists()
 

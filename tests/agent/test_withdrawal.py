@@ -75,7 +75,7 @@ def test_a_value_is_changed_if_and_only_if_its_write_is_done(host_lab, page, tim
 
 def test_a_withdrawn_sweep_says_how_far_it_came():
     """At whichever instruction the signal arrives."""
-    told = run(
+    printed = run(
         _TOUCH,
         """
         import random, time
@@ -98,12 +98,12 @@ def test_a_withdrawn_sweep_says_how_far_it_came():
         print(withdrawn > 0, wrong)
         """,
     )
-    assert told == ["True 0"]
+    assert printed == ["True 0"]
 
 
 def test_a_call_s_byte_was_read_if_and_only_if_it_is_done():
     """Of read(2) from a pipe into which a byte comes as it is withdrawn."""
-    told = run(
+    printed = run(
         _TOUCH,
         """
         import time
@@ -133,11 +133,11 @@ def test_a_call_s_byte_was_read_if_and_only_if_it_is_done():
         print(sorted(seen) == [DONE, WITHDRAWN], wrong)
         """,
     )
-    assert told == ["True 0"]
+    assert printed == ["True 0"]
 
 
 def test_a_call_is_withdrawn_by_eintr_and_only_when_it_was_to_be():
-    told = run(
+    printed = run(
         _TOUCH,
         """
         import ctypes, errno
@@ -162,7 +162,7 @@ def test_a_call_is_withdrawn_by_eintr_and_only_when_it_was_to_be():
         print(end_of(touch) == DONE, touch.returned == -errno.EINTR)
         """,
     )
-    assert told == ["True True", "True True"]
+    assert printed == ["True True", "True True"]
 
 
 def test_a_signal_that_somebody_sends_is_no_access_s_end(host_lab, page):

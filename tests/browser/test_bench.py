@@ -35,7 +35,7 @@ def run(page, code):
     page.keyboard.press("Control+Enter")
 
 
-def told(page, code, answer):
+def run_and_expect(page, code, answer):
     """Run `code` in the notebook; what it prints must match `answer`."""
     run(page, f"print({code})")
     expect(page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output")).to_have_text(answer)
@@ -52,7 +52,7 @@ def cell(bench, number):
 def test_the_details_and_the_buttons_are_of_the_page_under_the_cursor(bench, page):
     read = bench.get_by_role("button", name=re.compile("^read "))
     details = bench.get_by_role("group", name="entry of the page under the cursor")
-    told(page, "bench.region.alias.read(5).result(), bench.region.read(0).result()", "6 1")
+    run_and_expect(page, "bench.region.alias.read(5).result(), bench.region.read(0).result()", "6 1")
     page.mouse.move(5, 5)
     expect(details.get_by_role("table", name=re.compile("page 0 "))).to_be_visible()
     before = top(read), top(details), top(cell(bench, 63))
@@ -133,7 +133,7 @@ def test_a_held_fault_is_seen_everywhere(bench, page):
 
 def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     register(bench, "MINOR", "WP")
-    told(page, "bench.region.read(5) and ''", "")
+    run_and_expect(page, "bench.region.read(5) and ''", "")
     bench.get_by_role("tab", name="timeline", exact=True).click()
     view = bench.locator(".uffdlab-timeline")
     running = view.get_by_role("option", name=re.compile("has not ended: read of page 5"))
@@ -141,7 +141,7 @@ def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     # What waits is a span that is open; it began before its message.
     expect(running).to_be_visible()
     assert int(running.get_attribute("data-at")) < int(fault.get_attribute("data-at"))
-    told(page, "bench.uffd.continue_(bench.region[5]) and ''", "")
+    run_and_expect(page, "bench.uffd.continue_(bench.region[5]) and ''", "")
     ended = view.get_by_role("option", name=re.compile(r"took [\d.]+ m?s: read of page 5 .*done"))
     expect(ended).to_be_visible()
     numbers = [int(option.get_attribute("data-at")) for option in (ended, fault)]
@@ -160,7 +160,7 @@ def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     fault.click()
     expect(bench.locator(".uffdlab-when")).to_have_text(re.compile("^as of .*, stepped back in the timeline$"))
     expect(cell(bench, 5)).to_have_attribute("aria-label", "page 5: absent")
-    told(page, "bench.region.write(7) and ''", "")
+    run_and_expect(page, "bench.region.write(7) and ''", "")
     expect(bench.get_by_role("tab", name="faults (1)", exact=True)).to_be_visible()
     expect(bench.locator(".uffdlab-when")).to_have_text(re.compile("stepped back in the timeline$"))
     view.get_by_role("button", name="newest entry").click()
@@ -198,7 +198,7 @@ def test_a_python_that_has_ended_is_said_once(run_cells, page):
     assert page.thrown == []
 
 
-def kept(path):
+def static_form(path):
     cells = json.loads(path.read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "".join("".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {}))
@@ -209,16 +209,16 @@ def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
     pictures = bench.locator(".uffdlab-kept img")
     expect(pictures.first).to_be_hidden()
     register(bench, "MINOR", "WP")
-    told(page, "bench.region.write(5) and ''", "")
+    run_and_expect(page, "bench.region.write(5) and ''", "")
     bench.get_by_role("tab", name="faults (1)", exact=True).click()
     bench.get_by_role("button", name="continue", exact=True).click()
     expect(cell(bench, 5)).to_have_attribute("aria-label", re.compile("^page 5: present, writable"))
     # The static form follows within seconds, and is saved with the notebook.
     expect(bench.locator(".uffdlab-kept img[alt*='page 5: present']")).to_have_count(1, timeout=60_000)
-    told(page, "bench.keep('handed-in.html').name", "handed-in.html")
+    run_and_expect(page, "bench.keep('handed-in.html').name", "handed-in.html")
     page.keyboard.press("Control+s")
     expect(page.locator(".jp-DocumentWidget-dirty, .jp-mod-dirty")).to_have_count(0, timeout=30_000)
-    assert "page 5: present" in kept(file)
+    assert "page 5: present" in static_form(file)
     # Its Python ends, the notebook is opened again: the last state is there.
     run(page, "lab.close(); print('the lab is closed')")
     expect(page.get_by_text("the lab is closed", exact=True)).to_be_visible(timeout=30_000)

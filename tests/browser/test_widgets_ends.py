@@ -140,9 +140,9 @@ def test_ten_thousand_messages_a_second(run_cells, page):
     page.evaluate(WATCH)
     page.wait_for_timeout(5000)
     run_again(page, 3, "work.join()\nlog.refresh()\nprint('the guest sent', log.total)")
-    told = page.locator(".jp-CodeCell").nth(3).get_by_text(re.compile(r"the guest sent \d+"))
-    expect(told).to_be_visible(timeout=60_000)
-    sent = int(re.search(r"sent (\d+)", told.inner_text())[1])
+    message = page.locator(".jp-CodeCell").nth(3).get_by_text(re.compile(r"the guest sent \d+"))
+    expect(message).to_be_visible(timeout=60_000)
+    sent = int(re.search(r"sent (\d+)", message.inner_text())[1])
     assert sent > 500
     expect(log.get_by_text(re.compile(r"[\d,]+ messages: "))).to_be_visible()
 

@@ -44,7 +44,7 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path, seconds):
             time.sleep(0.001)
         time.sleep(seconds)
         os.killpg(demo.pid, signal.SIGINT)
-        said = demo.communicate(timeout=60)[0]
-    assert "Traceback" not in said
-    assert demo.returncode == 130, said
-    assert "demo: stopped" in said
+        output = demo.communicate(timeout=60)[0]
+    assert "Traceback" not in output
+    assert demo.returncode == 130, output
+    assert "demo: stopped" in output

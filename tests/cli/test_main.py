@@ -28,8 +28,8 @@ def test_help_loads_no_command():
 def test_every_command_is_there_and_is_what_the_list_says(name):
     result = CliRunner().invoke(main, [name, "--help"], prog_name="uffdlab")
     assert (result.exit_code, f"Usage: uffdlab {name}" in result.output) == (0, True)
-    said = COMMANDS[name].load().help.replace("\n", " ")
-    assert said.startswith(COMMANDS[name].short_help.rstrip(".")) or name in {"exec", "selftest"}
+    help_text = COMMANDS[name].load().help.replace("\n", " ")
+    assert help_text.startswith(COMMANDS[name].short_help.rstrip(".")) or name in {"exec", "selftest"}
 
 
 @pytest.mark.parametrize(
@@ -110,5 +110,5 @@ def test_an_option_of_the_program_without_two_dashes(arguments, says):
     result = CliRunner().invoke(main, ["exec", *arguments], prog_name="uffdlab")
     assert result.exit_code == 2
     assert "No such option" in result.output
-    told = result.output.partition("put -- before the program: ")[2].strip()
-    assert told == says
+    advice = result.output.partition("put -- before the program: ")[2].strip()
+    assert advice == says

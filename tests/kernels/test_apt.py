@@ -239,8 +239,8 @@ def test_package_that_is_not_the_signed_one_is_refused(repository, tmp_path):
 
 
 def test_a_full_disk_is_reported_and_cleaned_up(repository, tmp_path, monkeypatch):
-    said = "E: Write error - write (28: No space left on device)"
-    monkeypatch.setattr(DebianArchive, "_apt", lambda *_, **__: (100, said))
+    output = "E: Write error - write (28: No space left on device)"
+    monkeypatch.setattr(DebianArchive, "_apt", lambda *_, **__: (100, output))
     with pytest.raises(HostUnsupported, match="disk"):
         repository.archive().resolve("linux-image-cloud-amd64", ("here",), tmp_path / "root", Silent())
     assert not (tmp_path / "root").exists()

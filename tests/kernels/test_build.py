@@ -38,7 +38,7 @@ def test_comments_are_no_options_and_the_last_line_counts():
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("compiler_output", "shown"),
     [
         (
             ["make[1]: *** [x.o] Error 1", "mm/x.c:4:9: error: 'A' undeclared", "ld: x.o: undefined reference to `f'"],
@@ -50,8 +50,8 @@ def test_comments_are_no_options_and_the_last_line_counts():
         ([], ""),
     ],
 )
-def test_first_errors(said, shown):
-    assert first_errors(said) == shown
+def test_first_errors(compiler_output, shown):
+    assert first_errors(compiler_output) == shown
 
 
 @pytest.mark.parametrize("name", NEEDED)

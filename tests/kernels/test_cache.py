@@ -63,11 +63,11 @@ def test_folder_without_record_is_not_a_kernel(tmp_path):
 
 def test_lock_says_who_holds_it_and_children_share_it(tmp_path):
     cache = Cache(tmp_path)
-    told = []
+    printed = []
 
     class Told(Silent):
         def stage(self, text, total=0, unit=""):
-            told.append(text)
+            printed.append(text)
             child.stdin.close()  # lets the child end, and with it the lock
 
     with cache.locked("it", Silent()) as descriptor:
@@ -75,6 +75,6 @@ def test_lock_says_who_holds_it_and_children_share_it(tmp_path):
     with cache.locked("it", Told()):
         pass
     child.wait(20)
-    assert told == [f"waiting for process {os.getpid()}, at work on it"]
+    assert printed == [f"waiting for process {os.getpid()}, at work on it"]
     with cache.locked("it", Silent()), cache.locked("another", Silent()):
-        assert len(told) == 1
+        assert len(printed) == 1

@@ -130,19 +130,19 @@ def test_same_inputs_same_bytes_whatever_was_built_before(lab):
 
 
 def test_progress_counts_what_is_compiled(lab):
-    told = []
+    printed = []
 
     class Told(Silent):
         def stage(self, text, total=0, unit=""):
-            told.append([text, total, unit, 0])
+            printed.append([text, total, unit, 0])
 
         def at(self, done):
-            told[-1][3] = max(told[-1][3], done)
+            printed[-1][3] = max(printed[-1][3], done)
 
     lab.supply().get("tiny-base", progress=Told())
-    assert ["compiling", 3, "objects", 3] in told
-    assert ["linking", 0, "", 0] in told
-    unpacked = next(part for part in told if part[0] == "unpacking the source")
+    assert ["compiling", 3, "objects", 3] in printed
+    assert ["linking", 0, "", 0] in printed
+    unpacked = next(part for part in printed if part[0] == "unpacking the source")
     assert 0 < unpacked[3] <= unpacked[1]
 
 
@@ -203,8 +203,8 @@ def test_concurrent_builds_build_once(lab, tmp_path):
         subprocess.Popen(lab.script("tiny-base"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(3)
     ]
-    said = [process.communicate(timeout=DEADLINE) for process in running]
-    assert {out for out, _ in said} == {said[0][0]}, said
+    shown = [process.communicate(timeout=DEADLINE) for process in running]
+    assert {out for out, _ in shown} == {shown[0][0]}, shown
     assert [process.returncode for process in running] == [0, 0, 0]
     assert count.read_text() == "linked\n"
 
@@ -271,8 +271,8 @@ def test_ctrl_c_ends_make_and_keeps_what_is_whole(lab):
     process = subprocess.Popen(lab.script("tiny-base"), env=environment, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: half_made(lab))
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=DEADLINE)
-    assert "KeyboardInterrupt" in said
+    _, shown = process.communicate(timeout=DEADLINE)
+    assert "KeyboardInterrupt" in shown
     assert processes_of(lab) == []
     assert not half_made(lab)
     assert lab.leftovers() == []

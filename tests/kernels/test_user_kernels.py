@@ -60,7 +60,7 @@ def file(tmp_path):
     return write
 
 
-def kept(user: UserKernels) -> list[str]:
+def files_in(user: UserKernels) -> list[str]:
     return sorted(
         str(path.relative_to(user.folder))
         for path in user.folder.rglob("*")
@@ -91,7 +91,7 @@ def test_on_a_kernel_of_the_users(user, file):
         user.remove("one")
     assert [path.name[:4] for path in user.load()["two"].patches] == ["0001", "0001"]
     assert (user.remove("two"), user.remove("one"), user.remove("one")) == (True, True, False)
-    assert kept(user) == []
+    assert files_in(user) == []
 
 
 def test_am_fits_a_quoted_mail(user, lab, file):
@@ -172,7 +172,7 @@ def test_any_subject_can_be_listed(user, file, subject):
 def test_unplaced_hunks_stop_it_unless_told(user, file):
     with pytest.raises(PatchError, match=r"mail line +\d+ +unplaced +mm/gone.c: the tree has no mm/gone.c\n.*\n1 of 2"):
         user.am(file("mail", MISFIT), "tiny-base", "new")
-    assert kept(user) == []
+    assert files_in(user) == []
     [made] = user.am(file("mail", MISFIT), "tiny-base", "new", allow_unplaced=True).patches
     assert made.unplaced == 1
 
@@ -190,12 +190,12 @@ def test_unplaced_hunks_stop_it_unless_told(user, file):
 def test_bad_mails(user, file, text, says):
     with pytest.raises(PatchError, match=says):
         user.am(file("mail", text), "tiny-base", "new")
-    assert kept(user) == []
+    assert files_in(user) == []
 
 
 def test_bad_patches_leave_nothing(user, file):
     user.add("good", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
-    before = {name: (user.folder / name).read_bytes() for name in kept(user)}
+    before = {name: (user.folder / name).read_bytes() for name in files_in(user)}
     for patches, on, config, error in (
         ([file("stale.patch", tiny_kernel.STALE_PATCH)], "tiny-base", None, PatchError),
         ([file("no.patch", "no patch\n")], "tiny-base", None, PatchError),
@@ -211,7 +211,7 @@ def test_bad_patches_leave_nothing(user, file):
     ):
         with pytest.raises(error):
             user.add("bad", patches, on, config)
-        assert {name: (user.folder / name).read_bytes() for name in kept(user)} == before
+        assert {name: (user.folder / name).read_bytes() for name in files_in(user)} == before
     for name in ("good", "tiny-base"):
         with pytest.raises(KernelError, match="already"):
             user.add(name, [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
@@ -222,7 +222,7 @@ def test_bad_patches_leave_nothing(user, file):
         ):
             with pytest.raises(UsageError, match="cannot be added: a kernel's name"):
                 add(name)
-    assert {name: (user.folder / name).read_bytes() for name in kept(user)} == before
+    assert {name: (user.folder / name).read_bytes() for name in files_in(user)} == before
 
 
 def test_long_names(user, lab, file):
@@ -230,7 +230,7 @@ def test_long_names(user, lab, file):
     kernel = Supply(user.load(), lab.cache, lab.archive).get("x" * 80)
     assert kernel.release == f"6.1.0-{'x' * 32}"
     assert user.remove("x" * 80)
-    assert kept(user) == []
+    assert files_in(user) == []
 
 
 def test_a_patch_from_a_pipe(user):
@@ -277,7 +277,7 @@ def test_a_kernel_is_in_the_list_when_it_has_been_tried(user, lab, file, monkeyp
             user.add("new", [file("m.patch", tiny_kernel.BROKEN_PATCH)], "tiny-base")
     assert seen == [before]
     assert user.file.read_bytes() == before
-    assert kept(user) == ["kernels.toml", "patches/first/0001-two.patch"]
+    assert files_in(user) == ["kernels.toml", "patches/first/0001-two.patch"]
 
 
 def test_a_full_disk_under_the_list(user, file, monkeypatch):
@@ -287,7 +287,7 @@ def test_a_full_disk_under_the_list(user, file, monkeypatch):
     monkeypatch.setattr("uffdlab.kernels.user_kernels.write_atomically", full)
     with pytest.raises(KernelError, match=r"cannot be written \(No space left on device\): point UFFDLAB_KERNELS"):
         user.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
-    assert kept(user) == []
+    assert files_in(user) == []
 
 
 def test_a_kernel_whose_patches_are_gone(user, lab, file):
@@ -302,7 +302,7 @@ def test_a_tree_whose_path_is_no_text(user, tmp_path):
     top = tiny_kernel.write_tree(tmp_path / os.fsdecode(b"\xe9"))
     with pytest.raises(UsageError, match="must be UTF-8"):
         user.add("new", on=top)
-    assert kept(user) == []
+    assert files_in(user) == []
 
 
 def test_what_the_user_wrote_stays(user, file):
@@ -331,7 +331,7 @@ def test_the_wait_for_another_process_has_an_end(user, lab, file):
         ):
             with pytest.raises(KernelError, match=rf"process {os.getpid()} has held .*\.lock for 0 s: end it"):
                 change()
-    assert kept(user) == []
+    assert files_in(user) == []
 
 
 def test_the_folder(monkeypatch, tmp_path):

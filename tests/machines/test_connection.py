@@ -12,7 +12,7 @@ from uffdlab.uapi.protocol.agent import KillTarget, Ping, ReadClock
 from uffdlab.uapi.protocol.target import WithdrawTouch
 
 
-class Spoken:
+class GreetedMachine:
     """A machine that answers and remembers what was asked of it."""
 
     name = "qemu"
@@ -39,7 +39,7 @@ def started(monkeypatch):
 
     def start(kernel, machine, options):
         assert (machine, options) == (None, Options(cpus=2))
-        machines.append(Spoken())
+        machines.append(GreetedMachine())
         return f"{kernel} {len(machines)}", machines[-1]
 
     monkeypatch.setattr(factory, "start", start)
@@ -47,7 +47,7 @@ def started(monkeypatch):
 
 
 def test_an_agent_may_be_busy_and_a_target_has_its_deadline():
-    machine = Spoken()
+    machine = GreetedMachine()
     connection = Connection(None, machine, Options())
     connection.ask(WithdrawTouch(1), deadline=3.0)
     connection.ask(KillTarget(), deadline=3.0)
@@ -55,7 +55,7 @@ def test_an_agent_may_be_busy_and_a_target_has_its_deadline():
 
 
 def test_now_is_the_guest_s_clock():
-    connection = Connection(None, Spoken(), Options())
+    connection = Connection(None, GreetedMachine(), Options())
     connection.open(print)
     assert connection.now() - time.monotonic_ns() == pytest.approx(10**12, abs=10**8)
 
@@ -73,7 +73,7 @@ def test_another_machine_of_the_same_sort(started):
 
 
 def test_a_machine_that_was_given_is_not_replaced():
-    machine = Spoken()
+    machine = GreetedMachine()
     connection = Connection("mine", machine, Options())
     with pytest.raises(UsageError, match="make a new machine, and a new lab"):
         connection.end()
@@ -81,7 +81,7 @@ def test_a_machine_that_was_given_is_not_replaced():
 
 
 def test_a_closed_one_says_what_to_do():
-    machine = Spoken()
+    machine = GreetedMachine()
     connection = Connection("mine", machine, Options())
     connection.open(print)
     connection.close()

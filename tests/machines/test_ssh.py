@@ -194,10 +194,10 @@ def test_nobody_is_asked_for_a_password(server, monkeypatch, tmp_path):
 
 
 def test_a_key_that_only_the_agent_has(server, monkeypatch, tmp_path):
-    said = subprocess.run(
+    output = subprocess.run(
         ["ssh-agent", "-s", "-a", tmp_path / "agent"], capture_output=True, text=True, check=True
     ).stdout
-    pid = int(re.search(r"SSH_AGENT_PID=(\d+)", said)[1])
+    pid = int(re.search(r"SSH_AGENT_PID=(\d+)", output)[1])
     try:
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
         options = server.options(keys=" IdentityFile none\n")

@@ -32,20 +32,20 @@ def extensions(tmp_path_factory):
     return [Extension(each, tmp_path_factory.mktemp("generated")) for each in BUILD_FILES]
 
 
-def said(extensions, *command):
+def output(extensions, *command):
     """What it says of each of our files."""
     return "".join(run(*command, *extension.flags, source) for extension in extensions for source in extension.sources)
 
 
 @pytest.mark.parametrize("name", ["gcc", "clang"])
 def test_no_warnings(extensions, name):
-    assert said(extensions, compiler(name), "-c", "-o", "/dev/null", *WARNINGS) == ""
+    assert output(extensions, compiler(name), "-c", "-o", "/dev/null", *WARNINGS) == ""
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ANALYZERS)
 def test_nothing_is_found_by_analysis(extensions, name):
-    assert said(extensions, compiler(name), *ANALYZERS[name]) == ""
+    assert output(extensions, compiler(name), *ANALYZERS[name]) == ""
 
 
 @pytest.mark.parametrize("name", ANALYZERS)

@@ -109,17 +109,17 @@ with Job([sys.executable, "-c", *sys.argv[1:]], stop_signal=signal.SIGINT, grace
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_job_is_told_once_of_its_owners_end_and_can_speak_to_its_own(tmp_path, number):
-    told = tmp_path / "told"
+    printed = tmp_path / "printed"
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, TOLD, told], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", OWNER, TOLD, printed], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert owner.stdout.readline() == "up\n"
     owner.send_signal(number)
     owner.wait(30)
     owner.stdout.close()
-    assert wait_until(lambda: "put away" in (told.read_text() if told.exists() else ""), 20)
+    assert wait_until(lambda: "put away" in (printed.read_text() if printed.exists() else ""), 20)
     time.sleep(0.6)
-    assert told.read_text().split("\n") == [str(int(signal.SIGINT)), "put away", ""]
+    assert printed.read_text().split("\n") == [str(int(signal.SIGINT)), "put away", ""]
 
 
 def test_a_job_that_stays_after_its_owners_end_is_killed():

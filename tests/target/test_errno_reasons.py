@@ -62,11 +62,11 @@ def test_what_is_no_whole_pages_is_named(name, values, message):
 
 
 def test_memory_without_a_page_cache_is_named():
-    told = {"registered": MINOR, "knows_continue_wp": True}
-    assert "anon has none there" in explain(CONTINUE, errno.EINVAL, 0, memory="anon", **told)
-    assert "anon is not" in explain(IOCTLS["UFFDIO_REGISTER"], errno.EINVAL, int(MINOR), memory="anon", **told)
+    known = {"registered": MINOR, "knows_continue_wp": True}
+    assert "anon has none there" in explain(CONTINUE, errno.EINVAL, 0, memory="anon", **known)
+    assert "anon is not" in explain(IOCTLS["UFFDIO_REGISTER"], errno.EINVAL, int(MINOR), memory="anon", **known)
     for memory in ("anon-shared", "shmem", "hugetlb"):
-        assert "is not:" not in explain(CONTINUE, errno.EINVAL, 0, memory=memory, **told)
+        assert "is not:" not in explain(CONTINUE, errno.EINVAL, 0, memory=memory, **known)
 
 
 def test_a_hole_in_the_source_of_a_move_is_no_missing_registration():

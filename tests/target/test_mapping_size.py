@@ -25,7 +25,7 @@ def test_pages_or_bytes(memory, asked, count):
 
 
 @pytest.mark.parametrize(
-    ("memory", "asked", "said"),
+    ("memory", "asked", "message"),
     [
         ("shmen", {"pages": 1}, r"no memory 'shmen'; the kinds are 'anon'"),
         ("shmem", {}, "either in pages as pages=…"),
@@ -39,9 +39,9 @@ def test_pages_or_bytes(memory, asked, count):
         ("thp", {"pages": 500}, "a multiple of 512 pages"),
     ],
 )
-def test_what_cannot_be_is_told(memory, asked, said):
+def test_what_cannot_be_is_told(memory, asked, message):
     asked = {"pages": None, "size": None, "page_size": None, **asked}
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=message):
         page_count(memory, **asked)
 
 

@@ -13,13 +13,13 @@ from uffdlab.uapi.protocol.notifications import MessageRead, ProgramOutput, Targ
 from .ends import touch_result
 
 
-class Heard:
+class Recorder:
     """A registry with one touch and one userfaultfd, both this."""
 
     number, what = 1, "read of page 0"
 
     def __init__(self):
-        self.heard = []
+        self.received = []
 
     def userfaultfd(self, number):
         return self if number == 1 else None
@@ -28,21 +28,21 @@ class Heard:
         return self if number == 1 else None
 
     def deliver(self, *message):
-        self.heard.append(message)
+        self.received.append(message)
 
     def finish(self, end):
-        self.heard.append(end)
+        self.received.append(end)
 
     def lose(self, why):
-        self.heard.append(why)
+        self.received.append(why)
 
     def machine_lost(self, error):
-        self.heard.append(error)
+        self.received.append(error)
 
 
 @pytest.fixture
-def heard():
-    return Heard()
+def received():
+    return Recorder()
 
 
 @pytest.fixture
@@ -51,41 +51,41 @@ def timeline():
 
 
 @pytest.fixture
-def notifications(heard, timeline):
-    return Notifications(heard, timeline, lambda: 1000)
+def notifications(received, timeline):
+    return Notifications(received, timeline, lambda: 1000)
 
 
-def test_a_message_goes_to_its_userfaultfd(notifications, heard):
+def test_a_message_goes_to_its_userfaultfd(notifications, received):
     data = struct.pack("<B31x", 0x12)
     notifications.dispatch(MessageRead(1, data, 5, 0))
     notifications.dispatch(MessageRead(2, data, 5, 0))  # of one that was closed meanwhile
-    assert heard.heard == [(data, 5, 0)]
+    assert received.received == [(data, 5, 0)]
 
 
-def test_the_end_of_a_touch_is_on_the_timeline(notifications, heard, timeline):
+def test_the_end_of_a_touch_is_on_the_timeline(notifications, received, timeline):
     end = touch_result(started_ns=3, ended_ns=9)
     notifications.dispatch(TouchEnded(1, end))
     notifications.dispatch(TouchEnded(2, end))
-    assert heard.heard == [end]
+    assert received.received == [end]
     assert [(entry.text, entry.started_ns, entry.ended_ns) for entry in timeline] == [("read of page 0: done", 3, 9)]
 
 
-def test_a_lost_target(notifications, heard, timeline):
+def test_a_lost_target(notifications, received, timeline):
     notifications.dispatch(TargetEnded(77, "it ended by SIGKILL", "target-lost", 9, b"nonce"))
-    assert heard.heard == ["it ended by SIGKILL"]
+    assert received.received == ["it ended by SIGKILL"]
     (entry,) = timeline
     assert entry.text == "the target is lost: it ended by SIGKILL"
     assert isinstance(entry.what, TargetLost)
 
 
-def test_a_lost_machine_without_the_console_on_the_timeline(notifications, heard, timeline):
+def test_a_lost_machine_without_the_console_on_the_timeline(notifications, received, timeline):
     error = MachineLost("the machine is gone", console="much\nmore")
     notifications.dispatch(MachineGone(error))
-    assert heard.heard == [error]
+    assert received.received == [error]
     (entry,) = timeline
     assert (entry.text, entry.what) == ("the machine is lost: the machine is gone", error)
 
 
-def test_what_is_for_others_is_left_alone(notifications, heard, timeline):
+def test_what_is_for_others_is_left_alone(notifications, received, timeline):
     notifications.dispatch(ProgramOutput(1, 1, b"hello"))
-    assert (heard.heard, len(timeline)) == ([], 0)
+    assert (received.received, len(timeline)) == ([], 0)

@@ -82,10 +82,10 @@ def test_a_libvirt_that_is_not_there(alone, monkeypatch):
 
 def test_ctrl_c_while_it_comes_up(alone, owner):
     os.killpg(owner.pid, signal.SIGINT)
-    said, _ = owner.communicate(timeout=300)
-    assert owner.returncode == 130, said
-    assert "interrupted: cleaning up" in said
-    assert said.endswith("uffdlab: stopped\n")
+    output, _ = owner.communicate(timeout=300)
+    assert owner.returncode == 130, output
+    assert "interrupted: cleaning up" in output
+    assert output.endswith("uffdlab: stopped\n")
     assert alone.left() == []
     assert alone.state() == "not_created"
 
@@ -102,9 +102,9 @@ def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, owner):
     running = [each.split() for each in alone.processes()]
     (vagrant,) = [int(pid) for pid, program, *arguments in running if program.endswith("ruby") and "up" in arguments]
     os.kill(vagrant, signal.SIGKILL)
-    said, _ = owner.communicate(timeout=60)
+    output, _ = owner.communicate(timeout=60)
     assert owner.returncode == 125
-    assert "vagrant up --provision ended with status -9" in said
+    assert "vagrant up --provision ended with status -9" in output
     assert alone.state() == "running"  # a VM without a package, of which Vagrant knows
     with Lab("6.1-series", machine="vagrant") as lab:
         assert lab.release.endswith("-series-vagrant")
@@ -114,10 +114,10 @@ def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, owner):
 
 def test_two_at_once_bring_up_one(alone, start):
     owners = [start() for _ in range(2)]
-    said = [owner.communicate(timeout=1800)[0] for owner in owners]
-    assert [owner.returncode for owner in owners] == [0, 0], said
-    assert sorted("vagrant up\n" in each for each in said) == [False, True]
-    assert all("the VM runs 6.1-series" in each for each in said)
+    output = [owner.communicate(timeout=1800)[0] for owner in owners]
+    assert [owner.returncode for owner in owners] == [0, 0], output
+    assert sorted("vagrant up\n" in each for each in output) == [False, True]
+    assert all("the VM runs 6.1-series" in each for each in output)
     assert len(alone.qemu()) == 1
 
 

@@ -197,11 +197,11 @@ def test_debians_is_fetched_and_the_vm_comes_up_from_its_partition(alone, apart,
 def test_debians_from_which_it_does_not_come_up_is_replaced_by_ours(alone, apart, serve):
     own_disk(apart)  # no partition, hence no root device
     serve(packed(apart))
-    told = []
-    os.close(alone.bring_up(want("6.1-series")[1], told.append))
-    assert told[0] == f"vagrant box add {DEBIAN}"
+    printed = []
+    os.close(alone.bring_up(want("6.1-series")[1], printed.append))
+    assert printed[0] == f"vagrant box add {DEBIAN}"
     note = box_folder() / "refused"
-    assert [line for line in told if line.startswith("the VM") or "taken" in line] == [
+    assert [line for line in printed if line.startswith("the VM") or "taken" in line] == [
         f"the VM did not start from {DEBIAN}: removing it",
         f"{DEBIAN} is not used (the VM did not start from it, see {note}): making a box of Debian's packages",
     ]
@@ -216,11 +216,11 @@ def choose(alone, apart):
     """Choose a box with the real vagrant, but do not make one; what was chosen, and what was told."""
 
     def choose():
-        told = []
+        printed = []
         build = apart / "build-box"
         build.write_text("#!/bin/sh\n")
         build.chmod(0o755)
-        return Boxes(build, alone._run, told.append).choose(), told
+        return Boxes(build, alone._run, printed.append).choose(), printed
 
     return choose
 
@@ -253,9 +253,9 @@ def test_why_debians_is_not_to_be_had(choose, apart, serve, monkeypatch, server,
         (apart / "it.box").touch()
         server = serve(apart / "it.box").url + "/elsewhere"
     monkeypatch.setenv("VAGRANT_SERVER_URL", server)
-    box, told = choose()
+    box, printed = choose()
     assert box == OWN
-    assert re.fullmatch(rf"{DEBIAN} is not used \({why}\): making a box of Debian's packages", told[-1])
+    assert re.fullmatch(rf"{DEBIAN} is not used \({why}\): making a box of Debian's packages", printed[-1])
 
 
 @alone_in_qemu
@@ -285,9 +285,9 @@ def test_ended_during_the_download(alone, apart, serve, wait_for, how):
         home = Path(os.environ["VAGRANT_HOME"])
         wait_for(lambda: any(part.stat().st_size >= MIB // 2 for part in home.glob("tmp/box*")))
         owner.send_signal(how)
-        said, _ = owner.communicate(timeout=120)
-    assert owner.returncode == (130 if how == signal.SIGINT else -how), said
-    assert said.startswith(f"vagrant box add {DEBIAN}\n")
+        output, _ = owner.communicate(timeout=120)
+    assert owner.returncode == (130 if how == signal.SIGINT else -how), output
+    assert output.startswith(f"vagrant box add {DEBIAN}\n")
     alone.halt()  # waits for Vagrant, which hears of it from its supervisor
     assert alone.left() == []
     assert list(home.glob("boxes/*/*")) == []

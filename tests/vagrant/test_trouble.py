@@ -44,8 +44,8 @@ def test_a_box_of_another_version(vm):
 def test_ssh_is_refused(vm):
     booted = vm.boot_id()
     vm.guest("sudo systemctl stop ssh.service ssh.socket")
-    status, said = vm.guest("true")
-    assert (status, "Connection re" in said) == (255, True)  # reset, or refused
+    status, output = vm.guest("true")
+    assert (status, "Connection re" in output) == (255, True)  # reset, or refused
     lab_works()  # it was taken for dead, and booted again
     assert vm.boot_id() != booted
 

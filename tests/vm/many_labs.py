@@ -65,8 +65,8 @@ def main(labs, part, kernel):
         once(kernel)
     before = everything()
     times = [once(kernel) for _ in range(labs)]
-    told = {"before": before, "after": everything(), "first": median(times[:part]), "last": median(times[-part:])}
-    print(json.dumps(told))  # noqa: T201
+    report = {"before": before, "after": everything(), "first": median(times[:part]), "last": median(times[-part:])}
+    print(json.dumps(report))  # noqa: T201
 
 
 if __name__ == "__main__":

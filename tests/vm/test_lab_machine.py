@@ -40,11 +40,11 @@ def test_what_the_console_said_can_be_searched(own):
 
 def test_options_of_the_guest():
     with Lab("6.1-series", cpus=2, memory_mib=512, hugepages=8, command_line="uffdlab.of=mine") as lab:
-        said = lab.exec(["sh", "-c", "nproc; cat /proc/cmdline /proc/meminfo"]).text
-        assert said.startswith("2\n")
-        assert "uffdlab.of=mine" in said
-        assert re.search(r"^HugePages_Free: +8$", said, re.MULTILINE)
-        assert 400 << 10 < int(re.search(r"^MemTotal: +(\d+) kB", said, re.MULTILINE)[1]) <= 512 << 10
+        output = lab.exec(["sh", "-c", "nproc; cat /proc/cmdline /proc/meminfo"]).text
+        assert output.startswith("2\n")
+        assert "uffdlab.of=mine" in output
+        assert re.search(r"^HugePages_Free: +8$", output, re.MULTILINE)
+        assert 400 << 10 < int(re.search(r"^MemTotal: +(\d+) kB", output, re.MULTILINE)[1]) <= 512 << 10
         region = lab.map(pages=8, memory="hugetlb")
         region.alias.fill(1)
 
@@ -65,13 +65,13 @@ def test_gdb_stops_where_a_page_fault_is_handed_to_userspace(own):
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as gdb:
         watch = threading.Timer(120, gdb.kill)
         watch.start()
-        said = []
+        output = []
         for line in gdb.stdout:
-            said.append(line)
+            output.append(line)
             if line.startswith("Breakpoint 1 at"):
                 threading.Thread(target=region.read, args=(0,), daemon=True).start()
         watch.cancel()
-    text = "".join(said)
+    text = "".join(output)
     assert re.search(r"Breakpoint 1, .*handle_userfault", text), text
     assert re.search(r"^#1 .*", text, re.MULTILINE), text
     fault = uffd.read_fault(timeout=30)

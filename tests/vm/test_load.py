@@ -83,8 +83,8 @@ KINDS = OwnTouches, OwnTouches, ChildrensTouches  # the last one alone hears of 
 
 def held(lab, pid):
     """How many descriptors and mappings the target has."""
-    told = lab.exec(["sh", "-c", f"ls /proc/{pid}/fd | wc -l; wc -l </proc/{pid}/maps"])
-    return [int(each) for each in told.stdout.split()]
+    counted = lab.exec(["sh", "-c", f"ls /proc/{pid}/fd | wc -l; wc -l </proc/{pid}/maps"])
+    return [int(each) for each in counted.stdout.split()]
 
 
 def test_ten_minutes_of_withdrawals_forks_and_ends(lab):

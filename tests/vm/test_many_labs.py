@@ -27,8 +27,8 @@ def test_a_thousand_labs_leave_nothing(tmp_path):
     command = [sys.executable, Path(__file__).with_name("many_labs.py"), str(LABS), str(PART), kernel]
     around = {**os.environ, "UFFDLAB_CACHE": str(tmp_path / "cache"), "TMPDIR": str(scratch)}
     done = subprocess.run(command, env=around, stdout=subprocess.PIPE, text=True, check=True, timeout=9000)
-    told = json.loads(done.stdout)
-    before, after, first, last = (told[what] for what in ("before", "after", "first", "last"))
+    report = json.loads(done.stdout)
+    before, after, first, last = (report[what] for what in ("before", "after", "first", "last"))
     for what in first:
         print(f"{what}: the first {PART} of {LABS} took {first[what]:.4f} s each, the last {PART} {last[what]:.4f} s: "  # noqa: T201
               f"{last[what] / first[what]:.3f}")  # fmt: skip

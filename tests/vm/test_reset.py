@@ -53,7 +53,7 @@ def put_in_kernel(lab, symbol, code):
 
 
 @contextlib.contextmanager
-def told(error, message):
+def raises_with_console(error, message):
     """Expect an error with what the console said."""
     with pytest.raises(error, match=message) as caught:
         yield
@@ -61,26 +61,26 @@ def told(error, message):
 
 
 def panic(lab):
-    with told(GuestPanic, "sysrq triggered crash"):
+    with raises_with_console(GuestPanic, "sysrq triggered crash"):
         lab.ask(TriggerSysrq("c"))
 
 
 def oops(lab):
     put_in_kernel(lab, "write_sysrq_trigger", UD2)
-    with told(GuestPanic, "Kernel panic - not syncing: Fatal exception, after invalid opcode"):
+    with raises_with_console(GuestPanic, "Kernel panic - not syncing: Fatal exception, after invalid opcode"):
         lab.ask(TriggerSysrq("h"))
     assert "RIP: 0010:write_sysrq_trigger+0x0/" in lab.console
 
 
 def spin(lab):
     put_in_kernel(lab, "write_sysrq_trigger", CLI_JMP_SELF)
-    with told(MachineTimeout, r"agent\.sysrq: no answer within 1\.0 s: the machine hangs"):
+    with raises_with_console(MachineTimeout, r"agent\.sysrq: no answer within 1\.0 s: the machine hangs"):
         lab.machine.ask(TriggerSysrq("h"), deadline=1)
 
 
 def stop(lab):
     os.kill(lab.machine.pids[1], signal.SIGSTOP)
-    with told(MachineTimeout, r"agent\.ping: no answer within 1\.0 s: the machine hangs"):
+    with raises_with_console(MachineTimeout, r"agent\.ping: no answer within 1\.0 s: the machine hangs"):
         lab.machine.ask(Ping(), deadline=1)
 
 
@@ -142,7 +142,7 @@ def test_a_kernel_that_goes_on_after_an_oops():
         touch = region.read(0)
         assert lab.ask(Ping(3)) == 3
         assert lab.console.search("RIP: 0010:handle_userfault")
-        with told(GuestPanic, "crashed: invalid opcode"):
+        with raises_with_console(GuestPanic, "crashed: invalid opcode"):
             region.mremap()  # the thread that is gone holds the lock on the address space
         lab.reset()
         with pytest.raises(TargetLost):

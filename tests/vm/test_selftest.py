@@ -17,16 +17,16 @@ def selftest(*arguments):
 
 @pytest.mark.parametrize("kernel", ["6.1-series", "debian/trixie", "debian/trixie-backports"])
 def test_they_pass(kernel):
-    status, said = selftest(kernel)
-    assert status == 0, said
-    assert "not ok" not in said
-    assert "minor" in said
+    status, shown = selftest(kernel)
+    assert status == 0, shown
+    assert "not ok" not in shown
+    assert "minor" in shown
 
 
 def test_the_new_one_names_what_the_posted_patch_loses():
-    status, said = selftest("6.1-as-posted", "--tree", "6.1-series")
-    assert status == 1, said
-    lost = [line for line in said.splitlines() if "FAIL: " in line and " registered for " in line]  # fill modes
+    status, shown = selftest("6.1-as-posted", "--tree", "6.1-series")
+    assert status == 1, shown
+    lost = [line for line in shown.splitlines() if "FAIL: " in line and " registered for " in line]  # fill modes
     assert all(" mode DONTWAKE|WP, " in line for line in lost)
     of_shared = "UFFDIO_CONTINUE mode DONTWAKE|WP, 1 page, shared mapping registered for MINOR|WP"
     assert any(of_shared in line for line in lost)

@@ -150,8 +150,8 @@ def test_a_guest_that_reboots_is_an_error_that_names_the_witness():
         for name in (None, "physical", "pagemap"):
             with pytest.raises(UffdlabError) as caught:
                 region.snapshot(name)
-            said = [str(caught.value), *getattr(caught.value, "__notes__", [])]
-            assert any((name or "physical") in line for line in said), said
+            lines_of_error = [str(caught.value), *getattr(caught.value, "__notes__", [])]
+            assert any((name or "physical") in line for line in lines_of_error), lines_of_error
 
 
 def test_the_ram_file_cannot_be_cut_short():

@@ -18,7 +18,9 @@ class Region:
 
 
 def answer(*runs, sd=False):
-    entries = [entry for low, high, said in runs for entry in (START + low * PAGE, START + high * PAGE, said)]
+    entries = [
+        entry for low, high, categories in runs for entry in (START + low * PAGE, START + high * PAGE, categories)
+    ]
     return ScanRuns(struct.pack(f"<{len(entries)}Q", *entries), sd, 5)
 
 
@@ -61,10 +63,12 @@ def test_huge_is_of_the_mapping_where_nothing_is_mapped():
     assert states[1] & known[1] & State.HUGE
 
 
-@pytest.mark.parametrize(("sd", "tracks", "told"), [(False, True, True), (True, True, False), (False, False, False)])
-def test_soft_dirty_is_known_only_where_the_mapping_is_not(sd, tracks, told):
+@pytest.mark.parametrize(
+    ("sd", "tracks", "expected"), [(False, True, True), (True, True, False), (False, False, False)]
+)
+def test_soft_dirty_is_known_only_where_the_mapping_is_not(sd, tracks, expected):
     _, known = decode_scan([Category.PRESENT], answered=OLD, vma_soft_dirty=sd, tracks_soft_dirty=tracks)
-    assert bool(known[0] & State.SOFT_DIRTY) is told
+    assert bool(known[0] & State.SOFT_DIRTY) is expected
 
 
 def test_no_bit_is_set_that_is_not_known():

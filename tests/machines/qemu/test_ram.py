@@ -56,16 +56,16 @@ def test_paging_modes(cr0, cr4, efer, levels):
 
 class Monitor:
     def __init__(self):
-        self.said = []
+        self.commands = []
 
     @contextmanager
     def paused(self):
-        self.said.append("stop")
+        self.commands.append("stop")
         yield
-        self.said.append("cont")
+        self.commands.append("cont")
 
     def human(self, line):
-        self.said.append(line)
+        self.commands.append(line)
         return REGISTERS
 
 
@@ -135,7 +135,7 @@ def test_bytes(large):
 
 def test_roots_are_read_while_the_guest_stands_still(large):
     assert large.root_candidates() == [(0x1BFA000, 4), (0x103F0C000, 5)]
-    assert large._monitor.said == ["stop", "info registers -a", "cont"]
+    assert large._monitor.commands == ["stop", "info registers -a", "cont"]
 
 
 def test_after_closing(large):

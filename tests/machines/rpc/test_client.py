@@ -157,16 +157,16 @@ def test_notifications_go_to_every_subscriber_until_it_leaves(agent):
 
 def test_a_subscriber_that_fails_harms_nobody(agent, caplog):
     agent.hello()
-    heard = threading.Event()
+    received = threading.Event()
 
     def fails(_news):
         raise RuntimeError("oh dear")
 
     agent.client.subscribe(fails)
-    agent.client.subscribe(lambda *_: heard.set())
+    agent.client.subscribe(lambda *_: received.set())
     with caplog.at_level(logging.ERROR):
         agent.send([2, "program-output", [7, 1, b""]])
-        assert heard.wait(5)
+        assert received.wait(5)
     assert "oh dear" in caplog.text
 
 
@@ -189,21 +189,21 @@ def test_a_subscriber_that_calls_is_told_not_to(agent):
 
 
 def test_subscribers_hear_of_the_end_once(agent):
-    heard = queue.Queue()
-    agent.client.subscribe(heard.put)
+    received = queue.Queue()
+    agent.client.subscribe(received.put)
     agent.hello()
     agent.stream.close()
-    gone = heard.get(timeout=5)
+    gone = received.get(timeout=5)
     assert isinstance(gone, MachineGone)
     assert isinstance(gone.error, errors.MachineLost)
     agent.client.fail(errors.MachineLost("again"))
     agent.close()
-    assert heard.empty()
+    assert received.empty()
 
 
 def test_who_closes_it_is_not_told(agent):
-    heard = []
-    agent.client.subscribe(heard.append)
+    received = []
+    agent.client.subscribe(received.append)
     agent.hello()
     agent.close()
-    assert heard == []
+    assert received == []

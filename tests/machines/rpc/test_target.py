@@ -117,16 +117,16 @@ def test_an_answer_of_a_target_that_is_gone_is_dropped(both):
 
 def test_what_the_target_said_is_heard_before_the_news_of_its_end(both):
     both.spawn(b"m" * 32)
-    heard = queue.Queue()
-    both.client.subscribe(lambda news: heard.put(news.method))
+    received = queue.Queue()
+    both.client.subscribe(lambda news: received.put(news.method))
     held = threading.Event()
     stop = both.client.subscribe(lambda *_: held.wait(5))
     both.send([2, "program-output", [1, 1, b"held"]])
-    assert heard.get(timeout=5) == "program-output"
+    assert received.get(timeout=5) == "program-output"
     both.target.sendall(msgpack.packb([2, "message", [1, bytes(32), 5, 0]]))
     both.lose_target(b"m" * 32)
     held.set()
-    assert [heard.get(timeout=5) for _ in range(2)] == ["message", "target-lost"]
+    assert [received.get(timeout=5) for _ in range(2)] == ["message", "target-lost"]
     stop()
 
 

@@ -34,22 +34,22 @@ def box_of(world):
     return json.loads((world.vm.data / "lab.json").read_text())["box"]
 
 
-def bring_up_heard(world):
-    """Bring it up; the lines that were told."""
-    told = []
-    descriptor = world.vm.bring_up(WANTED, told.append)
+def bring_up_and_print(world):
+    """Bring it up; return the lines that it printed."""
+    printed = []
+    descriptor = world.vm.bring_up(WANTED, printed.append)
     os.close(descriptor)
-    return told
+    return printed
 
 
 def test_ours_is_taken_at_once_where_it_is(world):
-    assert bring_up_heard(world) == ["vagrant up"]
+    assert bring_up_and_print(world) == ["vagrant up"]
     assert world.notes() == ["up --provision"]
     assert box_of(world) == OWN
 
 
 def test_debians_is_taken_where_the_network_has_it(bare):
-    assert bring_up_heard(bare) == [f"vagrant box add {DEBIAN}", "vagrant up"]
+    assert bring_up_and_print(bare) == [f"vagrant box add {DEBIAN}", "vagrant up"]
     assert bare.notes() == [ADD, "up --provision"]
     assert box_of(bare) == DEBIAN
 
@@ -60,7 +60,7 @@ def test_debians_is_taken_where_vagrant_has_it(bare):
         "1,,ui,info,debian/bookworm64 (libvirt\\, 12)\n1,,box-name,debian/bookworm64\n1,,box-provider,libvirt\n"
         "1,,box-version,12.20250126.1",
     )
-    assert bring_up_heard(bare) == ["vagrant up"]
+    assert bring_up_and_print(bare) == ["vagrant up"]
     assert bare.notes() == ["up --provision"]
     assert box_of(bare) == DEBIAN
 
@@ -76,7 +76,7 @@ def test_another_box_is_not_taken_for_it(bare, listed):
 
 def test_without_a_network_ours_is_made(bare):
     bare.put("fail-box-add", "Error: Could not resolve host: box.test\n")
-    assert bring_up_heard(bare) == [
+    assert bring_up_and_print(bare) == [
         f"vagrant box add {DEBIAN}",
         f"{DEBIAN} is not used (Could not resolve host: box.test): making a box of Debian's packages",
         "vagrant up",
@@ -84,7 +84,7 @@ def test_without_a_network_ours_is_made(bare):
     assert bare.notes() == [ADD, "build-box", "up --provision"]
     assert box_of(bare) == OWN
     bare.vm.destroy()
-    assert bring_up_heard(bare) == ["vagrant up"]
+    assert bring_up_and_print(bare) == ["vagrant up"]
 
 
 @pytest.mark.parametrize("box", [OWN, DEBIAN, "some/box"])
@@ -98,7 +98,9 @@ def test_the_user_chooses(bare, monkeypatch, box):
 def test_a_network_that_swallows_what_is_sent(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 1.0)
     bare.put("hang-box-add")
-    assert f"{DEBIAN} is not used (nothing received in 1 s): making a box of Debian's packages" in bring_up_heard(bare)
+    assert f"{DEBIAN} is not used (nothing received in 1 s): making a box of Debian's packages" in bring_up_and_print(
+        bare
+    )
     assert bare.notes() == [ADD, "interrupted", "build-box", "up --provision"]
 
 
@@ -106,8 +108,8 @@ def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 2.0)
     monkeypatch.setattr("uffdlab.machines.vagrant.box._REPORT_INTERVAL", 0.5)
     bare.put("do-box-add", COMES + "sleep 3; rm $VAGRANT_HOME/tmp/box123; sleep 1")
-    told = bring_up_heard(bare)
-    assert told[1] == f"vagrant box add {DEBIAN}: 1 MiB received"
+    printed = bring_up_and_print(bare)
+    assert printed[1] == f"vagrant box add {DEBIAN}: 1 MiB received"
     assert box_of(bare) == DEBIAN
 
 
@@ -125,20 +127,20 @@ def test_what_a_server_says_of_its_boxes_is_no_box(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 1.0)
     bare.put("do-box-add", COMES.replace("1M", "64K"))
     bare.put("hang-box-add")
-    assert "nothing received in 1 s" in bring_up_heard(bare)[1]
+    assert "nothing received in 1 s" in bring_up_and_print(bare)[1]
 
 
 def test_a_download_that_stands_still(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._NO_DATA_DEADLINE", 1.0)
     bare.put("do-box-add", COMES)
     bare.put("hang-box-add")
-    assert "nothing received in 1 s" in bring_up_heard(bare)[1]
+    assert "nothing received in 1 s" in bring_up_and_print(bare)[1]
 
 
 def test_a_download_without_end(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FETCH", 1.0)
     bare.put("hang-box-add")
-    assert "the download did not end within 0 minutes" in bring_up_heard(bare)[1]
+    assert "the download did not end within 0 minutes" in bring_up_and_print(bare)[1]
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -155,8 +157,8 @@ def test_ended_during_the_download(bare, how):
             time.sleep(0.05)
         time.sleep(0.3)  # its trap is set after its note
         owner.send_signal(how)
-        said = owner.communicate(timeout=30)[0]
-    assert said == ("interrupted: cleaning up\n" if how == signal.SIGINT else "")
+        output = owner.communicate(timeout=30)[0]
+    assert output == ("interrupted: cleaning up\n" if how == signal.SIGINT else "")
     (bare.folder / "world" / "hang-box-add").unlink()
     bring_up(bare.vm)
     assert bare.notes() == ["interrupted", ADD, "up --provision"]
@@ -165,7 +167,7 @@ def test_ended_during_the_download(bare, how):
 def test_debians_from_which_it_does_not_come_up(bare):
     bare.put("do-up", FAILS_FROM_DEBIANS)
     note = bare.folder / "cache" / "box" / "refused"
-    assert bring_up_heard(bare) == [
+    assert bring_up_and_print(bare) == [
         f"vagrant box add {DEBIAN}",
         "vagrant up",
         f"the VM did not start from {DEBIAN}: removing it",

@@ -181,8 +181,8 @@ def owner(world):
 
 def test_ctrl_c_lets_vagrant_put_away_what_it_has_begun(world, owner):
     owner.send_signal(signal.SIGINT)
-    said, complaint = owner.communicate(timeout=30)
-    assert said == "interrupted: cleaning up\n"
+    output, complaint = owner.communicate(timeout=30)
+    assert output == "interrupted: cleaning up\n"
     assert complaint.rstrip().endswith("KeyboardInterrupt")
     assert world.notes() == ["interrupted"]
 

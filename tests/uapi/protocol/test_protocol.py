@@ -87,8 +87,8 @@ def test_what_a_machine_of_another_sort_does_is_listed_too():
 
 
 def test_the_agent_tells_what_is_listed():
-    told = dict(calls_of("notify", "_notify"))
-    assert told == {name: len(entry.__struct_fields__) for name, entry in NOTIFICATIONS.items()}
+    sent = dict(calls_of("notify", "_notify"))
+    assert sent == {name: len(entry.__struct_fields__) for name, entry in NOTIFICATIONS.items()}
 
 
 def test_the_agent_refuses_by_the_kinds_that_are_listed():
