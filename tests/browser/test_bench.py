@@ -206,7 +206,7 @@ def static_form(path):
 
 def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
     file = jupyterlab.folder / "bench.ipynb"
-    pictures = bench.locator(".uffdlab-kept img")
+    pictures = bench.locator(".uffdlab-static-form img")
     expect(pictures.first).to_be_hidden()
     register(bench, "MINOR", "WP")
     run_and_expect(page, "bench.region.write(5) and ''", "")
@@ -214,7 +214,7 @@ def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
     bench.get_by_role("button", name="continue", exact=True).click()
     expect(cell(bench, 5)).to_have_attribute("aria-label", re.compile("^page 5: present, writable"))
     # The static form follows within seconds, and is saved with the notebook.
-    expect(bench.locator(".uffdlab-kept img[alt*='page 5: present']")).to_have_count(1, timeout=60_000)
+    expect(bench.locator(".uffdlab-static-form img[alt*='page 5: present']")).to_have_count(1, timeout=60_000)
     run_and_expect(page, "bench.keep('handed-in.html').name", "handed-in.html")
     page.keyboard.press("Control+s")
     expect(page.locator(".jp-DocumentWidget-dirty, .jp-mod-dirty")).to_have_count(0, timeout=30_000)
@@ -227,7 +227,7 @@ def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
     page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
     page.wait_for_timeout(1000)
     page.goto(jupyterlab.address("bench.ipynb"))
-    expect(page.locator(".uffdlab-kept img[alt*='page 5: present']")).to_be_visible(timeout=60_000)
+    expect(page.locator(".uffdlab-static-form img[alt*='page 5: present']")).to_be_visible(timeout=60_000)
     page.screenshot(path=SHOTS / "bench-opened-again.png")
     # One file to hand in, of the notebook or of the bench, each without Python and without network.
     exported = CliRunner().invoke(export, [str(file)])

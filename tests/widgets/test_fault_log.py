@@ -95,7 +95,7 @@ def test_ten_thousand_a_second_are_counted_and_sampled(lab, log):
     assert log.total == 10_001
     assert len(log.shown) == 50
     assert len(log._rows) < 4096
-    assert len(log._kept) <= 200
+    assert len(log._messages) <= 200
     assert len(log._faults) <= 201
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from uffdlab.target.touch import Touch
     from uffdlab.target.userfaultfd import Userfaultfd
 
-_KEPT = 200  # messages
+_MOST_MESSAGES = 200  # messages
 _SMALL_PAGE = 4096  # bytes
 _SHOWN = 50
 _MOST_WAITING = 20
@@ -82,8 +82,8 @@ class FaultLog(html_page.Pictured, LiveWidget):
 
     def __init__(self, uffd: Userfaultfd, lab: Any, **keywords: Any) -> None:
         self._uffd, self._lab = uffd, lab
-        self._kept: collections.deque[tuple[int, str]] = collections.deque(maxlen=_KEPT)
-        self._points: collections.deque[tuple[int, int, str]] = collections.deque(maxlen=_KEPT)
+        self._messages: collections.deque[tuple[int, str]] = collections.deque(maxlen=_MOST_MESSAGES)
+        self._points: collections.deque[tuple[int, int, str]] = collections.deque(maxlen=_MOST_MESSAGES)
         self._tally: collections.Counter[str] = collections.Counter()
         self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
         self._lock, self._last = threading.Lock(), -1
@@ -94,7 +94,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self.waiting: list[dict[str, Any]] = []
         super().__init__(**keywords)
         self._listen()
-        self.observe(self.keep_soon, ["_rows", "_waiting"])
+        self.observe(self.update_soon, ["_rows", "_waiting"])
 
     def _listen(self) -> None:
         for release in self._releases:
@@ -103,7 +103,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
         with self._lock:
             # Listen first, then read what is there: nothing is missed, nothing is counted twice.
             self._releases = (timeline.listen(self._on_timeline),)
-            self._kept.clear()
+            self._messages.clear()
             self._points.clear()
             self._tally.clear()
             self._faults.clear()
@@ -146,13 +146,13 @@ class FaultLog(html_page.Pictured, LiveWidget):
         if self._zero is None:
             self._zero = entry.started_ns
         if entry.kind == "message":
-            self._kept.append((entry.started_ns, entry.text))
+            self._messages.append((entry.started_ns, entry.text))
             if isinstance(entry.what, Fault):
                 fault = entry.what
                 kind = _kind(fault)
                 self._tally[kind] += 1
                 self._points.append((entry.started_ns, fault.page or 0, kind))
-                if len(self._faults) > _KEPT:
+                if len(self._faults) > _MOST_MESSAGES:
                     self._faults.pop(next(iter(self._faults)))
                 self._faults[fault.address & ~0xFFF] = fault, time.monotonic()
             else:
@@ -171,7 +171,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
     def _show(self, seen: tuple[list[dict[str, Any]], bool]) -> None:
         self.waiting, more = seen
         with self._lock:
-            newest = list(self._kept)[-_SHOWN:]
+            newest = list(self._messages)[-_SHOWN:]
         self.shown = [((when - (self._zero or 0)) / 1000, text) for when, text in reversed(newest)]
         with self.hold_sync():
             self._pack()
@@ -291,8 +291,8 @@ class FaultLog(html_page.Pictured, LiveWidget):
     def static(self) -> str:
         """Return the waiting touches, a picture of the faults and a table of the messages, as HTML."""
         with self._lock:
-            kept = tuple(self._kept)
-        rows = [(f"{(when - (self._zero or 0)) / 1000:,.1f}", text) for when, text in kept]
+            messages = tuple(self._messages)
+        rows = [(f"{(when - (self._zero or 0)) / 1000:,.1f}", text) for when, text in messages]
         waits = "".join(f"<li>{html.escape(each['what'])} waits ({each['kind']})</li>" for each in self.waiting)
         table = html_table("Messages", ("at, µs", "message"), rows[-_SHOWN:], self._summary())
         picture = self.picture()._repr_html_() if self._points else ""
@@ -311,7 +311,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
         """Return the newest 200 messages as CSV: the guest's time in ns, the message; write it to `path` if given."""
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerows([("time_ns", "message"), *self._kept])
+        writer.writerows([("time_ns", "message"), *self._messages])
         return html_page.deliver(out.getvalue(), path)
 
     def fallback(self) -> dict[str, str]:

@@ -106,7 +106,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
         super().__init__(**keywords)
         self.cursor = snapshot.first
         self.show(snapshot, before)
-        self.observe(self.keep_soon, ["_codes", "_when", "_before"])
+        self.observe(self.update_soon, ["_codes", "_when", "_before"])
 
     @traitlets.validate("selection")
     def _selection_within(self, proposal: dict[str, Any]) -> list[int]:

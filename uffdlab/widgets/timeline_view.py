@@ -63,7 +63,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
         self.events: list[dict[str, Any]] = []
         super().__init__(**keywords)
         self.observe(self._stepped, "position")
-        self.observe(self.keep_soon, "_events")
+        self.observe(self.update_soon, "_events")
         self._listen()
 
     def _listen(self) -> None:

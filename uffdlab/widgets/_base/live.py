@@ -10,15 +10,15 @@ import traitlets
 
 from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.controls import LabBox
-from uffdlab.widgets._base.kept_output import KeptOutput
 from uffdlab.widgets._base.lab_lifecycle import Follower
+from uffdlab.widgets._base.static_output import StaticOutput
 from uffdlab.widgets._base.widget import LabWidget
 
 
-class LiveWidget(KeptOutput, Follower, LabWidget):
+class LiveWidget(StaticOutput, Follower, LabWidget):
     """A widget with its own JavaScript, which shows the bar of ``lab_ended_bar.js`` above it."""
 
-    def kept_html(self) -> str:
+    def static_html(self) -> str:
         """Return the static form as HTML."""
         return self.fallback()["text/html"]
 
@@ -52,7 +52,7 @@ class LiveBox(Follower, LabBox):
         super().close()
 
 
-class EndBar(KeptOutput, LabWidget):
+class EndBar(StaticOutput, LabWidget):
     """Shows why a lab has ended, with a button that starts it again; keeps the output of a bench."""
 
     _esm = javascript("lab_ended_widget.js")

@@ -1,7 +1,7 @@
 // The widget FaultLog: the touches that wait, buttons that resolve them, and the messages.
 import { unpackColumns } from "./unpack_columns.js";
 import { make, freshId } from "./dom.js";
-import { keepOutput } from "./kept_output.js";
+import { updateStaticOutput } from "./static_output.js";
 import { labEndedBar } from "./lab_ended_bar.js";
 import { guarded, listening } from "./error_guard.js";
 import { number } from "./page_codes.js";
@@ -104,7 +104,7 @@ class FaultLog {
 
 function render({ model, el }) {
   const listen = listening(model, el);
-  guarded(model, el, () => keepOutput(model, listen))();
+  guarded(model, el, () => updateStaticOutput(model, listen))();
   guarded(model, el, () => el.append(new FaultLog(model, el, listen).element))();
   return () => listen.end();
 }

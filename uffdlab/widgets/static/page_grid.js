@@ -2,7 +2,7 @@
 import { GridCells } from "./grid_cells.js";
 import { make, freshId } from "./dom.js";
 import { marksOf, markItems } from "./page_marks.js";
-import { keepOutput } from "./kept_output.js";
+import { updateStaticOutput } from "./static_output.js";
 import { labEndedBar } from "./lab_ended_bar.js";
 import { EntryCache } from "./entry_cache.js";
 import { EntryDetails } from "./entry_details.js";
@@ -41,7 +41,7 @@ class PageGrid {
     this.root = make("div", { class: "uffdlab uffdlab-page-grid", "data-lm-suppress-shortcuts": "true" });
     el.append(this.root);
     this.bar = labEndedBar(model, this.listen);
-    keepOutput(model, this.listen);
+    updateStaticOutput(model, this.listen);
     this.inner = null;
     this.build();
     const { listen } = this;

@@ -1,7 +1,7 @@
 // The widget TimelineView: entries of the timeline as spans in lanes, on a time axis, and buttons that step through them.
 import { unpackColumns } from "./unpack_columns.js";
 import { make } from "./dom.js";
-import { keepOutput } from "./kept_output.js";
+import { updateStaticOutput } from "./static_output.js";
 import { labEndedBar } from "./lab_ended_bar.js";
 import { guarded, listening } from "./error_guard.js";
 import { rowsFor, TimeAxis } from "./time_axis.js";
@@ -247,7 +247,7 @@ class TimelineView {
 
 function render({ model, el }) {
   const listen = listening(model, el);
-  guarded(model, el, () => keepOutput(model, listen))();
+  guarded(model, el, () => updateStaticOutput(model, listen))();
   guarded(model, el, () => el.append(new TimelineView(model, el, listen).element))();
   return () => listen.end();
 }

@@ -1,9 +1,9 @@
-"""The static form of a widget in the output of its cell, kept up to date while the widget is used.
+"""The static form of a widget in the output of its cell, updated while the widget is used.
 
 A widget that is displayed gives its cell two outputs: the live widget, and its static form, which is hidden while the
 live one is there.  So a saved notebook has the last state, on GitHub, exported, and opened again without its Python.
 
-In JupyterLab and Notebook the browser puts a new static form into the output (``kept_output.js``), also after the tab
+In JupyterLab and Notebook the browser puts a new static form into the output (``static_output.js``), also after the tab
 was reloaded.  Elsewhere it is sent as an update of a display.
 """
 
@@ -28,10 +28,10 @@ _NOTE = (
 )
 
 
-class KeptOutput(traitlets.HasTraits):
-    """A widget whose static form is kept in the output of its cell."""
+class StaticOutput(traitlets.HasTraits):
+    """A widget whose static form is in the output of its cell."""
 
-    kept = traitlets.Unicode().tag(sync=True)  # the static form
+    static_form = traitlets.Unicode().tag(sync=True)  # the static form
     output_id = traitlets.Unicode().tag(sync=True)  # names the output that holds it
     in_browser = traitlets.Bool().tag(sync=True)  # whether the browser puts it there
 
@@ -39,7 +39,7 @@ class KeptOutput(traitlets.HasTraits):
     _made = 0.0
     _last_change = 0.0
 
-    def kept_html(self) -> str:
+    def static_html(self) -> str:
         """Return the static form as HTML."""
         raise NotImplementedError
 
@@ -50,37 +50,37 @@ class KeptOutput(traitlets.HasTraits):
         """Return the MIME bundle of the live widget."""
         raise NotImplementedError
 
-    def holds_output(self) -> KeptOutput:
+    def output_part(self) -> StaticOutput:
         """Return the part whose JavaScript puts the static form into the output."""
         return self
 
     def _ipython_display_(self) -> None:
         self.catch_up()
         live = self.live_bundle()
-        self.holds_output().output_id = uuid.uuid4().hex
+        self.output_part().output_id = uuid.uuid4().hex
         publish_display_data(live)  # type: ignore[no-untyped-call]
         self._publish(self._wrapped(), update=False)
 
     def _publish(self, text: str, *, update: bool) -> None:
-        name = self.holds_output().output_id
+        name = self.output_part().output_id
         transient = {"display_id": name}
         publish_display_data({"text/html": text}, {"uffdlab": name}, transient=transient, update=update)  # type: ignore[no-untyped-call]
         self._made = time.monotonic()
 
     def _wrapped(self) -> str:
-        return f'<div class="uffdlab uffdlab-kept"><p>{html.escape(_NOTE)}</p>{self.kept_html()}</div>'
+        return f'<div class="uffdlab uffdlab-static-form"><p>{html.escape(_NOTE)}</p>{self.static_html()}</div>'
 
-    def keep_soon(self, _change: object = None) -> None:
-        """Make the static form anew when nothing has changed for a second.  Called on any thread."""
+    def update_soon(self, _change: object = None) -> None:
+        """Make the static form again when nothing has changed for a second.  Called on any thread."""
         self._last_change = time.monotonic()
-        if not self._due and self.holds_output().output_id and event_loop.running() is not None:
+        if not self._due and self.output_part().output_id and event_loop.running() is not None:
             self._due = True
-            event_loop.later(max(_QUIET, self._made + _INTERVAL - time.monotonic()), self._keep_when_quiet)
+            event_loop.later(max(_QUIET, self._made + _INTERVAL - time.monotonic()), self._update_when_quiet)
 
-    def _keep_when_quiet(self) -> None:
+    def _update_when_quiet(self) -> None:
         quiet = time.monotonic() - self._last_change
         if quiet < _QUIET:
-            event_loop.later(_QUIET - quiet, self._keep_when_quiet)
+            event_loop.later(_QUIET - quiet, self._update_when_quiet)
             return
         self._due = False
         # Its pictures take a second: on another thread.
@@ -91,8 +91,8 @@ class KeptOutput(traitlets.HasTraits):
         event_loop.run_in_loop(lambda: self._put(text))
 
     def _put(self, text: str) -> None:
-        holder = self.holds_output()
+        holder = self.output_part()
         if holder.in_browser:
-            holder.kept, self._made = text, time.monotonic()
+            holder.static_form, self._made = text, time.monotonic()
         else:
             self._publish(text, update=True)
