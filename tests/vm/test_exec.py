@@ -74,7 +74,7 @@ def test_a_pushed_program_brings_its_libraries(lab, tmp_path):
 def test_errors_leave_the_lab_usable(lab):
     with pytest.raises(ProgramError, match="no program 'no-such-thing' in the guest"):
         lab.exec(["no-such-thing"])
-    with pytest.raises(ProgramError, match="had not ended by its deadline"):
+    with pytest.raises(ProgramError, match="did not end by its deadline"):
         lab.exec(["sleep", "1000"], deadline=0.3)
     assert lab.exec(["sh", "-c", "ls -d /tmp/uffdlab-*"]).text.count("\n") == 1  # its own
     assert lab.exec(["ps"]).text.count("sleep") == 0
