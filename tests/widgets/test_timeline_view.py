@@ -77,6 +77,19 @@ def test_the_grid_follows_the_steps(timeline, snapshot):
     assert view.position == 0
 
 
+def test_the_newest_entry_is_one_that_the_browser_need_not_know(timeline, snapshot):
+    view = TimelineView(timeline, PageGrid(snapshot((ABSENT, 8))))
+    view.step(-3)
+    timeline.add("snapshot", "snapshot", 7000, None, snapshot((WP, 4), (ABSENT, 4)))
+    view.refresh()
+    assert view.position == 2
+    view.set_state({"position": -1})  # as the button does
+    assert view.position == 6
+    timeline.add("snapshot", "snapshot", 8000, None, snapshot((WP, 4), (ABSENT, 4)))
+    view.refresh()
+    assert view.position == 7
+
+
 def test_effects_do_not_stand_before_their_cause(timeline, view):
     # A touch that is over was learnt of after its fault, but began before it.
     timeline.add("message", "Fault", 7000)

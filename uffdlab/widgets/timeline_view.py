@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _SHOWN = 500  # the newest
 _PRINTED = 60  # the newest, in a picture
 _PAUSE = 0.2  # s
+_NEWEST = -1  # a position: the browser need not know yet which entry is the newest
 
 
 class TimelineView(html_page.Pictured, LiveWidget):
@@ -45,6 +46,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
     ----------
     position : int
         Trait.  Number of the chosen entry; it follows the newest entry until the user steps back.
+        Set it to -1 to go to the newest entry and follow again.
     events : list of dict
         The newest 500 entries: ``n``, ``lane``, ``at`` and ``took`` in µs, ``text``, ``change``, ``gap``.
     """
@@ -103,7 +105,7 @@ class TimelineView(html_page.Pictured, LiveWidget):
             self._events = _packed(self.events)
             numbers = [each["n"] for each in self.events]
             if not numbers:
-                self.position = -1
+                self.position = _NEWEST
             elif follows:
                 self.position = numbers[-1]
             elif self.position not in numbers:  # too old by now, or a touch that has ended meanwhile
@@ -126,6 +128,9 @@ class TimelineView(html_page.Pictured, LiveWidget):
 
     def _stepped(self, _change: object = None) -> None:
         # Show the latest snapshot up to that entry, among the entries shown.
+        if self.position == _NEWEST and self.events:
+            self.position = self.events[-1]["n"]  # comes here again
+            return
         grid = self._grid
         if grid is None or not self.events:
             return

@@ -12,6 +12,7 @@ const ROW = 26; // px
 const LABEL = 62; // px: room for the time of a stretch
 const FINEST = 64; // px per µs
 const COARSEST = 1 / 4096;
+const NEWEST = -1; // a position: Python may know newer entries than this view
 const LETTERS = { touch: "T", message: "M", ioctl: "I", snapshot: "S" };
 
 // "12.3 µs", "4.56 ms", "1.20 s"
@@ -67,7 +68,7 @@ class TimelineView {
       ["|◀", "first entry", () => this.go(0)],
       ["◀", "one entry back", () => this.go(this.at() - 1)],
       ["▶", "one entry on", () => this.go(this.at() + 1)],
-      ["▶|", "newest entry", () => this.go(this.events.length - 1)],
+      ["▶|", "newest entry", () => this.choose(NEWEST)],
     ]) {
       const button = make("button", { type: "button", "aria-label": name, title: name }, label);
       listen.on(button, "click", action);
@@ -102,13 +103,17 @@ class TimelineView {
 
   at() {
     const position = this.model.get("position");
+    if (position === NEWEST) return this.events.length - 1;
     return this.events.findIndex((event) => event.n === position);
   }
 
   go(at) {
     const event = this.events[Math.max(0, Math.min(this.events.length - 1, at))];
-    if (!event) return;
-    this.model.set("position", event.n);
+    if (event) this.choose(event.n);
+  }
+
+  choose(position) {
+    this.model.set("position", position);
     this.model.save_changes();
     this.mark();
   }
@@ -134,7 +139,7 @@ class TimelineView {
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1, PageUp: -10, PageDown: 10 };
     if (event.key in steps) this.go(this.at() + steps[event.key]);
     else if (event.key === "Home") this.go(0);
-    else if (event.key === "End") this.go(this.events.length - 1);
+    else if (event.key === "End") this.choose(NEWEST);
     else if (event.key === " ") this.toggle();
     else if (event.key === "+" || event.key === "=") this.zoom(2);
     else if (event.key === "-") this.zoom(0.5);
