@@ -25,7 +25,7 @@ PYTHON = "/usr/bin/python3"
 
 @contextlib.contextmanager
 def nobodys_lab(first=""):
-    """Give a lab whose agent is of somebody who may do nothing, after it has run this Python.
+    """Return a lab whose agent is an unprivileged user, after it has run this Python.
 
     It is this user's own if that is not root.
     """
@@ -52,7 +52,7 @@ def nobodys_lab(first=""):
 
 
 def needs_root(error):
-    """Tell whether what was refused is for root alone."""
+    """Return whether only root may do what was refused."""
     if isinstance(error, IoctlError):
         return error.errno == errno.EPERM
     return "which root has" in str(error) or "only root can" in str(error)

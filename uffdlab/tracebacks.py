@@ -68,6 +68,6 @@ def _is_ours(kind: type[BaseException]) -> bool:
 
 
 def install() -> None:
-    """Have :func:`excepthook` print the errors that end a script, unless something else prints them already."""
+    """Set :func:`excepthook` to print the errors that end a script, unless something else prints them already."""
     if sys.excepthook is sys.__excepthook__:
         sys.excepthook = excepthook

@@ -72,7 +72,7 @@ def test_a_disagreement_is_made_small(host_lab, monkeypatch):
 
 
 def once(times=1):
-    """Give an answer of the model that is wrong so many times."""
+    """Return an answer of the model that is wrong so many times."""
     left = [times]
 
     def answer(*_):

@@ -35,7 +35,7 @@ assert not libc.prctl(38, 1, 0, 0, 0) and not libc.prctl(22, 2, program, 0, 0), 
 
 @pytest.fixture
 def nobodys():
-    """Give a lab whose agent is an unprivileged user's."""
+    """Return a lab whose agent is an unprivileged user's."""
     with nobodys_lab() as lab:
         yield lab
 

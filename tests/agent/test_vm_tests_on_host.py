@@ -54,7 +54,7 @@ def any_lab(lab):
 
 
 def undecided(check):
-    """Tell whether a check is open only for the bits that nobody here knows."""
+    """Return whether a check is open only for the bits that nobody here knows."""
     return check.observed in {
         check.expected.replace("not writable", "writable?"),
         check.expected.replace(", writable", ", writable?"),

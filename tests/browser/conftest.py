@@ -147,7 +147,7 @@ def page(chromium):
 
 @pytest.fixture
 def run_cells(jupyterlab, page):
-    """Give a function that opens a new notebook with these cells in JupyterLab, and runs them all."""
+    """Return a function that opens a new notebook with these cells in JupyterLab, and runs them all."""
 
     def run(name, *cells, deadline=180.0):
         notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -167,7 +167,7 @@ def run_cells(jupyterlab, page):
 
 @pytest.fixture(scope="session")
 def axe():
-    """Give a function that checks an element of a page by axe-core and gives what is wrong with it."""
+    """Return a function that checks an element of a page by axe-core and returns what is wrong with it."""
     folder = ROOT / "tests" / "widgets-js"
     script = folder / "node_modules" / "axe-core" / "axe.min.js"
     if not script.exists():

@@ -18,7 +18,7 @@ BENCH = "import uffdlab\nlab = uffdlab.Lab('6.1-series')\nbench = lab.bench()\nb
 
 @pytest.fixture
 def bench(run_cells, page):
-    """Give the output of a cell with a bench; its lab ends with the test."""
+    """Return the output of a cell with a bench; its lab ends with the test."""
     run_cells("bench", BENCH, "pass")
     output = page.locator(".jp-CodeCell").first
     expect(output.get_by_role("grid")).to_be_visible()

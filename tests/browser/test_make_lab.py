@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 @pytest.fixture
 def opened(tmp_path):
-    """Give the address that `make lab` prints, without what it would install."""
+    """Return the address that `make lab` prints, without what it would install."""
     log = tmp_path / "log"
     command = ["make", "-o", "setup-lab", "lab", f"LABDIR={tmp_path / 'mine'}", "LABFLAGS=--no-browser --port=0"]
     with log.open("wb") as output:

@@ -27,7 +27,7 @@ def pages_of_fills(lab: Lab) -> list[str]:
 
 
 def forget_objects(lab: Lab) -> None:
-    """Have kmemleak forget what it has found so far."""
+    """Make kmemleak forget what it has found so far."""
     assert (
         lab.exec(
             ["sh", "-c", f"echo scan >{_DEBUGFS}/kmemleak && echo clear >{_DEBUGFS}/kmemleak"], deadline=900

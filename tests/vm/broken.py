@@ -154,5 +154,5 @@ def pytest_runtest_logreport(report):
 
 
 def pytest_sessionfinish():
-    """Tell it to who started this."""
+    """Write how the tests ended to the file that the caller named."""
     Path(os.environ["UFFDLAB_BROKEN_REPORT"]).write_text(json.dumps(_ended))

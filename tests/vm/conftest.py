@@ -48,7 +48,7 @@ def needs(lab):
 
 @pytest.fixture
 def features(lab):
-    """Give the usual features that this kernel has, and those that are named."""
+    """Return the usual features that this kernel has, and those that are named."""
 
     def asked(*more):
         wanted = DEFAULT_FEATURES & lab.capabilities.features

@@ -41,7 +41,7 @@ def _lab(where):
 
 
 def sees_entries(lab):
-    """Tell whether a witness here reads raw entries; in a guest one must, on a host without the PTE reader none can."""
+    """Return whether a witness here reads raw entries; a guest must have one, a host may lack the PTE reader."""
     found = bool({"physical", "kernel"} & set(lab.witnesses))
     assert found or lab.machine.name == LOCAL
     return found
