@@ -1,4 +1,4 @@
-"""Check the arguments of public calls, so that a wrong one is an error in plain words, raised before anything is done.
+"""Check the arguments of public calls, so that a wrong one is an error in plain text, raised before anything is done.
 
 Python's own TypeError names a function of ours; and a wrong type that gets past the call fails far from its cause.
 """
@@ -17,7 +17,7 @@ _Class = TypeVar("_Class", bound=type)
 
 class _Kind(NamedTuple):
     # What an annotation accepts: these types, and objects that have this attribute.
-    words: str
+    text: str
     types: tuple[type, ...] = ()
     attribute: str = ""
 
@@ -56,8 +56,8 @@ class _Check(NamedTuple):
             isinstance(value, kind.types) or (kind.attribute and hasattr(value, kind.attribute)) for kind in self.kinds
         )
 
-    def words(self) -> str:
-        return " or ".join(kind.words for kind in self.kinds if kind is not _KINDS["None"])
+    def expected(self) -> str:
+        return " or ".join(kind.text for kind in self.kinds if kind is not _KINDS["None"])
 
 
 def checked(of: str, /, **examples: str) -> Callable[[_Class], _Class]:
@@ -162,11 +162,11 @@ def _checks(code: CodeType, annotations: dict[str, Any]) -> tuple[_Check, ...]:
 
 def _wrong_type(call: str, check: _Check, value: object) -> str:
     shown = repr(value)
-    text = f"{call}({check.name}={shown if len(shown) < 60 else f'{shown[:57]}…'}): {check.name} is {check.words()}"
+    text = f"{call}({check.name}={shown if len(shown) < 60 else f'{shown[:57]}…'}): {check.name} is {check.expected()}"
     if isinstance(value, str):
         if value.lstrip("-").isdecimal():
             return f"{text}, not text; without quotes: {value}"
-        if any("bytes" in kind.words for kind in check.kinds):
+        if any("bytes" in kind.text for kind in check.kinds):
             return f"{text}, not text; with a b before the quotes: b{shown}"
     return f"{text}, not {_TYPES.get(type(value), type(value).__name__)}"
 
