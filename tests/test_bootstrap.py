@@ -114,7 +114,7 @@ def test_a_failing_apt_is_shown(machine):
     assert "apt-get update && apt-get install" in done.stderr
 
 
-def test_another_distribution_is_told_what_is_missing(machine):
+def test_on_another_distribution_the_missing_parts_are_named(machine):
     machine.program("one", "exit 0")
     machine.program("cc", "exit 1")
     done = machine.run("install-packages", "test")

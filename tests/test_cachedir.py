@@ -47,7 +47,7 @@ def test_an_error_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_unnamed_files_here(tmp_path, monkeypatch):
+def test_a_file_system_without_unnamed_files(tmp_path, monkeypatch):
     real = os.open
 
     def without(path, flags, *rest, **options):
@@ -74,7 +74,7 @@ def test_a_killed_writer_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_told(tmp_path):
+def test_a_full_disk_is_reported(tmp_path):
     with pytest.raises(errors.HostUnsupported, match="Make room") as caught, cachedir.publish(tmp_path / "file"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.missing == "disk space"

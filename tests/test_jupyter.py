@@ -35,7 +35,7 @@ def test_names_in_strings_are_completed(code, offered):
 @pytest.mark.parametrize(
     "code", ["", "lab.map(", 'print("6.1', 'x = "6.1', 'lab.map(64, "sh")', '"a" + Lab(', 'lab.map(pages="6', "f(]'"]
 )
-def test_nothing_is_offered_elsewhere(code):
+def test_nothing_is_completed_elsewhere(code):
     assert jupyter.completions(code)[1] == []
 
 
@@ -53,7 +53,7 @@ print(*(each for each in at("uffdlab.") if each.strip(".")[0] != "_"))
 """
 
 
-def test_ipython_completes_them_and_offers_public_names_alone(tmp_path):
+def test_ipython_completes_names_and_offers_public_ones_only(tmp_path):
     import uffdlab
 
     command = [sys.executable, "-c", SCRIPT]
@@ -63,7 +63,7 @@ def test_ipython_completes_them_and_offers_public_names_alone(tmp_path):
     assert sorted(each.strip(".") for each in done.stdout.splitlines()[2].split()) == sorted(uffdlab.__all__)
 
 
-def test_python_lists_public_names_alone():
+def test_dir_lists_public_names_only():
     code = "import uffdlab, uffdlab.lab, uffdlab.figures; print(*(name for name in dir(uffdlab) if name[0] != '_'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     import uffdlab

@@ -40,7 +40,7 @@ def test_a_lab_that_is_gone_is_not_listed():
     assert len(uffdlab.labs()) == 0
 
 
-def test_they_are_shown_as_a_table():
+def test_labs_are_shown_as_a_table():
     lab = FakeLab()
     assert repr(uffdlab.labs()) == "0, 6.1-<fake>, qemu, 1024 MiB, 10:11:12"
     shown = uffdlab.labs()._repr_html_()

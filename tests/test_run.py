@@ -42,7 +42,7 @@ def test_all_commands_of_a_part_run_and_one_failure_stays(runner, tmp_path, monk
     assert (tmp_path / "ran").exists()
 
 
-def test_what_hangs_is_stopped_with_its_children(runner, tmp_path, monkeypatch):
+def test_a_part_that_hangs_is_stopped_with_its_children(runner, tmp_path, monkeypatch):
     note = tmp_path / "child"
     stubborn = (
         "import signal, subprocess, sys, time\n"

@@ -19,22 +19,22 @@ def run(path, text, *flags, **environment):
 
 
 @pytest.mark.parametrize("flags", [(), ("-O",), ("-OO",)], ids=str)
-def test_a_script_says_it_in_one_line(tmp_path, flags):
+def test_a_script_prints_an_error_in_one_line(tmp_path, flags):
     (line,) = run(tmp_path / "script.py", WRONG, *flags).splitlines()
     assert line.startswith("script.py, line 3: UnknownKernel: no kernel is called '6.1-seris'")
 
 
-def test_all_of_it_can_be_had(tmp_path):
+def test_the_whole_traceback_can_be_shown(tmp_path):
     assert "catalogue.py" in run(tmp_path / "script.py", WRONG, UFFDLAB_TRACEBACK="full")
     assert "catalogue.py" in run(tmp_path / "script.py", WRONG, "-X", "dev")
 
 
-def test_an_error_of_somebody_else_is_shown_as_ever(tmp_path):
+def test_other_errors_keep_their_traceback(tmp_path):
     shown = run(tmp_path / "script.py", "import uffdlab.errors\n\n1 / 0\n")
     assert shown.startswith("Traceback (most recent call last):\n")
 
 
-def test_a_hook_of_somebody_else_stays(tmp_path):
+def test_a_hook_that_another_program_set_stays(tmp_path):
     text = f"import sys\nsys.excepthook = lambda *_: print('mine', file=sys.stderr)\n{WRONG}"
     assert run(tmp_path / "script.py", text) == "mine\n"
 

@@ -41,7 +41,7 @@ def tests():
 
 
 @pytest.mark.parametrize(("there", "theirs", "here", "ours"), rows())
-def test_ours_is_there_on_that_memory(tests, there, theirs, here, ours):
+def test_our_test_covers_that_memory(tests, there, theirs, here, ours):
     assert tests[here] == ours
     if ours is not None and "move-pmd" not in there:  # there THP is a mode of anon, here a memory
         assert theirs <= ours

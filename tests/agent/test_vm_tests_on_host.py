@@ -19,8 +19,8 @@ from ..vm.test_lab import (
     test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline,
     test_a_fault_can_be_held_open,
     test_a_lost_target_fails_what_waited_and_a_new_one_works,
-    test_a_mapping_that_cannot_be_says_why,
-    test_a_waiting_touch_can_be_taken_back,
+    test_a_waiting_touch_can_be_withdrawn,
+    test_an_impossible_mapping_says_why,
     test_dontwake_leaves_the_reader_asleep_until_wake,
     test_errors_leave_the_lab_usable,
     test_many_touches_wait_at_once,
@@ -28,20 +28,20 @@ from ..vm.test_lab import (
     test_wrong_fields_reach_the_kernel_and_their_errno_is_explained,
 )
 from ..vm.test_witnesses_examination import (
-    test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught,
     test_witnesses_agree_on_every_snapshot_of_a_scenario,
+    test_witnesses_agree_over_memories_and_modes_and_every_planted_error_is_found,
 )
 from ..vm.test_witnesses_walk import (
     test_a_mapping_that_went_away_behind_the_lab_s_back,
-    test_a_region_that_is_gone_is_not_looked_at,
     test_a_target_that_died,
+    test_no_snapshot_of_a_region_that_is_gone,
 )
 from ..vm.test_write_probe import (
     four,
     test_a_copy_on_write_is_seen,
+    test_a_write_that_the_kernel_refuses_is_no_trap,
     test_a_write_that_trapped_is_withdrawn_and_leaves_no_message,
     test_a_write_while_another_fault_waits,
-    test_what_the_kernel_refuses_is_no_trap,
 )
 from ..vm.where import LOCAL, on_each
 

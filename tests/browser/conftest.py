@@ -87,7 +87,7 @@ def _wait_for_server(process, runtime, log, deadline=60.0):
 def jupyterlab(tmp_path_factory):
     home = tmp_path_factory.mktemp("jupyter")
     folder, config, runtime, log = home / "notebooks", home / "config", home / "runtime", home / "log"
-    # A copy: running a notebook in JupyterLab saves its outputs, and ours is kept without.
+    # A copy: running a notebook in JupyterLab saves its outputs, and ours has none.
     shutil.copytree(ROOT / "notebooks", folder)
     settings = config / "labconfig" / "default_setting_overrides.json"
     settings.parent.mkdir(parents=True)

@@ -82,7 +82,7 @@ def register(bench, *modes):
     expect(bench.get_by_text(re.compile("^UFFDIO_REGISTER.*→ done"))).to_be_visible()
 
 
-def test_a_read_that_would_spoil_the_experiment_is_warned_of(bench, page):
+def test_a_warning_before_a_read_that_would_spoil_the_experiment(bench, page):
     status = bench.locator(".uffdlab-touch-status").get_by_role("status")
     expect(status).to_contain_text("nothing is registered yet")
     bench.get_by_role("button", name="read page 0", exact=True).click()
@@ -168,7 +168,7 @@ def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     expect(cell(bench, 7)).to_have_attribute("aria-label", re.compile("a write waits$"))
 
 
-def test_a_python_that_has_ended_is_said_once(run_cells, page):
+def test_a_kernel_that_ended_is_reported_once(run_cells, page):
     run_cells("dead", BENCH)
     bench = page.locator(".jp-CodeCell").first
     expect(bench.get_by_role("grid")).to_be_visible()

@@ -1,4 +1,4 @@
-"""`make lab`: JupyterLab on a copy of the notebook, whatever somebody does there."""
+"""`make lab`: JupyterLab on a copy of the notebook, whatever the user does there."""
 
 import re
 import subprocess
@@ -55,8 +55,8 @@ def test_the_notebook_of_the_repository_is_not_touched(opened, page, tmp_path):
     assert "# mine" in copy.read_text()
     assert NOTEBOOK.read_bytes() == before
     # The next `make lab` keeps it.
-    kept = copy.read_bytes()
+    saved = copy.read_bytes()
     again = ["make", "-o", "setup-lab", "lab", f"LABDIR={copy.parent}", "LABFLAGS=--version"]
     done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     assert "stays as it is" in done.stdout
-    assert copy.read_bytes() == kept
+    assert copy.read_bytes() == saved

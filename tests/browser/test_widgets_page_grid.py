@@ -133,7 +133,7 @@ def test_a_million_pages(run_cells, page, axe):
     assert page.thrown == []
 
 
-def test_a_region_that_is_gone_is_said(run_cells, page):
+def test_an_unmapped_region_is_shown(run_cells, page):
     gone = """
 from uffdlab.errors import LabClosed
 from uffdlab.target.timeline import Timeline
@@ -152,14 +152,14 @@ class Gone:
 
 
 def test_an_error_in_the_page_reaches_the_notebook(run_cells, page):
-    cells = ["grid = PageGrid(after)\ngrid", "grid._kinds = [{}]", "print('told', grid.errors)"]
+    cells = ["grid = PageGrid(after)\ngrid", "grid._kinds = [{}]", "print('errors', grid.errors)"]
     run_cells("broken", MAKE, *cells)
     expect(page.get_by_role("alert").get_by_text("An error in this widget's JavaScript")).to_be_visible()
     run_again(page, 3)
-    expect(page.get_by_text(re.compile(r"told \['.*TypeError|told \[.Cannot read"))).to_be_visible()
+    expect(page.get_by_text(re.compile(r"errors \['.*TypeError|errors \[.Cannot read"))).to_be_visible()
 
 
-def test_alone_as_a_file(page, tmp_path, axe):
+def test_a_saved_page_works_alone(page, tmp_path, axe):
     space = {}
     exec(MAKE, space)
     path = tmp_path / "grid.html"

@@ -121,7 +121,7 @@ def test_without_styles_and_scripts_each_widget_can_be_read(made, page):
     page.screenshot(path=SHOTS / "static-github.png", full_page=True)
 
 
-def test_paper_loses_nothing(made, page):
+def test_a_printed_page_shows_everything(made, page):
     # An A4 page between its margins: no table runs out of it.
     page.set_viewport_size({"width": 718, "height": 1000})
     open_file(page, made / "notebook.html")

@@ -85,7 +85,7 @@ def test_every_widget_in_every_theme_and_at_200_percent(run_cells, page, axe):
     grey.evaluate("style => style.remove()")
     assert {key: each for key, each in wrong.items() if each} == {}
 
-    # 200 % of a window of 1280 pixels is one of 640; the browser's files are put away, as one does.
+    # 200 % of a window of 1280 pixels is one of 640; the file browser of JupyterLab is closed, as a user would do.
     page.get_by_role("tab", name=re.compile("^File Browser")).click()
     page.set_viewport_size({"width": 640, "height": 800})
     page.wait_for_timeout(500)

@@ -12,7 +12,7 @@ from uffdlab.pte import x86
 
 
 @given(st.binary(max_size=100), st.binary(min_size=1, max_size=100), st.integers(0, 2**64 - 1))
-def test_a_sum_notices_what_has_changed(before, data, total):
+def test_a_checksum_changes_with_the_content(before, data, total):
     whole = sums.add(sums.add(0, before), data)
     assert whole == sums.add(sums.add(0, memoryview(before)), bytearray(data))
     assert 0 <= sums.add(total, data) < 2**64
@@ -42,7 +42,7 @@ def test_many_entries_decode_as_each_alone(pattern, repeat, levels):
         assert (states[at], known[at]) == (alone[0][0], alone[1][0])
 
 
-def test_odd_entries_are_counted_and_left_to_the_caller():
+def test_entries_that_are_no_plain_tables_are_counted_and_left_to_the_caller():
     entries = np.array([0, 1, 2, 1 << 58 | 1, 1], dtype=np.uint64)
     _, known, odd = x86.decoder().decode(entries, False)
     assert odd == 2

@@ -37,7 +37,7 @@ def command(tmp_path, monkeypatch):
         (("remove", "new"), 2, "no kernel is called 'new'"),
     ],
 )
-def test_refusals(command, tmp_path, arguments, status, says):
+def test_mistakes_are_refused_with_a_reason(command, tmp_path, arguments, status, says):
     result = command(*arguments)
     assert (result.exit_code, says in result.output) == (status, True), result.output
     assert not (tmp_path / "kernels" / "kernels.toml").exists()

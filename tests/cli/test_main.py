@@ -25,7 +25,7 @@ def test_help_loads_no_command():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_command_is_there_and_is_what_the_list_says(name):
+def test_every_listed_command_exists_with_its_help(name):
     result = CliRunner().invoke(main, [name, "--help"], prog_name="uffdlab")
     assert (result.exit_code, f"Usage: uffdlab {name}" in result.output) == (0, True)
     help_text = COMMANDS[name].load().help.replace("\n", " ")
@@ -84,7 +84,7 @@ def test_a_kernel_that_cannot_be_tested_is_125(monkeypatch, error, status):
     assert "Traceback" not in result.output
 
 
-def test_a_folder_for_the_output_that_is_not_there_is_said_first(tmp_path):
+def test_a_missing_output_folder_is_reported_first(tmp_path):
     result = CliRunner().invoke(main, ["run", "minor_wp", "6.1-base", "--output", str(tmp_path / "none" / "x")])
     assert (result.exit_code, "there is no folder" in result.output) == (2, True)
 
@@ -106,7 +106,7 @@ def test_ctrl_c_is_130(monkeypatch):
         (["6.1-base", "--nothing", "--", "ls", "-l"], ""),
     ],
 )
-def test_an_option_of_the_program_without_two_dashes(arguments, says):
+def test_an_option_for_the_program_needs_two_dashes_before_it(arguments, says):
     result = CliRunner().invoke(main, ["exec", *arguments], prog_name="uffdlab")
     assert result.exit_code == 2
     assert "No such option" in result.output

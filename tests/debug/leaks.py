@@ -1,4 +1,4 @@
-"""What a kernel with config/debug.config knows of memory that nobody frees any more."""
+"""What a kernel with config/debug.config reports about memory that is never freed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def forget_objects(lab: Lab) -> None:
 
 def lost_objects(lab: Lab) -> list[str]:
     """Return what kmemleak tells of each object that nothing points to."""
-    # One that has changed since the scan before is not told of.
+    # kmemleak does not report an object that has changed since the last scan.
     line = f"for each in 1 2; do sleep {_OLD_ENOUGH}; echo scan >{_DEBUGFS}/kmemleak || exit 1; done"
     line += f"; cat {_DEBUGFS}/kmemleak"
     done = lab.exec(["sh", "-c", line], deadline=1800)

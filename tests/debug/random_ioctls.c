@@ -5,9 +5,9 @@
  *
  * The memory at an address changes its kind now and then.  The source of UFFDIO_COPY is registered too, with another
  * userfaultfd, and its pages go away, so that the kernel has to drop its locks, and may find other memory afterwards.
- * Only three bytes are ever written, so a byte that is none of them was somebody else's: exit status 3.
+ * Only three bytes are ever written, so a byte that is none of them belongs to other memory: exit status 3.
  *
- * A touch that takes over a second is withdrawn by a signal: some wait for an answer that nobody gives, and in 6.1 some
+ * A touch that takes over a second is withdrawn by a signal: some wait for an answer that never comes, and in 6.1 some
  * fault for ever (docs/findings/hugetlb-register.md).
  */
 #define _GNU_SOURCE

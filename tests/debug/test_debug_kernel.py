@@ -57,7 +57,7 @@ def complaints(log):
         "[    1.2] kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
     ],
 )
-def test_a_complaint_is_seen(line):
+def test_a_complaint_of_the_kernel_is_found(line):
     assert complaints(f"[    1.1] all is well\n{line}\n[    1.3] and again") == [line]
 
 
@@ -171,7 +171,7 @@ def test_copies_whose_destination_changes(lab, silent, tmp_path):
 
 @pytest.mark.vm
 @pytest.mark.timeout(3600)
-def test_nothing_of_all_that_is_left_behind(lab):
+def test_the_tests_before_leave_no_page_and_no_object(lab):
     """Needs the tests above; page_owner names the process that had a page allocated."""
     lab.restart_target()
     left = pages_of_fills(lab)
@@ -183,7 +183,7 @@ def test_nothing_of_all_that_is_left_behind(lab):
 @pytest.mark.vm
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("flavour", ["debug", "unfixed"])
-def test_a_lost_page_is_found(flavour, tmp_path):
+def test_page_owner_names_a_lost_page(flavour, tmp_path):
     """6.1 itself loses one each time that hugetlb takes the place of the destination; so page_owner is at work."""
     rounds = 4
     with started(f"6.1-base+{flavour}") as lab:

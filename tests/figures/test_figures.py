@@ -138,7 +138,7 @@ def test_the_same_data_give_the_same_bytes(tmp_path, form):
     assert len(one.read_bytes()) > 1000
 
 
-def test_user_settings_and_pyplot_play_no_part():
+def test_user_settings_and_pyplot_have_no_effect():
     plain = figures.compare(BEFORE, AFTER).png()
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "black", "savefig.bbox": "tight", "text.color": "white"}):
         assert figures.compare(BEFORE, AFTER).png() == plain
@@ -206,7 +206,7 @@ def test_no_pages_no_picture():
 
 
 @pytest.mark.parametrize("name", ["picture", "picture.gif"])
-def test_only_known_forms_are_written(tmp_path, name):
+def test_only_known_file_formats_are_written(tmp_path, name):
     with pytest.raises(UsageError, match=r"use \.png, \.svg, \.pdf"):
         figures.grid(BEFORE).save(tmp_path / name)
     assert not list(tmp_path.iterdir())
@@ -256,6 +256,6 @@ def test_pages_that_are_not_there(page):
         figures.entry(AFTER, page)
 
 
-def test_what_is_no_snapshot_is_not_compared():
+def test_what_is_not_a_snapshot_is_not_compared():
     with pytest.raises(UsageError, match=r"takes a Snapshot, not 1; region\.snapshot\(\) returns one"):
         figures.compare(1, AFTER)

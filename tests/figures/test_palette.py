@@ -26,7 +26,7 @@ def test_letters_can_be_read(style):
     assert contrast(style.colour, style.ink) >= 4.5
 
 
-def test_no_two_looks_are_alike_without_colour():
+def test_states_can_be_told_apart_without_colour():
     assert MIXED.letter not in CELL_STYLES
     # the states that matter most differ in grey too, or by hatch
     plain = [CELL_STYLES[letter] for letter in "·PUW"]
@@ -65,7 +65,7 @@ def test_the_letter_of_a_state(states, known, letter):
 
 
 @given(st.lists(st.tuples(st.integers(0, int(ALL)), st.integers(0, int(ALL))), max_size=30))
-def test_arrays_look_like_their_pages(pages):
+def test_arrays_are_drawn_as_their_pages(pages):
     states = np.array([states & known for states, known in pages], dtype=np.uint32)
     known = np.array([known for _, known in pages], dtype=np.uint32)
     styles, which = cell_styles(states, known)

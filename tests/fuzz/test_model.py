@@ -91,7 +91,7 @@ def test_a_page_that_a_child_may_have_is_not_moved():
     assert answers("anon", *moves[:-1], Op("write", 1, 6), Op("move", 0, 1))[-1] == "ok"
 
 
-def test_read_write_protection_is_met_by_every_access():
+def test_every_access_traps_on_a_read_write_protected_page():
     registered = [Op("register", 0, int(RWP), count=4), Op("write", 0, 5), Op("rwprotect", 0, flag=True)]
     assert answers("anon", *registered, Op("read", 0), Op("rwprotect", 0), Op("read", 0))[3:] == [
         "fault rwp", "ok", "= 5",
@@ -100,7 +100,7 @@ def test_read_write_protection_is_met_by_every_access():
     assert answers("anon", Op("register", 0, int(RWP | WP)))[-1] == "EINVAL"
 
 
-def test_of_a_huge_page_of_a_file_a_write_may_be_a_minor_fault_again():
+def test_a_write_to_a_huge_page_of_a_file_may_be_a_minor_fault_again():
     ops = [Op("register", 0, int(WP | MINOR), count=4), Op("read", 2), Op("write", 2, 7)]
     assert answers("shmem-thp", *ops)[1:] == ["= 0", SKIP]
     assert answers("shmem", *ops)[1:] == ["= 0", "ok"]
@@ -116,14 +116,14 @@ def test_of_a_huge_page_of_a_file_a_write_may_be_a_minor_fault_again():
         (ObservedPage(False, True), False),
     ],
 )
-def test_of_a_huge_page_of_a_file_that_may_be_torn_what_is_there_is_protected(seen, right):
+def test_protecting_a_huge_page_of_a_file_protects_what_stays_mapped(seen, right):
     model = Model(Rules("shmem-thp"), 512)
     for op in (Op("write", 2, 7), Op("register", 0, int(RWP), count=512), Op("read", 2), Op("rwprotect", 2, flag=True)):
         model.apply(op)
     assert model.agrees(2, seen) is right
 
 
-def test_what_a_call_tells():
+def test_the_message_of_each_call():
     model = Model(Rules("anon", events=True), 4)
     messages = []
     for op in (Op("dontneed", 0), Op("register", 0, ALL & ~int(MINOR), count=4), Op("dontneed", 1), Op("mremap", 0)):
@@ -135,11 +135,11 @@ def test_what_a_call_tells():
     quiet.apply(Op("register", 0, int(MISSING), count=4))
     quiet.apply(Op("mremap", 0))
     assert not quiet.messages
-    assert not quiet.pages[0].modes  # who did not ask to hear of it loses the registration
+    assert not quiet.pages[0].modes  # without the event the registration is lost
 
 
 @pytest.mark.parametrize("events", [False, True])
-def test_a_child_keeps_the_marks_only_if_somebody_hears_of_it(events):
+def test_a_child_keeps_the_marks_only_with_the_fork_event(events):
     model = Model(Rules("anon", events=events), 4)
     for op in (Op("register", 0, int(WP), count=4), Op("write", 0, 5), Op("protect", 0, flag=True)):
         model.apply(op)
@@ -173,7 +173,7 @@ def test_a_page_in_swap_keeps_content_and_mark():
         (Op("register", 0, ALL), "ok"),
     ],
 )
-def test_what_cannot_be_is_refused(op, answer):
+def test_an_impossible_call_is_refused(op, answer):
     assert answers("shmem", Op("register", 0, int(MISSING | WP)), op)[-1] == answer
 
 
@@ -187,7 +187,7 @@ def test_what_cannot_be_is_refused(op, answer):
         ObservedPage(present=True, wp=True, swapped=True),
     ],
 )
-def test_what_was_seen_otherwise_is_found_out(seen):
+def test_an_observed_page_that_differs_does_not_agree(seen):
     page = ExpectedPage(mapped=True, anon=True, wp=True, may_write=False)
     assert page.agrees(ObservedPage(present=True, wp=True, file=False, swapped=False, writable=False))
     assert page.agrees(ObservedPage(present=True, wp=True))
@@ -210,7 +210,7 @@ def test_every_call_has_one_answer_and_the_same_seed_gives_the_same_calls(memory
             assert not (page.mapped and page.poisoned)
 
 
-def test_what_the_generator_leaves_out():
+def test_calls_that_the_generator_leaves_out():
     assert set(CALLS) - set(calls_of(Rules("thp"))) == {"alias_read", "alias_write", "alias_remove"}
     assert set(CALLS) - set(calls_of(Rules("shmem", leave_out=NO_MORE))) == NO_MORE | {"collapse"}
     assert list(pages_used(4)) == [0, 1, 2, 3]
@@ -239,7 +239,7 @@ def blocked_copy(memory, *meanwhile, modes=ALL, wp=False, compares=True):
         ([Op("register", 0, int(MISSING), count=4)], "EAGAIN"),
     ],
 )
-def test_a_copy_that_waited_looks_at_its_destination_again(meanwhile, ends):
+def test_a_copy_that_waited_checks_its_destination_again(meanwhile, ends):
     model = blocked_copy("shmem", *meanwhile)
     assert model.apply(Op("release_copy", 0)) == ends
     assert model.pages[1].entry == (ends == "ok")
@@ -255,7 +255,7 @@ def test_a_copy_that_waited_looks_at_its_destination_again(meanwhile, ends):
 )  # fmt: skip
 def test_a_copy_that_waited_is_for_the_mapping_that_was_there(memory, other, ends):
     modes = int(MISSING | WP)
-    # Nothing is registered there at first, and of hugetlb page 1 lies past the end of four small pages.
+    # Nothing is registered there at first, and page 1 of hugetlb lies past the end of four small pages.
     assert blocked_copy(memory, modes=modes).replaced(Rules(other), 4).apply(Op("release_copy", 0)) == "ENOENT"
     model = blocked_copy(memory, modes=modes).replaced(Rules(other), 4)
     model.apply(Op("register", 0, modes, count=4))
@@ -263,7 +263,7 @@ def test_a_copy_that_waited_is_for_the_mapping_that_was_there(memory, other, end
     assert any(page.entry for page in model.pages) == (ends == "ok")
 
 
-def test_what_an_older_kernel_does_not_notice_is_not_made_while_a_copy_waits():
+def test_changes_that_older_kernels_miss_are_not_made_while_a_copy_waits():
     model = blocked_copy("anon", modes=int(MISSING | WP), compares=False)
     assert model.apply(Op("register", 0, int(MISSING), count=4)) == SKIP
     assert model.apply(Op("register", 0, 0, count=4)) == "ok"

@@ -65,14 +65,14 @@ def test_lock_says_who_holds_it_and_children_share_it(tmp_path):
     cache = Cache(tmp_path)
     printed = []
 
-    class Told(Silent):
+    class Recording(Silent):
         def stage(self, text, total=0, unit=""):
             printed.append(text)
             child.stdin.close()  # lets the child end, and with it the lock
 
     with cache.locked("it", Silent()) as descriptor:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor])
-    with cache.locked("it", Told()):
+    with cache.locked("it", Recording()):
         pass
     child.wait(20)
     assert printed == [f"waiting for process {os.getpid()}, at work on it"]

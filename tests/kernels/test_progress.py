@@ -1,4 +1,4 @@
-"""How far it is, told to a log, a terminal and a notebook."""
+"""Progress in a log, a terminal and a notebook."""
 
 from __future__ import annotations
 

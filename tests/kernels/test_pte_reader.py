@@ -1,4 +1,4 @@
-"""The PTE reader as a module: built against a kernel's headers, once, and kept."""
+"""The PTE reader as a module: built once against a kernel's headers, then cached."""
 
 from __future__ import annotations
 

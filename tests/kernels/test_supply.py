@@ -85,7 +85,7 @@ def test_cached_needs_no_compiler(lab, monkeypatch, tmp_path):
         get(lab, "tiny-two")
 
 
-def test_a_damaged_note_of_the_version_is_made_anew(lab):
+def test_a_damaged_record_of_the_version_is_written_again(lab):
     kernel = get(lab, "tiny-base")
     for note in (lab.cache.folder / "resolved").iterdir():
         note.write_text(note.read_text()[:20])
@@ -132,14 +132,14 @@ def test_same_inputs_same_bytes_whatever_was_built_before(lab):
 def test_progress_counts_what_is_compiled(lab):
     printed = []
 
-    class Told(Silent):
+    class Recording(Silent):
         def stage(self, text, total=0, unit=""):
             printed.append([text, total, unit, 0])
 
         def at(self, done):
             printed[-1][3] = max(printed[-1][3], done)
 
-    lab.supply().get("tiny-base", progress=Told())
+    lab.supply().get("tiny-base", progress=Recording())
     assert ["compiling", 3, "objects", 3] in printed
     assert ["linking", 0, "", 0] in printed
     unpacked = next(part for part in printed if part[0] == "unpacking the source")

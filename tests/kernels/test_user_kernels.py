@@ -1,4 +1,4 @@
-"""Kernels that the user adds: what is kept, what is refused, and that nothing of the user's is touched."""
+"""Kernels that the user adds: what is stored, what is refused, and that files of the user are not changed."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def source_deb(folder: Path, version: str = "6.1.0-1", files: dict[str, str] | N
 
 @dataclass
 class FakeArchive:
-    """Gives out package files of this folder; counts what it is asked for."""
+    """Serves the package files of this folder and counts the requests."""
 
     folder: Path
     versions: dict[str, str] = field(default_factory=dict)  # package → its newest version

@@ -14,7 +14,7 @@ def test_the_rate_is_that_of_the_guest(true):
     assert found == pytest.approx(true, rel=clock.TOLERANCE)
 
 
-def test_a_slow_answer_is_looked_at_longer():
+def test_slow_answers_make_the_measurement_longer():
     asked = []
 
     def ask():
@@ -33,7 +33,7 @@ def test_the_counter_counts_evenly():
     assert clock.counter_mhz() == pytest.approx(first, rel=0.01)
 
 
-def test_a_host_that_lets_nobody_write_code(monkeypatch):
+def test_a_host_without_executable_memory(monkeypatch):
     def refuse(*_, **__):
         raise PermissionError
 
@@ -43,7 +43,7 @@ def test_a_host_that_lets_nobody_write_code(monkeypatch):
     clock.counter_mhz.cache_clear()
 
 
-def test_how_far_ahead_is_as_the_quickest_answer_says():
+def test_the_offset_comes_from_the_fastest_answer():
     delays = iter([0.02, 0.0, 0.02, 0.02, 0.02])
 
     def ask():

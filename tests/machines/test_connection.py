@@ -18,15 +18,15 @@ class GreetedMachine:
     name = "qemu"
 
     def __init__(self):
-        self.asked, self.ears, self.closed = [], [], False
+        self.asked, self.subscribers, self.closed = [], [], False
 
     def ask(self, request, *, deadline):
         self.asked.append((request, deadline))
         return time.monotonic_ns() + 10**12 if isinstance(request, ReadClock) else None
 
-    def notify_to(self, hear):
-        self.ears.append(hear)
-        return lambda: self.ears.remove(hear)
+    def notify_to(self, subscriber):
+        self.subscribers.append(subscriber)
+        return lambda: self.subscribers.remove(subscriber)
 
     def close(self):
         self.closed = True
@@ -46,7 +46,7 @@ def started(monkeypatch):
     return machines
 
 
-def test_an_agent_may_be_busy_and_a_target_has_its_deadline():
+def test_a_call_to_the_target_has_a_deadline_and_one_to_the_agent_may_take_longer():
     machine = GreetedMachine()
     connection = Connection(None, machine, Options())
     connection.ask(WithdrawTouch(1), deadline=3.0)
@@ -60,7 +60,7 @@ def test_now_is_the_guest_s_clock():
     assert connection.now() - time.monotonic_ns() == pytest.approx(10**12, abs=10**8)
 
 
-def test_another_machine_of_the_same_sort(started):
+def test_a_machine_of_the_same_kind_replaces_a_lost_one(started):
     connection = Connection("6.1-series", None, Options(cpus=2))
     connection.open(print)
     assert connection.kernel == "6.1-series 1"
@@ -69,7 +69,7 @@ def test_another_machine_of_the_same_sort(started):
     connection.open(print)
     assert connection.kernel == "6.1-series 2"
     assert connection.machine is started[1]
-    assert [(machine.closed, len(machine.ears)) for machine in started] == [(True, 0), (False, 1)]
+    assert [(machine.closed, len(machine.subscribers)) for machine in started] == [(True, 0), (False, 1)]
 
 
 def test_a_machine_that_was_given_is_not_replaced():
@@ -80,12 +80,12 @@ def test_a_machine_that_was_given_is_not_replaced():
     assert (connection.kernel, machine.closed) == ("mine", False)
 
 
-def test_a_closed_one_says_what_to_do():
+def test_a_closed_connection_says_what_to_do():
     machine = GreetedMachine()
     connection = Connection("mine", machine, Options())
     connection.open(print)
     connection.close()
-    assert (machine.closed, machine.ears) == (True, [])
+    assert (machine.closed, machine.subscribers) == (True, [])
     for ask in (connection.must_answer, lambda: connection.ask(Ping())):
         with pytest.raises(LabClosed, match=r"uffdlab\.Lab\('mine'\)"):
             ask()

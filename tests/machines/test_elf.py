@@ -24,7 +24,7 @@ def test_a_library_has_no_loader():
     assert elf.interpreter(Path(_cffi_backend.__file__).read_bytes()) == ""
 
 
-def test_a_program_without_what_no_loader_reads_still_runs(tmp_path):
+def test_a_program_cut_to_what_the_loader_reads_still_runs(tmp_path):
     whole = Path("/bin/true").read_bytes()
     cut = elf.loaded(whole)
     assert len(cut) < len(whole)
@@ -37,7 +37,7 @@ def test_a_program_without_what_no_loader_reads_still_runs(tmp_path):
 @pytest.mark.parametrize(
     "data", [b"", b"#!/bin/sh\n", b"\x7fELF\x01\x01" + bytes(100), b"\x7fELF\x02\x01" + b"\xff" * 100]
 )
-def test_what_is_no_elf_file(data):
+def test_a_file_that_is_not_elf(data):
     with pytest.raises(elf.NotElf):
         elf.loaded(data)
 

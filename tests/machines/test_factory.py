@@ -12,12 +12,12 @@ def _unset(monkeypatch):
     monkeypatch.delenv(factory.VARIABLE, raising=False)
 
 
-def test_an_unknown_machine_names_those_there_are():
+def test_an_unknown_machine_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match=r"no machine 'qemuu'; the kinds are 'qemu', 'local'"):
         Lab(machine="qemuu")
 
 
-def test_a_kernel_of_its_own_is_not_chosen():
+def test_a_machine_with_its_own_kernel_takes_no_kernel():
     with pytest.raises(UsageError, match=r"not '6\.1-series': leave the kernel out, Lab\(machine='local'\)"):
         Lab("6.1-series", machine="local")
 
@@ -51,6 +51,6 @@ def test_the_environment_chooses_where_the_program_does_not(monkeypatch):
 
 
 @pytest.mark.parametrize("bad", [3, 6.1, b"6.1-series", ["6.1-series"]])
-def test_a_kernel_that_is_no_name(bad):
+def test_a_kernel_that_is_not_text(bad):
     with pytest.raises(UsageError, match="kernel is text or a path"):
         Lab(bad)

@@ -111,7 +111,7 @@ def what_is_there():
     return {path for folder in folders for path in Path(folder).glob("*uffd*")}
 
 
-def test_an_agent_goes_there_answers_and_leaves_nothing(server):
+def test_an_agent_is_copied_started_and_removed(server):
     before, there = held(), what_is_there()
     machine = start(server)
     agent = machine.hello.pid
@@ -129,7 +129,7 @@ def test_an_agent_goes_there_answers_and_leaves_nothing(server):
     assert what_is_there() <= there
 
 
-def test_the_name_of_a_machine_is_what_ssh_takes(server, monkeypatch, tmp_path):
+def test_the_name_of_a_machine_is_a_destination_of_ssh(server, monkeypatch, tmp_path):
     folder = tmp_path / "path"
     folder.mkdir()
     (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {" ".join(server.options())} "$@"\n')
@@ -152,7 +152,7 @@ def test_the_name_of_a_machine_is_what_ssh_takes(server, monkeypatch, tmp_path):
         ("port", "no ssh server answers"),
     ],
 )
-def test_ssh_that_does_not_get_there_says_why(server, wrong, message):
+def test_an_ssh_connection_that_fails_says_why(server, wrong, message):
     before = held()
     port = free_port() if wrong == "port" else None
     if wrong == "key":
@@ -173,7 +173,7 @@ def reconfigure(server, old, new):
     time.sleep(1)
 
 
-def test_nobody_is_asked_for_a_password(server, monkeypatch, tmp_path):
+def test_no_password_is_asked_for(server, monkeypatch, tmp_path):
     # A server that takes passwords, and a program that would give one: ssh must not come to call it.
     reconfigure(server, "PasswordAuthentication no\nKbd", "PasswordAuthentication yes\nKbd")
     server.authorize(False)
@@ -210,10 +210,10 @@ def test_a_key_that_only_the_agent_has(server, monkeypatch, tmp_path):
         os.kill(pid, signal.SIGTERM)
 
 
-def test_where_only_user_mode_may(server):
+def test_where_only_user_mode_faults_are_allowed(server):
     # The far end's user is nobody, as many a remote account is: user-mode faults only, and it says so.
     if os.geteuid() or not shutil.which("setpriv") or not Path("/usr/bin/python3").exists():
-        pytest.skip("only root can become somebody else, by setpriv")
+        pytest.skip("only root can become another user, by setpriv")
     server.python_is("setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3")
     with start(server) as machine, Lab(machine=machine) as lab:
         assert machine.hello.uid == 65534
@@ -245,7 +245,7 @@ def other_python(version):
         ("3.13", r"its Python 3\.13\.\d+ has no cffi"),
     ],
 )
-def test_a_python_that_will_not_do(server, version, message):
+def test_a_python_that_is_too_old_or_lacks_modules(server, version, message):
     program = other_python(version)
     if program is None:
         pytest.skip(f"no Python {version} on this host")
@@ -280,7 +280,7 @@ def test_a_python_that_hangs(server, monkeypatch, program, awaited):
     assert held() == before
 
 
-def test_a_shell_that_talks(server):
+def test_a_login_shell_that_prints_text(server):
     server.python_is(f"/bin/echo Welcome to this machine; exec {server.python}")
     with pytest.raises(errors.MachineError, match=r"writes to the stream before the agent: b'Welcome"):
         start(server)
@@ -307,7 +307,7 @@ def test_no_userfaultfd_there(server, tmp_path):
             lab.userfaultfd()
 
 
-def test_a_host_that_is_killed_leaves_nothing_there(server):
+def test_a_killed_host_leaves_nothing_on_the_remote_machine(server):
     program = (
         "import sys, time\nfrom uffdlab.machines import ssh\nfrom uffdlab.uapi.protocol.agent import SpawnTarget\n"
         f"machine = ssh.start('far-end', options={server.options()!r})\n"
@@ -315,7 +315,7 @@ def test_a_host_that_is_killed_leaves_nothing_there(server):
         "print(machine.hello.pid, target, flush=True)\ntime.sleep(100)\n"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as host:
-        pids = [int(word) for word in host.stdout.readline().split()]
+        pids = [int(pid) for pid in host.stdout.readline().split()]
         assert len(pids) == 2
         assert all(alive(pid) for pid in pids)
         host.kill()
@@ -323,7 +323,7 @@ def test_a_host_that_is_killed_leaves_nothing_there(server):
 
 
 class Cable:
-    """A connection to sshd that can be pulled: the bytes stay away, and nobody is told."""
+    """A connection to sshd that can be pulled: no more bytes arrive, and neither end gets an error."""
 
     def __init__(self, port):
         self._to = port
@@ -360,7 +360,7 @@ class Cable:
             end.close()
 
 
-def test_a_cable_that_is_pulled(server, monkeypatch):
+def test_a_network_that_stops_answering(server, monkeypatch):
     monkeypatch.setattr(heartbeat, "INPUT_DEADLINE", 4.0)
     monkeypatch.setattr(heartbeat, "_INTERVAL", 0.5)
     cable = Cable(server.port)

@@ -29,7 +29,7 @@ AGENT = """
     import sys
     sys.path[:] = sys.argv[1:]
     from uffdlab.agent import commands, stdio
-    commands.METHODS["test.print"] = lambda: print("to nobody in particular", flush=True)
+    commands.METHODS["test.print"] = lambda: print("printed text", flush=True)
     commands.METHODS["test.input"] = lambda: sys.stdin.read()
     commands.METHODS["test.dawdle"] = lambda: __import__("time").sleep(60)
     stdio.main()
@@ -43,9 +43,9 @@ def test_nothing_but_the_protocol_is_on_the_stream():
         assert agent._client.call("test.input", (), 10) == ""
         assert agent.ask(Ping(b"\0\xff")) == b"\0\xff"
         until = time.monotonic() + 5
-        while "nobody" not in agent.console() and time.monotonic() < until:
+        while "printed" not in agent.console() and time.monotonic() < until:
             time.sleep(0.01)
-        assert agent.console() == "to nobody in particular\n"
+        assert agent.console() == "printed text\n"
 
 
 def test_closing_ends_agent_and_target_and_leaves_nothing():
@@ -86,14 +86,14 @@ time.sleep(100)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_outlives_its_owner(how):
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
-        pids = [int(word) for word in owner.stdout.readline().split()]
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
         assert len(pids) == 3
         assert all(alive(pid) for pid in pids)
         owner.send_signal(how)
         assert gone_within(4, *pids)
 
 
-def test_an_agent_that_is_killed_is_told():
+def test_a_killed_agent_is_reported():
     with machine(AGENT).up() as agent:
         os.kill(agent.hello.pid, signal.SIGKILL)
         with pytest.raises(errors.MachineLost, match=r"python\S* was killed by signal 9"):
@@ -108,7 +108,7 @@ def test_an_agent_that_is_killed_is_told():
         ("import time; time.sleep(60)", errors.MachineTimeout, r"sent nothing within \d+\.\d s"),
     ],
 )
-def test_what_is_no_agent_is_told_and_ended(code, error, message):
+def test_a_program_that_is_not_an_agent_is_reported_and_ended(code, error, message):
     before = held()
     # A process that says nothing is given little time; the others have the time of an interpreter under load.
     deadline = 0.5 if error is errors.MachineTimeout else 20
@@ -133,7 +133,7 @@ def test_a_program_that_is_not_there():
         ("nothing", "No such file or directory"),
     ],
 )
-def test_a_path_that_cannot_be_run_is_no_name_for_path(tmp_path, made, reason):
+def test_a_path_that_cannot_be_run_is_not_looked_up_in_path(tmp_path, made, reason):
     program = tmp_path / "python"
     if made == "folder":
         program.mkdir()
@@ -149,9 +149,9 @@ def test_a_path_that_cannot_be_run_is_no_name_for_path(tmp_path, made, reason):
     assert held() == before
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_an_interpreter_that_this_user_cannot_reach():
-    # As with a .venv whose python is a link into somebody's home.
+    # As with a .venv whose python is a link into a user's home.
     with tempfile.TemporaryDirectory() as folder:
         locked = Path(folder) / "home"
         locked.mkdir(mode=0o700)

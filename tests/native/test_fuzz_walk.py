@@ -38,7 +38,7 @@ def played(program, rounds, seed):
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("flags", [[], ["-DCHANGE_AT_READS"]], ids=["by a thread", "at reads"])
 @pytest.mark.parametrize("rounds", [pytest.param(40, id="few"), pytest.param(3000, id="many", marks=pytest.mark.long)])
-def test_nothing_that_page_tables_hold_is_an_error(tmp_path, flags, rounds):
+def test_no_content_of_page_tables_is_a_memory_error(tmp_path, flags, rounds):
     counted = played(built(tmp_path, *flags), rounds, seed=1)
     assert all(counted[each] > 0 for each in ("done", "outside", "pages", "compared", "changes"))
     assert counted["done"] + counted["changed"] + counted["outside"] == rounds * 60
@@ -46,7 +46,7 @@ def test_nothing_that_page_tables_hold_is_an_error(tmp_path, flags, rounds):
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_an_error_of_the_walk_would_be_seen(tmp_path, mutation):
+def test_a_planted_error_of_the_walk_is_reported(tmp_path, mutation):
     text = (BULK / "walk.c").read_text()
     right, wrong = MUTATIONS[mutation]
     assert text.count(right) == 1

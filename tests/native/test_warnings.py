@@ -44,12 +44,12 @@ def test_no_warnings(extensions, name):
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", ANALYZERS)
-def test_nothing_is_found_by_analysis(extensions, name):
+def test_the_analyzers_find_nothing(extensions, name):
     assert output(extensions, compiler(name), *ANALYZERS[name]) == ""
 
 
 @pytest.mark.parametrize("name", ANALYZERS)
-def test_they_would_say_it(tmp_path, name):
+def test_the_compilers_would_report_a_planted_mistake(tmp_path, name):
     planted = tmp_path / "planted.c"
     planted.write_text(PLANTED)
     assert "conversion" in run(compiler(name), "-c", "-o", "/dev/null", *WARNINGS, planted)

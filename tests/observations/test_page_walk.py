@@ -43,7 +43,7 @@ def test_an_empty_entry_above_says_that_there_is_no_table():
     assert walk.leaf.meaning == "empty: no PMD table, nothing is mapped here"
 
 
-def test_side_by_side_the_frame_tells_whether_it_is_one_page():
+def test_side_by_side_equal_frames_mean_one_page():
     assert PageWalks([to(LEAF), to(LEAF | 2)]).same_frame
     assert "same page" in PageWalks([to(LEAF), to(LEAF | 2)]).text
     assert "Not the same page" in PageWalks([to(LEAF), to(LEAF + (1 << 12))]).text

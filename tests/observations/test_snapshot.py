@@ -58,7 +58,7 @@ def test_an_unknown_bit_is_neither_had_nor_lacked():
     assert State.WRITABLE in snapshot.unknown
 
 
-def test_what_is_no_state_is_told():
+def test_what_is_not_a_state_is_refused():
     for ask in (snap([WP]).has, snap([WP]).lacks, snap([WP]).knows):
         with pytest.raises(UsageError, match=r"'present' is not a State; give State\.PRESENT"):
             ask("present")
@@ -74,7 +74,7 @@ def test_groups_merge_neighbours_with_equal_state():
         "page 63: marker, uffd-wp",
     ]
     assert [group.size for group in snapshot.groups()] == [32, 16, 15, 1]
-    # accessed or not makes no difference when nobody asks for it
+    # accessed or not makes no difference unless asked for
     mixed = snap([WP, WP & ~(1 << 5), RW])
     assert len(mixed.groups()) == 3
     assert [str(group) for group in mixed.groups(MAPPING)] == [
@@ -180,7 +180,7 @@ def test_an_empty_snapshot():
 # --- differences
 
 
-def test_a_difference_reads_as_a_sentence():
+def test_a_difference_has_a_sentence_as_its_text():
     before, after = snap([0] * 64), snap([WP] * 32 + [RW] * 16 + [0] * 16)
     difference = after - before
     assert str(difference).splitlines() == [

@@ -32,11 +32,11 @@ def probe(before, after=None, *, trapped=False, refused="", page=0):
         (ABSENT, probe(ABSENT, trapped=True), State(0)),
     ],
 )
-def test_what_happened_is_held_against_what_was_said(entry, done, contradicts):
+def test_the_result_of_a_write_is_compared_with_the_snapshot(entry, done, contradicts):
     assert done.contradicts(seen(entry)) == contradicts
 
 
-def test_a_lying_witness_is_convicted_by_the_deed():
+def test_a_wrong_witness_is_contradicted_by_the_write():
     done = [probe(WRITABLE), probe(PROTECTED, trapped=True, page=1)]
     assert CrossExamination([seen(WRITABLE, PROTECTED)], done).agree
     found = CrossExamination([seen(WRITABLE, WRITABLE)], done).disagreements
@@ -46,7 +46,7 @@ def test_a_lying_witness_is_convicted_by_the_deed():
     assert "page 1, writable: physical read" in str(found[0])
 
 
-def test_a_deed_says_what_it_changed():
+def test_a_write_probe_reports_what_the_write_changed():
     assert str(probe(PROTECTED, trapped=True)) == "a write to page 0 trapped; the page is unchanged"
     assert "refused with SIGBUS" in str(probe(ABSENT, refused="SIGBUS"))
     copied = probe(0x8000_0000_0000_1025, 0x8000_0000_0000_2867)
@@ -55,7 +55,7 @@ def test_a_deed_says_what_it_changed():
     assert "dirty" in str(copied)
 
 
-PRESENT_FILE, PRESENT_OWN = 1 << 63 | 1 << 61, 1 << 63  # as pagemap shows them to somebody who may see no frames
+PRESENT_FILE, PRESENT_OWN = 1 << 63 | 1 << 61, 1 << 63  # as pagemap shows them to a user who may not see frames
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ PRESENT_FILE, PRESENT_OWN = 1 << 63 | 1 << 61, 1 << 63  # as pagemap shows them 
         (PRESENT_OWN | 5, PRESENT_OWN | 6, True),
     ],
 )
-def test_a_copy_is_seen_without_frames_or_left_open(before, after, copied):
+def test_a_copy_on_write_is_detected_without_frames_or_reported_as_unknown(before, after, copied):
     done = WriteProbe(
         0, False, None, "", *(replace(seen(entry, witness="pagemap"), form="pagemap") for entry in (before, after))
     )

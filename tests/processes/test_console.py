@@ -14,7 +14,7 @@ def console(data):
 
 
 @given(st.lists(st.binary(max_size=300)))
-def test_whatever_is_fed_can_be_printed(pieces):
+def test_any_console_output_can_be_printed(pieces):
     made = Console()
     for piece in pieces:
         made.feed(piece)
@@ -27,7 +27,7 @@ def test_text_is_kept_as_it_is():
     assert console("[    0.0] Grüße\r\n\tzwei\n".encode()).text() == "[    0.0] Grüße\n\tzwei\n"
 
 
-def test_it_is_bounded_and_keeps_both_ends():
+def test_the_console_is_bounded_and_keeps_both_ends():
     made = Console()
     made.feed(b"first line\n")
     for number in range(60_000):
@@ -41,7 +41,7 @@ def test_it_is_bounded_and_keeps_both_ends():
     assert len(made._head) + len(made._tail) <= 1 << 20
 
 
-def test_one_gulp_larger_than_all_of_it():
+def test_one_read_larger_than_the_bound():
     text = console(b"a" + bytes([ord("b")]) * (3 << 20) + b"c").text()
     assert text[0] == "a"
     assert text[-1] == "c"
@@ -74,7 +74,7 @@ def test_a_panic():
         "general protection fault, probably for non-canonical address 0xdead000000000100: 0000 [#1]",
     ],
 )
-def test_whatever_the_processor_complained_of(header):
+def test_a_crash_of_any_cause(header):
     made = console(f"[    0.1] sda: 0000 [x]\n[    1.2] {header}\n[    1.3] CPU: 0\n".encode())
     assert made.panic() == header
     assert made.crash().splitlines() == made.text().splitlines()

@@ -31,7 +31,7 @@ def roots(monkeypatch):
     monkeypatch.setattr(identity, "_is_here", lambda _table, _number: True)
 
 
-def test_each_gets_a_user_of_its_own_that_is_no_account(roots):
+def test_each_program_gets_a_user_id_without_an_account(roots):
     found = [identity.unprivileged(PROGRAM) for _ in range(50)]
     assert len({each.number for each in found}) > 40
     assert all(each.groups == () for each in found)
@@ -55,17 +55,17 @@ def test_the_group_of_the_device_it_needs(roots, mode, gid, groups):
     assert (found and found.groups) == groups
 
 
-def test_as_the_supervisor_reads_it():
+def test_an_identity_as_text_for_the_supervisor():
     assert str(identity.Identity(61234)) == "61234"
     assert str(identity.Identity(61234, (108, 9))) == "61234,108,9"
 
 
-def test_who_is_not_root_stays(monkeypatch):
+def test_a_user_other_than_root_keeps_its_identity(monkeypatch):
     monkeypatch.setattr(identity, "_can_change", lambda: False)
     assert identity.unprivileged(PROGRAM) is None
 
 
-def test_root_of_a_namespace_without_other_users_stays(monkeypatch):
+def test_root_in_a_namespace_without_other_users_keeps_its_identity(monkeypatch):
     monkeypatch.setattr(identity, "_can_change", lambda: True)
     monkeypatch.setattr(identity, "_is_here", lambda _table, number: number == 0)
     assert identity.unprivileged(PROGRAM) is None

@@ -80,20 +80,20 @@ def test_sigkill_of_the_parent_ends_the_child():
     assert gone_within(20, pid)
 
 
-TOLD = """
+CLEANS_UP = """
 import signal, sys, time
 from pathlib import Path
-told = Path(sys.argv[1])
+printed = Path(sys.argv[1])
 def on_signal(number, _frame):
-    with told.open("a") as file:
+    with printed.open("a") as file:
         file.write(f"{number}\\n")
     print("x" * 200_000, flush=True)  # more than a pipe holds
-    with told.open("a") as file:
-        file.write("put away\\n")
+    with printed.open("a") as file:
+        file.write("cleaned up\\n")
 signal.signal(signal.SIGINT, on_signal)
 print("up", flush=True)
 until = time.monotonic() + 60
-while "put away" not in (told.read_text() if told.exists() else "") and time.monotonic() < until:
+while "cleaned up" not in (printed.read_text() if printed.exists() else "") and time.monotonic() < until:
     time.sleep(0.01)
 time.sleep(0.5)  # for a second signal
 """
@@ -108,18 +108,18 @@ with Job([sys.executable, "-c", *sys.argv[1:]], stop_signal=signal.SIGINT, grace
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_job_is_told_once_of_its_owners_end_and_can_speak_to_its_own(tmp_path, number):
+def test_a_job_is_signalled_once_at_its_owners_end_and_can_clean_up(tmp_path, number):
     printed = tmp_path / "printed"
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, TOLD, printed], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", OWNER, CLEANS_UP, printed], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert owner.stdout.readline() == "up\n"
     owner.send_signal(number)
     owner.wait(30)
     owner.stdout.close()
-    assert wait_until(lambda: "put away" in (printed.read_text() if printed.exists() else ""), 20)
+    assert wait_until(lambda: "cleaned up" in (printed.read_text() if printed.exists() else ""), 20)
     time.sleep(0.6)
-    assert printed.read_text().split("\n") == [str(int(signal.SIGINT)), "put away", ""]
+    assert printed.read_text().split("\n") == [str(int(signal.SIGINT)), "cleaned up", ""]
 
 
 def test_a_job_that_stays_after_its_owners_end_is_killed():

@@ -39,7 +39,7 @@ def test_the_console_arrives():
     process.kill()
 
 
-def test_stderr_is_told():
+def test_stderr_is_in_the_error():
     process, _log = start("import sys; print('no such machine', file=sys.stderr); sys.exit(3)")
     assert process.ended.wait(10)
     assert process.how_it_ended() == "ended with status 3: no such machine"
@@ -53,7 +53,7 @@ def test_a_flood_of_stderr_is_bounded():
     process.kill()
 
 
-def test_a_signal_is_told():
+def test_a_signal_is_in_the_error():
     process, _log = start("import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert process.ended.wait(10)
     assert process.how_it_ended().startswith("was killed by signal 9, ")
@@ -63,15 +63,15 @@ def test_a_signal_is_told():
 def test_kill_leaves_nothing():
     before = len(list(Path("/proc/self/fd").iterdir()))
     process, _log = start("import time; time.sleep(100)")
-    kept = process.pids[0]
-    children = f"/proc/{kept}/task/{kept}/children"
+    supervisor_pid = process.pids[0]
+    children = f"/proc/{supervisor_pid}/task/{supervisor_pid}/children"
     assert wait_until(lambda: Path(children).read_text())
     child = int(Path(children).read_text())
     assert process.how_it_ended() == ""
     process.kill()
     process.kill()
     assert not alive(child)
-    assert not alive(kept)
+    assert not alive(supervisor_pid)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
@@ -146,7 +146,7 @@ def test_ctrl_c_while_the_thread_starts(monkeypatch):
     assert nothing_left(before)
 
 
-def test_one_that_is_abandoned_ends():
+def test_an_unreachable_process_object_ends_its_process():
     before = held()
     process, _log = start("import time; time.sleep(100)")
     pids = process.pids
@@ -156,7 +156,7 @@ def test_one_that_is_abandoned_ends():
     assert nothing_left(before)
 
 
-def test_too_few_descriptors_are_told():
+def test_too_few_descriptors_are_reported():
     # Also if it is the search for a folder for temporary files that gets none.
     code = (
         "import resource, sys, tempfile\n"
@@ -201,7 +201,7 @@ time.sleep(100)
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_owner_dies(how):
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
-        found = [int(word) for word in owner.stdout.readline().split()]
+        found = [int(pid) for pid in owner.stdout.readline().split()]
         assert len(found) == 2
         assert all(alive(pid) for pid in found)
         owner.send_signal(how)
@@ -209,14 +209,14 @@ def test_the_owner_dies(how):
 
 
 def test_the_owner_dies_before_the_supervisor_looks():
-    # The supervisor is told of an owner that is not its parent: as if that had just ended.
+    # The supervisor gets an owner that is not its parent, as if the owner had just ended.
     other = subprocess.Popen([sys.executable, "-c", "pass"])
     other.wait()
     started = time.monotonic()
     with subprocess.Popen(
         [
-            word if not word.startswith("owner=") else f"owner={other.pid}"
-            for word in supervisor.wrap(
+            argument if not argument.startswith("owner=") else f"owner={other.pid}"
+            for argument in supervisor.wrap(
                 [sys.executable, "-c", "import time; time.sleep(100)"],
                 grace=0,
                 owner_pipe=0,
@@ -252,7 +252,7 @@ def test_the_folder_goes_with_the_process_also_when_the_owner_is_killed():
         assert wait_until(lambda: not folder.exists())
 
 
-def test_a_grace_is_given_and_then_no_more():
+def test_a_process_gets_a_grace_period_and_is_then_killed():
     for code, grace, least, most in (
         ("import sys; sys.stdin.read()", 90.0, 0.0, 60.0),  # it ends with its stream
         ("import time; time.sleep(100)", 1.0, 0.9, 60.0),
@@ -331,16 +331,16 @@ def test_a_bounded_program_writes_nowhere_and_gains_nothing(open_folder):
         assert bounded["connect"] == "EACCES"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_program_of_roots_becomes_somebody_else(open_folder):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_program_started_by_root_runs_as_another_user(open_folder):
     found = attempts(open_folder, bounded=True, identity=Identity(61234, (108,)))
     assert found["user"] == "(61234, 61234, 61234) (61234, 61234, 61234) [108] 0000000000000000"
     assert found["privileges"] == "1"
     assert found["memory"] == "done"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_program_that_somebody_else_cannot_run(tmp_path):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_program_that_the_other_user_cannot_run(tmp_path):
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o700)
@@ -350,16 +350,16 @@ def test_a_program_that_somebody_else_cannot_run(tmp_path):
     process.kill()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 @pytest.mark.parametrize("victim", ["supervisor", "owner"])
-def test_a_program_that_became_somebody_else_ends_with_its_supervisor(victim):
+def test_a_program_of_the_other_user_ends_with_its_supervisor(victim):
     code = OWNER.replace("log=Console()", "log=Console(), bounded=True, identity=Identity(61234)")
     code = code.replace("[sys.executable", '["/usr/bin/python3"')
     code = "from uffdlab.processes.identity import Identity\n" + code
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
-        kept, program = (int(word) for word in owner.stdout.readline().split())
+        supervisor_pid, program = (int(pid) for pid in owner.stdout.readline().split())
         assert wait_until(lambda: "\nUid:\t61234" in Path(f"/proc/{program}/status").read_text())
         time.sleep(0.2)  # it has become the program by now
-        os.kill({"supervisor": kept, "owner": owner.pid}[victim], signal.SIGKILL)
-        assert gone_within(2, kept, program)
+        os.kill({"supervisor": supervisor_pid, "owner": owner.pid}[victim], signal.SIGKILL)
+        assert gone_within(2, supervisor_pid, program)
         owner.kill()

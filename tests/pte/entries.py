@@ -1,4 +1,4 @@
-"""Raw entries of the tests, made by hand, and decoders for one entry."""
+"""Raw entries for the tests, and decoders for one entry."""
 
 from hypothesis import strategies as st
 

@@ -19,7 +19,7 @@ def arrays(entry, level):
 
 @pytest.mark.parametrize("name", FORMATS)
 @given(data=st.data())
-def test_where_a_state_lies_is_where_the_decoder_looks(name, data):
+def test_the_bits_of_a_state_are_those_that_the_decoder_reads(name, data):
     form = FORMATS[name]
     level = 2 if State.HUGE in form.bits else 1
     present = 1 << form.bits[State.PRESENT]
@@ -33,7 +33,7 @@ def test_where_a_state_lies_is_where_the_decoder_looks(name, data):
 
 @pytest.mark.parametrize("name", [name for name, form in FORMATS.items() if form.frame_field])
 @given(frame=FRAMES, level=st.integers(1, 3), low=st.integers(0, 0xFFF))
-def test_the_frame_lies_in_its_field(name, frame, level, low):
+def test_the_frame_is_decoded_from_its_field(name, frame, level, low):
     form = FORMATS[name]
     field = form.frame_field(level)
     entry = 1 << form.bits[State.PRESENT]

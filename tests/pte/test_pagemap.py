@@ -16,7 +16,7 @@ def test_pagemap_bits():
 
 
 @given(ENTRIES, st.booleans(), st.booleans(), st.booleans())
-def test_pagemap_never_tells_what_it_cannot_know(entry, sd, ht, tracked):
+def test_pagemap_never_knows_a_bit_that_it_does_not_carry(entry, sd, ht, tracked):
     states, known = pagemap(entry, sd, ht, tracks_soft_dirty=tracked)
     assert states & known == states
     never = State.WRITABLE | State.DIRTY | State.ACCESSED | State.HUGE | State.PROTNONE | State.SPECIAL
@@ -29,7 +29,7 @@ def test_pagemap_never_tells_what_it_cannot_know(entry, sd, ht, tracked):
     assert State.PRESENT | State.UFFD_WP in known
 
 
-def test_pagemap_of_an_absent_hugetlb_page_tells_uffd_wp_only():
+def test_pagemap_of_an_absent_hugetlb_page_carries_uffd_wp_only():
     assert pagemap(1 << 57, ht=True) == (State.UFFD_WP, State.PRESENT | State.UFFD_WP)
 
 

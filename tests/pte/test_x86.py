@@ -71,7 +71,7 @@ def test_x86_swap_entries_keep_type_and_offset(kind, offset):
 
 
 @given(st.lists(st.tuples(ENTRIES, st.integers(0, 5)), max_size=50))
-def test_x86_arrays_say_what_single_entries_say(pairs):
+def test_x86_arrays_decode_as_single_entries_do(pairs):
     entries = np.array([entry for entry, _ in pairs], dtype=np.uint64)
     levels = np.array([level for _, level in pairs], dtype=np.uint8)
     states, known = pte.decode_x86(entries, levels)
@@ -103,7 +103,7 @@ def test_x86_known_and_set_obey_the_rules(entry, level):
 
 
 @given(st.integers(0, (1 << 40) - 1), st.integers(1, 3), st.booleans())
-def test_x86_frames_come_back(frame, level, protnone):
+def test_x86_frames_survive_encoding_and_decoding(frame, level, protnone):
     frame &= ~((1 << 9 * (level - 1)) - 1)
     entry = frame << 12
     if protnone:  # pgtable-invert.h
@@ -114,7 +114,7 @@ def test_x86_frames_come_back(frame, level, protnone):
     assert pte.frames_x86([entry], [level]).tolist() == [frame]
 
 
-def test_x86_frames_of_nothing():
+def test_x86_absent_entries_have_no_frame():
     assert pte.frames_x86([0, x86_swap(1, 5), P], [1, 1, 0]).tolist() == [-1, -1, -1]
 
 
@@ -128,7 +128,7 @@ def test_an_entry_above_the_pte_level_is_a_leaf_with_pse_only():
     assert pte.x86.points_to_tables(entries, levels, 2).tolist() == [True, False, False, False]
 
 
-def test_what_an_entry_says_of_the_table_it_points_to():
+def test_the_explanation_of_an_entry_that_points_to_a_table():
     assert pte.x86.describe_table(0x1A007, 2) == "PTE table at frame 0x1a"
     assert pte.x86.describe_table(0x1A001 | 1 << 63, 4) == (
         "PUD table at frame 0x1a, not writable below, not for user space, no instructions below"
@@ -136,7 +136,7 @@ def test_what_an_entry_says_of_the_table_it_points_to():
 
 
 @given(ENTRIES)
-def test_the_explanation_says_what_the_decoder_says(entry):
+def test_the_explanation_agrees_with_the_decoder(entry):
     named = {bit.name: bit.value for bit in pte.explain_x86(entry)}
     states, _ = x86(entry)
     assert ("type" in named or "entry" in named) == (State.PRESENT not in states)

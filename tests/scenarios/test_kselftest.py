@@ -117,7 +117,7 @@ def test_ktap_of_what_failed():
     assert lines[-1] == "# Totals: pass:1 fail:2 xfail:0 xpass:0 skip:0 error:0"
 
 
-def test_the_calls():
+def test_the_commands_that_run_the_selftests():
     old, new = (Selftests(dict.fromkeys(names), "") for names in (["userfaultfd"], ["uffd-unit-tests", "uffd-stress"]))
     assert [call[1] for call in plan(old)][:4] == ["anon", "hugetlb", "hugetlb_shared", "shmem"]
     assert ("uffd-stress", "hugetlb-private", "128", "32") in plan(new, full=True)

@@ -25,7 +25,7 @@ def probe(*args, **keywords):
     return convert(answer(*args, **keywords), KernelProbe)
 
 
-def test_it_is_what_the_target_answered_and_a_table():
+def test_capabilities_are_what_the_target_answered_as_a_table():
     found = Capabilities.from_answer("here", probe())
     assert found.continue_wp is True
     assert found.features == Feature.POISON
@@ -36,7 +36,7 @@ def test_it_is_what_the_target_answered_and_a_table():
     assert {row.name: row.since for row in found.rows}["UFFDIO_CONTINUE WP"] == "6.4"
 
 
-def test_it_cannot_be_changed():
+def test_capabilities_cannot_be_changed():
     found = Capabilities.from_answer("here", probe())
     with pytest.raises(FrozenInstanceError):
         found.continue_wp = False
@@ -61,7 +61,7 @@ def test_the_first_thing_that_is_missing_is_named():
         found.missing("POISEN")
 
 
-def test_kernels_stand_side_by_side():
+def test_kernels_are_compared_side_by_side():
     both = [Capabilities.from_answer("a<b", probe()), Capabilities.from_answer("c", probe(continue_wp=False))]
     row = next(row for row in table(both) if row[1] == "UFFDIO_CONTINUE WP")
     assert row == ["mode", "UFFDIO_CONTINUE WP", "6.4", "yes", "EINVAL"]
@@ -71,7 +71,7 @@ def test_kernels_stand_side_by_side():
     assert str(both[0]).splitlines()[0].split() == ["name", "since", "a<b"]
 
 
-def test_every_memory_has_a_family():
+def test_every_memory_type_has_a_family():
     registered = {int(mode): {"errno": 0, "ioctls": 1} for mode in RegisterMode}
     whole = {**answer(), "memory": {name: {"errno": 0, "register": registered} for name in MEMORY}}
     assert sum(

@@ -52,7 +52,7 @@ def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
         ("UFFDIO_API", {"api": 7}, ""),
     ],
 )
-def test_what_is_no_whole_pages_is_named(name, values, message):
+def test_a_length_that_is_not_a_multiple_of_the_page_size_is_named(name, values, message):
     found = unaligned_reason(IOCTLS[name], values, 0x1000)
     assert message in found
     assert bool(message) is bool(found)
@@ -69,7 +69,7 @@ def test_memory_without_a_page_cache_is_named():
         assert "is not:" not in explain(CONTINUE, errno.EINVAL, 0, memory=memory, **known)
 
 
-def test_a_hole_in_the_source_of_a_move_is_no_missing_registration():
+def test_a_hole_in_the_source_of_a_move_is_not_explained_by_a_missing_registration():
     move = IOCTLS["UFFDIO_MOVE"]
     assert "allow_src_holes" in explain(move, errno.ENOENT, 0, registered=RegisterMode.MISSING, knows_continue_wp=None)
     assert "not registered" in explain(move, errno.ENOENT, 0, registered=None, knows_continue_wp=None)

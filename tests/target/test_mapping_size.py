@@ -39,7 +39,7 @@ def test_pages_or_bytes(memory, asked, count):
         ("thp", {"pages": 500}, "a multiple of 512 pages"),
     ],
 )
-def test_what_cannot_be_is_told(memory, asked, message):
+def test_an_impossible_size_is_refused(memory, asked, message):
     asked = {"pages": None, "size": None, "page_size": None, **asked}
     with pytest.raises(UsageError, match=message):
         page_count(memory, **asked)

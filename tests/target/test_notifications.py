@@ -86,6 +86,6 @@ def test_a_lost_machine_without_the_console_on_the_timeline(notifications, recei
     assert (entry.text, entry.what) == ("the machine is lost: the machine is gone", error)
 
 
-def test_what_is_for_others_is_left_alone(notifications, received, timeline):
+def test_notifications_of_other_kinds_are_ignored(notifications, received, timeline):
     notifications.dispatch(ProgramOutput(1, 1, b"hello"))
     assert (received.received, len(timeline)) == ([], 0)

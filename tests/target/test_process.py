@@ -76,7 +76,7 @@ def test_a_new_target_is_started_with_a_nonce_of_its_own(connection, target):
     assert first.base % (1 << 30) == 0
 
 
-def test_what_was_in_the_old_target_is_lost_with_it(target):
+def test_regions_of_the_old_target_are_lost_with_it(target):
     region = Region(target, 1, "anon", 0x10000, 0, 4, PAGE)
     target.registry.add_region(region)
     touch = region.read(0)
@@ -87,14 +87,14 @@ def test_what_was_in_the_old_target_is_lost_with_it(target):
         touch.result()
 
 
-def test_notifications_reach_the_touch_they_are_about(connection, target):
+def test_notifications_reach_their_touch(connection, target):
     touch = Region(target, 1, "anon", 0x10000, 0, 4, PAGE).read(3)
     connection.dispatch(TouchEnded(touch.number, touch_result(value=7)))
     assert touch.result(0) == 7
     assert target.registry.touches == ()
 
 
-def test_touches_have_numbers_of_their_own_and_go_to_their_process(connection, target):
+def test_each_touch_has_its_number_and_goes_to_its_process(connection, target):
     region = Region(target, 1, "anon", 0x10000, 0, 4, PAGE)
     region.read(1)
     region.write(2, 5, by=SimpleNamespace(pid=99))
@@ -104,13 +104,13 @@ def test_touches_have_numbers_of_their_own_and_go_to_their_process(connection, t
     ]
 
 
-def test_a_child_that_has_ended_touches_nothing(connection, target):
+def test_a_touch_by_an_ended_child_is_refused(connection, target):
     with pytest.raises(UsageError, match="this child has ended"):
         target.touch("read", 0x10000, "a read", length=8, by=SimpleNamespace(pid=0))
     assert asked(connection, StartTouch) == []
 
 
-def test_a_touch_that_did_not_start_is_not_kept(connection, target):
+def test_a_touch_that_did_not_start_is_forgotten(connection, target):
     connection.answers[StartTouch] = AgentError("no memory for a thread")
     with pytest.raises(AgentError):
         target.touch("read", 0x10000, "a read", length=8)

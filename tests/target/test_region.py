@@ -49,12 +49,12 @@ def test_a_slice_is_the_pages_python_would_give(pages, data):
 
 
 @pytest.mark.parametrize("bad", ["3", 1.0, None, (1, 2)])
-def test_an_index_that_counts_nothing_says_what_does(region, bad):
+def test_an_index_of_another_type_is_refused(region, bad):
     with pytest.raises(UsageError, match=r"region\[3\],? (or )?region\[8:16\]"):
         region[bad]
 
 
-def test_what_is_not_there_any_more_is_not_touched(region):
+def test_a_page_of_an_unmapped_region_is_not_touched(region):
     region.lose("it was unmapped", UsageError)
     tries = [region.read, region.alias.read, region[3].read, region.sweep]
     tries += [lambda: region.madvise("dontneed"), lambda: region.mprotect("r")]
@@ -65,13 +65,13 @@ def test_what_is_not_there_any_more_is_not_touched(region):
 
 
 @pytest.mark.parametrize("bad", [64, -65, 1000])
-def test_a_page_outside_says_which_there_are(region, bad):
+def test_a_page_outside_the_region_is_refused_with_the_valid_range(region, bad):
     with pytest.raises(UsageError, match=f"no page {bad}"):
         region[bad]
 
 
 @pytest.mark.parametrize("bad", [slice(3, 3), slice(5, 2), slice(0, 65), slice(0, 10, 2), slice(70, 80)])
-def test_a_range_that_is_none_is_refused(region, bad):
+def test_an_empty_or_reversed_range_is_refused(region, bad):
     with pytest.raises(UsageError):
         region[bad]
 
@@ -81,7 +81,7 @@ def test_ranges_as_text(region):
     assert str(region[8:16]) == "pages 8–15"
 
 
-def test_iteration_gives_every_page_once(region):
+def test_iteration_yields_every_page_once(region):
     assert [part.first for part in region] == list(range(64))
     assert len(region) == 64
 
@@ -117,7 +117,7 @@ def test_the_alias_has_the_same_pages_elsewhere(region):
     assert region.page_of(region.alias.start) is None
 
 
-def test_what_is_no_pages_is_refused(region):
+def test_what_does_not_name_pages_is_refused(region):
     assert pages_of(region) == region[:]
     assert pages_of(region.alias) == region.alias[:]
     assert pages_of(region[3:5]) == region[3:5]

@@ -43,7 +43,7 @@ def registry(target):
     return made
 
 
-def test_an_address_is_found(registry):
+def test_an_address_in_a_region_is_found(registry):
     assert registry.locate(0x12345) == ("region-1", 2)
     assert registry.locate(0x40000000 + (3 << 20)) == ("region-2", 1)
     assert registry.locate(0x14000) == ("", None)
@@ -59,7 +59,7 @@ def test_an_address_is_described_in_the_region_and_in_its_alias(registry):
     assert registry.describe(0x14000) == ""
 
 
-def test_what_was_let_go_is_not_found(registry):
+def test_an_unmapped_region_is_not_found(registry):
     (first, second) = registry.regions
     registry.unmapped(first)
     registry.drop_userfaultfd(7)
@@ -72,7 +72,7 @@ def test_what_was_let_go_is_not_found(registry):
     assert registry.pop_touch(1) is None
 
 
-def test_a_lost_target_takes_everything_with_it(registry):
+def test_a_lost_target_ends_its_regions_userfaultfds_and_touches(registry):
     regions, (uffd,), (touch,) = registry.regions, registry.userfaultfds, registry.touches
     registry.lose("it was killed")
     assert (registry.regions, registry.userfaultfds, registry.touches) == ((), (), ())
@@ -84,7 +84,7 @@ def test_a_lost_target_takes_everything_with_it(registry):
             wait()
 
 
-def test_a_closed_lab_says_so_itself(registry):
+def test_a_closed_lab_ends_every_wait_with_lab_closed(registry):
     (region, _), (uffd,), (touch,) = registry.regions, registry.userfaultfds, registry.touches
     registry.lose(LabClosed("this lab is closed"))
     region.must_be_there()  # the lab refuses whatever is asked of it

@@ -42,7 +42,7 @@ def touch():
     return connection.touch
 
 
-def test_a_waiting_touch_stays_a_ticket(touch):
+def test_a_touch_that_waits_at_the_deadline_can_still_finish(touch):
     assert touch.state == "waiting"
     with pytest.raises(FaultUnresolved, match=r"page 3 .*0x1000003000.* 0\.01 s") as caught:
         touch.result(timeout=0.01)
@@ -54,7 +54,7 @@ def test_a_waiting_touch_stays_a_ticket(touch):
     assert touch.waited_ns == 250
 
 
-def test_a_machine_that_hangs_is_no_unresolved_fault(touch):
+def test_a_machine_that_hangs_is_not_reported_as_an_unresolved_fault(touch):
     touch._connection.hangs = True
     with pytest.raises(MachineTimeout):
         touch.result(timeout=0.01)
@@ -71,7 +71,7 @@ def test_the_result_comes_from_another_thread(touch):
     assert touch.result(timeout=5) == 7
 
 
-def test_a_write_gives_nothing_and_a_copy_its_bytes():
+def test_a_write_returns_none_and_a_copy_returns_its_bytes():
     write = Touch(WaitingConnection(), StartTouch(1, "write", 0, 3, 8, 0), "write")
     write.finish(END)
     assert write.result() is None
@@ -87,14 +87,14 @@ def test_a_signal_is_a_failure_with_its_address(touch):
         touch.result()
 
 
-def test_withdrawing_takes_the_access_back(touch):
+def test_a_withdrawn_access_was_not_made(touch):
     assert touch.withdraw() is True
     assert touch.state == "withdrawn"
     with pytest.raises(TouchFailed, match="withdrawn"):
         touch.result()
 
 
-def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
+def test_a_running_touch_is_not_reported_as_waiting_for_a_page_fault(touch):
     touch._connection.waits = False
     with pytest.raises(FaultUnresolved, match="still runs"):
         touch.result(timeout=0.01)
@@ -108,14 +108,14 @@ def test_one_that_is_at_work_does_not_wait_for_a_page_fault(touch):
         ("syscall", {"returned": -errno.EINTR}, "its call returned EINTR"),
     ],
 )
-def test_a_withdrawn_touch_says_what_was_made_of_it(kind, end, message):
+def test_a_withdrawn_touch_says_which_of_its_accesses_were_made(kind, end, message):
     touch = Touch(WaitingConnection(), StartTouch(1, kind, 0, 3, 8, 0), "access")
     touch.finish(touch_result(state="withdrawn", **end))
     with pytest.raises(TouchFailed, match=message):
         touch.result()
 
 
-def test_one_whose_child_ended_before_says_so():
+def test_a_touch_of_an_ended_child_says_that_the_child_ended():
     touch = Touch(WaitingConnection(), StartTouch(1, "read", 0, 3, 8, 0), "read")
     touch.finish(touch_result(state="lost", why="child 5 has ended with status 1"))
     assert touch.state == "failed"
@@ -123,7 +123,7 @@ def test_one_whose_child_ended_before_says_so():
         touch.result()
 
 
-def test_what_ends_by_itself_as_it_is_to_be_withdrawn_has_ended(touch):
+def test_a_touch_that_ends_while_it_is_withdrawn_has_its_own_result(touch):
     touch.withdraw = lambda: (touch.finish(END), False)[1]
     assert touch.result_or_withdraw(0.01) == 7
 
@@ -137,7 +137,7 @@ def test_a_lost_target_fails_the_touch_once(touch):
 
 
 @pytest.mark.parametrize("end", [{"state": "signal", "signal": 7}, {"state": "withdrawn"}, {"state": "lost"}])
-def test_a_call_that_did_not_come_back_has_not_succeeded(end):
+def test_a_system_call_that_did_not_return_has_not_succeeded(end):
     """Also for calls whose errno is returned as a result."""
     touch = Touch(WaitingConnection(), StartTouch(1, "syscall", 0, 3, 8, 0), "UFFDIO_WAKE of 1 page")
     touch.finish(touch_result(**end))

@@ -92,7 +92,7 @@ def test_only_what_the_kernel_offers_is_turned_on(uffd):
     assert uffd.features == Feature.MINOR_SHMEM
 
 
-def test_a_feature_that_is_asked_for_and_missing_is_named(target):
+def test_a_requested_feature_that_is_missing_is_named(target):
     with pytest.raises(IoctlError, match="this kernel lacks POISON"):
         Userfaultfd.open(target, Feature.POISON)
 
@@ -106,7 +106,7 @@ def test_continue_sends_exactly_its_flags(target, uffd, region, wp, dontwake, mo
     assert (result.ok, result.done, result.took_ns) == (True, 8 * PAGE, 2500)
 
 
-def test_writeprotect_has_its_bits_the_other_way_round(target, uffd, region):
+def test_writeprotect_has_other_values_for_wp_and_dontwake(target, uffd, region):
     uffd.writeprotect(region[0], wp=True)
     uffd.writeprotect(region[0], wp=False, dontwake=True)
     assert [values["mode"] for _, values, _ in target.sent] == [1, 2]
@@ -142,7 +142,7 @@ def test_an_errno_is_an_error_with_the_call_and_the_reason(target, uffd, region)
     ids=["continue", "poison", "raw", "batch", "resume"],
 )
 @pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOTTY, errno.EEXIST])
-def test_an_error_is_worded_without_asking_the_target_again(target, uffd, region, monkeypatch, fail, error):
+def test_the_text_of_an_error_needs_no_call_to_the_target(target, uffd, region, monkeypatch, fail, error):
     asked = []
 
     def ask(request, **_keywords):
@@ -202,7 +202,7 @@ def test_register_takes_names_and_flags(target, uffd, region, modes, mode):
 
 
 @pytest.mark.parametrize("modes", [[], ["write"]])
-def test_register_without_a_mode_or_with_a_strange_one(uffd, region, modes):
+def test_register_without_a_mode_or_with_an_unknown_one(uffd, region, modes):
     with pytest.raises(UsageError, match=r"minor|missing"):
         uffd.register(region, *modes)
 
@@ -212,7 +212,7 @@ def test_pages_must_be_pages(uffd):
         uffd.wake(3)
 
 
-def test_a_raw_ioctl_may_be_wrong_but_not_misspelt(target, uffd):
+def test_a_raw_ioctl_takes_invalid_values_but_no_unknown_fields(target, uffd):
     uffd.ioctl("UFFDIO_CONTINUE", {"start": 1, "len": 1, "mode": 0xFF00}, check=False)
     assert target.sent[0][1] == {"start": 1, "len": 1, "mode": 0xFF00}
     with pytest.raises(UsageError, match="is no ioctl of a userfaultfd"):
@@ -227,19 +227,19 @@ def test_messages_come_in_order_and_faults_can_be_picked_out(uffd):
     fault = uffd.read_fault(timeout=1)
     assert isinstance(fault, Fault)
     assert (fault.page, fault.write, fault.wp) == (5, True, True)
-    kept = uffd.read_message(timeout=1)
-    assert isinstance(kept, Message)
-    assert kept.event == uapi.Event.REMOVE
+    event = uffd.read_message(timeout=1)
+    assert isinstance(event, Message)
+    assert event.event == uapi.Event.REMOVE
 
 
-def test_no_message_in_time_is_said(uffd):
+def test_a_message_that_does_not_come_in_time_is_an_error(uffd):
     with pytest.raises(NoMessage, match=r"no page fault .* 0\.01 s"):
         uffd.read_fault(timeout=0.01)
     with pytest.raises(TimeoutError):
         uffd.read_message(timeout=0.01)
 
 
-def test_a_closed_one_says_so(target, uffd, region):
+def test_a_closed_userfaultfd_is_an_error(target, uffd, region):
     uffd.close()
     uffd.close()
     assert target.closed == [1]
@@ -250,7 +250,7 @@ def test_a_closed_one_says_so(target, uffd, region):
         uffd.read_fault(timeout=60)
 
 
-def test_whoever_waits_for_a_message_hears_that_none_will_come(uffd):
+def test_closing_ends_a_wait_for_a_message(uffd):
     uffd.deliver(message(0, START), 1)
     threading.Timer(0.05, uffd.lose, ["the target has ended"]).start()
     assert uffd.read_fault(timeout=60).page == 0

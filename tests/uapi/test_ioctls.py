@@ -35,7 +35,7 @@ def test_ways_to_resolve_a_fault_have_names_of_their_own():
     assert len(set(names)) == len(names) > 5
 
 
-def test_random_calls_make_them():
+def test_random_calls_make_every_ioctl():
     calls = {ioctl.random_call for ioctl in uapi.IOCTLS.values()} - {""}
     assert calls <= set(CALLS)
     assert len(CALLS) == len(set(CALLS))

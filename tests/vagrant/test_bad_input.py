@@ -73,7 +73,7 @@ def test_without_any_provider(alone, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("alone", ["libvirt"], indirect=True)
-def test_a_libvirt_that_is_not_there(alone, monkeypatch):
+def test_a_libvirt_that_is_not_running(alone, monkeypatch):
     monkeypatch.setenv("LIBVIRT_DEFAULT_URI", "qemu+unix:///system?socket=/run/uffdlab-no-such-socket")
     with pytest.raises(errors.MachineError, match=r"(?s)vagrant \S+ .*ended with status.*No such file or directory"):
         Lab("6.1-series", machine="vagrant")
@@ -93,12 +93,12 @@ def test_ctrl_c_while_it_comes_up(alone, owner):
 def test_an_owner_that_is_killed_while_it_comes_up(alone, owner):
     owner.kill()
     owner.communicate()
-    alone.halt()  # waits for Vagrant, which hears of it from its supervisor and puts away what it has begun
+    alone.halt()  # waits for Vagrant, which gets a signal from its supervisor and cleans up
     assert alone.left() == []
     assert alone.state() == "not_created"
 
 
-def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, owner):
+def test_a_killed_vagrant_leaves_a_usable_vm(alone, owner):
     running = [each.split() for each in alone.processes()]
     (vagrant,) = [int(pid) for pid, program, *arguments in running if program.endswith("ruby") and "up" in arguments]
     os.kill(vagrant, signal.SIGKILL)
@@ -112,7 +112,7 @@ def test_a_vagrant_that_is_killed_leaves_what_can_be_used(alone, owner):
     assert alone.left() == []
 
 
-def test_two_at_once_bring_up_one(alone, start):
+def test_two_labs_at_once_boot_one_vm(alone, start):
     owners = [start() for _ in range(2)]
     output = [owner.communicate(timeout=1800)[0] for owner in owners]
     assert [owner.returncode for owner in owners] == [0, 0], output

@@ -123,7 +123,7 @@ def apart(alone, tmp_path, monkeypatch):
 
 
 def packed(folder):
-    """A box of what lies there."""
+    """Return a box packed from the files of this folder."""
     box = folder / "it.box"
     with tarfile.open(box, "w") as archive:
         for name in ("metadata.json", "box.img"):
@@ -174,7 +174,7 @@ def boxes_here():
     return subprocess.run(["vagrant", "box", "list"], capture_output=True, text=True, check=True).stdout
 
 
-def test_debians_is_fetched_and_the_vm_comes_up_from_its_partition(alone, apart, serve):
+def test_the_debian_box_is_fetched_and_the_vm_boots_from_its_partition(alone, apart, serve):
     like_debians(own_disk(apart))
     server = serve(packed(apart))
     with Lab("6.1-series", machine="vagrant") as lab:
@@ -194,7 +194,7 @@ def test_debians_is_fetched_and_the_vm_comes_up_from_its_partition(alone, apart,
 
 
 @alone_in_qemu
-def test_debians_from_which_it_does_not_come_up_is_replaced_by_ours(alone, apart, serve):
+def test_a_debian_box_that_does_not_boot_is_replaced_by_the_local_one(alone, apart, serve):
     own_disk(apart)  # no partition, hence no root device
     serve(packed(apart))
     printed = []
@@ -213,7 +213,7 @@ def test_debians_from_which_it_does_not_come_up_is_replaced_by_ours(alone, apart
 
 @pytest.fixture
 def choose(alone, apart):
-    """Choose a box with the real vagrant, but do not make one; what was chosen, and what was told."""
+    """Choose a box with the real vagrant, but do not build one; return the choice and what was printed."""
 
     def choose():
         printed = []
@@ -226,7 +226,7 @@ def choose(alone, apart):
 
 
 @alone_in_qemu
-def test_a_server_that_takes_what_is_sent_and_never_answers(alone, choose, monkeypatch):
+def test_a_server_that_never_answers(alone, choose, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("VAGRANT_SERVER_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         assert choose() == (
@@ -248,7 +248,7 @@ def test_a_server_that_takes_what_is_sent_and_never_answers(alone, choose, monke
         ("404", "The requested URL returned error: 404"),
     ],
 )
-def test_why_debians_is_not_to_be_had(choose, apart, serve, monkeypatch, server, why):
+def test_the_reason_why_the_debian_box_cannot_be_fetched(choose, apart, serve, monkeypatch, server, why):
     if server == "404":
         (apart / "it.box").touch()
         server = serve(apart / "it.box").url + "/elsewhere"
@@ -260,7 +260,7 @@ def test_why_debians_is_not_to_be_had(choose, apart, serve, monkeypatch, server,
 
 @alone_in_qemu
 @pytest.mark.parametrize("provider", ["libvirt", "virtualbox"])
-def test_the_box_is_the_providers_and_fetched_once(choose, apart, serve, monkeypatch, provider):
+def test_the_box_fits_the_provider_and_is_fetched_once(choose, apart, serve, monkeypatch, provider):
     (apart / "metadata.json").write_text(json.dumps({"provider": provider, "format": "qcow2", "virtual_size": 1}))
     (apart / "box.img").write_bytes(b"\0")
     server = serve(packed(apart), provider=provider)
@@ -276,7 +276,7 @@ def test_the_box_is_the_providers_and_fetched_once(choose, apart, serve, monkeyp
 
 @alone_in_qemu
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_ended_during_the_download(alone, apart, serve, wait_for, how):
+def test_interrupted_during_the_download(alone, apart, serve, wait_for, how):
     (apart / "metadata.json").write_text('{"provider": "libvirt", "format": "qcow2", "virtual_size": 1}')
     (apart / "box.img").write_bytes(os.urandom(8 * MIB))
     serve(packed(apart)).go_on.clear()
@@ -288,7 +288,7 @@ def test_ended_during_the_download(alone, apart, serve, wait_for, how):
         output, _ = owner.communicate(timeout=120)
     assert owner.returncode == (130 if how == signal.SIGINT else -how), output
     assert output.startswith(f"vagrant box add {DEBIAN}\n")
-    alone.halt()  # waits for Vagrant, which hears of it from its supervisor
+    alone.halt()  # waits for Vagrant, which gets a signal from its supervisor
     assert alone.left() == []
     assert list(home.glob("boxes/*/*")) == []
     assert "no installed boxes" in boxes_here()

@@ -93,7 +93,7 @@ def cable_pulled(vm):
         os.kill(qemu, signal.SIGCONT)
 
 
-def test_a_cable_that_is_pulled(vm, wait_for):
+def test_a_network_that_stops_answering(vm, wait_for):
     booted = vm.boot_id()
     with Lab(KERNEL, machine="vagrant") as lab:
         agent = lab.machine.hello.pid
@@ -142,7 +142,7 @@ def test_a_guest_that_crashes_under_the_lab(vm):
         assert lab.ask(Ping(1)) == 1
 
 
-def test_destroyed_past_us_and_made_anew_past_us(vm):
+def test_a_vm_destroyed_and_created_by_another_program(vm):
     vm.by_hand("destroy", "--force")
     vm.by_hand("up")  # another disk, another host key, perhaps at the same address
     lab_works()

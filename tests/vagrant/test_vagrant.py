@@ -30,7 +30,7 @@ def no_agent_left(vm, seconds=60):
     return found == (1, "")
 
 
-def test_comes_up_from_nothing(vm):
+def test_a_vm_is_created_and_booted(vm):
     assert vm.state() == "not_created"
     with Lab(KERNEL, machine="vagrant") as lab:
         assert lab.release.startswith("6.1.")
@@ -78,7 +78,7 @@ def test_an_owner_that_is_killed_leaves_no_agent(vm):
     assert vm.state() == "running"
 
 
-def test_a_pulled_cable_is_said(vm):
+def test_a_killed_ssh_is_reported(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
         pattern = f"^[^ ]*/ssh -F {vm.data}/ssh-config"  # not its supervisor
         ssh = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True)
@@ -87,7 +87,7 @@ def test_a_pulled_cable_is_said(vm):
             lab.ask(Ping())
 
 
-def test_the_host_is_out_of_reach(vm):
+def test_the_guest_cannot_reach_the_host(vm):
     """Nothing of the host is mounted; ssh is on the loopback alone; a server on the host is not reached."""
     assert "/vagrant" not in vm.guest("cat /proc/mounts")[1]
     kinds = {line.split()[2] for line in vm.guest("cat /proc/mounts")[1].splitlines()}
@@ -161,14 +161,14 @@ def test_another_kernel_is_a_reload(vm):
             uffd.continue_(region[0], wp=True)
 
 
-def test_halted_it_comes_back(vm):
+def test_a_halted_vm_is_started(vm):
     vm.halt()
     assert vm.state() in {"poweroff", "shutoff"}
     with Lab(OTHER, machine="vagrant") as lab:
         assert lab.release.endswith("-base-vagrant")
 
 
-def test_destroyed_it_is_gone(vm):
+def test_vagrant_forgets_a_destroyed_vm(vm):
     vm.destroy()
     assert vm.state() == "not_created"
     with pytest.raises(errors.MachineError):

@@ -102,7 +102,7 @@ BREAKS = {
     "test_rwp_pagemap": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
     "test_rwp_mprotect": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
     "test_rwp_gup": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
-    "test_rwp_gup_waits_where_faults_are_told": ("anon", lambda patch: nothing(patch, "rwprotect")),
+    "test_rwp_gup_waits_where_faults_are_messages": ("anon", lambda patch: nothing(patch, "rwprotect")),
     "test_rwp_async_toggle": ("anon", lambda patch: nothing(patch, "set_mode")),
     "test_rwp_swap_cow": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
     "test_rwp_close": ("anon", lambda patch: instead(patch, Userfaultfd, "close", lambda _: None)),

@@ -173,7 +173,7 @@ def test_a_mode_of_another_ioctl(registered):
         (lambda lab, region, uffd: region.sweep_threads(BILLION), "1 to 256"),
     ],
 )  # fmt: skip
-def test_what_has_no_meaning_never_reaches_the_kernel(lab, registered, wrong, message):
+def test_a_value_without_meaning_never_reaches_the_kernel(lab, registered, wrong, message):
     with pytest.raises(UsageError, match=message):
         wrong(lab, *registered)
 
@@ -183,7 +183,7 @@ def test_features_that_no_kernel_has(lab):
         lab.userfaultfd(Feature(1 << 40))
 
 
-def test_a_billion_pages_can_be_mapped_and_not_looked_at(lab):
+def test_a_billion_pages_can_be_mapped_but_a_snapshot_is_refused(lab):
     """4 TB of addresses cost nothing; a look at them all would cost the host 16 GB."""
     region = lab.map(pages=BILLION)
     for witness in (None, *lab.witnesses):
@@ -198,7 +198,7 @@ def test_a_billion_pages_can_be_mapped_and_not_looked_at(lab):
     region.unmap()
 
 
-def test_more_private_memory_than_a_machine_promises(lab):
+def test_more_private_memory_than_the_guest_allows(lab):
     if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1" and lab.machine.name == LOCAL:
         pytest.skip("this host promises everything (vm.overcommit_memory)")
     with pytest.raises(AgentError, match=r"Cannot allocate memory: .*vm\.overcommit_memory.* memory='shmem'"):
@@ -228,7 +228,7 @@ def test_touching_what_was_unmapped(lab):
         lambda uffd, region: uffd.read_fault(timeout=30),
     ],
 )
-def test_a_closed_userfaultfd_says_so_at_once(lab, registered, attempt):
+def test_a_closed_userfaultfd_is_reported_at_once(lab, registered, attempt):
     region, _ = registered
     uffd = lab.userfaultfd()
     uffd.close()
@@ -238,7 +238,7 @@ def test_a_closed_userfaultfd_says_so_at_once(lab, registered, attempt):
     assert list(uffd.messages()) == []
 
 
-def test_closing_is_told_to_who_waits_for_a_message(lab):
+def test_closing_ends_a_wait_for_a_message(lab):
     uffd = lab.userfaultfd()
     with pytest.raises(NoMessage):
         uffd.read_fault(timeout=0.05)
@@ -249,7 +249,7 @@ def test_closing_is_told_to_who_waits_for_a_message(lab):
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["dead", "restarted"])
-def test_a_dead_target_says_so_at_once(again):
+def test_a_dead_target_is_reported_at_once(again):
     """What belonged to it does not come to belong to the next one, whose addresses and numbers are the same."""
     with Lab("6.1-series") as lab:
         region = lab.map(pages=2)

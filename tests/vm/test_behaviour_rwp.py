@@ -108,7 +108,7 @@ def test_rwp_gup(region, asynchronous):
 
 
 @on_all
-def test_rwp_gup_waits_where_faults_are_told(region, uffd):
+def test_rwp_gup_waits_where_faults_are_messages(region, uffd):
     touch = region.gup_read(3)
     assert uffd.read_fault().rwp
     uffd.rwprotect(region[3], rwp=False)

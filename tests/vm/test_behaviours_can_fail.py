@@ -43,7 +43,7 @@ def test_every_row_of_the_table_has_something_to_break():
 
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("name", BREAKS)
-def test_it_fails_with_a_broken_client(ends, name):
+def test_every_behaviour_test_fails_with_a_broken_client(ends, name):
     ran = [end for end in ends.get(name, []) if end[2] != "skipped"]
     assert ran, f"no kernel could run it: {ends.get(name)}"
     for kernel, when, outcome, why in ran:

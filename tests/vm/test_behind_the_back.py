@@ -18,7 +18,7 @@ PAGES = 512  # a huge page
 
 
 @pytest.mark.parametrize("memory", ["shmem", "tmpfs", "anon-shared"])
-def test_pages_that_were_only_read_can_be_taken_back_and_written_ones_stay(lab, memory):
+def test_pages_that_were_only_read_can_be_reclaimed_and_written_ones_stay(lab, memory):
     # All but those that are new: up to 31 for each processor are not on the kernel's lists yet.
     read, written = (lab.map(pages=PAGES, memory=memory) for _ in range(2))
     with lab.userfaultfd() as uffd:
@@ -39,7 +39,7 @@ def test_pages_that_were_only_read_can_be_taken_back_and_written_ones_stay(lab, 
     written.unmap()
 
 
-def test_small_pages_that_are_put_together_are_mapped_no_more(lab):
+def test_small_pages_that_are_collapsed_are_unmapped(lab):
     region = lab.map(pages=PAGES, memory="shmem-thp")
     region.alias.fill()
     region.alias[5].madvise("remove")  # the huge page is split

@@ -46,7 +46,7 @@ def test_a_fault_from_beginning_to_end():
         assert lab.timeline._listeners == []
 
 
-def test_a_closed_lab_is_said():
+def test_a_closed_lab_is_reported():
     lab = uffdlab.Lab("6.1-series")
     bench = lab.bench()
     lab.close()

@@ -20,7 +20,7 @@ def documented(kernel):
     return {(row[0], row[1]): row[column] for row in rows[2:]}
 
 
-def test_the_document_says_what_trying_shows(any_lab):
+def test_the_document_agrees_with_the_probe(any_lab):
     found = any_lab.capabilities
     assert {(row.group, row.name): row.text for row in found.rows} == documented(any_lab.kernel)
     assert any_lab.kernel in found._repr_html_()

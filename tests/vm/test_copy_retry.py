@@ -51,7 +51,7 @@ def complaints(lab):
 
 @pytest.mark.vm
 @pytest.mark.timeout(600)
-def test_what_replaces_the_destination_gets_nothing_that_was_not_meant_for_it(program):
+def test_memory_that_replaces_the_destination_gets_no_foreign_content(program):
     """The short form."""
     starts = ("anon", "shmem", "hugetlb-private")
     changes = ("nothing", "gone", "without-wp", "half", "to-shmem", "to-hugetlb", "to-full-hugetlb")
@@ -81,11 +81,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("difference", Difference)
-def test_each_difference_is_one_that_would_be_seen(difference):
+def test_each_planted_difference_is_found(difference):
     assert any(expected(case) != expected(case, frozenset({difference})) for case in CASES if case.possible)
 
 
-def test_foreign_content_is_never_right():
+def test_foreign_content_is_always_an_error():
     line = (
         "start=anon change=to-hugetlb held=0 mode=0 errno=0 result=4194304 pages=p1024 content=s1,x423,z88,s512 "
         "write=w blocks=1024 old_blocks=-1 huge=2 reserved=0 "

@@ -38,13 +38,13 @@ def test_a_shell_and_the_release(lab):
 
 
 @pytest.mark.long
-def test_on_every_kernel(any_lab):
+def test_exec_runs_on_every_kernel(any_lab):
     assert any_lab.exec(["uname", "-r"]).text == any_lab.release + "\n"
     assert any_lab.exec(["sh", "-c", "exit 7"]).status == 7
     assert any_lab.exec(["sh", "-c", "kill -9 $$"]).status == 137
 
 
-def test_beside_the_labs_other_calls(lab):
+def test_exec_runs_beside_other_calls(lab):
     output, ends = queue.SimpleQueue(), queue.SimpleQueue()
     line = "echo started; while [ -d . ]; do [ -e /tmp/go ] && exit 4; done"
     thread = threading.Thread(
@@ -96,6 +96,6 @@ def test_a_program_that_kills_the_kernel():
         (["6.1-series"], 2, "Missing argument"),
     ],
 )
-def test_the_command(arguments, status, says):
+def test_the_exec_command(arguments, status, says):
     result = CliRunner().invoke(main, ["exec", *arguments])
     assert (result.exit_code, says in result.output) == (status, True), result.output

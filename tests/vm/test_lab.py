@@ -43,7 +43,7 @@ def registered(lab):
 
 
 @pytest.mark.parametrize("end", ["killed", "panicked", "closed"])
-def test_whoever_waits_hears_of_the_end_of_the_machine(end):
+def test_the_end_of_the_machine_ends_every_wait(end):
     lab = Lab("6.1-series")
     try:
         region = lab.map(pages=4)
@@ -76,7 +76,7 @@ def test_whoever_waits_hears_of_the_end_of_the_machine(end):
         lab.close()
 
 
-def test_what_a_lost_target_had_is_not_mistaken_for_the_new_ones():
+def test_regions_of_a_lost_target_are_not_taken_for_new_ones():
     with Lab("6.1-series") as lab:
         old = lab.map(pages=4)
         old_uffd = lab.userfaultfd()
@@ -132,7 +132,7 @@ def test_a_fault_can_be_held_open(registered):
     assert touch.waited_ns >= 50_000_000
 
 
-def test_a_waiting_touch_can_be_taken_back(registered):
+def test_a_waiting_touch_can_be_withdrawn(registered):
     region, uffd = registered
     touch = region.write(5, 0xBAD)
     uffd.read_fault()
@@ -230,7 +230,7 @@ def test_errors_leave_the_lab_usable(registered):
         ({"pages": 100_000, "memory": "hugetlb"}, "huge pages of 2 MiB are needed"),
     ],
 )
-def test_a_mapping_that_cannot_be_says_why(lab, wrong, message):
+def test_an_impossible_mapping_says_why(lab, wrong, message):
     with pytest.raises(UsageError, match=message):
         lab.map(**wrong)
 
@@ -281,7 +281,7 @@ def test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline(lab):
     lab.map(pages=1).alias.fill()
 
 
-def test_the_target_s_death_in_a_call_is_told_at_once(lab):
+def test_the_death_of_the_target_in_a_call_is_reported_at_once(lab):
     """The call waits in the kernel, on the target's own line; somebody kills the target."""
     region, source = lab.map(pages=1), lab.map(pages=1)
     uffd = lab.userfaultfd()
@@ -300,7 +300,7 @@ def test_the_target_s_death_in_a_call_is_told_at_once(lab):
     lab.map(pages=1).alias.fill()
 
 
-def test_a_target_that_dies_while_it_speaks_leaves_nothing_to_the_next_one(lab):
+def test_a_target_that_dies_while_it_sends_does_not_disturb_the_next_one(lab):
     lab.exec(["true"])
     for turn in range(5):
         big = lab.map(pages=64 << 10)  # half a megabyte of pagemap entries, and as much in one request
@@ -323,7 +323,7 @@ def test_a_target_that_dies_while_it_speaks_leaves_nothing_to_the_next_one(lab):
             time.sleep(0.01)
 
 
-def test_a_closed_lab_says_so():
+def test_a_closed_lab_is_an_error():
     lab = Lab("6.1-series")
     region = lab.map(pages=1)
     uffd = lab.userfaultfd()
@@ -334,7 +334,7 @@ def test_a_closed_lab_says_so():
             attempt()
 
 
-def test_closing_ends_what_waits():
+def test_closing_ends_every_wait():
     lab = Lab("6.1-series")
     region = lab.map(pages=1)
     region.alias.fill()

@@ -28,7 +28,7 @@ def crash(lab):
         lab.ask(TriggerSysrq("c"))
 
 
-def test_what_the_console_said_can_be_searched(own):
+def test_the_console_can_be_searched(own):
     crash(own)
     assert "Kernel panic" in own.console
     assert re.fullmatch(r".*Kernel panic - not syncing: sysrq.*", own.console.search("kernel PANIC - not"))

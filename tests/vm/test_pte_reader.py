@@ -38,7 +38,7 @@ KERNELS = pytest.mark.parametrize(
 
 
 @KERNELS
-def test_it_tells_the_truth(tmp_path, kernel, more):
+def test_the_reader_agrees_with_the_page_tables(tmp_path, kernel, more):
     program = compiled(FOLDER / "pte_reader_test.c", tmp_path)
     with Lab(kernel, memory_mib=5120, **more) as lab:
         for size, count in ((2 << 20, 2), (1 << 30, 1)):
@@ -51,7 +51,7 @@ def test_it_tells_the_truth(tmp_path, kernel, more):
 
 
 @KERNELS
-def test_what_changes_while_it_copies_out_is_told_of_its_own_time(tmp_path, kernel, more):
+def test_a_change_during_the_copy_belongs_to_one_moment(tmp_path, kernel, more):
     program = compiled(Path(__file__).with_name("pte_reader_held.c"), tmp_path)
     with Lab(kernel, hugepages=4, **more) as lab:
         done = lab.exec([program.name], push=[program], deadline=600)
@@ -75,7 +75,7 @@ MUTATIONS = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_fault_of_the_reader_would_be_seen(tmp_path, monkeypatch, mutation):
+def test_a_planted_fault_of_the_reader_is_found(tmp_path, monkeypatch, mutation):
     """Any kernel does, so one that the mutated reader is a module for."""
     right, wrong, which, count = MUTATIONS[mutation]
     folder = tmp_path / "6.1" / "pte-reader"

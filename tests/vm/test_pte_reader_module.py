@@ -29,7 +29,7 @@ def test_the_kernel_witness_in_a_stock_kernel(kernel):
         assert list(kernel_says.has(State.PRESENT)) == [True] * 8 + [False] * 8
 
 
-def test_who_has_it_built_in_gets_no_module():
+def test_a_kernel_with_the_reader_built_in_gets_no_module():
     assert kernels.pte_reader("6.1-series") is None
 
 

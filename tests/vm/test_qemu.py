@@ -149,7 +149,7 @@ def test_a_guest_whose_clock_runs_away_is_neither_used_nor_saved(kernel, own_sta
     assert own_states() == []
 
 
-def test_panic(kernel):
+def test_a_panic_is_reported_with_the_console(kernel):
     with start.start(kernel) as machine:
         started = time.monotonic()
         with pytest.raises(errors.GuestPanic, match="sysrq triggered crash") as caught:
@@ -171,7 +171,7 @@ def test_init_says_on_the_console_why_it_gave_up(kernel):
         start.start(kernel, extra={"init": script}, cold=True, deadline=30)
 
 
-def test_hang(kernel):
+def test_a_guest_that_hangs_is_reported(kernel):
     with curious(kernel) as machine:
         started = time.monotonic()
         with pytest.raises(errors.MachineTimeout, match=r"test\.sleep: no answer within 1\.0 s"):
@@ -304,7 +304,7 @@ def test_a_forked_child_neither_uses_nor_ends_the_machine():
         assert process.stdout.readline().split() == ["7", "6"]
 
 
-def test_a_machine_nobody_refers_to_ends(kernel):
+def test_an_unreachable_machine_ends(kernel):
     machine = start.start(kernel)
     found = pids(machine)
     del machine
@@ -382,7 +382,7 @@ def own_states(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled header", "garbled devices", "other pages", "one bit"])
-def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
+def test_a_damaged_state_costs_only_a_boot(kernel, own_states, damage):
     start.start(kernel).close()
     (state,) = own_states()
     data = bytearray(state.read_bytes())
@@ -406,7 +406,7 @@ def test_a_damaged_state_costs_a_boot_and_no_more(kernel, own_states, damage):
         assert machine.restored
 
 
-def test_a_qemu_that_stands_still_while_it_is_restored_costs_a_boot(kernel, own_states, monkeypatch):
+def test_a_qemu_that_stalls_while_it_is_restored_costs_only_a_boot(kernel, own_states, monkeypatch):
     start.start(kernel).close()
     (state,) = own_states()
     wake = QemuMachine.wake

@@ -37,7 +37,7 @@ def ops(draw, rules):
     return first + draw(st.lists(one, min_size=5, max_size=30))
 
 
-def test_every_kind_of_memory_is_played_on():
+def test_random_calls_use_every_kind_of_memory():
     """All but another name of the same, and pages of 1 GiB, of which a guest of this size has none."""
     assert set(MEMORY) - set(MEMORIES) == {"memfd", "hugetlb-1g", "hugetlb-1g-private"}
 
@@ -91,7 +91,7 @@ def test_the_defect_of_the_patch_as_posted_is_found():
 
 
 @pytest.mark.timeout(600)
-def test_hypothesis_makes_that_defect_small():
+def test_hypothesis_shrinks_that_defect():
     with Lab("6.1-as-posted") as lab:
         rules = rules_of(lab, "shmem")
 

@@ -89,7 +89,7 @@ def mess_up(lab):
 
 
 @pytest.mark.parametrize("accident", [panic, oops, spin, stop, mess_up])
-def test_reset_puts_a_lab_back(own, beside, accident):
+def test_reset_restores_a_lab(own, beside, accident):
     region, uffd, touch = waiting(own)
     own.exec(["sh", "-c", "echo '<0>these are the last words' >/dev/kmsg"])
     lost = own.machine.pids
@@ -123,7 +123,7 @@ def test_reset_puts_a_lab_back(own, beside, accident):
     assert its_uffd.number  # open
 
 
-def test_the_lab_beside_goes_on(beside):
+def test_another_lab_is_not_disturbed(beside):
     _, (region, uffd, touch) = beside
     uffd.continue_(region[0])
     assert touch.result() == 7

@@ -16,7 +16,7 @@ def selftest(*arguments):
 
 
 @pytest.mark.parametrize("kernel", ["6.1-series", "debian/trixie", "debian/trixie-backports"])
-def test_they_pass(kernel):
+def test_the_selftests_pass(kernel):
     status, shown = selftest(kernel)
     assert status == 0, shown
     assert "not ok" not in shown

@@ -38,7 +38,7 @@ def test_the_patched_selftest(kernel, fails, monkeypatch):
         assert good != any(name.startswith(bad) for bad in fails), (name, found)
 
 
-def test_the_hole_that_it_closes(monkeypatch):
+def test_the_defect_that_the_patch_closes(monkeypatch):
     found = verdicts("7.3-ignore", "7.3", monkeypatch)
     assert found
     assert all(found.values()), found

@@ -10,7 +10,7 @@ from uffdlab.scenarios import SCENARIOS, witness_audit
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 
-def test_no_disagreement_over_memories_and_modes_and_every_lie_is_caught(any_lab):
+def test_witnesses_agree_over_memories_and_modes_and_every_planted_error_is_found(any_lab):
     cases = list(witness_audit.examine(any_lab))
     assert witness_audit.table(cases).count(f"| {any_lab.kernel} |") == len(witness_audit.MEMORIES)
     assert len(cases) == len(witness_audit.MEMORIES) * len(witness_audit.MODES)
@@ -51,7 +51,7 @@ def test_witnesses_agree_on_every_snapshot_of_a_scenario(any_lab, scenario):
         (pagemap, "_PM_PRESENT", 62),
     ],
 )
-def test_a_mutated_decoder_is_caught(lab, monkeypatch, module, name, wrong):
+def test_a_mutated_decoder_is_found(lab, monkeypatch, module, name, wrong):
     region = lab.map(pages=8)
     region.alias.fill()
     uffd = lab.userfaultfd()
@@ -71,7 +71,7 @@ def test_a_mutated_decoder_is_caught(lab, monkeypatch, module, name, wrong):
     region.unmap()
 
 
-def test_a_decoder_that_finds_writable_in_another_bit_is_convicted_by_deed(lab, monkeypatch):
+def test_a_decoder_that_reads_writable_from_another_bit_is_contradicted_by_the_write(lab, monkeypatch):
     region = lab.map(pages=4)
     region.alias.fill()
     uffd = lab.userfaultfd()

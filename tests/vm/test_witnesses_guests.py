@@ -130,7 +130,7 @@ def test_several_targets_one_after_the_other_and_children():
             lab.restart_target()
 
 
-def test_a_target_that_is_stopped_is_read_all_the_same():
+def test_a_stopped_target_is_read():
     with Lab("6.1-series") as lab:
         region = lab.map(pages=4, memory="anon")
         region.fill()

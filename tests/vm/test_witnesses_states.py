@@ -70,7 +70,7 @@ def test_the_zero_page(any_lab):
     region.unmap()
 
 
-def test_protnone(any_lab):
+def test_a_prot_none_page_is_seen_as_such(any_lab):
     region = any_lab.map(pages=2, memory="anon")
     region.fill()
     region[1].mprotect("")
@@ -80,7 +80,7 @@ def test_protnone(any_lab):
     region.unmap()
 
 
-def test_poison(any_lab):
+def test_a_poisoned_page_is_seen_as_such(any_lab):
     uffd = any_lab.userfaultfd()
     region = any_lab.map(pages=3)
     uffd.register(region, "missing")
@@ -98,7 +98,7 @@ def test_poison(any_lab):
     region.unmap()
 
 
-def test_guard(any_lab):
+def test_a_guard_page_is_seen_as_such(any_lab):
     region = any_lab.map(pages=3, memory="anon")
     if not region[1].madvise("guard_install", check=False).ok:
         region.unmap()

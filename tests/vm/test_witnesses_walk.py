@@ -77,7 +77,7 @@ def test_soft_dirty_is_known_once_it_was_cleared(lab):
     new.unmap()
 
 
-def test_a_region_that_is_gone_is_not_looked_at(lab):
+def test_no_snapshot_of_a_region_that_is_gone(lab):
     region = lab.map(pages=2)
     alias = region.alias
     region.unmap()
@@ -110,7 +110,7 @@ def test_a_target_that_died(lab):
     lab.restart_target()
 
 
-def test_the_next_best_witness_answers_where_none_was_asked_for(lab, monkeypatch):
+def test_without_a_choice_the_next_best_witness_answers(lab, monkeypatch):
     region, uffd = prepared(lab)
     witness = lab.witness("physical")
 
@@ -126,7 +126,7 @@ def test_the_next_best_witness_answers_where_none_was_asked_for(lab, monkeypatch
     region.unmap()
 
 
-def test_a_paused_guest_is_seen_at_one_moment(lab):
+def test_a_snapshot_of_a_paused_guest_is_of_one_moment(lab):
     region = lab.map(pages=4096, memory="anon")
     sweep = region.sweep("write")
     with lab.paused():

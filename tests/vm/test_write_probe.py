@@ -64,7 +64,7 @@ def test_a_copy_on_write_is_seen(lab):
     region.unmap()
 
 
-def test_what_the_kernel_refuses_is_no_trap(lab):
+def test_a_write_that_the_kernel_refuses_is_no_trap(lab):
     region = lab.map(pages=2, memory="anon")
     region.fill()
     region.mprotect("r")
@@ -85,7 +85,7 @@ def test_a_write_while_another_fault_waits(four):
     assert touch.result() == 104
 
 
-def test_a_decoder_that_lies_about_writable_is_convicted(four):
+def test_a_wrong_writable_bit_is_contradicted_by_the_write(four):
     region, _ = four
     original = region.snapshot("physical")
     probes = [region.probe(page) for page in range(6)]

@@ -5,7 +5,7 @@ export class Model {
     this.state = { ended: "", _starts: false, _status: "", ...state };
     this.sent = [];
     this.saved = 0;
-    this.heard = new Map();
+    this.handlers = new Map();
   }
 
   get(name) {
@@ -25,11 +25,11 @@ export class Model {
   }
 
   on(event, action) {
-    this.heard.set(event, [...(this.heard.get(event) || []), action]);
+    this.handlers.set(event, [...(this.handlers.get(event) || []), action]);
   }
 
   off(event, action) {
-    this.heard.set(event, (this.heard.get(event) || []).filter((each) => each !== action));
+    this.handlers.set(event, (this.handlers.get(event) || []).filter((each) => each !== action));
   }
 
   // As if Python had changed a trait.
@@ -39,11 +39,11 @@ export class Model {
   }
 
   tell(event, ...given) {
-    for (const action of this.heard.get(event) || []) action(...given);
+    for (const action of this.handlers.get(event) || []) action(...given);
   }
 
   get listeners() {
-    return [...this.heard.values()].flat().length;
+    return [...this.handlers.values()].flat().length;
   }
 }
 
@@ -55,7 +55,7 @@ export function packed(rows, ...columns) {
 }
 
 export function texts(...names) {
-  const encoded = names.map((word) => new TextEncoder().encode(word));
+  const encoded = names.map((name) => new TextEncoder().encode(name));
   let end = 0;
   return [new Uint32Array(encoded.map((each) => (end += each.length))), new Uint8Array(encoded.flatMap((each) => [...each]))];
 }

@@ -24,32 +24,32 @@ describe("the Python behind a widget", () => {
     const model = new Model();
     model.widget_manager = { context: { sessionContext: session } };
     const listen = listening(model, null);
-    const told = [];
-    watchPython(model, listen, () => told.push("ended"));
-    return [session, model, listen, told];
+    const ends = [];
+    watchPython(model, listen, () => ends.push("ended"));
+    return [session, model, listen, ends];
   };
-  it("ends when it is shut down or restarted, which is told once", () => {
-    const [session, , , told] = watched();
+  it("ends when it is shut down or restarted, which is reported once", () => {
+    const [session, , , ends] = watched();
     session.statusChanged.emit("busy");
-    expect(told).toEqual([]);
+    expect(ends).toEqual([]);
     session.statusChanged.emit("restarting");
     session.statusChanged.emit("dead");
-    expect(told).toEqual(["ended"]);
+    expect(ends).toEqual(["ended"]);
   });
   it("ends when the notebook has another one", () => {
-    const [session, , , told] = watched();
+    const [session, , , ends] = watched();
     session.kernelChanged.emit();
-    expect(told).toEqual([]);
+    expect(ends).toEqual([]);
     session.session = null;
     session.kernelChanged.emit();
-    expect(told).toEqual(["ended"]);
+    expect(ends).toEqual(["ended"]);
   });
   it("ends when the widget's connection is closed, where there is no session", () => {
     const model = new Model();
-    const told = [];
-    watchPython(model, listening(model, null), () => told.push("ended"));
+    const ends = [];
+    watchPython(model, listening(model, null), () => ends.push("ended"));
     model.tell("comm_live_update");
-    expect(told).toEqual(["ended"]);
+    expect(ends).toEqual(["ended"]);
   });
   it("leaves no listener", () => {
     const [session, model, listen] = watched();

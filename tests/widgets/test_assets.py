@@ -14,7 +14,7 @@ def test_there_are_widgets():
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_parts_are_put_together(name):
+def test_the_assets_of_a_widget_are_joined(name):
     text = _assets.javascript(name)
     assert not re.search(r"^import ", text, re.MULTILINE)
     assert len(re.findall(r"^export ", text, re.MULTILINE)) == 1

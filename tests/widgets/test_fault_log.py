@@ -77,7 +77,7 @@ def test_messages_and_touches_arrive(lab, log):
     assert log.waiting == []
 
 
-def test_what_was_before_is_there(lab):
+def test_earlier_messages_are_shown(lab):
     lab.fault(3)
     assert FaultLog(lab, lab).total == 1
 
@@ -128,7 +128,7 @@ def test_the_buttons_come_in_the_order_of_the_faults_they_resolve(log):
     assert [action for action in log._actions if action in known] == known
 
 
-def test_what_fails_is_said(lab, log):
+def test_a_failed_ioctl_is_reported(lab, log):
     lab.touches = (Touch(3),)
     lab.error = IoctlError("UFFDIO_CONTINUE(page 3)", errno.EFAULT, "there is no page in the page cache")
     assert log.resolve("continue") is lab.error
@@ -143,7 +143,7 @@ def test_what_fails_is_said(lab, log):
         log.resolve("mend")
 
 
-def test_a_lab_that_is_gone_is_said(lab, log):
+def test_a_closed_lab_is_shown(lab, log):
     lab.touches = (Touch(3, LabClosed("this lab is closed")),)
     log.refresh()
     assert log.waiting == []

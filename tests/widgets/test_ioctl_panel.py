@@ -72,7 +72,7 @@ def test_every_mode_says_what_it_does_and_since_when(panel, name):
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
-def test_the_c_is_c(panel, tmp_path):
+def test_the_c_text_compiles(panel, tmp_path):
     # Against declarations of the same shape as the kernel's, so that it does not hang on the age of the host's headers.
     structs, calls = ["struct uffdio_range { unsigned long long start, len; };"], []
     for name, row in IOCTLS.items():
@@ -104,7 +104,7 @@ def test_the_c_is_c(panel, tmp_path):
         ("UFFDIO_WAKE", [], "uffd.wake(region[8:12])"),
     ],
 )
-def test_the_python_is_the_method(panel, ioctl, modes, python):
+def test_the_python_text_calls_the_method(panel, ioctl, modes, python):
     panel.ioctl.value = ioctl
     panel.pages.value = "8-11"
     panel.check(*modes)
@@ -140,7 +140,7 @@ def test_an_errno_is_explained(panel):
     assert panel.result is panel._uffd.error
 
 
-def test_a_closed_lab_is_said(panel):
+def test_a_closed_lab_is_reported(panel):
     panel._uffd.error = LabClosed("this lab is closed; make a new one")
     assert panel.send_ioctl() is None
     assert panel.status.text == "this lab is closed; make a new one"
@@ -198,7 +198,7 @@ def test_without_a_kernel_it_shows_the_call(panel):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-def test_every_ioctl_and_mode_has_an_opinion_on_every_kernel():
+def test_no_ioctl_and_no_mode_is_lacking_on_a_new_kernel():
     for name, row in IOCTLS.items():
         for flag in (None, *row.modes):
             assert not ioctl_call.lacking(name, flag, NEW)

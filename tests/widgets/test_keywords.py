@@ -24,7 +24,7 @@ def test_every_parameter_is_a_keyword_that_is_known(name):
             check_keywords(name, [f"{parameter}x"], PARTS[name]._keywords)
 
 
-def test_what_is_like_none_lists_all():
+def test_a_keyword_without_a_near_name_lists_all():
     with pytest.raises(TypeError, match=r"no keyword 'zzz'; there are kernel, layout, tabbable, tooltip"):
         widgets.KernelPicker(zzz=1)
 

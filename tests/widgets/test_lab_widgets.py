@@ -81,7 +81,7 @@ def finish(thread):
     event_loop.run_in_loop(lambda: None)  # what the thread left for the main thread
 
 
-def test_boots_on_a_thread_and_tells(booting):
+def test_boots_on_a_thread_and_reports_progress(booting):
     picker = KernelPicker("debian/trixie")
     assert "6.1-as-posted" in picker.kernel.options
     booting.gate.clear()
@@ -98,7 +98,7 @@ def test_boots_on_a_thread_and_tells(booting):
     picker.close()
 
 
-def test_a_boot_that_fails_is_told(booting):
+def test_a_boot_that_fails_is_reported(booting):
     booting.error = UnknownKernel("there is no kernel 'x'")
     picker = KernelPicker("x")
     finish(picker.boot())
@@ -106,7 +106,7 @@ def test_a_boot_that_fails_is_told(booting):
     assert picker.button.description == "boot"
 
 
-def test_a_lab_that_comes_after_closing_is_closed(booting):
+def test_a_lab_that_is_ready_after_closing_is_closed(booting):
     picker = KernelPicker()
     booting.gate.clear()
     thread = picker.boot()
@@ -116,7 +116,7 @@ def test_a_lab_that_comes_after_closing_is_closed(booting):
     assert booting.labs[0].closed
 
 
-def test_the_panel_shows_the_lab_and_starts_anew(booting):
+def test_the_panel_shows_the_lab_and_restarts_it(booting):
     lab = Lab()
     panel = LabPanel(lab)
     text = panel.facts.value
@@ -200,7 +200,7 @@ def test_closing_leaves_no_part_of_a_widget(snapshot, booting):
         assert set(_instances) == before
 
 
-def test_static_forms_of_what_is_text(booting, tmp_path):
+def test_static_forms_of_widgets_that_are_text(booting, tmp_path):
     picker, panel = KernelPicker("debian/trixie"), LabPanel(Lab())
     for widget, text in ((picker, "debian/trixie: not booted"), (panel, "MISSING_SHMEM, MINOR_SHMEM")):
         assert text in widget.static()

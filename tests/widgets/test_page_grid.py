@@ -81,7 +81,7 @@ def test_the_same_again_sends_no_pages(snapshot, sent):
     assert not any("patch" in content or "_codes" in content.get("state", {}) for content, _ in sent)
 
 
-def test_what_changed_is_said(snapshot):
+def test_a_change_is_described_in_the_status_line(snapshot):
     grid = PageGrid(snapshot((ABSENT, 8)))
     grid.show(snapshot((WP, 3), (ABSENT, 5)))
     assert grid._status == "3 pages (0–2): absent → present, not writable, uffd-wp, dirty, accessed"

@@ -90,7 +90,7 @@ def test_the_newest_entry_is_one_that_the_browser_need_not_know(timeline, snapsh
     assert view.position == 7
 
 
-def test_effects_do_not_stand_before_their_cause(timeline, view):
+def test_effects_come_after_their_cause(timeline, view):
     # A touch that is over was learnt of after its fault, but began before it.
     timeline.add("message", "Fault", 7000)
     timeline.add("touch", "read of page 3: done", 6500, 9000)
@@ -120,7 +120,7 @@ def test_a_touch_that_runs_is_an_open_span_and_stays_chosen_when_it_ends(snapsho
     view.close()
 
 
-def test_a_grid_that_was_taken_back_says_so_and_stays_there(timeline, snapshot):
+def test_a_grid_of_an_earlier_entry_says_so_and_stays(timeline, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8)))
     view = TimelineView(timeline, grid)
     view.step(-3)
@@ -142,7 +142,7 @@ def test_what_happens_next_is_shown(timeline, view):
     assert view.events[-1]["lane"] == "touch"
 
 
-def test_who_has_stepped_back_stays_there(timeline, view):
+def test_a_view_that_stepped_back_stays_there(timeline, view):
     view.step(-2)
     timeline.add("touch", "read of page 3: done", 9000)
     assert view.position == 3

@@ -39,7 +39,7 @@ def test_entries_keep_their_levels():
         (answer((LEAF, 1, 0), (0, 0, 0)), "page 3 is not mapped"),
     ],
 )
-def test_an_answer_that_cannot_be_is_an_error(reply, message):
+def test_an_impossible_answer_is_an_error(reply, message):
     with pytest.raises(WitnessError, match=message) as caught:
         read(reply, 2)
     assert caught.value.witness == "kernel"
@@ -49,7 +49,7 @@ def test_an_answer_that_cannot_be_is_an_error(reply, message):
     ("refused", "message"),
     [(TargetLost("killed"), "target has ended"), (AgentError("no /dev/pte_reader", kind="no-witness"), "pte_reader")],
 )
-def test_what_the_agent_refuses_names_the_witness(refused, message):
+def test_a_refusal_of_the_agent_names_the_witness(refused, message):
     def refuse(*_):
         raise refused
 

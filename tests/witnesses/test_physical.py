@@ -255,7 +255,7 @@ def test_a_wrong_nonce_is_no_target():
     assert caught.value.witness == "physical"
 
 
-def test_no_candidates_at_all():
+def test_no_candidate_for_the_top_table_is_an_error():
     memory = FakeMemory()
     memory.candidates = []
     with pytest.raises(WitnessError, match="none of the 0 page tables"):
@@ -288,7 +288,7 @@ def test_a_beacon_in_a_huge_page_is_found():
     assert len(witness(memory).read(Region(0x1000, 1), 0, 1)) == 1
 
 
-def test_after_the_target_ended_nothing_is_believed():
+def test_after_the_target_ended_every_read_is_an_error():
     memory = FakeMemory()
     looking = witness(memory)
     looking.read(Region(0x1000, 1), 0, 1)
@@ -317,7 +317,7 @@ def test_a_beacon_that_cannot_be_checked_is_refused(beacon):
 # --- consistency
 
 
-def test_tables_that_hold_still_are_not_paused_for():
+def test_a_guest_whose_tables_do_not_change_is_not_paused():
     memory = FakeMemory()
     memory.map(0x10_0000_0000, PTE)
     witness(memory).read(Region(0x10_0000_0000, 2000), 0, 2000)
@@ -325,7 +325,7 @@ def test_tables_that_hold_still_are_not_paused_for():
 
 
 @pytest.mark.parametrize("level", [1, 2])
-def test_tables_that_never_hold_still_are_read_paused(level):
+def test_a_guest_whose_tables_keep_changing_is_paused_for_the_read(level):
     """The same PTE table is looked at 4,096 times, so it is sure to change between two looks of one of them."""
     memory = FakeMemory()
     start = 0x10_0000_0000
@@ -347,7 +347,7 @@ def test_tables_that_never_hold_still_are_read_paused(level):
         assert (snapshot.entries.reshape(-1, 512) == snapshot.entries[:512]).all()
 
 
-def test_what_does_not_change_is_read_while_the_guest_changes_other_tables():
+def test_changes_to_other_tables_do_not_disturb_a_read():
     memory = FakeMemory()
     start = 0x10_0000_0000
     memory.map(start, 0x123 << 12 | PTE)

@@ -39,14 +39,14 @@ def test_runs_become_one_entry_for_each_page():
     assert (found.frames() == -1).all()
 
 
-def test_from_7_3_on_only_written_says_something_of_uffd_wp():
+def test_with_rwp_in_the_kernel_only_written_is_evidence_about_uffd_wp():
     entries = [Category.PRESENT, Category.PRESENT | Category.WRITTEN, 0, Category.PRESENT | Category.WPALLOWED]
     states, known = decode_scan(entries, answered=NEW, vma_soft_dirty=False)
     assert (known & State.UFFD_WP != 0).tolist() == [False, True, True, True]
     assert (states & State.UFFD_WP != 0).tolist() == [False, False, False, True]
 
 
-def test_a_marker_is_not_told_from_a_swap_entry_but_a_guard_is():
+def test_a_marker_cannot_be_told_from_a_swap_entry_but_a_guard_can():
     states, known = decode_scan([16, Category.SWAPPED | Category.GUARD], answered=NEW, vma_soft_dirty=True)
     assert not known[0] & (State.SWAPPED | State.MARKER)
     assert known[0] & State.GUARD
@@ -66,7 +66,7 @@ def test_huge_is_of_the_mapping_where_nothing_is_mapped():
 @pytest.mark.parametrize(
     ("sd", "tracks", "expected"), [(False, True, True), (True, True, False), (False, False, False)]
 )
-def test_soft_dirty_is_known_only_where_the_mapping_is_not(sd, tracks, expected):
+def test_soft_dirty_is_known_only_where_the_mapping_is_not_soft_dirty(sd, tracks, expected):
     _, known = decode_scan([Category.PRESENT], answered=OLD, vma_soft_dirty=sd, tracks_soft_dirty=tracks)
     assert bool(known[0] & State.SOFT_DIRTY) is expected
 
@@ -93,7 +93,7 @@ def test_the_explained_bits_add_up_to_the_entry(entry):
         (answer((0, 3, 8), (3, 3, 0)), "do not consist of pages"),
     ],
 )
-def test_an_answer_that_cannot_be_is_an_error(reply, message):
+def test_an_impossible_answer_is_an_error(reply, message):
     with pytest.raises(WitnessError, match=message) as caught:
         read(reply, 3)
     assert caught.value.witness == "scan"

@@ -132,7 +132,7 @@ def test_an_older_tree():
     assert "int mode, bool wp_copy" in why[0]
 
 
-def test_what_has_no_place():
+def test_a_hunk_without_a_place_is_reported():
     mail = strip(diff(C, CHANGED))
     made, outcomes, why = fitted("int main(void)\n{\n\treturn 0;\n}\n" * 9, mail)
     assert made == "int main(void)\n{\n\treturn 0;\n}\n" * 9
@@ -140,13 +140,13 @@ def test_what_has_no_place():
     assert "no place in the file" in why[0]
 
 
-def test_what_is_there_already():
+def test_a_hunk_that_is_applied_already():
     _, outcomes, why = fitted(CHANGED, strip(diff(C, CHANGED)))
     assert set(outcomes) == {"unplaced"}
     assert set(why) == {"the tree has this change already"}
 
 
-def test_two_places_alike():
+def test_a_hunk_that_fits_two_places():
     old = "int a;\nint b;\nint c;\nint d;\nint e;\nint f;\nint g;\n"
     mail = strip(diff(old, old.replace("int d;", "int dd;")))
     _, outcomes, why = fitted("int z;\n" * 3 + old + old, mail)

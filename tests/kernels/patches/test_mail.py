@@ -175,7 +175,7 @@ def test_no_patch(text):
         read(text.encode("latin-1"), "m")
 
 
-def test_what_no_hunk_tells():
+def test_a_diff_that_no_hunk_can_describe():
     text = (
         "diff --git a/a.c b/b.c\nrename from a.c\nrename to b.c\n"
         "diff --git a/x.png b/x.png\nnew file mode 100644\nGIT binary patch\nliteral 1\nRc\n\n"
@@ -206,6 +206,6 @@ def test_text_that_looks_like_a_page_is_left_alone():
     ],
     ids=["long", "long-unpacked", "damaged", "many", "digits"],
 )
-def test_more_than_any_mail_has(data, says):
+def test_a_mail_that_is_too_large(data, says):
     with pytest.raises(PatchError, match=says):
         read(data, "m")

@@ -38,7 +38,7 @@ def never(*_):
     pytest.fail("a guest was started")
 
 
-def test_a_guest_that_answers_proves_it(caplog):
+def test_a_test_guest_that_answers_proves_that_kvm_works(caplog):
     boot = Boot("guest")
     assert accelerator.choose(PROGRAM, boot) == ("kvm", "guest")
     assert boot.asked == [("kvm", 10.0)]
@@ -49,7 +49,7 @@ def test_a_guest_that_answers_proves_it(caplog):
 @pytest.mark.parametrize(
     "error", [errors.MachineTimeout("no hello"), errors.MachineLost("QEMU was killed by signal 6: MSR 0x10a")]
 )
-def test_one_that_does_not_is_said_once(error, caplog):
+def test_a_test_guest_that_does_not_answer_is_reported_once(error, caplog):
     with caplog.at_level(logging.WARNING):
         assert accelerator.choose(PROGRAM, Boot(error)) == ("tcg", None)
         assert accelerator.choose(PROGRAM, never) == ("tcg", None)
@@ -73,13 +73,13 @@ def test_kvm_that_comes_later_is_tried(monkeypatch, tmp_path):
     assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
 
-def test_a_kernel_that_panics_says_nothing_of_kvm():
+def test_a_kernel_panic_is_no_verdict_on_kvm():
     with pytest.raises(errors.GuestPanic):
         accelerator.choose(PROGRAM, Boot(errors.GuestPanic("Kernel panic")))
     assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
 
-def test_a_guest_that_spoke_and_hung_says_nothing_of_kvm():
+def test_a_guest_that_hangs_after_output_is_no_verdict_on_kvm():
     assert accelerator.choose(PROGRAM, Boot(errors.MachineTimeout("late", console="I run"))) == ("tcg", None)
     assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
@@ -102,7 +102,7 @@ def test_another_qemu_is_another_verdict(tmp_path):
 @pytest.mark.parametrize(
     "damage", [b"", b"[]", b"{}", b"\xff", json.dumps({"identity": [], "accelerator": "x"}).encode()]
 )
-def test_a_damaged_verdict_is_none(damage):
+def test_a_damaged_verdict_is_ignored(damage):
     (cachedir.folder("accel") / "verdict.json").write_bytes(damage)
     assert accelerator.choose(PROGRAM, Boot("guest")) == ("kvm", "guest")
 
@@ -114,7 +114,7 @@ def test_the_user_decides(monkeypatch, wanted):
     assert not Path(cachedir.folder("accel") / "verdict.json").exists()
 
 
-def test_the_user_decides_nonsense(monkeypatch):
+def test_an_unknown_accelerator_is_refused(monkeypatch):
     monkeypatch.setenv("UFFDLAB_ACCEL", "hax")
     with pytest.raises(errors.UsageError, match="tcg, kvm or auto"):
         accelerator.choose(PROGRAM, never)

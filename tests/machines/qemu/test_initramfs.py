@@ -26,7 +26,7 @@ def unpacked(tmp_path, monkeypatch):
     return seen
 
 
-def test_what_is_in_it(unpacked):
+def test_the_files_of_the_initramfs(unpacked):
     names = set(unpacked)
     library = initramfs._STDLIB
     assert {"init", "usr/bin/python3", f"{library}/os.pyc", f"{library}/encodings/utf_8.pyc"} <= names
@@ -47,7 +47,7 @@ def test_a_shell_and_tools(unpacked):
 
 
 @pytest.mark.parametrize("what", ["none", "a script", "cut short", "one that fails", "one that lists nothing"])
-def test_without_a_busybox_of_use_there_are_none(monkeypatch, tmp_path, caplog, what):
+def test_without_a_static_busybox_there_are_no_tools(monkeypatch, tmp_path, caplog, what):
     path = tmp_path / "busybox"
     real = Path(shutil.which("busybox")).read_bytes()
     path.write_bytes({"a script": b"#!/bin/sh\n", "cut short": real[: 1 << 16], "one that fails": read("false"),
@@ -85,14 +85,14 @@ def test_the_bytecode_runs_without_its_sources(unpacked, tmp_path):
     assert done.stdout.strip() == str(tmp_path / "lib/uffdlab/agent/init.pyc")
 
 
-def test_it_is_made_once(monkeypatch):
+def test_the_initramfs_is_built_once(monkeypatch):
     first = initramfs.get()
     monkeypatch.setattr(initramfs, "_entries", lambda *_: pytest.fail("it was made again"))
     assert initramfs.get() == first
-    assert first.path.stat().st_mode & 0o777 == 0o644  # the user that QEMU runs as reads it, and nobody writes
+    assert first.path.stat().st_mode & 0o777 == 0o644  # the user that QEMU runs as reads it, and no user writes it
 
 
-def test_every_process_makes_the_same(tmp_path):
+def test_every_process_builds_the_same_initramfs(tmp_path):
     here = initramfs.get()
     code = "import typing, dis; from uffdlab.machines.qemu import initramfs; print(initramfs.get().key)"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path,
@@ -100,7 +100,7 @@ def test_every_process_makes_the_same(tmp_path):
     assert other.stdout.strip() == here.key
 
 
-def test_it_is_made_again_when_a_source_has_changed(tmp_path):
+def test_the_initramfs_is_built_again_when_a_source_has_changed(tmp_path):
     source = tmp_path / "file"
     source.write_bytes(b"one")
     one = initramfs.get({"file": source})
@@ -113,14 +113,14 @@ def test_it_is_made_again_when_a_source_has_changed(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b'{"key": 3}', b"\xff", b"[]"])
-def test_a_damaged_index_is_made_again(damage):
+def test_a_damaged_index_is_built_again(damage):
     first = initramfs.get()
     (index,) = cachedir.folder("initramfs").glob("*.json")
     index.write_bytes(damage)
     assert initramfs.get() == first
 
 
-def test_a_missing_archive_is_made_again():
+def test_a_missing_archive_is_built_again():
     first = initramfs.get()
     first.path.unlink()
     assert initramfs.get() == first

@@ -27,7 +27,7 @@ def test_no_modules(tmp_path):
     assert kernel_modules.beside(tmp_path / "vmlinux") == {}
 
 
-def test_the_order(image):
+def test_modules_come_after_those_they_need(image):
     put(image, a_last="virtio,b", virtio="virtio_ring", virtio_ring="", b="built_in_elsewhere")
     found = kernel_modules.beside(image)
     names = [name.split("-", 1)[1] for name in sorted(found)]
@@ -45,7 +45,7 @@ def test_hyphens_and_compression(image):
     }
 
 
-def test_a_circle(image):
+def test_modules_that_depend_on_each_other(image):
     put(image, a="b", b="a", c="")
     with pytest.raises(errors.KernelError, match="a, b need each other"):
         kernel_modules.beside(image)
@@ -57,6 +57,6 @@ def test_a_damaged_module(image):
         kernel_modules.beside(image)
 
 
-def test_a_module_that_says_nothing(image):
+def test_a_module_without_modinfo(image):
     (image.parent / "modules" / "a.ko").write_bytes(b"\x7fELF")
     assert list(kernel_modules.beside(image)) == ["modules/00-a.ko"]

@@ -103,7 +103,7 @@ def test_no_frames(large):
     assert large.read_frames(np.array([], dtype=np.int64)).shape == (0, 512)
 
 
-def test_what_comes_back_is_a_copy(large):
+def test_what_is_read_is_a_copy(large):
     one = large.read_frames(5)
     one[:] = 0
     assert large.read_frames(5)[0] != 0
@@ -118,7 +118,7 @@ def test_what_is_not_ram(large, frame):
     assert caught.value.witness == "physical"
 
 
-def test_frames_that_are_no_numbers(large):
+def test_frames_that_are_not_numbers(large):
     with pytest.raises(errors.UsageError):
         large.read_frames(np.array([1.5]))
 
@@ -139,9 +139,9 @@ def test_roots_are_read_while_the_guest_stands_still(large):
 
 
 def test_after_closing(large):
-    kept = large.read_frames(5)
+    copy = large.read_frames(5)
     large.close()
-    assert kept[0] == 0x0101010101010101
+    assert copy[0] == 0x0101010101010101
 
 
 def test_a_file_that_was_cut_short_is_an_error_and_no_sigbus():

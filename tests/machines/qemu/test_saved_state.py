@@ -68,7 +68,7 @@ def test_pages_of_zeros_take_no_room():
     assert saved_state.find("a" * 40).path.stat().st_size < 100_000
 
 
-def test_nothing_there():
+def test_a_state_that_does_not_exist():
     assert saved_state.find("b" * 40) is None
 
 
@@ -152,7 +152,7 @@ def test_a_state_stays_when_it_cannot_be_opened_for_want_of_descriptors():
 
 
 @pytest.mark.parametrize(("number", "error"), [(errno.ENOMEM, OSError), (errno.EIO, saved_state.Unusable)])
-def test_what_is_missing_is_told_from_what_is_wrong(monkeypatch, number, error):
+def test_a_missing_state_is_distinguished_from_a_damaged_one(monkeypatch, number, error):
     def fails(*_):
         raise OSError(number, os.strerror(number))
 
@@ -174,7 +174,7 @@ def test_keys_differ_in_every_part():
     assert len(keys) == 5
 
 
-def test_old_states_make_room(monkeypatch):
+def test_the_oldest_states_are_removed_for_new_ones(monkeypatch):
     monkeypatch.setattr(saved_state, "_KEEP", 2)
     for number in range(4):
         save({0: b"x"}, name=f"{number:040}")

@@ -149,7 +149,7 @@ def test_the_options_of_the_user_come_last_on_the_command_line():
     ],
     ids=str,
 )
-def test_whatever_makes_a_machine_is_in_the_key_of_its_saved_state(tmp_path, monkeypatch, change):
+def test_every_option_of_a_machine_is_in_the_key_of_its_saved_state(tmp_path, monkeypatch, change):
     image, program = tmp_path / "vmlinux", tmp_path / "qemu"
     image.write_text("a kernel")
     program.write_text("an emulator")
@@ -170,7 +170,7 @@ def test_whatever_makes_a_machine_is_in_the_key_of_its_saved_state(tmp_path, mon
     assert start._state_key(settings) != before
 
 
-def test_a_state_of_another_form_is_another_state(monkeypatch):
+def test_a_saved_state_of_another_format_has_another_key(monkeypatch):
     before = saved_state.key("a")
     monkeypatch.setattr(saved_state, "_MAGIC", b"uffdlab-state-1\n")
     assert saved_state.key("a") != before

@@ -16,7 +16,7 @@ from uffdlab.uapi.protocol.notifications import ProgramOutput
 from ..agents import HELLO, in_thread
 
 
-def test_one_that_is_gone_before_it_is_greeted_says_so_when_asked(agent):
+def test_an_agent_that_ended_before_hello_fails_hello_and_every_call(agent):
     agent.stream.close()
     with pytest.raises(errors.MachineLost):
         agent.client.hello(5)
@@ -105,7 +105,7 @@ def test_an_agent_that_reads_nothing(agent):
         agent.client.call("m", (), 5)
 
 
-def test_everybody_hears_of_the_end_at_once(agent):
+def test_the_end_of_the_agent_ends_every_wait_at_once(agent):
     agent.hello()
     asked = [in_thread(agent.client.call, "m", (), 60) for _ in range(3)]
     for _ in asked:
@@ -118,7 +118,7 @@ def test_everybody_hears_of_the_end_at_once(agent):
         agent.client.call("m", (), 5)
 
 
-def test_closing_ends_what_waits(agent):
+def test_closing_ends_every_wait(agent):
     agent.hello()
     asked = in_thread(agent.client.call, "m", (), 60)
     agent.receive()
@@ -127,7 +127,7 @@ def test_closing_ends_what_waits(agent):
         asked.result(5)
 
 
-def test_parameters_that_do_not_go_over_the_wire(agent):
+def test_parameters_that_cannot_be_encoded(agent):
     agent.hello()
     for value in (object(), 1 << 70, {1, 2}):
         with pytest.raises(errors.UsageError, match="do not go over the wire"):
@@ -144,7 +144,7 @@ def test_notifications_go_to_every_subscriber_until_it_leaves(agent):
     agent.hello()
     one, two, both = [], [], threading.Barrier(2)
     leave = agent.client.subscribe(one.append)
-    agent.client.subscribe(lambda news: (two.append(news), both.wait(5)))
+    agent.client.subscribe(lambda notification: (two.append(notification), both.wait(5)))
     agent.send([2, "program-output", [7, 1, b"one"]])
     both.wait(5)
     leave()
@@ -155,7 +155,7 @@ def test_notifications_go_to_every_subscriber_until_it_leaves(agent):
     assert two == [ProgramOutput(7, 1, b"one"), ProgramOutput(7, 2, b"two")]
 
 
-def test_a_subscriber_that_fails_harms_nobody(agent, caplog):
+def test_a_subscriber_that_raises_does_not_disturb_the_others(agent, caplog):
     agent.hello()
     received = threading.Event()
 
@@ -170,25 +170,25 @@ def test_a_subscriber_that_fails_harms_nobody(agent, caplog):
     assert "oh dear" in caplog.text
 
 
-def test_a_subscriber_that_calls_is_told_not_to(agent):
+def test_a_call_made_in_a_subscriber_is_refused(agent):
     agent.hello()
-    told = []
+    errors_seen = []
 
     def calls(_news):
         try:
             agent.client.call("m", (), 5)
         except errors.UsageError as error:
-            told.append(error)
+            errors_seen.append(error)
 
     agent.client.subscribe(calls)
     agent.send([2, "program-output", [7, 1, b""]])
     until = time.monotonic() + 5
-    while not told and time.monotonic() < until:
+    while not errors_seen and time.monotonic() < until:
         time.sleep(0.01)
-    assert "subscriber" in str(told[0])
+    assert "subscriber" in str(errors_seen[0])
 
 
-def test_subscribers_hear_of_the_end_once(agent):
+def test_subscribers_get_the_end_once(agent):
     received = queue.Queue()
     agent.client.subscribe(received.put)
     agent.hello()
@@ -201,7 +201,7 @@ def test_subscribers_hear_of_the_end_once(agent):
     assert received.empty()
 
 
-def test_who_closes_it_is_not_told(agent):
+def test_closing_does_not_notify_the_subscribers(agent):
     received = []
     agent.client.subscribe(received.append)
     agent.hello()

@@ -28,7 +28,7 @@ PAGEMAP = ReadPagemap(0x10_0000_0000, 2, 4096)
 ENTRIES = {"hugetlb": False, "vma_soft_dirty": False, "time_ns": 1, "entries": bytes(16)}
 
 
-def test_an_answer_is_of_its_method_s_type(agent):
+def test_an_answer_has_the_type_of_its_method(agent):
     agent.hello()
     asked = in_thread(agent.client.ask, WAKE, 3.0)
     _, number, method, params = agent.receive()
@@ -37,7 +37,7 @@ def test_an_answer_is_of_its_method_s_type(agent):
     assert asked.result(5) == IoctlAnswer(started_ns=5, ended_ns=9, errno=0, fields={"start": 0, "len": 4096})
 
 
-def test_a_wrong_answer_is_a_protocol_error_and_no_more(agent):
+def test_a_wrong_answer_is_a_protocol_error_and_nothing_else(agent):
     agent.hello()
     asked = in_thread(agent.client.ask, MAP, 3.0)
     agent.send([1, agent.receive()[1], None, {**MAPPED, "start": "here"}])
@@ -93,12 +93,12 @@ def test_a_field_that_the_list_lacks():
         (ReadClock(), 1 << 100),
     ],
 )
-def test_what_cannot_be_an_answer_to_that(request_, raw):
+def test_an_answer_that_does_not_fit_the_parameters(request_, raw):
     with pytest.raises(Malformed, match=f"^the answer to {request_.method}: "):
         decoding.answer(request_, raw)
 
 
-def test_what_is_right():
+def test_valid_answers_are_accepted():
     assert decoding.answer(MAP, MAPPED) == MappedMemory(1, 0x10_0000_0000, 0x20_0000_0000)
     assert decoding.answer(PAGEMAP, ENTRIES).entries == bytes(16)
     assert decoding.answer(WithdrawTouch(1), None) is None
@@ -106,7 +106,7 @@ def test_what_is_right():
     assert decoding.answer(WAKE, {**WOKEN, "fields": fields}).fields == fields
 
 
-def test_the_end_of_a_touch_is_held_against_what_was_started():
+def test_the_end_of_a_touch_must_fit_the_touch_that_was_started():
     copy = StartTouch(1, "copy_out", 0, 4096, 8, 0)
     copy.check_end(touch_result(bytes=bytes(4096)))
     copy.check_end(touch_result(state="withdrawn"))

@@ -24,7 +24,7 @@ def received(line):
     return list(line.receive())
 
 
-def test_frames_come_whole_and_nothing_is_nothing(ends):
+def test_frames_are_whole_and_an_empty_read_yields_none(ends):
     ours, theirs = ends
     line = Line(ours)
     assert received(line) == []
@@ -38,7 +38,7 @@ def test_frames_come_whole_and_nothing_is_nothing(ends):
         received(line)
 
 
-def test_a_stream_that_takes_nothing_is_told_from_one_that_took_a_part(ends):
+def test_a_write_that_wrote_nothing_is_distinguished_from_a_partial_one(ends):
     ours, _ = ends
     line = Line(ours)
     with pytest.raises(Full) as full:
@@ -55,32 +55,32 @@ def test_what_comes_before_the_marker_is_dropped(before, cut):
     with ours, theirs:
         line = TargetLine(ours)
         line.expect(MARKER)
-        data = before + MARKER + msgpack.packb([2, "news", []])
+        data = before + MARKER + msgpack.packb([2, "notification", []])
         got = []
         for at in range(0, len(data), cut):
             theirs.sendall(data[at : at + cut])
             got += received(line)
-        assert got == [[2, "news", []]]
+        assert got == [[2, "notification", []]]
         assert line.up
 
 
-def test_without_a_target_nothing_is_heard(ends):
+def test_without_a_target_no_frame_is_read(ends):
     ours, theirs = ends
     line = TargetLine(ours)
-    theirs.sendall(msgpack.packb([2, "news", []]))
+    theirs.sendall(msgpack.packb([2, "notification", []]))
     assert received(line) == []
     line.expect(MARKER)
     theirs.sendall(MARKER)
     assert received(line) == []
     assert line.up
-    line.drop(OTHER)  # the news of the end of the one before
+    line.drop(OTHER)  # the notification that the last target has ended
     assert line.up
     line.drop(MARKER)
-    theirs.sendall(msgpack.packb([2, "news", []]))
+    theirs.sendall(msgpack.packb([2, "notification", []]))
     assert (line.up, received(line)) == (False, [])
 
 
-def test_half_a_frame_of_the_last_target_is_no_frame_of_the_next(ends):
+def test_a_partial_frame_of_the_last_target_is_dropped(ends):
     ours, theirs = ends
     line = TargetLine(ours)
     line.expect(MARKER)

@@ -1,4 +1,4 @@
-"""The client against agents that lie."""
+"""The client against agents that send wrong or malformed data."""
 
 import contextlib
 import socket

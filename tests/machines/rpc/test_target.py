@@ -23,12 +23,12 @@ def test_calls_go_through_the_agent_until_the_target_has_answered_its_marker(bot
         both.spawn(b"m" * 32)
         asked = pool.submit(both.client.call, "target.map", (10.0, "shmem"), 15)
         _, number, method, params = both.asked_of_target()
-        assert (method, params) == ("target.map", ["shmem"])  # the deadline is kept here
+        assert (method, params) == ("target.map", ["shmem"])  # the client itself enforces this deadline
         both.target.sendall(msgpack.packb([1, number, None, "direct"]))
         assert asked.result(5) == "direct"
 
 
-def test_the_target_s_end_is_told_to_who_waits_at_its_own_line(both):
+def test_the_end_of_the_target_ends_waits_on_its_own_stream(both):
     both.spawn(b"m" * 32)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(both.client.call, "target.ioctl", (10.0, 1), 15)
@@ -46,7 +46,7 @@ def test_the_target_s_end_is_told_to_who_waits_at_its_own_line(both):
             asked.result(5)
 
 
-def test_a_target_lost_just_before_a_call_is_for_the_agent_to_tell(both, monkeypatch):
+def test_a_target_lost_just_before_a_call_is_reported_by_the_agent(both, monkeypatch):
     both.spawn(b"m" * 32)
     expect = both.client._expect_answer
 
@@ -78,7 +78,7 @@ def test_a_target_that_is_late_is_ended_by_the_agent(both):
             asked.result(5)
 
 
-def test_when_the_agent_is_deaf_too_the_call_is_named(both, monkeypatch):
+def test_when_the_agent_does_not_answer_either_the_call_is_named(both, monkeypatch):
     monkeypatch.setattr(client, "_LATE_ANSWER", 0.1)
     both.spawn(b"m" * 32)
     with pytest.raises(errors.MachineTimeout) as caught:
@@ -115,10 +115,10 @@ def test_an_answer_of_a_target_that_is_gone_is_dropped(both):
         assert asked.result(5) == "of the new one"
 
 
-def test_what_the_target_said_is_heard_before_the_news_of_its_end(both):
+def test_the_last_frames_of_the_target_come_before_its_end(both):
     both.spawn(b"m" * 32)
     received = queue.Queue()
-    both.client.subscribe(lambda news: received.put(news.method))
+    both.client.subscribe(lambda notification: received.put(notification.method))
     held = threading.Event()
     stop = both.client.subscribe(lambda *_: held.wait(5))
     both.send([2, "program-output", [1, 1, b"held"]])
@@ -131,7 +131,7 @@ def test_what_the_target_said_is_heard_before_the_news_of_its_end(both):
 
 
 @pytest.mark.parametrize("params", [[], [7, "it ended"], [7, "it ended", "target-lost", 9, "no bytes"]])
-def test_an_end_that_does_not_say_whose_is_malformed(both, params):
+def test_an_end_without_a_target_is_malformed(both, params):
     both.send([2, "target-lost", params])
     with pytest.raises(errors.ProtocolError, match="target-lost"):
         both.client.call("agent.ping", (), 5)

@@ -42,19 +42,19 @@ def bring_up_and_print(world):
     return printed
 
 
-def test_ours_is_taken_at_once_where_it_is(world):
+def test_the_local_box_is_used_when_it_exists(world):
     assert bring_up_and_print(world) == ["vagrant up"]
     assert world.notes() == ["up --provision"]
     assert box_of(world) == OWN
 
 
-def test_debians_is_taken_where_the_network_has_it(bare):
+def test_the_debian_box_is_downloaded_where_there_is_a_network(bare):
     assert bring_up_and_print(bare) == [f"vagrant box add {DEBIAN}", "vagrant up"]
     assert bare.notes() == [ADD, "up --provision"]
     assert box_of(bare) == DEBIAN
 
 
-def test_debians_is_taken_where_vagrant_has_it(bare):
+def test_the_debian_box_is_used_when_vagrant_has_it(bare):
     bare.put(
         "boxes",
         "1,,ui,info,debian/bookworm64 (libvirt\\, 12)\n1,,box-name,debian/bookworm64\n1,,box-provider,libvirt\n"
@@ -68,13 +68,13 @@ def test_debians_is_taken_where_vagrant_has_it(bare):
 @pytest.mark.parametrize(
     "listed", ["debian/bookworm64\n1,,box-provider,virtualbox", "uffdlab/bookworm64\n1,,box-provider,libvirt"]
 )
-def test_another_box_is_not_taken_for_it(bare, listed):
+def test_a_box_of_another_name_is_not_used(bare, listed):
     bare.put("boxes", f"1,,box-name,{listed}")
     bring_up(bare.vm)
     assert bare.notes() == [ADD, "up --provision"]
 
 
-def test_without_a_network_ours_is_made(bare):
+def test_without_a_network_the_local_box_is_built(bare):
     bare.put("fail-box-add", "Error: Could not resolve host: box.test\n")
     assert bring_up_and_print(bare) == [
         f"vagrant box add {DEBIAN}",
@@ -95,7 +95,7 @@ def test_the_user_chooses(bare, monkeypatch, box):
     assert box_of(bare) == box
 
 
-def test_a_network_that_swallows_what_is_sent(bare, monkeypatch):
+def test_a_network_that_drops_every_packet(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 1.0)
     bare.put("hang-box-add")
     assert f"{DEBIAN} is not used (nothing received in 1 s): making a box of Debian's packages" in bring_up_and_print(
@@ -104,7 +104,7 @@ def test_a_network_that_swallows_what_is_sent(bare, monkeypatch):
     assert bare.notes() == [ADD, "interrupted", "build-box", "up --provision"]
 
 
-def test_a_download_may_take_its_time_and_is_shown(bare, monkeypatch):
+def test_a_slow_download_shows_progress(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 2.0)
     monkeypatch.setattr("uffdlab.machines.vagrant.box._REPORT_INTERVAL", 0.5)
     bare.put("do-box-add", COMES + "sleep 3; rm $VAGRANT_HOME/tmp/box123; sleep 1")
@@ -123,14 +123,14 @@ def test_a_download_that_was_interrupted_and_begins_anew(bare, monkeypatch):
     assert box_of(bare) == DEBIAN
 
 
-def test_what_a_server_says_of_its_boxes_is_no_box(bare, monkeypatch):
+def test_metadata_does_not_count_as_received_data(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._FIRST_DATA_DEADLINE", 1.0)
     bare.put("do-box-add", COMES.replace("1M", "64K"))
     bare.put("hang-box-add")
     assert "nothing received in 1 s" in bring_up_and_print(bare)[1]
 
 
-def test_a_download_that_stands_still(bare, monkeypatch):
+def test_a_download_that_stalls(bare, monkeypatch):
     monkeypatch.setattr("uffdlab.machines.vagrant.box._NO_DATA_DEADLINE", 1.0)
     bare.put("do-box-add", COMES)
     bare.put("hang-box-add")
@@ -144,7 +144,7 @@ def test_a_download_without_end(bare, monkeypatch):
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_ended_during_the_download(bare, how):
+def test_interrupted_during_the_download(bare, how):
     bare.put("hang-box-add")
     code = (
         "import sys; from pathlib import Path; from tests.machines.vagrants import WANTED\n"
@@ -164,7 +164,7 @@ def test_ended_during_the_download(bare, how):
     assert bare.notes() == ["interrupted", ADD, "up --provision"]
 
 
-def test_debians_from_which_it_does_not_come_up(bare):
+def test_a_debian_box_that_does_not_boot(bare):
     bare.put("do-up", FAILS_FROM_DEBIANS)
     note = bare.folder / "cache" / "box" / "refused"
     assert bring_up_and_print(bare) == [
@@ -191,7 +191,7 @@ def test_debians_from_which_it_does_not_come_up(bare):
     assert bare.notes() == [ADD, "up --provision"]
 
 
-def test_debians_is_not_refused_where_nothing_can_be_removed(bare):
+def test_a_debian_box_is_not_refused_for_good_where_destroy_fails(bare):
     bare.put("do-up", FAILS_FROM_DEBIANS)
     bare.put("fail-destroy", "Failed to connect socket\n")
     with pytest.raises(errors.MachineError, match=r"(?s)vagrant destroy .*Failed to connect socket"):
@@ -200,7 +200,7 @@ def test_debians_is_not_refused_where_nothing_can_be_removed(bare):
     assert not (bare.folder / "cache" / "box" / "refused").exists()
 
 
-def test_debians_that_the_user_chose_is_not_replaced(bare, monkeypatch):
+def test_a_debian_box_that_the_user_chose_is_not_replaced(bare, monkeypatch):
     monkeypatch.setenv("UFFDLAB_BOX", DEBIAN)
     bare.put("do-up", FAILS_FROM_DEBIANS)
     with pytest.raises(errors.MachineError, match="no root device"):
@@ -209,14 +209,14 @@ def test_debians_that_the_user_chose_is_not_replaced(bare, monkeypatch):
     assert not (bare.folder / "cache" / "box" / "refused").exists()
 
 
-def test_ours_from_which_it_does_not_come_up_is_not_replaced(world):
+def test_a_local_box_that_does_not_boot_is_not_replaced(world):
     world.put("fail-up")
     with pytest.raises(errors.MachineError, match="no luck"):
         bring_up(world.vm)
     assert world.notes() == ["up --provision"]
 
 
-def test_a_vm_that_once_came_up_from_debians_is_not_removed(bare):
+def test_a_vm_that_once_booted_is_not_removed(bare):
     bring_up(bare.vm)
     bare.vm.halt()
     bare.put("do-up", FAILS_FROM_DEBIANS)
@@ -227,7 +227,7 @@ def test_a_vm_that_once_came_up_from_debians_is_not_removed(bare):
     assert box_of(bare) == DEBIAN
 
 
-def test_virtualbox_takes_debians(world, monkeypatch):
+def test_virtualbox_uses_the_debian_box(world, monkeypatch):
     monkeypatch.setenv("VAGRANT_DEFAULT_PROVIDER", "virtualbox")
     bring_up(world.vm)  # ours is there, and is of no use
     assert world.notes() == [f"box add {DEBIAN} --provider virtualbox", "up --provision"]
@@ -245,14 +245,14 @@ def test_virtualbox_without_a_network(world, monkeypatch):
     assert world.notes() == [f"box add {DEBIAN} --provider virtualbox"]
 
 
-def test_what_is_wrong_with_the_provider_is_said_before_a_box_is_fetched(bare):
+def test_a_broken_provider_is_reported_before_a_box_is_fetched(bare):
     bare.put("fail-status")
     with pytest.raises(errors.MachineError, match=r"vagrant status .* ended with status 3"):
         bring_up(bare.vm)
     assert bare.notes() == []
 
 
-def test_a_box_that_cannot_be_made(bare):
+def test_a_box_that_cannot_be_built(bare):
     bare.put("fail-box-add")
     bare.program("vm/build-box", "#!/bin/bash\necho 'box: mke2fs is missing'\nexit 1\n")
     with pytest.raises(errors.HostUnsupported, match=r"vm/build-box could not make the box:\nbox: mke2fs is missing"):
@@ -286,7 +286,7 @@ def test_a_vm_from_another_box_is_not_used_where_the_user_chose(world, monkeypat
         bring_up(world.vm)
 
 
-def test_without_vagrants_notes_the_box_is_the_one_that_was_asked_for(bare, monkeypatch):
+def test_without_vagrants_state_the_box_is_the_requested_one(bare, monkeypatch):
     bring_up(bare.vm)
     made_from(bare, DEBIAN, "12.0").write_text("uffdlab-qemu")
     next(bare.vm.data.glob("machines/default/*/box_meta")).unlink()  # written when Vagrant is done

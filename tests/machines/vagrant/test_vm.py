@@ -48,7 +48,7 @@ def test_another_package_needs_no_boot(world):
     assert world.notes() == ["provision"]
 
 
-def test_booted_by_somebody_else_is_booted_again(world):
+def test_a_vm_booted_by_another_program_is_booted_again(world):
     bring_up(world.vm)
     world.notes()
     world.put("boot", "another")
@@ -56,7 +56,7 @@ def test_booted_by_somebody_else_is_booted_again(world):
     assert world.notes() == ["reload --provision"]
 
 
-def test_halted_is_started_and_destroyed_is_made_anew(world):
+def test_a_halted_vm_is_started_and_a_destroyed_one_is_created(world):
     bring_up(world.vm)
     (world.vm.data / "known_hosts").write_text("a key\n")
     world.vm.halt()
@@ -71,7 +71,7 @@ def test_halted_is_started_and_destroyed_is_made_anew(world):
     assert not (world.vm.data / "known_hosts").exists()  # the next one has a key of its own
 
 
-def test_nothing_is_taken_from_an_open_lab(world):
+def test_a_vm_in_use_by_a_lab_is_refused_to_others(world):
     labs = [world.vm.bring_up(WANTED) for _ in range(2)]
     other = replace(WANTED, kernel_name="6.1-base", kernel_key="b" * 64)
     while labs:
@@ -83,7 +83,7 @@ def test_nothing_is_taken_from_an_open_lab(world):
     assert world.notes() == ["up --provision", "reload --provision"]
 
 
-def test_a_lab_that_is_killed_lets_go_of_it(world):
+def test_a_killed_lab_releases_the_vm(world):
     code = "import os, sys, time; os.close(0); print(flush=True); time.sleep(60)"
     in_use = world.vm.bring_up(WANTED)
     owner = subprocess.Popen([sys.executable, "-c", code], pass_fds=[in_use], stdout=subprocess.PIPE)
@@ -105,7 +105,7 @@ def test_the_kernel_that_came_up_must_be_the_one_that_was_asked_for(world):
     assert world.notes() == ["up --provision", "reload --provision"]
 
 
-def test_what_vagrant_said_is_in_the_error(world):
+def test_the_output_of_vagrant_is_in_the_error(world):
     world.put("fail-up")
     with pytest.raises(errors.MachineError, match=r"vagrant up --provision ended with status 3") as caught:
         bring_up(world.vm)
@@ -113,7 +113,7 @@ def test_what_vagrant_said_is_in_the_error(world):
     assert "no luck" in (world.vm.data / "vagrant.log").read_text()
 
 
-def test_rubys_backtrace_is_not_what_vagrant_said(world):
+def test_the_backtrace_of_ruby_is_not_in_the_error(world):
     steps = "".join(f"\tfrom /usr/lib/ruby/warden.rb:{line}:in `call'\n" for line in range(60))
     world.put("fail-up", f"vm_action.rb:7:in `create': could not open the disk (Libvirt::Error)\n{steps}")
     with pytest.raises(errors.MachineError) as caught:
@@ -122,7 +122,7 @@ def test_rubys_backtrace_is_not_what_vagrant_said(world):
     assert "warden.rb:59" in (world.vm.data / "vagrant.log").read_text()
 
 
-def test_what_the_console_said_is_in_the_error(world):
+def test_the_last_lines_of_the_console_are_in_the_error(world):
     machine = world.vm.data / "machines" / "default" / "uffdlab_qemu"
     machine.mkdir(parents=True)
     (machine / "console.log").write_bytes(b"\xff\n" * 300_000 + b"Kernel panic - not syncing: no init found\r\n")
@@ -142,7 +142,7 @@ def test_a_host_key_that_has_changed_is_no_reason_to_boot(world):
     assert world.notes() == []
 
 
-def test_ssh_that_does_not_get_in(world):
+def test_an_ssh_login_that_fails(world):
     bring_up(world.vm)
     world.notes()
     world.put("fail-ssh", "ssh: connect to host 127.0.0.1 port 2222: Connection refused")
@@ -179,7 +179,7 @@ def owner(world):
         process.kill()
 
 
-def test_ctrl_c_lets_vagrant_put_away_what_it_has_begun(world, owner):
+def test_after_ctrl_c_vagrant_may_clean_up(world, owner):
     owner.send_signal(signal.SIGINT)
     output, complaint = owner.communicate(timeout=30)
     assert output == "interrupted: cleaning up\n"
@@ -187,7 +187,7 @@ def test_ctrl_c_lets_vagrant_put_away_what_it_has_begun(world, owner):
     assert world.notes() == ["interrupted"]
 
 
-def test_what_a_killed_one_has_begun_is_put_away_before_anything_else(world, owner):
+def test_the_remains_of_a_killed_vagrant_are_removed_first(world, owner):
     owner.kill()
     (world.folder / "world" / "hang-up").unlink()
     bring_up(world.vm)
@@ -234,7 +234,7 @@ def here(world, monkeypatch):
     return world.vm
 
 
-def test_an_agent_is_started_and_closing_it_lets_go_of_the_vm(here):
+def test_closing_the_agent_releases_the_vm(here):
     name, machine = start("6.1-series", vm=here)
     assert name == "6.1-series"
     assert machine.ask(Ping(7)) == 7
@@ -252,7 +252,7 @@ def test_an_agent_is_started_and_closing_it_lets_go_of_the_vm(here):
     os.waitpid(child, 0)
 
 
-def test_what_takes_long_is_shown_and_what_does_not_is_not(here, capfd):
+def test_only_long_steps_show_progress(here, capfd):
     for _ in range(2):
         start("6.1-series", vm=here)[1].close()
     first, last = capfd.readouterr().err.splitlines()
@@ -260,13 +260,13 @@ def test_what_takes_long_is_shown_and_what_does_not_is_not(here, capfd):
     assert re.fullmatch(r"6\.1-series: Linux \S+ runs in the VM, \d+ s", last)
 
 
-def test_a_machine_that_is_forgotten_lets_go_of_the_vm(here):
+def test_an_unreachable_machine_releases_the_vm(here):
     _name, machine = start("6.1-series", vm=here)
     del machine
     here.halt()
 
 
-def test_a_clock_that_runs_wrong_is_said(here, monkeypatch):
+def test_a_clock_that_runs_wrong_is_reported(here, monkeypatch):
     monkeypatch.setattr(clock, "rate", lambda _ask: 39.2)
     with pytest.raises(errors.MachineError, match=r"clock runs 39\.2 times as fast as the host's, .* vagrant halt"):
         start("6.1-series", vm=here)
@@ -274,7 +274,7 @@ def test_a_clock_that_runs_wrong_is_said(here, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["debian/trixie", "6.1-series+debug"])
-def test_a_kernel_that_has_no_drivers_for_it(name):
+def test_a_kernel_without_the_drivers_for_the_vm(name):
     with pytest.raises(errors.KernelError, match=r"cannot be built with the drivers .* choose 6\.1-base, "):
         want(name)
     with pytest.raises(errors.UnknownKernel, match=r"no kernel is called '6\.1-serie': did you mean 6\.1-series"):
@@ -282,12 +282,12 @@ def test_a_kernel_that_has_no_drivers_for_it(name):
 
 
 @pytest.mark.parametrize("options", [{"cpus": 0}, {"memory_mib": 128}])
-def test_too_small_for_a_debian(here, options):
+def test_too_little_memory_for_debian(here, options):
     with pytest.raises(errors.UsageError, match="a Debian needs at least one CPU and 256 MiB"):
         start("6.1-series", vm=here, **options)
 
 
-def test_notes_are_the_users_alone(world):
+def test_state_files_are_readable_by_their_owner_only(world):
     bring_up(world.vm)
     assert stat.S_IMODE(world.vm.data.stat().st_mode) == 0o700
 

@@ -66,13 +66,13 @@ def test_a_method_takes_the_parameters_that_are_listed(functions, name):
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_a_method_is_of_the_process_that_its_name_says(name):
+def test_a_method_belongs_to_the_process_in_its_name(name):
     assert issubclass(METHODS[name], TargetMethod if name.startswith("target.") else AgentMethod)
     assert METHODS[name].method == name
     assert inspect.getdoc(METHODS[name])
 
 
-def test_what_a_machine_of_another_sort_does_is_listed_too():
+def test_the_methods_of_every_kind_of_machine_are_listed():
     # They put other functions in place of some.
     written = (inspect.getsource(stdio), inspect.getsource(init))
     overridden = [
@@ -86,22 +86,22 @@ def test_what_a_machine_of_another_sort_does_is_listed_too():
     assert commands.METHODS.keys() <= METHODS.keys()
 
 
-def test_the_agent_tells_what_is_listed():
+def test_the_agent_sends_the_listed_notifications():
     sent = dict(calls_of("notify", "_notify"))
     assert sent == {name: len(entry.__struct_fields__) for name, entry in NOTIFICATIONS.items()}
 
 
-def test_the_agent_refuses_by_the_kinds_that_are_listed():
+def test_the_agent_refuses_with_the_listed_kinds_of_error():
     used = {kind for kind, _ in calls_of("Refusal")} | {"target-lost", "fault-unresolved"}  # these of a late target
     assert used == ERROR_KINDS.keys()
     assert client.ERRORS.keys() <= ERROR_KINDS.keys()
 
 
-def test_both_are_of_one_version():
+def test_host_and_agent_have_one_protocol_version():
     assert server.PROTOCOL == VERSION
 
 
-def test_the_page_about_it_is_true():
+def test_the_generated_page_of_the_protocol_is_current():
     assert protocol_page.PAGE.read_text(encoding="utf-8") == protocol_page.page(), (
         "python tests/uapi/protocol/protocol_page.py"
     )

@@ -41,7 +41,7 @@ def until_gone(loop):
     loop.until(lambda: not loop.threads())
 
 
-def test_reads_elsewhere_and_shows_here(loop, slow, shown):
+def test_reads_on_a_thread_and_shows_on_the_loop(loop, slow, shown):
     reader = BackgroundReader(slow, lambda seen: shown.append((seen, threading.current_thread())), shown.append)
     reader.ask()
     loop.turn()
@@ -55,7 +55,7 @@ def test_reads_elsewhere_and_shows_here(loop, slow, shown):
     until_gone(loop)
 
 
-def test_what_is_asked_for_during_a_read_is_one_more(loop, slow, shown):
+def test_requests_during_a_read_make_one_more_read(loop, slow, shown):
     reader = BackgroundReader(slow, shown.append, shown.append)
     for _ in range(100):
         reader.ask()
@@ -79,7 +79,7 @@ def test_an_older_read_does_not_cover_a_newer_one(loop, slow, shown):
 
 
 @pytest.mark.parametrize("end", ["close", "forget"])
-def test_what_comes_after_the_end_is_not_shown(loop, slow, shown, end):
+def test_a_read_that_ends_after_closing_is_not_shown(loop, slow, shown, end):
     reader = BackgroundReader(slow, shown.append, shown.append)
     reader.ask()
     loop.until(lambda: slow.asked)
@@ -95,7 +95,7 @@ def test_what_comes_after_the_end_is_not_shown(loop, slow, shown, end):
         assert len(slow.asked) == 1
 
 
-def test_what_fails_is_told(loop, shown):
+def test_a_failed_read_is_reported(loop, shown):
     def fails():
         raise LabClosed("closed")
 
@@ -105,7 +105,7 @@ def test_what_fails_is_told(loop, shown):
     assert str(shown[0]) == "closed"
 
 
-def test_a_read_knows_itself(loop, shown):
+def test_a_read_can_tell_that_it_runs_in_its_reader(loop, shown):
     reader = BackgroundReader(lambda: reader.here, shown.append, shown.append)
     assert not reader.here
     reader.ask()
@@ -114,14 +114,14 @@ def test_a_read_knows_itself(loop, shown):
     assert not reader.here
 
 
-def test_without_a_loop_all_is_done_at_once(shown):
+def test_without_an_event_loop_a_read_is_made_at_once(shown):
     reader = BackgroundReader(lambda: 7, shown.append, shown.append)
     reader.ask()
     assert run_in_background(lambda: 8, shown.append) is None
     assert shown == [7, 8]
 
 
-def test_an_errand(loop, slow, shown):
+def test_a_task_runs_on_a_thread_and_its_result_on_the_loop(loop, slow, shown):
     thread = run_in_background(slow, shown.append)
     loop.turn()
     assert shown == []
@@ -160,7 +160,7 @@ def written(grid):
     return int((grid.snapshot.entries != 0).sum())
 
 
-def test_a_grid_that_follows_keeps_the_notebook_going(loop, slow, region, snapshot):
+def test_a_following_grid_does_not_block_the_notebook(loop, slow, region, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     assert written(grid) == 1
     for _ in range(20):
@@ -199,7 +199,7 @@ def test_a_printed_page_waits_for_the_read(loop, slow, region, snapshot):
     grid.close()
 
 
-def test_a_snapshot_by_hand_has_the_pages_read_again(loop, slow, region, snapshot):
+def test_a_snapshot_from_the_button_reads_the_pages_again(loop, slow, region, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     slow.gate.release()
     region.timeline.add("snapshot", "by hand", 50, None, snapshot((WP, 5), (ABSENT, 3), time_ns=50))
@@ -210,7 +210,7 @@ def test_a_snapshot_by_hand_has_the_pages_read_again(loop, slow, region, snapsho
     grid.close()
 
 
-def test_a_log_asks_its_touches_elsewhere(loop, slow):
+def test_a_log_asks_its_touches_on_a_thread(loop, slow):
     slow.gate.release()
     touch = type(
         "Touch", (), {"number": 1, "address": 0x3000, "what": "read", "state": property(lambda _: slow() and "waiting")}

@@ -111,21 +111,21 @@ def finish(thread):
     event_loop.run_in_loop(lambda: None)
 
 
-def test_every_widget_says_unasked_that_its_lab_has_ended(lab, widgets):
+def test_every_widget_shows_that_its_lab_has_ended(lab, widgets):
     assert {widget.ended for widget in vars(widgets).values()} == {""}
     lab.end(MachineLost("the machine is gone\nand its console said …"))
     assert {widget.ended for widget in vars(widgets).values()} == {"the machine is gone"}
     assert widgets.panel._bar.ended == "the machine is gone"
 
 
-def test_one_that_is_made_after_the_end_says_so_too(lab):
+def test_a_widget_made_after_the_end_of_the_lab_shows_it(lab):
     lab.close()
     view = TimelineView(lab.timeline)
     assert view.ended == "this lab is closed"
     view.close()
 
 
-def test_started_again_by_one_all_go_over_to_the_same_region(lab, widgets):
+def test_a_restart_by_one_widget_moves_all_to_the_new_region(lab, widgets):
     lab.end(LabClosed("closed"))
     lab.timeline.add("ioctl", "late", 3)
     widgets.log._message(None, {"ask": "start again"}, [])
@@ -141,7 +141,7 @@ def test_started_again_by_one_all_go_over_to_the_same_region(lab, widgets):
     assert lab.timeline._listeners == []
 
 
-def test_a_machine_that_crashed_is_put_back_under_the_same_lab(lab, widgets):
+def test_a_crashed_machine_is_reset_for_the_same_lab(lab, widgets):
     lab.end(MachineLost("gone"))
     finish(widgets.view.start_again())
     assert Lab.made == (lab,)
@@ -150,7 +150,7 @@ def test_a_machine_that_crashed_is_put_back_under_the_same_lab(lab, widgets):
     assert lab.regions == (widgets.grid._source,)
 
 
-def test_a_reset_from_the_panel_takes_all_along(lab, widgets):
+def test_a_reset_from_the_panel_updates_all_widgets(lab, widgets):
     widgets.lab_panel.back.click()
     assert lab.resets == 1
     assert {widget.ended for widget in vars(widgets).values()} == {""}
@@ -158,12 +158,12 @@ def test_a_reset_from_the_panel_takes_all_along(lab, widgets):
     assert widgets.panel._region is widgets.grid._source
 
 
-def test_a_reset_by_hand_is_said(lab, widgets):
+def test_a_reset_from_python_is_shown(lab, widgets):
     lab.reset()
     assert {widget.ended for widget in vars(widgets).values()} == {"the lab was reset"}
 
 
-def test_a_lab_that_was_started_here_ends_with_the_last_widget(lab, widgets):
+def test_a_lab_that_a_widget_started_ends_with_the_last_widget(lab, widgets):
     lab.end(LabClosed("closed"))
     finish(widgets.grid.start_again())
     _, new = Lab.made
@@ -176,7 +176,7 @@ def test_a_lab_that_was_started_here_ends_with_the_last_widget(lab, widgets):
     assert new.timeline._listeners == []
 
 
-def test_a_lab_of_the_users_own_is_left_alone(lab, widgets):
+def test_a_lab_of_the_user_is_not_closed(lab, widgets):
     for widget in vars(widgets).values():
         widget.close()
     assert lab.error is None
@@ -192,7 +192,7 @@ def test_of_a_lost_target_only_the_target_starts_again(lab, widgets):
     assert lab.regions == (widgets.grid._source,)
 
 
-def test_an_unmapped_region_is_said_by_those_that_look_at_it(lab, widgets):
+def test_an_unmapped_region_is_shown_by_its_widgets(lab, widgets):
     (region,) = lab.regions
     lab.regions = ()
     lab.timeline.add("unmap", "region-1 was unmapped", 1, None, region)
@@ -204,7 +204,7 @@ def test_an_unmapped_region_is_said_by_those_that_look_at_it(lab, widgets):
     assert lab.regions == (widgets.grid._source,)
 
 
-def test_what_does_not_start_is_said(lab, widgets, monkeypatch):
+def test_a_lab_that_does_not_start_is_reported(lab, widgets, monkeypatch):
     lab.end(LabClosed("closed"))
 
     def fails(_kernel):
@@ -216,7 +216,7 @@ def test_what_does_not_start_is_said(lab, widgets, monkeypatch):
     assert not widgets.grid._starts
 
 
-def test_two_grids_of_one_lab_do_not_wake_each_other(lab):
+def test_two_grids_of_one_lab_do_not_trigger_each_other(lab):
     region = lab.map(pages=PAGES, memory="anon")
     taken = []
 

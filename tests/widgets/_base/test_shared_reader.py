@@ -32,7 +32,7 @@ def test_all_are_read_before_any_is_shown_and_of_one_moment(timeline, snapshot):
     assert timeline._listeners == []
 
 
-def test_the_failure_of_one_is_its_own(timeline):
+def test_the_failure_of_one_reader_does_not_disturb_the_others(timeline):
     shown, failed = [], []
     broken = SharedReader(lambda: 1 / 0, shown.append, failed.append)
     other = SharedReader(lambda: "seen", shown.append, failed.append)
@@ -57,7 +57,7 @@ def test_a_snapshot_within_the_reading_is_no_change(timeline, snapshot):
     assert len(taken) == 2
 
 
-def test_what_was_read_of_something_else_is_not_shown(timeline):
+def test_a_read_that_was_forgotten_is_not_shown(timeline):
     shown = []
     reader = SharedReader(lambda: reader.forget(), shown.append, shown.append)
     reader.attach(timeline)

@@ -14,7 +14,7 @@ OTHER = Sheet("Other", (("a", "b" * 300), ("c & <d>", "")))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_all_of_them_are_there_one_below_the_other():
+def test_every_picture_is_in_the_stack():
     pictures = [ONE.picture(), OTHER.picture()]
     stack = PictureStack(pictures)
     assert stack.alt == f"{pictures[0].alt}\n{pictures[1].alt}"
@@ -29,7 +29,7 @@ def test_all_of_them_are_there_one_below_the_other():
     assert PictureStack(pictures).svg() == stack.svg()
 
 
-def test_no_id_is_there_twice():
+def test_no_id_occurs_twice():
     svg = PictureStack([ONE.picture(), ONE.picture()]).svg()
     ids = re.findall(r'\bid="([^"]+)"', svg)
     assert len(set(ids)) == len(ids)
