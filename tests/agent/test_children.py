@@ -21,7 +21,7 @@ def test_a_touch_is_withdrawn_whose_child_has_ended_and_nobody_is_signalled(host
         touches.start(1, "read", PAGE, 8, 8, 0, None, child)
         child.end()
         touches.withdraw(1)
-        touches.lost(child)
+        touches.end_touches_of(child)
         touches.withdraw(1)
         print([(number, end["state"], end["signal"]) for number, end in touches.ended()])
         print(os.waitpid(bystander, os.WNOHANG))
@@ -130,7 +130,7 @@ def test_a_child_makes_its_touch_whoever_holds_the_allocator():
             if select.select([touches.done_fd], [], [], 20)[0]:
                 made += 1
             child.end()
-            touches.lost(child)
+            touches.end_touches_of(child)
             touches.ended()
             children.forget(child)
         ended = True

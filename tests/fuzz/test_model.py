@@ -220,8 +220,8 @@ def test_calls_that_the_generator_leaves_out():
     assert made == {0, 1, 2, 511}
 
 
-def blocked_copy(memory, *meanwhile, modes=ALL, wp=False, compares=True):
-    model = Model(Rules(memory, compares=compares), 4)
+def blocked_copy(memory, *meanwhile, modes=ALL, wp=False, checks_destination=True):
+    model = Model(Rules(memory, checks_destination=checks_destination), 4)
     for op in (Op("register", 0, modes, count=4), Op("block_copy", 1, 7, flag=wp)):
         assert model.apply(op) == "ok"
     for op in meanwhile:
@@ -264,7 +264,7 @@ def test_a_copy_that_waited_is_for_the_mapping_that_was_there(memory, other, end
 
 
 def test_changes_that_older_kernels_miss_are_not_made_while_a_copy_waits():
-    model = blocked_copy("anon", modes=int(MISSING | WP), compares=False)
+    model = blocked_copy("anon", modes=int(MISSING | WP), checks_destination=False)
     assert model.apply(Op("register", 0, int(MISSING), count=4)) == SKIP
     assert model.apply(Op("register", 0, 0, count=4)) == "ok"
     assert model.apply(Op("release_copy", 0)) == "ENOENT"

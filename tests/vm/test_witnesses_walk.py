@@ -104,7 +104,7 @@ def test_a_mapping_that_went_away_behind_the_lab_s_back(lab):
 def test_a_target_that_died(lab):
     region = lab.map(pages=4)
     lab.ask(KillTarget())
-    for name in (None, *lab._target.witnesses._made, "pagemap", "physical"):
+    for name in (None, *lab._target.witnesses._witnesses, "pagemap", "physical"):
         with pytest.raises(WitnessError):
             region.snapshot(name)
     lab.restart_target()

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { hatchCss, shade } from "../../uffdlab/widgets/static/colours_and_hatches.js";
+import { hatchCss, hatchColour } from "../../uffdlab/widgets/static/colours_and_hatches.js";
 
 describe("the style of a cell", () => {
   it("has a hatch for every notation of the palette", () => {
@@ -9,7 +9,7 @@ describe("the style of a cell", () => {
     expect(hatchCss({ colour: "#E69F00", hatch: "" })).toBe("");
   });
   it("draws hatches darker on light and lighter on dark", () => {
-    expect(shade("#FFFFFF")).toBe("rgb(158,158,158)");
-    expect(shade("#101010")).toBe("rgb(32,32,32)");
+    expect(hatchColour("#FFFFFF")).toBe("rgb(158,158,158)");
+    expect(hatchColour("#101010")).toBe("rgb(32,32,32)");
   });
 });

@@ -9,12 +9,12 @@ describe("the map's view", () => {
   it("zooms down to one page and back to all", () => {
     const view = new MapViewport(1 << 20);
     view.zoom(4096, 700000);
-    expect(view.per).toBe(1);
+    expect(view.pagesPerCell).toBe(1);
     const row = Math.floor(700000 / COLUMNS);
     expect(row).toBeGreaterThanOrEqual(view.top);
     expect(row).toBeLessThan(view.top + view.screen);
     view.zoom(1 / 4096);
-    expect([view.per, view.top]).toEqual([512, 0]);
+    expect([view.pagesPerCell, view.top]).toEqual([512, 0]);
   });
   it("keeps the cursor in sight and inside", () => {
     const view = new MapViewport(1 << 20);
@@ -32,7 +32,7 @@ describe("the map's view", () => {
     const view = new MapViewport(5000);
     expect(view.shown).toEqual([0, 5000]);
     view.zoom(4, 0);
-    expect([view.per, view.shown]).toEqual([1, [0, 1280]]);
+    expect([view.pagesPerCell, view.shown]).toEqual([1, [0, 1280]]);
     view.pan(1000);
     expect(view.shown[1]).toBe(5000);
   });

@@ -94,7 +94,7 @@ class Handler:
             return []
         return [data[at : at + MESSAGE_SIZE] for at in range(0, len(data), MESSAGE_SIZE)]
 
-    def halt(self) -> None:
+    def stop(self) -> None:
         """End the loop. The messages that it has forwarded can still be read."""
         lib.lab_handler_stop(self._native)
 

@@ -69,7 +69,7 @@ struct lab_touch {
 	int64_t returned;	/* SYSCALL: its value, or -errno */
 	int64_t started_ns;
 	int64_t ended_ns;
-	struct lab_inside *inside;	/* private */
+	struct lab_touch_private *private_state;	/* private */
 };
 
 int lab_touch_start(struct lab_touch *touch);
@@ -109,7 +109,7 @@ struct lab_handler {
 	int last_error;
 	int ended;
 	uint64_t latency[64];	/* number of faults resolved within 2^i ns of being read */
-	struct lab_handler_inside *inside;	/* private */
+	struct lab_handler_inside *private_state;	/* private */
 };
 
 int lab_handler_start(struct lab_handler *handler);

@@ -28,25 +28,25 @@
 
 /* Arguments in rdi, rsi, rdx, rcx.  Both returns of each function. */
 #define RETURNS(name)	"xorl %eax, %eax\n ret\n" MARK(name, left) "movl $1, %eax\n ret\n"
-#define LOOK(name)	"cmpl $0, (%rdi)\n jne " #name "_left\n"
+#define UNLESS_WITHDRAWN(name)	"cmpl $0, (%rdi)\n jne " #name "_left\n"
 
 asm(".pushsection .text\n"
-    BEGIN(lab_access_read) MARK(lab_access_read, begin) LOOK(lab_access_read)
+    BEGIN(lab_access_read) MARK(lab_access_read, begin) UNLESS_WITHDRAWN(lab_access_read)
     "movq (%rsi), %rax\n"
     MARK(lab_access_read, end)
     "movq %rax, (%rdx)\n" RETURNS(lab_access_read) END(lab_access_read)
 
-    BEGIN(lab_access_write) MARK(lab_access_write, begin) LOOK(lab_access_write)
+    BEGIN(lab_access_write) MARK(lab_access_write, begin) UNLESS_WITHDRAWN(lab_access_write)
     "movq %rdx, (%rsi)\n"
     MARK(lab_access_write, end)
     RETURNS(lab_access_write) END(lab_access_write)
 
-    BEGIN(lab_access_modify) MARK(lab_access_modify, begin) LOOK(lab_access_modify)
+    BEGIN(lab_access_modify) MARK(lab_access_modify, begin) UNLESS_WITHDRAWN(lab_access_modify)
     "lock xaddq %rdx, (%rsi)\n"
     MARK(lab_access_modify, end)
     "movq %rdx, (%rcx)\n" RETURNS(lab_access_modify) END(lab_access_modify)
 
-    BEGIN(lab_access_copy) MARK(lab_access_copy, begin) LOOK(lab_access_copy)
+    BEGIN(lab_access_copy) MARK(lab_access_copy, begin) UNLESS_WITHDRAWN(lab_access_copy)
     "movq %rdx, %rdi\n"
     "rep movsb\n"
     MARK(lab_access_copy, end)
@@ -75,26 +75,26 @@ asm(".pushsection .text\n"
 
 /* Arguments in x0 to x3. */
 #define RETURNS(name)	"mov w0, #0\n ret\n" MARK(name, left) "mov w0, #1\n ret\n"
-#define LOOK(name)	"ldr w9, [x0]\n cbnz w9, " #name "_left\n"
+#define UNLESS_WITHDRAWN(name)	"ldr w9, [x0]\n cbnz w9, " #name "_left\n"
 
 asm(".pushsection .text\n .p2align 2\n"
-    BEGIN(lab_access_read) MARK(lab_access_read, begin) LOOK(lab_access_read)
+    BEGIN(lab_access_read) MARK(lab_access_read, begin) UNLESS_WITHDRAWN(lab_access_read)
     "ldr x10, [x1]\n"
     MARK(lab_access_read, end)
     "str x10, [x2]\n" RETURNS(lab_access_read) END(lab_access_read)
 
-    BEGIN(lab_access_write) MARK(lab_access_write, begin) LOOK(lab_access_write)
+    BEGIN(lab_access_write) MARK(lab_access_write, begin) UNLESS_WITHDRAWN(lab_access_write)
     "str x2, [x1]\n"
     MARK(lab_access_write, end)
     RETURNS(lab_access_write) END(lab_access_write)
 
-    BEGIN(lab_access_modify) MARK(lab_access_modify, begin) LOOK(lab_access_modify)
+    BEGIN(lab_access_modify) MARK(lab_access_modify, begin) UNLESS_WITHDRAWN(lab_access_modify)
     "ldaxr x10, [x1]\n add x11, x10, x2\n stlxr w12, x11, [x1]\n"
     MARK(lab_access_modify, end)
     "cbnz w12, lab_access_modify_begin\n"	/* the store failed: try again */
     "dmb ish\n str x10, [x3]\n" RETURNS(lab_access_modify) END(lab_access_modify)
 
-    BEGIN(lab_access_copy) MARK(lab_access_copy, begin) LOOK(lab_access_copy)
+    BEGIN(lab_access_copy) MARK(lab_access_copy, begin) UNLESS_WITHDRAWN(lab_access_copy)
     "1: cbz x3, lab_access_copy_end\n"
     "ldrb w10, [x1], #1\n strb w10, [x2], #1\n sub x3, x3, #1\n b 1b\n"
     MARK(lab_access_copy, end)

@@ -121,7 +121,7 @@ static void *serve_all(void *argument)
 {
 	struct lab_handler *handler = argument;
 	struct pollfd polled[2] = { { .fd = handler->uffd, .events = POLLIN },
-				    { .fd = handler->inside->stop_fd, .events = POLLIN } };
+				    { .fd = handler->private_state->stop_fd, .events = POLLIN } };
 	struct message messages[AT_ONCE];
 	ssize_t size;
 
@@ -152,19 +152,19 @@ int lab_handler_start(struct lab_handler *handler)
 {
 	int error;
 
-	handler->inside = calloc(1, sizeof(*handler->inside));
-	if (!handler->inside)
+	handler->private_state = calloc(1, sizeof(*handler->private_state));
+	if (!handler->private_state)
 		return -ENOMEM;
-	handler->inside->stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (handler->inside->stop_fd < 0) {
+	handler->private_state->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (handler->private_state->stop_fd < 0) {
 		error = -errno;
-		free(handler->inside);
+		free(handler->private_state);
 		return error;
 	}
-	error = lab_start_thread(&handler->inside->thread, serve_all, handler);
+	error = lab_start_thread(&handler->private_state->thread, serve_all, handler);
 	if (error) {
-		close(handler->inside->stop_fd);
-		free(handler->inside);
+		close(handler->private_state->stop_fd);
+		free(handler->private_state);
 	}
 	return error;
 }
@@ -174,12 +174,12 @@ int lab_handler_stop(struct lab_handler *handler)
 	const uint64_t one = 1;
 	int error = 0;
 
-	if (write(handler->inside->stop_fd, &one, sizeof(one)) < 0)
+	if (write(handler->private_state->stop_fd, &one, sizeof(one)) < 0)
 		error = -errno;
 	else
-		pthread_join(handler->inside->thread, NULL);
-	close(handler->inside->stop_fd);
-	free(handler->inside);
-	handler->inside = NULL;
+		pthread_join(handler->private_state->thread, NULL);
+	close(handler->private_state->stop_fd);
+	free(handler->private_state);
+	handler->private_state = NULL;
 	return error;
 }

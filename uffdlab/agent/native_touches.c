@@ -23,7 +23,7 @@
 #include "native_threads.h"
 
 /* Private state of a touch. */
-struct lab_inside {
+struct lab_touch_private {
 	pthread_t thread;
 };
 
@@ -140,7 +140,7 @@ static int make(struct lab_touch *touch)
 	return LAB_TOUCH_DONE;
 }
 
-static void make_touch(struct lab_touch *touch)
+static void run_touch(struct lab_touch *touch)
 {
 	const uint64_t one = 1;
 	int state;
@@ -160,7 +160,7 @@ static void make_touch(struct lab_touch *touch)
 
 static void *touch_thread(void *argument)
 {
-	make_touch(argument);
+	run_touch(argument);
 	return NULL;
 }
 
@@ -169,14 +169,14 @@ int lab_touch_start(struct lab_touch *touch)
 	int error;
 
 	pthread_once(&handler_installed, install_handler);
-	touch->inside = calloc(1, sizeof(*touch->inside));
-	if (!touch->inside)
+	touch->private_state = calloc(1, sizeof(*touch->private_state));
+	if (!touch->private_state)
 		return -ENOMEM;
 	touch->state = LAB_TOUCH_STARTED;
 	touch->thread_id = 0;
-	error = lab_start_thread(&touch->inside->thread, touch_thread, touch);
+	error = lab_start_thread(&touch->private_state->thread, touch_thread, touch);
 	if (error)
-		free(touch->inside);
+		free(touch->private_state);
 	return error;
 }
 
@@ -189,15 +189,15 @@ int lab_touch_state_of(struct lab_touch *touch)
 int lab_touch_withdraw(struct lab_touch *touch)
 {
 	__atomic_store_n(&touch->withdrawn, 1, __ATOMIC_RELEASE);
-	return -pthread_kill(touch->inside->thread, SIGUSR1);
+	return -pthread_kill(touch->private_state->thread, SIGUSR1);
 }
 
 /* Call this only after the touch has ended: waits until its thread has exited, and frees its memory. */
 void lab_touch_join(struct lab_touch *touch)
 {
-	pthread_join(touch->inside->thread, NULL);
-	free(touch->inside);
-	touch->inside = NULL;
+	pthread_join(touch->private_state->thread, NULL);
+	free(touch->private_state);
+	touch->private_state = NULL;
 }
 
 long lab_syscall_number(const char *name)
@@ -285,7 +285,7 @@ static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int
 			continue;
 		if (got != 1)
 			_exit(LAB_CHILD_NO_MORE);
-		make_touch(shared);
+		run_touch(shared);
 	}
 }
 

@@ -80,7 +80,7 @@ class Target:
             "target.handle": self._handle,
             "target.handler_counts": lambda number: self._handler(number).counts(),
             "target.handler_stop": self._handler_stop,
-            "target.sync": self._feed_once,
+            "target.sync": self._send_pending,
             "target.spin": lambda nanoseconds: lib.lab_spin_start(nanoseconds),
             "target.spin_stop": lambda: lib.lab_spin_stop(),
             **methods.of(self._beacon, lambda child: self._children.find(child).pid),
@@ -151,8 +151,8 @@ class Target:
 
     def _handler_stop(self, number: int) -> dict[str, Any]:
         handler = self._handler(number)
-        handler.halt()
-        self._feed_once()  # sends what the handler has forwarded before its pipe is closed
+        handler.stop()
+        self._send_pending()  # sends what the handler has forwarded before its pipe is closed
         with self._feed_lock:
             del self._handlers[number]
             counts = handler.close()
@@ -188,7 +188,7 @@ class Target:
         child = self._children.find(pid)
         child.end()
         with self._feed_lock:
-            self._touches.lost(child)
+            self._touches.end_touches_of(child)
             self._children.forget(child)
         os.eventfd_write(self._feed_changed, 1)
 
@@ -204,7 +204,7 @@ class Target:
         while True:
             try:
                 self._wait()
-                self._feed_once()
+                self._send_pending()
                 reported = ""
             except ConnectionError:  # the agent has ended; the main thread sees that too, and ends the target
                 return
@@ -237,7 +237,7 @@ class Target:
         os.eventfd_write(self._feed_changed, 1)
         return number
 
-    def _feed_once(self) -> None:
+    def _send_pending(self) -> None:
         # Also target.sync: the host is notified of all that happened before the call when it returns.
         failed = None
         with self._feed_lock:
@@ -247,7 +247,7 @@ class Target:
                 except OSError as error:  # only of this userfaultfd: continue with the others
                     failed = OSError(error.errno, f"userfaultfd {number} cannot be read: {error.strerror}")
             for child in self._children.newly_ended():
-                self._touches.lost(child)
+                self._touches.end_touches_of(child)
             for number, result in self._touches.ended():
                 self._notify("touch", number, result)
         if failed is not None:

@@ -31,10 +31,10 @@ _STATES = {
     lib.LAB_TOUCH_WITHDRAWN: "withdrawn",
 }
 _STRIDED = ("fill", "sweep")
-_EACH = ("read", "write", "modify")
+_SWEEP_ACCESSES = ("read", "write", "modify")
 _LIMIT = 1 << 64
 MAX_COPY_OUT = 16 << 20  # bytes
-_SETTLE = 0.1  # seconds to wait until a touch ends or sleeps
+_SETTLE_SECONDS = 0.1  # seconds to wait until a touch ends or sleeps
 
 
 class Ticket:
@@ -109,7 +109,7 @@ class Touches:
             child.claim()  # first: its last touch may still use the memory that is written below
         ticket = None
         try:
-            ticket = self._ready(kind, address, length, stride, value, more, child)
+            ticket = self._prepare(kind, address, length, stride, value, more, child)
             with self._lock:
                 self._tickets[number] = ticket
             _start_thread(ticket)
@@ -122,7 +122,7 @@ class Touches:
             raise
         return {"waiting": _is_waiting(ticket), "thread": ticket.native.thread_id}
 
-    def _ready(
+    def _prepare(
         self,
         kind: str,
         address: int,
@@ -169,7 +169,7 @@ class Touches:
             else:
                 lib.lab_touch_withdraw(ticket.native)
 
-    def lost(self, child: ForkedChild) -> None:
+    def end_touches_of(self, child: ForkedChild) -> None:
         """Collect the results of a child that has ended; a touch that it did not finish ends as the process did."""
         with self._lock:
             for number in [number for number, ticket in self._tickets.items() if ticket.child is child]:
@@ -218,8 +218,8 @@ def _check(kind: str, address: int, length: int, stride: int, value: int, more: 
         raise Refusal("usage", f"{kind} with stride=0 would stay at one address; give the size of a page in bytes")
     if kind == "copy_out" and length > MAX_COPY_OUT:
         raise Refusal("usage", f"{length} bytes are more than can be copied at once ({MAX_COPY_OUT})")
-    if more.get("each", "read") not in _EACH:
-        raise Refusal("usage", f"a sweep cannot {more['each']!r}; it can {', '.join(_EACH)}")
+    if more.get("each", "read") not in _SWEEP_ACCESSES:
+        raise Refusal("usage", f"a sweep cannot {more['each']!r}; it can {', '.join(_SWEEP_ACCESSES)}")
 
 
 def _start_thread(ticket: Ticket) -> None:
@@ -258,7 +258,7 @@ def _is_waiting(ticket: Ticket) -> bool:
     # A touch either ends within microseconds or sleeps until its fault is resolved.  A long one (a fill of many pages)
     # does neither for a while; it is not waiting.
     touch = ticket.native
-    until = time.monotonic() + _SETTLE
+    until = time.monotonic() + _SETTLE_SECONDS
     while time.monotonic() < until:
         if lib.lab_touch_state_of(touch) != lib.LAB_TOUCH_STARTED:
             return False

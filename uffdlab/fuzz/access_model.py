@@ -37,7 +37,7 @@ def _write(memory: ExpectedMemory, op: Op) -> str:
     if memory.rules.huge:
         for each in memory.pages:  # the same huge page, perhaps
             each.may_write = each.may_write or None
-    page.may_write, page.exclusive, page.zero = True, True, False
+    page.may_write, page.exclusive, page.is_zero_page = True, True, False
     return "ok"
 
 
@@ -88,7 +88,7 @@ def _fault_anon(memory: ExpectedMemory, number: int, *, write: bool) -> str:
     page = memory.pages[number]
     if page.modes & MISSING:
         return "fault missing"
-    page.anon, page.content, page.may_write, page.exclusive, page.zero = True, 0, None, True, not write
+    page.anon, page.content, page.may_write, page.exclusive, page.is_zero_page = True, 0, None, True, not write
     if memory.rules.huge:
         memory.maybe_map_all(lambda each: not each.modes & MISSING)
     return ""

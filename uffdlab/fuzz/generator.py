@@ -40,21 +40,21 @@ def pages_used(pages: int) -> Sequence[int]:
     return range(pages) if pages <= _MOST_PAGES else (*range(_MOST_PAGES - 1), pages - 1)
 
 
-def random_op(chance: random.Random, rules: Rules, pages: int) -> Op:
+def random_op(rng: random.Random, rules: Rules, pages: int) -> Op:
     """Return one random call."""
     calls = calls_of(rules)
-    call = chance.choice(calls)
-    if call in _RARE and chance.random() < 0.5:
-        call = chance.choice(calls)
-    page, flag, dontwake = chance.choice(pages_used(pages)), chance.random() < 0.5, chance.random() < 0.25
-    count = 1 if call == "block_copy" else chance.choice((1, 1, 2, 3))
+    call = rng.choice(calls)
+    if call in _RARE and rng.random() < 0.5:
+        call = rng.choice(calls)
+    page, flag, dontwake = rng.choice(pages_used(pages)), rng.random() < 0.5, rng.random() < 0.25
+    count = 1 if call == "block_copy" else rng.choice((1, 1, 2, 3))
     if call in ("register", "mprotect"):
-        page, count = (0, pages) if chance.random() < 0.6 else (page, 1)
-    value = chance.randrange(1, 1 << 32)
+        page, count = (0, pages) if rng.random() < 0.6 else (page, 1)
+    value = rng.randrange(1, 1 << 32)
     if call == "register":
-        value = chance.randrange(16) & (0xF if "rwprotect" in calls else 0x7)
+        value = rng.randrange(16) & (0xF if "rwprotect" in calls else 0x7)
     elif call in _MOVES:
-        value = chance.choice(pages_used(pages))
+        value = rng.choice(pages_used(pages))
     return Op(call, page, value, flag, dontwake, count)
 
 
@@ -71,23 +71,23 @@ def random_ops(rules: Rules, pages: int, seed: int, others: Sequence[Rules] = ()
     others : sequence of Rules
         The rules of the memory that may replace the region.
     """
-    chance = random.Random(seed)  # noqa: S311 - to be repeated, not a secret
+    rng = random.Random(seed)  # noqa: S311 - to be repeated, not a secret
     # Mostly all pages are registered at the start.  If they are filled before, they may be huge pages.
-    first = chance.random()
+    first = rng.random()
     if first < 0.7:
         yield register_all(rules, pages)
     elif first < 0.8 and "rwprotect" in calls_of(rules):
         yield Op("register", 0, int(RWP), count=pages)
     blocked = False  # an upper bound: the model skips a copy that would not wait
     while True:
-        often = _REPLACE_WHILE_BLOCKED if blocked and rules.compares else 0 if blocked else _REPLACE
-        if others and chance.random() < often:
-            rules = chance.choice(others)
+        often = _REPLACE_WHILE_BLOCKED if blocked and rules.checks_destination else 0 if blocked else _REPLACE
+        if others and rng.random() < often:
+            rules = rng.choice(others)
             pages = region_pages(rules.memory)
             yield Op("replace", 0, MEMORIES.index(rules.memory))
-            if chance.random() < 0.7:
+            if rng.random() < 0.7:
                 yield register_all(rules, pages)
             continue
-        op = random_op(chance, rules, pages)
+        op = random_op(rng, rules, pages)
         blocked = op.call == "block_copy" or (blocked and op.call != "release_copy")
         yield op

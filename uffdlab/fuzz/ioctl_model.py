@@ -56,7 +56,7 @@ def _zeropage(memory: ExpectedMemory, op: Op) -> str:
             return "EEXIST"
         else:
             page.map_page(anon=True, may_write=False)
-            page.zero = True
+            page.is_zero_page = True
         return "ok"
 
     return memory.each_page(op, one)
@@ -84,7 +84,7 @@ def _protect(memory: ExpectedMemory, op: Op) -> str:
     def one(_: int, page: ExpectedPage) -> str:
         if not page.modes & WP:
             return "ENOENT"
-        if page.entry or (memory.rules.markers and not page.poisoned):
+        if page.entry or (memory.rules.has_markers and not page.poisoned):
             page.wp = op.flag
         page.may_write = False if op.flag else None
         return "ok"
@@ -132,8 +132,8 @@ def _move(memory: ExpectedMemory, op: Op) -> str:
         return "EEXIST"
     if source.entry:
         # The moved page is not write-protected, even if it was before; with RWP it is always protected.
-        to.map_page(anon=True, content=source.content, may_write=not source.zero)
-        to.wp, to.zero = bool(to.modes & RWP), source.zero
+        to.map_page(anon=True, content=source.content, may_write=not source.is_zero_page)
+        to.wp, to.is_zero_page = bool(to.modes & RWP), source.is_zero_page
         source.unmap()
         source.wp = False
         return "ok"

@@ -113,7 +113,7 @@ def _alias_remove(memory: ExpectedMemory, op: Op) -> str:
     if memory.rules.hugetlb:
         page.unmap()  # also a private copy
         page.poisoned = False
-    elif not page.anon or page.zero:
+    elif not page.anon or page.is_zero_page:
         page.unmap()  # the markers for uffd-wp and poison stay
     return "ok"
 

@@ -146,8 +146,8 @@ class ExpectedMemory:
             if self.rules.shared and not page.modes & (WP | RWP):
                 page.unmap()  # fork does not copy the entry; a fault of the child maps the page
                 page.poisoned = False
-            elif page.mapped and (page.zero or not page.anon):
+            elif page.mapped and (page.is_zero_page or not page.anon):
                 page.mapped = None  # the entry is copied if the mapping has, or had, an anonymous page
-                page.anon = None if page.zero else page.anon
+                page.anon = None if page.is_zero_page else page.anon
             child.pages.append(page)
         return child

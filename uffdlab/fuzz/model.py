@@ -37,7 +37,7 @@ class PendingCopy:
         Whether it has MODE_WP.
     modes : RegisterMode
         The modes that the page was registered for.
-    same : bool
+    same_mapping : bool
         Whether the kernel considers the mapping the same as before; all anonymous mappings are the same.
     """
 
@@ -46,7 +46,7 @@ class PendingCopy:
     value: int
     wp: bool
     modes: RegisterMode
-    same: bool = True
+    same_mapping: bool = True
 
 
 class Model:
@@ -120,7 +120,9 @@ class Model:
         """Return the model of other memory at the same address; a copy that waits keeps waiting."""
         model = Model(rules, pages)
         if self.blocked:
-            model.blocked = replace(self.blocked, same=self.blocked.same and not self.rules.file and not rules.file)
+            model.blocked = replace(
+                self.blocked, same_mapping=self.blocked.same_mapping and not self.rules.file and not rules.file
+            )
         return model
 
     def _block_copy(self, op: Op) -> str:
@@ -143,7 +145,7 @@ class Model:
         modes = self.pages[number].modes
         if copy.wp and not modes & WP:
             return ANY  # EINVAL or EAGAIN: some kernels check for WP first
-        if not copy.same or modes != copy.modes:
+        if not copy.same_mapping or modes != copy.modes:
             return "EAGAIN"
         return CALLS["copy"](self.memory, Op("copy", number, copy.value, copy.wp))
 
@@ -152,4 +154,4 @@ class Model:
         # changes that older kernels do not notice.
         splits = op.call in ("register", "mprotect") and len(self.memory.pages_of(op)) < len(self.pages)
         unnoticed = op.call == "replace" or (op.call == "register" and op.value)
-        return op.call == "mremap" or splits or bool(unnoticed and not self.rules.compares)
+        return op.call == "mremap" or splits or bool(unnoticed and not self.rules.checks_destination)

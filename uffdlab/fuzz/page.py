@@ -51,7 +51,7 @@ class ExpectedPage:
     mapped: bool | None = False
     anon: bool | None = False
     content: int = 0
-    zero: bool = False
+    is_zero_page: bool = False
     wp: bool = False
     poisoned: bool = False
     modes: RegisterMode = _NOTHING
@@ -67,7 +67,7 @@ class ExpectedPage:
     def map_page(self, *, anon: bool, content: int = 0, wp: bool = False, may_write: bool | None = None) -> None:
         """Map a page, also in place of a marker."""
         self.mapped, self.anon, self.content, self.wp, self.poisoned = True, anon, content, wp, False
-        self.zero = False
+        self.is_zero_page = False
         self.may_write = False if wp or not self.writable else may_write
         self.exclusive = True
 

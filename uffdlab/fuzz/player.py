@@ -122,7 +122,7 @@ class Player:
 
     def _replace(self, op: Op) -> None:
         # Map other memory at the same address.
-        if self._model.blocked and not self._model.rules.compares:
+        if self._model.blocked and not self._model.rules.checks_destination:
             return
         self._calls.append(op)
         rules, place = self._rules_for(MEMORIES[op.value]), self._region.start
@@ -178,7 +178,9 @@ class Player:
         if op.call == "register":
             where = self._region[pages.start : pages.stop]
             self._uffd.unregister(where)
-            return _name(self._uffd.register(where, RegisterMode(op.value), check=False).errno) if op.value else "ok"
+            return (
+                _errno_name(self._uffd.register(where, RegisterMode(op.value), check=False).errno) if op.value else "ok"
+            )
         if op.call in _ACCESSES:
             return self._touched(op, self._uffd)
         if op.call in ("alias_read", "alias_write"):
@@ -187,7 +189,7 @@ class Player:
         if op.call in ("block_copy", "release_copy"):
             return self._block_copy(op) if op.call == "block_copy" else self._release_copy()
         if op.call == "mremap":
-            return _name(self._region.mremap().errno)
+            return _errno_name(self._region.mremap().errno)
         return self._mapping_call(op, pages) or self._ioctl(op, pages)
 
     def _block_copy(self, op: Op) -> str:
@@ -199,7 +201,7 @@ class Player:
     def _release_copy(self) -> str:
         assert self._blocked is not None
         copy, self._blocked = self._blocked, None
-        return _name(copy.release().errno)
+        return _errno_name(copy.release().errno)
 
     def _ioctl(self, op: Op, pages: range) -> str:
         ioctl = next(each for each in IOCTLS.values() if each.random_call == op.call)
@@ -212,7 +214,7 @@ class Player:
             result = getattr(self._uffd, ioctl.method)(where, **bits, **content, check=False)
         if result.errno == errno.EAGAIN and result.done:
             return f"EAGAIN after {result.done // self._region.page_size}"
-        return _name(result.errno)
+        return _errno_name(result.errno)
 
     def _move(self, op: Op) -> IoctlResult:
         # The kernel returns EAGAIN if it does not get the lock of a page at once.
@@ -237,7 +239,7 @@ class Player:
             "mprotect": lambda: where.mprotect("rw" if op.flag else "r", check=False),
             "alias_remove": lambda: self._region.alias[op.page].madvise("remove", check=False),
         }
-        return _name(calls[op.call]().errno) if op.call in calls else ""
+        return _errno_name(calls[op.call]().errno) if op.call in calls else ""
 
     def _touched(self, op: Op, uffd: Userfaultfd | None, by: Child | None = None) -> str:
         # An access that faults is withdrawn, so it changes nothing.
@@ -305,11 +307,11 @@ _COMPARED_STATES = (State.PRESENT, State.UFFD_WP, State.FILE, State.SWAPPED, Sta
 def _ended(op: Op, touch: Touch[object]) -> str:
     end = touch.outcome()
     if end.returned < 0:
-        return _name(-end.returned)
+        return _errno_name(-end.returned)
     return end.signal or (f"= {end.value}" if op.call.endswith("read") else "ok")
 
 
-def _name(error: int) -> str:
+def _errno_name(error: int) -> str:
     if error == _EHWPOISON:
         return "EFAULT"  # poison in kernel mode: which of the two depends on how the kernel copies
     return errno_name(error)

@@ -72,7 +72,7 @@ class Rules:
         Whether it has WP_UNPOPULATED.
     leave_out : frozenset of str
         The calls that this kernel does not have.
-    compares : bool
+    checks_destination : bool
         Whether a copy that waited for its source fails if its destination has become another mapping or is registered
         for other modes.  Older kernels continue it.
     """
@@ -81,7 +81,7 @@ class Rules:
     events: bool = False
     unpopulated: bool = False
     leave_out: frozenset[str] = frozenset()
-    compares: bool = True
+    checks_destination: bool = True
 
     @property
     def file(self) -> bool:
@@ -109,6 +109,6 @@ class Rules:
         return MEMORY[self.memory].unit > MEMORY[self.memory].page_size
 
     @property
-    def markers(self) -> bool:
+    def has_markers(self) -> bool:
         """Whether a marker can keep the uffd-wp bit of an absent page."""
         return self.file or self.unpopulated

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-_EXPLAIN = 1.0  # seconds to wait for the reason when a connection ends
+_REASON_DEADLINE = 1.0  # seconds to wait for the reason when a connection ends
 
 
 class BaseMachine:
@@ -41,7 +41,7 @@ class BaseMachine:
         The agent's stream; this object closes it.
     console : Console
         The console that `process` writes to.
-    below : ExitStack
+    resources : ExitStack
         Resources released after the process has ended.
     target : socket, optional
         A stream directly to the target, if there is one; this object closes it.
@@ -55,24 +55,24 @@ class BaseMachine:
         process: SupervisedProcess,
         agent: socket.socket,
         console: Console,
-        below: ExitStack,
+        resources: ExitStack,
         target: socket.socket | None = None,
     ) -> None:
         self._owner = os.getpid()
         self._closed = False
         self._closing = threading.Lock()
         self._hello: HelloFacts | None = None
-        self._process, self._console, self._below = process, console, below
+        self._process, self._console, self._resources = process, console, resources
         # The callbacks have only a weak reference to this object, so that an abandoned machine is collected.
         reference = weakref.ref(self)
         self._client = Client(
             agent,
-            lost=partial(lost, reference),
-            late=partial(late, reference),
+            lost=partial(lost_error, reference),
+            late=partial(late_error, reference),
             malformed=partial(_malformed, reference),
             target=target,
         )
-        self._finalizer = weakref.finalize(self, _end, process, self._client, below)
+        self._finalizer = weakref.finalize(self, _end, process, self._client, resources)
         _MACHINES.add(self)
 
     # --- the Machine protocol
@@ -150,7 +150,7 @@ class BaseMachine:
         """Return the error for a lost connection, after a short wait for the process to end."""
         if self._closed:
             return errors.LabClosed("the machine was closed")
-        self._process.ended.wait(_EXPLAIN)
+        self._process.ended.wait(_REASON_DEADLINE)
         return self._crash() or self._gone(reason)
 
     def explain_late(self, reason: str) -> errors.UffdlabError:
@@ -182,21 +182,21 @@ def _disown_all() -> None:
 os.register_at_fork(after_in_child=_disown_all)
 
 
-def _end(process: SupervisedProcess, client: Client, below: ExitStack) -> None:
+def _end(process: SupervisedProcess, client: Client, resources: ExitStack) -> None:
     # Runs once: on close, on collection, or at the interpreter's exit.
-    with below:
+    with resources:
         client.fail(errors.LabClosed("the machine was closed"))
         process.kill()
         client.close(errors.LabClosed("the machine was closed"))
 
 
-def lost(reference: weakref.ref[Any], reason: str) -> errors.UffdlabError:
+def lost_error(reference: weakref.ref[Any], reason: str) -> errors.UffdlabError:
     """Return the error for a lost connection of a machine, which may have been collected."""
     machine: BaseMachine | None = reference()
     return machine.explain_lost(reason) if machine is not None else errors.LabClosed("the machine was closed")
 
 
-def late(reference: weakref.ref[Any], reason: str) -> errors.UffdlabError:
+def late_error(reference: weakref.ref[Any], reason: str) -> errors.UffdlabError:
     """Return the error for a late answer of a machine, which may have been collected."""
     machine: BaseMachine | None = reference()
     return machine.explain_late(reason) if machine is not None else errors.LabClosed("the machine was closed")

@@ -85,12 +85,12 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
         from uffdlab.machines import local  # noqa: PLC0415 - import only the kind that is used
 
         _refuse_options(wanted, kernel, options)
-        return _running(local.start())
+        return _warned(local.start())
     if wanted.startswith("ssh:"):
         from uffdlab.machines import ssh  # noqa: PLC0415
 
         _refuse_options(wanted, kernel, options)
-        return _running(ssh.start(wanted.removeprefix("ssh:")))
+        return _warned(ssh.start(wanted.removeprefix("ssh:")))
     if wanted == "vagrant":
         return _vagrant(kernel, options)
     raise UsageError(f"there is no machine {wanted!r}; the kinds are {_KINDS}")
@@ -144,7 +144,7 @@ def _refuse_options(machine: str, kernel: Any, options: Options) -> None:
         )
 
 
-def _running(machine: Machine) -> tuple[str, Machine]:
+def _warned(machine: Machine) -> tuple[str, Machine]:
     _log.warning(
         "this lab uses the kernel of a running machine (%s) and can crash it. The witnesses are pagemap and "
         "PAGEMAP_SCAN; raw entries can only be read if the PTE reader of kernel-patch is loaded",

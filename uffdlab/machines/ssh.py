@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 LEAST_PYTHON = (3, 11)
 _LEAST = f"Python {LEAST_PYTHON[0]}.{LEAST_PYTHON[1]} or newer"
 
-_EXPLAIN = 2.0  # seconds to wait for ssh's own error message
+_REASON_DEADLINE = 2.0  # seconds to wait for ssh's own error message
 _DEADLINE = 30.0  # seconds to send the agent
 _MOST_FACTS = 1 << 16  # bytes of a line from the other host
 _NEVER_ASK = (
@@ -89,7 +89,7 @@ class SshMachine(StreamMachine):
         self._destination = destination
         command = ["ssh", *options, *_NEVER_ASK, "--", destination, *become, "python3", "-IB", "-c", _LOADER]
         super().__init__(command, name)
-        self._below.callback(heartbeat.start(self._client))
+        self._resources.callback(heartbeat.start(self._client))
 
     def _prepare(self, stream: socket.socket) -> None:
         try:
@@ -101,10 +101,10 @@ class SshMachine(StreamMachine):
                 console=self._process.stderr(),
             ) from None
         except EOFError:
-            self._process.ended.wait(_EXPLAIN)
+            self._process.ended.wait(_REASON_DEADLINE)
             raise self._gone("it ended while the agent was sent") from None
         except OSError as error:
-            self._process.ended.wait(_EXPLAIN)
+            self._process.ended.wait(_REASON_DEADLINE)
             raise self._gone(str(error.strerror)) from None
         except _Unfit as error:
             raise errors.MachineError(f"{self._destination}: {error}", console=self._process.stderr()) from None

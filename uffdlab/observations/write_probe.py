@@ -70,9 +70,9 @@ class WriteProbe:
         """
         if seen.has(State.PRESENT | State.WRITABLE)[0] and seen.lacks(State.PROTNONE)[0] and not self.went_through:
             return State.WRITABLE
-        closed = seen.has(State.PRESENT | State.UFFD_WP)[0] and seen.lacks(State.WRITABLE)[0]
-        still = self.after.has(State.UFFD_WP)[0] and self.after.lacks(State.WRITABLE)[0]
-        return State.WRITABLE if closed and still and self.went_through else State(0)
+        was_protected = seen.has(State.PRESENT | State.UFFD_WP)[0] and seen.lacks(State.WRITABLE)[0]
+        is_protected = self.after.has(State.UFFD_WP)[0] and self.after.lacks(State.WRITABLE)[0]
+        return State.WRITABLE if was_protected and is_protected and self.went_through else State(0)
 
     def __str__(self) -> str:
         if self.refused:

@@ -106,7 +106,7 @@ def decode_x86(entries: ArrayLike, levels: ArrayLike, *, tracks_soft_dirty: bool
         where = np.flatnonzero(above)
         states[where], known[where], _ = of_tables.decode(entries[where], True)
         odd = int((known == ODD).sum())
-    states, known = settle(entries, states, known, odd, tracks_soft_dirty=tracks_soft_dirty)
+    states, known = decode_odd_entries(entries, states, known, odd, tracks_soft_dirty=tracks_soft_dirty)
     if levels.size and levels.min() == 0:
         unread = levels == 0
         states[unread] = 0
@@ -141,7 +141,7 @@ def decoder() -> Decoder:
     return Decoder(_X86_LOW, (1 | 1 << _X86_SAVED_DIRTY, 1), int(OF_THE_ENTRY), int(ALL))
 
 
-def settle(
+def decode_odd_entries(
     entries: Entries, states: Flags, known: Flags, odd: int, *, tracks_soft_dirty: bool = True
 ) -> tuple[Flags, Flags]:
     """Decode the entries that :func:`decoder` marked as ODD; usually few.

@@ -39,7 +39,7 @@ def explain(
     knows_continue_wp: bool | None,
     features: uapi.Feature | None = None,
     alignment: str = "",
-    beyond: bool = False,
+    beyond_user_space: bool = False,
     memory: str = "",
     owner: str = "",
 ) -> str:
@@ -61,7 +61,7 @@ def explain(
         The features of this userfaultfd; None if they are not known.
     alignment : str
         The result of :func:`unaligned_reason` for the range.
-    beyond : bool
+    beyond_user_space : bool
         Whether the range ends beyond the addresses of user space.
     memory : str
         The kind of memory, a name of :meth:`uffdlab.Lab.map`; empty if it is not known.
@@ -71,7 +71,7 @@ def explain(
     if error == errno.EINVAL:
         if alignment:
             return alignment
-        if beyond:
+        if beyond_user_space:
             return "a part of the range is beyond the addresses that a process can have"
         return _reason_for_einval(ioctl, mode, registered, knows_continue_wp, features, memory)
     known = {

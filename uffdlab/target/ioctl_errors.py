@@ -78,7 +78,7 @@ class IoctlErrors:
             knows_continue_wp=found.continue_wp if found else None,
             features=self._features,
             alignment=errno_reasons.unaligned_reason(ioctl, values, self._target.page_size_at(start)),
-            beyond="len" in ioctl.fields and beyond,
+            beyond_user_space="len" in ioctl.fields and beyond,
             memory=self._target.memory_at(start),
             owner=owner[0] if (owner := self._target.registry.owner_of(start, length)) else "",
         )

@@ -39,8 +39,8 @@ def range_fields(ioctl: uapi.Ioctl, pages: PageRange, mode: int) -> dict[str, in
 def remaining_fields(result: IoctlResult) -> dict[str, int]:
     """Return the fields of an ioctl that continues where this one stopped."""
     sent = result.values
-    ahead: dict[str, int] = {name: sent[name] + result.done for name in ("start", "dst", "src") if name in sent}
-    return {**sent, **ahead, "len": sent["len"] - result.done}
+    advanced: dict[str, int] = {name: sent[name] + result.done for name in ("start", "dst", "src") if name in sent}
+    return {**sent, **advanced, "len": sent["len"] - result.done}
 
 
 def batch_request(ioctl: uapi.Ioctl, number: int, pages: PageRange, mode: int, data: bytes | None) -> RunBatch:
@@ -113,12 +113,12 @@ def ioctl_result(
     """Return the result of an ioctl from the target's answer; `where` describes the range, "" to print its address."""
     output = answer.fields[ioctl.output] if ioctl.output else None
     # The kernel sets the output field to bytes or -errno.  On some paths it leaves the field unchanged, that is 0.
-    whole = 0 if answer.errno else values.get("len", 0)
+    requested = 0 if answer.errno else values.get("len", 0)
     return IoctlResult(
         call=call_text(ioctl, values, where),
         errno=answer.errno,
         took_ns=answer.ended_ns - answer.started_ns,
-        done=whole if output is None else max(0, output),
+        done=requested if output is None else max(0, output),
         output=output,
         fields=answer.fields,
         name=ioctl.name,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _MADV_POPULATE_READ, _MADV_POPULATE_WRITE = 22, 23  # Linux 5.14
 _PROTECTION = {"r": 1, "w": 2, "x": 4}
 _MODULUS = 1 << 64
-_CHECKED_FROM = 64 << 20  # bytes; every machine has less than that free
+_CHECK_MEMORY_ABOVE = 64 << 20  # bytes; every machine has less than that free
 _ORDERS = ("ascending", "descending", "random")
 
 
@@ -77,11 +77,13 @@ class Pages:
 
     def kernel_read(self, page: int = 0, *, by: ForkedProcess | None = None) -> Touch[int]:
         """Let the kernel read the first 8 bytes of `page`: write(2) from it to a file.  It faults in kernel mode."""
-        return self._call_on("file_write", page, 0, f"the kernel's read of {self._addresses.describe(page)}", by)
+        return self._syscall_touch("file_write", page, 0, f"the kernel's read of {self._addresses.describe(page)}", by)
 
     def kernel_write(self, page: int = 0, value: int = 0x55, *, by: ForkedProcess | None = None) -> Touch[int]:
         """Let the kernel write the first 8 bytes of `page`: read(2) from a file to it.  It faults in kernel mode."""
-        return self._call_on("file_read", page, value, f"the kernel's write to {self._addresses.describe(page)}", by)
+        return self._syscall_touch(
+            "file_read", page, value, f"the kernel's write to {self._addresses.describe(page)}", by
+        )
 
     def gup_read(self, page: int = 0, *, into: AtAddress | None = None) -> Touch[int]:
         """Read the first 8 bytes of `page` through get_user_pages: process_vm_readv(2).
@@ -90,11 +92,11 @@ class Pages:
         fault of its own, `page` stays pinned (FOLL_PIN).
         """
         what = f"get_user_pages for a read of {self._addresses.describe(page)}"
-        return self._call_on("gup_read", page, 0, what, None, into)
+        return self._syscall_touch("gup_read", page, 0, what, None, into)
 
     def gup_write(self, page: int = 0, value: int = 0x55) -> Touch[int]:
         """Write the first 8 bytes of `page` through get_user_pages: process_vm_writev(2)."""
-        return self._call_on(
+        return self._syscall_touch(
             "gup_write", page, value, f"get_user_pages for a write to {self._addresses.describe(page)}", None
         )
 
@@ -185,7 +187,7 @@ class Pages:
         """
         addresses = self._addresses
         what = f"filling {addresses.pages} pages of {addresses.mapping}"
-        if addresses.length > _CHECKED_FROM:
+        if addresses.length > _CHECK_MEMORY_ABOVE:
             there = addresses.target.ask(MeasureMemory())
             if addresses.length > there:
                 raise UsageError(
@@ -205,7 +207,7 @@ class Pages:
         what = f"{kind} {'of' if kind == 'read' else 'to'} {addresses.describe(page)}"
         return addresses.target.touch(kind, address + offset, what, length=8, value=_uint64(value), by=by)
 
-    def _call_on(
+    def _syscall_touch(
         self, call: str, page: int, value: int, what: str, by: ForkedProcess | None, into: AtAddress | None = None
     ) -> Touch[int]:
         addresses = self._addresses

@@ -305,7 +305,7 @@ def pages_of(where: MappedPages) -> PageRange:
     raise UsageError(f"{where!r} has no pages; give a region or a part of one, such as region[3] or region[8:16]")
 
 
-def pages_there(where: MappedPages) -> PageRange:
+def mapped_pages(where: MappedPages) -> PageRange:
     """Return a region, an alias or a part of one as a range; TargetLost or UsageError if it is not mapped any more."""
     pages = pages_of(where)
     pages.mapping.must_be_there()

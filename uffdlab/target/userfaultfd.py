@@ -20,7 +20,7 @@ from uffdlab.target.message_decoding import decode_message
 from uffdlab.target.message_queue import MessageQueue
 from uffdlab.target.open_userfaultfd import open_userfaultfd
 from uffdlab.target.pending_ioctl import PendingIoctl
-from uffdlab.target.region import pages_there
+from uffdlab.target.region import mapped_pages
 from uffdlab.target.results import BatchResult, IoctlResult
 from uffdlab.uapi import ContinueMode, CopyMode, Feature, MoveMode, RegisterMode, RwprotectMode, WriteprotectMode
 from uffdlab.uapi.messages import Fault, Message, Remap, Remove, Unmap
@@ -111,7 +111,7 @@ class Userfaultfd:
         features, offered = Feature(answer.asked), Feature(answer.offered)
         return cls(target, answer.number, features=features, offered=offered, way=answer.way)
 
-    def _of_child(self, number: int) -> Userfaultfd:
+    def _userfaultfd_of_child(self, number: int) -> Userfaultfd:
         # The userfaultfd of a FORK event: it has the same registrations, for the child's memory.
         return Userfaultfd(
             self._target,
@@ -177,7 +177,7 @@ class Userfaultfd:
 
         If `data` is shorter than the range, zeroes follow it.  `wp` maps the pages write-protected.
         """
-        pages = pages_there(where)
+        pages = mapped_pages(where)
         data = bytes(data)
         if len(data) > pages.length:
             raise UsageError(f"{len(data)} bytes do not fit into {pages} of {pages.length} bytes")
@@ -214,7 +214,7 @@ class Userfaultfd:
             `to` begins within `from_`.  The kernels that were tried (6.12, 6.18, 7.3) do not refuse this, but move
             pages twice.
         """
-        target, source = pages_there(to), pages_there(from_)
+        target, source = mapped_pages(to), mapped_pages(from_)
         holes = int(MoveMode.ALLOW_SRC_HOLES) if allow_src_holes else 0
         values = ioctls.move_fields(target, source, ioctls.mode_bits(MoveMode, False, dontwake) | holes | mode)
         return self.ioctl("UFFDIO_MOVE", values, where=f"{source} to {target}", check=check)
@@ -280,7 +280,7 @@ class Userfaultfd:
         data : bytes, optional
             The content that UFFDIO_COPY gives each page.
         """
-        ioctl, pages = self._known(name), pages_there(where)
+        ioctl, pages = self._checked_ioctl(name), mapped_pages(where)
         request = ioctls.batch_request(ioctl, self.number, pages, mode, data)
         answer = self._target.ask(request, deadline=60.0 + pages.count / 5000)
         call = ioctls.call_text(ioctl, request.values, f"each of {pages}")
@@ -307,7 +307,7 @@ class Userfaultfd:
         where : str
             A description of the range, for messages.
         """
-        ioctl = self._known(name, values)
+        ioctl = self._checked_ioctl(name, values)
         answer = self._target.ask(CallIoctl(self.number, name, values, source))
         result = ioctls.ioctl_result(ioctl, values, answer, where, source)
         text = f"{result.call} → {errno_name(result.errno)}"
@@ -324,7 +324,7 @@ class Userfaultfd:
 
         The parameters are those of :meth:`ioctl`; the field ``src`` is an address in the target.
         """
-        ioctl = self._known(name, values)
+        ioctl = self._checked_ioctl(name, values)
         address = values.get("dst", values.get("start", 0))
         more: SystemCall = {"call": "ioctl", "uffd": self.number, "name": name, "fields": values}
         touch = self._target.touch(
@@ -333,10 +333,10 @@ class Userfaultfd:
         return PendingIoctl(touch, ioctl, dict(values))
 
     def _on_range(self, name: str, where: MappedPages, mode: int, check: bool) -> IoctlResult:
-        pages = pages_there(where)
+        pages = mapped_pages(where)
         return self.ioctl(name, ioctls.range_fields(uapi.IOCTLS[name], pages, mode), where=str(pages), check=check)
 
-    def _known(self, name: str, values: dict[str, int] | None = None) -> uapi.Ioctl:
+    def _checked_ioctl(self, name: str, values: dict[str, int] | None = None) -> uapi.Ioctl:
         self._must_be_open()
         return ioctls.known_ioctl(name, values)
 
@@ -446,7 +446,7 @@ class Userfaultfd:
         """Add one struct uffd_msg to the messages; `adopted` is the number of a child's userfaultfd, or 0."""
         message = decode_message(data, time_ns, self._target)
         if adopted and isinstance(message, Message) and message.event == uapi.Event.FORK:
-            message = Fork(message.event, message.arg, time_ns, self._of_child(adopted))
+            message = Fork(message.event, message.arg, time_ns, self._userfaultfd_of_child(adopted))
         self._target.timeline.add("message", repr(message), time_ns, None, message)
         self._messages.put(message)
 

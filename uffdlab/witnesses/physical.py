@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["GuestMemory", "PhysicalWitness"]
 
-_BOTTOMS = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}  # page size → level of its entries
+_LEVEL_OF_ENTRIES = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}  # page size → level of its entries
 _MOST_READS = 3  # attempts before the guest is paused
 
 
@@ -89,7 +89,7 @@ class PhysicalWitness:
         again.
         """
         start = region.start + first * region.page_size
-        bottom = _BOTTOMS.get(region.page_size)
+        bottom = _LEVEL_OF_ENTRIES.get(region.page_size)
         if bottom is None:
             raise UsageError(
                 f"{region.name} has pages of {region.page_size} bytes; x86-64 has pages of 4 KiB, 2 MiB and 1 GiB"
@@ -119,7 +119,7 @@ class PhysicalWitness:
             kernel=self._kernel,
             first=first,
             tracks_soft_dirty=self._tracks_soft_dirty,
-            decoded=pte.x86.settle(
+            decoded=pte.x86.decode_odd_entries(
                 reading.entries, reading.states, reading.known, reading.odd, tracks_soft_dirty=self._tracks_soft_dirty
             ),
         )
@@ -178,7 +178,7 @@ class PhysicalWitness:
         return reading
 
     def _check_root(self, root: Root, what: str) -> None:
-        if not self._finder.holds(root):
+        if not self._finder.maps_beacon(root):
             raise self._error(
                 f"the target's page tables disappeared while {what} was read; the target has ended, or the guest "
                 "was rebooted"

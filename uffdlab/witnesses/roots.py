@@ -64,14 +64,14 @@ class RootFinder:
             if self._root is not None:
                 # The kernel may be moving the beacon's page at this moment, so check it more than once.
                 for _ in range(_BEACON_CHECKS):
-                    if self.holds(self._root):
+                    if self.maps_beacon(self._root):
                         return self._root
                     time.sleep(0.001)
                 self._root = None
             self._root = self._find()
             return self._root
 
-    def holds(self, root: Root) -> bool:
+    def maps_beacon(self, root: Root) -> bool:
         """Return whether a walk from this root ends at the beacon now."""
         # Any error, such as a frame outside RAM, means that this is not the target's table.
         try:
@@ -100,7 +100,7 @@ class RootFinder:
                         continue
                     seen.add((address, levels))
                     root = Root(address >> 12, levels)
-                    if levels in (4, 5) and self.holds(root):
+                    if levels in (4, 5) and self.maps_beacon(root):
                         return root
                 if time.monotonic() > deadline:
                     break

@@ -29,7 +29,7 @@ NAMES = ("physical", "kernel", "pagemap", "scan")
 """Every witness, the best one first."""
 _BULK_DEADLINE = 60.0  # seconds
 _READ_FROM_RAM_FROM = 1 << 14  # pages
-_MOST = 1 << 22  # pages of one snapshot, which takes some 70 MB
+_MAX_PAGES = 1 << 22  # pages of one snapshot, which takes some 70 MB
 
 
 class Ask(Protocol):
@@ -73,7 +73,7 @@ class WitnessSelection:
         self._machine = machine
         self._nonce = b""
         self._facts: TargetFacts | None = None
-        self._made: dict[str, Witness] = {}
+        self._witnesses: dict[str, Witness] = {}
         self._buffer_lock = threading.Lock()
 
     # --- the target
@@ -82,7 +82,7 @@ class WitnessSelection:
         """Discard everything about the last target; the new one has `nonce` in its beacon."""
         self._nonce = nonce
         self._facts = None
-        self._made = {}
+        self._witnesses = {}
 
     # --- the witnesses
 
@@ -120,7 +120,7 @@ class WitnessSelection:
         """
         if name not in NAMES:
             raise UsageError(f"there is no witness {name!r}; the witnesses are {', '.join(NAMES)}")
-        if name not in self._made:
+        if name not in self._witnesses:
             try:
                 why_not = self._why_not(name)
             except TargetLost as error:
@@ -129,8 +129,8 @@ class WitnessSelection:
                 ) from error
             if why_not:
                 raise WitnessError(f"{name}: {why_not}; this lab has {', '.join(self.names)}", witness=name)
-            self._made[name] = self._make(name)
-        return self._made[name]
+            self._witnesses[name] = self._make(name)
+        return self._witnesses[name]
 
     def _make(self, name: str) -> Witness:
         common: dict[str, Any] = {
@@ -145,11 +145,11 @@ class WitnessSelection:
         if name == "scan":
             from uffdlab.witnesses.scan import ScanWitness  # noqa: PLC0415
 
-            return ScanWitness(self._bulk(ScanPages), self.facts.scan.answered, **common)
+            return ScanWitness(self._with_long_deadline(ScanPages), self.facts.scan.answered, **common)
         if name == "kernel":
             from uffdlab.witnesses.kernel import KernelWitness  # noqa: PLC0415
 
-            return KernelWitness(self._bulk(ReadEntries), **common)
+            return KernelWitness(self._with_long_deadline(ReadEntries), **common)
         from uffdlab.witnesses.physical import PhysicalWitness  # noqa: PLC0415
 
         memory = self._physical()
@@ -177,11 +177,13 @@ class WitnessSelection:
             for each in addresses
         )
 
-    def _bulk(self, method: Callable[[int, int, int], Method[_Answer]]) -> Callable[[int, int, int], _Answer]:
+    def _with_long_deadline(
+        self, method: Callable[[int, int, int], Method[_Answer]]
+    ) -> Callable[[int, int, int], _Answer]:
         return lambda start, pages, page_size: self._ask(method(start, pages, page_size), deadline=_BULK_DEADLINE)
 
     def _read_pagemap(self, start: int, pages: int, page_size: int) -> PagemapEntries:
-        over_the_wire = self._bulk(ReadPagemap)
+        over_the_wire = self._with_long_deadline(ReadPagemap)
         if pages < _READ_FROM_RAM_FROM or self._physical() is None:
             return over_the_wire(start, pages, page_size)
         # The target leaves so many entries in its memory, and the host reads them from the guest's RAM.
@@ -245,10 +247,10 @@ class WitnessSelection:
         UsageError
             These are too many pages for one snapshot.
         """
-        if where.count > _MOST:
+        if where.count > _MAX_PAGES:
             raise UsageError(
-                f"{where.count} pages are too many for one snapshot (at most {_MOST}); take one of a part of them, "
-                f"region[:{_MOST}]"
+                f"{where.count} pages are too many for one snapshot (at most {_MAX_PAGES}); take a part of them, "
+                f"region[:{_MAX_PAGES}]"
             )
         gone = where.mapping.lost  # other memory may be at its address now
         if gone is not None:

@@ -75,7 +75,7 @@ def test_the_flags_of_a_mapping_are_those_of_smaps(memory):
 
 def test_a_new_mapping_is_soft_dirty_where_the_kernel_tracks_that(memory):
     soft_dirty = SoftDirty(memory + mmap.PAGESIZE)
-    assert soft_dirty.of_mapping(memory, lambda: False) == soft_dirty.tracked
+    assert soft_dirty.vma_soft_dirty(memory, lambda: False) == soft_dirty.tracked
 
 
 def test_an_address_that_does_not_exist_is_refused_for_the_process_that_was_read():

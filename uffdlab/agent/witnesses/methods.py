@@ -21,8 +21,8 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
 
     `pid_of(child)` returns the PID; it refuses a child that does not exist.
     """
-    sd = SoftDirty(beacon)
-    scan = Scan(beacon, sd)
+    tracking = SoftDirty(beacon)
+    scan = Scan(beacon, tracking)
     entries = Entries(beacon)
     buffer = PagemapBuffer()
 
@@ -30,7 +30,7 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
         return {
             "address": beacon,
             "pid": os.getpid(),
-            "tracks_soft_dirty": sd.tracked,
+            "tracks_soft_dirty": tracking.tracked,
             "scan": scan.facts,
             "entries": entries.facts,
         }
@@ -45,10 +45,10 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
         }
         if in_memory and not child and not facts["hugetlb"]:
             at = buffer.put(start, pages)
-            soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(buffer.entries(pages)))
+            soft_dirty = tracking.vma_soft_dirty(start, lambda: all_soft_dirty(buffer.entries(pages)))
             return {**facts, "at": at, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
         entries_read = read_entries(start, pages, page_size, process)
-        soft_dirty = sd.of_mapping(start, lambda: all_soft_dirty(entries_read), process)
+        soft_dirty = tracking.vma_soft_dirty(start, lambda: all_soft_dirty(entries_read), process)
         return {**facts, "entries": entries_read, "vma_soft_dirty": soft_dirty, "time_ns": time.monotonic_ns()}
 
     def clear_soft_dirty() -> None:

@@ -39,7 +39,7 @@ class Scan:
 
     def __init__(self, beacon: int, soft_dirty: SoftDirty) -> None:
         self._soft_dirty = soft_dirty
-        self._asked = answered = 0
+        self._categories = answered = 0
         for categories in _CATEGORIES:
             try:
                 found = _scan(beacon, beacon + mmap.PAGESIZE, categories)
@@ -47,7 +47,7 @@ class Scan:
                 continue
             # Since 7.3 only pages that are registered for WP can have WRITTEN, so its absence elsewhere means nothing.
             written = found[-_REGION:][16] & _WRITTEN
-            self._asked, answered = categories, categories if written else categories & ~_WRITTEN
+            self._categories, answered = categories, categories if written else categories & ~_WRITTEN
             break
         #: ``answered``: the categories whose absence means something; 0 if the kernel has no PAGEMAP_SCAN.
         self.facts = {"answered": answered}
@@ -61,11 +61,11 @@ class Scan:
             ``runs``: struct page_region (start, end, categories; 64 bits each) of each run.  What is not mapped is in
             no run.  ``vma_soft_dirty``, ``time_ns``.
         """
-        if not self._asked:
+        if not self._categories:
             raise Refusal("no-witness", "this kernel has no PAGEMAP_SCAN, which Linux 6.7 introduced")
         end = start + pages * page_size
         try:
-            runs = _scan(start, end, self._asked)
+            runs = _scan(start, end, self._categories)
         except OSError as error:
             raise Refusal("scan-failed", f"PAGEMAP_SCAN of {pages} pages at {start:#x}: {error.strerror}") from error
 
@@ -74,7 +74,7 @@ class Scan:
 
         return {
             "runs": runs,
-            "vma_soft_dirty": self._soft_dirty.of_mapping(start, all_soft_dirty),
+            "vma_soft_dirty": self._soft_dirty.vma_soft_dirty(start, all_soft_dirty),
             "time_ns": time.monotonic_ns(),
         }
 

@@ -30,7 +30,7 @@ class SoftDirty:
         #: Whether the kernel tracks soft-dirty.  Without CONFIG_MEM_SOFT_DIRTY a new mapping is not soft-dirty either.
         self.tracked = self._nothing_cleared_yet()
 
-    def of_mapping(self, start: int, all_pages_are: Callable[[], bool], process: str = "self") -> bool:
+    def vma_soft_dirty(self, start: int, all_pages_are: Callable[[], bool], process: str = "self") -> bool:
         """Return whether the mapping at `start` is soft-dirty as a whole.
 
         Parameters

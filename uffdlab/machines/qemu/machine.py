@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from msgspec.structs import asdict
 
 from uffdlab import errors
-from uffdlab.machines.base import BaseMachine, late, lost
+from uffdlab.machines.base import BaseMachine, late_error, lost_error
 from uffdlab.machines.qemu import accelerator, saved_state
 from uffdlab.machines.qemu.command import IGNORE_SHARED, Descriptors
 from uffdlab.machines.qemu.qmp import Monitor
@@ -53,9 +53,9 @@ class QemuMachine(BaseMachine):
         self._debugged = False
         console = Console()
         with ExitStack() as undo:
-            below = undo.enter_context(ExitStack())
+            resources = undo.enter_context(ExitStack())
             self._ram = _ram_file(settings.memory_mib)
-            below.callback(os.close, self._ram)
+            resources.callback(os.close, self._ram)
             ours, theirs = zip(*(_socketpair(undo) for _ in range(6 if restore else 4)), strict=True)
             device = accelerator.DEVICE if settings.accelerator == "kvm" else None
             user = identity.unprivileged(Path(settings.program), device)
@@ -66,14 +66,14 @@ class QemuMachine(BaseMachine):
                 process = SupervisedProcess(arguments, inherited, ours[1], log=console, bounded=True, identity=user)
             undo.callback(process.kill)
             self._waking = ExitStack()  # closed when the machine is restored
-            below.callback(self._waking.close)
+            resources.callback(self._waking.close)
             if restore:
                 orders, self._incoming = (self._waking.enter_context(end) for end in ours[4:])
                 orders.sendall(settings.orders(given))
-            super().__init__(process, ours[0], console, below, ours[3])
+            super().__init__(process, ours[0], console, resources, ours[3])
             reference = weakref.ref(self)
-            self.monitor = Monitor(ours[2], lost=partial(lost, reference), late=partial(late, reference))
-            below.callback(self.monitor.close)
+            self.monitor = Monitor(ours[2], lost=partial(lost_error, reference), late=partial(late_error, reference))
+            resources.callback(self.monitor.close)
             undo.pop_all()
         for end in theirs:
             end.close()

@@ -50,7 +50,7 @@ class VagrantMachine(StreamMachine):
             f"sudo -n env PYTHONPATH=/opt/uffdlab/{key} python3 -m uffdlab.agent.stdio {heartbeat.INPUT_DEADLINE:.0f}"
         )
         super().__init__(vm.ssh(agent), "vagrant")
-        self._below.callback(heartbeat.start(self._client))
+        self._resources.callback(heartbeat.start(self._client))
 
     def close(self) -> None:
         """End the agent and release the VM, so that another lab can use it with another kernel."""

@@ -1,14 +1,14 @@
 // The look of a kind of page: colour, hatch and letter, as CSS and on a canvas.
 // Hatches have matplotlib's notation.
 
-export function shade(colour) {
+export function hatchColour(colour) {
   const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
   const factor = parts[0] + parts[1] + parts[2] > 200 ? 0.62 : 2;
   return `rgb(${parts.map((part) => Math.min(255, Math.round(part * factor))).join(",")})`;
 }
 
 export function hatchCss(style) {
-  const line = shade(style.colour);
+  const line = hatchColour(style.colour);
   const stripes = (angle) => `repeating-linear-gradient(${angle}, ${line} 0 1px, transparent 1px 6px)`;
   switch (style.hatch[0]) {
     case "/":
@@ -37,7 +37,7 @@ export function paint(element, style) {
 }
 
 // Return a canvas with one cell, to be copied many times.
-export function tile(style, size, scale) {
+export function cellCanvas(style, size, scale) {
   const canvas = document.createElement("canvas");
   const pixels = Math.max(1, Math.round(size * scale));
   canvas.width = pixels;
@@ -46,7 +46,7 @@ export function tile(style, size, scale) {
   context.scale(scale, scale);
   context.fillStyle = style.colour;
   context.fillRect(0, 0, size, size);
-  context.strokeStyle = shade(style.colour);
+  context.strokeStyle = hatchColour(style.colour);
   context.lineWidth = 0.8;
   strokeHatch(context, style.hatch[0], size);
   if (size >= 9) {

@@ -4,7 +4,7 @@ import { make, freshId } from "./dom.js";
 import { updateStaticOutput } from "./static_output.js";
 import { labEndedBar } from "./lab_ended_bar.js";
 import { guarded, listening } from "./error_guard.js";
-import { number } from "./page_codes.js";
+import { formatNumber } from "./page_codes.js";
 
 const TICK_MS = 500;
 
@@ -15,13 +15,13 @@ export function seconds(age) {
 // "1,234.5"
 export function microseconds(time) {
   const [whole, tenth] = time.toFixed(1).split(".");
-  return `${number(whole)}.${tenth}`;
+  return `${formatNumber(whole)}.${tenth}`;
 }
 
 export function counted(counts, kinds) {
   const all = counts.reduce((sum, each) => sum + each, 0);
-  const parts = kinds.map((kind, at) => `${number(counts[at])} ${kind}`);
-  return all ? `${number(all)} message${all > 1 ? "s" : ""}: ${parts.join("; ")}` : "no messages yet";
+  const parts = kinds.map((kind, at) => `${formatNumber(counts[at])} ${kind}`);
+  return all ? `${formatNumber(all)} message${all > 1 ? "s" : ""}: ${parts.join("; ")}` : "no messages yet";
 }
 
 class FaultLog {

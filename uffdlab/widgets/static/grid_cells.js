@@ -37,27 +37,27 @@ export function cellAfterKey(index, event, count, columns) {
 }
 
 export class GridCells {
-  // host: { marks, first, count, pageSize, start, kinds, select(range), focus(page, pane), hover(page, pane, event), leave(), anchor }
-  constructor(host, name, listen) {
-    this.host = host;
+  // grid: { marks, first, count, pageSize, start, kinds, select(range), focus(page, pane), hover(page, pane, event), leave(), anchor }
+  constructor(grid, name, listen) {
+    this.grid = grid;
     this.name = name;
-    this.columns = columnsFor(host.count);
+    this.columns = columnsFor(grid.count);
     this.cells = [];
     this.cursor = 0;
     this.element = make("div", { class: "uffdlab-cells", role: "grid", "aria-multiselectable": "true" });
     this.element.style.setProperty("--columns", this.columns);
     this.build();
-    listen.on(this.element, "keydown", (event) => this.key(event));
-    listen.on(this.element, "pointerdown", (event) => this.down(event));
-    listen.on(this.element, "pointermove", (event) => this.over(event));
+    listen.on(this.element, "keydown", (event) => this.onKeyDown(event));
+    listen.on(this.element, "pointerdown", (event) => this.onPointerDown(event));
+    listen.on(this.element, "pointermove", (event) => this.onPointerMove(event));
     listen.on(this.element, "pointerup", () => (this.dragging = false));
-    listen.on(this.element, "pointerleave", () => this.host.leave());
+    listen.on(this.element, "pointerleave", () => this.grid.leave());
     listen.on(this.element, "pointercancel", () => (this.dragging = false));
     listen.on(this.element, "focusin", (event) => this.focused(event));
   }
 
   build() {
-    const { count, first } = this.host;
+    const { count, first } = this.grid;
     for (let from = 0; from < count; from += this.columns) {
       const row = make("div", { role: "row", class: "uffdlab-row" });
       row.append(make("span", { role: "rowheader", class: "uffdlab-number" }, String(first + from)));
@@ -72,36 +72,36 @@ export class GridCells {
   }
 
   draw(codes, faded) {
-    const { kinds, first, start, pageSize, marks } = this.host;
+    const { kinds, first, start, pageSize, marks } = this.grid;
     this.element.setAttribute("aria-label", this.name);
     this.cells.forEach((cell, index) => {
       const kind = kinds[codes[index]];
       const marked = marks.of(first + index);
-      const mark = `${codes[index]} ${faded && faded[index] ? 1 : 0}${marked}`;
-      if (cell.dataset.mark === mark && cell.kind === kind) return;
-      cell.dataset.mark = mark;
+      const drawn = `${codes[index]} ${faded && faded[index] ? 1 : 0}${marked}`;
+      if (cell.dataset.drawn === drawn && cell.kind === kind) return;
+      cell.dataset.drawn = drawn;
       cell.kind = kind;
       paint(cell, kind);
       // A huge page covers several cells: one letter, no borders between them.
-      const inside = kind.span > 1 && (BigInt(start) / BigInt(pageSize) + BigInt(index)) % BigInt(kind.span) !== 0n;
-      cell.classList.toggle("uffdlab-joined", inside && index > 0 && codes[index - 1] === codes[index]);
+      const continues = kind.span > 1 && (BigInt(start) / BigInt(pageSize) + BigInt(index)) % BigInt(kind.span) !== 0n;
+      cell.classList.toggle("uffdlab-joined", continues && index > 0 && codes[index - 1] === codes[index]);
       cell.classList.toggle("uffdlab-faded", Boolean(faded && faded[index]));
       cell.classList.toggle("uffdlab-empty", kind.letter === "·");
       cell.classList.toggle("uffdlab-registered", Boolean(marks.modes(first + index)));
       cell.classList.toggle("uffdlab-waits", marks.waitingPages.has(first + index));
-      cell.textContent = inside && index % this.columns && codes[index - 1] === codes[index] ? "" : kind.letter;
+      cell.textContent = continues && index % this.columns && codes[index - 1] === codes[index] ? "" : kind.letter;
       cell.setAttribute("aria-label", `page ${first + index}: ${kind.text}${faded && faded[index] ? ", unchanged" : ""}${marked}`);
     });
   }
 
   select([from, count] = [0, 0]) {
-    const low = from - this.host.first;
+    const low = from - this.grid.first;
     this.cells.forEach((cell, index) => {
       cell.setAttribute("aria-selected", count > 0 && index >= low && index < low + count ? "true" : "false");
     });
   }
 
-  place(index) {
+  moveCursor(index) {
     if (index < 0 || index >= this.cells.length) return;
     this.cells[this.cursor].tabIndex = -1;
     this.cells[this.cursor].removeAttribute("aria-current");
@@ -110,24 +110,24 @@ export class GridCells {
     this.cells[index].setAttribute("aria-current", "true");
   }
 
-  key(event) {
-    const { host } = this;
-    const page = this.cursor + host.first;
+  onKeyDown(event) {
+    const { grid } = this;
+    const page = this.cursor + grid.first;
     if (event.key === " " || event.key === "Enter") {
-      if (!event.shiftKey || host.anchor === null) host.anchor = page;
-      host.select(between(host.anchor, page));
+      if (!event.shiftKey || grid.anchor === null) grid.anchor = page;
+      grid.select(between(grid.anchor, page));
     } else if (event.key === "Escape") {
-      host.anchor = null;
-      host.select([]);
+      grid.anchor = null;
+      grid.select([]);
     } else if (event.key === "a" && event.ctrlKey) {
-      host.select([host.first, host.count]);
+      grid.select([grid.first, grid.count]);
     } else {
-      const next = cellAfterKey(this.cursor, event, host.count, this.columns);
+      const next = cellAfterKey(this.cursor, event, grid.count, this.columns);
       if (next === null) return;
       if (event.shiftKey) {
-        if (host.anchor === null) host.anchor = page;
-        host.select(between(host.anchor, next + host.first), next + host.first);
-      } else host.anchor = null;
+        if (grid.anchor === null) grid.anchor = page;
+        grid.select(between(grid.anchor, next + grid.first), next + grid.first);
+      } else grid.anchor = null;
       this.cells[next].focus();
     }
     event.preventDefault();
@@ -137,28 +137,28 @@ export class GridCells {
   focused(event) {
     const index = this.indexOf(event.target);
     if (index === null) return;
-    this.place(index);
-    this.host.focus(index + this.host.first, this);
+    this.moveCursor(index);
+    this.grid.focus(index + this.grid.first, this);
   }
 
-  down(event) {
+  onPointerDown(event) {
     const index = this.indexOf(event.target);
     if (index === null || event.button) return;
-    const page = index + this.host.first;
-    if (!event.shiftKey || this.host.anchor === null) this.host.anchor = page;
+    const page = index + this.grid.first;
+    if (!event.shiftKey || this.grid.anchor === null) this.grid.anchor = page;
     this.dragging = true;
-    this.host.select(between(this.host.anchor, page));
+    this.grid.select(between(this.grid.anchor, page));
   }
 
-  over(event) {
+  onPointerMove(event) {
     const index = this.indexOf(document.elementFromPoint(event.clientX, event.clientY) || event.target);
     if (index === null) {
-      this.host.leave();
+      this.grid.leave();
       return;
     }
     if (this.dragging && !event.buttons) this.dragging = false;
-    if (this.dragging) this.host.select(between(this.host.anchor, index + this.host.first));
-    this.host.hover(index + this.host.first, this, event);
+    if (this.dragging) this.grid.select(between(this.grid.anchor, index + this.grid.first));
+    this.grid.hover(index + this.grid.first, this, event);
   }
 
   indexOf(target) {

@@ -1,8 +1,8 @@
 // Draws the map on its canvas.
 import { make } from "./dom.js";
 import { MapCounts } from "./map_counts.js";
-import { tile } from "./colours_and_hatches.js";
-import { number } from "./page_codes.js";
+import { cellCanvas } from "./colours_and_hatches.js";
+import { formatNumber } from "./page_codes.js";
 import { withSelectionFrame, withGridLines, lighten, pixel, copySquare, stripedSquare } from "./map_pixels.js";
 import { COLUMNS } from "./map_viewport.js";
 
@@ -16,11 +16,11 @@ const MOST_SIDE = 16; // px, a cell's side
 const LEAST_SIDE = 5;
 
 export class MapCanvas {
-  constructor(host, view) {
-    this.host = host;
+  constructor(grid, view) {
+    this.grid = grid;
     this.view = view;
     this.squares = new Map();
-    this.mapCounts = new MapCounts(() => host.kinds.length);
+    this.mapCounts = new MapCounts(() => grid.kinds.length);
     this.colours = [];
     this.frames = 0;
     this.selection = [];
@@ -41,10 +41,10 @@ export class MapCanvas {
 
   // Fit into `room` CSS pixels; return whether that changed anything.
   resize(room) {
-    const { view, host, context } = this;
+    const { view, grid, context } = this;
     const scale = window.devicePixelRatio || 1;
     context.font = `${LABEL}px sans-serif`;
-    const last = number(host.first + view.count);
+    const last = formatNumber(grid.first + view.count);
     const gutter = Math.ceil((context.measureText(last).width + 6) * scale);
     const fits = Math.floor((room * scale - gutter) / COLUMNS);
     const side = Math.max(LEAST_SIDE, Math.min(Math.round(MOST_SIDE * scale), fits));
@@ -72,13 +72,13 @@ export class MapCanvas {
   paint() {
     const { side, view, pixels, picture } = this;
     const top = Math.round(view.top * side);
-    const [from, to] = this.exposed(top);
+    const [from, to] = this.rowsToPaint(top);
     pixels.fill(0, from * picture.width, to * picture.width);
     for (let row = Math.floor((top + from) / side); row * side < top + to; row += 1) {
       for (let column = 0; column < COLUMNS; column += 1) {
-        const page = (row * COLUMNS + column) * view.per;
+        const page = (row * COLUMNS + column) * view.pagesPerCell;
         if (page >= view.count) break;
-        const square = this.square(page, Math.min(view.count, page + view.per));
+        const square = this.square(page, Math.min(view.count, page + view.pagesPerCell));
         copySquare(pixels, picture.width, square, side, column * side, row * side - top, from, to);
       }
     }
@@ -90,10 +90,10 @@ export class MapCanvas {
   }
 
   // Return the range of pixel rows to paint: all, or after a pan only the new ones; move the others.
-  exposed(top) {
-    const { pixels, picture, painted, view, host } = this;
+  rowsToPaint(top) {
+    const { pixels, picture, painted, view, grid } = this;
     const { width, height } = picture;
-    const state = [view.per, host.kinds.length, String(this.selection)].join(" ");
+    const state = [view.pagesPerCell, grid.kinds.length, String(this.selection)].join(" ");
     const by = top - painted.top;
     this.painted = { state, top };
     if (painted.state !== state || Math.abs(by) >= height) return [0, height];
@@ -103,24 +103,24 @@ export class MapCanvas {
 
   // A line below the squares with registered pages, a dot on those where a touch waits.
   paintMarks(top) {
-    const { context, side, scale, view, gutter, host, gap } = this;
+    const { context, side, scale, view, gutter, grid, gap } = this;
     const high = Math.max(1, Math.round(2 * scale));
     const place = (cell) => [gutter + (cell % COLUMNS) * side, Math.floor(cell / COLUMNS) * side - top];
     const [low, end] = view.shown;
     context.fillStyle = "#000000";
-    for (const [first, count] of host.marks.registered) {
-      const from = Math.max(low, first - host.first);
-      const last = Math.min(end, first - host.first + count) - 1;
+    for (const [first, count] of grid.marks.registered) {
+      const from = Math.max(low, first - grid.first);
+      const last = Math.min(end, first - grid.first + count) - 1;
       if (last < from) continue;
-      for (let cell = Math.floor(from / view.per); cell <= Math.floor(last / view.per); ) {
-        const row = Math.min(Math.floor(last / view.per), Math.floor(cell / COLUMNS) * COLUMNS + COLUMNS - 1);
+      for (let cell = Math.floor(from / view.pagesPerCell); cell <= Math.floor(last / view.pagesPerCell); ) {
+        const row = Math.min(Math.floor(last / view.pagesPerCell), Math.floor(cell / COLUMNS) * COLUMNS + COLUMNS - 1);
         const [x, y] = place(cell);
         context.fillRect(x, y + side - gap - high, (row - cell + 1) * side - gap, high);
         cell = row + 1;
       }
     }
-    for (const [page] of host.marks.waiting) {
-      const [x, y] = place(Math.floor((page - host.first) / view.per));
+    for (const [page] of grid.marks.waiting) {
+      const [x, y] = place(Math.floor((page - grid.first) / view.pagesPerCell));
       context.beginPath();
       context.arc(x + side * 0.7, y + side * 0.3, Math.max(2, side * 0.25), 0, 2 * Math.PI);
       context.fillStyle = "#d55e00";
@@ -133,27 +133,27 @@ export class MapCanvas {
 
   // Write the number of the first page left of each row.
   paintRows(top) {
-    const { context, side, scale, view, gutter, host } = this;
+    const { context, side, scale, view, gutter, grid } = this;
     context.clearRect(0, 0, gutter, this.canvas.height);
     context.fillStyle = getComputedStyle(this.canvas).color;
     context.font = `${Math.min(LABEL * scale, side * 0.95)}px sans-serif`;
     context.textAlign = "right";
     context.textBaseline = "middle";
     for (let row = Math.floor(top / side); row * side < top + this.canvas.height; row += 1) {
-      const from = row * COLUMNS * view.per;
+      const from = row * COLUMNS * view.pagesPerCell;
       if (from >= view.count) break;
-      if (row % this.every) continue;
-      context.fillText(number(host.first + from), gutter - 4 * scale, row * side - top + side / 2);
+      if (row % this.rowsPerNumber) continue;
+      context.fillText(formatNumber(grid.first + from), gutter - 4 * scale, row * side - top + side / 2);
     }
   }
 
   // Number every row if there is room, else every second.
-  get every() {
+  get rowsPerNumber() {
     return this.side / this.scale >= 12 ? 1 : 2;
   }
 
   square(from, to) {
-    const cell = this.mapCounts.of(from, to, this.view.per);
+    const cell = this.mapCounts.of(from, to, this.view.pagesPerCell);
     const selected = this.selected(from, to);
     if (cell.counts) {
       if (!cell.square) cell.square = this.mixedSquare(cell);
@@ -163,7 +163,7 @@ export class MapCanvas {
     let square = this.squares.get(key);
     if (!square) {
       if (this.squares.size > MOST_SQUARES) this.squares.clear();
-      square = this.plainSquare(this.host.kinds[cell.kind], cell.faded);
+      square = this.plainSquare(this.grid.kinds[cell.kind], cell.faded);
       if (selected) square = withSelectionFrame(square, this.side, this.gap);
       this.squares.set(key, square);
     }
@@ -172,13 +172,13 @@ export class MapCanvas {
 
   plainSquare(style, faded) {
     const size = this.side - this.gap;
-    const { data } = tile(style, size / this.scale, this.scale).getContext("2d").getImageData(0, 0, size, size);
+    const { data } = cellCanvas(style, size / this.scale, this.scale).getContext("2d").getImageData(0, 0, size, size);
     const picture = new Uint32Array(data.buffer);
     return withGridLines(faded ? picture.map(lighten) : picture, this.side, this.gap, LINE);
   }
 
   mixedSquare(cell) {
-    const { kinds } = this.host;
+    const { kinds } = this.grid;
     for (let at = this.colours.length; at < kinds.length; at += 1) this.colours.push(pixel(kinds[at].colour));
     const square = stripedSquare(cell.counts, this.colours, this.side, this.gap, LINE);
     return cell.faded ? square.map(lighten) : square;
@@ -186,7 +186,7 @@ export class MapCanvas {
 
   paintCursor(top) {
     const { context, side, scale, view, gutter } = this;
-    const at = Math.floor(view.cursor / view.per);
+    const at = Math.floor(view.cursor / view.pagesPerCell);
     const x = gutter + (at % COLUMNS) * side;
     const y = Math.floor(at / COLUMNS) * side - top;
     context.lineWidth = 2 * scale;
@@ -200,6 +200,6 @@ export class MapCanvas {
 
   selected(from, to) {
     const [first = 0, count = 0] = this.selection;
-    return count > 0 && from + this.host.first < first + count && to + this.host.first > first;
+    return count > 0 && from + this.grid.first < first + count && to + this.grid.first > first;
   }
 }

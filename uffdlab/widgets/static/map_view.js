@@ -8,11 +8,11 @@ import { COLUMNS } from "./map_viewport.js";
 // cursor; its label describes the pages of the square.
 
 export class MapView {
-  constructor(host, name, listen, view) {
-    this.host = host;
+  constructor(grid, name, listen, view) {
+    this.grid = grid;
     this.name = name;
     this.view = view;
-    this.map = new MapCanvas(host, view);
+    this.map = new MapCanvas(grid, view);
     this.canvas = this.map.canvas;
     this.pending = 0;
     this.cell = make("div", { role: "gridcell", tabindex: 0, class: "uffdlab-cursor" });
@@ -34,13 +34,13 @@ export class MapView {
     themes.observe(document.body, { attributes: true, attributeFilter: ["class", "data-jp-theme-name"] });
     listen.also(() => themes.disconnect());
     listen.on(window.matchMedia("(prefers-color-scheme: dark)"), "change", repaint);
-    listen.on(this.cell, "keydown", (event) => this.key(event));
-    listen.on(this.cell, "focus", () => this.host.focus(this.host.first + this.view.cursor, this));
+    listen.on(this.cell, "keydown", (event) => this.onKeyDown(event));
+    listen.on(this.cell, "focus", () => this.grid.focus(this.grid.first + this.view.cursor, this));
     listen.on(this.canvas, "wheel", (event) => this.wheel(event), { passive: false });
-    listen.on(this.canvas, "pointerdown", (event) => this.down(event));
-    listen.on(this.canvas, "pointermove", (event) => this.over(event));
+    listen.on(this.canvas, "pointerdown", (event) => this.onPointerDown(event));
+    listen.on(this.canvas, "pointermove", (event) => this.onPointerMove(event));
     listen.on(this.canvas, "pointerup", () => (this.dragging = false));
-    listen.on(this.canvas, "pointerleave", () => this.host.leave());
+    listen.on(this.canvas, "pointerleave", () => this.grid.leave());
     listen.on(this.canvas, "dblclick", (event) => this.view.zoom(4, this.at(event)));
   }
 
@@ -59,7 +59,7 @@ export class MapView {
     this.requestPaint();
   }
 
-  place(index) {
+  moveCursor(index) {
     if (index === this.view.cursor) return;
     this.view.cursor = index;
     this.view.move(0);
@@ -82,48 +82,48 @@ export class MapView {
 
   // Describe the cell with the cursor; the numbers of rows and columns are those of the whole map.
   describeCell() {
-    const { view, host, map } = this;
+    const { view, grid, map } = this;
     const [from, to] = view.cell(view.cursor);
-    const at = Math.floor(from / view.per);
+    const at = Math.floor(from / view.pagesPerCell);
     this.element.setAttribute("aria-rowcount", view.rows);
     this.element.setAttribute("aria-colcount", COLUMNS);
     this.cell.parentElement.setAttribute("aria-rowindex", Math.floor(at / COLUMNS) + 1);
     this.cell.setAttribute("aria-colindex", (at % COLUMNS) + 1);
     this.cell.setAttribute("aria-selected", map.selected(from, to) ? "true" : "false");
-    this.cell.setAttribute("aria-label", summary(map.codes, host.kinds, from, to, host.first) + (view.per === 1 ? host.marks.of(from + host.first) : ""));
+    this.cell.setAttribute("aria-label", summary(map.codes, grid.kinds, from, to, grid.first) + (view.pagesPerCell === 1 ? grid.marks.of(from + grid.first) : ""));
   }
 
   at(event) {
     const [x, y] = this.map.at(event);
     const column = Math.max(0, Math.min(COLUMNS - 1, Math.floor(x)));
     const row = Math.floor(y + this.view.top);
-    return Math.max(0, Math.min(this.view.count - 1, (row * COLUMNS + column) * this.view.per));
+    return Math.max(0, Math.min(this.view.count - 1, (row * COLUMNS + column) * this.view.pagesPerCell));
   }
 
   // Return the range from the cell of the anchor to the cell of `index`, both included as a whole.
   reach(index) {
-    const { host, view } = this;
-    const [low, high] = view.cell(host.anchor - host.first);
+    const { grid, view } = this;
+    const [low, high] = view.cell(grid.anchor - grid.first);
     const [from, to] = view.cell(index);
-    return between(Math.min(low, from) + host.first, Math.max(high, to) - 1 + host.first);
+    return between(Math.min(low, from) + grid.first, Math.max(high, to) - 1 + grid.first);
   }
 
-  down(event) {
+  onPointerDown(event) {
     if (event.button) return;
     const index = this.at(event);
-    if (!event.shiftKey || this.host.anchor === null) this.host.anchor = index + this.host.first;
+    if (!event.shiftKey || this.grid.anchor === null) this.grid.anchor = index + this.grid.first;
     this.dragging = true;
     this.view.cursor = index;
     this.view.move(0);
-    this.host.select(this.reach(index), index + this.host.first);
+    this.grid.select(this.reach(index), index + this.grid.first);
     this.cell.focus({ preventScroll: true });
   }
 
-  over(event) {
+  onPointerMove(event) {
     const index = this.at(event);
     if (this.dragging && !event.buttons) this.dragging = false;
-    if (this.dragging) this.host.select(this.reach(index));
-    this.host.hover(index + this.host.first, this, event);
+    if (this.dragging) this.grid.select(this.reach(index));
+    this.grid.hover(index + this.grid.first, this, event);
   }
 
   wheel(event) {
@@ -132,31 +132,31 @@ export class MapView {
     else this.view.zoom(event.deltaY < 0 ? 2 : 0.5, this.at(event));
   }
 
-  key(event) {
-    const { host, view } = this;
+  onKeyDown(event) {
+    const { grid, view } = this;
     const rows = { ArrowUp: -1, ArrowDown: 1, PageUp: -this.view.screen, PageDown: this.view.screen };
     const steps = { ArrowLeft: -1, ArrowRight: 1 };
     const before = view.cursor;
-    if (event.key in steps) view.move(steps[event.key] * view.per);
-    else if (event.key in rows) view.move(rows[event.key] * COLUMNS * view.per);
+    if (event.key in steps) view.move(steps[event.key] * view.pagesPerCell);
+    else if (event.key in rows) view.move(rows[event.key] * COLUMNS * view.pagesPerCell);
     else if (event.key === "Home") view.move(-view.count);
     else if (event.key === "End") view.move(view.count);
     else if (event.key === "+" || event.key === "=" || event.key === "Enter") view.zoom(2);
     else if (event.key === "-") view.zoom(0.5);
     else if (event.key === "0") view.zoom(1 / view.widest);
     else if (event.key === "Escape") {
-      host.anchor = null;
-      host.select([]);
+      grid.anchor = null;
+      grid.select([]);
     } else if (event.key === " ") {
-      if (!event.shiftKey || host.anchor === null) host.anchor = view.cursor + host.first;
-      host.select(this.reach(view.cursor));
+      if (!event.shiftKey || grid.anchor === null) grid.anchor = view.cursor + grid.first;
+      grid.select(this.reach(view.cursor));
     } else return;
     if (view.cursor !== before) {
       if (event.shiftKey) {
-        if (host.anchor === null) host.anchor = before + host.first;
-        host.select(this.reach(view.cursor), view.cursor + host.first);
-      } else host.anchor = null;
-      host.focus(view.cursor + host.first, this);
+        if (grid.anchor === null) grid.anchor = before + grid.first;
+        grid.select(this.reach(view.cursor), view.cursor + grid.first);
+      } else grid.anchor = null;
+      grid.focus(view.cursor + grid.first, this);
     }
     event.preventDefault();
     event.stopPropagation();

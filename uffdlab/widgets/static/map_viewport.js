@@ -15,7 +15,7 @@ export class MapViewport {
   constructor(count) {
     this.count = count;
     this.widest = widest(count);
-    this.per = this.widest;
+    this.pagesPerCell = this.widest;
     this.screen = Math.min(ROWS, this.rows); // rows that are shown
     this.top = 0;
     this.cursor = 0;
@@ -23,7 +23,7 @@ export class MapViewport {
   }
 
   get rows() {
-    return Math.ceil(this.count / this.per / COLUMNS);
+    return Math.ceil(this.count / this.pagesPerCell / COLUMNS);
   }
 
   changed() {
@@ -34,9 +34,9 @@ export class MapViewport {
 
   // Zoom in (factor above 1) or out by a power of two; keep the page `at` in its row on the screen.
   zoom(factor, at = this.cursor) {
-    const row = Math.floor(at / this.per / COLUMNS) - this.top;
-    this.per = Math.max(1, Math.min(this.widest, this.per / factor));
-    this.top = Math.floor(at / this.per / COLUMNS) - row;
+    const row = Math.floor(at / this.pagesPerCell / COLUMNS) - this.top;
+    this.pagesPerCell = Math.max(1, Math.min(this.widest, this.pagesPerCell / factor));
+    this.top = Math.floor(at / this.pagesPerCell / COLUMNS) - row;
     this.changed();
   }
 
@@ -47,7 +47,7 @@ export class MapViewport {
 
   move(pages) {
     this.cursor = Math.max(0, Math.min(this.count - 1, this.cursor + pages));
-    const row = Math.floor(this.cursor / this.per / COLUMNS);
+    const row = Math.floor(this.cursor / this.pagesPerCell / COLUMNS);
     if (row < this.top) this.top = row;
     if (row >= this.top + this.screen) this.top = row - this.screen + 1;
     this.changed();
@@ -55,14 +55,14 @@ export class MapViewport {
 
   // The visible range of page indices: [from, to).
   get shown() {
-    const row = COLUMNS * this.per;
+    const row = COLUMNS * this.pagesPerCell;
     const top = Math.floor(this.top);
     return [top * row, Math.min(this.count, (top + this.screen) * row)];
   }
 
   // Return the range of page indices of the cell with `index`: [from, to).
   cell(index) {
-    const from = Math.floor(index / this.per) * this.per;
-    return [from, Math.min(this.count, from + this.per)];
+    const from = Math.floor(index / this.pagesPerCell) * this.pagesPerCell;
+    return [from, Math.min(this.count, from + this.pagesPerCell)];
   }
 }

@@ -23,12 +23,12 @@ export function countKinds(codes, from, to, kinds) {
   return counts;
 }
 
-export function number(value) {
+export function formatNumber(value) {
   return String(value).replace(/\B(?=(\d{3})+$)/g, ",");
 }
 
 export function rangeName(first, count) {
-  return count === 1 ? `page ${number(first)}` : `pages ${number(first)}–${number(first + count - 1)}`;
+  return count === 1 ? `page ${formatNumber(first)}` : `pages ${formatNumber(first)}–${formatNumber(first + count - 1)}`;
 }
 
 // Describe a range, the most frequent kind first: "pages 0–7: 6 present, writable; 2 absent".
@@ -41,7 +41,7 @@ export function summary(codes, kinds, from, to, first) {
   const listed = [...merged].sort((one, other) => other[1] - one[1]);
   const name = rangeName(first + from, to - from);
   if (listed.length === 1) return `${name}: ${listed[0][0]}`;
-  return `${name}: ${listed.map(([text, count]) => `${number(count)} ${text}`).join("; ")}`;
+  return `${name}: ${listed.map(([text, count]) => `${formatNumber(count)} ${text}`).join("; ")}`;
 }
 
 // Return the range between two pages, in either order, as [first, count].

@@ -9,7 +9,7 @@ import { EntryDetails } from "./entry_details.js";
 import { guarded, listening } from "./error_guard.js";
 import { paint } from "./colours_and_hatches.js";
 import { MapView } from "./map_view.js";
-import { codesOf, number, patch, rangeName, summary } from "./page_codes.js";
+import { codesOf, formatNumber, patch, rangeName, summary } from "./page_codes.js";
 import { MapViewport } from "./map_viewport.js";
 import { PageTooltip } from "./page_tooltip.js";
 
@@ -42,7 +42,7 @@ class PageGrid {
     el.append(this.root);
     this.bar = labEndedBar(model, this.listen);
     updateStaticOutput(model, this.listen);
-    this.inner = null;
+    this.bodyListeners = null;
     this.build();
     const { listen } = this;
     listen.model("change:_meta", () => this.build());
@@ -62,7 +62,7 @@ class PageGrid {
       const width = model.get("_codes").byteLength / this.count;
       this.draw(message.patch, message.patch + buffers[0].byteLength / width);
     });
-    listen.also(() => this.inner.end());
+    listen.also(() => this.bodyListeners.end());
     listen.also(() => clearInterval(this.flicker));
   }
 
@@ -75,16 +75,16 @@ class PageGrid {
   }
 
   build() {
-    if (this.inner) this.inner.end();
+    if (this.bodyListeners) this.bodyListeners.end();
     clearInterval(this.flicker);
-    this.inner = listening(this.model, this.el);
+    this.bodyListeners = listening(this.model, this.el);
     const { model } = this;
     const meta = model.get("_meta");
     Object.assign(this, { first: meta.first, count: meta.count, pageSize: meta.page_size, start: meta.start });
     this.mode = this.codes("_before") ? model.get("mode") : "after";
-    this.entries = new EntryCache(model, this.inner);
-    this.entry = new EntryDetails(model, this.inner, this.entries);
-    this.tooltip = new PageTooltip(this.inner, this.entries, this.root);
+    this.entries = new EntryCache(model, this.bodyListeners);
+    this.entry = new EntryDetails(model, this.bodyListeners, this.entries);
+    this.tooltip = new PageTooltip(this.bodyListeners, this.entries, this.root);
     this.status = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_status"));
     this.when = make("p", { class: "uffdlab-when" });
     this.moment();
@@ -116,7 +116,7 @@ class PageGrid {
   }
 
   pane(which, name) {
-    const pane = this.view ? new MapView(this, name, this.inner, this.view) : new GridCells(this, name, this.inner);
+    const pane = this.view ? new MapView(this, name, this.bodyListeners, this.view) : new GridCells(this, name, this.bodyListeners);
     pane.which = which;
     return pane;
   }
@@ -126,7 +126,7 @@ class PageGrid {
     const name = freshId("mode");
     for (const [value, label] of MODES) {
       const input = make("input", { type: "radio", name, value, checked: this.model.get("mode") === value });
-      this.inner.on(input, "change", () => {
+      this.bodyListeners.on(input, "change", () => {
         this.model.set("mode", value);
         this.model.save_changes();
         this.root.querySelector(`input[value="${value}"]`).focus();
@@ -145,12 +145,12 @@ class PageGrid {
       ["all", "show all pages", () => this.view.zoom(1 / this.view.widest)],
     ]) {
       const button = make("button", { type: "button", "aria-label": name, title: name }, label);
-      this.inner.on(button, "click", action);
+      this.bodyListeners.on(button, "click", action);
       bar.append(button);
     }
     const update = () => {
-      const { per, shown } = this.view;
-      const cell = per === 1 ? "one page" : `${number(per)} pages`;
+      const { pagesPerCell, shown } = this.view;
+      const cell = pagesPerCell === 1 ? "one page" : `${formatNumber(pagesPerCell)} pages`;
       level.textContent = `a cell is ${cell}; ${rangeName(shown[0] + this.first, shown[1] - shown[0])} are shown`;
     };
     update();
@@ -172,7 +172,7 @@ class PageGrid {
     const button = make("button", { type: "button", "aria-pressed": String(!reduced) }, reduced ? "flicker" : "hold still");
     const safe = guarded(this.model, this.el, turn);
     const run = () => (this.flicker = setInterval(safe, FLICKER_MS));
-    this.inner.on(button, "click", () => {
+    this.bodyListeners.on(button, "click", () => {
       const running = button.getAttribute("aria-pressed") === "true";
       button.setAttribute("aria-pressed", String(!running));
       button.textContent = running ? "flicker" : "hold still";
@@ -208,9 +208,9 @@ class PageGrid {
     const counts = [before, after].map((codes) => {
       const found = new Map();
       if (!codes) return found;
-      const plain = new Uint32Array(this.kinds.length);
-      for (let at = 0; at < codes.length; at += 1) plain[codes[at]] += 1;
-      plain.forEach((count, kind) => {
+      const pagesOfKind = new Uint32Array(this.kinds.length);
+      for (let at = 0; at < codes.length; at += 1) pagesOfKind[codes[at]] += 1;
+      pagesOfKind.forEach((count, kind) => {
         if (!count) return;
         const { letter } = this.kinds[kind];
         found.set(letter, (found.get(letter) || 0) + count);
@@ -224,7 +224,7 @@ class PageGrid {
         const swatch = make("span", { class: "uffdlab-swatch", "aria-hidden": "true" }, style.letter);
         paint(swatch, style);
         swatch.classList.toggle("uffdlab-empty", style.letter === "·");
-        const shown = counts.map((found) => number(found.get(style.letter) || 0));
+        const shown = counts.map((found) => formatNumber(found.get(style.letter) || 0));
         return make("li", {}, swatch, ` ${style.text}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
       }),
       ...markItems(this.marks),
@@ -263,7 +263,7 @@ class PageGrid {
 
   // Describe the cell of the map that holds the page, if it holds more pages.
   summaryOf(page, which) {
-    if (!this.view || this.view.per === 1) return null;
+    if (!this.view || this.view.pagesPerCell === 1) return null;
     const [from, to] = this.view.cell(page - this.first);
     const codes = this.codes(which === "before" ? "_before" : "_codes");
     return `${which}: ${summary(codes, this.kinds, from, to, this.first)}`;
@@ -273,7 +273,7 @@ class PageGrid {
     const several = this.summaryOf(page, pane.which);
     if (several) this.tooltip.showText(event, several);
     else {
-      const text = `page ${number(page)}: ${this.kindOf(page, pane.which).state}${this.marks.of(page)}`;
+      const text = `page ${formatNumber(page)}: ${this.kindOf(page, pane.which).state}${this.marks.of(page)}`;
       this.tooltip.showPage(event, text, page, pane.which);
     }
   }
@@ -286,7 +286,7 @@ class PageGrid {
     const page = this.model.get("cursor");
     const index = page - this.first;
     if (index < 0 || index >= this.count) return;
-    for (const pane of this.panes) pane.place(index);
+    for (const pane of this.panes) pane.moveCursor(index);
     this.details();
   }
 

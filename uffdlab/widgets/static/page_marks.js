@@ -1,6 +1,6 @@
 // What is marked on the pages beside their state: which are registered, and on which a touch waits.
 import { make } from "./dom.js";
-import { number, rangeName } from "./page_codes.js";
+import { formatNumber, rangeName } from "./page_codes.js";
 
 export class PageMarks {
   // registered: [first page, count, modes] of each range; waiting: [page, kind of access] of each touch.
@@ -35,7 +35,7 @@ export function markItems(marks) {
     const swatch = make("span", { class: `uffdlab-swatch uffdlab-plain ${name}`, "aria-hidden": "true" });
     return make("li", {}, swatch, ` ${text}`);
   };
-  const items = [...counts].map(([modes, count]) => item("uffdlab-registered", `registered for ${modes}: ${number(count)}`));
+  const items = [...counts].map(([modes, count]) => item("uffdlab-registered", `registered for ${modes}: ${formatNumber(count)}`));
   if (marks.waiting.length) {
     const pages = marks.waiting.map(([page, access]) => `${access} of ${rangeName(page, 1)}`);
     items.push(item("uffdlab-waits", `a touch waits: ${pages.join(", ")}`));

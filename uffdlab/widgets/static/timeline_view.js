@@ -89,7 +89,7 @@ class TimelineView {
     this.names = make("div", { class: "uffdlab-lane-names", "aria-hidden": "true" });
     const body = make("div", { class: "uffdlab-timeline-body" }, this.names, this.lanes);
     this.element.append(labEndedBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, body, this.status);
-    listen.on(this.lanes, "keydown", (event) => this.key(event));
+    listen.on(this.lanes, "keydown", (event) => this.onKeyDown(event));
     listen.on(this.lanes, "click", (event) => {
       const mark = event.target.closest(".uffdlab-event");
       if (mark) this.go(Number(mark.dataset.at));
@@ -135,7 +135,7 @@ class TimelineView {
     else this.go(this.at() + 1);
   }
 
-  key(event) {
+  onKeyDown(event) {
     const steps = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1, PageUp: -10, PageDown: 10 };
     if (event.key in steps) this.go(this.at() + steps[event.key]);
     else if (event.key === "Home") this.go(0);
