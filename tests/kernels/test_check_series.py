@@ -1,4 +1,4 @@
-"""kernel-patch/check-series: a cell is compared with its own column of SERIES/expected."""
+"""kernel-patch/check-series: the verdict on a cell, and on a mutation."""
 
 import re
 import subprocess
@@ -10,17 +10,17 @@ SCRIPT = Path(__file__).resolve().parents[2] / "kernel-patch" / "check-series"
 
 
 def run(series, commands):
-    """Run `commands` with the script's functions that make a cell; return the printed lines."""
-    text = SCRIPT.read_text()
-    found = [
-        re.search(rf"^{name}\(\) \{{.*?(?:\}}|^\}})$", text, re.MULTILINE | re.DOTALL)
-        for name in ("cell", "bad", "expect")
-    ]
-    script = "\n".join(
-        ["set -euo pipefail", *(match[0] for match in found), f"series={series} row=() failed= column=0", *commands]
-    )
-    script += '\nprintf "%s\\n" "${row[@]}" "failed=$failed"\n'
-    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
+    """Run `commands` with the script's functions that judge; return the lines that they print."""
+    names = "cell|bad|expect|unharmed"
+    found = re.findall(rf"^(?:{names})\(\) \{{(?:.* \}}.*|.*\n(?:\t.*\n)+\}})$", SCRIPT.read_text(), re.MULTILINE)
+    assert len(found) == 4
+    script = ["set -euo pipefail", *found, f"series={series} row=() failed= column=0", *commands]
+    return subprocess.run(
+        ["bash", "-c", "\n".join(script)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+
+
+PRINT = 'printf "%s\\n" "${row[@]}" "failed=$failed"'
 
 
 @pytest.mark.parametrize(
@@ -33,10 +33,25 @@ def run(series, commands):
 )
 def test_each_cell_is_compared_with_its_column(tmp_path, values, cells, failed):
     (tmp_path / "expected").write_text("# a comment\nbase: 9, 9, 9\n1: 64 of 768, 0 of 252, refuses\n")
-    assert run(tmp_path, [f'expect 1 "{each}"' for each in values]) == [*cells, f"failed={failed}"]
+    assert run(tmp_path, [*(f'expect 1 "{each}"' for each in values), PRINT]) == [*cells, f"failed={failed}"]
 
 
 def test_a_row_without_an_expectation_is_shown_as_it_is(tmp_path):
-    assert run(tmp_path, ['expect 1 "3 of 4"']) == ["3 of 4", "failed="]
+    assert run(tmp_path, ['expect 1 "3 of 4"', PRINT]) == ["3 of 4", "failed="]
     (tmp_path / "expected").write_text("base: 9\n")
-    assert run(tmp_path, ['expect 1 "3 of 4"']) == ["3 of 4", "failed="]
+    assert run(tmp_path, ['expect 1 "3 of 4"', PRINT]) == ["3 of 4", "failed="]
+
+
+@pytest.mark.parametrize(
+    ("cells", "seen"),
+    [
+        ("'0 of 768' '0 of 252' refuses 0", "no"),
+        ("'0 of 768' 'does not end; 0 of 200' refuses 0", "yes"),
+        ("'does not end; 0 of 96' '0 of 252' refuses 0", "yes"),
+        ("'0 of 768' '3 of 252' refuses 0", "yes"),
+        ("'0 of 768' '0 of 252' 'goes on' 0", "yes"),
+        ("'0 of 768' '0 of 252' refuses 1", "yes"),
+    ],
+)
+def test_a_mutation_is_caught_by_any_cell(tmp_path, cells, seen):
+    assert run(tmp_path, [f"if unharmed {cells}; then echo no; else echo yes; fi"]) == [seen]
