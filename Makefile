@@ -30,22 +30,13 @@ no-news := {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"
 demo: setup ## build two kernels, run the notebook, show all pages before and after (build/demo/)
 	@mkdir -p "$(jupyter)" && env --block-signal=INT $(python) -m uffdlab demo
 
-# The notebooks that people work in are copies, which stay. Jupyter writes the version of Python into a notebook when it
-# opens it; with that there already, an unchanged copy is not "unsaved".
+# The notebooks that people work in are copies, which stay.
 LABDIR ?= build/notebooks
 .PHONY: lab
 lab: setup-lab ## open JupyterLab on a copy of notebooks/minor_wp.ipynb, in build/notebooks or LABDIR=FOLDER
-	@mkdir -p "$(LABDIR)"; version=$$($(python) -c 'import platform; print(platform.python_version())'); \
-	for each in notebooks/*.ipynb; do \
-		copy="$(LABDIR)/$${each##*/}"; \
-		if [ -e "$$copy" ]; then echo "Your $$copy stays as it is; remove it to begin anew."; \
-		else sed "s/\"version\": \"3\.11\.2\"/\"version\": \"$$version\"/" "$$each" >"$$copy"; fi; \
-	done
 	@mkdir -p "$(jupyter)/config/labconfig"
 	@echo '$(no-news)' >"$(jupyter)/config/labconfig/default_setting_overrides.json"
-	@root=(); [ "$$(id -u)" != 0 ] || root=(--allow-root); \
-	exec $(python) -m jupyter lab "$${root[@]}" --ServerApp.root_dir="$(LABDIR)" \
-		--LabApp.default_url=/lab/tree/minor_wp.ipynb $(LABFLAGS)
+	@exec $(python) -m uffdlab lab "$(LABDIR)" -- $(LABFLAGS)
 
 .PHONY: vagrant
 vagrant: setup-vagrant ## start a Debian VM with the patched kernel, run the notebook on it (build/vagrant/)
@@ -69,6 +60,11 @@ check: setup-check ## run ruff, mypy and import-linter
 .PHONY: bench
 bench: setup-bench ## compare with other programs, or with AGAINST=another checkout; write build/bench/results.json
 	@$(python) benchmarks/run.py $(if $(AGAINST),--against $(AGAINST))
+
+.PHONY: dist
+dist: setup-test ## build the wheel and the sdist into dist/, check them, install the wheel and run it
+	@$(python) -m pip install --quiet --disable-pip-version-check --editable '.[dist]'
+	@$(python) tests/dist.py
 
 .PHONY: clean distclean
 clean: ## remove what make made in this folder, except .venv and the notebooks that you worked in

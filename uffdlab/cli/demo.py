@@ -14,6 +14,7 @@ import click
 
 from uffdlab import figures
 from uffdlab.cli import exit_status, notebook
+from uffdlab.data_folders import data_folder, installed
 from uffdlab.lab import Lab
 from uffdlab.scenarios import Result, minor_wp, reports
 
@@ -58,7 +59,8 @@ _UNKNOWN_FLAG = {
 @click.command()
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), default=Path("build/demo"), show_default=True)
 @click.option("--notebook-path", type=click.Path(dir_okay=False, exists=True, path_type=Path),
-              default=Path("notebooks/minor_wp.ipynb"), show_default=True)  # fmt: skip
+              default=data_folder("notebooks") / "minor_wp.ipynb", show_default="the minor_wp.ipynb that comes along",
+)  # fmt: skip
 def demo(out: Path, notebook_path: Path) -> None:
     """Show on four kernels what UFFDIO_CONTINUE with WP does, and run the notebook.
 
@@ -84,10 +86,11 @@ def demo(out: Path, notebook_path: Path) -> None:
         with exit_status.from_errors("demo"):
             notebook.execute(notebook_path, out / "minor_wp.html", report=click.echo)
     except KeyboardInterrupt:
-        click.echo("\ndemo: stopped; run `make demo` again, it keeps the kernels that are already built", err=True)
+        click.echo("\ndemo: stopped; run it again, it keeps the kernels that are already built", err=True)
         sys.exit(exit_status.INTERRUPTED)
     click.echo(f"\nWritten: {out / 'minor_wp.html'} (the notebook as it ran), {out / 'minor_wp.png'}")
-    click.echo("Continue by hand: make lab    (opens JupyterLab on notebooks/minor_wp.ipynb)")
+    command = "uffdlab lab" if installed() else "make lab"
+    click.echo(f"Continue by hand: {command}    (opens JupyterLab on a copy of minor_wp.ipynb)")
     if wrong:
         click.echo(f"\n{len(wrong)} checks have the wrong result:", err=True)
         for line in wrong:

@@ -15,6 +15,7 @@ COMMANDS = {
     "export": LazyCommand("uffdlab.cli.notebook", "export", "Write NOTEBOOK, as it was saved, to one HTML file."),
     "fuzz": LazyCommand("uffdlab.cli.fuzz", "fuzz", "Make random calls on KERNEL and compare each with a model."),
     "kernel": LazyCommand("uffdlab.cli.kernel", "kernel", "The kernels under test: list, build, add, compare."),
+    "lab": LazyCommand("uffdlab.cli.jupyterlab", "lab", "Open JupyterLab on copies of the notebooks."),
     "notebook": LazyCommand("uffdlab.cli.notebook", "notebook", "Run NOTEBOOK and write it, as executed, to PAGE."),
     "run": LazyCommand("uffdlab.cli.run", "run", "Run SCENARIO on each KERNEL."),
     "selftest": LazyCommand("uffdlab.cli.guest", "selftest", "Run the kernel's own userfaultfd tests on KERNEL."),

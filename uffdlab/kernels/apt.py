@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from uffdlab.cachedir import discard
+from uffdlab.data_folders import data_folder
 from uffdlab.errors import HostUnsupported, SourceError
 from uffdlab.kernels import host_checks
 from uffdlab.processes.job import JobTimeout, run
@@ -242,7 +243,7 @@ class DebianArchive:
         if not self._keyring.exists():
             raise HostUnsupported(
                 f"{self._keyring} is missing; it holds the keys that sign Debian's suites: install the package "
-                "debian-archive-keyring (`vm/install-packages demo` does)",
+                f"debian-archive-keyring (`{data_folder('vm') / 'install-packages'} demo` does)",
                 missing="debian-archive-keyring",
             )
         if self._mirrors is None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import platformdirs
 
+from uffdlab.data_folders import data_folder
 from uffdlab.errors import KernelError, UnknownKernel
 
 if TYPE_CHECKING:
@@ -151,18 +152,18 @@ class Catalogue:
 
 
 def default_file() -> Path:
-    """Return the path of this checkout's kernel-patch/kernels.toml.
+    """Return the path of the kernels.toml that comes with uffdlab.
 
     Raises
     ------
     CatalogueError
-        The package is not in a checkout.
+        The file is missing.
     """
-    path = Path(__file__).resolve().parents[2] / "kernel-patch" / "kernels.toml"
+    path = data_folder("kernel-patch") / "kernels.toml"
     if not path.is_file():
         raise CatalogueError(
-            f"{path} does not exist: the kernels and patches are in the repository, not in the installed package. "
-            "Install from a checkout (`pip install --editable .`), or give the path of a bzImage or vmlinux"
+            f"{path} does not exist, and it has the names of the kernels: install uffdlab again, or give the path of a "
+            "bzImage or vmlinux"
         )
     return path
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from uffdlab.data_folders import data_folder
 from uffdlab.errors import HostUnsupported, KernelError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ _BUILD_TOOLS = {
 }
 _HEADERS = {"gelf.h": "libelf-dev"}
 _APT_TOOLS = {"apt-get": "apt", "apt-cache": "apt", "apt-config": "apt", "dpkg-deb": "dpkg"}
-_INSTALL = "`vm/install-packages demo` installs everything that vm/packages.txt lists"
 
 
 def require_platform() -> None:
@@ -117,7 +117,11 @@ def _require(tools: dict[str, str], headers: dict[str, str], why: str) -> None:
     if missing:
         names = ", ".join(name for name, _ in missing)
         packages = " ".join(dict.fromkeys(package for _, package in missing))
-        raise HostUnsupported(f"{why}: missing {names} (Debian: {packages}). {_INSTALL}", missing=names)
+        raise HostUnsupported(
+            f"{why}: missing {names} (Debian: {packages}). "
+            f"`{data_folder('vm') / 'install-packages'} demo` installs all that is needed",
+            missing=names,
+        )
 
 
 def _has_header(header: str) -> bool:

@@ -27,8 +27,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uffdlab import errors
+from uffdlab import cachedir, errors
 from uffdlab.cachedir import write_atomically
+from uffdlab.data_folders import data_folder, installed
 from uffdlab.machines.vagrant.box import OWN, Boxes
 from uffdlab.machines.vagrant.box import folder as box_folder
 from uffdlab.processes.job import Job, JobTimeout
@@ -103,9 +104,10 @@ class VagrantVm:
     Parameters
     ----------
     folder : Path, optional
-        The folder of the Vagrantfile, by default this checkout's ``vm``.
+        The folder of the Vagrantfile, by default the ``vm`` that comes with uffdlab.
     data : Path, optional
-        Vagrant's data folder, by default ``$VAGRANT_DOTFILE_PATH``, or else ``.vagrant`` in `folder`.
+        Vagrant's data folder, by default ``$VAGRANT_DOTFILE_PATH``, or else ``.vagrant`` in `folder`.  An installed
+        wheel's `folder` may belong to another user: there it is ``vagrant-vm`` in the cache folder.
 
     Raises
     ------
@@ -114,20 +116,20 @@ class VagrantVm:
     """
 
     def __init__(self, folder: Path | None = None, data: Path | None = None) -> None:
-        self.folder = folder or Path(__file__).resolve().parents[3] / "vm"
+        self.folder = folder or data_folder("vm")
         if not (self.folder / "Vagrantfile").is_file():
             raise errors.HostUnsupported(
-                f"{self.folder / 'Vagrantfile'} is not there: it is in the repository, not in the installed package. "
-                "Install from a checkout (`pip install --editable .`)",
-                missing="a checkout",
+                f"{self.folder / 'Vagrantfile'} is not there: install uffdlab again",
+                missing="Vagrantfile",
             )
         for program in ("vagrant", "ssh"):
             if shutil.which(program) is None:
                 raise errors.HostUnsupported(
-                    f"{program} is not in PATH; install it: `make vagrant`, or vm/install-packages vagrant",
+                    f"{program} is not in PATH; install it: {data_folder('vm') / 'install-packages'} vagrant",
                     missing=program,
                 )
-        self.data = data or Path(os.environ.get("VAGRANT_DOTFILE_PATH") or ".vagrant")
+        default = cachedir.folder("vagrant-vm") if folder is None and installed() else ".vagrant"
+        self.data = data or Path(os.environ.get("VAGRANT_DOTFILE_PATH") or default)
         if not self.data.is_absolute():
             self.data = self.folder / self.data
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
