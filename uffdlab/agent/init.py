@@ -36,7 +36,9 @@ def main() -> None:
     """Mount the file systems, open the ports, serve, power off.  Never returns."""
     try:
         _start()
-    except BaseException:  # noqa: BLE001 - the host must see any error on the console
+    except BaseException as error:  # noqa: BLE001 - the host must see any error on the console
+        # Before anything is imported: a guest in which an import fails must say so.
+        os.write(2, f"uffdlab: the agent ended: {error!r}\n".encode(errors="replace"))
         import traceback
 
         traceback.print_exc()

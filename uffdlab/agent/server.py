@@ -178,7 +178,8 @@ class Server:
                         os.close(fd)
                 target.serve(theirs, nonce, base, self._target_fd)
                 status = 0
-            except BaseException:  # noqa: BLE001 - a forked child must never return into the server
+            except BaseException as error:  # noqa: BLE001 - a forked child must never return into the server
+                os.write(2, f"uffdlab: the target ended: {error!r}\n".encode(errors="replace"))
                 import traceback
 
                 traceback.print_exc()
@@ -252,10 +253,13 @@ class Server:
 
 
 def _unexpected_error(error: Exception) -> dict[str, Any]:
-    import traceback
+    try:
+        import traceback
 
-    lines = traceback.format_exception(error)
-    data = {"traceback": "".join(lines)[-4000:]}
+        lines = "".join(traceback.format_exception(error))
+    except ImportError:  # a guest that lacks a module must still say what went wrong
+        lines = repr(error)
+    data = {"traceback": lines[-4000:]}
     if isinstance(error, OSError) and error.errno:
         data["errno"] = str(error.errno)
     return {"kind": type(error).__name__, "message": str(error) or type(error).__name__, "data": data}

@@ -8,19 +8,30 @@ from pathlib import Path
 
 from uffdlab import errors
 
-# Prints the modules that importing argv[2:] loads, with the file of each.
+# Prints the modules that importing argv[2:] loads, with the file of each.  These are the modules that the import system
+# has found: sys.modules lacks a module that puts another in its own place, as collections.abc of 3.13.0 does.
 _PROBE = """
 import sys
 path, names = sys.argv[1], sys.argv[2:]
 sys.path[:] = path.split(chr(0x1f))
 sys.dont_write_bytecode = True
+loaded = {
+    module.__spec__.name: module.__spec__
+    for name, module in sys.modules.items()
+    if name != "__main__" and getattr(module, "__spec__", None)
+}
+class Recorder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        for finder in sys.meta_path:
+            if finder is not Recorder and (spec := finder.find_spec(name, path, target)):
+                loaded[name] = spec
+                return spec
+sys.meta_path.insert(0, Recorder)
 for name in names:
     __import__(name)
 import os
-for name, module in sorted(sys.modules.items()):
-    spec = getattr(module, "__spec__", None)
-    if spec is None or name == "__main__":
-        continue
+for name, spec in sorted(loaded.items()):
     origin, package = spec.origin, spec.submodule_search_locations is not None
     if origin in (None, "built-in"):
         continue
