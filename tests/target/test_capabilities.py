@@ -9,7 +9,7 @@ from uffdlab.uapi.memory import MEMORY
 from uffdlab.uapi.protocol.target import KernelProbe
 
 
-def answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):
+def probe_answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):
     registered = {int(mode): {"errno": 0 if mode == RegisterMode.MISSING else 22, "ioctls": 1} for mode in RegisterMode}
     return {
         "features": int(features),
@@ -22,10 +22,10 @@ def answer(features=Feature.POISON, continue_wp=True, ioctls=1 << 0x3F | 7):
 
 
 def probe(*args, **keywords):
-    return convert(answer(*args, **keywords), KernelProbe)
+    return convert(probe_answer(*args, **keywords), KernelProbe)
 
 
-def test_capabilities_are_what_the_target_answered_as_a_table():
+def test_the_target_s_answer_becomes_one_row_for_each_capability():
     found = Capabilities.from_answer("here", probe())
     assert found.continue_wp is True
     assert found.features == Feature.POISON
@@ -43,17 +43,17 @@ def test_capabilities_cannot_be_changed():
     assert not isinstance(found, dict)
 
 
-def test_unknown_features_are_kept():
+def test_an_unknown_feature_bit_has_a_row():
     found = Capabilities.from_answer("here", probe(Feature(1 << 40)))
     assert [row.text for row in found.rows if row.name == "bit 40"] == ["yes"]
 
 
-def test_unknown_ioctls_are_kept():
+def test_an_unknown_ioctl_has_a_row():
     found = Capabilities.from_answer("here", probe(ioctls=1 << 0x3F | 7 | 1 << 0x3E))
     assert [(row.name, row.text) for row in found.rows if row.name.startswith("number")] == [("number 0x3e", "yes")]
 
 
-def test_the_first_thing_that_is_missing_is_named():
+def test_missing_returns_the_first_capability_that_the_kernel_lacks():
     found = Capabilities.from_answer("here", probe(continue_wp=False))
     assert found.missing("POISON", "UFFDIO_CONTINUE", "UFFDIO_CONTINUE WP", "MOVE") == "UFFDIO_CONTINUE WP"
     assert found.missing("POISON") == ""
@@ -61,7 +61,7 @@ def test_the_first_thing_that_is_missing_is_named():
         found.missing("POISEN")
 
 
-def test_kernels_are_compared_side_by_side():
+def test_the_table_has_one_column_for_each_kernel():
     both = [Capabilities.from_answer("a<b", probe()), Capabilities.from_answer("c", probe(continue_wp=False))]
     row = next(row for row in table(both) if row[1] == "UFFDIO_CONTINUE WP")
     assert row == ["mode", "UFFDIO_CONTINUE WP", "6.4", "yes", "EINVAL"]
@@ -71,9 +71,9 @@ def test_kernels_are_compared_side_by_side():
     assert str(both[0]).splitlines()[0].split() == ["name", "since", "a<b"]
 
 
-def test_every_memory_type_has_a_family():
+def test_every_memory_type_has_a_row_for_each_register_mode():
     registered = {int(mode): {"errno": 0, "ioctls": 1} for mode in RegisterMode}
-    whole = {**answer(), "memory": {name: {"errno": 0, "register": registered} for name in MEMORY}}
+    complete = {**probe_answer(), "memory": {name: {"errno": 0, "register": registered} for name in MEMORY}}
     assert sum(
-        row.group == "memory" for row in Capabilities.from_answer("here", convert(whole, KernelProbe)).rows
+        row.group == "memory" for row in Capabilities.from_answer("here", convert(complete, KernelProbe)).rows
     ) == 4 * len(MEMORY)

@@ -13,7 +13,7 @@ MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
     ("mode", "registered", "knows", "message"),
     [
         (2, MINOR | WP, False, "does not know UFFDIO_CONTINUE_MODE_WP"),
-        (2, MINOR | WP, None, "does not know UFFDIO_CONTINUE_MODE_WP"),  # nothing else is left
+        (2, MINOR | WP, None, "does not know UFFDIO_CONTINUE_MODE_WP"),  # no other reason remains
         (2, MINOR | WP, True, "more than one mapping"),
         (2, MINOR, None, "'wp'); or this kernel does not know UFFDIO_CONTINUE_MODE_WP"),
         (2, None, None, "first; or this kernel does not know UFFDIO_CONTINUE_MODE_WP"),
@@ -24,7 +24,7 @@ MINOR, WP = RegisterMode.MINOR, RegisterMode.WP
         (0, MINOR, True, "more than one mapping"),
     ],
 )
-def test_the_reason_for_einval_of_continue(mode, registered, knows, message):
+def test_einval_of_continue_is_explained(mode, registered, knows, message):
     assert message in explain(CONTINUE, errno.EINVAL, mode, registered=registered, knows_continue_wp=knows)
 
 
@@ -34,7 +34,7 @@ def test_every_errno_of_every_ioctl_has_a_reason(name, error):
     assert len(explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)) > 10
 
 
-def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
+def test_bit_0_of_writeprotect_is_explained_as_wp():
     text = explain(IOCTLS["UFFDIO_WRITEPROTECT"], errno.EINVAL, 1, registered=MINOR, knows_continue_wp=True)
     assert "registered for WP" in text
 
@@ -52,7 +52,7 @@ def test_wp_of_writeprotect_is_another_bit_than_wp_of_continue():
         ("UFFDIO_API", {"api": 7}, ""),
     ],
 )
-def test_a_length_that_is_not_a_multiple_of_the_page_size_is_named(name, values, message):
+def test_the_reason_names_the_field_that_is_unaligned_or_empty(name, values, message):
     found = unaligned_reason(IOCTLS[name], values, 0x1000)
     assert message in found
     assert bool(message) is bool(found)
@@ -61,7 +61,7 @@ def test_a_length_that_is_not_a_multiple_of_the_page_size_is_named(name, values,
         assert text == found
 
 
-def test_memory_without_a_page_cache_is_named():
+def test_the_reason_names_memory_without_a_page_cache():
     known = {"registered": MINOR, "knows_continue_wp": True}
     assert "anon has none there" in explain(CONTINUE, errno.EINVAL, 0, memory="anon", **known)
     assert "anon is not" in explain(IOCTLS["UFFDIO_REGISTER"], errno.EINVAL, int(MINOR), memory="anon", **known)
@@ -75,24 +75,24 @@ def test_a_hole_in_the_source_of_a_move_is_not_explained_by_a_missing_registrati
     assert "not registered" in explain(move, errno.ENOENT, 0, registered=None, knows_continue_wp=None)
 
 
-def register(error, mode, registered=None, features=None):
+def register_reason(error, mode, registered=None, features=None):
     return explain(
         IOCTLS["UFFDIO_REGISTER"], error, mode, registered=registered, knows_continue_wp=True, features=features
     )
 
 
-def test_rwp_needs_its_feature_and_no_wp_beside_it():
-    assert "Feature.RWP" in register(errno.EINVAL, RegisterMode.RWP, features=Feature.THREAD_ID)
-    assert "Feature.RWP" not in register(errno.EINVAL, RegisterMode.RWP, features=Feature.RWP)
-    assert "share a bit" in register(errno.EINVAL, RegisterMode.WP | RegisterMode.RWP, features=Feature.RWP)
+def test_the_reason_says_that_rwp_needs_its_feature_and_excludes_wp():
+    assert "Feature.RWP" in register_reason(errno.EINVAL, RegisterMode.RWP, features=Feature.THREAD_ID)
+    assert "Feature.RWP" not in register_reason(errno.EINVAL, RegisterMode.RWP, features=Feature.RWP)
+    assert "share a bit" in register_reason(errno.EINVAL, RegisterMode.WP | RegisterMode.RWP, features=Feature.RWP)
 
 
-def test_a_registration_that_would_drop_wp_is_not_blamed_on_another_userfaultfd():
-    assert "registered for WP with this userfaultfd" in register(
+def test_a_registration_that_would_drop_wp_is_not_explained_by_another_userfaultfd():
+    assert "registered for WP with this userfaultfd" in register_reason(
         errno.EBUSY, RegisterMode.MINOR, MINOR | RegisterMode.WP
     )
-    assert "another userfaultfd" in register(errno.EBUSY, RegisterMode.MINOR)
-    assert "another userfaultfd" in register(errno.EBUSY, RegisterMode.WP, RegisterMode.WP)
+    assert "another userfaultfd" in register_reason(errno.EBUSY, RegisterMode.MINOR)
+    assert "another userfaultfd" in register_reason(errno.EBUSY, RegisterMode.WP, RegisterMode.WP)
 
 
 @pytest.mark.parametrize(
@@ -106,5 +106,5 @@ def test_a_registration_that_would_drop_wp_is_not_blamed_on_another_userfaultfd(
         ("UFFDIO_COPY", errno.EBUSY, "another userfaultfd"),
     ],
 )
-def test_what_an_errno_means_to_one_ioctl(name, error, message):
+def test_the_reason_for_an_errno_depends_on_the_ioctl(name, error, message):
     assert message in explain(IOCTLS[name], error, 0, registered=MINOR, knows_continue_wp=None)

@@ -1,4 +1,4 @@
-"""How much of which memory can be asked for."""
+"""The size of a mapping is checked, and the huge pages it needs are reserved."""
 
 import pytest
 
@@ -10,7 +10,7 @@ HUGE = 2 << 20
 
 
 @pytest.mark.parametrize(
-    ("memory", "asked", "count"),
+    ("memory", "given", "count"),
     [
         ("shmem", {"pages": 3}, 3),
         ("shmem", {"size": 3 * 4096}, 3),
@@ -19,13 +19,13 @@ HUGE = 2 << 20
         ("thp", {"pages": 512}, 512),
     ],
 )
-def test_pages_or_bytes(memory, asked, count):
-    asked = {"pages": None, "size": None, "page_size": None, **asked}
-    assert page_count(memory, **asked) == (MEMORY[memory], count)
+def test_a_size_is_given_in_pages_or_in_bytes(memory, given, count):
+    size = {"pages": None, "size": None, "page_size": None, **given}
+    assert page_count(memory, **size) == (MEMORY[memory], count)
 
 
 @pytest.mark.parametrize(
-    ("memory", "asked", "message"),
+    ("memory", "given", "message"),
     [
         ("shmen", {"pages": 1}, r"no memory 'shmen'; the kinds are 'anon'"),
         ("shmem", {}, "either in pages as pages=…"),
@@ -39,28 +39,28 @@ def test_pages_or_bytes(memory, asked, count):
         ("thp", {"pages": 500}, "a multiple of 512 pages"),
     ],
 )
-def test_an_impossible_size_is_refused(memory, asked, message):
-    asked = {"pages": None, "size": None, "page_size": None, **asked}
+def test_an_impossible_size_is_refused(memory, given, message):
+    size = {"pages": None, "size": None, "page_size": None, **given}
     with pytest.raises(UsageError, match=message):
-        page_count(memory, **asked)
+        page_count(memory, **size)
 
 
-@pytest.mark.parametrize(("memory", "wanted"), [("hugetlb", 3), ("hugetlb-private", 6)])
-def test_huge_pages_are_reserved_also_for_the_alias_of_a_private_mapping(memory, wanted):
-    asked = []
+@pytest.mark.parametrize(("memory", "expected"), [("hugetlb", 3), ("hugetlb-private", 6)])
+def test_huge_pages_are_reserved_and_twice_as_many_for_a_private_mapping_with_its_alias(memory, expected):
+    reserved = []
 
-    def free(page_size, pages):
-        asked.append((page_size, pages))
+    def reserve_free(page_size, pages):
+        reserved.append((page_size, pages))
         return pages
 
-    reserve(MEMORY[memory], 3, free)
-    assert asked == [(HUGE, wanted)]
+    reserve(MEMORY[memory], 3, reserve_free)
+    assert reserved == [(HUGE, expected)]
 
 
-def test_other_memory_reserves_none():
+def test_memory_without_huge_pages_reserves_none():
     reserve(MEMORY["shmem"], 3, lambda *_: pytest.fail("nothing is to be reserved"))
 
 
-def test_too_few_huge_pages():
+def test_too_few_free_huge_pages_are_refused():
     with pytest.raises(UsageError, match=r"3 huge pages of 2 MiB are needed, and the guest has 1 free.*memory_mib"):
         reserve(MEMORY["hugetlb"], 3, lambda *_: 1)

@@ -1,4 +1,4 @@
-"""What the agent tells without being asked."""
+"""Notifications of the agent are passed to the touch or userfaultfd that they name."""
 
 import struct
 
@@ -10,11 +10,11 @@ from uffdlab.target.notifications import Notifications
 from uffdlab.target.timeline import Timeline
 from uffdlab.uapi.protocol.notifications import MessageRead, ProgramOutput, TargetEnded, TouchEnded
 
-from .ends import touch_result
+from .touch_results import touch_result
 
 
 class Recorder:
-    """A registry with one touch and one userfaultfd, both this."""
+    """A registry with one touch and one userfaultfd; this object is both."""
 
     number, what = 1, "read of page 0"
 
@@ -30,8 +30,8 @@ class Recorder:
     def deliver(self, *message):
         self.received.append(message)
 
-    def finish(self, end):
-        self.received.append(end)
+    def finish(self, result):
+        self.received.append(result)
 
     def lose(self, why):
         self.received.append(why)
@@ -55,22 +55,22 @@ def notifications(received, timeline):
     return Notifications(received, timeline, lambda: 1000)
 
 
-def test_a_message_goes_to_its_userfaultfd(notifications, received):
+def test_a_message_is_delivered_to_its_userfaultfd(notifications, received):
     data = struct.pack("<B31x", 0x12)
     notifications.dispatch(MessageRead(1, data, 5, 0))
-    notifications.dispatch(MessageRead(2, data, 5, 0))  # of one that was closed meanwhile
+    notifications.dispatch(MessageRead(2, data, 5, 0))  # userfaultfd 2 was closed meanwhile
     assert received.received == [(data, 5, 0)]
 
 
-def test_the_end_of_a_touch_is_on_the_timeline(notifications, received, timeline):
-    end = touch_result(started_ns=3, ended_ns=9)
-    notifications.dispatch(TouchEnded(1, end))
-    notifications.dispatch(TouchEnded(2, end))
-    assert received.received == [end]
+def test_the_result_of_a_touch_reaches_it_and_the_timeline(notifications, received, timeline):
+    result = touch_result(started_ns=3, ended_ns=9)
+    notifications.dispatch(TouchEnded(1, result))
+    notifications.dispatch(TouchEnded(2, result))
+    assert received.received == [result]
     assert [(entry.text, entry.started_ns, entry.ended_ns) for entry in timeline] == [("read of page 0: done", 3, 9)]
 
 
-def test_a_lost_target(notifications, received, timeline):
+def test_a_lost_target_is_reported_and_put_on_the_timeline(notifications, received, timeline):
     notifications.dispatch(TargetEnded(77, "it ended by SIGKILL", "target-lost", 9, b"nonce"))
     assert received.received == ["it ended by SIGKILL"]
     (entry,) = timeline
@@ -78,7 +78,7 @@ def test_a_lost_target(notifications, received, timeline):
     assert isinstance(entry.what, TargetLost)
 
 
-def test_a_lost_machine_without_the_console_on_the_timeline(notifications, received, timeline):
+def test_a_lost_machine_is_put_on_the_timeline_without_its_console(notifications, received, timeline):
     error = MachineLost("the machine is gone", console="much\nmore")
     notifications.dispatch(MachineGone(error))
     assert received.received == [error]

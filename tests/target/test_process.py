@@ -14,7 +14,7 @@ from uffdlab.uapi.protocol.notifications import TouchEnded
 from uffdlab.uapi.protocol.target import KernelProbe, MapMemory, MappedMemory, ProbeKernel, StartTouch
 from uffdlab.uapi.protocol.witnesses import DescribeTarget, ReaderFacts, ScanFacts, TargetFacts
 
-from .ends import touch_result
+from .touch_results import touch_result
 
 PAGE = 4096
 PROBED = KernelProbe(0, 0, {}, {}, {}, continue_wp=True)
@@ -22,7 +22,7 @@ FACTS = TargetFacts(0x800000000, 77, True, ScanFacts(0), ReaderFacts("no device"
 
 
 class AnsweringConnection:
-    """A connection to a machine that answers with what `answers` says."""
+    """A connection to a machine that answers each type of request from `answers`."""
 
     kernel = "some-kernel"
 
@@ -59,18 +59,18 @@ def connection():
 
 @pytest.fixture
 def target(connection):
-    made = TargetProcess(connection, Timeline())
-    made.open()
-    return made
+    process = TargetProcess(connection, Timeline())
+    process.open()
+    return process
 
 
-def asked(connection, method):
+def requests(connection, method):
     return [request for request in connection.asked if isinstance(request, method)]
 
 
-def test_a_new_target_is_started_with_a_nonce_of_its_own(connection, target):
+def test_each_new_target_is_started_with_a_new_nonce(connection, target):
     target.restart()
-    first, second = asked(connection, SpawnTarget)
+    first, second = requests(connection, SpawnTarget)
     assert len(first.nonce) == len(second.nonce) == 32
     assert first.nonce != second.nonce
     assert first.base % (1 << 30) == 0
@@ -87,18 +87,18 @@ def test_regions_of_the_old_target_are_lost_with_it(target):
         touch.result()
 
 
-def test_notifications_reach_their_touch(connection, target):
+def test_a_notification_reaches_the_touch_that_it_names(connection, target):
     touch = Region(target, 1, "anon", 0x10000, 0, 4, PAGE).read(3)
     connection.dispatch(TouchEnded(touch.number, touch_result(value=7)))
     assert touch.result(0) == 7
     assert target.registry.touches == ()
 
 
-def test_each_touch_has_its_number_and_goes_to_its_process(connection, target):
+def test_a_request_has_the_number_of_the_touch_and_the_pid_of_its_process(connection, target):
     region = Region(target, 1, "anon", 0x10000, 0, 4, PAGE)
     region.read(1)
     region.write(2, 5, by=SimpleNamespace(pid=99))
-    assert asked(connection, StartTouch) == [
+    assert requests(connection, StartTouch) == [
         StartTouch(1, "read", 0x10000 + PAGE, 8, 8, 0, None, 0),
         StartTouch(2, "write", 0x10000 + 2 * PAGE, 8, 8, 5, None, 99),
     ]
@@ -107,7 +107,7 @@ def test_each_touch_has_its_number_and_goes_to_its_process(connection, target):
 def test_a_touch_by_an_ended_child_is_refused(connection, target):
     with pytest.raises(UsageError, match="this child has ended"):
         target.touch("read", 0x10000, "a read", length=8, by=SimpleNamespace(pid=0))
-    assert asked(connection, StartTouch) == []
+    assert requests(connection, StartTouch) == []
 
 
 def test_a_touch_that_did_not_start_is_forgotten(connection, target):
@@ -119,10 +119,10 @@ def test_a_touch_that_did_not_start_is_forgotten(connection, target):
 
 def test_the_kernel_is_probed_once_and_again_on_another_machine(connection, target):
     assert target.capabilities is target.capabilities
-    assert len(asked(connection, ProbeKernel)) == 1
+    assert len(requests(connection, ProbeKernel)) == 1
     target.open()
     assert target.capabilities.kernel == "some-kernel"
-    assert len(asked(connection, ProbeKernel)) == 2
+    assert len(requests(connection, ProbeKernel)) == 2
 
 
 def test_the_pid_is_that_of_the_new_target(connection, target):

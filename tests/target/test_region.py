@@ -10,7 +10,7 @@ PAGE = 4096
 
 
 class RecordingTarget:
-    """Takes down what a mapping asks of its target."""
+    """A target that records what a mapping asks of it."""
 
     def __init__(self):
         self.asked = []
@@ -29,7 +29,7 @@ def region():
 
 
 @given(st.integers(1, 500), st.data())
-def test_an_index_is_the_page_python_would_give(pages, data):
+def test_an_index_selects_the_same_page_as_in_a_python_range(pages, data):
     mapping = MemoryMapping(RecordingTarget(), "m", 0x1000, pages, PAGE)
     page = data.draw(st.integers(-pages, pages - 1))
     part = mapping[page]
@@ -40,7 +40,7 @@ def test_an_index_is_the_page_python_would_give(pages, data):
 
 
 @given(st.integers(1, 500), st.data())
-def test_a_slice_is_the_pages_python_would_give(pages, data):
+def test_a_slice_selects_the_same_pages_as_in_a_python_range(pages, data):
     mapping = MemoryMapping(RecordingTarget(), "m", 0, pages, PAGE)
     first = data.draw(st.integers(0, pages - 1))
     stop = data.draw(st.integers(first + 1, pages))
@@ -56,11 +56,11 @@ def test_an_index_of_another_type_is_refused(region, bad):
 
 def test_a_page_of_an_unmapped_region_is_not_touched(region):
     region.lose("it was unmapped", UsageError)
-    tries = [region.read, region.alias.read, region[3].read, region.sweep]
-    tries += [lambda: region.madvise("dontneed"), lambda: region.mprotect("r")]
-    for each in tries:
+    accesses = [region.read, region.alias.read, region[3].read, region.sweep]
+    accesses += [lambda: region.madvise("dontneed"), lambda: region.mprotect("r")]
+    for access in accesses:
         with pytest.raises(UsageError, match="was unmapped"):
-            each()
+            access()
     assert region.target.asked == []
 
 
@@ -76,7 +76,7 @@ def test_an_empty_or_reversed_range_is_refused(region, bad):
         region[bad]
 
 
-def test_ranges_as_text(region):
+def test_a_page_or_range_is_printed_as_its_numbers(region):
     assert str(region[3]) == "page 3"
     assert str(region[8:16]) == "pages 8–15"
 
@@ -86,7 +86,7 @@ def test_iteration_yields_every_page_once(region):
     assert len(region) == 64
 
 
-def test_touches_name_page_and_region(region):
+def test_a_touch_is_described_by_its_page_and_region(region):
     region.write(3, 0x55, offset=8)
     kind, address, what, rest = region.target.asked[0]
     assert (kind, address) == ("write", 0x10_0000_0000 + 3 * PAGE + 8)
@@ -105,13 +105,13 @@ def test_a_negative_value_is_written_as_its_64_bits(region):
     assert region.target.asked[0][3]["value"] == 2**64 - 1
 
 
-def test_snapshots_of_a_part_ask_for_that_part(region):
+def test_a_snapshot_of_a_part_reads_only_that_part(region):
     region[4:8].snapshot("pagemap")
     region.snapshot()
     assert region.target.asked == [("snapshot", 4, 4, "pagemap"), ("snapshot", 0, 64, None)]
 
 
-def test_the_alias_has_the_same_pages_elsewhere(region):
+def test_the_alias_has_the_same_pages_at_other_addresses(region):
     assert len(region.alias) == len(region)
     assert region.alias.start == 0x20_0000_0000
     assert region.page_of(region.alias.start) is None

@@ -1,4 +1,4 @@
-"""The regions, userfaultfds and touches of a target, and what becomes of them."""
+"""The registry finds regions, userfaultfds and touches, and ends them when the target or the machine is lost."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from uffdlab.uapi.protocol.target import OpenedUserfaultfd, OpenUserfaultfd, Sta
 
 
 class AnsweringTarget:
-    """As much of a target as its registry needs."""
+    """The parts of a target that its registry uses."""
 
     def __init__(self):
         self.timeline = Timeline()
@@ -35,12 +35,12 @@ def target():
 
 @pytest.fixture
 def registry(target):
-    made = target.registry
-    made.add_region(Region(target, 1, "shmem", 0x10000, 0x90000, 4, 4096))
-    made.add_region(Region(target, 2, "hugetlb", 0x40000000, 0x80000000, 2, 2 << 20))
+    registry = target.registry
+    registry.add_region(Region(target, 1, "shmem", 0x10000, 0x90000, 4, 4096))
+    registry.add_region(Region(target, 2, "hugetlb", 0x40000000, 0x80000000, 2, 2 << 20))
     Userfaultfd.open(target, Feature(0))
-    made.add_touch(Touch(target, StartTouch(1, "read", 0x10000, 8, 8, 0), "read of page 0"))
-    return made
+    registry.add_touch(Touch(target, StartTouch(1, "read", 0x10000, 8, 8, 0), "read of page 0"))
+    return registry
 
 
 def test_an_address_in_a_region_is_found(registry):
@@ -53,7 +53,7 @@ def test_an_address_in_a_region_is_found(registry):
     assert registry.memory_at(0x14000) == ""
 
 
-def test_an_address_is_described_in_the_region_and_in_its_alias(registry):
+def test_an_address_in_a_region_or_its_alias_is_described(registry):
     assert registry.describe(0x12345) == "page 2 of region-1"
     assert registry.describe(0x92345) == "page 2 of region-1's alias"
     assert registry.describe(0x14000) == ""
@@ -87,7 +87,7 @@ def test_a_lost_target_ends_its_regions_userfaultfds_and_touches(registry):
 def test_a_closed_lab_ends_every_wait_with_lab_closed(registry):
     (region, _), (uffd,), (touch,) = registry.regions, registry.userfaultfds, registry.touches
     registry.lose(LabClosed("this lab is closed"))
-    region.must_be_there()  # the lab refuses whatever is asked of it
+    region.must_be_there()  # raises nothing: the closed lab itself refuses each request
     for wait in (uffd.read_fault, touch.result):
         with pytest.raises(LabClosed, match="this lab is closed"):
             wait()

@@ -26,7 +26,7 @@ def test_an_empty_timeline_can_be_shown():
     assert "<table>" in Timeline()._repr_html_()
 
 
-def test_numbers_stay_in_order_when_threads_add():
+def test_entries_that_threads_add_at_once_are_numbered_in_order():
     timeline = Timeline()
     threads = [threading.Thread(target=lambda: [timeline.add("message", "m", 1) for _ in range(200)]) for _ in range(8)]
     for thread in threads:

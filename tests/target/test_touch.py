@@ -10,9 +10,9 @@ from uffdlab.target.touch import Touch
 from uffdlab.uapi import IOCTLS
 from uffdlab.uapi.protocol.target import StartTouch, TouchWaits, WithdrawTouch
 
-from .ends import touch_result
+from .touch_results import touch_result
 
-END = touch_result()
+DONE = touch_result()
 
 
 class WaitingConnection:
@@ -48,7 +48,7 @@ def test_a_touch_that_waits_at_the_deadline_can_still_finish(touch):
         touch.result(timeout=0.01)
     assert caught.value.address == 0x1000003000
     assert touch.state == "waiting"
-    touch.finish(END)
+    touch.finish(DONE)
     assert touch.result() == 7
     assert touch.state == "done"
     assert touch.waited_ns == 250
@@ -66,21 +66,21 @@ def test_a_touch_that_neither_waits_nor_ended_is_running(touch):
     assert touch.waited_ns is None
 
 
-def test_the_result_comes_from_another_thread(touch):
-    threading.Timer(0.02, touch.finish, [END]).start()
+def test_result_waits_for_another_thread_to_finish_the_touch(touch):
+    threading.Timer(0.02, touch.finish, [DONE]).start()
     assert touch.result(timeout=5) == 7
 
 
 def test_a_write_returns_none_and_a_copy_returns_its_bytes():
     write = Touch(WaitingConnection(), StartTouch(1, "write", 0, 3, 8, 0), "write")
-    write.finish(END)
+    write.finish(DONE)
     assert write.result() is None
     copy = Touch(WaitingConnection(), StartTouch(2, "copy_out", 0, 3, 8, 0), "copy")
     copy.finish(touch_result(bytes=b"abc"))
     assert copy.result() == b"abc"
 
 
-def test_a_signal_is_a_failure_with_its_address(touch):
+def test_a_touch_that_ended_by_a_signal_has_failed_and_names_the_address(touch):
     touch.finish(touch_result(state="signal", signal=7, signal_address=0xABC000))
     assert touch.state == "failed"
     with pytest.raises(TouchFailed, match="SIGBUS at 0xabc000"):
@@ -108,14 +108,14 @@ def test_a_running_touch_is_not_reported_as_waiting_for_a_page_fault(touch):
         ("syscall", {"returned": -errno.EINTR}, "its call returned EINTR"),
     ],
 )
-def test_a_withdrawn_touch_says_which_of_its_accesses_were_made(kind, end, message):
+def test_the_error_of_a_withdrawn_touch_says_which_accesses_were_made(kind, end, message):
     touch = Touch(WaitingConnection(), StartTouch(1, kind, 0, 3, 8, 0), "access")
     touch.finish(touch_result(state="withdrawn", **end))
     with pytest.raises(TouchFailed, match=message):
         touch.result()
 
 
-def test_a_touch_of_an_ended_child_says_that_the_child_ended():
+def test_the_error_of_a_touch_by_an_ended_child_names_the_child():
     touch = Touch(WaitingConnection(), StartTouch(1, "read", 0, 3, 8, 0), "read")
     touch.finish(touch_result(state="lost", why="child 5 has ended with status 1"))
     assert touch.state == "failed"
@@ -123,8 +123,8 @@ def test_a_touch_of_an_ended_child_says_that_the_child_ended():
         touch.result()
 
 
-def test_a_touch_that_ends_while_it_is_withdrawn_has_its_own_result(touch):
-    touch.withdraw = lambda: (touch.finish(END), False)[1]
+def test_a_touch_that_ends_during_its_withdrawal_returns_its_result(touch):
+    touch.withdraw = lambda: (touch.finish(DONE), False)[1]
     assert touch.result_or_withdraw(0.01) == 7
 
 

@@ -26,7 +26,7 @@ START = 0x10_0000_0000
 
 
 class ScriptedTarget:
-    """A target that answers every ioctl with what `answers` says for it, else with success."""
+    """A target that answers each ioctl from `answers`, and every other ioctl with success."""
 
     def __init__(self):
         self.timeline = Timeline()
@@ -84,11 +84,11 @@ def uffd(target):
     return Userfaultfd.open(target, None)
 
 
-def message(flags, address):
+def fault_message(flags, address):
     return bytes([0x12]) + bytes(7) + flags.to_bytes(8, "little") + address.to_bytes(8, "little") + bytes(8)
 
 
-def test_only_what_the_kernel_offers_is_turned_on(uffd):
+def test_without_features_given_only_those_the_kernel_offers_are_enabled(uffd):
     assert uffd.features == Feature.MINOR_SHMEM
 
 
@@ -121,7 +121,7 @@ def test_copy_pads_with_zeroes(target, uffd, region):
         uffd.copy(region[0], bytes(PAGE + 1))
 
 
-def test_an_errno_is_an_error_with_the_call_and_the_reason(target, uffd, region):
+def test_an_errno_raises_an_error_with_the_call_and_the_reason(target, uffd, region):
     uffd.register(region, "minor", "wp")
     target.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
     with pytest.raises(IoctlError) as caught:
@@ -152,7 +152,7 @@ def test_the_text_of_an_error_needs_no_call_to_the_target(target, uffd, region, 
             return BatchAnswer(errno=error, done=0, **times)
         if isinstance(request, CallIoctl):
             return IoctlAnswer(errno=error, fields=dict.fromkeys(("copy", "mapped", "updated"), 0), **times)
-        raise TargetLost(f"{request.method} never comes back")
+        raise TargetLost(f"{request.method} is not answered")
 
     monkeypatch.setattr(target, "ask", ask)
     with pytest.raises(IoctlError) as caught:
@@ -174,7 +174,7 @@ def test_an_ioctl_whose_feature_is_not_offered_is_unknown_to_this_kernel(target,
         other.poison(region)
 
 
-def test_an_errno_can_be_asked_for_as_data(target, uffd, region):
+def test_without_check_an_errno_is_returned_in_the_result(target, uffd, region):
     target.answers["UFFDIO_CONTINUE"] = (errno.EAGAIN, 3 * PAGE)
     result = uffd.continue_(region, check=False)
     assert (result.ok, result.errno, result.done, result.output) == (False, errno.EAGAIN, 3 * PAGE, 3 * PAGE)
@@ -183,7 +183,7 @@ def test_an_errno_can_be_asked_for_as_data(target, uffd, region):
     assert "→ EEXIST" in str(target.timeline)
 
 
-def test_the_reason_knows_what_the_range_is_registered_for(target, uffd, region):
+def test_the_reason_depends_on_the_registered_modes_of_the_range(target, uffd, region):
     target.answers["UFFDIO_CONTINUE"] = (errno.EINVAL, 0)
     with pytest.raises(IoctlError, match="not registered with this userfaultfd"):
         uffd.continue_(region[0])
@@ -202,12 +202,12 @@ def test_register_takes_names_and_flags(target, uffd, region, modes, mode):
 
 
 @pytest.mark.parametrize("modes", [[], ["write"]])
-def test_register_without_a_mode_or_with_an_unknown_one(uffd, region, modes):
+def test_register_refuses_no_mode_and_an_unknown_mode(uffd, region, modes):
     with pytest.raises(UsageError, match=r"minor|missing"):
         uffd.register(region, *modes)
 
 
-def test_pages_must_be_pages(uffd):
+def test_a_bare_page_number_is_refused(uffd):
     with pytest.raises(UsageError, match=r"region\[3\]"):
         uffd.wake(3)
 
@@ -221,9 +221,9 @@ def test_a_raw_ioctl_takes_invalid_values_but_no_unknown_fields(target, uffd):
         uffd.ioctl("UFFDIO_WAKE", {"length": 1})
 
 
-def test_messages_come_in_order_and_faults_can_be_picked_out(uffd):
+def test_messages_are_read_in_order_and_read_fault_skips_other_events(uffd):
     uffd.deliver(bytes([0x15]) + bytes(31), 1)
-    uffd.deliver(message(3, START + 5 * PAGE), 2)
+    uffd.deliver(fault_message(3, START + 5 * PAGE), 2)
     fault = uffd.read_fault(timeout=1)
     assert isinstance(fault, Fault)
     assert (fault.page, fault.write, fault.wp) == (5, True, True)
@@ -232,14 +232,14 @@ def test_messages_come_in_order_and_faults_can_be_picked_out(uffd):
     assert event.event == uapi.Event.REMOVE
 
 
-def test_a_message_that_does_not_come_in_time_is_an_error(uffd):
+def test_a_read_without_a_message_before_its_deadline_is_an_error(uffd):
     with pytest.raises(NoMessage, match=r"no page fault .* 0\.01 s"):
         uffd.read_fault(timeout=0.01)
     with pytest.raises(TimeoutError):
         uffd.read_message(timeout=0.01)
 
 
-def test_a_closed_userfaultfd_is_an_error(target, uffd, region):
+def test_a_closed_userfaultfd_refuses_every_call(target, uffd, region):
     uffd.close()
     uffd.close()
     assert target.closed == [1]
@@ -251,7 +251,7 @@ def test_a_closed_userfaultfd_is_an_error(target, uffd, region):
 
 
 def test_closing_ends_a_wait_for_a_message(uffd):
-    uffd.deliver(message(0, START), 1)
+    uffd.deliver(fault_message(0, START), 1)
     threading.Timer(0.05, uffd.lose, ["the target has ended"]).start()
     assert uffd.read_fault(timeout=60).page == 0
     with pytest.raises(TargetLost, match="has ended"):
@@ -260,7 +260,7 @@ def test_closing_ends_a_wait_for_a_message(uffd):
         uffd.ioctl("UFFDIO_WAKE", {})
 
 
-def test_pages_of_a_region_that_is_gone_are_refused(target, uffd, region):
+def test_pages_of_an_unmapped_region_are_refused(target, uffd, region):
     region.lose("it was unmapped", UsageError)
     for where in (region, region[3], region.alias[3]):
         with pytest.raises(UsageError, match="was unmapped"):

@@ -17,7 +17,7 @@ from uffdlab.uapi.protocol.target import (
 )
 from uffdlab.uapi.protocol.witnesses import ReadEntries, ReadPagemap, ScanPages
 
-from ...target.ends import touch_result
+from ...target.touch_results import touch_result
 from ..agents import in_thread
 
 WAKE = CallIoctl(1, "UFFDIO_WAKE", {"start": 0, "len": 4096}, None)

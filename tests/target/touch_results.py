@@ -1,10 +1,10 @@
-"""Ends of touches, as a target tells them."""
+"""Make the result of a touch, as the agent sends it."""
 
 from uffdlab.uapi.protocol.target import TouchResult
 
 
 def touch_result(**fields):
-    usual = {
+    defaults = {
         "state": "done",
         "value": 7,
         "thread": 1,
@@ -16,4 +16,4 @@ def touch_result(**fields):
         "started_ns": 100,
         "ended_ns": 350,
     }
-    return TouchResult(**{**usual, **fields})
+    return TouchResult(**{**defaults, **fields})
