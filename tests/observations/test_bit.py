@@ -1,4 +1,4 @@
-"""Each bit of a snapshot as an array; one that is not known is no False."""
+"""Each bit of a snapshot is a boolean array; reading a bit that is unknown for a page is an error."""
 
 import numpy as np
 import pytest

@@ -18,7 +18,7 @@ RW = 0x8000_0000_01BF_1867
 MARKER = (~1 & ((1 << 50) - 1)) << 9 | 31 << 59
 
 
-def snap(entries, **keywords):
+def snapshot_of(entries, **keywords):
     keywords = {
         "region": "region",
         "start": 0x7F00_0000_0000,
@@ -31,7 +31,9 @@ def snap(entries, **keywords):
 
 
 SNAPSHOTS = st.builds(
-    lambda entries, form, first, sd, ht: snap(entries, form=form, first=first, vma_soft_dirty=sd, hugetlb=ht),
+    lambda entries, form, first, vma_soft_dirty, hugetlb: snapshot_of(
+        entries, form=form, first=first, vma_soft_dirty=vma_soft_dirty, hugetlb=hugetlb
+    ),
     st.lists(st.one_of(st.sampled_from([0, WP, RW, MARKER]), st.integers(0, (1 << 64) - 1)), max_size=40),
     st.sampled_from(list(FORMATS)),
     st.integers(0, 100),
@@ -41,7 +43,7 @@ SNAPSHOTS = st.builds(
 
 
 def test_states_come_from_the_entries():
-    snapshot = snap([WP, RW, 0])
+    snapshot = snapshot_of([WP, RW, 0])
     states, known = decode_x86([WP, RW, 0], 1)
     assert snapshot.states.tolist() == states.tolist()
     assert snapshot.known.tolist() == known.tolist()
@@ -51,22 +53,22 @@ def test_states_come_from_the_entries():
     assert snapshot.has(State.PRESENT | State.WRITABLE).tolist() == [False, True, False]
 
 
-def test_an_unknown_bit_is_neither_had_nor_lacked():
-    snapshot = snap([1 << 63], form="pagemap")
+def test_has_and_lacks_are_both_false_for_an_unknown_bit():
+    snapshot = snapshot_of([1 << 63], form="pagemap")
     assert not snapshot.has(State.WRITABLE)[0]
     assert not snapshot.lacks(State.WRITABLE)[0]
     assert State.WRITABLE in snapshot.unknown
 
 
-def test_what_is_not_a_state_is_refused():
-    for ask in (snap([WP]).has, snap([WP]).lacks, snap([WP]).knows):
+def test_an_argument_that_is_not_a_state_is_refused():
+    for query in (snapshot_of([WP]).has, snapshot_of([WP]).lacks, snapshot_of([WP]).knows):
         with pytest.raises(UsageError, match=r"'present' is not a State; give State\.PRESENT"):
-            ask("present")
-    assert snap([WP]).has(np.uint32(State.PRESENT)).all()
+            query("present")
+    assert snapshot_of([WP]).has(np.uint32(State.PRESENT)).all()
 
 
 def test_groups_merge_neighbours_with_equal_state():
-    snapshot = snap([WP] * 32 + [RW] * 16 + [0] * 15 + [MARKER])
+    snapshot = snapshot_of([WP] * 32 + [RW] * 16 + [0] * 15 + [MARKER])
     assert [str(group) for group in snapshot.groups()] == [
         "pages 0–31: present, not writable, uffd-wp, dirty, accessed, soft-dirty",
         "pages 32–47: present, writable, not uffd-wp, dirty, accessed, soft-dirty",
@@ -74,8 +76,8 @@ def test_groups_merge_neighbours_with_equal_state():
         "page 63: marker, uffd-wp",
     ]
     assert [group.size for group in snapshot.groups()] == [32, 16, 15, 1]
-    # accessed or not makes no difference unless asked for
-    mixed = snap([WP, WP & ~(1 << 5), RW])
+    # with MAPPING the accessed bit makes no difference
+    mixed = snapshot_of([WP, WP & ~(1 << 5), RW])
     assert len(mixed.groups()) == 3
     assert [str(group) for group in mixed.groups(MAPPING)] == [
         "pages 0–1: present, not writable, uffd-wp",
@@ -84,7 +86,7 @@ def test_groups_merge_neighbours_with_equal_state():
 
 
 @given(SNAPSHOTS)
-def test_groups_cover_every_page_once_and_hold_for_each(snapshot):
+def test_each_page_is_in_one_group_that_has_its_states(snapshot):
     pages = []
     groups = snapshot.groups()
     for group in groups:
@@ -94,12 +96,12 @@ def test_groups_cover_every_page_once_and_hold_for_each(snapshot):
             assert (snapshot.states[index], snapshot.known[index]) == (group.states, group.known)
             pages.append(page)
     assert pages == list(snapshot.pages)
-    for one, other in itertools.pairwise(groups):
-        assert (one.states, one.known) != (other.states, other.known)
+    for first, second in itertools.pairwise(groups):
+        assert (first.states, first.known) != (second.states, second.known)
 
 
 @given(SNAPSHOTS)
-def test_counts_add_up(snapshot):
+def test_the_counts_of_a_state_add_up_to_all_pages(snapshot):
     for state, count in snapshot.counts().items():
         assert sum(count) == len(snapshot)
         assert count.yes == snapshot.has(state).sum()
@@ -107,7 +109,7 @@ def test_counts_add_up(snapshot):
 
 
 @given(SNAPSHOTS, st.integers(-50, 50), st.integers(-50, 50))
-def test_slices_are_parts(snapshot, low, high):
+def test_a_slice_has_the_data_of_its_pages(snapshot, low, high):
     part = snapshot[low:high]
     assert (
         part.entries.tolist() == snapshot.entries[low:high].tolist()
@@ -121,8 +123,8 @@ def test_slices_are_parts(snapshot, low, high):
     assert part.frames().tolist() == snapshot.frames()[low:high].tolist()
 
 
-def test_one_page():
-    snapshot = snap([WP, RW, 0], first=8)
+def test_an_index_selects_one_page():
+    snapshot = snapshot_of([WP, RW, 0], first=8)
     assert snapshot[1].pages == range(9, 10)
     assert snapshot[-1].lacks(State.PRESENT).all()
     assert [str(page.groups()[0]) for page in snapshot][2] == "page 10: absent"
@@ -132,16 +134,16 @@ def test_one_page():
         snapshot[::2]
 
 
-def test_frames_within_a_huge_page():
+def test_each_page_in_a_huge_page_has_a_frame_of_its_own():
     start = 0x7F00_0020_0000 - 2 * 4096
     entry = 0x4000_0000 | 0xE7
-    snapshot = snap([entry] * 4, start=start, levels=np.full(4, 2, dtype=np.uint8))
+    snapshot = snapshot_of([entry] * 4, start=start, levels=np.full(4, 2, dtype=np.uint8))
     assert snapshot.frames().tolist() == [0x401FE, 0x401FF, 0x40000, 0x40001]
 
 
-def test_nothing_done_to_a_snapshot_changes_it():
+def test_a_snapshot_cannot_be_changed():
     entries = np.array([WP], dtype=np.uint64)
-    snapshot = snap(entries)
+    snapshot = snapshot_of(entries)
     for array in (snapshot.entries, snapshot.levels, snapshot.states, snapshot.known):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
@@ -163,25 +165,25 @@ def test_nothing_done_to_a_snapshot_changes_it():
         ({"form": "sparc"}, "'sparc' is not one of"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(keywords, message):
+def test_arguments_that_do_not_fit_together_are_refused(keywords, message):
     with pytest.raises(UsageError, match=message):
-        snap([WP], **keywords)
+        snapshot_of([WP], **keywords)
 
 
-def test_an_empty_snapshot():
-    snapshot = snap([])
+def test_an_empty_snapshot_has_no_groups_and_no_changes():
+    snapshot = snapshot_of([])
     assert len(snapshot) == 0
     assert snapshot.groups() == []
     assert "no pages" in str(snapshot)
-    assert not snapshot - snap([])
+    assert not snapshot - snapshot_of([])
     assert str(snapshot - snapshot) == "no change on 0 pages"
 
 
 # --- differences
 
 
-def test_a_difference_has_a_sentence_as_its_text():
-    before, after = snap([0] * 64), snap([WP] * 32 + [RW] * 16 + [0] * 16)
+def test_a_difference_is_printed_with_one_line_for_each_change():
+    before, after = snapshot_of([0] * 64), snapshot_of([WP] * 32 + [RW] * 16 + [0] * 16)
     difference = after - before
     assert str(difference).splitlines() == [
         "32 pages (0–31): absent → present, not writable, uffd-wp, dirty, accessed, soft-dirty",
@@ -193,14 +195,17 @@ def test_a_difference_has_a_sentence_as_its_text():
     assert not (after - after)
 
 
-def test_only_bits_both_know_are_compared():
-    before, after = snap([0], form="pagemap", levels=np.zeros(1, dtype=np.uint8), witness="pagemap"), snap([WP])
+def test_only_bits_that_both_snapshots_know_are_compared():
+    before, after = (
+        snapshot_of([0], form="pagemap", levels=np.zeros(1, dtype=np.uint8), witness="pagemap"),
+        snapshot_of([WP]),
+    )
     difference = after - before
     assert difference.bits[0] == State.PRESENT | State.UFFD_WP | State.SOFT_DIRTY
 
 
-def test_another_frame_is_a_change():
-    difference = snap([RW + 0x1000]) - snap([RW])
+def test_a_different_frame_is_a_change():
+    difference = snapshot_of([RW + 0x1000]) - snapshot_of([RW])
     assert str(difference) == (
         "1 page (0): present, writable, not uffd-wp, dirty, accessed, soft-dirty → "
         "present, writable, not uffd-wp, dirty, accessed, soft-dirty (another page frame)"
@@ -209,16 +214,16 @@ def test_another_frame_is_a_change():
 
 def test_different_pages_are_not_compared():
     with pytest.raises(UsageError, match="different pages"):
-        _ = snap([WP]) - snap([WP], first=1)
+        _ = snapshot_of([WP]) - snapshot_of([WP], first=1)
     with pytest.raises(TypeError):
-        _ = snap([WP]) - 3
+        _ = snapshot_of([WP]) - 3
 
 
 @given(SNAPSHOTS, SNAPSHOTS)
-def test_changes_name_each_changed_page_once(one, other):
+def test_each_changed_page_is_in_one_change(one, other):
     size = min(len(one), len(other))
     before = one[:size]
-    after = snap(other.entries[:size], form=other.form, first=before.first, hugetlb=other.hugetlb)
+    after = snapshot_of(other.entries[:size], form=other.form, first=before.first, hugetlb=other.hugetlb)
     difference = after - before
     pages = sorted(page for change in difference.changes() for page in change.pages)
     assert pages == (np.flatnonzero(difference.changed) + before.first).tolist()
@@ -226,7 +231,7 @@ def test_changes_name_each_changed_page_once(one, other):
 
 
 @given(st.sets(st.integers(0, 200)))
-def test_page_ranges_name_every_page(pages):
+def test_page_ranges_list_every_page_or_end_with_an_ellipsis(pages):
     text = page_ranges(pages)
     found = set()
     for part in text.removesuffix(", …").split(", ") if text else []:
@@ -238,34 +243,34 @@ def test_page_ranges_name_every_page(pages):
         assert found == pages
 
 
-# --- for the eye, and for programs
+# --- HTML, JSON, CSV and data frames
 
 
 def test_html_is_escaped_and_has_headers():
-    page = snap([WP, 0], region="<b>&", kernel="</table>")._repr_html_()
+    page = snapshot_of([WP, 0], region="<b>&", kernel="</table>")._repr_html_()
     assert "&lt;b&gt;&amp;" in page
     assert page.count("</table>") == 1
     assert 'scope="col"' in page
     assert 'scope="row"' in page
-    difference = (snap([0], region="<i>") - snap([WP], region="<i>"))._repr_html_()
+    difference = (snapshot_of([0], region="<i>") - snapshot_of([WP], region="<i>"))._repr_html_()
     assert "<i>" not in difference
 
 
 @given(SNAPSHOTS)
-def test_json_comes_back(snapshot):
-    again = Snapshot.from_dict(json.loads(snapshot.to_json()))
-    assert again.to_dict() == snapshot.to_dict()
-    assert again.states.tolist() == snapshot.states.tolist()
+def test_a_snapshot_from_json_equals_the_original(snapshot):
+    restored = Snapshot.from_dict(json.loads(snapshot.to_json()))
+    assert restored.to_dict() == snapshot.to_dict()
+    assert restored.states.tolist() == snapshot.states.tolist()
 
 
 @pytest.mark.parametrize("data", [{}, {"entries": ["x"], "levels": [1]}, {"entries": [3], "levels": [1]}])
-def test_other_json_is_refused(data):
+def test_json_that_is_no_snapshot_is_refused(data):
     with pytest.raises(UsageError, match="not the data of a snapshot"):
         Snapshot.from_dict(data)
 
 
-def test_csv_has_a_line_a_page_and_question_marks(tmp_path):
-    snapshot = snap([WP, MARKER], first=3)
+def test_csv_has_one_line_for_each_page_and_a_question_mark_for_an_unknown_bit(tmp_path):
+    snapshot = snapshot_of([WP, MARKER], first=3)
     text = snapshot.to_csv(tmp_path / "pages.csv")
     assert (tmp_path / "pages.csv").read_text(encoding="utf-8") == text
     rows = list(csv.DictReader(io.StringIO(text)))
@@ -275,8 +280,8 @@ def test_csv_has_a_line_a_page_and_question_marks(tmp_path):
     assert (rows[1]["marker"], rows[1]["frame"]) == ("1", "")
 
 
-def test_a_million_pages_without_a_warning():
-    snapshot = snap(np.full(1 << 20, WP, dtype=np.uint64))
+def test_a_million_pages_are_grouped_and_counted_without_a_warning():
+    snapshot = snapshot_of(np.full(1 << 20, WP, dtype=np.uint64))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(snapshot.groups()) == 1
@@ -285,7 +290,7 @@ def test_a_million_pages_without_a_warning():
     assert snapshot.unknown & ALL == snapshot.unknown
 
 
-def test_a_data_frame_has_na_where_a_bit_is_not_known():
+def test_a_data_frame_has_na_for_an_unknown_bit():
     pandas = pytest.importorskip("pandas")
     entries = np.array([1 << 63 | 1 << 57 | 0x42, 0], dtype=np.uint64)
     one = Snapshot("r", 0x5000, 4096, "pagemap", entries, np.zeros(2, np.uint8), first=5, form="pagemap")
@@ -299,7 +304,7 @@ def test_a_data_frame_has_na_where_a_bit_is_not_known():
     assert list(table)[:4] == ["address", "entry", "level", "frame"]
 
 
-def test_without_pandas_it_says_what_to_do(monkeypatch):
+def test_without_pandas_the_error_says_how_to_install_it(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "pandas", None)
@@ -308,7 +313,7 @@ def test_without_pandas_it_says_what_to_do(monkeypatch):
         one.to_pandas()
 
 
-def test_filter_gives_runs_of_pages():
+def test_filter_returns_runs_of_pages():
     entries = np.array([0, 0x867, 0x867, 0, 0x867], dtype=np.uint64)
     runs = Snapshot("r", 0, 4096, "physical", entries, np.ones(5, np.uint8)).filter(State.PRESENT | State.WRITABLE)
     assert [(run.first, len(run)) for run in runs] == [(1, 2), (4, 1)]

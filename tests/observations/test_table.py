@@ -18,7 +18,7 @@ COLUMNS = {
 }
 
 
-def test_csv_of_plain_columns():
+def test_csv_shows_unknown_values_as_question_marks():
     assert as_csv(COLUMNS) == (
         "page,address,entry,level,frame,present,file\n"
         "5,0x5000,0x0000000000000867,1,66,1,?\n"
@@ -26,7 +26,7 @@ def test_csv_of_plain_columns():
     )
 
 
-def test_a_data_frame_of_plain_columns():
+def test_a_data_frame_shows_unknown_values_as_na():
     pandas = pytest.importorskip("pandas")
     table = as_pandas(COLUMNS)
     assert table.index.tolist() == [5, 6]
@@ -35,19 +35,19 @@ def test_a_data_frame_of_plain_columns():
     assert table["file"].isna().all()
 
 
-def test_a_snapshot_has_a_column_a_bit():
+def test_a_snapshot_has_one_column_for_each_bit():
     entries = np.array([0x867, 0], dtype=np.uint64)
     columns = Snapshot("r", 0x5000, 4096, "physical", entries, np.ones(2, np.uint8), first=5).columns()
     assert list(columns) == ["page", "address", "entry", "level", "frame", *(state_name(bit) for bit in State)]
-    assert {each.shape for each in columns.values()} == {(2,)}
+    assert {column.shape for column in columns.values()} == {(2,)}
     assert columns["page"].tolist() == [5, 6]
     assert columns["frame"].tolist() == [0, -1]
     assert columns["present"].tolist() == [1, 0]
     assert columns[state_name(State.EXCLUSIVE)].tolist() == [-1, 0]
 
 
-def test_no_pages_are_a_table_without_rows():
-    none = Snapshot("r", 0, 4096, "physical", np.zeros(0, np.uint64), np.zeros(0, np.uint8))
-    assert len(none.to_csv().splitlines()) == 1
+def test_a_snapshot_without_pages_is_a_table_without_rows():
+    empty = Snapshot("r", 0, 4096, "physical", np.zeros(0, np.uint64), np.zeros(0, np.uint8))
+    assert len(empty.to_csv().splitlines()) == 1
     pytest.importorskip("pandas")
-    assert len(none.to_pandas()) == 0
+    assert len(empty.to_pandas()) == 0

@@ -11,36 +11,38 @@ from uffdlab.pte import State
 WRITABLE, PROTECTED, ABSENT = 0x8000_0000_0000_1867, 0x8000_0000_0000_1C65, 0
 
 
-def seen(*entries, witness="physical"):
+def snapshot_of(*entries, witness="physical"):
     return Snapshot("r", 0x10000, 4096, witness, np.array(entries, np.uint64), np.ones(len(entries), np.uint8))
 
 
 def probe(before, after=None, *, trapped=False, refused="", page=0):
-    return WriteProbe(page, trapped, None, refused, seen(before), seen(before if after is None else after))
+    return WriteProbe(
+        page, trapped, None, refused, snapshot_of(before), snapshot_of(before if after is None else after)
+    )
 
 
 @pytest.mark.parametrize(
-    ("entry", "done", "contradicts"),
+    ("entry", "write", "contradicts"),
     [
         (WRITABLE, probe(WRITABLE), State(0)),
         (WRITABLE, probe(WRITABLE, trapped=True), State.WRITABLE),
         (WRITABLE, probe(WRITABLE, refused="SIGSEGV"), State.WRITABLE),
         (PROTECTED, probe(PROTECTED, trapped=True), State(0)),
         (PROTECTED, probe(PROTECTED), State.WRITABLE),
-        (PROTECTED, probe(PROTECTED, WRITABLE), State(0)),  # asynchronous: the kernel lifted the protection itself
+        (PROTECTED, probe(PROTECTED, WRITABLE), State(0)),  # asynchronous mode: the kernel removed the protection
         (ABSENT, probe(ABSENT, WRITABLE), State(0)),
         (ABSENT, probe(ABSENT, trapped=True), State(0)),
     ],
 )
-def test_the_result_of_a_write_is_compared_with_the_snapshot(entry, done, contradicts):
-    assert done.contradicts(seen(entry)) == contradicts
+def test_the_result_of_a_write_is_compared_with_the_snapshot(entry, write, contradicts):
+    assert write.contradicts(snapshot_of(entry)) == contradicts
 
 
-def test_a_wrong_witness_is_contradicted_by_the_write():
-    done = [probe(WRITABLE), probe(PROTECTED, trapped=True, page=1)]
-    assert CrossExamination([seen(WRITABLE, PROTECTED)], done).agree
-    found = CrossExamination([seen(WRITABLE, WRITABLE)], done).disagreements
-    assert [(each.page, each.bit, each.second, each.second_entry) for each in found] == [
+def test_a_write_contradicts_a_wrong_witness():
+    writes = [probe(WRITABLE), probe(PROTECTED, trapped=True, page=1)]
+    assert CrossExamination([snapshot_of(WRITABLE, PROTECTED)], writes).agree
+    found = CrossExamination([snapshot_of(WRITABLE, WRITABLE)], writes).disagreements
+    assert [(item.page, item.bit, item.second, item.second_entry) for item in found] == [
         (1, State.WRITABLE, "write probe", PROTECTED)
     ]
     assert "page 1, writable: physical read" in str(found[0])
@@ -55,22 +57,27 @@ def test_a_write_probe_reports_what_the_write_changed():
     assert "dirty" in str(copied)
 
 
-PRESENT_FILE, PRESENT_OWN = 1 << 63 | 1 << 61, 1 << 63  # as pagemap shows them to a user who may not see frames
+# Entries of pagemap without frames, as an unprivileged user reads them.
+PRESENT_FILE, PRESENT_PRIVATE = 1 << 63 | 1 << 61, 1 << 63
 
 
 @pytest.mark.parametrize(
     ("before", "after", "copied"),
     [
-        (PRESENT_FILE, PRESENT_OWN, True),  # the file's, and then its own
+        (PRESENT_FILE, PRESENT_PRIVATE, True),  # a page of the file, then a private copy
         (PRESENT_FILE, PRESENT_FILE, None),
-        (PRESENT_OWN, PRESENT_OWN, None),
-        (0, PRESENT_OWN, False),  # there was nothing to copy
-        (PRESENT_OWN | 5, PRESENT_OWN | 5, False),
-        (PRESENT_OWN | 5, PRESENT_OWN | 6, True),
+        (PRESENT_PRIVATE, PRESENT_PRIVATE, None),
+        (0, PRESENT_PRIVATE, False),  # there was nothing to copy
+        (PRESENT_PRIVATE | 5, PRESENT_PRIVATE | 5, False),
+        (PRESENT_PRIVATE | 5, PRESENT_PRIVATE | 6, True),
     ],
 )
 def test_a_copy_on_write_is_detected_without_frames_or_reported_as_unknown(before, after, copied):
-    done = WriteProbe(
-        0, False, None, "", *(replace(seen(entry, witness="pagemap"), form="pagemap") for entry in (before, after))
+    write = WriteProbe(
+        0,
+        False,
+        None,
+        "",
+        *(replace(snapshot_of(entry, witness="pagemap"), form="pagemap") for entry in (before, after)),
     )
-    assert done.copied is copied
+    assert write.copied is copied

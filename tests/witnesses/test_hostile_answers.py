@@ -1,4 +1,4 @@
-"""A target that lies: whatever it says of its beacon, its facts and its pages, only our errors come out."""
+"""Whatever a hostile target answers about itself and its pages, only an UffdlabError is raised."""
 
 import contextlib
 import copy
@@ -24,9 +24,9 @@ JUNK = (
 )
 
 
-def truth(method, chance):
-    """What a target would say that does not lie, of four pages; what it reads is anything."""
-    entry = chance.getrandbits(64)
+def valid_answer(method, rng):
+    """Return an answer that a target could send for four pages; the contents of the entries are random."""
+    entry = rng.getrandbits(64)
     return {
         "target.beacon": {
             "address": 0x8_0000_0000,
@@ -35,9 +35,9 @@ def truth(method, chance):
             "scan": {"answered": 0x3FF},
             "entries": {"why_not": ""},
         },
-        "target.pagemap": {"entries": chance.randbytes(32), "hugetlb": False, "vma_soft_dirty": False, "time_ns": 1},
+        "target.pagemap": {"entries": rng.randbytes(32), "hugetlb": False, "vma_soft_dirty": False, "time_ns": 1},
         "target.scan": {
-            "runs": np.array(_runs(chance), dtype="<u8").tobytes(),
+            "runs": np.array(_runs(rng), dtype="<u8").tobytes(),
             "vma_soft_dirty": False,
             "time_ns": 1,
         },
@@ -48,55 +48,55 @@ def truth(method, chance):
     }[method]
 
 
-def _runs(chance):
-    # Those of four pages, or any: that overlap, lie elsewhere, are of no whole pages, or end before they begin.
-    if chance.random() < 0.5:
-        return [START, START + 4 * 4096, chance.getrandbits(64)]
+def _runs(rng):
+    # The runs of four pages, or random ones: they overlap, are elsewhere, are unaligned, or end before they begin.
+    if rng.random() < 0.5:
+        return [START, START + 4 * 4096, rng.getrandbits(64)]
     edges = [0, START - 4096, START, START + 1, START + 4096, START + 4 * 4096, START + 8 * 4096, (1 << 64) - 1]
-    return [chance.choice([*edges, chance.getrandbits(64)]) for _ in range(3 * chance.randrange(5))]
+    return [rng.choice([*edges, rng.getrandbits(64)]) for _ in range(3 * rng.randrange(5))]
 
 
-def lie(answer, chance):
-    """Something else in its place, or in that of a part of it."""
-    if not isinstance(answer, dict) or chance.random() < 0.2:
-        return chance.choice(JUNK)
+def damaged(answer, rng):
+    """Return other data in place of the answer, or of some of its fields."""
+    if not isinstance(answer, dict) or rng.random() < 0.2:
+        return rng.choice(JUNK)
     answer = copy.deepcopy(answer)
-    for _ in range(chance.randrange(1, 3)):
-        name = chance.choice([*answer, "at", "more"])
-        if chance.random() < 0.2:
+    for _ in range(rng.randrange(1, 3)):
+        name = rng.choice([*answer, "at", "more"])
+        if rng.random() < 0.2:
             answer.pop(name, None)
         else:
-            answer[name] = chance.choice(JUNK)
+            answer[name] = rng.choice(JUNK)
     return answer
 
 
-class Liar:
-    """A target whose answers go the way of all answers from the wire."""
+class HostileTarget:
+    """A target whose answers are decoded like every answer from the wire."""
 
-    def __init__(self, chance):
-        self.chance = chance
+    def __init__(self, rng):
+        self.rng = rng
 
     def ask(self, request, **_):
-        """Answer, truly or not."""
-        raw = truth(request.method, self.chance)
+        """Return the decoded answer, damaged or not."""
+        raw = valid_answer(request.method, self.rng)
         try:
-            return decoding.answer(request, lie(raw, self.chance) if self.chance.random() < 0.5 else raw)
+            return decoding.answer(request, damaged(raw, self.rng) if self.rng.random() < 0.5 else raw)
         except Malformed as error:
             raise MachineLost(str(error)) from error
 
 
 class Ram:
-    """A guest's memory with nothing to be found in it, or nonsense."""
+    """Guest RAM with random content."""
 
-    def __init__(self, chance):
-        self.entries = np.frombuffer(chance.randbytes(64 * 4096), dtype=np.uint64).reshape(64, 512)
+    def __init__(self, rng):
+        self.entries = np.frombuffer(rng.randbytes(64 * 4096), dtype=np.uint64).reshape(64, 512)
 
     def ram(self):
-        """Return the entries, and how many frames lie below 4 GiB."""
+        """Return the entries, and the number of frames below 4 GiB."""
         return self.entries, 64
 
     def root_candidates(self):
-        """Return a root that may be none."""
+        """Return one candidate, whose page tables are random."""
         return [(4096, 4)]
 
     @contextlib.contextmanager
@@ -105,13 +105,13 @@ class Ram:
         yield
 
 
-def asked(chance, name):
-    """Ask a witness of four pages; return whether it answered."""
-    liar = Liar(chance)
-    witnesses = WitnessSelection(liar.ask, lambda: Ram(chance), lambda: 1, kernel="k", machine="m")
+def is_answered(rng, name):
+    """Read four pages with a witness; return False if it raises an UffdlabError."""
+    target = HostileTarget(rng)
+    witnesses = WitnessSelection(target.ask, lambda: Ram(rng), lambda: 1, kernel="k", machine="m")
     witnesses.new_target(bytes(32))
     try:
-        mapped = liar.ask(MapMemory("shmem", 4, 4096))
+        mapped = target.ask(MapMemory("shmem", 4, 4096))
         mapping = SimpleNamespace(name="r", start=mapped.start, pages=4, page_size=4096, lost=None)
         if name in (None, "physical"):
             witnesses.witness("physical")._finder._deadline = 0.0
@@ -125,8 +125,8 @@ def asked(chance, name):
 
 @pytest.mark.parametrize("name", [None, *selection.NAMES])
 @pytest.mark.parametrize("rounds", [pytest.param(150, id="few"), pytest.param(4000, id="many", marks=pytest.mark.long)])
-def test_only_our_errors_come_out(name, rounds, monkeypatch):
+def test_only_uffdlab_errors_are_raised(name, rounds, monkeypatch):
     monkeypatch.setattr(selection, "_READ_FROM_RAM_FROM", 0)
-    answered = sum(asked(random.Random(seed), name) for seed in range(rounds))
+    answered = sum(is_answered(random.Random(seed), name) for seed in range(rounds))
     assert answered < rounds
     assert answered > 0 or name == "physical"

@@ -22,7 +22,7 @@ def read(reply, count):
     return KernelWitness(lambda *_: reply).read(Region, 2, count)
 
 
-def test_entries_keep_their_levels():
+def test_each_entry_has_the_level_that_was_answered():
     found = read(answer((LEAF, 1, 0), (0, 2, 0), (LEAF | 1 << 7, 2, 0)), 3)
     assert found.levels.tolist() == [1, 2, 2]
     assert found.has(State.PRESENT | State.UFFD_WP).tolist() == [True, False, True]
@@ -46,12 +46,12 @@ def test_an_impossible_answer_is_an_error(reply, message):
 
 
 @pytest.mark.parametrize(
-    ("refused", "message"),
+    ("refusal", "message"),
     [(TargetLost("killed"), "target has ended"), (AgentError("no /dev/pte_reader", kind="no-witness"), "pte_reader")],
 )
-def test_a_refusal_of_the_agent_names_the_witness(refused, message):
+def test_a_refusal_of_the_agent_names_the_witness(refusal, message):
     def refuse(*_):
-        raise refused
+        raise refusal
 
     with pytest.raises(WitnessError, match=message) as caught:
         KernelWitness(refuse).read(Region, 0, 1)

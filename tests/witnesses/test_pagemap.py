@@ -9,15 +9,15 @@ class Region:
     name, start, pages, page_size = "region", 0x7F00_0000_0000, 64, 4096
 
 
-def answer(*entries, sd=False, ht=False):
-    return PagemapEntries(ht, sd, 5, struct.pack(f"<{len(entries)}Q", *entries))
+def answer(*entries, vma_soft_dirty=False, hugetlb=False):
+    return PagemapEntries(hugetlb, vma_soft_dirty, 5, struct.pack(f"<{len(entries)}Q", *entries))
 
 
-def test_asks_for_the_range_and_decodes_the_answer():
+def test_the_witness_asks_for_the_range_and_decodes_the_answer():
     asked = []
 
-    def read(*what):
-        asked.append(what)
+    def read(*arguments):
+        asked.append(arguments)
         return answer(1 << 63 | 1 << 57 | 1 << 61 | 0x42, 0)
 
     snapshot = PagemapWitness(read, kernel="6.1-series").read(Region, 3, 2)
@@ -28,8 +28,11 @@ def test_asks_for_the_range_and_decodes_the_answer():
     assert (snapshot.witness, snapshot.kernel, snapshot.time_ns, snapshot.first) == ("pagemap", "6.1-series", 5, 3)
 
 
-def test_a_new_mapping_hides_the_soft_dirty_bits():
+def test_the_soft_dirty_bits_of_a_new_mapping_are_unknown():
     entry = 1 << 63 | 1 << 55
-    plain, new = (PagemapWitness(lambda *_, sd=sd: answer(entry, sd=sd)).read(Region, 0, 1) for sd in (False, True))
+    plain, new = (
+        PagemapWitness(lambda *_, dirty=dirty: answer(entry, vma_soft_dirty=dirty)).read(Region, 0, 1)
+        for dirty in (False, True)
+    )
     assert plain.has(State.SOFT_DIRTY).all()
     assert not new.knows(State.SOFT_DIRTY).any()

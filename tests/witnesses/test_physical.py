@@ -21,38 +21,38 @@ PSE = 1 << 7
 
 
 class FakeMemory:
-    """Guest RAM with page tables in it, as a processor would have them."""
+    """Guest RAM with page tables, as a processor reads them."""
 
     def __init__(self, levels=4, frames=FRAMES):
         self.cells = np.zeros((frames, 512), dtype=np.uint64)
         self.levels = levels
         self.next = 1
-        self.root = self.take()
+        self.root = self.take_frame()
         self.pauses = 0
         self.processor = threading.Lock()  # held for each step of the guest
         self.candidates = None
-        data = self.take()
+        data = self.take_frame()
         self.cells[data].view(np.uint8)[BEACON & 0xFFF :][: len(NONCE)] = np.frombuffer(NONCE, dtype=np.uint8)
         self.map(BEACON & ~0xFFF, data << 12 | PTE)
 
-    def take(self):
+    def take_frame(self):
         self.next += 1
         return self.next - 1
 
     def slot(self, address, level):
-        """Find (frame, index) of the entry of `level` for `address`, making tables on the way."""
+        """Return (frame, index) of the entry of `level` for `address`; make the tables that are missing."""
         table = self.root
         for at in range(self.levels, level, -1):
             index = address >> (3 + 9 * at) & 511
             if not self.cells[table, index] & np.uint64(1):
-                self.cells[table, index] = self.take() << 12 | TABLE
+                self.cells[table, index] = self.take_frame() << 12 | TABLE
             table = int(self.cells[table, index]) >> 12 & 0xFF_FFFF_FFFF
         return table, address >> (3 + 9 * level) & 511
 
     def map(self, address, entry, level=1):
         self.cells[self.slot(address, level)] = np.uint64(entry)
 
-    # what the witness uses
+    # --- what the witness uses
 
     def ram(self):
         return self.cells, len(self.cells)
@@ -68,14 +68,14 @@ class FakeMemory:
 
     @contextlib.contextmanager
     def changing(self, *slots):
-        """Let these entries change all the time, but for a pause, on a thread of its own."""
-        over = threading.Event()
+        """Change these entries in another thread all the time, except while the guest is paused."""
+        stopped = threading.Event()
 
         def change():
             for slot in itertools.cycle(slots):
                 with self.processor:
                     self.cells[slot] ^= np.uint64(1 << 52)
-                if over.is_set():
+                if stopped.is_set():
                     break
 
         guest = threading.Thread(target=change)
@@ -83,7 +83,7 @@ class FakeMemory:
         try:
             yield
         finally:
-            over.set()
+            stopped.set()
             guest.join()
 
 
@@ -99,7 +99,7 @@ def witness(memory, **keywords):
 
 
 @pytest.mark.parametrize("levels", [4, 5])
-def test_reads_mapped_read_only_and_absent_pages(levels):
+def test_mapped_read_only_and_absent_pages_are_read(levels):
     memory = FakeMemory(levels)
     start = 0x7F00_0000_0000 - 3 * 4096  # across the end of a PTE, PMD, PUD table
     memory.map(start, 0x123 << 12 | PTE)
@@ -113,7 +113,7 @@ def test_reads_mapped_read_only_and_absent_pages(levels):
     ]
     assert snapshot.frames().tolist() == [0x123, -1, -1, -1, 0x124, -1]
     assert (snapshot.witness, snapshot.kernel, snapshot.time_ns) == ("physical", "fake", 77)
-    # Where the walk ended: an empty PTE beside page 0, the PTE table of page 4, which has one too.
+    # Every walk ends in one of the two PTE tables, also at the empty entries beside pages 0 and 4.
     assert snapshot.levels.tolist() == [1] * 6
 
 
@@ -127,14 +127,14 @@ def test_a_range_of_the_region_keeps_its_page_numbers():
     assert snapshot.frames().tolist() == [66, 67, 68]
 
 
-def test_huge_leaves_stand_for_all_their_small_pages():
+def test_a_huge_entry_is_repeated_for_all_its_small_pages():
     memory = FakeMemory()
     start = 0x20_0000_0000
     memory.map(start, 0x4000_0000 | PSE | PTE, level=2)
     memory.map(start + (1 << 30), 0x8000_0000 | PSE | PTE, level=3)
     snapshot = witness(memory).read(Region(start, (2 << 30) // 4096), 0, (2 << 30) // 4096)
     assert (snapshot.levels[:512] == 2).all()
-    assert (snapshot.levels[512:1024] == 2).all()  # the PMD that is empty
+    assert (snapshot.levels[512:1024] == 2).all()  # the empty PMD entry
     assert (snapshot.levels[1 << 18 :] == 3).all()
     assert snapshot.has(State.HUGE | State.PRESENT)[:512].all()
     assert snapshot.has(State.HUGE)[1 << 18 :].all()
@@ -175,18 +175,18 @@ def test_a_table_under_a_huge_region_is_refused():
 )
 def test_any_entries_in_pte_tables_are_returned(levels, base, mapped, count):
     memory = FakeMemory(levels)
-    low = BEACON >> 12
+    beacon_page = BEACON >> 12
     for page, entry in mapped.items():
-        if base + page != low:
+        if base + page != beacon_page:
             memory.map((base + page) << 12, entry)
     snapshot = witness(memory).read(Region(base << 12, 4096), 0, count)
     expected = np.zeros(count, dtype=np.uint64)
     for page, entry in mapped.items():
-        if page < count and base + page != low:
+        if page < count and base + page != beacon_page:
             expected[page] = entry
-    inside = low - base
-    if 0 <= inside < count:
-        expected[inside] = snapshot.entries[inside]
+    beacon_index = beacon_page - base
+    if 0 <= beacon_index < count:
+        expected[beacon_index] = snapshot.entries[beacon_index]
     assert snapshot.entries.tolist() == expected.tolist()
     assert (snapshot.levels >= 1).all()
 
@@ -194,14 +194,14 @@ def test_any_entries_in_pte_tables_are_returned(levels, base, mapped, count):
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_hostile_tables_end_in_an_error_or_a_snapshot(data):
-    """Cycles, frames outside RAM, random bits at every level: an answer or a WitnessError, and soon."""
+    """Cycles, frames outside RAM and random bits at every level: the read ends, with a snapshot or a WitnessError."""
     memory = FakeMemory(frames=64)
     start = 0x10_0000_0000
     memory.slot(start, 1)
     for _ in range(data.draw(st.integers(1, 6))):
         frame = data.draw(st.integers(memory.root, memory.next - 1))
         index = data.draw(st.integers(0, 511))
-        # Likely a pointer back to a table, or outside RAM.
+        # The entry points back to a table, or outside RAM.
         target = data.draw(st.one_of(st.integers(0, 80), st.integers(0, (1 << 52) - 1)))
         memory.cells[frame, index] = np.uint64(((target << 12) & ((1 << 64) - 1)) | data.draw(st.integers(0, 4095)))
     pages = data.draw(st.integers(1, 3000))
@@ -225,33 +225,33 @@ def test_frames_outside_ram_under_the_region_are_an_error():
         witness(memory).read(Region(0x10_0000_0000, 8), 0, 8)
 
 
-# --- whose tables
+# --- the page tables of the target
 
 
-def test_the_root_is_the_candidate_that_holds_the_beacon():
+def test_the_root_is_the_candidate_that_maps_the_beacon():
     memory = FakeMemory()
-    other = memory.take()
+    other = memory.take_frame()
     memory.cells[other, 3] = 0xFFFF_FFFF_F000 | TABLE
-    kicks = []
+    busy_periods = []
 
     @contextlib.contextmanager
     def keep_busy(seconds):
-        kicks.append(seconds)
+        busy_periods.append(seconds)
         memory.candidates = [(FRAMES << 13, 4), (other << 12, 4), (memory.root << 12, 4)]
         yield
         memory.candidates = []
 
-    looking = PhysicalWitness(memory, (BEACON, NONCE), keep_busy, deadline=0.5)
+    physical = PhysicalWitness(memory, (BEACON, NONCE), keep_busy, deadline=0.5)
     for _ in range(3):
-        looking.read(Region(0x1000, 1), 0, 1)
-    assert kicks == [0.5]  # found once; after that it is only verified
+        physical.read(Region(0x1000, 1), 0, 1)
+    assert busy_periods == [0.5]  # found once; after that it is only verified
 
 
-def test_a_wrong_nonce_is_no_target():
+def test_a_page_with_another_nonce_is_not_the_beacon():
     memory = FakeMemory()
-    looking = PhysicalWitness(memory, (BEACON, bytes(16)), lambda _: contextlib.nullcontext(), deadline=0.02)
+    physical = PhysicalWitness(memory, (BEACON, bytes(16)), lambda _: contextlib.nullcontext(), deadline=0.02)
     with pytest.raises(WitnessError, match=r"none of the 1 page tables seen.*pagemap") as caught:
-        looking.read(Region(0x1000, 1), 0, 1)
+        physical.read(Region(0x1000, 1), 0, 1)
     assert caught.value.witness == "physical"
 
 
@@ -269,7 +269,7 @@ def test_an_unknown_paging_mode_is_named():
         witness(memory).read(Region(0x1000, 1), 0, 1)
 
 
-def test_a_processor_that_was_not_started_is_passed_over():
+def test_a_processor_that_was_not_started_is_skipped():
     memory = FakeMemory()
     memory.candidates = [(0, 0), (memory.root << 12, 4)]
     assert len(witness(memory).read(Region(0x1000, 1), 0, 1)) == 1
@@ -290,14 +290,14 @@ def test_a_beacon_in_a_huge_page_is_found():
 
 def test_after_the_target_ended_every_read_is_an_error():
     memory = FakeMemory()
-    looking = witness(memory)
-    looking.read(Region(0x1000, 1), 0, 1)
+    physical = witness(memory)
+    physical.read(Region(0x1000, 1), 0, 1)
     memory.cells[memory.root] = 0
     with pytest.raises(WitnessError, match="may have ended"):
-        looking.read(Region(0x1000, 1), 0, 1)
+        physical.read(Region(0x1000, 1), 0, 1)
 
 
-def test_a_target_that_ends_during_the_read_is_noticed():
+def test_a_target_that_ends_during_the_read_is_an_error():
     memory = FakeMemory()
 
     def end():
@@ -309,7 +309,7 @@ def test_a_target_that_ends_during_the_read_is_noticed():
 
 
 @pytest.mark.parametrize("beacon", [(0x1000, b"short"), (0x1FF9, NONCE)])
-def test_a_beacon_that_cannot_be_checked_is_refused(beacon):
+def test_a_short_beacon_or_one_across_two_pages_is_refused(beacon):
     with pytest.raises(UsageError, match="beacon"):
         PhysicalWitness(FakeMemory(), beacon, lambda _: contextlib.nullcontext())
 
@@ -326,7 +326,7 @@ def test_a_guest_whose_tables_do_not_change_is_not_paused():
 
 @pytest.mark.parametrize("level", [1, 2])
 def test_a_guest_whose_tables_keep_changing_is_paused_for_the_read(level):
-    """The same PTE table is looked at 4,096 times, so it is sure to change between two looks of one of them."""
+    """One PTE table is read 4,096 times in a snapshot, so it changes between two of these reads."""
     memory = FakeMemory()
     start = 0x10_0000_0000
     memory.map(start, 0x123 << 12 | PTE)
@@ -336,11 +336,11 @@ def test_a_guest_whose_tables_keep_changing_is_paused_for_the_read(level):
     changing = [(frame, index) for index in range(1, 512)]
     if level == 2:
         changing = [memory.slot(start + (piece << 21), 2) for piece in range(4096)]
-    looking = witness(memory)
+    physical = witness(memory)
     until = time.monotonic() + 60  # the other thread has to run during three reads in a row
     with memory.changing(*changing):
         while not memory.pauses and time.monotonic() < until:
-            snapshot = looking.read(Region(start, 4096 * 512), 0, 4096 * 512)
+            snapshot = physical.read(Region(start, 4096 * 512), 0, 4096 * 512)
     assert memory.pauses == 1
     assert snapshot.has(State.PRESENT).reshape(-1, 512)[:, 0].all()
     if level == 1:  # read while paused: every copy of the one table is the same

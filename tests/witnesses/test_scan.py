@@ -8,6 +8,7 @@ from uffdlab.pte import Category, State, decode_scan, explain_scan
 from uffdlab.uapi.protocol.witnesses import ScanRuns
 from uffdlab.witnesses.scan import ScanWitness
 
+# Categories whose absence means something: an older kernel, and one with RWP where nothing was written.
 OLD, NEW = 0xFF, 0x3FF & ~Category.WRITTEN
 START = 0x7F00_0000_0000
 PAGE = 4096
@@ -17,11 +18,11 @@ class Region:
     name, start, pages, page_size = "region", START, 64, PAGE
 
 
-def answer(*runs, sd=False):
+def answer(*runs, vma_soft_dirty=False):
     entries = [
         entry for low, high, categories in runs for entry in (START + low * PAGE, START + high * PAGE, categories)
     ]
-    return ScanRuns(struct.pack(f"<{len(entries)}Q", *entries), sd, 5)
+    return ScanRuns(struct.pack(f"<{len(entries)}Q", *entries), vma_soft_dirty, 5)
 
 
 def read(reply, count, answered=OLD):
@@ -46,7 +47,7 @@ def test_with_rwp_in_the_kernel_only_written_is_evidence_about_uffd_wp():
     assert (states & State.UFFD_WP != 0).tolist() == [False, False, False, True]
 
 
-def test_a_marker_cannot_be_told_from_a_swap_entry_but_a_guard_can():
+def test_a_guard_is_recognized_but_another_marker_may_be_a_swap_entry():
     states, known = decode_scan([16, Category.SWAPPED | Category.GUARD], answered=NEW, vma_soft_dirty=True)
     assert not known[0] & (State.SWAPPED | State.MARKER)
     assert known[0] & State.GUARD
@@ -56,7 +57,7 @@ def test_a_marker_cannot_be_told_from_a_swap_entry_but_a_guard_can():
     assert not older[0] & State.GUARD
 
 
-def test_huge_is_of_the_mapping_where_nothing_is_mapped():
+def test_huge_is_unknown_for_an_absent_page():
     states, known = decode_scan([Category.HUGE, Category.HUGE | Category.PRESENT], answered=OLD, vma_soft_dirty=True)
     assert not states[0]
     assert not known[0] & State.HUGE
@@ -64,14 +65,14 @@ def test_huge_is_of_the_mapping_where_nothing_is_mapped():
 
 
 @pytest.mark.parametrize(
-    ("sd", "tracks", "expected"), [(False, True, True), (True, True, False), (False, False, False)]
+    ("vma_soft_dirty", "tracks", "expected"), [(False, True, True), (True, True, False), (False, False, False)]
 )
-def test_soft_dirty_is_known_only_where_the_mapping_is_not_soft_dirty(sd, tracks, expected):
-    _, known = decode_scan([Category.PRESENT], answered=OLD, vma_soft_dirty=sd, tracks_soft_dirty=tracks)
+def test_soft_dirty_is_known_only_where_the_mapping_is_not_soft_dirty(vma_soft_dirty, tracks, expected):
+    _, known = decode_scan([Category.PRESENT], answered=OLD, vma_soft_dirty=vma_soft_dirty, tracks_soft_dirty=tracks)
     assert bool(known[0] & State.SOFT_DIRTY) is expected
 
 
-def test_no_bit_is_set_that_is_not_known():
+def test_every_bit_that_is_set_is_known():
     entries = np.arange(1 << 10, dtype=np.uint64)
     for answered in (OLD, NEW):
         states, known = decode_scan(entries, answered=answered, vma_soft_dirty=False)
@@ -80,7 +81,7 @@ def test_no_bit_is_set_that_is_not_known():
 
 @pytest.mark.parametrize("entry", [0, 0x3FF, 1 << 63 | 5])
 def test_the_explained_bits_add_up_to_the_entry(entry):
-    assert sum(each.value << each.number for each in explain_scan(entry)) == entry
+    assert sum(bit.value << bit.number for bit in explain_scan(entry)) == entry
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from uffdlab.errors import WitnessError
 from uffdlab.witnesses.selection import WitnessSelection
 
 
-def test_a_target_that_cannot_start_the_thread_for_its_page_tables_says_why():
+def test_the_error_says_why_the_target_could_not_start_its_spinning_thread():
     asked = []
 
     def ask(request, deadline=5.0):
@@ -15,6 +15,6 @@ def test_a_target_that_cannot_start_the_thread_for_its_page_tables_says_why():
 
     witnesses = WitnessSelection(ask, lambda: None, lambda: 1, kernel="k", machine="m")
     with pytest.raises(WitnessError, match=r"could not start the thread.*EAGAIN") as caught, witnesses._spinning(1.0):
-        pytest.fail("its page tables are in use")
+        pytest.fail("the block was entered without a spinning thread")
     assert caught.value.witness == "physical"
     assert asked == ["target.spin"]
