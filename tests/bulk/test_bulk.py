@@ -1,4 +1,4 @@
-"""Reading and decoding in C, against the same done one entry at a time."""
+"""The functions in C: checksums, decoding of entries, walks of page tables."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ from uffdlab.pte import x86
 
 @given(st.binary(max_size=100), st.binary(min_size=1, max_size=100), st.integers(0, 2**64 - 1))
 def test_a_checksum_changes_with_the_content(before, data, total):
-    whole = sums.add(sums.add(0, before), data)
-    assert whole == sums.add(sums.add(0, memoryview(before)), bytearray(data))
+    checksum = sums.add(sums.add(0, before), data)
+    assert checksum == sums.add(sums.add(0, memoryview(before)), bytearray(data))
     assert 0 <= sums.add(total, data) < 2**64
-    assert whole != sums.add(sums.add(0, before), data + b"\0")
+    assert checksum != sums.add(sums.add(0, before), data + b"\0")
     for at in {0, len(data) // 2, len(data) - 1}:
-        assert whole != sums.add(sums.add(0, before), data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
+        assert checksum != sums.add(sums.add(0, before), data[:at] + bytes([data[at] ^ 0x10]) + data[at + 1 :])
 
 
 entries = st.one_of(
@@ -33,23 +33,23 @@ entries = st.one_of(
     repeat=st.integers(1, 600),
     levels=st.lists(st.integers(0, 5), min_size=1, max_size=4),
 )
-def test_many_entries_decode_as_each_alone(pattern, repeat, levels):
+def test_many_entries_are_decoded_like_single_entries(pattern, repeat, levels):
     many = np.array([entry for entry in pattern for _ in range(repeat)], dtype=np.uint64)
     level = np.resize(np.array(levels, dtype=np.uint8), many.shape)
     states, known = pte.decode_x86(many, level)
     for at in {*range(0, len(many), max(1, repeat)), len(many) - 1}:
-        alone = pte.decode_x86([many[at]], [level[at]])
-        assert (states[at], known[at]) == (alone[0][0], alone[1][0])
+        single = pte.decode_x86([many[at]], [level[at]])
+        assert (states[at], known[at]) == (single[0][0], single[1][0])
 
 
-def test_entries_that_are_no_plain_tables_are_counted_and_left_to_the_caller():
+def test_entries_that_the_c_decoder_leaves_to_its_caller_are_counted_and_marked():
     entries = np.array([0, 1, 2, 1 << 58 | 1, 1], dtype=np.uint64)
     _, known, odd = x86.decoder().decode(entries, False)
     assert odd == 2
     assert (known == ODD).tolist() == [False, False, True, True, False]
 
 
-def test_frames_around_the_hole():
+def test_frames_below_and_above_the_hole_in_ram_are_found():
     file = np.arange(8, dtype=np.uint64).repeat(512).reshape(8, 512)
     ram = Ram(file, 5)
     assert [ram.frame(frame)[0] for frame in (0, 4, 1 << 20, (1 << 20) + 2)] == [0, 4, 5, 7]
@@ -60,7 +60,7 @@ def test_frames_around_the_hole():
 
 
 @pytest.mark.parametrize("levels", [4, 5])
-def test_a_path_ends_where_nothing_is_mapped_or_outside_ram(levels):
+def test_a_path_ends_at_an_empty_entry_and_a_frame_outside_ram_is_an_error(levels):
     file = np.zeros((8, 512), dtype=np.uint64)
     ram = Ram(file, 8)
     assert ram.path(1, levels, 0x1000) == [Step(levels, 1, 0, 0)]

@@ -21,8 +21,8 @@ def arm(entry, level=1):
     return State(int(states[0])), State(int(known[0]))
 
 
-def pagemap(entry, sd=False, ht=False, **keywords):
-    states, known = pte.decode_pagemap([entry], vma_soft_dirty=sd, hugetlb=ht, **keywords)
+def pagemap(entry, vma_soft_dirty=False, hugetlb=False, **keywords):
+    states, known = pte.decode_pagemap([entry], vma_soft_dirty=vma_soft_dirty, hugetlb=hugetlb, **keywords)
     return State(int(states[0])), State(int(known[0]))
 
 
@@ -36,8 +36,8 @@ def arm_swap(kind, offset, flags=0):
 
 
 def states_of(names):
-    """Return the states with these names, ``"PRESENT WRITABLE"``."""
-    wanted = State(0)
+    """Return the states with these names, such as ``"PRESENT WRITABLE"``."""
+    states = State(0)
     for name in names.split():
-        wanted |= State[name]
-    return wanted
+        states |= State[name]
+    return states

@@ -23,15 +23,15 @@ VALID, PAGE, RDONLY, AF, WRITE = 1, 2, 1 << 7, 1 << 10, 1 << 51
         (0, 1, ""),
     ],
 )
-def test_arm64_entries(entry, level, states):
-    wanted = states_of(states)
+def test_arm64_entries_are_decoded(entry, level, states):
+    expected = states_of(states)
     found, known = arm(entry, level)
-    assert found == wanted
-    assert known == (ENTRY & ~State.SOFT_DIRTY if wanted else ALL)
+    assert found == expected
+    assert known == (ENTRY & ~State.SOFT_DIRTY if expected else ALL)
 
 
 @given(ENTRIES, st.integers(0, 4))
-def test_arm64_known_and_set_obey_the_rules(entry, level):
+def test_arm64_decoded_states_are_consistent(entry, level):
     states, known = arm(entry, level)
     assert states & known == states
     assert State.SOFT_DIRTY not in states
@@ -39,11 +39,11 @@ def test_arm64_known_and_set_obey_the_rules(entry, level):
         assert not states & (State.WRITABLE | State.DIRTY | State.ACCESSED | State.HUGE)
 
 
-def test_arm64_frames():
+def test_arm64_only_present_entries_have_a_frame():
     assert pte.frames_arm64([0x1234 << 12 | VALID | PAGE, 0, arm_swap(1, 5)], [1, 1, 1]).tolist() == [0x1234, -1, -1]
 
 
 @given(ENTRIES)
-def test_the_explanation_says_present_where_the_decoder_does(entry):
+def test_the_explanation_and_the_decoder_agree_on_present(entry):
     named = {bit.name for bit in pte.explain_arm64(entry)}
     assert ("type" in named or "entry" in named) == (State.PRESENT not in arm(entry)[0])

@@ -1,4 +1,4 @@
-"""The table of formats: each column says the same of an entry as the others."""
+"""The columns of the table of formats agree on each entry."""
 
 from types import SimpleNamespace
 
@@ -23,9 +23,9 @@ def test_the_bits_of_a_state_are_those_that_the_decoder_reads(name, data):
     form = FORMATS[name]
     level = 2 if State.HUGE in form.bits else 1
     present = 1 << form.bits[State.PRESENT]
-    state = data.draw(st.sampled_from([each for each in form.bits if each not in (State.PRESENT, State.SWAPPED)]))
+    state = data.draw(st.sampled_from([bit for bit in form.bits if bit not in (State.PRESENT, State.SWAPPED)]))
     if state == State.PROTNONE:
-        present = 0  # it is the bit that says global in an entry with bit 0
+        present = 0  # in an entry with the present bit, the same bit means global
     states, known = form.decode(*arrays(present | 1 << form.bits[state], level), FACTS)
     assert known[0] & state
     assert states[0] & state

@@ -20,5 +20,5 @@ from .entries import ENTRY
         (State(0), State(0), "unknown"),
     ],
 )
-def test_states_as_text(states, known, text):
+def test_states_are_described(states, known, text):
     assert pte.describe(states, known) == text

@@ -19,16 +19,16 @@ from .entries import ENTRY, arm, arm_swap, pagemap, states_of, x86, x86_swap
         (30, 0x4321, "SWAPPED"),  # a migration or device entry
     ],
 )
-def test_swap_entries_and_markers_in_every_format(kind, offset, states):
-    wanted = states_of(states)
+def test_swap_entries_and_markers_are_decoded_in_every_format(kind, offset, states):
+    expected = states_of(states)
     found, known = x86(x86_swap(kind, offset))
-    assert found == wanted
-    if State.MARKER in wanted:
+    assert found == expected
+    if State.MARKER in expected:
         assert known == ALL
     else:
         assert known == ENTRY & ~(State.DIRTY | State.ACCESSED)
-    assert x86(x86_swap(kind, offset, 1 << 2))[0] == wanted | State.UFFD_WP
-    assert x86(x86_swap(kind, offset, 1 << 1))[0] == wanted | State.SOFT_DIRTY
-    assert arm(arm_swap(kind, offset))[0] == wanted
-    assert arm(arm_swap(kind, offset, 1 << 3))[0] == wanted | State.UFFD_WP
-    assert pagemap(1 << 62 | offset << 5 | kind)[0] == wanted
+    assert x86(x86_swap(kind, offset, 1 << 2))[0] == expected | State.UFFD_WP
+    assert x86(x86_swap(kind, offset, 1 << 1))[0] == expected | State.SOFT_DIRTY
+    assert arm(arm_swap(kind, offset))[0] == expected
+    assert arm(arm_swap(kind, offset, 1 << 3))[0] == expected | State.UFFD_WP
+    assert pagemap(1 << 62 | offset << 5 | kind)[0] == expected

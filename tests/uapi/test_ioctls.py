@@ -1,4 +1,4 @@
-"""What is known of each ioctl fits together, and fits what is made from it."""
+"""The columns of the table of ioctls agree with each other and with the code that uses them."""
 
 import inspect
 import keyword
@@ -13,7 +13,7 @@ from uffdlab.uapi.memory import MEMORY
 
 
 @pytest.mark.parametrize("ioctl", uapi.IOCTLS.values(), ids=list(uapi.IOCTLS))
-def test_the_columns_of_an_ioctl_fit_together(ioctl):
+def test_the_columns_of_an_ioctl_are_consistent(ioctl):
     assert ioctl.batch is LAYOUTS[ioctl.name].batch
     assert ("mode" in ioctl.fields) is bool(len(ioctl.modes))
     assert not ioctl.moves or "src" in ioctl.fields
@@ -26,11 +26,11 @@ def test_the_columns_of_an_ioctl_fit_together(ioctl):
         assert ioctl.trial.page in ("absent", "cached", "present")
         assert ioctl.trial.page != "cached" or MEMORY[ioctl.trial.memory].has_alias
     if ioctl.method:
-        takes = inspect.signature(getattr(Userfaultfd, ioctl.method)).parameters
-        assert {str(flag.name).lower() for flag in ioctl.modes} <= set(takes)
+        parameters = inspect.signature(getattr(Userfaultfd, ioctl.method)).parameters
+        assert {str(flag.name).lower() for flag in ioctl.modes} <= set(parameters)
 
 
-def test_ways_to_resolve_a_fault_have_names_of_their_own():
+def test_each_way_to_resolve_a_fault_has_a_different_name():
     names = [way.name for ioctl in uapi.IOCTLS.values() for way in ioctl.resolves]
     assert len(set(names)) == len(names) > 5
 

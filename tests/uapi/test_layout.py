@@ -1,4 +1,4 @@
-"""How structures are packed and messages taken apart.  Request numbers are compared in test_uapi."""
+"""Arguments of ioctls are packed, and messages decoded.  Request numbers are tested in test_flags."""
 
 import pytest
 from hypothesis import given
@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from uffdlab.uapi.layout import EVENT_PAGEFAULT, LAYOUTS, USERFAULTFD_IOC_NEW, decode
 
 
-def test_the_ioctl_of_the_device():
+def test_the_request_number_of_the_device_is_that_of_the_abi():
     assert USERFAULTFD_IOC_NEW == 0xAA00
 
 
 @given(st.sampled_from(sorted(LAYOUTS)), st.data())
-def test_arguments_survive_packing(name, data):
+def test_unpacked_arguments_equal_the_packed_ones(name, data):
     ioctl = LAYOUTS[name]
     values = {field: data.draw(st.integers(0, 2**64 - 1)) for field in ioctl.fields}
     if ioctl.output:
@@ -23,7 +23,7 @@ def test_arguments_survive_packing(name, data):
 
 
 @given(st.binary(min_size=32, max_size=32))
-def test_any_message_decodes(data):
+def test_any_message_is_decoded(data):
     event, arg = decode(data)
     assert event == data[0]
     if event == EVENT_PAGEFAULT:

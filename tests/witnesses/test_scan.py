@@ -8,7 +8,7 @@ from uffdlab.pte import Category, State, decode_scan, explain_scan
 from uffdlab.uapi.protocol.witnesses import ScanRuns
 from uffdlab.witnesses.scan import ScanWitness
 
-# Categories whose absence means something: an older kernel, and one with RWP where nothing was written.
+# Categories whose absence means something: before 7.3, and since (there a missing WRITTEN means nothing).
 OLD, NEW = 0xFF, 0x3FF & ~Category.WRITTEN
 START = 0x7F00_0000_0000
 PAGE = 4096

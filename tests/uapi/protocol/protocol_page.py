@@ -1,6 +1,6 @@
-"""Writes docs/reference/protocol.md from the description of the wire.
+"""Write docs/reference/protocol.md from uffdlab.uapi.protocol.
 
-``python tests/uapi/protocol/protocol_page.py`` does it.
+Run ``python tests/uapi/protocol/protocol_page.py``.
 """
 
 import inspect
@@ -31,27 +31,27 @@ ERRORS = """An error is a map in place of the answer: `kind`, `message`, `data`.
 a Python exception in the agent."""
 
 
-def name_of(kind):
+def type_name(kind):
     if typing.get_origin(kind) is typing.Annotated:
-        return name_of(typing.get_args(kind)[0])
+        return type_name(typing.get_args(kind)[0])
     if kind in (None, types.NoneType):
         return "nil"
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return " or ".join(map(name_of, typing.get_args(kind)))
+        return " or ".join(map(type_name, typing.get_args(kind)))
     if typing.get_origin(kind) is typing.Literal:
         return " or ".join(map(str, typing.get_args(kind)))
     if typing.get_origin(kind):
-        inside = ", ".join("…" if each is ... else name_of(each) for each in typing.get_args(kind))
-        return f"{typing.get_origin(kind).__name__}[{inside}]"
+        arguments = ", ".join("…" if argument is ... else type_name(argument) for argument in typing.get_args(kind))
+        return f"{typing.get_origin(kind).__name__}[{arguments}]"
     return getattr(kind, "__name__", str(kind))
 
 
-def fields_of(entry):
+def field_list(entry):
     hints = typing.get_type_hints(entry, include_extras=True)
-    return ", ".join(f"`{name}`: {name_of(hints[name])}" for name in entry.__struct_fields__)
+    return ", ".join(f"`{name}`: {type_name(hints[name])}" for name in entry.__struct_fields__)
 
 
-def about(entry):
+def description(entry):
     text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", inspect.getdoc(entry)).replace("``", "`")
     return " ".join(text.split())
 
@@ -61,11 +61,11 @@ def table(heads, rows):
     return "\n".join("| " + " | ".join(cell.replace("|", "or") for cell in line) + " |" for line in lines)
 
 
-def answers():
-    found, left = [], list(Answer.__subclasses__())
-    while left:
-        kind = left.pop(0)
-        left += kind.__subclasses__()
+def answer_types():
+    found, remaining = [], list(Answer.__subclasses__())
+    while remaining:
+        kind = remaining.pop(0)
+        remaining += kind.__subclasses__()
         found.append(kind)
     return sorted(found, key=lambda kind: kind.__name__)
 
@@ -83,10 +83,10 @@ def methods_in_order():
 
 
 def page():
-    methods = [[f"`{name}`", f"`{each.__name__}`", fields_of(each), name_of(each.answer()), about(each)]
+    methods = [[f"`{name}`", f"`{each.__name__}`", field_list(each), type_name(each.answer()), description(each)]
                for name, each in methods_in_order().items()]  # fmt: skip
-    notices = [[f"`{name}`", fields_of(each), about(each)] for name, each in NOTIFICATIONS.items()]
-    shapes = [[f"`{each.__name__}`", fields_of(each), about(each)] for each in answers()]
+    notifications = [[f"`{name}`", field_list(each), description(each)] for name, each in NOTIFICATIONS.items()]
+    answers = [[f"`{each.__name__}`", field_list(each), description(each)] for each in answer_types()]
     kinds = [[f"`{kind}`", meaning] for kind, meaning in ERROR_KINDS.items()]
     host = ", ".join(f"`{name}`" for name in HOST_NOTIFICATIONS)
     return (
@@ -96,9 +96,9 @@ def page():
                 "## Methods",
                 table(["method", "request", "parameters", "answer", "what it does"], methods),
                 "## Answers",
-                table(["type", "fields", "meaning"], shapes),
+                table(["type", "fields", "meaning"], answers),
                 "## Notifications",
-                table(["notification", "parameters", "meaning"], notices),
+                table(["notification", "parameters", "meaning"], notifications),
                 f"The host sends {host} to an agent behind ssh regularly, to show that the connection is up.",
                 "## Errors",
                 ERRORS,

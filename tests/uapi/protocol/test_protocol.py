@@ -1,4 +1,4 @@
-"""The agent does what the description of the wire lists, and nothing else; the host is made from it."""
+"""The agent has exactly the methods, notifications and kinds of error that uapi.protocol lists."""
 
 import ast
 import inspect
@@ -17,12 +17,12 @@ from uffdlab.uapi.protocol.notifications import NOTIFICATIONS
 from . import protocol_page
 
 SOURCES = sorted(Path(agent.__file__).parent.rglob("*.py"))
-NUMBER_FIRST = {"agent.exec"}  # its function takes the request's number too: it answers later
+TAKES_REQUEST_NUMBER = {"agent.exec"}  # it answers later, so its function also takes the number of the request
 
 
 @pytest.fixture(scope="module")
 def functions():
-    """What the agent and its target have for each method."""
+    """Return the function of the agent or its target for each method."""
     ends = os.pipe()
     serving = server.Server(*ends)
     found = {
@@ -36,7 +36,7 @@ def functions():
         os.close(end)
 
 
-def calls_of(*names):
+def calls_to(*names):
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
@@ -46,10 +46,10 @@ def calls_of(*names):
 
 
 def parameters_of(entry):
-    """Name → default, a Parameter's empty where there is none."""
+    """Return the default of each parameter; without one, Parameter.empty."""
     defaults = entry.__struct_defaults__
-    without = len(entry.__struct_fields__) - len(defaults)
-    return dict(zip(entry.__struct_fields__, (inspect.Parameter.empty,) * without + defaults, strict=True))
+    required = len(entry.__struct_fields__) - len(defaults)
+    return dict(zip(entry.__struct_fields__, (inspect.Parameter.empty,) * required + defaults, strict=True))
 
 
 def test_the_agent_has_every_method_and_no_other(functions):
@@ -59,7 +59,7 @@ def test_the_agent_has_every_method_and_no_other(functions):
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_takes_the_parameters_that_are_listed(functions, name):
     found = dict(inspect.signature(functions[name]).parameters)
-    if name in NUMBER_FIRST:
+    if name in TAKES_REQUEST_NUMBER:
         assert found.pop("number")
     assert {each.name: each.default for each in found.values()} == parameters_of(METHODS[name])
     assert list(found) == list(METHODS[name].__struct_fields__)
@@ -72,12 +72,12 @@ def test_a_method_belongs_to_the_process_in_its_name(name):
     assert inspect.getdoc(METHODS[name])
 
 
-def test_the_methods_of_every_kind_of_machine_are_listed():
-    # They put other functions in place of some.
-    written = (inspect.getsource(stdio), inspect.getsource(init))
+def test_methods_that_a_kind_of_machine_replaces_are_listed():
+    # stdio and init put their own functions in place of some.
+    sources = (inspect.getsource(stdio), inspect.getsource(init))
     overridden = [
         node.value
-        for text in written
+        for text in sources
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("agent.")
     ]
@@ -87,12 +87,15 @@ def test_the_methods_of_every_kind_of_machine_are_listed():
 
 
 def test_the_agent_sends_the_listed_notifications():
-    sent = dict(calls_of("notify", "_notify"))
+    sent = dict(calls_to("notify", "_notify"))
     assert sent == {name: len(entry.__struct_fields__) for name, entry in NOTIFICATIONS.items()}
 
 
 def test_the_agent_refuses_with_the_listed_kinds_of_error():
-    used = {kind for kind, _ in calls_of("Refusal")} | {"target-lost", "fault-unresolved"}  # these of a late target
+    used = {kind for kind, _ in calls_to("Refusal")} | {
+        "target-lost",
+        "fault-unresolved",
+    }  # of a lost target, without a Refusal
     assert used == ERROR_KINDS.keys()
     assert client.ERRORS.keys() <= ERROR_KINDS.keys()
 
