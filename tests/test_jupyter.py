@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import nbclient
+import nbformat
 import pytest
 
 from uffdlab import jupyter
+from uffdlab.cli.notebook import _as_page
 
 
 @pytest.mark.parametrize(
@@ -61,6 +64,33 @@ def test_ipython_completes_names_and_offers_public_ones_only(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:2] == ["debian/trixie-backports", "6.1-series"]
     assert sorted(each.strip(".") for each in done.stdout.splitlines()[2].split()) == sorted(uffdlab.__all__)
+
+
+NOTEBOOK = """
+import numpy as np, uffdlab
+from uffdlab.observations.snapshot import Snapshot
+before, after = (
+    Snapshot(region="r", start=0x1000, page_size=4096, witness="physical", kernel="k",
+             entries=np.array([entry, 0], np.uint64), levels=np.ones(2, np.uint8))
+    for entry in (0, 0x8000000000100465)
+)
+uffdlab.compare(before, after)
+"""
+
+
+def test_a_comparison_is_live_in_a_notebook_with_its_figure_as_static_form(tmp_path, monkeypatch):
+    for name in ("JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3", store_widget_state=False).execute()
+    live, static = notebook.cells[0].outputs
+    assert "application/vnd.jupyter.widget-view+json" in live.data
+    assert live.data["text/plain"].startswith("after against before: 1 page (0): absent → present")
+    assert static.metadata["uffdlab"]
+    assert 'alt="r: 2 pages of 4 KiB on k, seen by physical. Before: pages 0–1: absent.' in static.data["text/html"]
+    page = _as_page(notebook)
+    assert page.count("Before: pages 0–1: absent.") == 1
+    assert "widget-view" not in page
 
 
 def test_dir_lists_public_names_only():

@@ -1,4 +1,4 @@
-"""What IPython and Jupyter get of this package: names of kernels, memory and modes to complete, and tables of objects.
+"""What IPython and Jupyter get of this package: names to complete in strings, tables of objects, live comparisons.
 
 ``import uffdlab`` calls :func:`install` if it runs in one of them.
 """
@@ -146,6 +146,15 @@ def install(shell: Any) -> None:
     html = shell.display_formatter.formatters["text/html"]
     for name, module in _MODULES.items():
         html.for_type_by_name(f"uffdlab.{module}", name, _table_of)
+    if hasattr(shell, "kernel"):  # a notebook, no terminal
+        live = shell.display_formatter.ipython_display_formatter
+        live.for_type_by_name("uffdlab.figures.pictures", "Comparison", _show_live)
+
+
+def _show_live(comparison: Any) -> None:
+    from uffdlab.widgets.compare_grids import CompareGrids  # noqa: PLC0415 - matplotlib, ipywidgets: a second
+
+    CompareGrids.of(comparison)._ipython_display_()
 
 
 def _table_of(shown: Any) -> str:

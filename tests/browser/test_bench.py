@@ -16,6 +16,23 @@ SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
 BENCH = "import uffdlab\nlab = uffdlab.Lab('6.1-series')\nbench = lab.bench()\nbench"
 
 
+# Widgets that are shown alone, and a text of the static form of each.
+ALONE = """
+from uffdlab.widgets import *
+display(IoctlPanel(bench.uffd, bench.region), PteInspector(bench.region, page=5), LabPanel(lab), KernelPicker())
+display(CompareGrids({"one": bench.region.snapshot(), "two": bench.region.alias.snapshot()}))
+display(uffdlab.compare(bench.region.snapshot(), bench.region.snapshot("pagemap")))
+lab.close(); print('the lab is closed')
+"""
+SHOWN_ALONE = (
+    "uffd.continue_(region[0:64])",
+    "page 5 of region-1: PTE 0x",
+    "Lab 6.1-series",
+    "chosen",
+    "two against one",
+)
+
+
 @pytest.fixture
 def bench(run_cells, page):
     """Return the output of a cell with a bench; its lab ends with the test."""
@@ -39,6 +56,14 @@ def run_and_expect(page, code, answer):
     """Run `code` in the notebook; what it prints must match `answer`."""
     run(page, f"print({code})")
     expect(page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output")).to_have_text(answer)
+
+
+def choose_theme(page, name):
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    labels = page.locator(".lm-Menu-itemLabel")
+    labels.get_by_text("Theme", exact=True).hover()
+    labels.get_by_text(name, exact=True).click()
+    page.locator(f"body[data-jp-theme-name='{name}']").wait_for(state="attached", timeout=20_000)
 
 
 def top(locator):
@@ -219,23 +244,40 @@ def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
     page.keyboard.press("Control+s")
     expect(page.locator(".jp-DocumentWidget-dirty, .jp-mod-dirty")).to_have_count(0, timeout=30_000)
     assert "page 5: present" in static_form(file)
-    # Its Python ends, the notebook is opened again: the last state is there.
-    run(page, "lab.close(); print('the lab is closed')")
+    # Its Python ends, the notebook is opened again: the last state is there, also of what is shown alone.
+    run(page, ALONE)
+    tables = page.locator(".jp-CodeCell").nth(1).locator(".uffdlab-static-form")
+    expect(tables).to_have_count(6, timeout=60_000)
+    expect(tables.first).to_be_hidden()
     expect(page.get_by_text("the lab is closed", exact=True)).to_be_visible(timeout=30_000)
     page.keyboard.press("Control+s")
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
     page.wait_for_timeout(1000)
     page.goto(jupyterlab.address("bench.ipynb"))
-    expect(page.locator(".uffdlab-static-form img[alt*='page 5: present']")).to_be_visible(timeout=60_000)
-    page.screenshot(path=SHOTS / "bench-opened-again.png")
+    expect(page.locator(".uffdlab-static-form img[alt*='page 5: present']").first).to_be_visible(timeout=60_000)
+    for number, text in enumerate(SHOWN_ALONE):
+        expect(tables.nth(number)).to_be_visible()
+        expect(tables.nth(number)).to_contain_text(text)
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
+    missing = page.locator(".jp-OutputArea-output").filter(has_text=re.compile("^(Error displaying|Loading) widget"))
+    expect(missing).to_have_count(1 + 6)
+    for each in missing.all():
+        expect(each).to_be_hidden()
+    # In each theme the pictures have its background, and the text that is legible there.
+    for theme, replaced in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
+        choose_theme(page, theme)
+        for picture in tables.locator("img").all():
+            content = picture.evaluate("img => getComputedStyle(img).content")
+            assert content.startswith("url(") is replaced
+        page.screenshot(path=SHOTS / f"bench-opened-again-{theme.split()[1].lower()}.png")
     # One file to hand in, of the notebook or of the bench, each without Python and without network.
     exported = CliRunner().invoke(export, [str(file)])
     assert exported.exit_code == 0, exported.output
     asked = []
     page.route(re.compile("^https?:"), lambda route: asked.append(route.request.url) or route.abort())
     for name, shown in (
-        ("bench.html", page.locator("img[alt*='page 5: present']")),
+        ("bench.html", page.locator("img[alt*='page 5: present']").first),
         ("handed-in.html", page.get_by_role("gridcell", name=re.compile("^page 5: present"))),
     ):
         page.goto((jupyterlab.folder / name).as_uri(), wait_until="load")

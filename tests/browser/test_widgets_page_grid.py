@@ -25,6 +25,7 @@ def snap(*runs):
 ABSENT, WP, WRITABLE = 0, 0x8000000000000465, 0x8000000000000867
 before, after = snap((ABSENT, 64)), snap((WP, 32), (WRITABLE, 16), (ABSENT, 16))
 """
+COMPARE = "import uffdlab\nuffdlab.compare(before, after)"
 PRINT = "print('selection', grid.selection, 'cursor', grid.cursor)"
 
 
@@ -53,11 +54,20 @@ def shots(page, where, stem):
 
 def test_in_jupyterlab(run_cells, page, axe):
     show = "grid = PageGrid(after, before)\ngrid"
-    run_cells("page_grid", MAKE, show, PRINT, "grid.show(snap((WRITABLE, 32), (ABSENT, 32)), before)", "grid")
+    run_cells("page_grid", MAKE, show, PRINT, "grid.show(snap((WRITABLE, 32), (ABSENT, 32)), before)", "grid", COMPARE)
     grid = page.locator(".jp-CodeCell").nth(1).locator(".uffdlab-page-grid")
-    later = page.get_by_role("grid", name=re.compile("^after")).first
+    later = grid.get_by_role("grid", name=re.compile("^after")).first
     expect(later.get_by_label("page 3: present, writable")).to_be_visible()
     expect(grid.get_by_role("status")).to_have_text(re.compile("present, writable, not uffd-wp"))
+
+    # compare() is live here too; its figure is there for a page without Python.
+    compared = page.locator(".jp-CodeCell").nth(5)
+    compared.get_by_role("grid").nth(1).get_by_label("page 33: ").hover()
+    expect(compared.locator(".uffdlab-tooltip code:visible")).to_have_text("0x8000000000121867 in a PTE")
+    expect(compared.get_by_text(re.compile("after against before: .*; 16 pages \\(32–47\\)"))).to_be_visible()
+    expect(compared.locator(".uffdlab-static-form img[alt*='Before: pages 0–63: absent']")).to_be_hidden()
+    for form in page.locator(".uffdlab-static-form").all():
+        expect(form).to_be_hidden()
 
     # By mouse: drag from page 8 to page 11.  The details are of page 8, where the cursor is; the pointer has a tooltip.
     later.get_by_label("page 8: ").hover()

@@ -1,4 +1,5 @@
 import base64
+import io
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -259,3 +260,25 @@ def test_pages_that_are_not_there(page):
 def test_what_is_not_a_snapshot_is_not_compared():
     with pytest.raises(UsageError, match=r"takes a Snapshot, not 1; region\.snapshot\(\) returns one"):
         figures.compare(1, AFTER)
+
+
+def test_in_a_dark_theme_the_text_is_light_and_the_background_that_of_the_page():
+    picture = figures.compare(BEFORE, AFTER)
+    light, dark = (
+        np.asarray(mpl.image.imread(io.BytesIO(png), format="png")) for png in (picture.png(), picture.dark_png())
+    )
+    assert light[0, 0].tolist() == [1, 1, 1, 1]
+    assert dark[0, 0, 3] == 0
+    # The title is in the first rows; where there is something, it is dark or light.
+    title = slice(40, 70)
+    assert light[title, :, :3].min() < 0.2
+    assert dark[title][dark[title, :, 3] > 0.9][:, :3].min() > 0.8
+    # The colours of cells stay.
+    blue = [0, 0x72 / 255, 0xB2 / 255, 1]
+    assert np.isclose(light, blue).all(axis=2).sum() > 1000
+    assert np.isclose(light, blue).all(axis=2).sum() == np.isclose(dark, blue).all(axis=2).sum()
+    # An absent page does not glow.
+    assert np.isclose(light[..., :3], 0xF1 / 255).all(axis=2).sum() > 1000
+    assert not np.isclose(dark[..., :3], 0xF1 / 255).all(axis=2).any()
+    assert np.isclose(dark[..., :3], 0x2E / 255).all(axis=2).sum() > 1000
+    assert picture.png() == figures.compare(BEFORE, AFTER).png()

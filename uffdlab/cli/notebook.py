@@ -44,6 +44,7 @@ def execute(path: Path, html: Path, *, report: Callable[[str], object]) -> None:
         document,
         timeout=_CELL_DEADLINE,
         kernel_name="python3",
+        store_widget_state=False,
         resources={"metadata": {"path": str(path.parent)}},
         extra_arguments=["--log-level=ERROR"],  # hide the warning that it listens on the loopback device
     )
@@ -52,8 +53,7 @@ def execute(path: Path, html: Path, *, report: Callable[[str], object]) -> None:
         client.execute()
     except CellExecutionError as error:
         failure = error
-    page, _ = HTMLExporter().from_notebook_node(document)
-    html.write_text(page, encoding="utf-8")
+    html.write_text(_as_page(document), encoding="utf-8")
     if failure is not None:
         raise UffdlabError(f"a cell of {path} failed; {html} shows all of them\n{failure}") from failure
     cells = sum(cell.cell_type == "code" for cell in document.cells)
@@ -74,6 +74,11 @@ def export_page(path: Path, page: Path) -> None:
         document = nbformat.read(path, as_version=4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
         raise UffdlabError(f"{path} is no notebook: {str(error).partition(chr(10))[0]}") from error
+    page.write_text(_as_page(document), encoding="utf-8")
+
+
+def _as_page(document: nbformat.NotebookNode) -> str:
+    # Without live widgets: the static form of each is in the notebook too.
     document.metadata.pop("widgets", None)
     for cell in document.cells:
         outputs = cell.get("outputs", [])
@@ -81,13 +86,13 @@ def export_page(path: Path, page: Path) -> None:
         for output in outputs:
             output.get("data", {}).pop(_WIDGET, None)
         if any("uffdlab" in output.get("metadata", {}) for output in kept):
-            cell.outputs = kept  # the last state is among them
+            cell.outputs = kept
     exporter = HTMLExporter(embed_images=True)
     for name in ("mathjax_url", "require_js_url", "jquery_url", "mermaid_js_url", "widget_renderer_url"):
         if exporter.has_trait(name):
             setattr(exporter, name, "")
     text, _ = exporter.from_notebook_node(document)
-    page.write_text(_REMOTE.sub("", text), encoding="utf-8")
+    return _REMOTE.sub("", text)
 
 
 @click.command()

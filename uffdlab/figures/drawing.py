@@ -20,7 +20,7 @@ from matplotlib.transforms import Affine2D
 
 from uffdlab.errors import UsageError
 from uffdlab.figures.lettering import glyph, measure, wrapped, write
-from uffdlab.figures.palette import CELL_STYLES, MIXED, CellStyle, cell_styles
+from uffdlab.figures.palette import ABSENT, CELL_STYLES, MIXED, CellStyle, cell_styles
 from uffdlab.figures.style import DPI, FAINT, LINE, PANEL, PAPER, POINTS, RC, SMALL, TITLE
 from uffdlab.observations.snapshot import Snapshot
 
@@ -38,6 +38,14 @@ _GUTTER = 0.3  # minimum, for row numbers
 _GAP = 0.3  # between two grids
 _NAME = 2.2  # maximum, for a name above a narrow grid
 _SWATCH = 0.22
+
+
+class AbsentCells(PatchCollection):
+    """The squares of absent pages."""
+
+
+class AbsentLetters(PathCollection):
+    """The letters in them."""
 
 
 class _Grid(NamedTuple):
@@ -156,7 +164,8 @@ def _draw_grid(axes: Axes, g: _Grid, left: float, top: float, side: float) -> No
 def _draw_cells(axes: Axes, style: CellStyle, centres: NDArray[np.float64], side: float, *, label: str = "") -> None:
     size = side * 0.92
     squares = [Rectangle((x - size / 2, y - size / 2), size, size) for x, y in centres.tolist()]
-    layers = [PatchCollection(squares, facecolor=style.colour, edgecolor=LINE, linewidth=0.5)]
+    cells, letter = (AbsentCells, AbsentLetters) if style.letter == ABSENT else (PatchCollection, PathCollection)
+    layers = [cells(squares, facecolor=style.colour, edgecolor=LINE, linewidth=0.5)]
     if style.hatch:
         ink = _shade(style.colour)
         layers.append(PatchCollection(squares, facecolor="none", edgecolor=ink, linewidth=0, hatch=style.hatch))
@@ -165,7 +174,7 @@ def _draw_cells(axes: Axes, style: CellStyle, centres: NDArray[np.float64], side
     outline = glyph(style.letter, size * POINTS * (0.62 if len(style.letter) == 1 else 0.5))
     # On a hatch the letter has an outline in the cell's colour.
     for colour, line_width in [(style.colour, 2.2), (style.ink, 0)] if style.hatch else [(style.ink, 0)]:
-        letters = PathCollection(
+        letters = letter(
             [outline],
             facecolor=colour,
             edgecolor=colour,

@@ -15,9 +15,11 @@ from uffdlab.pte import State
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["CELL_STYLES", "MIXED", "CellStyle", "cell_style", "cell_styles"]
+__all__ = ["ABSENT", "CELL_STYLES", "MIXED", "CellStyle", "cell_style", "cell_styles"]
 
 _BLACK, _WHITE = "#000000", "#FFFFFF"
+ABSENT = "·"
+"""The letter of a page that is absent."""
 
 
 class CellStyle(NamedTuple):
@@ -36,7 +38,7 @@ class CellStyle(NamedTuple):
 CELL_STYLES = {
     style.letter: style
     for style in (
-        CellStyle("·", "absent", "#F1F1F1", _BLACK),
+        CellStyle(ABSENT, "absent", "#F1F1F1", _BLACK),
         CellStyle("P", "present, not writable", "#A9DAF5", _BLACK),
         CellStyle("U", "present, not writable, uffd-wp", "#E69F00", _BLACK, "////"),
         CellStyle("W", "present, writable", "#0072B2", _WHITE),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
 from collections.abc import Mapping
@@ -11,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from uffdlab import pte
 from uffdlab.arguments import checked_function, must_be
 from uffdlab.errors import UsageError
-from uffdlab.figures.drawing import draw
+from uffdlab.figures.drawing import AbsentCells, AbsentLetters, draw
 from uffdlab.figures.palette import cell_styles
-from uffdlab.figures.style import DPI, PAPER, RC
+from uffdlab.figures.style import ABSENT_INK_ON_DARK, ABSENT_ON_DARK, DPI, ON_DARK, PAPER, RC
 from uffdlab.figures.titles import SNAPSHOT, what, where
 from uffdlab.observations.snapshot import Difference, Snapshot
 
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
 _MOST_ALT_GROUPS = 12
 _SUFFIXES = (".png", ".svg", ".pdf")
+# Of JupyterLab, Notebook and nbconvert; of VS Code.
+_DARK_THEMES = 'body[data-jp-theme-light="false"],body.vscode-dark,body.vscode-high-contrast'
 
 
 class Picture:
@@ -67,7 +72,28 @@ class Picture:
         path.write_bytes(self._written(path.suffix.lower()[1:]))
         return path
 
+    def dark_png(self) -> bytes:
+        """Return the picture as PNG with light text and without a background, for pages with a dark theme."""
+        texts: list[Any] = self.figure.findobj(Text)
+        absent: list[Any] = self.figure.findobj(AbsentCells)
+        letters: list[Any] = self.figure.findobj(AbsentLetters)
+        before = [(each.set_color, each.get_color()) for each in texts]
+        before += [(each.set_facecolor, each.get_facecolor()) for each in (*absent, *letters)]
+        for text in texts:
+            text.set_color(ON_DARK.get(to_hex(text.get_color()).upper(), text.get_color()))
+        for cells, colour in ((absent, ABSENT_ON_DARK), (letters, ABSENT_INK_ON_DARK)):
+            for each in cells:
+                each.set_facecolor(colour)
+        try:
+            return self._drawn("png", "none")
+        finally:
+            for put, colour in before:
+                put(colour)
+
     def _written(self, form: str) -> bytes:
+        return self._drawn(form, PAPER)
+
+    def _drawn(self, form: str, paper: str) -> bytes:
         # Without dates and versions, so that the same data give the same bytes.
         metadata: dict[str, dict[str, str | None]] = {
             "png": {"Software": None, "Description": self.alt},
@@ -80,7 +106,7 @@ class Picture:
                 out,
                 format=form,
                 dpi=2 * DPI,
-                facecolor=PAPER,
+                facecolor=paper,
                 edgecolor="none",
                 bbox_inches=None,
                 metadata=metadata[form],
@@ -91,11 +117,14 @@ class Picture:
         return self._img(self.png())
 
     def _img(self, png: bytes) -> str:
+        # A dark theme replaces the image by a rule.  A viewer that takes styles away shows the light one.
         width = round(self.figure.get_figwidth() * DPI)
-        data = base64.b64encode(png).decode()
+        name = f"uffdlab-{hashlib.sha256(png).hexdigest()[:12]}"
+        light, dark = (base64.b64encode(each).decode() for each in (png, self.dark_png()))
+        rule = f":is({_DARK_THEMES}) .{name}{{content:url(data:image/png;base64,{dark})}}"
         return (
-            f'<img alt="{html.escape(self.alt)}" width="{width}" style="max-width:100%;height:auto" '
-            f'src="data:image/png;base64,{data}"/>'
+            f'<img alt="{html.escape(self.alt)}" class="{name}" width="{width}" style="max-width:100%;height:auto" '
+            f'src="data:image/png;base64,{light}"/><style>@media screen{{{rule}}}</style>'
         )
 
     def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, str], dict[str, dict[str, Any]]]:
@@ -160,7 +189,7 @@ def grid(snapshot: Snapshot, *, title: str | None = None) -> Picture:
 def compare(
     before: Snapshot, after: Snapshot, *, title: str | None = None, across_labs: bool | None = None
 ) -> Comparison:
-    """Draw two snapshots of the same pages side by side.
+    """Draw two snapshots of the same pages side by side; in a notebook as two grids to hover over.
 
     Parameters
     ----------

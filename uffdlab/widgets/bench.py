@@ -23,7 +23,7 @@ from uffdlab.widgets._base.controls import LabBox, StatusLine
 from uffdlab.widgets._base.event_loop import run_in_loop
 from uffdlab.widgets._base.lab_lifecycle import Follower, announce, counterpart, counterpart_userfaultfd
 from uffdlab.widgets._base.live import EndBar
-from uffdlab.widgets._base.static_output import StaticOutput
+from uffdlab.widgets._base.static_output import OutputHolder
 from uffdlab.widgets._data import page_marks
 from uffdlab.widgets._export import html_page
 from uffdlab.widgets._export.picture_stack import PictureStack
@@ -52,7 +52,7 @@ _REGISTER_FIRST = "nothing is registered yet. Register pages first (tab ioctl): 
 _START_OVER = "unmap this region and close its userfaultfd; begin again with new ones"
 
 
-class Bench(html_page.Pictured, StaticOutput, Follower, LabBox):
+class Bench(html_page.Pictured, Follower, LabBox):
     """A grid of a new region's pages, touches and ioctls on them, faults, timeline, page-table entries.
 
     The region's pages are in the page cache but not mapped, so touching one after registration is a minor fault.
@@ -286,16 +286,11 @@ class Bench(html_page.Pictured, StaticOutput, Follower, LabBox):
 
     # --- without a live kernel
 
-    def static_html(self) -> str:
-        """Return the static form as HTML."""
-        return self.static()
-
     def live_bundle(self) -> dict[str, Any]:
         """Return the MIME bundle of the live widget."""
-        data: dict[str, Any] = ipywidgets.VBox._repr_mimebundle_(self)
-        return {**data, "text/plain": f"a bench for {self._lab!r}; its last state is below"}
+        return {**super().live_bundle(), "text/plain": f"a bench for {self._lab!r}; its last state is below"}
 
-    def output_part(self) -> StaticOutput:
+    def output_part(self) -> OutputHolder:
         """Return the bar, which has JavaScript of its own."""
         return self._bar
 

@@ -98,6 +98,8 @@ class IoctlPanel(Sheeted, LiveBox):
             grid.observe(self._selected, "selection")
             self._releases = (lambda: grid.unobserve(self._selected, "selection"),)
         self.follow_lab(region.lab.timeline)
+        for line in (self.status, self.range, self.c):
+            line.observe(self.update_soon, "text")
         self._chosen()
         self._selected()
 

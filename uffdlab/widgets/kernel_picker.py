@@ -14,6 +14,7 @@ from uffdlab.lab import Lab
 from uffdlab.widgets._base.controls import LabBox, StatusLine
 from uffdlab.widgets._base.event_loop import run_in_loop
 from uffdlab.widgets._base.lab_lifecycle import Follower
+from uffdlab.widgets._base.static_output import OutputHolder
 from uffdlab.widgets._export.sheet import Sheet, Sheeted
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
         self._open, self._thread = True, threading.Thread()
         super().__init__([ipywidgets.HBox([self.kernel, self.button, self.bar]), self.about, self.status], **keywords)
         self.kernel.observe(self._chosen, "value")
+        self.status.observe(self.update_soon, "text")
         self.button.on_click(lambda _button: self.boot())
 
     def _chosen(self, change: dict[str, Any]) -> None:
@@ -113,6 +115,10 @@ class KernelPicker(Sheeted, Follower, LabBox):
         super().close()
 
     # --- without a live kernel
+
+    def output_part(self) -> OutputHolder:
+        """Return the status line, which has JavaScript of its own."""
+        return self.status
 
     def sheet(self) -> Sheet:
         """Return the kernels of the catalogue, the chosen one, and its state."""

@@ -69,6 +69,7 @@ class LabPanel(Sheeted, LiveBox):
         super().__init__([self.facts, buttons, self.status, self.picker], **keywords)
         self.lab = lab
         self.picker.observe(self._booted, "lab")
+        self.facts.observe(self.update_soon, "value")
         self.follow_lab(lab.timeline)
         self.refresh()
 

@@ -56,6 +56,7 @@ class PteInspector(html_page.Pictured, LiveBox):
         self.table = ipywidgets.HTML()
         super().__init__([self.page, self.table], **keywords)
         self.page.observe(self._start_update, "value")
+        self.table.observe(self.update_soon, "value")
         if grid is not None:
             grid.observe(self._moved, "cursor")
             self._releases = (lambda: grid.unobserve(self._moved, "cursor"),)

@@ -1,11 +1,15 @@
 """Pictures put together."""
 
+import io
 import re
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from uffdlab.errors import UsageError
+from uffdlab.widgets._export import drawings
 from uffdlab.widgets._export.picture_stack import PictureStack
 from uffdlab.widgets._export.sheet import Sheet
 
@@ -27,6 +31,16 @@ def test_every_picture_is_in_the_stack():
     assert float(root.get("height").removesuffix("pt")) == pytest.approx(tops[1] + heights[1], abs=0.1)
     assert stack.png().startswith(b"\x89PNG")
     assert PictureStack(pictures).svg() == stack.svg()
+
+
+def test_in_a_dark_theme_no_text_is_dark():
+    faults = drawings.faults("Faults", [(1.0, 3, "minor, read"), (2.0, 4, "wp, write")], "two")
+    stack = PictureStack([ONE.picture(), OTHER.picture(), faults])
+    light, dark = (np.asarray(imread(io.BytesIO(png), format="png")) for png in (stack.png(), stack.dark_png()))
+    assert light.shape[:2] == dark.shape[:2]
+    assert light[..., :3].min() < 0.2
+    assert dark[0, 0, 3] == 0
+    assert dark[dark[..., 3] > 0.9][:, :3].max(axis=1).min() > 0.4
 
 
 def test_no_id_occurs_twice():

@@ -9,6 +9,7 @@ import ipywidgets  # type: ignore[import-untyped]
 import traitlets
 
 from uffdlab.widgets._assets import css, javascript
+from uffdlab.widgets._base.static_output import OutputHolder, StaticOutput
 from uffdlab.widgets._base.widget import LabWidget, check_keywords
 from uffdlab.widgets._export import html_page
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import os
 
 
-class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+class LabBox(StaticOutput, ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     """Controls in a column; checks keywords, removes its listeners when closed, has a static form."""
 
     _keywords: tuple[str, ...] = ()
@@ -41,6 +42,15 @@ class LabBox(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def static(self) -> str:
         """Return the contents as plain HTML, for pages without a live kernel."""
         return ""
+
+    def static_html(self) -> str:
+        """Return the static form as HTML."""
+        return self.static()
+
+    def live_bundle(self) -> dict[str, Any]:
+        """Return the MIME bundle of the live widget."""
+        data: dict[str, Any] = ipywidgets.VBox._repr_mimebundle_(self)
+        return {**data, "text/plain": f"{type(self).__name__}; its last state is below"}
 
     def to_html(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return one self-contained HTML page with the contents; write it to `path` if given."""
@@ -79,8 +89,8 @@ class CodeBox(LabWidget):
     label = traitlets.Unicode().tag(sync=True)
 
 
-class StatusLine(LabWidget):
-    """A line of text; a screen reader announces its changes."""
+class StatusLine(OutputHolder, LabWidget):
+    """A line of text; a screen reader announces its changes.  It can update the static form of the box it is in."""
 
     _esm = javascript("status_line.js")
     _css = css("page_grid.css")

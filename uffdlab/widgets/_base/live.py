@@ -11,11 +11,11 @@ import traitlets
 from uffdlab.widgets._assets import css, javascript
 from uffdlab.widgets._base.controls import LabBox
 from uffdlab.widgets._base.lab_lifecycle import Follower
-from uffdlab.widgets._base.static_output import StaticOutput
+from uffdlab.widgets._base.static_output import OutputHolder, StaticOutput
 from uffdlab.widgets._base.widget import LabWidget
 
 
-class LiveWidget(StaticOutput, Follower, LabWidget):
+class LiveWidget(OutputHolder, StaticOutput, Follower, LabWidget):
     """A widget with its own JavaScript, which shows the bar of ``lab_ended_bar.js`` above it."""
 
     def static_html(self) -> str:
@@ -26,6 +26,10 @@ class LiveWidget(StaticOutput, Follower, LabWidget):
         """Return the MIME bundle of the live widget."""
         data, _ = anywidget.AnyWidget._repr_mimebundle_(self) or ({}, {})
         return {**data, "text/plain": repr(self)}
+
+    def output_part(self) -> OutputHolder:
+        """Return itself."""
+        return self
 
     def _handle(self, content: dict[str, Any]) -> None:
         if content.get("ask") == "start again":
@@ -46,14 +50,18 @@ class LiveBox(Follower, LabBox):
         for name in ("ended", "_starts"):
             traitlets.dlink((self, name), (self._bar, name))
 
+    def output_part(self) -> OutputHolder:
+        """Return the bar, which has JavaScript of its own."""
+        return self._bar
+
     def close(self) -> None:
         """Close the widget with its controls, and the lab if it was started here and no other widget uses it."""
         self.leave_lab()
         super().close()
 
 
-class EndBar(StaticOutput, LabWidget):
-    """Shows why a lab has ended, with a button that starts it again; keeps the output of a bench."""
+class EndBar(OutputHolder, LabWidget):
+    """Shows why a lab has ended, with a button that starts it again; updates the static form of the box it is in."""
 
     _esm = javascript("lab_ended_widget.js")
     _css = css("page_grid.css")

@@ -22,18 +22,25 @@ from uffdlab.widgets._base import event_loop
 
 _QUIET = 1.0  # s without a change before the static form is made
 _INTERVAL = 5.0  # s between two
-_NOTE = (
-    "The last state of the widget above.  If that says “model not found”, its Python has ended: run the cell again "
-    "for a live one."
+_NOTE = "The last state of a live widget.  Run the cell again for a live one."
+# Where Python has ended, JupyterLab says "model not found" in place of the live widget, or for ever that it loads: the
+# output before the static form then has no element.  A viewer that takes styles away shows both.
+_HIDE_MISSING = (
+    "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child > .jp-OutputArea-output > .uffdlab-static-form)"
+    ":not(:has(> .jp-OutputArea-output > *)) { display: none; }</style>"
 )
 
 
-class StaticOutput(traitlets.HasTraits):
-    """A widget whose static form is in the output of its cell."""
+class OutputHolder(traitlets.HasTraits):
+    """A widget whose JavaScript puts a static form, its own or that of the box it is in, into the cell's output."""
 
     static_form = traitlets.Unicode().tag(sync=True)  # the static form
     output_id = traitlets.Unicode().tag(sync=True)  # names the output that holds it
     in_browser = traitlets.Bool().tag(sync=True)  # whether the browser puts it there
+
+
+class StaticOutput(traitlets.HasTraits):
+    """A widget whose static form is in the output of its cell."""
 
     _due = False
     _made = 0.0
@@ -50,9 +57,9 @@ class StaticOutput(traitlets.HasTraits):
         """Return the MIME bundle of the live widget."""
         raise NotImplementedError
 
-    def output_part(self) -> StaticOutput:
+    def output_part(self) -> OutputHolder:
         """Return the part whose JavaScript puts the static form into the output."""
-        return self
+        raise NotImplementedError
 
     def _ipython_display_(self) -> None:
         self.catch_up()
@@ -68,7 +75,8 @@ class StaticOutput(traitlets.HasTraits):
         self._made = time.monotonic()
 
     def _wrapped(self) -> str:
-        return f'<div class="uffdlab uffdlab-static-form"><p>{html.escape(_NOTE)}</p>{self.static_html()}</div>'
+        note = f"{_HIDE_MISSING}<p>{html.escape(_NOTE)}</p>"
+        return f'<div class="uffdlab uffdlab-static-form">{note}{self.static_html()}</div>'
 
     def update_soon(self, _change: object = None) -> None:
         """Make the static form again when nothing has changed for a second.  Called on any thread."""

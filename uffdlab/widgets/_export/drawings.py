@@ -81,10 +81,15 @@ def faults(title: str, points: Sequence[tuple[float, int, str]], summary: str) -
         axes.scatter(times, pages, marker=marker, edgecolors=colour, facecolors=full, label=kind, s=28)
     shown = [page for _, page, _ in points] or [0]
     axes.set(title=title, xlabel=name, ylabel="page", ylim=(min(shown) - 0.9, max(shown) + 0.9))
+    axes.patch.set_facecolor("none")
+    axes.tick_params(color=_LINE, labelcolor=_INK)
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_color(_INK)
+    axes.spines[:].set_color(_LINE)
     axes.ticklabel_format(useOffset=False)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     if points:
-        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), labelcolor=_INK, frameon=False)
     return Picture(figure, f"{title}: {summary}.")
 
 

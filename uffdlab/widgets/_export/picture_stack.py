@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.image import imread, imsave
 
 from uffdlab.errors import UsageError
 from uffdlab.figures import Picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _GAP = 10.0  # points
 _PIXELS = 200 / 72  # per point, as in Picture
@@ -29,14 +33,19 @@ class PictureStack(Picture):
         if form == "svg":
             return self._svg().encode()
         if form == "png":
-            return self._png()
+            return self._stacked([picture.png() for picture in self._pictures], np.ones(3))
         raise UsageError("stacked pictures can be written as .png or .svg only")
 
-    def _png(self) -> bytes:
-        images = [np.atleast_3d(imread(io.BytesIO(picture.png()), format="png"))[..., :3] for picture in self._pictures]
+    def dark_png(self) -> bytes:
+        """Return the pictures as one PNG with light text and without a background, for pages with a dark theme."""
+        return self._stacked([picture.dark_png() for picture in self._pictures], np.zeros(4))
+
+    def _stacked(self, pngs: Sequence[bytes], paper: NDArray[np.float64]) -> bytes:
+        # Paper has 3 channels, or 4 with transparency.
+        images = [np.atleast_3d(imread(io.BytesIO(png), format="png"))[..., : len(paper)] for png in pngs]
         wide, gap = max(image.shape[1] for image in images), round(_GAP * _PIXELS)
         high = sum(image.shape[0] + gap for image in images) - gap
-        whole, at = np.ones((high, wide, 3)), 0
+        whole, at = np.tile(paper, (high, wide, 1)), 0
         for image in images:
             whole[at : at + image.shape[0], : image.shape[1]] = image
             at += image.shape[0] + gap
