@@ -9,6 +9,9 @@ import pytest
 
 from uffdlab import jupyter
 from uffdlab.cli.notebook import _as_page
+from uffdlab.target.region import PageRange, Region
+from uffdlab.target.touch import Touch
+from uffdlab.target.userfaultfd import Userfaultfd
 
 
 @pytest.mark.parametrize(
@@ -91,6 +94,22 @@ def test_a_comparison_is_live_in_a_notebook_with_its_figure_as_static_form(tmp_p
     page = _as_page(notebook)
     assert page.count("Before: pages 0–1: absent.") == 1
     assert "widget-view" not in page
+
+
+# Every name that TAB offers after a touch, a userfaultfd, and a region that its pages do not have.
+OFFERED = {
+    Touch: "outcome progress result state waited_ns withdraw",
+    Userfaultfd: """batch close continue_ copy handle handle_natively intercept ioctl messages move open poison
+        read_fault read_message register registered resume rwprotect set_mode start subscribe unread unregister
+        wait_for wake writeprotect zeropage""",
+    Region: "alias mremap page_of probe unmap walk",
+}
+
+
+@pytest.mark.parametrize("kind", OFFERED, ids=lambda kind: kind.__name__)
+def test_an_object_offers_what_is_meant_for_users(kind):
+    offered = {name for name in dir(kind) if name[0] != "_"}
+    assert offered - set(dir(PageRange)) == set(OFFERED[kind].split()) - set(dir(PageRange))
 
 
 def test_dir_lists_public_names_only():

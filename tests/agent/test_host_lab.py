@@ -275,7 +275,7 @@ def test_a_python_handler_cannot_deadlock(region, uffd):
     def resolve(fault):
         if fault.page == 1 and not resolve.tried:
             resolve.tried = True
-            region.read(2).result_or_withdraw(0.2)
+            region.read(2)._result_or_withdraw(0.2)
         uffd.copy(region[fault.page])
 
     resolve.tried = False

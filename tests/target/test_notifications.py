@@ -27,10 +27,10 @@ class Recorder:
     def pop_touch(self, number):
         return self if number == 1 else None
 
-    def deliver(self, *message):
+    def _deliver(self, *message):
         self.received.append(message)
 
-    def finish(self, result):
+    def _finish(self, result):
         self.received.append(result)
 
     def lose(self, why):

@@ -55,7 +55,7 @@ def test_an_index_of_another_type_is_refused(region, bad):
 
 
 def test_a_page_of_an_unmapped_region_is_not_touched(region):
-    region.lose("it was unmapped", UsageError)
+    region._lose("it was unmapped", UsageError)
     accesses = [region.read, region.alias.read, region[3].read, region.sweep]
     accesses += [lambda: region.madvise("dontneed"), lambda: region.mprotect("r")]
     for access in accesses:

@@ -67,7 +67,7 @@ def test_an_unmapped_region_is_not_found(registry):
     assert registry.locate(0x12345) == ("", None)
     assert registry.userfaultfd(7) is None
     with pytest.raises(UsageError, match="it was unmapped"):
-        first.must_be_there()
+        first._must_be_there()
     assert registry.pop_touch(1).number == 1
     assert registry.pop_touch(1) is None
 
@@ -78,7 +78,7 @@ def test_a_lost_target_ends_its_regions_userfaultfds_and_touches(registry):
     assert (registry.regions, registry.userfaultfds, registry.touches) == ((), (), ())
     for region in regions:
         with pytest.raises(TargetLost, match="it was killed"):
-            region.must_be_there()
+            region._must_be_there()
     for wait in (uffd.read_fault, touch.result):
         with pytest.raises(TargetLost, match="it was killed"):
             wait()
@@ -87,7 +87,7 @@ def test_a_lost_target_ends_its_regions_userfaultfds_and_touches(registry):
 def test_a_closed_lab_ends_every_wait_with_lab_closed(registry):
     (region, _), (uffd,), (touch,) = registry.regions, registry.userfaultfds, registry.touches
     registry.lose(LabClosed("this lab is closed"))
-    region.must_be_there()  # raises nothing: the closed lab itself refuses each request
+    region._must_be_there()  # raises nothing: the closed lab itself refuses each request
     for wait in (uffd.read_fault, touch.result):
         with pytest.raises(LabClosed, match="this lab is closed"):
             wait()

@@ -29,7 +29,7 @@ class WaitingConnection:
 
     def ask(self, request):
         if isinstance(request, WithdrawTouch):
-            self.touch.finish(touch_result(state="withdrawn"))
+            self.touch._finish(touch_result(state="withdrawn"))
             return None
         assert isinstance(request, TouchWaits)
         return self.waits
@@ -48,7 +48,7 @@ def test_a_touch_that_waits_at_the_deadline_can_still_finish(touch):
         touch.result(timeout=0.01)
     assert caught.value.address == 0x1000003000
     assert touch.state == "waiting"
-    touch.finish(DONE)
+    touch._finish(DONE)
     assert touch.result() == 7
     assert touch.state == "done"
     assert touch.waited_ns == 250
@@ -67,21 +67,21 @@ def test_a_touch_that_neither_waits_nor_ended_is_running(touch):
 
 
 def test_result_waits_for_another_thread_to_finish_the_touch(touch):
-    threading.Timer(0.02, touch.finish, [DONE]).start()
+    threading.Timer(0.02, touch._finish, [DONE]).start()
     assert touch.result(timeout=5) == 7
 
 
 def test_a_write_returns_none_and_a_copy_returns_its_bytes():
     write = Touch(WaitingConnection(), StartTouch(1, "write", 0, 3, 8, 0), "write")
-    write.finish(DONE)
+    write._finish(DONE)
     assert write.result() is None
     copy = Touch(WaitingConnection(), StartTouch(2, "copy_out", 0, 3, 8, 0), "copy")
-    copy.finish(touch_result(bytes=b"abc"))
+    copy._finish(touch_result(bytes=b"abc"))
     assert copy.result() == b"abc"
 
 
 def test_a_touch_that_ended_by_a_signal_has_failed_and_names_the_address(touch):
-    touch.finish(touch_result(state="signal", signal=7, signal_address=0xABC000))
+    touch._finish(touch_result(state="signal", signal=7, signal_address=0xABC000))
     assert touch.state == "failed"
     with pytest.raises(TouchFailed, match="SIGBUS at 0xabc000"):
         touch.result()
@@ -110,27 +110,27 @@ def test_a_running_touch_is_not_reported_as_waiting_for_a_page_fault(touch):
 )
 def test_the_error_of_a_withdrawn_touch_says_which_accesses_were_made(kind, end, message):
     touch = Touch(WaitingConnection(), StartTouch(1, kind, 0, 3, 8, 0), "access")
-    touch.finish(touch_result(state="withdrawn", **end))
+    touch._finish(touch_result(state="withdrawn", **end))
     with pytest.raises(TouchFailed, match=message):
         touch.result()
 
 
 def test_the_error_of_a_touch_by_an_ended_child_names_the_child():
     touch = Touch(WaitingConnection(), StartTouch(1, "read", 0, 3, 8, 0), "read")
-    touch.finish(touch_result(state="lost", why="child 5 has ended with status 1"))
+    touch._finish(touch_result(state="lost", why="child 5 has ended with status 1"))
     assert touch.state == "failed"
     with pytest.raises(TouchFailed, match=r"child 5 .* not known"):
         touch.result()
 
 
 def test_a_touch_that_ends_during_its_withdrawal_returns_its_result(touch):
-    touch.withdraw = lambda: (touch.finish(DONE), False)[1]
-    assert touch.result_or_withdraw(0.01) == 7
+    touch.withdraw = lambda: (touch._finish(DONE), False)[1]
+    assert touch._result_or_withdraw(0.01) == 7
 
 
 def test_a_lost_target_fails_the_touch_once(touch):
-    touch.fail(TargetLost("gone"))
-    touch.fail(TargetLost("gone again"))
+    touch._fail(TargetLost("gone"))
+    touch._fail(TargetLost("gone again"))
     assert touch.state == "failed"
     with pytest.raises(TargetLost, match=r"^gone$"):
         touch.result()
@@ -140,7 +140,7 @@ def test_a_lost_target_fails_the_touch_once(touch):
 def test_a_system_call_that_did_not_return_has_not_succeeded(end):
     """Also for calls whose errno is returned as a result."""
     touch = Touch(WaitingConnection(), StartTouch(1, "syscall", 0, 3, 8, 0), "UFFDIO_WAKE of 1 page")
-    touch.finish(touch_result(**end))
+    touch._finish(touch_result(**end))
     with pytest.raises(TouchFailed):
         PendingIoctl(touch, IOCTLS["UFFDIO_WAKE"], {}).result()
     with pytest.raises(TouchFailed):

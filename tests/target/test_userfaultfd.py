@@ -222,8 +222,8 @@ def test_a_raw_ioctl_takes_invalid_values_but_no_unknown_fields(target, uffd):
 
 
 def test_messages_are_read_in_order_and_read_fault_skips_other_events(uffd):
-    uffd.deliver(bytes([0x15]) + bytes(31), 1)
-    uffd.deliver(fault_message(3, START + 5 * PAGE), 2)
+    uffd._deliver(bytes([0x15]) + bytes(31), 1)
+    uffd._deliver(fault_message(3, START + 5 * PAGE), 2)
     fault = uffd.read_fault(timeout=1)
     assert isinstance(fault, Fault)
     assert (fault.page, fault.write, fault.wp) == (5, True, True)
@@ -251,8 +251,8 @@ def test_a_closed_userfaultfd_refuses_every_call(target, uffd, region):
 
 
 def test_closing_ends_a_wait_for_a_message(uffd):
-    uffd.deliver(fault_message(0, START), 1)
-    threading.Timer(0.05, uffd.lose, ["the target has ended"]).start()
+    uffd._deliver(fault_message(0, START), 1)
+    threading.Timer(0.05, uffd._lose, ["the target has ended"]).start()
     assert uffd.read_fault(timeout=60).page == 0
     with pytest.raises(TargetLost, match="has ended"):
         uffd.read_fault(timeout=60)
@@ -261,7 +261,7 @@ def test_closing_ends_a_wait_for_a_message(uffd):
 
 
 def test_pages_of_an_unmapped_region_are_refused(target, uffd, region):
-    region.lose("it was unmapped", UsageError)
+    region._lose("it was unmapped", UsageError)
     for where in (region, region[3], region.alias[3]):
         with pytest.raises(UsageError, match="was unmapped"):
             uffd.wake(where)

@@ -40,11 +40,11 @@ class Notifications:
             case MessageRead(number, data, time_ns, adopted):
                 uffd = self._registry.userfaultfd(number)
                 if uffd is not None:
-                    uffd.deliver(data, time_ns, adopted)
+                    uffd._deliver(data, time_ns, adopted)
             case TouchEnded(number, result):
                 touch = self._registry.pop_touch(number)
                 if touch is not None:
-                    touch.finish(result)
+                    touch._finish(result)
                     text = f"{touch.what}: {result.state}"
                     self._timeline.add("touch", text, result.started_ns, result.ended_ns, touch)
             case FeedFailed(why):

@@ -171,7 +171,7 @@ class Pages:
         touch: Touch[bytes] = addresses.target.touch(
             "copy_out", addresses.address(page), what, length=addresses.page_size
         )
-        return touch.result_or_withdraw(deadline)
+        return touch._result_or_withdraw(deadline)
 
     def fill(self, value: int = 1, deadline: float = 60.0) -> None:
         """Write a 64-bit value into every page: `value` into the first, `value` + 1 into the next, and so on.
@@ -197,7 +197,7 @@ class Pages:
         touch: Touch[None] = addresses.target.touch(
             "fill", addresses.start, what, length=addresses.length, stride=addresses.page_size, value=_uint64(value)
         )
-        touch.result_or_withdraw(deadline)
+        touch._result_or_withdraw(deadline)
 
     def _touch(self, kind: str, page: int, offset: int, value: int, by: ForkedProcess | None) -> Touch[Any]:
         addresses = self._addresses

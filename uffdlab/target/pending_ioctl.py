@@ -41,7 +41,7 @@ class PendingIoctl:
         """
         end = self.touch.outcome(timeout)
         if end.state != "done":
-            raise self.touch.failure(end)
+            raise self.touch._failure(end)
         answer = IoctlAnswer(started_ns=0, ended_ns=end.took_ns, errno=end.errno, fields=end.fields)
         return ioctl_result(self._ioctl, self._values, answer)
 

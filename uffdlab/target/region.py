@@ -66,7 +66,7 @@ class PageRange(Pages, Struct, frozen=True):
 
     @property
     def _addresses(self) -> AddressRange:
-        self.mapping.must_be_there()
+        self.mapping._must_be_there()
         mapping = self.mapping
         return AddressRange(mapping.target, mapping.name, self.start, self.first, self.count, mapping.page_size)
 
@@ -174,18 +174,18 @@ class MemoryMapping(Pages):
         """
         return self.target.walk(self[page].start)
 
-    def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
-        """Mark it as lost: from now on every access raises an error of this kind.  The registry calls this."""
+    def _lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
+        # Mark it as lost: from now on every access raises an error of this kind.  The registry calls this.
         self.lost = kind(f"{self.name} does not exist any more: {why}; map a new one: lab.map(…)")
 
-    def must_be_there(self) -> None:
-        """Raise TargetLost if its target has ended, UsageError if it was unmapped."""
+    def _must_be_there(self) -> None:
+        # Raise TargetLost if its target has ended, UsageError if it was unmapped.
         if self.lost is not None:
             raise self.lost.with_traceback(None)
 
     @property
     def _addresses(self) -> AddressRange:
-        self.must_be_there()
+        self._must_be_there()
         return AddressRange(self.target, self.name, self.start, 0, self.pages, self.page_size)
 
     def __repr__(self) -> str:
@@ -238,14 +238,13 @@ class Region(MemoryMapping):
             ends.append(self.alias[page].start)
         return self.target.walk(*ends)
 
-    def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
-        """See :meth:`MemoryMapping.lose`."""
-        super().lose(why, kind)
-        self._alias.lose(why, kind)
+    def _lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
+        super()._lose(why, kind)
+        self._alias._lose(why, kind)
 
     def unmap(self) -> None:
         """Unmap the region and its alias."""
-        self.must_be_there()
+        self._must_be_there()
         self.target.ask(UnmapMemory(self.number))
         self.target.registry.unmapped(self)
         self.target.timeline.add("unmap", f"{self.name} was unmapped", self.target.connection.now(), None, self)
@@ -308,5 +307,5 @@ def pages_of(where: MappedPages) -> PageRange:
 def mapped_pages(where: MappedPages) -> PageRange:
     """Return a region, an alias or a part of one as a range; TargetLost or UsageError if it is not mapped any more."""
     pages = pages_of(where)
-    pages.mapping.must_be_there()
+    pages.mapping._must_be_there()
     return pages

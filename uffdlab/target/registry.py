@@ -47,7 +47,7 @@ class AnyRegion(AnyMapping, Protocol):
         """The second mapping of its pages."""
         ...  # pragma: no cover
 
-    def lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
+    def _lose(self, why: str, kind: type[TargetLost | UsageError] = TargetLost) -> None:
         """Mark it as lost."""
         ...  # pragma: no cover
 
@@ -60,11 +60,11 @@ class AnyUserfaultfd(Protocol):
         """Its number in the target."""
         ...  # pragma: no cover
 
-    def registered_at(self, address: int) -> RegisterMode | None:
+    def _registered_at(self, address: int) -> RegisterMode | None:
         """Return what the memory at `address` is registered for with it, or None."""
         ...  # pragma: no cover
 
-    def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
+    def _deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
         """Add one struct uffd_msg to its messages."""
         ...  # pragma: no cover
 
@@ -72,15 +72,15 @@ class AnyUserfaultfd(Protocol):
         """Call `interceptor` with every message first; return a function that removes it."""
         ...  # pragma: no cover
 
-    def unmapped(self, start: int, length: int) -> None:
+    def _unmapped(self, start: int, length: int) -> None:
         """Note that a range was unmapped."""
         ...  # pragma: no cover
 
-    def end_messages(self, why: UffdlabError) -> None:
+    def _end_messages(self, why: UffdlabError) -> None:
         """End every wait for a message with `why`."""
         ...  # pragma: no cover
 
-    def lose(self, why: str | LabClosed) -> None:
+    def _lose(self, why: str | LabClosed) -> None:
         """Mark it as lost."""
         ...  # pragma: no cover
 
@@ -91,11 +91,11 @@ class AnyTouch(Protocol):
     number: int
     what: str
 
-    def finish(self, end: TouchResult) -> None:
+    def _finish(self, end: TouchResult) -> None:
         """Store how it ended."""
         ...  # pragma: no cover
 
-    def fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """End every wait for it with this error."""
         ...  # pragma: no cover
 
@@ -166,7 +166,7 @@ class Registry:
         step = self.page_size_at(start)
         for address in range(start, start + min(length, _MOST_SEARCHED * step), step):
             for index, uffd in enumerate(self.userfaultfds):
-                modes = uffd.registered_at(address)
+                modes = uffd._registered_at(address)
                 if modes:
                     return f"lab.userfaultfds[{index}]", modes
         return None
@@ -187,8 +187,8 @@ class Registry:
             self._regions.pop(region.number, None)
             userfaultfds = tuple(self._userfaultfds.values())
         for uffd in userfaultfds:
-            uffd.unmapped(region.start, region.length)
-        region.lose("it was unmapped", UsageError)
+            uffd._unmapped(region.start, region.length)
+        region._lose("it was unmapped", UsageError)
 
     def add_userfaultfd(self, uffd: AnyUserfaultfd) -> None:
         """Add a userfaultfd that was opened, or that a FORK event brought."""
@@ -220,9 +220,9 @@ class Registry:
         closed = why if isinstance(why, LabClosed) else None
         if closed is None:  # the error of a closed or reset lab says it itself
             for region in regions:
-                region.lose(str(why))
+                region._lose(str(why))
         for uffd in userfaultfds:
-            uffd.lose(why)
+            uffd._lose(why)
         self._fail_touches(
             closed or TargetLost(f"{why}, and the access with it; lab.restart_target() starts a new one")
         )
@@ -231,10 +231,10 @@ class Registry:
         """End every wait for a touch or a message with `error`, because the machine is lost."""
         self._fail_touches(error)
         for uffd in self.userfaultfds:
-            uffd.end_messages(error)
+            uffd._end_messages(error)
 
     def _fail_touches(self, error: UffdlabError) -> None:
         with self._lock:
             touches, self._touches = tuple(self._touches.values()), {}
         for touch in touches:
-            touch.fail(error)
+            touch._fail(error)

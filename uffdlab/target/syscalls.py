@@ -51,9 +51,9 @@ def result(touch: Touch[int], name: str, *, check: bool, deadline: float) -> Cal
     FaultUnresolved
         It did not return in time.
     """
-    outcome = touch.outcome_or_withdraw(deadline)
+    outcome = touch._outcome_or_withdraw(deadline)
     if outcome.state != "done":
-        raise touch.failure(outcome)
+        raise touch._failure(outcome)
     done = CallResult(touch.what, outcome.errno, outcome.took_ns, max(-1, outcome.returned))
     if check and not done.ok:
         raise IoctlError(touch.what, done.errno, _REASONS.get(done.errno, f"see {name}(2)"))

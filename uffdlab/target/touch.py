@@ -154,7 +154,7 @@ class Touch(Generic[_Result_co]):
         """
         end = self.outcome(timeout)
         if not end.ok:
-            raise self.failure(end)
+            raise self._failure(end)
         result: Any = end.value if self.kind in _RETURN_A_VALUE else end.data if self.kind == "copy_out" else None
         return result  # type: ignore[no-any-return]
 
@@ -191,8 +191,8 @@ class Touch(Generic[_Result_co]):
             why=end.why,
         )
 
-    def failure(self, end: Outcome) -> TouchFailed:
-        """Return the error for an access that did not succeed; its text says how it ended."""
+    def _failure(self, end: Outcome) -> TouchFailed:
+        # Return the error for an access that did not succeed; its text says how it ended.
         if end.state == "lost":
             how = f": {end.why}, and whether it was made is not known"
         elif end.state == "signal":
@@ -223,8 +223,8 @@ class Touch(Generic[_Result_co]):
             return f"its call returned {errno_name(-end.returned)}"
         return "the access was not made"
 
-    def outcome_or_withdraw(self, deadline: float) -> Outcome:
-        """Return :meth:`outcome`.  If it still waits after `deadline` seconds, withdraw it; raise FaultUnresolved."""
+    def _outcome_or_withdraw(self, deadline: float) -> Outcome:
+        # Return `outcome`.  If it still waits after `deadline` seconds, withdraw it; raise FaultUnresolved.
         try:
             return self.outcome(deadline)
         except FaultUnresolved:
@@ -236,9 +236,9 @@ class Touch(Generic[_Result_co]):
                 self.withdraw()
             raise
 
-    def result_or_withdraw(self, deadline: float) -> _Result_co:
-        """Return :meth:`result`.  If it still waits after `deadline` seconds, withdraw it; raise FaultUnresolved."""
-        self.outcome_or_withdraw(deadline)
+    def _result_or_withdraw(self, deadline: float) -> _Result_co:
+        # Return `result`.  If it still waits after `deadline` seconds, withdraw it; raise FaultUnresolved.
+        self._outcome_or_withdraw(deadline)
         return self.result(0)
 
     @property
@@ -282,17 +282,17 @@ class Touch(Generic[_Result_co]):
         end = self._end.result()
         return end.ended_ns - end.started_ns
 
-    def finish(self, end: TouchResult) -> None:
-        """Store how the access ended; the notification from the target calls this."""
+    def _finish(self, end: TouchResult) -> None:
+        # Store how the access ended; the notification from the target calls this.
         try:
             self._request.check_end(end)
         except ValueError as error:
-            self.fail(ProtocolError(f"the end of {self.what}: {error}"))
+            self._fail(ProtocolError(f"the end of {self.what}: {error}"))
         else:
             self._end.set_result(end)
 
-    def fail(self, error: BaseException) -> None:
-        """End every wait for it with this error; the registry calls this when the target is lost."""
+    def _fail(self, error: BaseException) -> None:
+        # End every wait for it with this error; the registry calls this when the target is lost.
         if not self._end.done():
             self._end.set_exception(error)
 

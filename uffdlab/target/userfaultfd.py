@@ -438,28 +438,28 @@ class Userfaultfd:
         policies = {"missing": missing, "minor": minor, "wp": wp, "rwp": rwp}
         return NativeHandler(self._target.connection, self.number, policies, size, content)
 
-    def registered_at(self, address: int) -> RegisterMode | None:
-        """Return what the memory at `address` is registered for with this userfaultfd, or None."""
+    def _registered_at(self, address: int) -> RegisterMode | None:
+        # Return what the memory at `address` is registered for with this userfaultfd, or None.
         return None if self._of_another_process else self._errors.registered_at(address)
 
-    def deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
-        """Add one struct uffd_msg to the messages; `adopted` is the number of a child's userfaultfd, or 0."""
+    def _deliver(self, data: bytes, time_ns: int, adopted: int = 0) -> None:
+        # Add one struct uffd_msg to the messages; `adopted` is the number of a child's userfaultfd, or 0.
         message = decode_message(data, time_ns, self._target)
         if adopted and isinstance(message, Message) and message.event == uapi.Event.FORK:
             message = Fork(message.event, message.arg, time_ns, self._userfaultfd_of_child(adopted))
         self._target.timeline.add("message", repr(message), time_ns, None, message)
         self._messages.put(message)
 
-    def end_messages(self, why: UffdlabError) -> None:
-        """End every wait for a message with `why`, because no message will come.  The registry calls this."""
+    def _end_messages(self, why: UffdlabError) -> None:
+        # End every wait for a message with `why`, because no message will come.  The registry calls this.
         self._messages.end(why)
 
-    def unmapped(self, start: int, length: int) -> None:
-        """Note that a range was unmapped, and with it unregistered.  Its region calls this."""
+    def _unmapped(self, start: int, length: int) -> None:
+        # Note that a range was unmapped, and with it unregistered.  Its region calls this.
         self._errors.registered.append((start, length, RegisterMode(0)))
 
-    def lose(self, why: str | LabClosed) -> None:
-        """Mark it as lost: from now on every call raises TargetLost.  The registry calls this."""
+    def _lose(self, why: str | LabClosed) -> None:
+        # Mark it as lost: from now on every call raises TargetLost.  The registry calls this.
         gone = f"this userfaultfd does not exist any more: {why}; lab.userfaultfd() opens a new one"
         self._end(why if isinstance(why, LabClosed) else TargetLost(gone))
 

@@ -239,7 +239,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
             return str(error)
         self._started.pop(touch.number, None)
         if not end.ok:
-            return str(touch.failure(end))
+            return _why_failed(touch)
         page = self.region.page_of(touch.address)
         where = touch.what if page is None else f"page {page:,}"
         return f"{where} was read: {end.value:,}" if touch.kind == "read" else f"{where} was written"
@@ -342,3 +342,11 @@ class Bench(html_page.Pictured, Follower, LabBox):
         title = repr(self._lab)
         parts = [self.grid.part(), self.timeline.part()]
         return html_page.deliver(html_page.page(title, parts, style, after=f'<div class="uffdlab">{rest}</div>'), path)
+
+
+def _why_failed(touch: Touch[object]) -> str:
+    try:
+        touch.result(0)
+    except UffdlabError as error:
+        return str(error)
+    return ""
