@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -62,6 +63,20 @@ def test_another_host(kernel, monkeypatch, system, machine):
     monkeypatch.setattr(platform, "machine", lambda: machine)
     with pytest.raises(errors.HostUnsupported, match="x86-64 Linux"):
         start.start(kernel)
+
+
+def test_a_first_start_says_at_once_that_it_makes_the_initramfs(kernel, program, capsys):
+    program("exit 4")
+    seen = []
+    for _ in range(2):
+        with pytest.raises(errors.MachineLost):
+            start.start(kernel)
+        seen.append(capsys.readouterr().err)
+    assert re.search(
+        r"^a kernel: makes the guest's initramfs .*\na kernel: initramfs made in [\d.]+ s\na kernel: boots under tcg",
+        seen[0],
+    )
+    assert "initramfs" not in seen[1]
 
 
 def test_qemu_that_ends_at_once(kernel, program, before):

@@ -26,7 +26,7 @@ from uffdlab.machines.python_modules import modules, run
 from uffdlab.machines.qemu import cpio
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 INIT = "uffdlab.agent.init"
 
@@ -73,7 +73,7 @@ class Initramfs:
     key: str
 
 
-def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
+def get(extra: Mapping[str, Path | bytes] | None = None, *, on_make: Callable[[], object] | None = None) -> Initramfs:
     """Return the archive for the running interpreter.  It is made again when anything in it has changed.
 
     Parameters
@@ -81,6 +81,8 @@ def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
     extra : mapping, optional
         More files by their path in the guest: bytes, or a file of the host.  Programs and executable files are
         executable there.
+    on_make : callable, optional
+        Called before the archive is made, which takes seconds; not if it is in the cache.
 
     Raises
     ------
@@ -93,6 +95,8 @@ def get(extra: Mapping[str, Path | bytes] | None = None) -> Initramfs:
     found = _lookup(where, index)
     if found is not None:
         return found
+    if on_make is not None:
+        on_make()
     sources = _makers()
     entries = _entries(extra or {}, sources)
     key = _key(entries)

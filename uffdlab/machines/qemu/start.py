@@ -98,7 +98,7 @@ def start(
     _validate(kernel, cpus, memory_mib, append)
     program = find_program()
     files = {**kernel_modules.beside(kernel.image), **(extra or {})}
-    archive = initramfs.get(files)
+    archive = _archive(kernel.name, files)
 
     def settings(accelerator: str) -> Settings:
         return Settings(program, kernel.image, kernel.key, archive, accelerator, cpus, memory_mib, append)
@@ -131,6 +131,23 @@ def start(
         machine.close()
         raise
     return machine
+
+
+def _archive(name: str, files: Mapping[str, Path | bytes]) -> initramfs.Initramfs:
+    shown, began = progress.automatic(), 0.0
+
+    def on_make() -> None:
+        nonlocal began
+        began = time.monotonic()
+        shown.start(name, "makes the guest's initramfs from this Python; later labs use it too")
+
+    try:
+        archive = initramfs.get(files, on_make=on_make)
+        if began:
+            shown.finish(f"initramfs made in {time.monotonic() - began:.1f} s")
+    finally:
+        shown.close()
+    return archive
 
 
 def _validate(kernel: Kernel, cpus: int, memory_mib: int, append: str) -> None:
