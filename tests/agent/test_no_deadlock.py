@@ -336,3 +336,39 @@ def test_an_ioctl_that_faults_itself_costs_the_target_and_no_more(mortal_lab):
     lab.restart_target()
     assert lab.map(pages=1).read(0).result() == 0
     refused((UsageError, TargetLost, TouchFailed), lambda: region.read(0).result())
+
+
+def test_a_large_request_does_not_wait_for_a_target_that_waits(mortal_lab):
+    """The agent keeps what the target does not read; else nobody would end a call that is late."""
+    lab = mortal_lab
+    region, source, uffd = lab.map(pages=1, memory="anon"), lab.map(pages=1, memory="anon"), lab.userfaultfd()
+    uffd.register(region, "missing")
+    uffd.register(source, "missing")
+    fields = {"dst": region.start, "src": source.start, "len": region.length}
+    raised = []
+
+    def waits():
+        try:
+            lab.ask(CallIoctl(uffd.number, "UFFDIO_COPY", fields, None), deadline=1.0)
+        except UffdlabError as error:
+            raised.append(type(error))
+
+    waiter = threading.Thread(target=waits)
+    waiter.start()
+    uffd.read_fault()
+    with pytest.raises((FaultUnresolved, TargetLost)):
+        lab.ask(CallIoctl(uffd.number, "UFFDIO_COPY", fields, bytes(8 << 20)))
+    waiter.join(_MOST)
+    assert raised == [FaultUnresolved]
+    lab.restart_target()
+
+
+def test_a_large_answer_and_a_large_request_pass_each_other(mortal_lab):
+    lab = mortal_lab
+    region, small, uffd = lab.map(pages=1 << 20, memory="anon"), lab.map(pages=256, memory="anon"), lab.userfaultfd()
+    reader = threading.Thread(target=lambda: [region.snapshot("pagemap") for _ in range(3)])
+    reader.start()
+    for _ in range(30):
+        uffd.copy(small, bytes(small.length), check=False)
+    reader.join(_MOST)
+    assert not reader.is_alive()

@@ -1,4 +1,5 @@
 import os
+import select
 import socket
 
 import msgpack
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from uffdlab.agent.rpc import Channel, MarkedChannel, Refusal
+from uffdlab.agent.rpc import Channel, MarkedChannel, PatientChannel, Refusal
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text() | st.binary(),
@@ -76,3 +77,31 @@ def test_what_was_sent_to_the_last_target_is_dropped(before, cut):
             got += channel.receive()
         assert got == [[0, 1, "target.map", []]]
         assert ours.recv(100) == marker
+
+
+def test_a_patient_channel_keeps_what_the_other_side_does_not_take(pair):
+    ours, channel = pair
+    patient = PatientChannel(channel.fileno())
+    sent = [[0, number, "target.ioctl", [bytes(1 << 20)]] for number in range(3)]
+    for _, number, method, params in sent:
+        patient.request(number, method, params)
+    unpacker = msgpack.Unpacker(max_buffer_size=8 << 20)
+    received = []
+    while patient.events & select.POLLOUT:
+        unpacker.feed(ours.recv(1 << 16))
+        received += unpacker
+        patient.flush()
+    while len(received) < len(sent):
+        unpacker.feed(ours.recv(1 << 16))
+        received += unpacker
+    assert received == sent
+
+
+def test_a_request_to_a_target_that_has_just_ended_is_answered_once_when_its_end_is_read(pair):
+    ours, channel = pair
+    patient = PatientChannel(channel.fileno())
+    ours.close()
+    patient.request(1, "target.ioctl", [])
+    assert not patient.events & select.POLLOUT
+    with pytest.raises(EOFError):
+        list(patient.receive())

@@ -7,6 +7,7 @@ the MessagePack-RPC specification.  Host and agent use it, and agent and target.
 from __future__ import annotations
 
 import os
+import select
 from _thread import allocate_lock
 
 import msgpack
@@ -91,13 +92,50 @@ class Channel:
         # One packer for all frames: an emulated CPU takes longer to make one than to pack.
         with self._lock:
             data = self._packer.pack(frame)
-            sent = os.write(self._write_fd, data)
-            if sent < len(data):
-                rest = memoryview(data)[sent:]
-                while rest:
-                    rest = rest[os.write(self._write_fd, rest) :]
+            self._write(data)
             if len(data) > _KEEP_BUFFER:
                 self._packer = msgpack.Packer(use_bin_type=True)
+
+    def _write(self, data: bytes) -> None:
+        sent = os.write(self._write_fd, data)
+        if sent < len(data):
+            rest = memoryview(data)[sent:]
+            while rest:
+                rest = rest[os.write(self._write_fd, rest) :]
+
+
+class PatientChannel(Channel):
+    """A channel whose sender never waits: what the other side does not take yet is kept, and sent by :meth:`flush`.
+
+    Parameters
+    ----------
+    fd : int
+        The stream.  It becomes non-blocking.
+    """
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, fd)
+        os.set_blocking(fd, False)
+        self._unsent = bytearray()
+
+    @property
+    def events(self) -> int:
+        """What to poll for, as poll(2) names it."""
+        return select.POLLIN | (select.POLLOUT if self._unsent else 0)
+
+    def flush(self) -> None:
+        """Send as much of what was kept as the other side takes now."""
+        try:
+            while self._unsent:
+                del self._unsent[: os.write(self._write_fd, self._unsent)]
+        except BlockingIOError:
+            pass
+        except (BrokenPipeError, ConnectionResetError):  # receive() says so
+            self._unsent.clear()
+
+    def _write(self, data: bytes) -> None:
+        self._unsent += data
+        self.flush()
 
 
 class MarkedChannel(Channel):

@@ -16,7 +16,7 @@ import time
 from uffdlab.agent import commands, native, pidfd
 from uffdlab.agent.pidfd import Process
 from uffdlab.agent.programs import Programs
-from uffdlab.agent.rpc import NOTIFICATION, REQUEST, Channel, Refusal
+from uffdlab.agent.rpc import NOTIFICATION, REQUEST, Channel, PatientChannel, Refusal
 from uffdlab.agent.signals import SIGKILL
 
 TYPE_CHECKING = False
@@ -28,6 +28,7 @@ PROTOCOL = 1
 _DEFAULT_DEADLINE = 10.0  # seconds
 _REAP_DEADLINE = 5.0
 _DOING = dict.fromkeys("SD", "it waits in the kernel") | dict.fromkeys("Tt", "it was stopped by a signal")
+_LONGEST_POLL = (1 << 31) - 1  # ms; poll(2) takes no more
 _NOT_REAPED = -1  # in place of the status of a target that did not end
 
 
@@ -41,7 +42,8 @@ class _Waiting:
 class _Target:
     def __init__(self, process: Process, nonce: bytes, stream: int) -> None:
         self.process, self.nonce = process, nonce
-        self.channel = Channel(stream, stream)
+        # Never wait for the target: it may be blocked, or wait itself until a large answer of its own is read.
+        self.channel = PatientChannel(stream)
         self.waiting: dict[int, _Waiting] = {}
 
 
@@ -106,11 +108,12 @@ class Server:
         poll = select.poll()
         poll.register(self._host.fileno(), select.POLLIN)
         if self._target:
-            poll.register(self._target.channel.fileno(), select.POLLIN)
+            poll.register(self._target.channel.fileno(), self._target.channel.events)
         for fd in self._programs.descriptors():
             poll.register(fd, select.POLLIN)
         ready = {fd for fd, _ in poll.poll(self._milliseconds_to_next_deadline())}
         if self._target and self._target.channel.fileno() in ready:
+            self._target.channel.flush()
             self._from_target(self._target)
         self._programs.handle_ready(ready)
         self._programs.enforce_deadlines()
@@ -230,7 +233,7 @@ class Server:
         until = min(self._programs.next_deadline(), *(each.until for each in waiting), float("inf"))
         if until == float("inf"):
             return None
-        return max(0, int((until - time.monotonic()) * 1000) + 1)
+        return min(max(0, int((until - time.monotonic()) * 1000) + 1), _LONGEST_POLL)
 
     def _enforce_deadlines(self) -> None:
         child = self._target
