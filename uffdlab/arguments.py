@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from uffdlab.errors import UnknownName, WrongArguments
 
 _Class = TypeVar("_Class", bound=type)
+_LONGEST_WAIT = 1e9  # seconds, 31 years; Python's locks take no infinite time
 
 
 class _Kind(NamedTuple):
@@ -100,6 +101,11 @@ def checked_function(call: str, example: str = "") -> Callable[[_Function], _Fun
         return wrapped  # type: ignore[no-any-return]
 
     return decorate
+
+
+def seconds_to_wait(seconds: float) -> float:
+    """Return a time that every wait of Python takes: an infinite one, for instance, is cut to 31 years."""
+    return min(_LONGEST_WAIT, seconds)
 
 
 def must_be(value: object, wanted: type, call: str, advice: str) -> None:

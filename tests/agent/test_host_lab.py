@@ -1,6 +1,7 @@
 """Touches, calls, children, handlers and messages, with the agent on this host's own kernel."""
 
 import errno
+import math
 import os
 import queue
 import signal
@@ -24,7 +25,7 @@ from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
 from uffdlab.uapi.memory import MEMORY
 from uffdlab.uapi.messages import Fault, Remap, Remove, Unmap
-from uffdlab.uapi.protocol.target import TouchWaits
+from uffdlab.uapi.protocol.target import SyncFeed, TouchWaits
 
 from ..unprivileged import needs_root
 
@@ -384,3 +385,15 @@ def test_a_page_stays_pinned_while_its_value_cannot_be_copied(host_lab, region, 
     assert touch.result() == 0
     assert region.read(2).result() == 7
     source.unmap()
+
+
+@pytest.mark.parametrize("deadline", [1e8, 1e11, math.inf])
+def test_a_wait_can_be_as_long_as_somebody_wants(host_lab, region, uffd, deadline):
+    """Neither poll(2), which takes 24 days, nor Python's locks set a limit."""
+    assert host_lab.exec(["true"], deadline=deadline).status == 0
+    assert host_lab.ask(SyncFeed(), deadline=deadline) is None
+    touch = region.read(0)
+    assert uffd.read_fault(timeout=deadline).page == 0
+    uffd.zeropage(region)
+    assert touch.result(timeout=deadline) == 0
+    assert not touch.withdraw(timeout=deadline)

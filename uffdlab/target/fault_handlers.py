@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 from msgspec import Struct
 from msgspec.structs import asdict
 
+from uffdlab.arguments import seconds_to_wait
 from uffdlab.errors import UsageError
 from uffdlab.target.message_queue import AnyMessage, MessageQueue
 from uffdlab.uapi.messages import Fault
@@ -184,7 +185,7 @@ class PythonHandler:
         self._stop_intercepting()
         self._pending.put(None)
         if threading.current_thread() is not self._thread:
-            self._thread.join(timeout)
+            self._thread.join(seconds_to_wait(timeout))
             if self._thread.is_alive():
                 raise UsageError(f"the handler has not stopped within {timeout:g} s: its code has not returned")
 

@@ -10,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 
+from uffdlab.arguments import seconds_to_wait
 from uffdlab.errors import LabClosed, NoMessage, TargetLost
 from uffdlab.uapi.messages import Fault, Message
 
@@ -52,7 +53,7 @@ class MessageQueue:
         LabClosed, TargetLost
             No message can come any more.
         """
-        until = time.monotonic() + timeout
+        until = time.monotonic() + seconds_to_wait(timeout)
         with self._changed:
             while True:
                 for index, message in enumerate(self._waiting):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from uffdlab.arguments import checked
+from uffdlab.arguments import checked, seconds_to_wait
 from uffdlab.errors import FaultUnresolved, ProtocolError, TouchFailed, UffdlabError, errno_name
 from uffdlab.uapi.protocol.target import CountAccesses, TouchWaits, WithdrawTouch
 
@@ -171,7 +171,7 @@ class Touch(Generic[_Result_co]):
             The machine ended, or does not answer any more.  The error has the last lines of the console.
         """
         try:
-            end = self._end.result(timeout)
+            end = self._end.result(seconds_to_wait(timeout))
         except FutureTimeoutError:
             self._connection.must_answer()  # raises MachineError if the machine hangs
             why = self._not_ended(timeout)
@@ -265,7 +265,7 @@ class Touch(Generic[_Result_co]):
         """
         self._connection.ask(WithdrawTouch(self.number))
         try:
-            return self._end.result(timeout).state == "withdrawn"
+            return self._end.result(seconds_to_wait(timeout)).state == "withdrawn"
         except FutureTimeoutError:
             self._connection.must_answer()
             raise FaultUnresolved(

@@ -24,6 +24,7 @@ from msgspec import Struct
 from msgspec.structs import astuple
 
 from uffdlab import errors
+from uffdlab.arguments import seconds_to_wait
 from uffdlab.machines.rpc import decoding
 from uffdlab.machines.rpc.framing import MAX_FRAME, Full, Line, Malformed, TargetLine
 from uffdlab.uapi.protocol.agent import EndLateTarget, SpawnTarget
@@ -182,6 +183,7 @@ class Client:
         UsageError
             The parameters cannot be sent, or a subscriber called this, which would wait for itself.
         """
+        deadline = seconds_to_wait(deadline)
         if isinstance(request, TargetMethod):
             raw = self.call(request.method, (deadline, *astuple(request)), deadline + _GRACE)
         else:

@@ -15,6 +15,7 @@ import msgpack
 MAX_FRAME = 64 << 20  # bytes
 MAX_ITEMS = 1 << 16  # of one array or map: the unpacker allocates all of them when it reads the header
 _CHUNK = 1 << 18
+_LONGEST_POLL = (1 << 31) - 1  # ms; poll(2) takes no more
 
 
 class Malformed(Exception):
@@ -97,7 +98,7 @@ class Line:
     def _writable(self, until: float) -> bool:
         poll = select.poll()
         poll.register(self._stream, select.POLLOUT)
-        return bool(poll.poll(max(0.0, until - time.monotonic()) * 1000))
+        return bool(poll.poll(min(max(0.0, until - time.monotonic()) * 1000, _LONGEST_POLL)))
 
     def receive(self) -> Iterator[Any]:
         """Read what is available and yield the frames that it completes.  Does not wait.
