@@ -1,4 +1,4 @@
-"""`make demo`, when it is stopped."""
+"""`make demo` stopped by Ctrl-C."""
 
 import os
 import re
@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def recipe():
-    # As make starts it.
+    """Return the command that make runs."""
     found = re.search(r"^demo: .*\n\t.*&& (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     return found[1].replace("$(python)", sys.executable).split()
 
 
 @pytest.mark.parametrize("seconds", [0, 0.3, 3])
-def test_ctrl_c_ends_it_without_a_traceback(tmp_path, seconds):
-    # With a package manager that never comes back: that is where it is after the first second.
+def test_ctrl_c_ends_the_demo_without_a_traceback(tmp_path, seconds):
+    # The package manager never ends.  The demo waits for it after the first second.
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "apt-get").write_text("#!/bin/sh\nexec sleep 100\n")
     (tmp_path / "bin" / "apt-get").chmod(0o755)
@@ -30,7 +30,7 @@ def test_ctrl_c_ends_it_without_a_traceback(tmp_path, seconds):
         "UFFDLAB_CACHE": str(tmp_path / "cache"),
     }
     with subprocess.Popen(
-        # A shell that starts pytest in the background has it ignored.
+        # A shell that starts pytest in the background makes it ignore SIGINT.
         ["env", "--default-signal=INT", *recipe(), "--out", tmp_path / "out"],
         cwd=ROOT,
         env=environment,

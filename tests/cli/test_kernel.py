@@ -1,4 +1,4 @@
-"""The workbench's commands: what they print and with what they exit."""
+"""The output and exit status of `uffdlab kernel`."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def command(tmp_path, monkeypatch):
     (tmp_path / "mail").write_text("Looks good to me.\n")
     (tmp_path / "off.config").write_text("# CONFIG_VIRTIO_PCI is not set\n")
     return lambda *arguments: CliRunner().invoke(
-        main, ["kernel", *(str(tmp_path / word[1:]) if word.startswith("@") else word for word in arguments)]
+        main, ["kernel", *(str(tmp_path / text[1:]) if text.startswith("@") else text for text in arguments)]
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "says"),
+    ("arguments", "status", "reason"),
     [
         (("am", "@mail", "--on", "6.1-base", "--as", "new"), 125, "contains no patch"),
         (("am", "@none", "--on", "6.1-base", "--as", "new"), 2, "does not exist"),
@@ -37,7 +37,7 @@ def command(tmp_path, monkeypatch):
         (("remove", "new"), 2, "no kernel is called 'new'"),
     ],
 )
-def test_mistakes_are_refused_with_a_reason(command, tmp_path, arguments, status, says):
+def test_a_wrong_command_line_is_refused_with_a_reason(command, tmp_path, arguments, status, reason):
     result = command(*arguments)
-    assert (result.exit_code, says in result.output) == (status, True), result.output
+    assert (result.exit_code, reason in result.output) == (status, True), result.output
     assert not (tmp_path / "kernels" / "kernels.toml").exists()

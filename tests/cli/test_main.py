@@ -25,7 +25,7 @@ def test_help_loads_no_command():
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_every_listed_command_exists_with_its_help(name):
+def test_every_listed_command_has_help(name):
     result = CliRunner().invoke(main, [name, "--help"], prog_name="uffdlab")
     assert (result.exit_code, f"Usage: uffdlab {name}" in result.output) == (0, True)
     help_text = COMMANDS[name].load().help.replace("\n", " ")
@@ -45,20 +45,20 @@ def test_every_listed_command_exists_with_its_help(name):
         (ProgramError("much", kind="program-output"), True, 1),
     ],
 )
-def test_statuses(error, booted, status):
+def test_each_error_has_its_exit_status(error, booted, status):
     assert exit_status.of(error, booted=booted) == status
 
 
 def test_notes_of_an_error_are_shown(capsys):
     def fail():
         error = MachineLost("gone")
-        error.add_note("its last words")
+        error.add_note("the last line of its console")
         with exit_status.from_errors("6.1-base"):
             raise error
 
     with pytest.raises(click.exceptions.Exit):
         fail()
-    assert capsys.readouterr().err == "6.1-base: gone\nits last words\n"
+    assert capsys.readouterr().err == "6.1-base: gone\nthe last line of its console\n"
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_notes_of_an_error_are_shown(capsys):
         (UsageError("that is no machine"), 2),
     ],
 )
-def test_a_kernel_that_cannot_be_tested_is_125(monkeypatch, error, status):
+def test_the_exit_status_is_125_if_a_kernel_cannot_be_tested(monkeypatch, error, status):
     def fail(_name):
         raise error
 
@@ -89,7 +89,7 @@ def test_a_missing_output_folder_is_reported_first(tmp_path):
     assert (result.exit_code, "there is no folder" in result.output) == (2, True)
 
 
-def test_ctrl_c_is_130(monkeypatch):
+def test_the_exit_status_after_ctrl_c_is_130(monkeypatch):
     def interrupted(_name):
         raise KeyboardInterrupt
 
@@ -99,16 +99,16 @@ def test_ctrl_c_is_130(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "expected"),
     [
         (["6.1-base", "ls", "-l", "a b"], "uffdlab exec 6.1-base -- ls -l 'a b'"),
         (["--cpus", "2", "6.1-base", "ls", "-l"], "uffdlab exec KERNEL -- COMMAND…"),
         (["6.1-base", "--nothing", "--", "ls", "-l"], ""),
     ],
 )
-def test_an_option_for_the_program_needs_two_dashes_before_it(arguments, says):
+def test_an_option_for_the_program_needs_two_dashes_before_it(arguments, expected):
     result = CliRunner().invoke(main, ["exec", *arguments], prog_name="uffdlab")
     assert result.exit_code == 2
     assert "No such option" in result.output
     advice = result.output.partition("put -- before the program: ")[2].strip()
-    assert advice == says
+    assert advice == expected

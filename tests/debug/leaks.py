@@ -1,26 +1,26 @@
-"""What a kernel with config/debug.config reports about memory that is never freed."""
+"""Memory that a kernel with config/debug.config reports as never freed."""
 
 from __future__ import annotations
 
 from uffdlab.lab import Lab
 
 _DEBUGFS = "/sys/kernel/debug"
-# Records of page_owner with one of our functions in the stack.  Pages that the kernel keeps, of the slabs and of its
-# own records of stacks, may have been allocated there too, and are not ours.
-_OF_FILLS = (
+# Selects the page_owner records that have one of our functions in the stack.  It leaves out pages of slabs and of the
+# stack depot: the kernel keeps them, also if one of our functions allocated them.
+_FILL_RECORDS = (
     'BEGIN { RS = ""; ORS = "\\n\\n" } '
     r"/(mcopy|mfill|mcontinue|userfaultfd|pte_reader)[^ ]*\+0x/ && !/allocate_slab|stack_depot/"
 )
-_OLD_ENOUGH = 6  # seconds; kmemleak tells of no object that is younger than 5 (MSECS_MIN_AGE)
+_MIN_AGE = 6  # seconds; kmemleak does not report an object younger than 5 s (MSECS_MIN_AGE)
 
 
 def pages_of_fills(lab: Lab) -> list[str]:
-    """Return the records of page_owner of the pages that a fill or the PTE reader has allocated and that are not free.
+    """Return the page_owner records of pages that a fill or the PTE reader has allocated and that are not free.
 
-    Page tables, and the pages that are mapped or in a file, are among them, so ask when their processes have ended.
+    These include page tables, mapped pages and pages of files.  So call this when the processes have ended.
     """
-    # A read that the next record is too long for is ENOMEM; cat asks for enough, awk for what its buffer has left.
-    line = f"cat {_DEBUGFS}/page_owner | awk '{_OF_FILLS}'"
+    # A read that is too short for the next record fails with ENOMEM.  cat reads enough at once; awk may not.
+    line = f"cat {_DEBUGFS}/page_owner | awk '{_FILL_RECORDS}'"
     done = lab.exec(["sh", "-o", "pipefail", "-c", line], deadline=900, most_output=64 << 20)
     assert (done.status, done.stderr) == (0, b"")
     return [record for record in done.text.split("\n\n") if record.strip()]
@@ -37,9 +37,9 @@ def forget_objects(lab: Lab) -> None:
 
 
 def lost_objects(lab: Lab) -> list[str]:
-    """Return what kmemleak tells of each object that nothing points to."""
+    """Return the kmemleak report of each object that nothing points to."""
     # kmemleak does not report an object that has changed since the last scan.
-    line = f"for each in 1 2; do sleep {_OLD_ENOUGH}; echo scan >{_DEBUGFS}/kmemleak || exit 1; done"
+    line = f"for scan in 1 2; do sleep {_MIN_AGE}; echo scan >{_DEBUGFS}/kmemleak || exit 1; done"
     line += f"; cat {_DEBUGFS}/kmemleak"
     done = lab.exec(["sh", "-c", line], deadline=1800)
     assert (done.status, done.stderr) == (0, b"")

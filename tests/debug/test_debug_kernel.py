@@ -1,4 +1,4 @@
-"""The series on a kernel that checks itself: nothing that it is made to do may make it complain."""
+"""The patch series on a kernel with debug checks: no test may make the kernel report an error."""
 
 import contextlib
 import os
@@ -33,16 +33,16 @@ OPTIONS = (
     *("DEBUG_PAGEALLOC", "DEBUG_PAGEALLOC_ENABLE_DEFAULT", "PAGE_POISONING", "PAGE_OWNER", "DEBUG_KMEMLEAK"),
 )
 
-# What KASAN, lockdep, the page-table checks and plain assertions say first.
-COMPLAINT = re.compile(
+# How the reports of KASAN, lockdep, the page-table checks and assertions begin.
+REPORT = re.compile(
     r"BUG: |WARNING: |kernel BUG at|KASAN|Oops|general protection fault|inconsistent lock state|suspicious RCU usage|"
     r"sleeping function called|page_table_check|debug_vm_pgtable: .*(fail|bad)|Bad page|Bad rss|lockdep is turned off|"
     r"refcount_t: |unable to handle|hung_task|soft lockup|rcu.*stall|pagealloc: |kmemleak: .*(suspected|disabled)"
 )
 
 
-def complaints(log):
-    return [line for line in log.splitlines() if COMPLAINT.search(line)]
+def error_lines(log):
+    return [line for line in log.splitlines() if REPORT.search(line)]
 
 
 @pytest.mark.parametrize(
@@ -57,25 +57,25 @@ def complaints(log):
         "[    1.2] kmemleak: 1 new suspected memory leaks (see /sys/kernel/debug/kmemleak)",
     ],
 )
-def test_a_complaint_of_the_kernel_is_found(line):
-    assert complaints(f"[    1.1] all is well\n{line}\n[    1.3] and again") == [line]
+def test_an_error_report_of_the_kernel_is_found(line):
+    assert error_lines(f"[    1.1] all is well\n{line}\n[    1.3] and again") == [line]
 
 
 @contextlib.contextmanager
 def started(kernel):
-    # KASAN and lockdep take their time to come up.
+    # A kernel with KASAN and lockdep boots slowly.
     machine = start.start(kernels.get(kernel), cpus=2, memory_mib=2048, deadline=900)
     with Lab(kernel, machine=machine) as lab:
-        lab.exec(["dmesg", "-n", "8"])  # all of the log on the console from here on
+        lab.exec(["dmesg", "-n", "8"])  # from here on, the whole log goes to the console
         yield lab
 
 
-def complaints_in(lab):
-    return complaints(lab.exec(["dmesg"]).text + lab.console)
+def reported_errors(lab):
+    return error_lines(lab.exec(["dmesg"]).text + lab.console)
 
 
-def checks_locks(lab):
-    # lockdep goes silent for good at its first complaint, and when it runs out of room.
+def lockdep_is_on(lab):
+    # lockdep turns itself off at its first report, and when its tables are full.
     return bool(re.search(r"debug_locks: +1\b", lab.exec(["cat", "/proc/lockdep_stats"]).text))
 
 
@@ -87,10 +87,10 @@ def lab():
 
 
 @pytest.fixture
-def silent(lab):
+def no_reports(lab):
     yield
-    assert complaints_in(lab) == []
-    assert checks_locks(lab)
+    assert reported_errors(lab) == []
+    assert lockdep_is_on(lab)
 
 
 def compiled(source, folder, *options):
@@ -101,32 +101,32 @@ def compiled(source, folder, *options):
 
 @pytest.mark.vm
 @pytest.mark.timeout(1800)
-def test_the_kernel_checks_itself(lab):
+def test_the_kernel_has_its_debug_options_on(lab):
     config = lab.exec(["zcat", "/proc/config.gz"]).text
     for option in OPTIONS:
         assert f"CONFIG_{option}=y" in config.splitlines()
     assert {"page_poison=1", "page_owner=on"} <= set(lab.exec(["cat", "/proc/cmdline"]).text.split())
-    assert complaints(lab.exec(["dmesg"]).text) == []
+    assert error_lines(lab.exec(["dmesg"]).text) == []
 
 
 @pytest.mark.vm
 @pytest.mark.timeout(4 * 3600)
-def test_the_selftests_of_the_series(lab, silent):
+def test_the_selftests_of_the_series_pass(lab, no_reports):
     tests = kselftest.of_kernel(KERNEL)
     calls = plan(tests)
     lines = []
 
-    def say(line):
+    def record(line):
         lines.append(line)
         sys.stdout.write(f"{line}\n")
 
-    good = ktap(lab, tests, calls, run(lab, tests, calls, deadline=1800), say)
+    good = ktap(lab, tests, calls, run(lab, tests, calls, deadline=1800), record)
     assert good, "\n".join(lines)
 
 
 @pytest.mark.vm
 @pytest.mark.timeout(SECONDS + 900)
-def test_random_ioctls_from_several_threads(lab, silent, tmp_path):
+def test_random_ioctls_of_several_threads_cause_no_report(lab, no_reports, tmp_path):
     program = compiled(Path(__file__).with_name("random_ioctls.c"), tmp_path)
     lab.ask(ReserveHugepages(2 << 20, 64))
     lab.ask(TurnSwapOn())
@@ -140,7 +140,7 @@ def test_random_ioctls_from_several_threads(lab, silent, tmp_path):
 
 @pytest.mark.vm
 @pytest.mark.timeout(MODEL_SECONDS + 600)
-def test_random_calls_against_the_model(lab, silent):
+def test_random_calls_agree_with_the_model(lab, no_reports):
     count = play_randomly(lab, MODEL_SECONDS, SEED)
     sys.stdout.write(f"{count.calls} calls on {count.regions} regions in {MODEL_SECONDS:.0f} s, seed {SEED}\n")
     assert count.calls > 0
@@ -148,7 +148,7 @@ def test_random_calls_against_the_model(lab, silent):
 
 @pytest.mark.vm
 @pytest.mark.timeout(900)
-def test_the_pte_reader(lab, silent, tmp_path):
+def test_the_test_program_of_the_pte_reader_passes(lab, no_reports, tmp_path):
     folder = catalogue.default_file().parent / "6.1" / "pte-reader"
     program = compiled(folder / "pte_reader_test.c", tmp_path, f"-I{folder / 'include' / 'uapi'}")
     lab.ask(ReserveHugepages(2 << 20, 8))
@@ -160,19 +160,19 @@ def test_the_pte_reader(lab, silent, tmp_path):
 
 @pytest.mark.vm
 @pytest.mark.timeout(2400)
-def test_copies_whose_destination_changes(lab, silent, tmp_path):
+def test_copies_whose_destination_changes_end_as_expected(lab, no_reports, tmp_path):
     starts = ("anon", "shmem", "hugetlb", "hugetlb-private")
     changes = ("nothing", "gone", "without-wp", "to-anon", "to-shmem", "to-hugetlb", "to-full-hugetlb")
     lab.ask(ReserveHugepages(2 << 20, 16))
     found = copy_retry.played(lab, copy_retry.compiled(tmp_path), starts, changes, 0, 0, rounds=2)
-    # KASAN keeps what is freed for a while, so free pages tell nothing here; page_owner does.
+    # KASAN delays each free, so the number of free pages proves nothing here.  page_owner does.
     assert copy_retry.unexpected(found, copy_retry.SERIES, without=["loses"]) == {}
 
 
 @pytest.mark.vm
 @pytest.mark.timeout(3600)
-def test_the_tests_before_leave_no_page_and_no_object(lab):
-    """Needs the tests above; page_owner names the process that had a page allocated."""
+def test_the_tests_above_leak_no_page_and_no_object(lab):
+    """Run this after the tests above.  page_owner names the process that allocated a page."""
     lab.restart_target()
     left = pages_of_fills(lab)
     assert left == [], "\n\n".join(left)
@@ -184,7 +184,7 @@ def test_the_tests_before_leave_no_page_and_no_object(lab):
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("flavour", ["debug", "unfixed"])
 def test_page_owner_names_a_lost_page(flavour, tmp_path):
-    """6.1 itself loses one each time that hugetlb takes the place of the destination; so page_owner is at work."""
+    """6.1 leaks a page each time that a hugetlb mapping replaces the destination.  page_owner must find each."""
     rounds = 4
     with started(f"6.1-base+{flavour}") as lab:
         lab.ask(ReserveHugepages(2 << 20, 16))
@@ -197,57 +197,57 @@ def test_page_owner_names_a_lost_page(flavour, tmp_path):
     assert all("copy_retry" in page and "mcopy_atomic" in page for page in found), found
 
 
-# Bytes of a page that is free: mm/page_poison.c
+# Content of a free page: mm/page_poison.c
 POISON = 0xAAAA_AAAA_AAAA_AAAA
 
 
 @pytest.mark.vm
 @pytest.mark.timeout(3600)
-def test_each_of_the_new_checks_notices_a_mistake():
-    """Mistakes are made on demand (drivers/misc/lkdtm), and one from outside, in the guest's RAM."""
+def test_each_debug_check_reports_a_provoked_error():
+    """The kernel makes most errors itself, on request (drivers/misc/lkdtm).  The host makes one in the guest's RAM."""
     with started(KERNEL) as lab:
         forget_objects(lab)
-        assert complaints_in(lab) == []
+        assert reported_errors(lab) == []
         frames, _ = lab.machine.physical.ram()
         free = np.flatnonzero((frames[:, ::64] == POISON).all(axis=1))
         assert len(free) > 1000, "free pages hold no pattern"
         for frame in free[:: max(1, len(free) // 2000)]:
             os.pwrite(lab.machine._ram, b"\xab", int(frame) * 4096 + 64)
-        # A sixth of what is free; to free it takes as long as to write it.
+        # A sixth of the free memory.  Freeing it takes as long as writing it.
         lab.exec(["dd", "if=/dev/zero", "of=/tmp/much", "bs=1M", "count=256"], deadline=600)
         lab.exec(["rm", "-f", "/tmp/much"], deadline=600)
-        assert any("pagealloc: " in line for line in complaints_in(lab))
+        assert any("pagealloc: " in line for line in reported_errors(lab))
 
         lab.exec(["sh", "-c", "echo 0 >/proc/sys/kernel/panic_on_oops"])
-        # Who reads a free page dies of it, before it frees what it has allocated.  Twice, as the kernel keeps the
-        # registers of its first oops (exec_summary_regs), and the address is in one of them.
+        # A process that reads a free page is killed before it frees what it has allocated.  Do it twice: the kernel
+        # keeps the registers of its first oops (exec_summary_regs), and one of them holds the address.
         for _ in range(2):
             lab.exec(["sh", "-c", "echo READ_BUDDY_AFTER_FREE >/sys/kernel/debug/provoke-crash/DIRECT"])
-        found = complaints_in(lab)
+        found = reported_errors(lab)
         assert any("KASAN: use-after-free" in line for line in found)
         assert any("unable to handle page fault" in line for line in found)
-        assert any("lkdtm_READ_BUDDY_AFTER_FREE" in each for each in lost_objects(lab))
+        assert any("lkdtm_READ_BUDDY_AFTER_FREE" in leak for leak in lost_objects(lab))
 
 
 @pytest.mark.vm
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize(("flavour", "fixed"), [("unfixed", False), ("debug", True)])
 def test_a_hugetlb_mapping_is_split_with_its_file_locked(flavour, fixed, tmp_path):
-    # docs/findings/hugetlb-split.md: the complaint is Debian's kernel's own, and the fix ends it.
+    # docs/findings/hugetlb-split.md: Debian's kernel has this error, and the fix ends it.
     program = compiled(Path(__file__).with_name("split_hugetlb.c"), tmp_path)
     with started(f"6.1-base+{flavour}") as lab:
         lab.ask(ReserveHugepages(2 << 20, 4))
-        assert complaints_in(lab) == []
+        assert reported_errors(lab) == []
         assert lab.exec([program.name], push=[program]).status == 0
-        found = complaints_in(lab)
-        assert checks_locks(lab)
+        found = reported_errors(lab)
+        assert lockdep_is_on(lab)
     assert bool(found) != fixed
     assert all("hugetlb_split" in line for line in found), found
 
 
 @pytest.mark.vm
 @pytest.mark.timeout(300)
-def test_a_complaint_of_the_kernel_would_be_found(lab):
-    lab.exec(["sh", "-c", "echo '<4>WARNING: said on purpose' >/dev/kmsg"])
-    assert complaints(lab.exec(["dmesg"]).text) != []
-    assert complaints(lab.console) != []
+def test_an_error_in_the_guest_is_found_in_its_log_and_console(lab):
+    lab.exec(["sh", "-c", "echo '<4>WARNING: made on purpose' >/dev/kmsg"])
+    assert error_lines(lab.exec(["dmesg"]).text) != []
+    assert error_lines(lab.console) != []
