@@ -1,4 +1,4 @@
-"""A VM for each provider, in a folder of the tests' own; Vagrant's boxes, the box and the kernels are the user's."""
+"""A VM for each provider, in a folder of its own.  The tests use the user's Vagrant boxes and kernels."""
 
 import contextlib
 import hashlib
@@ -30,60 +30,60 @@ def _tools():
 
 
 class TestedVm(VagrantVm):
-    """A VM, and ways to look at it and to do it harm past Vagrant."""
+    """A VM, with methods that inspect and disturb it without our use of Vagrant."""
 
     __test__ = False
     provider: str
 
     def guest(self, command, deadline=60):
-        """Run a command in the guest by ssh; its status and what it said."""
+        """Run a command in the guest by ssh; return its exit status and output."""
         done = subprocess.run(
             self.ssh(command), capture_output=True, text=True, timeout=deadline, stdin=subprocess.DEVNULL, check=False
         )
         return done.returncode, done.stdout + done.stderr
 
-    def by_hand(self, *arguments):
-        """Run vagrant as a user does who knows nothing of our locks."""
+    def run_vagrant(self, *arguments):
+        """Run vagrant directly, without our locks."""
         environment = {**os.environ, "VAGRANT_CWD": str(self.folder), "VAGRANT_DOTFILE_PATH": str(self.data)}
         return subprocess.run(["vagrant", *arguments], env=environment, capture_output=True, text=True, check=True)
 
     @property
     def prefix(self):
-        """What the Vagrantfile lets the names of libvirt's machines begin with."""
+        """Prefix that the Vagrantfile gives to the names of libvirt machines."""
         return f"uffdlab-{hashlib.sha256(str(self.data).encode()).hexdigest()[:8]}-"
 
-    def pooled(self):
-        """What libvirt keeps of it: the disk, and what boots it."""
+    def pool_files(self):
+        """Return the names of its files in libvirt's storage pool: the disk, kernel and initramfs."""
         return sorted(path.name for path in Path("/var/lib/libvirt/images").glob(f"{self.prefix}*"))
 
     def processes(self):
-        """Every process that works for it, as `PID COMMAND LINE`: vagrant, ssh, QEMU, what was started for it."""
+        """Return each process that belongs to it (vagrant, ssh, QEMU, their children) as `PID COMMAND LINE`."""
         found = []
-        for each in Path("/proc").glob("[0-9]*"):
+        for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                command = (each / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-                ours = f"VAGRANT_DOTFILE_PATH={self.data}".encode() in (each / "environ").read_bytes()
+                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+                ours = f"VAGRANT_DOTFILE_PATH={self.data}".encode() in (process / "environ").read_bytes()
                 if command and (ours or f"guest={self.prefix}" in command):
-                    found.append(f"{each.name} {command}")
+                    found.append(f"{process.name} {command}")
         return found
 
-    def left(self):
-        """What there is of it on the host, beside Vagrant's notes: nothing if it is not created."""
-        return self.processes() + self.pooled()
+    def host_resources(self):
+        """Return its processes and pool files on this host; an empty list if it is not created."""
+        return self.processes() + self.pool_files()
 
     def qemu(self):
-        """The process ids of its QEMU: one or none."""
-        return [int(each.split()[0]) for each in self.processes() if "qemu-system" in each.split()[1]]
+        """Return the PIDs of its QEMU: a list of one or none."""
+        return [int(line.split()[0]) for line in self.processes() if "qemu-system" in line.split()[1]]
 
     def boot_id(self):
-        """Of the guest that was brought up last."""
+        """Return the boot ID of the guest that was brought up last."""
         return self._booted()["boot_id"]
 
 
-def _made(folder, provider, patch):
+def _make(folder, provider, patch):
     patch.setenv("VAGRANT_DOTFILE_PATH", str(folder))
     patch.setenv("VAGRANT_DEFAULT_PROVIDER", provider)
-    patch.setenv("UFFDLAB_BOX", "uffdlab/bookworm64")  # wherever the tests run; test_box.py has the choice
+    patch.setenv("UFFDLAB_BOX", "uffdlab/bookworm64")  # always the same box; test_box.py tests how one is chosen
     made = TestedVm()
     made.provider = provider
     return made
@@ -91,32 +91,32 @@ def _made(folder, provider, patch):
 
 @pytest.fixture(scope="module", params=PROVIDERS)
 def vm(request, tmp_path_factory):
-    """A VM of this module's own that is not there yet; destroyed in the end."""
+    """A VM of this module, not yet created; it is destroyed after the module's tests."""
     with pytest.MonkeyPatch.context() as patch:
-        made = _made(tmp_path_factory.mktemp("vagrant"), request.param, patch)
+        made = _make(tmp_path_factory.mktemp("vagrant"), request.param, patch)
         yield made
         made.destroy()
-        assert made.left() == []
+        assert made.host_resources() == []
 
 
 @pytest.fixture(params=PROVIDERS)
-def alone(request, tmp_path, monkeypatch):
-    """A VM of one test's own."""
-    made = _made(tmp_path / "vagrant", request.param, monkeypatch)
+def own_vm(request, tmp_path, monkeypatch):
+    """A VM of this test only, not yet created."""
+    made = _make(tmp_path / "vagrant", request.param, monkeypatch)
     yield made
     with contextlib.suppress(errors.MachineError):  # without a provider there is nothing to destroy
         made.destroy()
-    assert made.left() == []
+    assert made.host_resources() == []
 
 
 @pytest.fixture
 def wait_for():
-    """Wait until something is true, and return what it is."""
+    """Return a function that waits until a condition is true and returns its value."""
 
     def wait(condition, seconds=120):
         until = time.monotonic() + seconds
         while not (found := condition()):
-            assert time.monotonic() < until, "never came true"
+            assert time.monotonic() < until, "the condition did not become true"
             time.sleep(0.1)
         return found
 

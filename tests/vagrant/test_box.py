@@ -1,6 +1,6 @@
-"""Which box a VM is made from, for real: a server on the loopback offers what stands in for Debian's.
+"""Which box a real VM is made from.  A server on the loopback interface offers a substitute for Debian's box.
 
-Vagrant's boxes and the cache are the test's own; only the kernels are the user's.
+Each test has its own Vagrant boxes and its own cache.  It shares only the kernels with the user.
 """
 
 import contextlib
@@ -31,11 +31,11 @@ BUILD_BOX = Path(__file__).parents[2] / "vm" / "build-box"
 DEBUGFS = shutil.which("debugfs") or "/usr/sbin/debugfs"
 MIB = 1 << 20
 USERS_CACHE = Cache().folder
-alone_in_qemu = pytest.mark.parametrize("alone", ["uffdlab_qemu"], indirect=True)
+own_vm_in_qemu = pytest.mark.parametrize("own_vm", ["uffdlab_qemu"], indirect=True)
 
 
 class Server(ThreadingHTTPServer):
-    """Offers one box under Debian's name; after the first MiB it waits until it may go on."""
+    """Offers one box under the name of Debian's.  After the first MiB it waits for the event `go_on`."""
 
     def __init__(self, box, provider="libvirt"):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -45,7 +45,7 @@ class Server(ThreadingHTTPServer):
         self.catalog = json.dumps({"name": DEBIAN, "versions": [{"version": "12.1", "providers": [offered]}]}).encode()
         self.go_on = threading.Event()
         self.go_on.set()
-        self.asked = []
+        self.requested_paths = []
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -53,7 +53,7 @@ class Handler(BaseHTTPRequestHandler):
         self.begin()
 
     def do_GET(self):
-        self.server.asked.append(self.path)
+        self.server.requested_paths.append(self.path)
         if self.begin() == "application/json":
             self.wfile.write(self.server.catalog)
             return
@@ -76,12 +76,12 @@ class Handler(BaseHTTPRequestHandler):
         return kind
 
     def log_message(self, *_):
-        """Nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def serve(monkeypatch):
-    """Let Vagrant look for boxes at a server of our own."""
+    """Return a function that starts a server and makes Vagrant look for boxes there."""
     running = []
 
     def start(box, **options):
@@ -101,25 +101,25 @@ def serve(monkeypatch):
 
 
 @pytest.fixture
-def apart(alone, tmp_path, monkeypatch):
-    """The VM `alone` with no box anywhere; its folder for large things, which is emptied."""
+def large_files(own_vm, tmp_path, monkeypatch):
+    """A folder for large files, removed after the test.  There is no box for `own_vm` yet."""
     cache = tmp_path / "cache"
     cache.mkdir()
-    for each in USERS_CACHE.iterdir():
-        if each.name != "box":
-            (cache / each.name).symlink_to(each)
+    for path in USERS_CACHE.iterdir():
+        if path.name != "box":
+            (cache / path.name).symlink_to(path)
     monkeypatch.setenv("UFFDLAB_CACHE", str(cache))
     monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("UFFDLAB_BOX")
     large = tmp_path / "large"
     large.mkdir()
     yield large
-    alone.destroy()
-    if alone.provider == "libvirt":
+    own_vm.destroy()
+    if own_vm.provider == "libvirt":
         arguments = ["virsh", "-q", "-c", "qemu:///system", "vol-delete", "--pool", "default"]
         subprocess.run([*arguments, "debian-VAGRANTSLASH-bookworm64_vagrant_box_image_12.1_box.img"], check=True)
-    for each in (large, tmp_path / "home", cache):
-        shutil.rmtree(each)
+    for folder in (large, tmp_path / "home", cache):
+        shutil.rmtree(folder)
 
 
 def packed(folder):
@@ -132,7 +132,7 @@ def packed(folder):
 
 
 def own_disk(folder):
-    """The disk of our own box, which has no partitions, with what Debian's says of itself."""
+    """Return the disk of our own box, which has no partitions.  Write the metadata of Debian's box beside it."""
     subprocess.run([BUILD_BOX], env={**os.environ, "UFFDLAB_CACHE": str(USERS_CACHE)}, check=True)
     with tarfile.open(USERS_CACHE / "box" / "uffdlab.box") as archive:
         archive.extract("box.img", folder, filter="data")
@@ -140,20 +140,24 @@ def own_disk(folder):
     return folder / "box.img"
 
 
-def like_debians(disk):
-    """Move it into a partition, name another that cannot be mounted, take away the Python packages of the agent."""
+def make_like_debians(disk):
+    """Make our disk look like Debian's.
+
+    Its file system moves into a partition.  Its fstab gets an entry that cannot be mounted.  The Python packages of the
+    agent are removed.
+    """
     plain, whole = disk.with_name("plain"), disk.with_name("whole")
     subprocess.run(["qemu-img", "convert", "-O", "raw", disk, plain], check=True)
-    orders, fstab = disk.with_name("orders"), disk.with_name("fstab")
+    commands, fstab = disk.with_name("commands"), disk.with_name("fstab")
     fstab.write_text("PARTUUID=00000000-0f /boot/efi vfat defaults 0 1\n")
     lines = ["cd /etc", "rm fstab", f"write {fstab} fstab"]
-    if sys.version_info[:2] == (3, 11):  # the box's version: it can use the host's modules
-        gone = ("msgpack", "_cffi_backend.cpython-311-x86_64-linux-gnu.so")
-        lines += ["cd /usr/lib/python3/dist-packages", *(f"unlink {name}" for name in gone)]
-    orders.write_text("".join(f"{line}\n" for line in lines))
-    subprocess.run([DEBUGFS, "-w", "-f", orders, plain], capture_output=True, check=True)
+    if sys.version_info[:2] == (3, 11):  # as in the box, which can then use the host's modules
+        removed = ("msgpack", "_cffi_backend.cpython-311-x86_64-linux-gnu.so")
+        lines += ["cd /usr/lib/python3/dist-packages", *(f"unlink {name}" for name in removed)]
+    commands.write_text("".join(f"{line}\n" for line in lines))
+    subprocess.run([DEBUGFS, "-w", "-f", commands, plain], capture_output=True, check=True)
     size = plain.stat().st_size
-    # The first sector: one entry of its table, bootable, of type Linux, at 1 MiB; then its signature.
+    # First sector: a partition table with one bootable Linux partition at 1 MiB, then the signature.
     entry = struct.pack("<B3xB3xII", 0x80, 0x83, MIB // 512, size // 512)
     whole.write_bytes(entry.rjust(446 + 16, b"\0").ljust(510, b"\0") + b"\x55\xaa")
     os.truncate(whole, MIB + size)
@@ -165,40 +169,40 @@ def like_debians(disk):
 
 
 def box_of(vm):
-    """The box that Vagrant says it made the VM from."""
+    """Return the name of the box that Vagrant made the VM from."""
     (notes,) = vm.data.glob("machines/default/*/box_meta")
     return json.loads(notes.read_text())["name"]
 
 
-def boxes_here():
+def installed_boxes():
     return subprocess.run(["vagrant", "box", "list"], capture_output=True, text=True, check=True).stdout
 
 
-def test_the_debian_box_is_fetched_and_the_vm_boots_from_its_partition(alone, apart, serve):
-    like_debians(own_disk(apart))
-    server = serve(packed(apart))
+def test_the_vm_boots_from_the_partition_of_a_fetched_debian_box(own_vm, large_files, serve):
+    make_like_debians(own_disk(large_files))
+    server = serve(packed(large_files))
     with Lab("6.1-series", machine="vagrant") as lab:
         region = lab.map(pages=4)
         region.alias.fill()
         assert lab.cross_examine(region).agree
-    assert box_of(alone) == DEBIAN
-    assert alone.guest("findmnt -no SOURCE /") == (0, "/dev/vda1\n")
-    assert "/boot/efi" in alone.guest("cat /etc/fstab")[1]
-    assert "msgpack" in alone.guest("ls /opt/uffdlab/*")[1] or sys.version_info[:2] != (3, 11)  # from the host
-    assert not (apart.parent / "cache" / "box").exists()
-    server.asked.clear()
-    alone.by_hand("halt")
-    alone.by_hand("up")  # the Vagrantfile knows the box
-    assert alone.by_hand("ssh", "-c", "findmnt -no SOURCE /").stdout.strip() == "/dev/vda1"
-    assert server.asked == []
+    assert box_of(own_vm) == DEBIAN
+    assert own_vm.guest("findmnt -no SOURCE /") == (0, "/dev/vda1\n")
+    assert "/boot/efi" in own_vm.guest("cat /etc/fstab")[1]
+    assert "msgpack" in own_vm.guest("ls /opt/uffdlab/*")[1] or sys.version_info[:2] != (3, 11)  # from the host
+    assert not (large_files.parent / "cache" / "box").exists()
+    server.requested_paths.clear()
+    own_vm.run_vagrant("halt")
+    own_vm.run_vagrant("up")  # the Vagrantfile knows the box
+    assert own_vm.run_vagrant("ssh", "-c", "findmnt -no SOURCE /").stdout.strip() == "/dev/vda1"
+    assert server.requested_paths == []
 
 
-@alone_in_qemu
-def test_a_debian_box_that_does_not_boot_is_replaced_by_the_local_one(alone, apart, serve):
-    own_disk(apart)  # no partition, hence no root device
-    serve(packed(apart))
+@own_vm_in_qemu
+def test_a_debian_box_that_does_not_boot_is_replaced_by_the_local_one(own_vm, large_files, serve):
+    own_disk(large_files)  # no partition, hence no root device
+    serve(packed(large_files))
     printed = []
-    os.close(alone.bring_up(want("6.1-series")[1], printed.append))
+    os.close(own_vm.bring_up(want("6.1-series")[1], printed.append))
     assert printed[0] == f"vagrant box add {DEBIAN}"
     note = box_folder() / "refused"
     assert [line for line in printed if line.startswith("the VM") or "taken" in line] == [
@@ -206,27 +210,30 @@ def test_a_debian_box_that_does_not_boot_is_replaced_by_the_local_one(alone, apa
         f"{DEBIAN} is not used (the VM did not start from it, see {note}): making a box of Debian's packages",
     ]
     assert "Kernel panic - not syncing: VFS: Unable to mount root fs" in note.read_text()
-    assert box_of(alone) == OWN
-    assert alone.guest("findmnt -no SOURCE /") == (0, "/dev/vda\n")
-    assert len(alone.qemu()) == 1
+    assert box_of(own_vm) == OWN
+    assert own_vm.guest("findmnt -no SOURCE /") == (0, "/dev/vda\n")
+    assert len(own_vm.qemu()) == 1
 
 
 @pytest.fixture
-def choose(alone, apart):
-    """Choose a box with the real vagrant, but do not build one; return the choice and what was printed."""
+def choose(own_vm, large_files):
+    """Return a function that chooses a box with the real vagrant, without building one.
+
+    It returns the choice and the printed lines.
+    """
 
     def choose():
         printed = []
-        build = apart / "build-box"
+        build = large_files / "build-box"
         build.write_text("#!/bin/sh\n")
         build.chmod(0o755)
-        return Boxes(build, alone._run, printed.append).choose(), printed
+        return Boxes(build, own_vm._run, printed.append).choose(), printed
 
     return choose
 
 
-@alone_in_qemu
-def test_a_server_that_never_answers(alone, choose, monkeypatch):
+@own_vm_in_qemu
+def test_the_local_box_is_chosen_if_the_server_never_answers(own_vm, choose, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("VAGRANT_SERVER_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         assert choose() == (
@@ -236,59 +243,59 @@ def test_a_server_that_never_answers(alone, choose, monkeypatch):
                 f"{DEBIAN} is not used (nothing received in 30 s): making a box of Debian's packages",
             ],
         )
-    assert alone.left() == []
+    assert own_vm.host_resources() == []
 
 
-@alone_in_qemu
+@own_vm_in_qemu
 @pytest.mark.parametrize(
-    ("server", "why"),
+    ("server", "reason"),
     [
         ("http://box.invalid", r"Could not resolve host: box\.invalid"),
         ("http://127.0.0.1:1", r"Failed to connect to 127\.0\.0\.1 port 1.*"),
         ("404", "The requested URL returned error: 404"),
     ],
 )
-def test_the_reason_why_the_debian_box_cannot_be_fetched(choose, apart, serve, monkeypatch, server, why):
+def test_the_output_says_why_the_debian_box_cannot_be_fetched(choose, large_files, serve, monkeypatch, server, reason):
     if server == "404":
-        (apart / "it.box").touch()
-        server = serve(apart / "it.box").url + "/elsewhere"
+        (large_files / "it.box").touch()
+        server = serve(large_files / "it.box").url + "/elsewhere"
     monkeypatch.setenv("VAGRANT_SERVER_URL", server)
     box, printed = choose()
     assert box == OWN
-    assert re.fullmatch(rf"{DEBIAN} is not used \({why}\): making a box of Debian's packages", printed[-1])
+    assert re.fullmatch(rf"{DEBIAN} is not used \({reason}\): making a box of Debian's packages", printed[-1])
 
 
-@alone_in_qemu
+@own_vm_in_qemu
 @pytest.mark.parametrize("provider", ["libvirt", "virtualbox"])
-def test_the_box_fits_the_provider_and_is_fetched_once(choose, apart, serve, monkeypatch, provider):
-    (apart / "metadata.json").write_text(json.dumps({"provider": provider, "format": "qcow2", "virtual_size": 1}))
-    (apart / "box.img").write_bytes(b"\0")
-    server = serve(packed(apart), provider=provider)
+def test_the_box_fits_the_provider_and_is_fetched_once(choose, large_files, serve, monkeypatch, provider):
+    (large_files / "metadata.json").write_text(json.dumps({"provider": provider, "format": "qcow2", "virtual_size": 1}))
+    (large_files / "box.img").write_bytes(b"\0")
+    server = serve(packed(large_files), provider=provider)
     with monkeypatch.context() as patch:
         if provider == "virtualbox":
             patch.setenv("VAGRANT_DEFAULT_PROVIDER", provider)
         assert choose() == (DEBIAN, [f"vagrant box add {DEBIAN}"])
-        assert boxes_here() == f"{DEBIAN} ({provider}, 12.1)\n"
-        server.asked.clear()
+        assert installed_boxes() == f"{DEBIAN} ({provider}, 12.1)\n"
+        server.requested_paths.clear()
         assert choose() == (DEBIAN, [])
-    assert server.asked == []
+    assert server.requested_paths == []
 
 
-@alone_in_qemu
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_during_the_download(alone, apart, serve, wait_for, how):
-    (apart / "metadata.json").write_text('{"provider": "libvirt", "format": "qcow2", "virtual_size": 1}')
-    (apart / "box.img").write_bytes(os.urandom(8 * MIB))
-    serve(packed(apart)).go_on.clear()
+@own_vm_in_qemu
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_a_signal_during_the_download_leaves_nothing(own_vm, large_files, serve, wait_for, signal_number):
+    (large_files / "metadata.json").write_text('{"provider": "libvirt", "format": "qcow2", "virtual_size": 1}')
+    (large_files / "box.img").write_bytes(os.urandom(8 * MIB))
+    serve(packed(large_files)).go_on.clear()
     arguments = [sys.executable, "-m", "uffdlab", "vagrant", "up"]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as owner:
         home = Path(os.environ["VAGRANT_HOME"])
         wait_for(lambda: any(part.stat().st_size >= MIB // 2 for part in home.glob("tmp/box*")))
-        owner.send_signal(how)
+        owner.send_signal(signal_number)
         output, _ = owner.communicate(timeout=120)
-    assert owner.returncode == (130 if how == signal.SIGINT else -how), output
+    assert owner.returncode == (130 if signal_number == signal.SIGINT else -signal_number), output
     assert output.startswith(f"vagrant box add {DEBIAN}\n")
-    alone.halt()  # waits for Vagrant, which gets a signal from its supervisor
-    assert alone.left() == []
+    own_vm.halt()  # waits for Vagrant, which gets a signal from its supervisor
+    assert own_vm.host_resources() == []
     assert list(home.glob("boxes/*/*")) == []
-    assert "no installed boxes" in boxes_here()
+    assert "no installed boxes" in installed_boxes()

@@ -1,4 +1,4 @@
-"""What goes wrong with a VM that is up, for real; the tests of a provider share one."""
+"""Faults of a real VM that is up.  The tests of one provider share a VM."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.timeout(3600)
 KERNEL = "6.1-series"
 
 
-def lab_works():
+def assert_lab_works():
     with Lab(KERNEL, machine="vagrant") as lab:
         region = lab.map(pages=4)
         region.alias.fill()
@@ -26,43 +26,43 @@ def lab_works():
 
 @pytest.fixture(autouse=True)
 def _up(vm):
-    lab_works()
+    assert_lab_works()
 
 
-def test_a_box_of_another_version(vm):
-    (notes,) = (vm.data / "machines" / "default").glob("*/box_meta")
-    before = notes.read_text()
-    notes.write_text(json.dumps({**json.loads(before), "version": "12.1"}))
+def test_a_vm_of_another_box_version_is_refused(vm):
+    (box_meta,) = (vm.data / "machines" / "default").glob("*/box_meta")
+    before = box_meta.read_text()
+    box_meta.write_text(json.dumps({**json.loads(before), "version": "12.1"}))
     try:
         with pytest.raises(errors.MachineError, match=r"from version 12\.1 of the box .* \(uffdlab vagrant destroy\)"):
             Lab(KERNEL, machine="vagrant")
     finally:
-        notes.write_text(before)
-    lab_works()
+        box_meta.write_text(before)
+    assert_lab_works()
 
 
-def test_ssh_is_refused(vm):
+def test_a_vm_without_ssh_is_booted_again(vm):
     booted = vm.boot_id()
     vm.guest("sudo systemctl stop ssh.service ssh.socket")
     status, output = vm.guest("true")
     assert (status, "Connection re" in output) == (255, True)  # reset, or refused
-    lab_works()  # it was taken for dead, and booted again
+    assert_lab_works()  # boots the VM again, since it does not answer
     assert vm.boot_id() != booted
 
 
-def test_a_host_key_that_has_changed(vm):
+def test_a_changed_host_key_is_refused(vm):
     booted = vm.boot_id()
     change = "rm /etc/ssh/ssh_host_*; ssh-keygen -A; systemctl restart ssh"
     assert vm.guest(f'sudo sh -c "{change}"')[0] == 0
     with pytest.raises(errors.MachineError, match=r"host key is not the one .* remove .*known_hosts"):
         Lab(KERNEL, machine="vagrant")
     (vm.data / "known_hosts").unlink()
-    lab_works()
+    assert_lab_works()
     assert vm.boot_id() == booted
 
 
-def test_a_python_that_is_too_old(vm):
-    # Python reads this at its start, and takes itself for another version.
+def test_a_python_that_is_too_old_is_refused(vm):
+    # Python imports this module at its start.  It makes Python report another version.
     old = "import sys; sys.version_info = (3, 9, 2, 'final', 0)"
     customize = "/usr/lib/python3/dist-packages/usercustomize.py"
     assert vm.guest(f'echo "{old}" | sudo tee {customize}; sudo rm -r /opt/uffdlab')[0] == 0
@@ -71,11 +71,11 @@ def test_a_python_that_is_too_old(vm):
             Lab(KERNEL, machine="vagrant")
     finally:
         vm.guest(f"sudo rm {customize}")
-    lab_works()
+    assert_lab_works()
 
 
 @contextlib.contextmanager
-def cable_pulled(vm):
+def disconnected(vm):
     if vm.provider == "libvirt":
         arguments = ["virsh", "-q", "-c", "qemu:///system", "domiflist", f"{vm.prefix}default"]
         link = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout.split()[0]
@@ -85,7 +85,7 @@ def cable_pulled(vm):
         finally:
             subprocess.run(["ip", "link", "set", link, "up"], check=True)
         return
-    (qemu,) = vm.qemu()  # where the line ends that leads to the guest
+    (qemu,) = vm.qemu()  # a stopped QEMU passes nothing to the guest
     os.kill(qemu, signal.SIGSTOP)
     try:
         yield
@@ -93,21 +93,21 @@ def cable_pulled(vm):
         os.kill(qemu, signal.SIGCONT)
 
 
-def test_a_network_that_stops_answering(vm, wait_for):
+def test_a_lost_network_is_reported_and_ends_the_agent(vm, wait_for):
     booted = vm.boot_id()
     with Lab(KERNEL, machine="vagrant") as lab:
         agent = lab.machine.hello.pid
-        with cable_pulled(vm):
+        with disconnected(vm):
             with pytest.raises(errors.MachineTimeout, match="hangs, or this host is too busy"):
                 lab.ask(Ping(), deadline=2)
             with pytest.raises(errors.MachineLost, match="not responding"):
                 lab.ask(Ping(), deadline=180)
-    wait_for(lambda: vm.guest(f"test -d /proc/{agent}")[0] == 1)  # it has noticed as well
-    lab_works()
+    wait_for(lambda: vm.guest(f"test -d /proc/{agent}")[0] == 1)  # the agent in the guest has ended too
+    assert_lab_works()
     assert vm.boot_id() == booted
 
 
-def test_a_vm_that_is_killed_under_the_lab(vm, wait_for):
+def test_a_lab_can_be_reset_after_its_vm_was_killed(vm, wait_for):
     with Lab(KERNEL, machine="vagrant") as lab:
         region = lab.map(pages=4)
         (qemu,) = vm.qemu()
@@ -122,19 +122,19 @@ def test_a_vm_that_is_killed_under_the_lab(vm, wait_for):
         assert lab.map(pages=4).snapshot() is not None
 
 
-def test_a_vm_that_is_halted_under_the_lab(vm):
+def test_a_lab_can_be_reset_after_its_vm_was_halted(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
-        vm.by_hand("halt")
+        vm.run_vagrant("halt")
         with pytest.raises(errors.MachineLost, match="machine is gone: ssh ended with status"):
             lab.ask(Ping(), deadline=120)
         lab.reset()
         assert lab.ask(Ping(1)) == 1
 
 
-def test_a_guest_that_crashes_under_the_lab(vm):
+def test_a_lab_can_be_reset_after_its_guest_crashed(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
         vm.guest("sudo sh -c 'echo c >/proc/sysrq-trigger'", deadline=180)
-        # libvirt keeps no console for us
+        # under libvirt there is no console to read
         expected = errors.GuestPanic if vm.provider == "uffdlab_qemu" else errors.MachineError
         with pytest.raises(expected):
             lab.ask(Ping(), deadline=180)
@@ -142,7 +142,7 @@ def test_a_guest_that_crashes_under_the_lab(vm):
         assert lab.ask(Ping(1)) == 1
 
 
-def test_a_vm_destroyed_and_created_by_another_program(vm):
-    vm.by_hand("destroy", "--force")
-    vm.by_hand("up")  # another disk, another host key, perhaps at the same address
-    lab_works()
+def test_a_vm_that_another_program_created_again_is_used(vm):
+    vm.run_vagrant("destroy", "--force")
+    vm.run_vagrant("up")  # another disk, another host key, perhaps at the same address
+    assert_lab_works()

@@ -1,4 +1,4 @@
-"""A lab in a Vagrant VM, for real, under libvirt and with QEMU alone.  The tests of a provider share one VM."""
+"""A lab in a real Vagrant VM, with the libvirt provider and with our own.  The tests of one provider share a VM."""
 
 import json
 import os
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.timeout(3600)
 KERNEL, OTHER = "6.1-series", "6.1-base"
 
 
-def no_agent_left(vm, seconds=60):
-    # [a]: not the shell that runs this
+def agent_has_ended(vm, seconds=60):
+    # [a]: do not match the shell that runs this command
     until = time.monotonic() + seconds
     while (found := vm.guest("pgrep -fa '[a]gent.stdio'"))[0] == 0 and time.monotonic() < until:
         time.sleep(0.5)
@@ -36,10 +36,10 @@ def test_a_vm_is_created_and_booted(vm):
         assert lab.release.startswith("6.1.")
         assert lab.release.endswith("-series-vagrant")
         assert repr(lab) == f"<Lab {KERNEL}: Linux {lab.release} in vagrant>"
-    assert vm.state() == "running"  # it stays, as Vagrant's machines do
+    assert vm.state() == "running"  # a Vagrant machine stays up
 
 
-def test_the_kernel_witness_sees_the_experiment(vm):
+def test_the_kernel_witness_reads_the_scenario_minor_wp(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
         assert lab.witnesses[0] == "kernel"
         result = minor_wp(lab)
@@ -61,10 +61,10 @@ def test_a_running_vm_is_used_as_it_is(vm):
     assert (vm.data / "booted.json").read_text() == booted
 
 
-def test_closing_leaves_nothing_in_the_guest(vm):
+def test_closing_a_lab_ends_its_agent(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
         assert vm.guest(f"test -d /proc/{lab.machine.hello.pid}")[0] == 0
-    assert no_agent_left(vm)
+    assert agent_has_ended(vm)
 
 
 def test_an_owner_that_is_killed_leaves_no_agent(vm):
@@ -74,13 +74,13 @@ def test_an_owner_that_is_killed_leaves_no_agent(vm):
     assert vm.guest("pgrep -f '[a]gent.stdio'")[0] == 0
     owner.kill()
     owner.communicate()
-    assert no_agent_left(vm)
+    assert agent_has_ended(vm)
     assert vm.state() == "running"
 
 
 def test_a_killed_ssh_is_reported(vm):
     with Lab(KERNEL, machine="vagrant") as lab:
-        pattern = f"^[^ ]*/ssh -F {vm.data}/ssh-config"  # not its supervisor
+        pattern = f"^[^ ]*/ssh -F {vm.data}/ssh-config"  # does not match the supervisor
         ssh = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=True)
         os.kill(int(ssh.stdout), signal.SIGKILL)
         with pytest.raises(errors.MachineLost, match="ssh was killed by signal 9"):
@@ -88,15 +88,15 @@ def test_a_killed_ssh_is_reported(vm):
 
 
 def test_the_guest_cannot_reach_the_host(vm):
-    """Nothing of the host is mounted; ssh is on the loopback alone; a server on the host is not reached."""
+    """Mounts, the ssh port (on the loopback interface only), and a server on the host."""
     assert "/vagrant" not in vm.guest("cat /proc/mounts")[1]
     kinds = {line.split()[2] for line in vm.guest("cat /proc/mounts")[1].splitlines()}
     assert not kinds & {"9p", "virtiofs", "nfs", "nfs4", "cifs", "vboxsf"}
     config = (vm.data / "ssh-config").read_text()
     if vm.provider != "uffdlab_qemu":
-        assert "HostName 192.168.197." in config  # the host's own bridge, which leads nowhere
+        assert "HostName 192.168.197." in config  # a bridge of the host without any other network
         listening = subprocess.run(["ss", "-Hltnp"], capture_output=True, text=True, check=True).stdout
-        assert f"pid={vm.qemu()[0]}," not in listening  # no port of the host leads in
+        assert f"pid={vm.qemu()[0]}," not in listening  # QEMU forwards no port of the host
         return
     assert "HostName 127.0.0.1\n" in config
     pid = int((vm.data / "machines" / "default" / vm.provider / "qemu.pid").read_text())
@@ -105,7 +105,7 @@ def test_the_guest_cannot_reach_the_host(vm):
     port = next(line.split()[1] for line in config.splitlines() if line.strip().startswith("Port "))
     listening = subprocess.run(["ss", "-Hltn", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
     assert {line.split()[3] for line in listening.splitlines()} == {f"127.0.0.1:{port}"}
-    for address in _own_addresses():  # as from another machine
+    for address in _own_addresses():  # the addresses that another machine would use
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((address, int(port)), timeout=10)
     with socket.create_server(("0.0.0.0", 0)) as server:
@@ -113,10 +113,10 @@ def test_the_guest_cannot_reach_the_host(vm):
         server.settimeout(60)
         waiting = threading.Thread(target=lambda: reached.append(_accepted(server)))
         waiting.start()
-        at = server.getsockname()[1]
-        status, _ = vm.guest(f"timeout 10 bash -c 'exec 3<>/dev/tcp/10.0.2.2/{at}'")
+        port = server.getsockname()[1]
+        status, _ = vm.guest(f"timeout 10 bash -c 'exec 3<>/dev/tcp/10.0.2.2/{port}'")
         assert status != 0
-        socket.create_connection(("127.0.0.1", at)).close()  # the server does answer
+        socket.create_connection(("127.0.0.1", port)).close()  # the server works
         waiting.join()
         assert reached == ["127.0.0.1"]
 
@@ -124,7 +124,7 @@ def test_the_guest_cannot_reach_the_host(vm):
 def _own_addresses():
     shown = subprocess.run(["ip", "-4", "-j", "address"], capture_output=True, text=True, check=True).stdout
     found = [entry["local"] for link in json.loads(shown) for entry in link.get("addr_info", [])]
-    return [each for each in found if not each.startswith("127.")]
+    return [address for address in found if not address.startswith("127.")]
 
 
 def _accepted(server):
@@ -133,13 +133,13 @@ def _accepted(server):
     return address[0]
 
 
-def test_vagrants_well_known_key_is_refused(vm):
+def test_vagrants_public_default_key_is_refused(vm):
     keys = subprocess.run(["find", "/usr/share/rubygems-integration", "-path", "*/keys/vagrant"],
                           capture_output=True, text=True, check=True).stdout.split()  # fmt: skip
     assert keys
     key = vm.data / "well-known"
     key.write_bytes(Path(keys[0]).read_bytes())
-    key.chmod(0o600)  # else ssh does not take it
+    key.chmod(0o600)  # ssh refuses a key that others can read
     lines = [line for line in (vm.data / "ssh-config").read_text().splitlines() if "File " not in line]
     config = vm.data / "well-known-config"
     config.write_text("\n".join([*lines, f"  IdentityFile {key}\n"]))
@@ -150,7 +150,7 @@ def test_vagrants_well_known_key_is_refused(vm):
     assert "Permission denied" in done.stderr
 
 
-def test_another_kernel_is_a_reload(vm):
+def test_a_lab_with_another_kernel_reloads_the_vm(vm):
     with Lab(OTHER, machine="vagrant") as lab:
         assert lab.release.endswith("-base-vagrant")
         region = lab.map(pages=4)
