@@ -1,7 +1,7 @@
-"""What a lab costs in this tree and in another one, measured in turns in one run: how a change is compared with before.
+"""Compares the cost of a lab in this tree with another tree.  One run measures both in turn.
 
 Each tree is measured by its own interpreter, ``.venv/bin/python``, from its own folder.  CPU time is that of the
-process and of its children, QEMU too.  On a busy machine it says more than the time on the clock.
+process and its children, QEMU included.  On a busy machine it is more reliable than wall-clock time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from harness import Row
 HERE = Path(__file__).resolve().parent.parent
 KERNEL = "debian/trixie"  # the same image in both trees, whatever their patch series
 DEADLINE = 600.0  # seconds
-# Reads a kind of measurement a line, and answers with its seconds, on the clock and of CPU.
+# Reads the name of one measurement per line.  Answers with its seconds, of wall-clock and CPU time.
 WORKER = """
 import resource, sys, time
 from uffdlab import Lab, kernels
@@ -50,14 +50,14 @@ IMPORT = "import uffdlab.lab"
 
 
 class Seconds(NamedTuple):
-    """One measurement: on the clock, and of CPU."""
+    """One measurement: wall-clock and CPU time."""
 
     clock: float
     cpu: float
 
 
 class Tree:
-    """A checkout with its ``.venv``, and a process of it that measures.
+    """A checkout with its ``.venv``, and a process there that measures.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class Tree:
         if not self._python.is_file():
             raise SystemExit(f"benchmarks: {folder} has no .venv/bin/python; run make setup there")
         self._environment = dict(os.environ)
-        # Those who use uffdlab have it compiled.
+        # Users of uffdlab have its bytecode.
         self._environment.pop("PYTHONDONTWRITEBYTECODE", None)
         self._worker = subprocess.Popen(
             [self._python, "-c", WORKER, KERNEL],
@@ -83,26 +83,26 @@ class Tree:
 
     @property
     def name(self) -> str:
-        """The commit, or the folder's name where git knows none."""
+        """The commit, or the folder's name outside of git."""
         revision = subprocess.run(
             ["git", "-C", self.folder, "log", "-1", "--format=%h"], capture_output=True, text=True, check=False
         )
         return revision.stdout.strip() or self.folder.name
 
     def lab(self) -> Seconds:
-        """Return what it takes to make and close a lab, in a process that has made one."""
+        """Return the time to make and close a lab, in a process that has already made one."""
         return self._ask("lab")
 
     def cold(self) -> Seconds:
-        """Return what it takes from a boot without a saved state to the agent's hello."""
+        """Return the time from a boot without a saved state to the agent's hello."""
         return self._ask("cold")
 
     def script(self) -> Seconds:
-        """Return what a new process takes that imports the library, makes a lab and closes it."""
+        """Return the time of a new process that imports the library, makes a lab and closes it."""
         return self._run(SCRIPT, KERNEL)
 
     def imports(self) -> Seconds:
-        """Return what a new process takes that imports the lab."""
+        """Return the time of a new process that imports the lab."""
         return self._run(IMPORT)
 
     def close(self) -> None:
@@ -110,26 +110,26 @@ class Tree:
         with contextlib.suppress(OSError):
             self._worker.communicate(timeout=30)
 
-    def _ask(self, what: str) -> Seconds:
+    def _ask(self, measurement: str) -> Seconds:
         assert self._worker.stdin
         assert self._worker.stdout
-        self._worker.stdin.write(f"{what}\n")
+        self._worker.stdin.write(f"{measurement}\n")
         self._worker.stdin.flush()
         answer = self._worker.stdout.readline()
         if not answer:
-            raise SystemExit(f"benchmarks: {self.folder} could not measure {what}; see above")
+            raise SystemExit(f"benchmarks: {self.folder} could not measure {measurement}; see above")
         return Seconds(*map(float, answer.split()))
 
     def _run(self, code: str, *arguments: str) -> Seconds:
         started, before = time.perf_counter(), _children()
-        # Not by a timeout of subprocess, which looks for the end only every 50 ms.
+        # Not with subprocess's timeout: it polls for the end only every 50 ms.
         with subprocess.Popen(
             [self._python, "-c", code, *arguments], cwd=self.folder, env=self._environment
         ) as process:
-            late = threading.Timer(DEADLINE, process.kill)
-            late.start()
+            watchdog = threading.Timer(DEADLINE, process.kill)
+            watchdog.start()
             status = process.wait()
-            late.cancel()
+            watchdog.cancel()
         if status:
             raise SystemExit(f"benchmarks: {self.folder}: {code!r} ended with {status}; see above")
         return Seconds(time.perf_counter() - started, _children() - before)
@@ -141,9 +141,9 @@ def _children() -> float:
 
 
 def rows(folder: Path) -> Iterator[Row]:
-    """The peer is the tree in `folder`."""
+    """Measure both trees; the peer is the tree in `folder`."""
     with contextlib.ExitStack() as stack:
-        ours, before = (stack.enter_context(contextlib.closing(Tree(each))) for each in (HERE, folder))
+        ours, before = (stack.enter_context(contextlib.closing(Tree(path))) for path in (HERE, folder))
         measurements: list[tuple[str, Callable[[Tree], Seconds], int]] = [
             ("import uffdlab.lab, a new process", Tree.imports, 15),
             ("Lab made and closed", Tree.lab, 15),
@@ -152,16 +152,16 @@ def rows(folder: Path) -> Iterator[Row]:
         ]
         for name, measure, runs in measurements:
             times = _in_turns(ours, before, measure, runs)
-            for of, which in (("", "clock"), (", CPU", "cpu")):
-                for how, value in (("", statistics.median), (", least", min)):
-                    mine, theirs = (value([getattr(one, which) for one in each]) for each in times)
-                    yield Row(f"{name}{of}{how}", mine, "s", before.name, theirs)
+            for kind, field in (("", "clock"), (", CPU", "cpu")):
+                for summary, value in (("", statistics.median), (", least", min)):
+                    mine, theirs = (value([getattr(seconds, field) for seconds in tree_times]) for tree_times in times)
+                    yield Row(f"{name}{kind}{summary}", mine, "s", before.name, theirs)
 
 
 def _in_turns(
     ours: Tree, before: Tree, measure: Callable[[Tree], Seconds], runs: int
 ) -> tuple[list[Seconds], list[Seconds]]:
-    # Each goes first as often as the other, so that what else the machine does is shared out between both.
+    # Each goes first as often as the other, so that other load on the machine affects both alike.
     times: tuple[list[Seconds], list[Seconds]] = ([], [])
     pair = list(zip((ours, before), times, strict=True))
     for tree, _ in pair:

@@ -1,4 +1,4 @@
-"""From starting a machine to the agent's hello, and from starting a program to its guest's first answer."""
+"""Time from the start of a machine to the agent's hello, and from the start of a program to its guest's answer."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.uapi.protocol.agent import TriggerSysrq
 
 KERNEL = "6.1-series"
-FOR_BOTH = "6.1-series+virtme"  # one image, which boots with virtme-ng too
+FOR_BOTH = "6.1-series+virtme"  # an image that virtme-ng can boot too
 RUNS = 5
 PROGRAMS = str(Path(sys.executable).parent)
-# Processes of their own: interpreter, imports, machine, and a program in the guest that says what only the guest knows.
+# Run in new processes: interpreter, imports, machine, and a program in the guest that prints the guest's release.
 RESTORED = """
 import sys
 from uffdlab import Lab
@@ -54,7 +54,7 @@ void _start(void)
 
 
 def rows() -> Iterator[Row]:
-    """The peer is QEMU started by hand with the same kernel, whose init does nothing but power off."""
+    """Measure boots.  The peer is QEMU with the same kernel and an init that only powers off."""
     kernel = kernels.get(KERNEL)
     with tempfile.TemporaryDirectory() as scratch:
         initramfs = _poweroff(Path(scratch))
@@ -68,32 +68,32 @@ def rows() -> Iterator[Row]:
     yield Row(
         "reset after a panic", statistics.median(_reset(KERNEL) for _ in range(RUNS)), "s", "Lab made and closed", lab
     )
-    with Lab(KERNEL) as at_rest:
+    with Lab(KERNEL) as idle_lab:
         time.sleep(1)
-        yield Row("lab_at_rest_pss", _held_mib(at_rest), "MiB")
+        yield Row("lab_at_rest_pss", _memory_mib(idle_lab), "MiB")
     yield from _against_virtme_ng()
 
 
 def _against_virtme_ng() -> Iterator[Row]:
-    # In turns, so that what else the machine does is shared out among them all.
+    # In turn, so that other load on the machine affects all alike.
     kernel = kernels.get(FOR_BOTH)
     if shutil.which("vng", path=PROGRAMS) is None:
         raise SystemExit("bench_boot: virtme-ng is not in this environment: make setup-bench")
-    # --verbose: where the host has no udev the answer comes over the console, which is to be shown.
+    # --verbose shows the console: without udev on the host, the answer comes there.
     vng = ["vng", "--run", str(kernel.image), "--disable-kvm", "--verbose"]
-    # What makes it faster: it does not try virtiofs first, has no more CPUs than ours, and a quiet console.
-    helped = ["--force-9p", "--cpus", "1", "--memory", "1G", "--append", "loglevel=1"]
+    # Options that make it faster: no attempt with virtiofs, as many CPUs as our guest, fewer console messages.
+    faster = ["--force-9p", "--cpus", "1", "--memory", "1G", "--append", "loglevel=1"]
     uname = ["--", "uname", "-r"]
     commands = {
         "virtme-ng": [*vng, *uname],
-        "virtme-ng, helped": [*vng, *helped, *uname],
+        "virtme-ng, helped": [*vng, *faster, *uname],
         "boot_cold": [sys.executable, "-c", COLD, FOR_BOTH],
         "boot_restored": [sys.executable, "-c", RESTORED, FOR_BOTH],
     }
     with _emulated():
-        start.start(kernel).close()  # saved once
+        start.start(kernel).close()  # saves the state once
         for name in ("boot_cold", "boot_restored"):
-            _first_answer(commands[name], kernel.release)  # compiled once
+            _first_answer(commands[name], kernel.release)  # compiles to bytecode once
         times: dict[str, list[float]] = {name: [] for name in commands}
         for _ in range(RUNS):
             for name, command in commands.items():
@@ -106,7 +106,7 @@ def _against_virtme_ng() -> Iterator[Row]:
 
 @contextlib.contextmanager
 def _emulated() -> Iterator[None]:
-    # For both alike.
+    # Without KVM, for both alike.
     before = os.environ.get(accelerator.VARIABLE)
     os.environ[accelerator.VARIABLE] = "tcg"
     try:
@@ -119,7 +119,7 @@ def _emulated() -> Iterator[None]:
 
 
 def _first_answer(command: list[str], release: str) -> float:
-    # From the start of the process to the line with the answer; what it does after that does not count.
+    # Seconds from the start of the process to the line with the answer.
     environment = os.environ | {"PATH": f"{PROGRAMS}:{os.environ['PATH']}"}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # pip has compiled virtme-ng; ours is compiled at the first import
     started, lines = time.perf_counter(), list[str]()
@@ -131,17 +131,17 @@ def _first_answer(command: list[str], release: str) -> float:
         stderr=subprocess.STDOUT,  # virtme-ng shows the console there
         text=True,
     ) as process:
-        late = threading.Timer(120, process.kill)
-        late.start()
+        watchdog = threading.Timer(120, process.kill)
+        watchdog.start()
         assert process.stdout
         seconds = None
         for line in process.stdout:
             lines.append(line)
             if seconds is None and line.strip() == release:
                 seconds = time.perf_counter() - started
-        late.cancel()
+        watchdog.cancel()
     if seconds is None:
-        raise SystemExit(f"bench_boot: {command} did not say {release}: {''.join(lines)}")
+        raise SystemExit(f"bench_boot: {command} did not print {release}: {''.join(lines)}")
     return seconds
 
 
@@ -154,9 +154,9 @@ def _reset(kernel: str) -> float:
         return time.perf_counter() - started
 
 
-def _held_mib(lab: Lab) -> float:
-    # What the host has less of: what QEMU and its supervisor have mapped, each page divided by those who share it, and
-    # of the guest's RAM, a file, every page that exists, whether it is mapped or not.
+def _memory_mib(lab: Lab) -> float:
+    # Memory of the host in use: the proportional set size of QEMU and its supervisor, and each page that exists of the
+    # file with the guest's RAM, mapped or not.
     machine = lab.machine
     assert isinstance(machine, QemuMachine)
     kib = 0

@@ -1,4 +1,4 @@
-"""The client against the same loops in C, and one ioctl from here to the guest and back."""
+"""The client compared with the same loops in C, and the round trip of one ioctl to the guest."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from uffdlab.uapi.protocol.agent import Ping
 
 KERNEL = "6.1-series"
 PAGES = 100_000
-ROUNDS, ROUNDS_IN_A_GUEST = 7, 5  # odd, so that one of the pairs is in the middle
-BLOCKS, CALLS = 8, 50  # of each, in turn
+ROUNDS, ROUNDS_IN_A_GUEST = 7, 5  # odd, so that one pair is the median
+BLOCKS, CALLS = 8, 50  # blocks of calls, of ours and the peer in turn
 PEER = Path(__file__).resolve().parent / "peers" / "uffd_loops.c"
 
 
 def rows() -> Iterator[Row]:
     """Measure ours and the peer in turn, on this host's kernel and in a guest.
 
-    Each round makes a pair, one right after the other. The row is the pair with the median ratio, so that neither a
-    round that was disturbed nor one that was lucky decides.
+    Each round measures a pair, one right after the other.  The row is the pair with the median ratio, so that no
+    unusually slow or fast round decides.
     """
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "uffd_loops"
         subprocess.run(["cc", "-O2", "-pthread", "-o", program, PEER], check=True)
 
-        def here(mode: str) -> str:
+        def on_host(mode: str) -> str:
             return subprocess.run([program, mode, str(PAGES)], check=True, capture_output=True, text=True).stdout
 
         with Lab(machine="local") as lab:
-            yield from _against_c(lab, here, ROUNDS, "")
+            yield from _against_c(lab, on_host, ROUNDS, "")
         with Lab(KERNEL) as lab:
 
-            def there(mode: str) -> str:
+            def in_guest(mode: str) -> str:
                 done = lab.exec(["./uffd_loops", mode, str(PAGES)], push=[program], deadline=300)
                 if done.status:
                     raise RuntimeError(f"uffd_loops {mode} in the guest ended with {done.status}: {done.text}")
                 return done.text
 
             yield _one_ioctl(lab)
-            yield from _against_c(lab, there, ROUNDS_IN_A_GUEST, ", in the VM")
+            yield from _against_c(lab, in_guest, ROUNDS_IN_A_GUEST, ", in the VM")
 
 
 def _one_ioctl(lab: Lab) -> Row:
-    """From here to the target and back; the peer is what the agent answers itself, called in turn."""
+    """Measure an ioctl in the target.  The peer is a call that the agent itself answers; both are called in turn."""
     region = lab.map(pages=1)
     ours: list[float] = []
     peers: list[float] = []
@@ -80,7 +80,7 @@ def _against_c(lab: Lab, peer: Callable[[str], str], rounds: int, where: str) ->
     ):
         pairs = []
         for turn in range(rounds):
-            if turn % 2:  # who comes first changes
+            if turn % 2:  # they take turns in coming first
                 value = ours(lab)
                 other = int(peer(mode)) / 1e6
             else:

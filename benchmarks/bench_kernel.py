@@ -1,4 +1,4 @@
-"""Having a kernel: from nothing, as a second variant, and from the cache."""
+"""Time to get a kernel: built from nothing, built as a second variant, and from the cache."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ FIRST, SECOND = "6.1-base", "6.1-series"
 
 
 def rows() -> Iterator[Row]:
-    """Build two variants in a cache of their own, so that the user's is neither used nor changed."""
+    """Build two variants in a cache of their own, so that the user's cache is neither used nor changed."""
     SCRATCH.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=SCRATCH, prefix="cache-") as cache:
-        nothing = _build(FIRST, cache)
+        first = _build(FIRST, cache)
         variant = _build(SECOND, cache)
-    yield Row(f"kernel {FIRST} from nothing", nothing, "s")
-    yield Row(f"kernel {SECOND} after {FIRST}", variant, "s", f"{FIRST} from nothing", nothing)
+    yield Row(f"kernel {FIRST} from nothing", first, "s")
+    yield Row(f"kernel {SECOND} after {FIRST}", variant, "s", f"{FIRST} from nothing", first)
     kernels.get(SECOND)
     cached = median_seconds(lambda: kernels.get(SECOND), runs=10)
     yield Row(f"kernel {SECOND} from the cache", cached, "s", f"{SECOND} after {FIRST}", variant)

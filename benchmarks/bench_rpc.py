@@ -1,4 +1,4 @@
-"""One remote call, there and back."""
+"""The round trip of one remote call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNS = 300
 
 
 def rows() -> Iterator[Row]:
-    """Ping the agent in the guest; the peer is another process on this host that sends back what it gets."""
+    """Ping the agent in the guest; the peer is another process on this host that sends back what it receives."""
     with Lab(KERNEL) as lab:
         value = median_seconds(lambda: lab.ask(Ping(1)), runs=RUNS, warmup=20)
     yield Row("one RPC", value * 1e6, "µs", "echo over a socketpair", _echo() * 1e6)

@@ -1,4 +1,4 @@
-"""The states of 64 pages, by each witness."""
+"""A snapshot of 64 pages by each witness."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PAGEMAP = Path("/proc/self/pagemap")
 
 
 def rows() -> Iterator[Row]:
-    """Half of the pages are mapped; the peer reads as many entries of this very process's pagemap."""
+    """Half of the pages are mapped; the peer reads as many entries of this process's own pagemap."""
     peer = _own_pagemap()
     with Lab(KERNEL) as lab:
         region = lab.map(pages=PAGES)

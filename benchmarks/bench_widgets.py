@@ -20,7 +20,7 @@ PAGES = 1 << 20
 CHANGED = 512
 SECONDS = 3
 
-# A model with the traits as they come over the wire: the codes are bytes already, nothing is unpacked.
+# A model with the traits as the browser receives them: the codes are bytes, not unpacked.
 MODEL = """([state, data]) => {
   const bytes = Uint8Array.from(atob(data), char => char.charCodeAt(0));
   const listeners = new Map();
@@ -57,7 +57,7 @@ BARE_PAINT = """async () => {
   canvas.remove();
   return took;
 }""".replace("%s", PAINTED)
-# In every frame the view is panned or zoomed, through all levels and back, and the map is painted anew.
+# Every frame pans or zooms the view, through all levels and back, and repaints the map.
 FRAMES = """seconds => new Promise(done => {
   const pane = grid.panes[0].map, { view } = grid, painted = pane.frames, start = performance.now();
   let count = 0;
@@ -90,10 +90,10 @@ CHANGE = """async changed => {
 
 
 def rows() -> Iterator[Row]:
-    """The peers: the same pages as the pixels of one bare image; the frames of a page that draws nothing."""
+    """Measure the grid.  The peers are a bare image with a pixel for each page, and a web page that draws nothing."""
     one, other = _snapshot(0), _snapshot(CHANGED)
     grid = PageGrid(one)
-    synced = grid.get_state()  # what goes over the wire to a browser
+    synced = grid.get_state()  # what a browser receives
     state = {name: synced[name] for name in ("mode", "selection", "cursor", "_meta", "_kinds", "_status")}
     codes = bytes(synced["_codes"])
     with sync_playwright() as playwright:

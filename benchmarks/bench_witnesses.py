@@ -1,4 +1,4 @@
-"""How fast each witness reads: a million pages of 4 KiB, and 64."""
+"""How fast each witness reads 2^20 pages of 4 KiB, and 64 pages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TURNS = 31
 
 
 def rows() -> Iterator[Row]:
-    """Every page is mapped (to the zero page); the peer of physical is a plain copy of the same bytes on this host."""
+    """Map every page to the zero page and read.  The peer of physical is a copy of as many bytes on this host."""
     with Lab(KERNEL, memory_mib=6144) as lab:  # Linux refuses a mapping larger than its memory
         region = lab.map(pages=MANY, memory="anon")
         region.sweep("read").result(120)
@@ -40,7 +40,7 @@ def rows() -> Iterator[Row]:
         for witness in lab.witnesses:
             value = median_seconds(partial(region[:FEW].snapshot, witness), runs=50, warmup=5)
             yield Row(f"snapshot_64, {witness}", value * 1e3, "ms")
-        # One page of each page table is absent, so that no table holds entries that are all alike.
+        # One page of each page table is absent, so that no table has only equal entries.
         for page in range(256, MANY, 512):
             region[page].madvise("dontneed")
         yield from _physical(lab, region, "physical_1m, mixed")
@@ -53,23 +53,23 @@ def rows() -> Iterator[Row]:
 def _physical(lab: Lab, region: Region, name: str) -> Iterator[Row]:
     witness = lab.witness("physical")
 
-    def look() -> Any:
-        # Not region.snapshot(): the lab's timeline would keep each, and memory that is new to a process costs more
-        # than what is measured here.  That is the next row, with a peer whose copies are kept as well.
+    def read() -> Any:
+        # Not region.snapshot(): the lab's timeline keeps each snapshot, and memory that is new to a process costs more
+        # than the read.  The next row measures that, with a peer that keeps its copies too.
         snapshot = witness.read(region, 0, region.pages)
         return snapshot.entries, snapshot.levels, snapshot.states, snapshot.known
 
-    source = look()[0].copy()
+    source = read()[0].copy()
     peer = "a copy of the same 8 MiB"
-    yield _in_turns(name, look, source.copy, peer)
-    kept: list[object] = []
+    yield _in_turns(name, read, source.copy, peer)
+    copies: list[object] = []
     yield _in_turns(
-        f"{name}, kept", lambda: kept.append(region.snapshot("physical")), lambda: kept.append(source.copy()), peer
+        f"{name}, kept", lambda: copies.append(region.snapshot("physical")), lambda: copies.append(source.copy()), peer
     )
 
 
 def _against_c(lab: Lab, region: Region, witness: str) -> Row:
-    """The peer is a C program in the same guest that reads the pagemap entries of the very same pages."""
+    """Measure one witness.  The peer is a C program in the same guest that reads the same pagemap entries."""
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(RUNS):
@@ -101,12 +101,12 @@ def _peer() -> Path:
 
 
 def _in_turns(name: str, action: Callable[[], object], peer: Callable[[], object], what: str) -> Row:
-    # One after the other, so that what else the host does meets both alike.
+    # In turn, so that other load on the host affects both alike.
     ours: list[float] = []
     theirs: list[float] = []
     for _ in range(TURNS):
-        for one, times in ((peer, theirs), (action, ours)):
+        for call, times in ((peer, theirs), (action, ours)):
             start = time.perf_counter()
-            one()
+            call()
             times.append(time.perf_counter() - start)
     return Row(name, statistics.median(ours) * 1e3, "ms", what, statistics.median(theirs) * 1e3)

@@ -1,4 +1,4 @@
-"""What a benchmark yields, and how a time is taken."""
+"""A row of a benchmark's result, and how to measure a time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Row:
-    """One thing that was measured, and a peer measured in the same run for scale.
+    """One measurement, and that of a peer in the same run for comparison.
 
     Attributes
     ----------
     name : str
-        What it is; later runs are compared by it.
+        What was measured; it identifies the row in later runs.
     value : float
         In `unit`.
     unit : str
         ``s``, ``ms`` or ``µs``.
     peer : str
-        What does the same, or the least of it that must be done; "" if there is none.
+        Something that does the same, or only the necessary part of it; "" if there is none.
     peer_value : float or None
         In `unit`.
     """
@@ -34,12 +34,12 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times the peer's value."""
+        """`value` divided by `peer_value`."""
         return None if self.peer_value is None else self.value / self.peer_value
 
 
 def median_seconds(action: Callable[[], object], *, runs: int, warmup: int = 1) -> float:
-    """Call `action` and give the median of its times in seconds."""
+    """Call `action` repeatedly; return the median of its times in seconds."""
     for _ in range(warmup):
         action()
     times = []

@@ -1,4 +1,4 @@
-"""Runs the benchmarks:  python benchmarks/run.py [SUBJECT…]   (bench_SUBJECT.py; all, when none is named).
+"""Runs the benchmarks:  python benchmarks/run.py [SUBJECT…]   (bench_SUBJECT.py; all of them if none is named).
 
 ``--against FOLDER`` compares with another checkout, which has its own .venv: see against.py.
 
@@ -47,12 +47,12 @@ def _shown(rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the benchmarks of some subjects, and compare with another tree."""
+    """Run the benchmarks of the given subjects; compare with another tree if asked."""
     parser = argparse.ArgumentParser(prog="benchmarks/run.py")
     parser.add_argument("subjects", nargs="*", metavar="SUBJECT")
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="compare with this checkout")
-    given = parser.parse_args(arguments)
-    subjects: list[str] = given.subjects
+    options = parser.parse_args(arguments)
+    subjects: list[str] = options.subjects
     known = sorted(path.stem.removeprefix("bench_") for path in HERE.glob("bench_*.py"))
     unknown = [subject for subject in subjects if subject not in known]
     if unknown:
@@ -60,12 +60,12 @@ def main(arguments: list[str]) -> int:
         return 2
     rows: list[Row] = []
     start = time.monotonic()
-    for subject in subjects or ([] if given.against else known):
+    for subject in subjects or ([] if options.against else known):
         print(f"# {subject}", flush=True)
         rows += _shown(importlib.import_module(f"bench_{subject}").rows())
-    if given.against:
-        print(f"# against {given.against}", flush=True)
-        rows += _shown(against.rows(given.against))
+    if options.against:
+        print(f"# against {options.against}", flush=True)
+        rows += _shown(against.rows(options.against))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(
         json.dumps([_as_json(row) for row in rows], indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
