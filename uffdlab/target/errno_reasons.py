@@ -74,7 +74,7 @@ def explain(
         if beyond_user_space:
             return "a part of the range is beyond the addresses that a process can have"
         return _reason_for_einval(ioctl, mode, registered, knows_continue_wp, features, memory)
-    known = {
+    reasons = {
         errno.EEXIST: "a page of the range is mapped already; UFFDIO_WRITEPROTECT can change a mapped page",
         errno.EAGAIN: "the target's mappings are changing, or only a part was done; try again from where it stopped",
         errno.EBUSY: "a page of the range belongs to another userfaultfd, or the kernel is using it; try again",
@@ -87,14 +87,14 @@ def explain(
         errno.ENOTTY: f"this kernel does not know {ioctl.name}, which Linux {ioctl.since} introduced",
     }
     return (
-        _mode_cannot_be_dropped(ioctl, error, mode, registered)
-        or _owned(ioctl, error, owner)
+        _reason_for_dropped_mode(ioctl, error, mode, registered)
+        or _reason_for_owner(ioctl, error, owner)
         or _reason_for_one_ioctl(ioctl, error, registered)
-        or known.get(error, "ioctl_userfaultfd(2) gives no reason for this errno")
+        or reasons.get(error, "ioctl_userfaultfd(2) gives no reason for this errno")
     )
 
 
-def _owned(ioctl: uapi.Ioctl, error: int, owner: str) -> str:
+def _reason_for_owner(ioctl: uapi.Ioctl, error: int, owner: str) -> str:
     # fs/userfaultfd.c, userfaultfd_register(): a range belongs to one userfaultfd.
     if ioctl.name != "UFFDIO_REGISTER" or error != errno.EBUSY:
         return ""
@@ -115,7 +115,7 @@ def _reason_for_one_ioctl(ioctl: uapi.Ioctl, error: int, registered: uapi.Regist
     return ioctl.reasons.get(error, "")
 
 
-def _mode_cannot_be_dropped(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
+def _reason_for_dropped_mode(ioctl: uapi.Ioctl, error: int, mode: int, registered: uapi.RegisterMode | None) -> str:
     # mm/userfaultfd.c of 7.3: registering again must not drop a mode that page-table entries may be marked for.
     if ioctl.name != "UFFDIO_REGISTER" or error != errno.EBUSY or registered is None:
         return ""
@@ -141,7 +141,7 @@ def _reason_for_einval(
     if wrong:
         return wrong
     if ioctl.name == "UFFDIO_REGISTER":
-        return _register_refused(mode, features)
+        return _reason_for_register(mode, features)
     missing = _missing_registration(ioctl, registered, wants_wp=wants_wp)
     unknown_wp = ioctl.name == "UFFDIO_CONTINUE" and wants_wp and not knows_continue_wp
     # No other EINVAL is possible for whole pages of one mapping that is registered for WP (mm/userfaultfd.c).
@@ -172,7 +172,7 @@ def _wrong_memory(ioctl: uapi.Ioctl, mode: int, memory: str) -> str:
     return ""
 
 
-def _register_refused(mode: int, features: uapi.Feature | None) -> str:
+def _reason_for_register(mode: int, features: uapi.Feature | None) -> str:
     if mode & uapi.RegisterMode.RWP and features is not None and not features & uapi.Feature.RWP:
         return "RWP needs a userfaultfd with Feature.RWP; lab.userfaultfd() enables it if the kernel has it (7.3)"
     return (

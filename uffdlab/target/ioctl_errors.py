@@ -66,19 +66,19 @@ class IoctlErrors:
     def _reason(self, ioctl: uapi.Ioctl, error: int, values: dict[str, int]) -> str:
         start = values.get("start", values.get("dst", 0))
         length = values.get("len", 0)
-        beyond = not 0 <= start < start + length <= _USER_ADDRESSES
+        in_user_space = 0 <= start < start + length <= _USER_ADDRESSES
         if error in (_errno.EINVAL, _errno.ENOTTY) and ioctl.feature and not self._offered & ioctl.feature:
             return f"this kernel does not know {ioctl.name}, which Linux {ioctl.since} introduced"
-        found = self._target.known_capabilities
+        capabilities = self._target.known_capabilities
         return errno_reasons.explain(
             ioctl,
             error,
             values.get("mode", 0),
             registered=self.registered_at(start),
-            knows_continue_wp=found.continue_wp if found else None,
+            knows_continue_wp=capabilities.continue_wp if capabilities else None,
             features=self._features,
             alignment=errno_reasons.unaligned_reason(ioctl, values, self._target.page_size_at(start)),
-            beyond_user_space="len" in ioctl.fields and beyond,
+            beyond_user_space="len" in ioctl.fields and not in_user_space,
             memory=self._target.memory_at(start),
             owner=owner[0] if (owner := self._target.registry.owner_of(start, length)) else "",
         )

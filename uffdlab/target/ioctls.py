@@ -73,7 +73,7 @@ def mode_bits(kind: type[enum.IntFlag], wp: bool, dontwake: bool) -> int:
     return (int(kind["WP"]) if wp else 0) | (int(kind["DONTWAKE"]) if dontwake else 0)
 
 
-_MODES_AS_IN = "; each mode is an argument of its own: uffd.register(region, 'minor', 'wp')"
+_MODES_EXAMPLE = "; each mode is an argument of its own: uffd.register(region, 'minor', 'wp')"
 
 
 def register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
@@ -88,9 +88,9 @@ def register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
         elif isinstance(mode, int) and not isinstance(mode, bool):
             total |= mode
         else:
-            raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER{_MODES_AS_IN}")
+            raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER{_MODES_EXAMPLE}")
     if not total:
-        raise UsageError(f"UFFDIO_REGISTER needs a mode{_MODES_AS_IN}")
+        raise UsageError(f"UFFDIO_REGISTER needs a mode{_MODES_EXAMPLE}")
     return total
 
 

@@ -29,15 +29,7 @@ DEFAULT_FEATURES = (
 
 
 def open_userfaultfd(target: TargetProcess, features: Feature | None) -> OpenedUserfaultfd:
-    """Open a userfaultfd with these features, or with those of the default that the kernel has.
-
-    Raises
-    ------
-    IoctlError
-        The kernel lacks one of `features`.
-    UsageError
-        `features` are not flags of :class:`uffdlab.uapi.Feature`.
-    """
+    """Open a userfaultfd in the target; see :meth:`uffdlab.lab.Lab.userfaultfd`."""
     if features is not None and not isinstance(features, int):
         raise UsageError(f"features={features!r} are no features of a userfaultfd; give flags of uffdlab.uapi.Feature")
     wanted, required = (DEFAULT_FEATURES, Feature(0)) if features is None else (Feature(0), features)

@@ -188,11 +188,11 @@ class Pages:
         addresses = self._addresses
         what = f"filling {addresses.pages} pages of {addresses.mapping}"
         if addresses.length > _CHECK_MEMORY_ABOVE:
-            there = addresses.target.ask(MeasureMemory())
-            if addresses.length > there:
+            available = addresses.target.ask(MeasureMemory())
+            if addresses.length > available:
                 raise UsageError(
-                    f"{what} takes {addresses.length >> 20} MiB, and this machine has {there >> 20} MiB of memory and "
-                    "swap; fill fewer pages, region[:1000].fill(), or give the guest more: Lab(…, memory_mib=…)"
+                    f"{what} takes {addresses.length >> 20} MiB, and this machine has {available >> 20} MiB of memory "
+                    "and swap; fill fewer pages, region[:1000].fill(), or give the guest more: Lab(…, memory_mib=…)"
                 )
         touch: Touch[None] = addresses.target.touch(
             "fill", addresses.start, what, length=addresses.length, stride=addresses.page_size, value=_uint64(value)
@@ -284,8 +284,8 @@ def _order(order: str, pages: int, seed: int) -> tuple[int, int]:
         raise UsageError(f"order={order!r}; the orders are {', '.join(_ORDERS)}")
     import random  # noqa: PLC0415 - few labs need it
 
-    chance = random.Random(seed)  # noqa: S311 - an order that can be repeated, not a secret
-    first, jump = chance.randrange(pages), chance.randrange(max(pages // 3, 1), pages + 1)
+    rng = random.Random(seed)  # noqa: S311 - an order that can be repeated, not a secret
+    first, jump = rng.randrange(pages), rng.randrange(max(pages // 3, 1), pages + 1)
     while math.gcd(jump, pages) != 1:
         jump += 1
     return first, jump

@@ -257,13 +257,13 @@ class Region(MemoryMapping):
         to : int, optional
             The new address; MREMAP_FIXED unmaps what is mapped there.  The default is a free range.
         """
-        span = self._addresses
-        place = self.target.ask(FindFreePlace(self.length)) if to is None else to
-        result = syscalls.move(span, place)
-        if result.value != place:
+        addresses = self._addresses
+        destination = self.target.ask(FindFreePlace(self.length)) if to is None else to
+        result = syscalls.move(addresses, destination)
+        if result.value != destination:
             raise ProtocolError(f"{result.call} returned {result.value:#x}")
-        self.start = place
-        self.target.ask(NoteMoved(self.number, place))
+        self.start = destination
+        self.target.ask(NoteMoved(self.number, destination))
         return result
 
     def __repr__(self) -> str:

@@ -174,7 +174,7 @@ class Touch(Generic[_Result_co]):
             end = self._end.result(seconds_to_wait(timeout))
         except FutureTimeoutError:
             self._connection.must_answer()  # raises MachineError if the machine hangs
-            why = self._not_ended(timeout)
+            why = self._not_ended_text(timeout)
             if not self._end.done():
                 raise FaultUnresolved(why, address=self.address) from None
             end = self._end.result()
@@ -198,12 +198,12 @@ class Touch(Generic[_Result_co]):
         elif end.state == "signal":
             how = f" ended in {end.signal} at {end.signal_address:#x}"
         elif end.state == "withdrawn":
-            how = f" was withdrawn; {self._made_before(end)}"
+            how = f" was withdrawn; {self._made_before_text(end)}"
         else:
             how = f" → {errno_name(-end.returned)}: {os.strerror(-end.returned)}"
         return TouchFailed(f"{self.what}{how}", address=self.address)
 
-    def _not_ended(self, seconds: float) -> str:
+    def _not_ended_text(self, seconds: float) -> str:
         access = f"{self.what} (address {self.address:#x})"
         if self.state == "waiting":
             advice = self._advice(self._request) or (
@@ -216,7 +216,7 @@ class Touch(Generic[_Result_co]):
             "it: touch.withdraw()."
         )
 
-    def _made_before(self, end: Outcome) -> str:
+    def _made_before_text(self, end: Outcome) -> str:
         if self.kind in _OF_MANY_ACCESSES:
             return f"{self.progress} of its accesses were made before"
         if self.kind == "syscall" and end.returned:

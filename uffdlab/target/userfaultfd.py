@@ -99,7 +99,7 @@ class Userfaultfd:
         self._target = target
         self.number = number
         self._errors = IoctlErrors(target, features, offered, registered)
-        self._ended: LabClosed | TargetLost = LabClosed(_CLOSED)  # every call raises this after it is closed
+        self._end_error: LabClosed | TargetLost = LabClosed(_CLOSED)  # every call raises this after it is closed
         self._of_another_process = way == _BY_FORK
         self._messages = MessageQueue()
         target.registry.add_userfaultfd(self)
@@ -342,7 +342,7 @@ class Userfaultfd:
 
     def _must_be_open(self) -> None:
         if self.number == 0:
-            raise self._ended.with_traceback(None)
+            raise self._end_error.with_traceback(None)
 
     # --- messages
 
@@ -473,7 +473,7 @@ class Userfaultfd:
                 self._target.ask(CloseUserfaultfd(number))
 
     def _end(self, why: LabClosed | TargetLost) -> None:
-        self.number, self._ended = 0, why
+        self.number, self._end_error = 0, why
         self._messages.end(why)
 
     def __enter__(self) -> Self:

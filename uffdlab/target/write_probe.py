@@ -62,19 +62,19 @@ def probe(target: TargetProcess, page: ProbedPage) -> WriteProbe:
         raise UsageError(f"a probe writes to one page, not to {page.count}: region.probe(3) or lab.probe(region[3])")
     before = page.snapshot()
     faults: list[Fault] = []
-    begun = False
+    write_started = False
 
-    def ours(message: Fault | Message) -> bool:
-        mine = begun and isinstance(message, Fault) and 0 <= message.address - page.start < page.length
-        if mine:
+    def is_fault_of_write(message: Fault | Message) -> bool:
+        of_write = write_started and isinstance(message, Fault) and 0 <= message.address - page.start < page.length
+        if of_write:
             assert isinstance(message, Fault)
             faults.append(message)
-        return mine
+        return of_write
 
-    with ExitStack() as listening:
+    with ExitStack() as interceptors:
         for uffd in target.registry.userfaultfds:
-            listening.callback(uffd.intercept(ours))
-        begun = True
+            interceptors.callback(uffd.intercept(is_fault_of_write))
+        write_started = True
         touch = target.touch("modify", page.start, f"probe of {page} of {page.mapping.name}", length=8, value=0)
         trapped = _trapped(touch, faults)
         if trapped:
