@@ -1,4 +1,4 @@
-"""The other ends of a client's streams, in the test's hands."""
+"""The agent's and the target's end of a client's streams: a test reads requests there and sends answers."""
 
 import socket
 import time
@@ -24,14 +24,14 @@ HELLO = {
 
 
 class Agent:
-    """The other end, in the test's hands."""
+    """The agent's end of the stream."""
 
     def __init__(self):
-        ours, self.stream = socket.socketpair()
+        client_end, self.stream = socket.socketpair()
         self.stream.settimeout(5)
         self._unpacker = msgpack.Unpacker()
         self.client = client.Client(
-            ours, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError
+            client_end, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError
         )
 
     def send(self, *frames):
@@ -56,37 +56,41 @@ class Agent:
 
 
 class AgentAndTarget(Agent):
-    """The other ends of both streams."""
+    """The agent's end of one stream, and the target's end of the other."""
 
     def __init__(self):
-        ours, self.stream = socket.socketpair()
-        line, self.target = socket.socketpair()
+        client_end, self.stream = socket.socketpair()
+        target_end, self.target = socket.socketpair()
         for end in (self.stream, self.target):
             end.settimeout(5)
         self._unpacker = msgpack.Unpacker()
-        self._of_target = msgpack.Unpacker()
+        self._target_unpacker = msgpack.Unpacker()
         self.client = client.Client(
-            ours, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError, target=line
+            client_end,
+            lost=errors.MachineLost,
+            late=errors.MachineTimeout,
+            malformed=errors.ProtocolError,
+            target=target_end,
         )
 
     def spawn(self, marker):
         with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(self.client.call, "agent.spawn", (marker, 0), 5)
+            pending = pool.submit(self.client.call, "agent.spawn", (marker, 0), 5)
             self.send([1, self.receive()[1], None, {"pid": 7}])
-            asked.result(5)
-        while marker not in (seen := self.target.recv(4096)):
-            assert seen
-        self.target.sendall(b"old stuff" + marker)
+            pending.result(5)
+        while marker not in (data := self.target.recv(4096)):
+            assert data
+        self.target.sendall(b"earlier bytes" + marker)
         until = time.monotonic() + 5
         while not self.client._target.up:
             assert time.monotonic() < until
             time.sleep(0.001)
 
-    def asked_of_target(self):
+    def receive_from_target(self):
         while True:
-            for frame in self._of_target:
+            for frame in self._target_unpacker:
                 return frame
-            self._of_target.feed(self.target.recv(1 << 16))
+            self._target_unpacker.feed(self.target.recv(1 << 16))
 
     def lose_target(self, marker, kind="target-lost"):
         self.send([2, "target-lost", [7, "it ended", kind, 9, marker]])

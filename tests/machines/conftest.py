@@ -1,4 +1,4 @@
-"""Agents that are gone, with their threads, when the test is over; the world of a vagrant that takes notes."""
+"""Fixtures: an agent whose end of the stream the test has, and scripts in place of vagrant and ssh."""
 
 import os
 import threading
@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from .agents import Agent, AgentAndTarget
-from .vagrants import World
+from .vagrants import ScriptedVagrant
 
 
 @pytest.fixture
@@ -19,20 +19,20 @@ def agent():
 
 
 @pytest.fixture
-def both():
+def agent_and_target():
     before = threading.active_count()
-    both = AgentAndTarget()
-    both.hello()
-    yield both
-    both.close()
+    agent_and_target = AgentAndTarget()
+    agent_and_target.hello()
+    yield agent_and_target
+    agent_and_target.close()
     assert threading.active_count() == before
 
 
 @pytest.fixture
-def world(tmp_path, monkeypatch):
+def vagrant(tmp_path, monkeypatch):
     for name in ("VAGRANT_DOTFILE_PATH", "VAGRANT_DEFAULT_PROVIDER", "UFFDLAB_BOX"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant-home"))
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    return World(tmp_path)
+    return ScriptedVagrant(tmp_path)

@@ -1,4 +1,4 @@
-"""How fast a processor counts, and how fast a guest's clock runs."""
+"""The frequency of the processor's counter; the rate and the offset of a guest's clock."""
 
 import time
 
@@ -7,33 +7,33 @@ import pytest
 from uffdlab.machines import clock
 
 
-@pytest.mark.parametrize("true", [1.0, 0.5, 39.0])
-def test_the_rate_is_that_of_the_guest(true):
+@pytest.mark.parametrize("guest_rate", [1.0, 0.5, 39.0])
+def test_the_rate_of_the_guest_s_clock_is_measured(guest_rate):
     start = time.monotonic_ns()
-    found = clock.rate(lambda: int((time.monotonic_ns() - start) * true) + 10**12)
-    assert found == pytest.approx(true, rel=clock.TOLERANCE)
+    found = clock.rate(lambda: int((time.monotonic_ns() - start) * guest_rate) + 10**12)
+    assert found == pytest.approx(guest_rate, rel=clock.TOLERANCE)
 
 
 def test_slow_answers_make_the_measurement_longer():
-    asked = []
+    asked_at = []
 
     def ask():
-        asked.append(time.monotonic())
+        asked_at.append(time.monotonic())
         time.sleep(0.004)
         return time.monotonic_ns()
 
     assert clock.rate(ask) == pytest.approx(1, abs=clock.TOLERANCE)
-    assert asked[-1] - asked[0] > 0.1
+    assert asked_at[-1] - asked_at[0] > 0.1
 
 
-def test_the_counter_counts_evenly():
+def test_two_measurements_of_the_counter_agree():
     first = clock.counter_mhz()
     assert 500 < first < 10_000
     clock.counter_mhz.cache_clear()
     assert clock.counter_mhz() == pytest.approx(first, rel=0.01)
 
 
-def test_a_host_without_executable_memory(monkeypatch):
+def test_without_executable_memory_the_frequency_is_unknown(monkeypatch):
     def refuse(*_, **__):
         raise PermissionError
 

@@ -1,4 +1,4 @@
-"""A lab's machine, from its start to its end."""
+"""A lab's connection to its machine: start, requests, replacement and close."""
 
 import time
 
@@ -13,15 +13,15 @@ from uffdlab.uapi.protocol.target import WithdrawTouch
 
 
 class GreetedMachine:
-    """A machine that answers and remembers what was asked of it."""
+    """A machine that answers, and records its requests."""
 
     name = "qemu"
 
     def __init__(self):
-        self.asked, self.subscribers, self.closed = [], [], False
+        self.requests, self.subscribers, self.closed = [], [], False
 
     def ask(self, request, *, deadline):
-        self.asked.append((request, deadline))
+        self.requests.append((request, deadline))
         return time.monotonic_ns() + 10**12 if isinstance(request, ReadClock) else None
 
     def notify_to(self, subscriber):
@@ -30,7 +30,7 @@ class GreetedMachine:
 
     def close(self):
         self.closed = True
-        raise MachineLost("it was gone already")
+        raise MachineLost("it has already ended")
 
 
 @pytest.fixture
@@ -46,12 +46,12 @@ def started(monkeypatch):
     return machines
 
 
-def test_a_call_to_the_target_has_a_deadline_and_one_to_the_agent_may_take_longer():
+def test_a_request_to_the_agent_has_more_time_than_one_to_the_target():
     machine = GreetedMachine()
     connection = Connection(None, machine, Options())
     connection.ask(WithdrawTouch(1), deadline=3.0)
     connection.ask(KillTarget(), deadline=3.0)
-    assert machine.asked == [(WithdrawTouch(1), 3.0), (KillTarget(), 8.0)]
+    assert machine.requests == [(WithdrawTouch(1), 3.0), (KillTarget(), 8.0)]
 
 
 def test_now_is_the_guest_s_clock():
@@ -72,7 +72,7 @@ def test_a_machine_of_the_same_kind_replaces_a_lost_one(started):
     assert [(machine.closed, len(machine.subscribers)) for machine in started] == [(True, 0), (False, 1)]
 
 
-def test_a_machine_that_was_given_is_not_replaced():
+def test_a_machine_of_the_caller_is_not_replaced():
     machine = GreetedMachine()
     connection = Connection("mine", machine, Options())
     with pytest.raises(UsageError, match="make a new machine, and a new lab"):
@@ -80,12 +80,12 @@ def test_a_machine_that_was_given_is_not_replaced():
     assert (connection.kernel, machine.closed) == ("mine", False)
 
 
-def test_a_closed_connection_says_what_to_do():
+def test_the_error_of_a_closed_connection_says_how_to_open_a_lab():
     machine = GreetedMachine()
     connection = Connection("mine", machine, Options())
     connection.open(print)
     connection.close()
     assert (machine.closed, machine.subscribers) == (True, [])
-    for ask in (connection.must_answer, lambda: connection.ask(Ping())):
+    for call in (connection.must_answer, lambda: connection.ask(Ping())):
         with pytest.raises(LabClosed, match=r"uffdlab\.Lab\('mine'\)"):
-            ask()
+            call()

@@ -1,4 +1,4 @@
-"""What is cut off an ELF file is never what a loader reads."""
+"""An ELF file is cut to what the loader reads."""
 
 import contextlib
 import subprocess
@@ -14,7 +14,7 @@ from uffdlab.machines import elf
 PYTHON = Path(sys.executable).resolve()
 
 
-def test_the_interpreter_asks_for_a_loader_that_exists():
+def test_interpreter_returns_the_loader_of_a_program():
     assert Path(elf.interpreter(PYTHON.read_bytes())).exists()
 
 
@@ -25,9 +25,9 @@ def test_a_library_has_no_loader():
 
 
 def test_a_program_cut_to_what_the_loader_reads_still_runs(tmp_path):
-    whole = Path("/bin/true").read_bytes()
-    cut = elf.loaded(whole)
-    assert len(cut) < len(whole)
+    original = Path("/bin/true").read_bytes()
+    cut = elf.loaded(original)
+    assert len(cut) < len(original)
     program = tmp_path / "true"
     program.write_bytes(cut)
     program.chmod(0o755)
@@ -37,16 +37,16 @@ def test_a_program_cut_to_what_the_loader_reads_still_runs(tmp_path):
 @pytest.mark.parametrize(
     "data", [b"", b"#!/bin/sh\n", b"\x7fELF\x01\x01" + bytes(100), b"\x7fELF\x02\x01" + b"\xff" * 100]
 )
-def test_a_file_that_is_not_elf(data):
+def test_a_file_that_is_not_elf_is_refused(data):
     with pytest.raises(elf.NotElf):
         elf.loaded(data)
 
 
 @given(st.data())
-def test_a_damaged_file_is_refused_or_read_but_never_worse(data):
-    whole = bytearray(Path("/bin/true").read_bytes()[:4096])
+def test_a_damaged_file_is_read_or_refused(data):
+    original = bytearray(Path("/bin/true").read_bytes()[:4096])
     for _ in range(data.draw(st.integers(1, 8))):
-        whole[data.draw(st.integers(0, 255))] = data.draw(st.integers(0, 255))
-    for look in (elf.loaded, elf.interpreter):
+        original[data.draw(st.integers(0, 255))] = data.draw(st.integers(0, 255))
+    for function in (elf.loaded, elf.interpreter):
         with contextlib.suppress(elf.NotElf, UnicodeDecodeError):
-            look(bytes(whole))
+            function(bytes(original))

@@ -1,4 +1,4 @@
-"""A machine by its name, and what each refuses."""
+"""A machine is chosen by its name, and refuses the options that it does not support."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from uffdlab.machines import factory
 
 
 @pytest.fixture(autouse=True)
-def _unset(monkeypatch):
+def _without_variable(monkeypatch):
     monkeypatch.delenv(factory.VARIABLE, raising=False)
 
 
@@ -23,34 +23,34 @@ def test_a_machine_with_its_own_kernel_takes_no_kernel():
 
 
 @pytest.mark.parametrize("option", [{"cpus": 2}, {"memory_mib": 512}, {"hugepages": 4}, {"command_line": "quiet"}])
-def test_options_of_a_guest_are_for_a_guest(option):
+def test_the_local_machine_refuses_options_of_a_guest(option):
     with pytest.raises(UsageError, match=f"^{next(iter(option))}: machine='local' does not take these"):
         Lab(machine="local", **option)
 
 
 @pytest.mark.parametrize("option", [{"hugepages": 4}, {"command_line": "quiet"}, {"pte_reader": True}])
-def test_vagrant_boots_all_kernels_alike(option):
+def test_vagrant_refuses_options_of_the_boot(option):
     with pytest.raises(UsageError, match=f"^machine='vagrant' does not take {next(iter(option))};"):
         Lab(machine="vagrant", **option)
 
 
-def test_hugepages_are_counted():
+def test_a_negative_number_of_huge_pages_is_refused():
     with pytest.raises(UsageError, match="hugepages=-1"):
         Lab(hugepages=-1)
 
 
-def test_the_environment_chooses_where_the_program_does_not(monkeypatch):
+def test_the_environment_variable_chooses_the_machine_if_none_is_given(monkeypatch):
     monkeypatch.setenv(factory.VARIABLE, "local")
     with Lab() as lab:
         assert repr(lab) == f"<Lab Linux {lab.release}: Linux {lab.release} in local>"
-    monkeypatch.setenv(factory.VARIABLE, "the cellar")
-    with pytest.raises(UsageError, match="no machine 'the cellar'"):
+    monkeypatch.setenv(factory.VARIABLE, "elsewhere")
+    with pytest.raises(UsageError, match="no machine 'elsewhere'"):
         Lab()
     with Lab(machine="local") as lab:
         assert lab.release
 
 
 @pytest.mark.parametrize("bad", [3, 6.1, b"6.1-series", ["6.1-series"]])
-def test_a_kernel_that_is_not_text(bad):
+def test_a_kernel_that_is_no_text_is_refused(bad):
     with pytest.raises(UsageError, match="kernel is text or a path"):
         Lab(bad)

@@ -1,4 +1,4 @@
-"""Which modules a program needs, and where they are."""
+"""Find the modules that a program needs, and their files."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from uffdlab import errors
 from uffdlab.machines import python_modules
 
 
-def test_a_module_that_puts_another_in_its_own_place_is_among_them(tmp_path, monkeypatch):
+def test_a_module_that_replaces_itself_in_sys_modules_is_found(tmp_path, monkeypatch):
     package = tmp_path / "some_package"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -26,7 +26,7 @@ def test_a_module_that_puts_another_in_its_own_place_is_among_them(tmp_path, mon
     assert found["some_package.replaced"] == (package / "replaced.py", False)
 
 
-def test_what_is_found_is_enough_to_import_them(tmp_path):
+def test_the_files_that_are_found_are_enough_to_import_the_modules(tmp_path):
     names = ("json", "collections.abc", "encodings.ascii")
     for name, path, is_package in python_modules.modules(*names):
         folder = tmp_path.joinpath(*name.split("."))
@@ -40,11 +40,11 @@ def test_what_is_found_is_enough_to_import_them(tmp_path):
     assert (done.stdout, done.stderr) == ("imported\n", "")
 
 
-def test_os_has_a_file_though_it_is_frozen():
+def test_the_file_of_a_frozen_module_is_found():
     found = {name: path for name, path, _ in python_modules.modules("os")}
     assert found["os"] == Path(os.__file__)
 
 
-def test_a_module_that_cannot_be_imported_is_named():
+def test_the_error_names_a_module_that_cannot_be_imported():
     with pytest.raises(errors.HostUnsupported, match="no_such_module"):
         python_modules.modules("no_such_module")

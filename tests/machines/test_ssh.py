@@ -33,7 +33,7 @@ def free_port():
 
 
 class Server:
-    """One sshd: where the agent goes."""
+    """An sshd on loopback."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -42,10 +42,10 @@ class Server:
         for name in ("host_key", "user_key"):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
         self.authorize(True)
-        self.know((folder / "host_key.pub").read_text())
+        self.set_known_host((folder / "host_key.pub").read_text())
         self.bin = folder / "bin"
         self.bin.mkdir()
-        self.python_is(self.python)
+        self.set_python(self.python)
         (folder / "sshd_config").write_text(
             f"ListenAddress 127.0.0.1:{self.port}\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\n"
             f"AuthorizedKeysFile {folder}/authorized_keys\nStrictModes no\nPasswordAuthentication no\n"
@@ -53,7 +53,7 @@ class Server:
             f'ForceCommand PATH={self.bin}:/usr/bin:/bin; export PATH; eval "$SSH_ORIGINAL_COMMAND"\n'
         )
         if os.geteuid() == 0:
-            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd will not start without it
+            Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd needs this folder
         self.process = subprocess.Popen(
             [SSHD, "-D", "-e", "-f", folder / "sshd_config"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -63,17 +63,17 @@ class Server:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.02)
-        raise RuntimeError("sshd did not come up")
+        raise RuntimeError("sshd did not start")
 
-    def authorize(self, yes):
-        (self.folder / "authorized_keys").write_text((self.folder / "user_key.pub").read_text() if yes else "")
+    def authorize(self, accepted):
+        (self.folder / "authorized_keys").write_text((self.folder / "user_key.pub").read_text() if accepted else "")
 
-    def know(self, key):
+    def set_known_host(self, key):
         self.known = self.folder / "known_hosts"
         self.known.write_text(f"far-end {key}" if key else "")
 
-    def python_is(self, program):
-        """Make `program`, or a script, what ``python3`` is there; None for none."""
+    def set_python(self, program):
+        """Make ``python3`` run this program or script; None removes it."""
         wrapper = self.bin / "python3"
         wrapper.unlink(missing_ok=True)
         if program:
@@ -105,14 +105,14 @@ def start(server, **options):
     return ssh.start("far-end", options=server.options(**options))
 
 
-def what_is_there():
-    # Where an agent could leave something.  Others may leave theirs at the same time.
+def uffdlab_files():
+    # The folders in which an agent could leave files.  Other processes may create some at the same time.
     folders = ("/tmp", "/var/tmp", "/dev/shm", Path.home())
     return {path for folder in folders for path in Path(folder).glob("*uffd*")}
 
 
 def test_an_agent_is_copied_started_and_removed(server):
-    before, there = held(), what_is_there()
+    before, files_before = held(), uffdlab_files()
     machine = start(server)
     agent = machine.hello.pid
     with Lab(machine=machine) as lab:
@@ -126,10 +126,10 @@ def test_an_agent_is_copied_started_and_removed(server):
         assert "_native" not in maps
     assert gone_within(5, agent)
     assert held() == before
-    assert what_is_there() <= there
+    assert uffdlab_files() <= files_before
 
 
-def test_the_name_of_a_machine_is_a_destination_of_ssh(server, monkeypatch, tmp_path):
+def test_a_machine_may_be_named_by_its_ssh_destination(server, monkeypatch, tmp_path):
     folder = tmp_path / "path"
     folder.mkdir()
     (folder / "ssh").write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} {" ".join(server.options())} "$@"\n')
@@ -152,15 +152,15 @@ def test_the_name_of_a_machine_is_a_destination_of_ssh(server, monkeypatch, tmp_
         ("port", "no ssh server answers"),
     ],
 )
-def test_an_ssh_connection_that_fails_says_why(server, wrong, message):
+def test_the_error_of_a_failed_ssh_connection_says_why(server, wrong, message):
     before = held()
     port = free_port() if wrong == "port" else None
     if wrong == "key":
         server.authorize(False)
     elif wrong == "unknown":
-        server.know("")
+        server.set_known_host("")
     elif wrong == "changed":
-        server.know((server.folder / "user_key.pub").read_text())
+        server.set_known_host((server.folder / "user_key.pub").read_text())
     with pytest.raises(errors.MachineLost, match=f"^ssh far-end: .*{message}"):
         start(server, port=port)
     assert held() == before
@@ -174,7 +174,7 @@ def reconfigure(server, old, new):
 
 
 def test_no_password_is_asked_for(server, monkeypatch, tmp_path):
-    # A server that takes passwords, and a program that would give one: ssh must not come to call it.
+    # The server accepts passwords, and this program would supply one: ssh must not run it.
     reconfigure(server, "PasswordAuthentication no\nKbd", "PasswordAuthentication yes\nKbd")
     server.authorize(False)
     asked = tmp_path / "asked"
@@ -190,10 +190,10 @@ def test_no_password_is_asked_for(server, monkeypatch, tmp_path):
     assert not asked.exists()
     plain = ["ssh", *server.options(), "far-end", "true"]
     subprocess.run(plain, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
-    assert asked.exists()  # ssh as it is would have
+    assert asked.exists()  # with its usual options ssh runs it
 
 
-def test_a_key_that_only_the_agent_has(server, monkeypatch, tmp_path):
+def test_a_key_that_only_the_ssh_agent_has_is_used(server, monkeypatch, tmp_path):
     output = subprocess.run(
         ["ssh-agent", "-s", "-a", tmp_path / "agent"], capture_output=True, text=True, check=True
     ).stdout
@@ -210,11 +210,11 @@ def test_a_key_that_only_the_agent_has(server, monkeypatch, tmp_path):
         os.kill(pid, signal.SIGTERM)
 
 
-def test_where_only_user_mode_faults_are_allowed(server):
-    # The far end's user is nobody, as many a remote account is: user-mode faults only, and it says so.
+def test_an_unprivileged_remote_user_gets_a_userfaultfd(server):
+    # The remote user is nobody, who may be allowed user-mode faults only.
     if os.geteuid() or not shutil.which("setpriv") or not Path("/usr/bin/python3").exists():
         pytest.skip("only root can become another user, by setpriv")
-    server.python_is("setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3")
+    server.set_python("setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3")
     with start(server) as machine, Lab(machine=machine) as lab:
         assert machine.hello.uid == 65534
         region = lab.map(pages=2)
@@ -231,7 +231,7 @@ def test_where_only_user_mode_faults_are_allowed(server):
 
 def other_python(version):
     found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}")) + [
-        Path(each) for each in [shutil.which(f"python{version}")] if each
+        Path(path) for path in [shutil.which(f"python{version}")] if path
     ]
     return found[0] if found else None
 
@@ -245,19 +245,19 @@ def other_python(version):
         ("3.13", r"its Python 3\.13\.\d+ has no cffi"),
     ],
 )
-def test_a_python_that_is_too_old_or_lacks_modules(server, version, message):
+def test_a_python_that_is_too_old_or_lacks_modules_is_refused(server, version, message):
     program = other_python(version)
     if program is None:
         pytest.skip(f"no Python {version} on this host")
     before = held()
-    server.python_is(program)
+    server.set_python(program)
     with pytest.raises(errors.MachineError, match=message):
         start(server)
     assert held() == before
 
 
-def test_no_python_there(server):
-    server.python_is(None)
+def test_a_remote_machine_without_python_is_refused(server):
+    server.set_python(None)
     reconfigure(server, ":/usr/bin:/bin", "")
     with pytest.raises(errors.MachineLost, match="has no python3 in PATH"):
         start(server)
@@ -270,9 +270,9 @@ def test_no_python_there(server):
         ("/bin/sh -c 'echo $0; exec sleep 60' '{facts}'", "the python3 there to receive the agent and load it"),
     ],
 )
-def test_a_python_that_hangs(server, monkeypatch, program, awaited):
+def test_a_python_that_hangs_is_an_error_at_the_deadline(server, monkeypatch, program, awaited):
     facts = {**ssh_bootstrap._facts(), "system": "Linux"}
-    server.python_is(program.replace("{facts}", json.dumps(facts)))
+    server.set_python(program.replace("{facts}", json.dumps(facts)))
     monkeypatch.setattr(ssh, "_DEADLINE", 3.0)
     before = held()
     with pytest.raises(errors.MachineTimeout, match=f"^far-end: waited 3 s for {awaited}: it hangs"):
@@ -280,14 +280,14 @@ def test_a_python_that_hangs(server, monkeypatch, program, awaited):
     assert held() == before
 
 
-def test_a_login_shell_that_prints_text(server):
-    server.python_is(f"/bin/echo Welcome to this machine; exec {server.python}")
+def test_text_printed_by_a_login_shell_is_reported(server):
+    server.set_python(f"/bin/echo Welcome to this machine; exec {server.python}")
     with pytest.raises(errors.MachineError, match=r"writes to the stream before the agent: b'Welcome"):
         start(server)
 
 
-def test_no_userfaultfd_there(server, tmp_path):
-    # As on a kernel without it: the system call and the device's ioctl are refused before the agent starts.
+def test_a_remote_kernel_without_userfaultfd_is_reported(server, tmp_path):
+    # A seccomp filter refuses the system call and the device's ioctl, as a kernel without userfaultfd does.
     (tmp_path / "without.py").write_text(
         "import ctypes, os, struct, sys\n"
         "libc = ctypes.CDLL(None, use_errno=True)\n"
@@ -298,7 +298,7 @@ def test_no_userfaultfd_there(server, tmp_path):
         "assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0\n"
         "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])\n"
     )
-    server.python_is(f"{server.python} {tmp_path}/without.py")
+    server.set_python(f"{server.python} {tmp_path}/without.py")
     with start(server) as machine, Lab(machine=machine) as lab:
         lab.map(pages=1).alias.fill()
         with pytest.raises(
@@ -322,14 +322,14 @@ def test_a_killed_host_leaves_nothing_on_the_remote_machine(server):
         assert gone_within(10, *pids)
 
 
-class Cable:
-    """A connection to sshd that can be pulled: no more bytes arrive, and neither end gets an error."""
+class Proxy:
+    """Forwards a connection to sshd.  After stop() no more bytes arrive, and neither end gets an error."""
 
     def __init__(self, port):
-        self._to = port
+        self._server_port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
-        self._pulled = threading.Event()
+        self._stopped = threading.Event()
         self._ends = []
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -338,44 +338,44 @@ class Cable:
             near, _ = self._listener.accept()
         except OSError:
             return
-        far = socket.create_connection(("127.0.0.1", self._to))
+        far = socket.create_connection(("127.0.0.1", self._server_port))
         self._ends = [near, far]
         for source, sink in ((near, far), (far, near)):
-            threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
+            threading.Thread(target=self._forward, args=(source, sink), daemon=True).start()
 
-    def _carry(self, source, sink):
+    def _forward(self, source, sink):
         try:
             while data := source.recv(1 << 16):
-                if self._pulled.is_set():
+                if self._stopped.is_set():
                     return
                 sink.sendall(data)
         except OSError:
             pass
 
-    def pull(self):
-        self._pulled.set()
+    def stop(self):
+        self._stopped.set()
 
     def close(self):
         for end in (self._listener, *self._ends):
             end.close()
 
 
-def test_a_network_that_stops_answering(server, monkeypatch):
+def test_a_network_that_stops_is_reported_and_the_agent_ends(server, monkeypatch):
     monkeypatch.setattr(heartbeat, "INPUT_DEADLINE", 4.0)
     monkeypatch.setattr(heartbeat, "_INTERVAL", 0.5)
-    cable = Cable(server.port)
+    proxy = Proxy(server.port)
     try:
-        machine = ssh.start("far-end", options=(*server.options(cable.port), "-o", "ServerAliveInterval=1"))
+        machine = ssh.start("far-end", options=(*server.options(proxy.port), "-o", "ServerAliveInterval=1"))
         agent = machine.hello.pid
         target = machine.ask(SpawnTarget(b"n" * 32, 0x10_0000_0000)).pid
-        time.sleep(5)  # a quiet line is not a cut one
+        time.sleep(5)  # an idle connection stays open
         assert alive(agent)
-        cable.pull()
+        proxy.stop()
         with pytest.raises(errors.MachineTimeout):
             machine.ask(Ping(), deadline=1)
-        assert gone_within(20, agent, target)  # though no end of file ever came
+        assert gone_within(20, agent, target)  # without an end of file
         with pytest.raises(errors.MachineLost, match="connection was lost"):
             machine.ask(Ping(), deadline=60)
         machine.close()
     finally:
-        cable.close()
+        proxy.close()

@@ -1,4 +1,4 @@
-"""An agent at the other end of a process's stdin and stdout, and every way in which that can go wrong."""
+"""An agent on the stdin and stdout of a process, and the ways in which this fails."""
 
 import os
 import signal
@@ -24,14 +24,14 @@ def machine(code):
     return StreamMachine([sys.executable, "-ISB", "-c", textwrap.dedent(code), *module_path()], "test")
 
 
-# What comes before the agent is on its own; what comes after "from" has taken stdout for itself.
+# An agent with methods that print, read stdin, and take long.
 AGENT = """
     import sys
     sys.path[:] = sys.argv[1:]
     from uffdlab.agent import commands, stdio
     commands.METHODS["test.print"] = lambda: print("printed text", flush=True)
     commands.METHODS["test.input"] = lambda: sys.stdin.read()
-    commands.METHODS["test.dawdle"] = lambda: __import__("time").sleep(60)
+    commands.METHODS["test.sleep"] = lambda: __import__("time").sleep(60)
     stdio.main()
 """
 
@@ -64,7 +64,7 @@ def test_closing_ends_agent_and_target_and_leaves_nothing():
 def test_an_agent_that_does_not_end_is_killed():
     agent = machine(AGENT).up()
     with pytest.raises(errors.MachineTimeout):
-        agent._client.call("test.dawdle", (), 0.2)
+        agent._client.call("test.sleep", (), 0.2)
     started = time.monotonic()
     agent.close()
     assert time.monotonic() - started < 60
@@ -83,13 +83,13 @@ time.sleep(100)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_nothing_outlives_its_owner(how):
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_agent_and_its_target_end_with_their_owner(signal_number):
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
         pids = [int(pid) for pid in owner.stdout.readline().split()]
         assert len(pids) == 3
         assert all(alive(pid) for pid in pids)
-        owner.send_signal(how)
+        owner.send_signal(signal_number)
         assert gone_within(4, *pids)
 
 
@@ -103,21 +103,21 @@ def test_a_killed_agent_is_reported():
 @pytest.mark.parametrize(
     ("code", "error", "message"),
     [
-        ("import sys; sys.exit('there is no door here')", errors.MachineLost, "status 1: there is no door here"),
+        ("import sys; sys.exit('no agent is installed')", errors.MachineLost, "status 1: no agent is installed"),
         ("print('Welcome to example!', flush=True); import time; time.sleep(9)", errors.ProtocolError, "malformed"),
         ("import time; time.sleep(60)", errors.MachineTimeout, r"sent nothing within \d+\.\d s"),
     ],
 )
 def test_a_program_that_is_not_an_agent_is_reported_and_ended(code, error, message):
     before = held()
-    # A process that says nothing is given little time; the others have the time of an interpreter under load.
+    # The process that sends nothing gets a short deadline; the others get time to start Python on a busy host.
     deadline = 0.5 if error is errors.MachineTimeout else 20
     with pytest.raises(error, match=message):
         machine(code).up(deadline)
     assert held() == before
 
 
-def test_a_program_that_is_not_there():
+def test_a_program_that_does_not_exist_is_reported():
     before = held()
     with pytest.raises(errors.HostUnsupported, match="no-such-ssh is not in PATH"):
         StreamMachine(["no-such-ssh"], "test")
@@ -125,7 +125,7 @@ def test_a_program_that_is_not_there():
 
 
 @pytest.mark.parametrize(
-    ("made", "reason"),
+    ("kind", "reason"),
     [
         ("program", "Permission denied"),
         ("link", r" \(that is .*real\): Permission denied"),
@@ -133,13 +133,13 @@ def test_a_program_that_is_not_there():
         ("nothing", "No such file or directory"),
     ],
 )
-def test_a_path_that_cannot_be_run_is_not_looked_up_in_path(tmp_path, made, reason):
+def test_a_path_that_cannot_be_run_is_not_looked_up_in_path(tmp_path, kind, reason):
     program = tmp_path / "python"
-    if made == "folder":
+    if kind == "folder":
         program.mkdir()
-    elif made == "program":
+    elif kind == "program":
         program.write_text("#!/bin/sh\n")
-    elif made == "link":
+    elif kind == "link":
         (tmp_path / "real").write_text("#!/bin/sh\n")
         program.symlink_to(tmp_path / "real")
     before = held()
@@ -150,8 +150,8 @@ def test_a_path_that_cannot_be_run_is_not_looked_up_in_path(tmp_path, made, reas
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_an_interpreter_that_this_user_cannot_reach():
-    # As with a .venv whose python is a link into a user's home.
+def test_the_error_names_an_interpreter_that_this_user_cannot_reach():
+    # As in a .venv whose python is a link into the home of another user.
     with tempfile.TemporaryDirectory() as folder:
         locked = Path(folder) / "home"
         locked.mkdir(mode=0o700)
@@ -170,7 +170,7 @@ def test_an_interpreter_that_this_user_cannot_reach():
     )
 
 
-def test_a_forked_child_neither_uses_nor_ends_it():
+def test_a_forked_child_can_neither_use_nor_end_the_agent():
     with local.start() as agent:
         child = os.fork()
         if child == 0:

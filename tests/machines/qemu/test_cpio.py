@@ -1,4 +1,4 @@
-"""The newc writer against an independent reader, and against cpio(1) where there is one."""
+"""Archives in the newc format are read by an independent reader, and by cpio(1) if it is installed."""
 
 import os
 import shutil
@@ -18,7 +18,7 @@ PATH = st.lists(NAME.filter(lambda name: name not in {".", "..", "TRAILER!!!"}),
 
 
 def read(data):
-    """Read an archive as the kernel's init/initramfs.c does: header, name, padding, content, padding."""
+    """Return the entries of an archive, read as init/initramfs.c does: header, name, padding, content, padding."""
     found, at = {}, 0
     while True:
         assert at % 4 == 0
@@ -39,12 +39,12 @@ def read(data):
         assert links == (2 if stat.S_ISDIR(mode) else 1)
         assert name not in found
         parent = name[:-1].rpartition(b"/")[0]
-        assert not parent or parent + b"\0" in found, "a folder comes before what is in it"
+        assert not parent or parent + b"\0" in found, "a folder must come before its entries"
         found[name] = (mode, content, tuple(fields[9:11]))
 
 
 @given(st.dictionaries(PATH, st.binary(max_size=100), max_size=8))
-def test_what_is_packed_can_be_read(files):
+def test_packed_files_are_read_back(files):
     # A path cannot be a file and a folder at once.
     files = {path: data for path, data in files.items() if not any(other.startswith(path + "/") for other in files)}
     found = read(cpio.pack({path: cpio.file(data) for path, data in files.items()}))
@@ -52,7 +52,7 @@ def test_what_is_packed_can_be_read(files):
     assert regular == {path.encode() + b"\0": data for path, data in files.items()}
 
 
-def test_every_kind_of_entry():
+def test_every_kind_of_entry_is_packed():
     found = read(
         cpio.pack(
             {
@@ -70,19 +70,19 @@ def test_every_kind_of_entry():
     assert found[b"dev/console\0"][2] == (5, 1)
 
 
-def test_the_same_content_gives_the_same_archive():
-    one = {"a": cpio.file(b"1"), "b/c": cpio.file(b"2")}
-    assert cpio.pack(one) == cpio.pack(dict(reversed(one.items())))
+def test_the_order_of_the_entries_does_not_change_the_archive():
+    entries = {"a": cpio.file(b"1"), "b/c": cpio.file(b"2")}
+    assert cpio.pack(entries) == cpio.pack(dict(reversed(entries.items())))
 
 
 @pytest.mark.parametrize("name", ["/init", "../init", "a/../../b", "a\0b", "", "TRAILER!!!"])
-def test_a_path_outside_the_archive(name):
+def test_a_path_outside_the_archive_is_refused(name):
     with pytest.raises(ValueError, match="not a path inside"):
         cpio.pack({name: cpio.file(b"")})
 
 
 @pytest.mark.skipif(shutil.which("cpio") is None, reason="cpio is not installed")
-def test_cpio_reads_it(tmp_path):
+def test_cpio_extracts_the_archive(tmp_path):
     content = os.urandom(5000)
     archive = cpio.pack({"a/b": cpio.file(content), "a/c": cpio.symlink("b"), "d": cpio.file(b"", executable=True)})
     subprocess.run(["cpio", "-idm", "--quiet"], input=archive, cwd=tmp_path, check=True)

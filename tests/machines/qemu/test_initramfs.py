@@ -1,4 +1,4 @@
-"""The archive holds what the agent needs, is made once, and made again when it must be."""
+"""The initramfs has what the agent needs; it is built once, and again when a source has changed."""
 
 import os
 import shutil
@@ -19,14 +19,14 @@ def _own_cache(monkeypatch, tmp_path):
 
 @pytest.fixture
 def unpacked(tmp_path, monkeypatch):
-    seen = {}
+    packed = {}
     pack = cpio.pack
-    monkeypatch.setattr(cpio, "pack", lambda entries: seen.update(entries) or pack(entries))
+    monkeypatch.setattr(cpio, "pack", lambda entries: packed.update(entries) or pack(entries))
     initramfs.get({"data/one": b"1", "bin/script": b"#!/bin/sh\n", "true": Path("/bin/true")})
-    return seen
+    return packed
 
 
-def test_the_files_of_the_initramfs(unpacked):
+def test_the_initramfs_has_the_files_that_the_agent_needs(unpacked):
     names = set(unpacked)
     library = initramfs._STDLIB
     assert {"init", "usr/bin/python3", f"{library}/os.pyc", f"{library}/encodings/utf_8.pyc"} <= names
@@ -38,7 +38,7 @@ def test_the_files_of_the_initramfs(unpacked):
     assert sum(len(entry.data) for entry in unpacked.values()) < 40 << 20
 
 
-def test_a_shell_and_tools(unpacked):
+def test_the_initramfs_has_busybox_and_its_tools(unpacked):
     busybox = Path(shutil.which("busybox"))
     assert unpacked["bin/busybox"].data[:4] == b"\x7fELF"
     assert unpacked["bin/sh"] == unpacked["bin/uname"] == cpio.symlink("/bin/busybox")
@@ -46,27 +46,32 @@ def test_a_shell_and_tools(unpacked):
     assert set(listed) < set(unpacked)
 
 
-@pytest.mark.parametrize("what", ["none", "a script", "cut short", "one that fails", "one that lists nothing"])
-def test_without_a_static_busybox_there_are_no_tools(monkeypatch, tmp_path, caplog, what):
+@pytest.mark.parametrize("kind", ["none", "a script", "cut short", "one that fails", "one that lists nothing"])
+def test_without_a_static_busybox_there_are_no_tools(monkeypatch, tmp_path, caplog, kind):
     path = tmp_path / "busybox"
     real = Path(shutil.which("busybox")).read_bytes()
-    path.write_bytes({"a script": b"#!/bin/sh\n", "cut short": real[: 1 << 16], "one that fails": read("false"),
-                      "one that lists nothing": read("true")}.get(what, b""))  # fmt: skip
+    content = {
+        "a script": b"#!/bin/sh\n",
+        "cut short": real[: 1 << 16],
+        "one that fails": program_bytes("false"),
+        "one that lists nothing": program_bytes("true"),
+    }
+    path.write_bytes(content.get(kind, b""))
     path.chmod(0o755)
-    monkeypatch.setattr(initramfs, "_busybox", lambda: None if what == "none" else path)
-    seen = {}
-    monkeypatch.setattr(cpio, "pack", lambda entries: seen.update(entries) or b"")
+    monkeypatch.setattr(initramfs, "_busybox", lambda: None if kind == "none" else path)
+    packed = {}
+    monkeypatch.setattr(cpio, "pack", lambda entries: packed.update(entries) or b"")
     initramfs.get()
-    assert ("guests have no shell and no tools" in caplog.text) == (what != "none")
-    assert "init" in seen
-    assert not any("busybox" in name or name.endswith("/sh") for name in seen)
+    assert ("guests have no shell and no tools" in caplog.text) == (kind != "none")
+    assert "init" in packed
+    assert not any("busybox" in name or name.endswith("/sh") for name in packed)
 
 
-def read(name):
+def program_bytes(name):
     return Path(shutil.which(name)).read_bytes()
 
 
-def test_extra_files(unpacked):
+def test_extra_files_are_included(unpacked):
     assert unpacked["data/one"] == cpio.file(b"1")
     assert unpacked["bin/script"] == cpio.file(b"#!/bin/sh\n", executable=True)
     assert unpacked["true"] == cpio.file(Path("/bin/true").read_bytes(), executable=True)
@@ -87,7 +92,7 @@ def test_the_bytecode_runs_without_its_sources(unpacked, tmp_path):
 
 def test_the_initramfs_is_built_once(monkeypatch):
     first = initramfs.get()
-    monkeypatch.setattr(initramfs, "_entries", lambda *_: pytest.fail("it was made again"))
+    monkeypatch.setattr(initramfs, "_entries", lambda *_: pytest.fail("it was built again"))
     assert initramfs.get() == first
     assert first.path.stat().st_mode & 0o777 == 0o644  # the user that QEMU runs as reads it, and no user writes it
 
@@ -127,7 +132,7 @@ def test_a_missing_archive_is_built_again():
     assert first.path.exists()
 
 
-def test_an_agent_that_cannot_be_imported(monkeypatch):
+def test_an_agent_that_cannot_be_imported_is_reported(monkeypatch):
     monkeypatch.setattr(initramfs, "INIT", "uffdlab.agent.no_such_module")
     with pytest.raises(errors.HostUnsupported, match="no_such_module"):
         initramfs.get()

@@ -20,7 +20,7 @@ def _own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
 
 
-def memory(content):
+def ram_file(content):
     descriptor = os.memfd_create("test")
     os.ftruncate(descriptor, SIZE)
     for at, data in content.items():
@@ -28,24 +28,24 @@ def memory(content):
     return descriptor
 
 
-def whole(descriptor):
+def contents(descriptor):
     return os.pread(descriptor, SIZE + 1, 0)
 
 
 def save(content, name="a" * 40):
-    ram = memory(content)
+    ram = ram_file(content)
     try:
         saved_state.save(name, ram=ram, device_state=b"QEVM devices", facts={"release": "6.1"})
-        return whole(ram)
+        return contents(ram)
     finally:
         os.close(ram)
 
 
 def load(state):
-    ram = memory({})
+    ram = ram_file({})
     try:
         devices = state.load(ram)
-        return whole(ram), devices
+        return contents(ram), devices
     finally:
         os.close(ram)
 
@@ -56,24 +56,24 @@ def load(state):
         st.integers(0, SIZE - 9000), st.binary(min_size=1, max_size=16).map(lambda data: data * 500), max_size=6
     )
 )
-def test_what_is_saved_comes_back(content):
+def test_a_loaded_state_equals_the_saved_one(content):
     before = save(content)
     state = saved_state.find("a" * 40)
     assert state.facts == {"release": "6.1"}
     assert load(state) == (before, b"QEVM devices")
 
 
-def test_pages_of_zeros_take_no_room():
+def test_pages_of_zeros_are_not_stored():
     save({0: bytes(SIZE - 4096), SIZE - 4096: b"x"})
     assert saved_state.find("a" * 40).path.stat().st_size < 100_000
 
 
-def test_a_state_that_does_not_exist():
+def test_a_state_that_does_not_exist_is_not_found():
     assert saved_state.find("b" * 40) is None
 
 
 @pytest.mark.parametrize("cut", [0, 1, 20, 40, 100, 5000, -1])
-def test_a_cut_file_is_thrown_away(cut):
+def test_a_truncated_file_is_deleted(cut):
     save({8192: b"x" * 9000})
     path = saved_state.find("a" * 40).path
     path.write_bytes(path.read_bytes()[:cut])
@@ -83,13 +83,13 @@ def test_a_cut_file_is_thrown_away(cut):
 
 @settings(deadline=None, max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 200), st.integers(0, 255))
-@example(116, ord("E"))  # of a number that makes an infinite one
-def test_a_garbled_header_is_noticed(at, byte):
+@example(116, ord("E"))  # this byte makes a number of the header infinite
+def test_a_damaged_header_is_detected(at, byte):
     save({8192: b"x" * 9000})
     path = cachedir.folder("machines") / ("a" * 40 + ".state")
     before = path.read_bytes()
     data = bytearray(before)
-    data[at % (before.index(b"QEVM devices") + 12)] = byte  # what fills the page up does not count
+    data[at % (before.index(b"QEVM devices") + 12)] = byte  # the padding after it may have any value
     path.write_bytes(data)
     state = saved_state.find("a" * 40)
     if state is not None and data != before:
@@ -99,7 +99,7 @@ def test_a_garbled_header_is_noticed(at, byte):
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(0), st.integers(0, 7))
-def test_one_flipped_bit_of_the_content_is_noticed(at, bit):
+def test_one_flipped_bit_of_the_content_is_detected(at, bit):
     save({8192: b"x" * 9000, 1 << 20: b"y" * 5000})
     path = cachedir.folder("machines") / ("a" * 40 + ".state")
     data = bytearray(path.read_bytes())
@@ -111,7 +111,7 @@ def test_one_flipped_bit_of_the_content_is_noticed(at, bit):
         load(saved_state.find("a" * 40))
 
 
-def test_a_file_that_shrinks_under_us():
+def test_a_file_that_is_truncated_or_removed_after_find_is_an_error():
     save({8192: b"x" * 9000})
     state = saved_state.find("a" * 40)
     os.truncate(state.path, 5000)
@@ -126,7 +126,7 @@ def test_a_file_that_shrinks_under_us():
 def no_descriptors_left():
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.ExitStack() as taken:
-        for _ in range(3):  # whatever is free below the limit
+        for _ in range(3):  # the free numbers below the limit
             last = os.open(os.devnull, os.O_RDONLY)
             taken.callback(os.close, last)
         resource.setrlimit(resource.RLIMIT_NOFILE, (last + 1, before[1]))
@@ -139,10 +139,10 @@ def no_descriptors_left():
             resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_a_state_stays_when_it_cannot_be_opened_for_want_of_descriptors():
+def test_a_state_is_not_deleted_when_no_descriptors_are_left():
     save({8192: b"x" * 9000})
     state = saved_state.find("a" * 40)
-    ram = memory({})
+    ram = ram_file({})
     with no_descriptors_left():
         for attempt in (lambda: saved_state.find("a" * 40), lambda: state.load(ram)):
             with pytest.raises(OSError, match="Too many open files"):
@@ -152,18 +152,18 @@ def test_a_state_stays_when_it_cannot_be_opened_for_want_of_descriptors():
 
 
 @pytest.mark.parametrize(("number", "error"), [(errno.ENOMEM, OSError), (errno.EIO, saved_state.Unusable)])
-def test_a_missing_state_is_distinguished_from_a_damaged_one(monkeypatch, number, error):
-    def fails(*_):
+def test_only_an_error_of_the_disk_makes_a_state_unusable(monkeypatch, number, error):
+    def fail(*_):
         raise OSError(number, os.strerror(number))
 
     save({8192: b"x" * 9000})
     state = saved_state.find("a" * 40)
-    monkeypatch.setattr(os, "preadv", fails)
+    monkeypatch.setattr(os, "preadv", fail)
     with pytest.raises(error, match=os.strerror(number)):
         load(state)
 
 
-def test_keys_differ_in_every_part():
+def test_each_part_changes_the_key():
     keys = {
         saved_state.key("a", 1),
         saved_state.key("a", 2),

@@ -1,4 +1,4 @@
-"""Starting a machine where it cannot be started: each refusal says why, and leaves nothing."""
+"""A machine that cannot be started: the error says why, and nothing is left."""
 
 import os
 import platform
@@ -34,7 +34,7 @@ def kernel(tmp_path):
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    # In place of QEMU: a shell script.
+    # Put a shell script in place of QEMU.
     def make(script):
         folder = tmp_path / "bin"
         folder.mkdir()
@@ -50,7 +50,7 @@ def before():
     return held()
 
 
-def test_no_qemu(kernel, monkeypatch, tmp_path):
+def test_without_qemu_the_error_says_how_to_install_it(kernel, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(errors.HostUnsupported, match="apt-get install qemu-system-x86") as caught:
         start.start(kernel)
@@ -58,43 +58,43 @@ def test_no_qemu(kernel, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("system", "machine"), [("linux", "aarch64"), ("darwin", "x86_64")])
-def test_another_host(kernel, monkeypatch, system, machine):
+def test_a_host_other_than_x86_64_linux_is_refused(kernel, monkeypatch, system, machine):
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
     with pytest.raises(errors.HostUnsupported, match="x86-64 Linux"):
         start.start(kernel)
 
 
-def test_a_first_start_says_at_once_that_it_makes_the_initramfs(kernel, program, capsys):
+def test_the_first_start_reports_that_it_makes_the_initramfs(kernel, program, capsys):
     program("exit 4")
-    seen = []
+    printed = []
     for _ in range(2):
         with pytest.raises(errors.MachineLost):
             start.start(kernel)
-        seen.append(capsys.readouterr().err)
+        printed.append(capsys.readouterr().err)
     assert re.search(
         r"^a kernel: makes the guest's initramfs .*\na kernel: initramfs made in [\d.]+ s\na kernel: boots under tcg",
-        seen[0],
+        printed[0],
     )
-    assert "initramfs" not in seen[1]
+    assert "initramfs" not in printed[1]
 
 
-def test_qemu_that_ends_at_once(kernel, program, before):
-    program("echo 'this is not your day' >&2; exit 4")
-    with pytest.raises(errors.MachineLost, match="ended with status 4: this is not your day"):
+def test_qemu_that_ends_at_once_is_reported_with_its_output(kernel, program, before):
+    program("echo 'no such device' >&2; exit 4")
+    with pytest.raises(errors.MachineLost, match="ended with status 4: no such device"):
         start.start(kernel)
     assert nothing_left(before)
 
 
-def test_qemu_that_says_nothing(kernel, program, before):
+def test_qemu_that_sends_nothing_is_an_error_at_the_deadline(kernel, program, before):
     program("exec sleep 100")
     with pytest.raises(errors.MachineTimeout, match=r"did not start.*within \d+\.\d s"):
         start.start(kernel, deadline=0.5)
     assert nothing_left(before)
 
 
-def test_a_hostile_qemu(kernel, program, before):
-    # It answers on every descriptor it got with bytes that mean nothing.
+def test_invalid_data_from_qemu_is_an_error(kernel, program, before):
+    # It writes invalid bytes to every descriptor that it has.
     program(
         "for fd in 4 5 6 7 8 9 10 11 12 13 14 15 16; do printf '\\301\\301' >&$fd; done 2>/dev/null; exec sleep 100"
     )
@@ -115,17 +115,17 @@ def test_a_hostile_qemu(kernel, program, before):
         {"append": "a\nb"},
     ],
 )
-def test_options_without_meaning(kernel, options):
+def test_invalid_options_are_refused(kernel, options):
     with pytest.raises(errors.UsageError, match=next(iter(options))):
         start.start(kernel, **options)
 
 
-def test_no_image(tmp_path):
+def test_a_missing_image_is_an_error(tmp_path):
     with pytest.raises(errors.KernelError, match="there is no image"):
         start.start(Kernel("gone", tmp_path / "gone", "", "key"))
 
 
-def test_no_memory_left(kernel, monkeypatch, before):
+def test_too_little_available_memory_is_reported(kernel, monkeypatch, before):
     monkeypatch.setattr("uffdlab.machines.qemu.machine._available_mib", lambda: 20)
     with pytest.raises(errors.HostUnsupported, match="20 MiB of memory are available") as caught:
         start.start(kernel)
@@ -133,7 +133,7 @@ def test_no_memory_left(kernel, monkeypatch, before):
     assert nothing_left(before)
 
 
-def test_memory_that_the_host_does_not_give(kernel, monkeypatch, before):
+def test_a_failed_allocation_of_memory_is_reported(kernel, monkeypatch, before):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
@@ -157,8 +157,8 @@ def test_the_options_of_the_user_come_last_on_the_command_line():
         {"cpus": 2},
         {"memory_mib": 512},
         {"append": "quiet"},
-        "the image in its place",
-        "QEMU in its place",
+        "another image at its path",
+        "another QEMU at its path",
         "the CPU model",
         "the host's CPU",
     ],
@@ -172,9 +172,9 @@ def test_every_option_of_a_machine_is_in_the_key_of_its_saved_state(tmp_path, mo
     before = start._state_key(settings)
     assert start._state_key(replace(settings)) == before
     match change:
-        case "the image in its place":
+        case "another image at its path":
             image.write_text("another kernel")
-        case "QEMU in its place":
+        case "another QEMU at its path":
             program.write_text("another emulator")
         case "the CPU model":
             monkeypatch.setattr(Settings, "cpu", "qemu64")

@@ -1,4 +1,4 @@
-"""What comes from a guest is of the shape that the description of the wire has, or a ProtocolError names the field."""
+"""An answer of a guest has the fields and types of uapi.protocol, or a ProtocolError names the field."""
 
 import pytest
 
@@ -30,38 +30,38 @@ ENTRIES = {"hugetlb": False, "vma_soft_dirty": False, "time_ns": 1, "entries": b
 
 def test_an_answer_has_the_type_of_its_method(agent):
     agent.hello()
-    asked = in_thread(agent.client.ask, WAKE, 3.0)
+    pending = in_thread(agent.client.ask, WAKE, 3.0)
     _, number, method, params = agent.receive()
     assert (method, params) == ("target.ioctl", [3.0, 1, "UFFDIO_WAKE", {"start": 0, "len": 4096}, None])
     agent.send([1, number, None, WOKEN])
-    assert asked.result(5) == IoctlAnswer(started_ns=5, ended_ns=9, errno=0, fields={"start": 0, "len": 4096})
+    assert pending.result(5) == IoctlAnswer(started_ns=5, ended_ns=9, errno=0, fields={"start": 0, "len": 4096})
 
 
-def test_a_wrong_answer_is_a_protocol_error_and_nothing_else(agent):
+def test_a_wrong_answer_is_a_protocol_error_and_the_next_call_succeeds(agent):
     agent.hello()
-    asked = in_thread(agent.client.ask, MAP, 3.0)
+    pending = in_thread(agent.client.ask, MAP, 3.0)
     agent.send([1, agent.receive()[1], None, {**MAPPED, "start": "here"}])
     with pytest.raises(errors.ProtocolError, match=r"target\.map: .*`\$\.start`"):
-        asked.result(5)
-    asked = in_thread(agent.client.ask, ReadClock(), 3.0)
+        pending.result(5)
+    pending = in_thread(agent.client.ask, ReadClock(), 3.0)
     agent.send([1, agent.receive()[1], None, 77])
-    assert asked.result(5) == 77
+    assert pending.result(5) == 77
 
 
 @pytest.mark.parametrize("field", MAPPED)
 @pytest.mark.parametrize("value", [None, "x", b"x", -1, 1.0, float("nan"), True, 1 << 63, (1 << 64) - 1, 1 << 100, []])
-def test_a_field_of_another_type_or_out_of_range(field, value):
+def test_a_field_of_another_type_or_out_of_range_is_refused(field, value):
     with pytest.raises(Malformed, match=f"the answer to target.map: .*{field}"):
         decoding.answer(MAP, {**MAPPED, field: value})
 
 
 @pytest.mark.parametrize("field", WOKEN)
-def test_a_field_that_is_missing(field):
+def test_a_missing_field_is_refused(field):
     with pytest.raises(Malformed, match=f"target.ioctl: .*`{field}`"):
         decoding.answer(WAKE, {name: value for name, value in WOKEN.items() if name != field})
 
 
-def test_a_field_that_the_list_lacks():
+def test_an_unknown_field_is_refused():
     with pytest.raises(Malformed, match="unknown field `more`"):
         decoding.answer(WAKE, {**WOKEN, "more": 1})
 
@@ -93,7 +93,7 @@ def test_a_field_that_the_list_lacks():
         (ReadClock(), 1 << 100),
     ],
 )
-def test_an_answer_that_does_not_fit_the_parameters(request_, raw):
+def test_an_answer_that_does_not_fit_the_parameters_is_refused(request_, raw):
     with pytest.raises(Malformed, match=f"^the answer to {request_.method}: "):
         decoding.answer(request_, raw)
 
@@ -106,7 +106,7 @@ def test_valid_answers_are_accepted():
     assert decoding.answer(WAKE, {**WOKEN, "fields": fields}).fields == fields
 
 
-def test_the_end_of_a_touch_must_fit_the_touch_that_was_started():
+def test_the_result_of_a_touch_must_fit_its_request():
     copy = StartTouch(1, "copy_out", 0, 4096, 8, 0)
     copy.check_end(touch_result(bytes=bytes(4096)))
     copy.check_end(touch_result(state="withdrawn"))

@@ -1,4 +1,4 @@
-"""One stream to the guest, and the one that its targets have one after the other."""
+"""Frames on the agent's stream, and on the stream that one target after the other uses."""
 
 import socket
 import time
@@ -15,32 +15,32 @@ MARKER, OTHER = bytes(range(32)), b"other" + bytes(range(27))
 
 @pytest.fixture
 def ends():
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        yield ours, theirs
+    host_end, guest_end = socket.socketpair()
+    with host_end, guest_end:
+        yield host_end, guest_end
 
 
-def received(line):
+def frames(line):
     return list(line.receive())
 
 
-def test_frames_are_whole_and_an_empty_read_yields_none(ends):
-    ours, theirs = ends
-    line = Line(ours)
-    assert received(line) == []
+def test_only_complete_frames_are_returned(ends):
+    host_end, guest_end = ends
+    line = Line(host_end)
+    assert frames(line) == []
     data = msgpack.packb([1, 2, None, "answer"])
-    theirs.sendall(data[:3])
-    assert received(line) == []
-    theirs.sendall(data[3:] + data)
-    assert received(line) == [[1, 2, None, "answer"]] * 2
-    theirs.close()
+    guest_end.sendall(data[:3])
+    assert frames(line) == []
+    guest_end.sendall(data[3:] + data)
+    assert frames(line) == [[1, 2, None, "answer"]] * 2
+    guest_end.close()
     with pytest.raises(EOFError):
-        received(line)
+        frames(line)
 
 
 def test_a_write_that_wrote_nothing_is_distinguished_from_a_partial_one(ends):
-    ours, _ = ends
-    line = Line(ours)
+    host_end, _ = ends
+    line = Line(host_end)
     with pytest.raises(Full) as full:
         line.send(bytes(1 << 24), time.monotonic() + 0.05)
     assert full.value.begun
@@ -50,43 +50,43 @@ def test_a_write_that_wrote_nothing_is_distinguished_from_a_partial_one(ends):
 
 
 @given(before=st.binary(max_size=100), cut=st.integers(1, 50))
-def test_what_comes_before_the_marker_is_dropped(before, cut):
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        line = TargetLine(ours)
+def test_data_before_the_marker_is_dropped(before, cut):
+    host_end, guest_end = socket.socketpair()
+    with host_end, guest_end:
+        line = TargetLine(host_end)
         line.expect(MARKER)
         data = before + MARKER + msgpack.packb([2, "notification", []])
-        got = []
+        received = []
         for at in range(0, len(data), cut):
-            theirs.sendall(data[at : at + cut])
-            got += received(line)
-        assert got == [[2, "notification", []]]
+            guest_end.sendall(data[at : at + cut])
+            received += frames(line)
+        assert received == [[2, "notification", []]]
         assert line.up
 
 
 def test_without_a_target_no_frame_is_read(ends):
-    ours, theirs = ends
-    line = TargetLine(ours)
-    theirs.sendall(msgpack.packb([2, "notification", []]))
-    assert received(line) == []
+    host_end, guest_end = ends
+    line = TargetLine(host_end)
+    guest_end.sendall(msgpack.packb([2, "notification", []]))
+    assert frames(line) == []
     line.expect(MARKER)
-    theirs.sendall(MARKER)
-    assert received(line) == []
+    guest_end.sendall(MARKER)
+    assert frames(line) == []
     assert line.up
     line.drop(OTHER)  # the notification that the last target has ended
     assert line.up
     line.drop(MARKER)
-    theirs.sendall(msgpack.packb([2, "notification", []]))
-    assert (line.up, received(line)) == (False, [])
+    guest_end.sendall(msgpack.packb([2, "notification", []]))
+    assert (line.up, frames(line)) == (False, [])
 
 
 def test_a_partial_frame_of_the_last_target_is_dropped(ends):
-    ours, theirs = ends
-    line = TargetLine(ours)
+    host_end, guest_end = ends
+    line = TargetLine(host_end)
     line.expect(MARKER)
-    theirs.sendall(MARKER + msgpack.packb([1, 2, None, bytes(1000)])[:500])
-    assert received(line) == []
+    guest_end.sendall(MARKER + msgpack.packb([1, 2, None, bytes(1000)])[:500])
+    assert frames(line) == []
     line.expect(OTHER)
     assert not line.up
-    theirs.sendall(bytes(77) + OTHER + msgpack.packb([1, 3, None, 4]))
-    assert received(line) == [[1, 3, None, 4]]
+    guest_end.sendall(bytes(77) + OTHER + msgpack.packb([1, 3, None, 4]))
+    assert frames(line) == [[1, 3, None, 4]]

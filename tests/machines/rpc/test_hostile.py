@@ -1,4 +1,4 @@
-"""The client against agents that send wrong or malformed data."""
+"""The client with agents that send wrong or malformed data."""
 
 import contextlib
 import socket
@@ -41,11 +41,11 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_frame_ends_the_connection(agent, name):
     agent.hello()
-    asked = in_thread(agent.client.call, "m", (), 60)
+    pending = in_thread(agent.client.call, "m", (), 60)
     agent.receive()
     agent.send(MALFORMED[name])
     with pytest.raises(errors.ProtocolError, match="malformed"):
-        asked.result(5)
+        pending.result(5)
     with pytest.raises(errors.ProtocolError):
         agent.client.call("m", (), 5)
 
@@ -62,26 +62,26 @@ def test_a_malformed_frame_ends_the_connection(agent, name):
         {"kind": "x", "message": "x", "data": []},
     ],
 )
-def test_an_error_that_is_no_map_of_one(agent, error):
+def test_a_malformed_error_is_a_protocol_error(agent, error):
     agent.hello()
-    asked = in_thread(agent.client.call, "m", (), 60)
+    pending = in_thread(agent.client.call, "m", (), 60)
     agent.send([1, agent.receive()[1], error, None])
     with pytest.raises(errors.ProtocolError):
-        asked.result(5)
+        pending.result(5)
 
 
-def test_an_answer_given_twice(agent):
+def test_a_second_answer_to_one_request_ends_the_connection(agent):
     agent.hello()
-    asked = in_thread(agent.client.call, "m", (), 5)
+    pending = in_thread(agent.client.call, "m", (), 5)
     number = agent.receive()[1]
     agent.send([1, number, None, 1], [1, number, None, 2])
-    assert asked.result(5) == 1
+    assert pending.result(5) == 1
     agent.client._reader.join(5)
     with pytest.raises(errors.ProtocolError):
         agent.client.call("m", (), 0.2)
 
 
-def test_something_other_than_hello_first(agent):
+def test_a_first_message_other_than_hello_is_a_protocol_error(agent):
     agent.send([2, "program-output", [1, 1, b""]])
     with pytest.raises(errors.ProtocolError):
         agent.client.hello(5)
@@ -95,7 +95,7 @@ def test_something_other_than_hello_first(agent):
         (b"\xdb\xff\xff\xff\xff", bytes(1 << 20)),  # one string of 4 GiB
     ],
 )
-def test_more_than_a_frame_may_have(agent, start, piece):
+def test_a_frame_that_is_too_large_is_a_protocol_error(agent, start, piece):
     agent.hello()
     flood = threading.Thread(target=_flood, args=(agent.stream, start, piece))
     flood.start()
@@ -110,10 +110,10 @@ def _flood(stream, start, piece):
         for _ in range(70):
             stream.sendall(piece)
     except OSError:
-        pass  # it was hung up on
+        pass  # the client closed the connection
 
 
-JSONISH = st.recursive(
+VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers(-(2**63), 2**64 - 1)
@@ -126,22 +126,22 @@ JSONISH = st.recursive(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.binary(min_size=1, max_size=40) | JSONISH.map(msgpack.packb), min_size=1, max_size=6))
+@given(st.lists(st.binary(min_size=1, max_size=40) | VALUES.map(msgpack.packb), min_size=1, max_size=6))
 @example([msgpack.packb([1, 0, None, None])])
-def test_random_bytes_give_an_answer_or_one_of_our_errors(pieces):
+def test_random_bytes_lead_to_an_answer_or_an_uffdlab_error(pieces):
     agent = Agent()
     try:
         agent.hello()
-        asked = in_thread(agent.client.call, "m", (), 0.2)
+        pending = in_thread(agent.client.call, "m", (), 0.2)
         agent.receive()
         try:
             for piece in pieces:
                 agent.send(piece)
             agent.stream.shutdown(socket.SHUT_WR)
         except OSError:
-            pass  # it hung up
+            pass  # the client closed the connection
         with contextlib.suppress(errors.UffdlabError):
-            asked.result(5)
+            pending.result(5)
         assert not agent.client._reader.is_alive() or agent.client._reader.join(5) is None
     finally:
         agent.close()
