@@ -142,7 +142,9 @@ def test_a_held_fault_is_seen_everywhere(bench, page):
     # All widgets show the same moment of the same page tables.
     when = bench.locator(".uffdlab-when").inner_text()
     assert re.fullmatch(r"as of [\d.]+ (µs|ms|s)", when)
-    expect(bench.get_by_role("group", name="entry of the page under the cursor")).to_contain_text("in a PMD")
+    expect(bench.get_by_role("group", name="entry of the page under the cursor")).to_contain_text(
+        "in a PMD: the PTE table that would hold this page's entry is not there yet"
+    )
     bench.get_by_role("tab", name="page tables", exact=True).click()
     walk = bench.get_by_role("group", name="page tables")
     expect(walk).to_be_visible()

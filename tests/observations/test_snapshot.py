@@ -212,6 +212,16 @@ def test_a_different_frame_is_a_change():
     )
 
 
+def test_a_change_of_a_present_page_names_the_bits_that_changed():
+    difference = snapshot_of([RW, RW, 0]) - snapshot_of([WP, WP, RW])
+    changes = difference.changes()
+    assert changes[0].bits == "now writable, no longer uffd-wp"
+    assert str(changes[0]) == "2 pages (0–1): now writable, no longer uffd-wp (another page frame)"
+    assert str(changes[1]).startswith("1 page (2): present, writable, not uffd-wp, dirty")
+    assert str(changes[1]).endswith("→ absent")
+    assert "now writable, no longer uffd-wp, another page frame" in difference._repr_html_()
+
+
 def test_different_pages_are_not_compared():
     with pytest.raises(UsageError, match="different pages"):
         _ = snapshot_of([WP]) - snapshot_of([WP], first=1)

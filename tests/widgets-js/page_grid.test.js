@@ -111,6 +111,13 @@ describe("a grid of cells", () => {
     model.becomes("_waiting", []);
     expect(cell(2).classList.contains("uffdlab-waits")).toBe(false);
   });
+  it("explains who has seen the pages", () => {
+    const [model] = grid([0]);
+    const meta = { ...model.get("_meta"), title: "region-1, seen by scan", witness: "scan", witness_about: "an ioctl said so" };
+    model.becomes("_meta", meta);
+    expect(el.querySelector(".uffdlab-title").textContent).toBe("region-1, seen by scan");
+    expect([el.querySelector("abbr").textContent, el.querySelector("abbr").title]).toEqual(["seen by scan", "an ioctl said so"]);
+  });
   it("leaves no listener", () => {
     const [model, end] = grid([0]);
     end();

@@ -89,13 +89,30 @@ def test_boots_on_a_thread_and_reports_progress(booting):
     assert picker.boot() is thread
     assert picker.button.description == "boots …"
     assert picker.lab is None
+    assert picker.bar.layout.visibility == "visible"
+    assert "uffdlab-moving" in picker.bar._dom_classes
     booting.gate.set()
     finish(thread)
     assert booting.asked == ["debian/trixie"]
     assert picker.lab is booting.labs[0]
     assert picker.status.text == "debian/trixie runs: Linux 6.1.0"
     assert picker.button.description == "boot"
+    assert picker.bar.layout.visibility == "hidden"
     picker.close()
+
+
+def test_the_bar_shows_the_share_that_is_done_and_moves_where_nobody_knows_it(booting):
+    seen = []
+    picker = KernelPicker("debian/trixie")
+    picker.bar.observe(
+        lambda _change: seen.append((picker.bar.value, picker.bar._dom_classes)), ["value", "_dom_classes"]
+    )
+    finish(picker.boot())
+    values = [value for value, _ in seen]
+    assert 1 in values
+    assert len({value for value in values if 0 < value < 1}) > 10
+    assert all(classes == () for value, classes in seen if value > 0)
+    assert seen[-1] == (0, ("uffdlab-moving",))  # the kernel is there and boots
 
 
 def test_a_boot_that_fails_is_reported(booting):

@@ -91,7 +91,7 @@ def entry_table(snapshot: Snapshot, pages: Iterable[int] | None = None) -> Table
 
 @checked_function("figures.entry", "figures.entry(region.snapshot(), 5)")
 def entry(snapshot: Snapshot, page: int) -> Table:
-    """Make a table of the bits of one page's raw entry, highest bit first.
+    """Make a table of the bits of one page's raw entry: uffd-wp, writable, then the others, highest bit first.
 
     Raises
     ------
@@ -108,10 +108,9 @@ def entry(snapshot: Snapshot, page: int) -> Table:
             str(bit.value) if bit.width <= 5 else f"{bit.value:#x}",
             bit.meaning,
         )
-        for bit in pte.explain(one.form, entry, level)
+        for bit in pte.first_the_important(pte.explain(one.form, entry, level))
     )
-    at = f" in a {pte.LEVEL_NAMES[level]}" if level else ""
-    title = f"{one.region}, page {page}{where(one)}: {entry:#018x}{at}"
+    title = f"{one.region}, page {page}{where(one)}: {entry:#018x}{pte.level_text(entry, level, one.page_size)}"
     return Table(title, ("bit", "name", "value", "means"), rows, pte.describe(one.states[0], one.known[0]))
 
 

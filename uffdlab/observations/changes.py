@@ -20,18 +20,20 @@ __all__ = ["Change", "group_changes"]
 class Change(NamedTuple):
     """Pages that changed in the same way.
 
-    ``pages`` are their numbers in the region; ``moved`` is whether they have another page frame.
+    ``pages`` are their numbers in the region; ``moved`` is whether they have another page frame; ``bits`` are the bits
+    that changed, as text, if the pages are present before and after: ``now writable, no longer uffd-wp``.
     """
 
     pages: tuple[int, ...]
     before: str
     after: str
     moved: bool = False
+    bits: str = ""
 
     def __str__(self) -> str:
         count = "1 page" if len(self.pages) == 1 else f"{len(self.pages)} pages"
         moved = " (another page frame)" if self.moved else ""
-        return f"{count} ({page_ranges(self.pages)}): {self.before} → {self.after}{moved}"
+        return f"{count} ({page_ranges(self.pages)}): {self.bits or f'{self.before} → {self.after}'}{moved}"
 
 
 def group_changes(
@@ -62,5 +64,16 @@ def group_changes(
     found = []
     for number, (was, was_known, now, now_known, elsewhere) in enumerate(kinds.tolist()):
         pages = tuple((indices[which == number] + first).tolist())
-        found.append(Change(pages, pte.describe(was, was_known), pte.describe(now, now_known), bool(elsewhere)))
+        texts = pte.describe(was, was_known), pte.describe(now, now_known)
+        found.append(
+            Change(pages, *texts, bool(elsewhere), _bits(was & was_known, now & now_known, was_known & now_known))
+        )
     return sorted(found)
+
+
+def _bits(was: int, now: int, known: int) -> str:
+    if not was & now & pte.State.PRESENT:
+        return ""
+    changed = (was ^ now) & known
+    states = [state for state in pte.State if state & changed]
+    return ", ".join(f"{'now' if state & now else 'no longer'} {pte.state_name(state)}" for state in states)

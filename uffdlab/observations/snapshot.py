@@ -437,13 +437,12 @@ class Difference:
         return f"<Difference of {len(self)} among {len(self.before)} pages of {self.before.region}>"
 
     def _repr_html_(self) -> str:
-        rows = [
-            (str(len(c.pages)), page_ranges(c.pages), c.before, c.after + (" (another page frame)" if c.moved else ""))
-            for c in self.changes()
-        ]
+        rows = [(str(len(c.pages)), page_ranges(c.pages), c.before, *_after(c)) for c in self.changes()]
         same = len(self.before) - len(self)
         title = f"{self.before.region}: what changed"
-        return html_table(title, ("pages", "numbers", "before", "after"), rows, f"{same} pages unchanged")
+        return html_table(
+            title, ("pages", "numbers", "before", "after", "what changed"), rows, f"{same} pages unchanged"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the changes and both snapshots as plain data for JSON."""
@@ -454,6 +453,11 @@ class Difference:
             "before": self.before.to_dict(),
             "after": self.after.to_dict(),
         }
+
+
+def _after(change: Change) -> tuple[str, str]:
+    moved = ["another page frame"] if change.moved else []
+    return change.after, ", ".join([*([change.bits] if change.bits else []), *moved])
 
 
 def _frozen(array: Any, dtype: type[np.unsignedinteger[Any]], name: str) -> NDArray[Any]:

@@ -15,6 +15,8 @@ not even for an absent page.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from uffdlab.pte import x86
 from uffdlab.pte.arm64 import decode_arm64, explain_arm64, frames_arm64
 from uffdlab.pte.formats import FORMATS
@@ -22,6 +24,9 @@ from uffdlab.pte.pagemap import decode_pagemap, explain_pagemap, frames_pagemap
 from uffdlab.pte.scan import Category, decode_scan, explain_scan
 from uffdlab.pte.states import ALL, LEVEL_NAMES, MAPPING, Bit, State, describe, state_name
 from uffdlab.pte.x86 import decode_x86, explain_x86, frames_x86
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "ALL",
@@ -41,9 +46,11 @@ __all__ = [
     "explain_pagemap",
     "explain_scan",
     "explain_x86",
+    "first_the_important",
     "frames_arm64",
     "frames_pagemap",
     "frames_x86",
+    "level_text",
     "state_name",
     "x86",
 ]
@@ -52,3 +59,32 @@ __all__ = [
 def explain(form: str, entry: int, level: int = 1) -> list[Bit]:
     """Return the fields of a raw entry, highest bit first; `form` is a key of :data:`FORMATS`."""
     return FORMATS[form].explain(entry, level)
+
+
+_IMPORTANT = ("uffd-wp", "writable")
+
+
+def first_the_important(bits: Iterable[Bit]) -> list[Bit]:
+    """Return the fields of an entry with uffd-wp and writable at the top, the others as they are."""
+    return sorted(bits, key=lambda bit: _IMPORTANT.index(bit.name) if bit.name in _IMPORTANT else len(_IMPORTANT))
+
+
+def level_text(entry: int, level: int, page_size: int) -> str:
+    """Return where an entry is, to put behind its value: " in a PTE"; empty if its level is not known.
+
+    An empty entry above the level of its page says that the table below is missing.
+
+    Parameters
+    ----------
+    entry : int
+        The raw entry.
+    level : int
+        1 = PTE, 2 = PMD, 3 = PUD; 0 if it is not known.
+    page_size : int
+        Bytes.
+    """
+    if not level:
+        return ""
+    missing = LEVEL_NAMES[level - 1] if entry == 0 and page_size < 4096 << 9 * (level - 1) else ""
+    below = f": the {missing} table that would hold this page's entry is not there yet" if missing else ""
+    return f" in a {LEVEL_NAMES[level]}{below}"

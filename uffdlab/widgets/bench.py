@@ -206,7 +206,9 @@ class Bench(html_page.Pictured, Follower, LabBox):
 
     def _show_started(self, started: tuple[str, int]) -> None:
         text, number = started
-        if number in self._started or not number:  # else it has ended meanwhile, and that is shown
+        ended = number and number not in self._started
+        waits = any(number == shown for shown, _ in self._shown)
+        if not ended and not waits:  # else that is shown already
             self.status.text = text
             self._show_waiting()
 

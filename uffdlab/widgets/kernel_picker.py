@@ -71,7 +71,8 @@ class KernelPicker(Sheeted, Follower, LabBox):
         if not self._thread.is_alive():
             name = str(self.kernel.value)
             self.button.description = "boots …"  # not disabled: that would remove the keyboard focus
-            self.bar.value, self.bar.layout.visibility = 0, "visible"
+            self.bar.layout.visibility = "visible"
+            self._show_share(None)
             self.status.text = f"{name} boots …"
             self._thread = threading.Thread(target=self._boot, args=(name,), name=f"boot {name}", daemon=True)
             self._thread.start()
@@ -80,6 +81,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
     def _boot(self, name: str) -> None:
         try:
             kernels.get(name, progress=_ProgressDisplay(self._report))
+            self._report(f"{name} boots …", None)
             lab = Lab(name)
         except Exception as error:  # noqa: BLE001 - every error is shown to the user
             message = str(error)
@@ -87,12 +89,21 @@ class KernelPicker(Sheeted, Follower, LabBox):
             return
         run_in_loop(lambda: self._ended(lab, f"{name} runs: Linux {lab.release}"))
 
-    def _report(self, text: str, share: float) -> None:
+    def _report(self, text: str, share: float | None) -> None:
         def show() -> None:
             if self._open:
-                self.status.text, self.bar.value = text, share
+                self.status.text = text
+                self._show_share(share)
 
         run_in_loop(show)
+
+    def _show_share(self, share: float | None) -> None:
+        # Where nobody knows how much is done, a part of the bar moves to and fro.
+        self.bar.value = share or 0
+        if share is None:
+            self.bar.add_class("uffdlab-moving")
+        else:
+            self.bar.remove_class("uffdlab-moving")
 
     def _ended(self, lab: Lab | None, text: str) -> None:
         if not self._open:
@@ -129,17 +140,17 @@ class KernelPicker(Sheeted, Follower, LabBox):
 class _ProgressDisplay:
     """A Progress (uffdlab.kernels) that reports a text and the share of the stage that is done."""
 
-    def __init__(self, report: Callable[[str, float], None]) -> None:
+    def __init__(self, report: Callable[[str, float | None], None]) -> None:
         self._report, self._text, self._total, self._last = report, "", 0, 0.0
 
     def start(self, kernel: str, text: str) -> None:
         """Report the start."""
-        self._report(f"{kernel}: {text}", 0.0)
+        self._report(f"{kernel}: {text}", None)
 
     def stage(self, text: str, total: int = 0, unit: str = "") -> None:
         """Report the start of a stage."""
         self._text, self._total, self._last = f"{text} ({unit})" if unit else text, total, 0.0
-        self._report(self._text, 0.0)
+        self._report(self._text, 0.0 if total else None)
 
     def at(self, done: int) -> None:
         """Report how much of the stage is done."""

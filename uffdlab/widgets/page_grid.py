@@ -21,6 +21,7 @@ from uffdlab.widgets._data import page_marks
 from uffdlab.widgets._data.moment import moment
 from uffdlab.widgets._data.page_codes import MIXED_DATA, PageCodes
 from uffdlab.widgets._export import html_page
+from uffdlab.witnesses.selection import ABOUT
 
 if TYPE_CHECKING:
     import os
@@ -184,6 +185,8 @@ class PageGrid(html_page.Pictured, LiveWidget):
         pages = "1 page" if len(one) == 1 else f"{len(one):,} pages"
         return {
             "title": f"{one.region}: {pages} of {_size(one.page_size)}{where}",
+            "witness": one.witness,
+            "witness_about": ABOUT.get(one.witness, ""),
             "region": one.region,
             "first": one.first,
             "count": len(one),

@@ -25,7 +25,14 @@ if TYPE_CHECKING:
 
 _Answer = TypeVar("_Answer")
 
-NAMES = ("physical", "kernel", "pagemap", "scan")
+ABOUT = {
+    "physical": "the host walked the page tables in the guest's RAM; no kernel was asked",
+    "kernel": "the PTE reader, a module in the guest's kernel, read the raw entries",
+    "pagemap": "/proc/PID/pagemap said so, which does not know writable, dirty and accessed",
+    "scan": "the ioctl PAGEMAP_SCAN said so, which does not know writable, dirty and accessed",
+}
+"""What each witness is, in one sentence; the best one is first."""
+NAMES = tuple(ABOUT)
 """Every witness, the best one first."""
 _BULK_DEADLINE = 60.0  # seconds
 _READ_FROM_RAM_FROM = 1 << 14  # pages

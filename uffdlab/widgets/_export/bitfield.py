@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from uffdlab.pte import Bit
+from uffdlab.pte import Bit, first_the_important
 
 _SET = "background:#0072B2;color:#FFFFFF;font-weight:700"
 _CLEAR = "background:#F1F1F1;color:#000000"
@@ -42,8 +42,10 @@ def _line(bits: Sequence[Bit]) -> str:
 
 
 def meanings(bits: Sequence[Bit]) -> str:
-    """Return the meanings of the fields that are set, as an HTML list."""
+    """Return the meanings of the fields that are set, as an HTML list; uffd-wp and writable come first."""
     items = "".join(
-        f"<li>{html.escape(bit.name)}: {html.escape(bit.meaning)}</li>" for bit in bits if bit.value and bit.name
+        f"<li>{html.escape(bit.name)}: {html.escape(bit.meaning)}</li>"
+        for bit in first_the_important(bits)
+        if bit.value and bit.name
     )
     return f"<ul>{items}</ul>" if items else ""

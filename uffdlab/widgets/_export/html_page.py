@@ -34,10 +34,10 @@ def entry(snapshot: Snapshot, page: int) -> dict[str, Any]:
     table = figures.entry(snapshot, page)
     address = snapshot.start + index * snapshot.page_size
     frame = int(snapshot.frames()[index]) if len(snapshot) <= 4096 else int(snapshot[index].frames()[0])
-    level = pte.LEVEL_NAMES[int(snapshot.levels[index])]
+    raw = int(snapshot.entries[index])
     return {
         "title": table.title,
-        "raw": f"{int(snapshot.entries[index]):#018x}{f' in a {level}' if level else ''}",
+        "raw": f"{raw:#018x}{pte.level_text(raw, int(snapshot.levels[index]), snapshot.page_size)}",
         "state": table.note,
         "facts": f"Address {address:#x}, " + (f"page frame {frame:#x}." if frame >= 0 else "no page frame known."),
         "rows": [list(row) for row in table.rows],
@@ -165,7 +165,7 @@ def _layout(snapshot: Snapshot, entry: int, level: int) -> dict[str, Any]:
     low, top, shift = frame_field(level) if frame_field else (0, 0, 0)
     marked = bool(frame_field) and entry >> low & (1 << top - low) - 1 == _FRAME
     rows = []
-    for bit in pte.explain(snapshot.form, entry, level):
+    for bit in pte.first_the_important(pte.explain(snapshot.form, entry, level)):
         name = str(bit.number) if bit.width == 1 else f"{bit.number + bit.width - 1}–{bit.number}"
         value, meaning = str(bit.value) if bit.width <= 5 else f"{bit.value:#x}", bit.meaning
         if marked and bit.name == "frame":
@@ -177,5 +177,5 @@ def _layout(snapshot: Snapshot, entry: int, level: int) -> dict[str, Any]:
         "top": top,
         "shift": shift,
         "framed": marked,
-        "level": pte.LEVEL_NAMES[level],
+        "where": pte.level_text(entry, level, snapshot.page_size),
     }

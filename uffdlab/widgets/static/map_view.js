@@ -126,7 +126,9 @@ export class MapView {
     this.grid.hover(index + this.grid.first, this, event);
   }
 
+  // Without the focus the wheel scrolls the page.
   wheel(event) {
+    if (!this.cell.matches(":focus")) return;
     event.preventDefault();
     if (event.shiftKey) this.view.pan(Math.sign(event.deltaY || event.deltaX) * 2);
     else this.view.zoom(event.deltaY < 0 ? 2 : 0.5, this.at(event));

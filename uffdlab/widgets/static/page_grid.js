@@ -32,6 +32,14 @@ function initialize({ model }) {
   return () => model.off("msg:custom", apply);
 }
 
+// The title; "seen by physical" says what that is.
+function title(meta) {
+  const seen = `seen by ${meta.witness}`;
+  if (!meta.witness_about || !meta.title.endsWith(seen)) return make("p", { class: "uffdlab-title" }, meta.title);
+  const witness = make("abbr", { title: meta.witness_about, tabindex: 0 }, seen);
+  return make("p", { class: "uffdlab-title" }, meta.title.slice(0, -seen.length), witness);
+}
+
 class PageGrid {
   constructor(model, el) {
     this.model = model;
@@ -98,7 +106,7 @@ class PageGrid {
       pane.heading = make("p", { class: "uffdlab-name", "aria-hidden": "true" }, names[at]);
       panes.append(make("div", { class: "uffdlab-pane" }, pane.heading, pane.element));
     });
-    const parts = [this.bar, make("p", { class: "uffdlab-title" }, meta.title), this.when];
+    const parts = [this.bar, title(meta), this.when];
     if (this.codes("_before") && model.get("_chooses") !== false) parts.push(this.modes());
     if (this.view) parts.push(this.zooms());
     parts.push(panes, this.selectionText, this.legend, this.entry.element, this.tooltip.element, this.status);
@@ -157,7 +165,7 @@ class PageGrid {
     this.view.watchers.add(update);
     const again = () => this.details(); // a cell may have become one page
     this.view.watchers.add(again);
-    bar.append(level, make("span", { class: "uffdlab-hint" }, "wheel or + − zooms, shift-wheel or arrows move"));
+    bar.append(level, make("span", { class: "uffdlab-hint" }, "click the map; then the wheel or + − zooms, shift-wheel or arrows move"));
     return bar;
   }
 

@@ -52,8 +52,8 @@ class StandaloneModel {
     if (layout) {
       const value = (raw >> BigInt(layout.low)) & ((1n << BigInt(layout.top - layout.low)) - 1n);
       const frame = `0x${(value << BigInt(layout.shift)).toString(16)}`;
-      entry.raw = layout.level ? `${hex} in a ${layout.level}` : hex;
-      if (layout.level) entry.title += ` in a ${layout.level}`;
+      entry.raw = hex + layout.where;
+      entry.title += layout.where;
       if (layout.framed) entry.facts = `Address 0x${address.toString(16)}, page frame ${frame}.`;
       const filled = (text) => text.replace("{value}", `0x${value.toString(16)}`).replace("{frame}", frame);
       entry.rows = layout.rows.map((row) => row.map(filled));
