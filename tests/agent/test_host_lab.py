@@ -250,6 +250,21 @@ def test_a_native_handler_counts_what_it_does(host_lab):
     region.unmap()
 
 
+def test_a_native_handler_resolves_faults_while_events_wait(host_lab):
+    """Until the event of MADV_DONTNEED is read, every fill fails with EAGAIN; and only the handler can read it."""
+    region = host_lab.map(pages=64, memory="anon")
+    with host_lab.userfaultfd(Feature.EVENT_REMOVE) as uffd:
+        uffd.register(region, "missing")
+        with uffd.handle_natively(missing="zeropage") as handler:
+            for _ in range(50):
+                read = region[:32].sweep("read")
+                region[32:].madvise("dontneed")
+                read.result()
+                region[:32].madvise("dontneed")
+            assert (handler.counts.total, handler.counts.failed) == (50 * 32, 0)
+    region.unmap()
+
+
 def test_what_a_native_handler_does_not_serve_is_a_message(host_lab):
     region = host_lab.map(pages=2)
     region.alias.fill(1)

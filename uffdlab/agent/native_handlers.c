@@ -23,7 +23,8 @@
 
 enum { EVENT_PAGEFAULT = 0x12, FAULT_WP = 1 << 1, FAULT_MINOR = 1 << 2, FAULT_RWP = 1 << 3 };
 enum { MODE_WP = 1 << 1 };	/* of COPY and CONTINUE */
-enum { AT_ONCE = 16, TRIES = 1000 };
+enum { AT_ONCE = 16, TRIES = 10, MOST_KEPT = 256, PAUSE_MS = 1 };
+#define LONGEST_NS	INT64_C(5000000000)	/* a fault is tried again for so long */
 
 struct message {
 	uint8_t event;
@@ -31,9 +32,20 @@ struct message {
 	uint64_t flags, address, thread;
 };
 
+struct fault {
+	struct message message;
+	int64_t read_ns;
+};
+
+/*
+ * While an event waits to be read, ioctls that fill pages fail with EAGAIN (mmap_changing in fs/userfaultfd.c), and it
+ * is this loop that has to read it.  So these faults are kept, and tried again after the next messages.
+ */
 struct lab_handler_inside {
 	pthread_t thread;
 	int stop_fd;
+	struct fault kept[MOST_KEPT];
+	int count;
 };
 
 static int resolve(const struct lab_handler *handler, int policy, uint64_t page, int rwp)
@@ -93,8 +105,10 @@ static void forward(struct lab_handler *handler, const struct message *message)
 	handler->last_error = errno;
 }
 
-static void serve_fault(struct lab_handler *handler, const struct message *message, int64_t read_ns)
+/* Returns whether it has to be tried again. */
+static int serve_fault(struct lab_handler *handler, const struct fault *fault)
 {
+	const struct message *message = &fault->message;
 	const uint64_t page = message->address & ~(handler->page_size - 1);
 	const int kind = message->flags & FAULT_RWP ? 3 : message->flags & FAULT_WP ? 2 : message->flags & FAULT_MINOR ? 1 : 0;
 	const int policies[4] = { handler->missing, handler->minor, handler->wp, handler->rwp };
@@ -103,47 +117,80 @@ static void serve_fault(struct lab_handler *handler, const struct message *messa
 
 	if (policies[kind] == LAB_FORWARD) {
 		forward(handler, message);
-		return;
+		return 0;
 	}
 	error = resolve(handler, policies[kind], page, kind == 3);
+	took = lab_now_ns() - fault->read_ns;
+	if (error == -EAGAIN && took < LONGEST_NS)
+		return 1;
 	if (error) {
 		handler->failed++;
 		handler->last_error = -error;
 		forward(handler, message);
-		return;
+		return 0;
 	}
-	took = lab_now_ns() - read_ns;
 	handler->served[kind]++;
 	handler->latency[took > 1 ? 64 - __builtin_clzll((unsigned long long)took - 1) : 0]++;
+	return 0;
+}
+
+static void serve_kept(struct lab_handler *handler)
+{
+	struct lab_handler_inside *inside = handler->private_state;
+	int still = 0;
+
+	for (int i = 0; i < inside->count; i++)
+		if (serve_fault(handler, &inside->kept[i]))
+			inside->kept[still++] = inside->kept[i];
+	inside->count = still;
+}
+
+/* Forwards the events and keeps the faults.  Returns 0, or an errno. */
+static int read_messages(struct lab_handler *handler)
+{
+	struct lab_handler_inside *inside = handler->private_state;
+	const int room = MOST_KEPT - inside->count;
+	struct message messages[AT_ONCE];
+	ssize_t size;
+	int64_t now;
+
+	if (!room)
+		return 0;
+	size = read(handler->uffd, messages, (size_t)(room < AT_ONCE ? room : AT_ONCE) * sizeof(*messages));
+	if (size < 0)
+		return errno == EAGAIN || errno == EINTR ? 0 : errno;
+	now = lab_now_ns();
+	for (ssize_t i = 0; i * (ssize_t)sizeof(*messages) < size; i++) {
+		if (messages[i].event == EVENT_PAGEFAULT)
+			inside->kept[inside->count++] = (struct fault){ messages[i], now };
+		else
+			forward(handler, &messages[i]);
+	}
+	return 0;
 }
 
 static void *serve_all(void *argument)
 {
 	struct lab_handler *handler = argument;
-	struct pollfd polled[2] = { { .fd = handler->uffd, .events = POLLIN },
-				    { .fd = handler->private_state->stop_fd, .events = POLLIN } };
-	struct message messages[AT_ONCE];
-	ssize_t size;
+	struct lab_handler_inside *inside = handler->private_state;
+	struct pollfd polled[2] = { { .events = POLLIN }, { .fd = inside->stop_fd, .events = POLLIN } };
+	int error;
 
 	for (;;) {
-		if (poll(polled, 2, -1) < 0 && errno != EINTR)
+		polled[0].fd = inside->count < MOST_KEPT ? handler->uffd : -1;
+		if (poll(polled, 2, inside->count ? PAUSE_MS : -1) < 0 && errno != EINTR)
 			break;
 		if (polled[1].revents || polled[0].revents & POLLNVAL)
 			break;
-		size = read(handler->uffd, messages, sizeof(messages));
-		if (size < 0 && errno != EAGAIN && errno != EINTR) {
-			handler->last_error = errno;
+		error = read_messages(handler);
+		if (error) {
+			handler->last_error = error;
 			break;
 		}
-		const int64_t read_ns = lab_now_ns();
-
-		for (ssize_t i = 0; i * (ssize_t)sizeof(*messages) < size; i++) {
-			if (messages[i].event == EVENT_PAGEFAULT)
-				serve_fault(handler, &messages[i], read_ns);
-			else
-				forward(handler, &messages[i]);
-		}
+		serve_kept(handler);
 	}
+	for (int i = 0; i < inside->count; i++)	/* the next reader of messages may resolve them */
+		forward(handler, &inside->kept[i].message);
 	__atomic_store_n(&handler->ended, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
