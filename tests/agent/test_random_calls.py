@@ -6,7 +6,7 @@ from uffdlab.fuzz.generator import random_ops
 from uffdlab.fuzz.memory import MISSING, WP, ExpectedMemory
 from uffdlab.fuzz.model import CALLS, Model
 from uffdlab.fuzz.rules import Op, Rules
-from uffdlab.fuzz.run import Mismatch, is_known, play, play_randomly, rules_of, shrink
+from uffdlab.fuzz.run import Mismatch, caused_by_calls, play, play_randomly, rules_of, shrink
 
 ANON, SHMEM = Rules("anon", leave_out=frozenset({"rwprotect"})), Rules("shmem", leave_out=frozenset({"rwprotect"}))
 
@@ -28,7 +28,7 @@ def test_another_answer_is_a_mismatch(host_lab, monkeypatch):
 
 def test_another_state_is_a_mismatch(host_lab, monkeypatch):
     monkeypatch.setitem(CALLS, "protect", lambda *_: "ok")
-    ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, flag=True)]
+    ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, mode_bit=True)]
     with pytest.raises(Mismatch, match=r"page 0 should be .*wp=True"):
         play(host_lab, ANON, ops)
 
@@ -86,14 +86,14 @@ def test_what_does_not_come_again_is_unknown_where_others_use_the_kernel(host_la
     monkeypatch.setitem(CALLS, "wake", once())
     with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("write", 0, 1), Op("wake", 0)])
-    assert not is_known(host_lab, caught.value)
+    assert not caused_by_calls(host_lab, caught.value)
 
 
 def test_what_comes_again_is_the_doing_of_the_calls(host_lab, monkeypatch):
     monkeypatch.setitem(CALLS, "wake", once(3))
     with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("write", 0, 1), Op("wake", 0)])
-    assert is_known(host_lab, caught.value)
+    assert caused_by_calls(host_lab, caught.value)
 
 
 def test_in_a_guest_of_its_own_all_is_the_doing_of_the_calls(host_lab, monkeypatch):
@@ -101,7 +101,7 @@ def test_in_a_guest_of_its_own_all_is_the_doing_of_the_calls(host_lab, monkeypat
     with pytest.raises(Mismatch) as caught:
         play(host_lab, ANON, [Op("wake", 0)])
     monkeypatch.setattr(host_lab.machine, "name", "qemu")
-    assert is_known(host_lab, caught.value)
+    assert caused_by_calls(host_lab, caught.value)
 
 
 def test_random_play_counts_what_is_unknown_and_goes_on(host_lab, monkeypatch, capsys):

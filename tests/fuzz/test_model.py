@@ -30,7 +30,7 @@ def test_a_minor_fault_is_resolved_write_protected(memory):
         Op("register", 0, ALL),
         Op("alias_write", 0, 7),
         Op("read", 0),
-        Op("continue", 0, flag=True),
+        Op("continue", 0, mode_bit=True),
         Op("read", 0),
         Op("write", 0, 8),
         Op("protect", 0),
@@ -61,7 +61,7 @@ def test_a_hole_that_is_punched_takes_a_private_copy_only_with_hugetlb():
 
 
 def test_the_mark_of_an_anonymous_page_goes_with_it_and_that_of_a_file_stays():
-    ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, flag=True), Op("dontneed", 0)]
+    ops = [Op("register", 0, int(WP)), Op("write", 0, 1), Op("protect", 0, mode_bit=True), Op("dontneed", 0)]
     assert answers("anon", *ops, Op("write", 0, 2))[-1] == "ok"
     assert answers("shmem", *ops, Op("write", 0, 2))[-1] == "fault wp"
 
@@ -76,7 +76,7 @@ def test_a_range_ends_at_the_first_page_that_fails():
 
 def test_a_page_is_moved_without_its_protection():
     model = Model(Rules("anon"), 4)
-    for op in (Op("register", 0, ALL & ~int(MINOR), count=4), Op("copy", 1, 5, flag=True)):
+    for op in (Op("register", 0, ALL & ~int(MINOR), count=4), Op("copy", 1, 5, mode_bit=True)):
         assert model.apply(op) == "ok"
     assert [model.apply(Op("move", 0, 1)), model.apply(Op("move", 0, 1)), model.apply(Op("move", 2, 1))] == [
         "ok", "EEXIST", "ENOENT",
@@ -92,11 +92,11 @@ def test_a_page_that_a_child_may_have_is_not_moved():
 
 
 def test_every_access_traps_on_a_read_write_protected_page():
-    registered = [Op("register", 0, int(RWP), count=4), Op("write", 0, 5), Op("rwprotect", 0, flag=True)]
+    registered = [Op("register", 0, int(RWP), count=4), Op("write", 0, 5), Op("rwprotect", 0, mode_bit=True)]
     assert answers("anon", *registered, Op("read", 0), Op("rwprotect", 0), Op("read", 0))[3:] == [
         "fault rwp", "ok", "= 5",
     ]  # fmt: skip
-    assert answers("anon", *registered, Op("protect", 0, flag=True))[-1] == "ENOENT"
+    assert answers("anon", *registered, Op("protect", 0, mode_bit=True))[-1] == "ENOENT"
     assert answers("anon", Op("register", 0, int(RWP | WP)))[-1] == "EINVAL"
 
 
@@ -118,7 +118,12 @@ def test_a_write_to_a_huge_page_of_a_file_may_be_a_minor_fault_again():
 )
 def test_protecting_a_huge_page_of_a_file_protects_what_stays_mapped(seen, right):
     model = Model(Rules("shmem-thp"), 512)
-    for op in (Op("write", 2, 7), Op("register", 0, int(RWP), count=512), Op("read", 2), Op("rwprotect", 2, flag=True)):
+    for op in (
+        Op("write", 2, 7),
+        Op("register", 0, int(RWP), count=512),
+        Op("read", 2),
+        Op("rwprotect", 2, mode_bit=True),
+    ):
         model.apply(op)
     assert model.agrees(2, seen) is right
 
@@ -141,7 +146,7 @@ def test_the_message_of_each_call():
 @pytest.mark.parametrize("events", [False, True])
 def test_a_child_keeps_the_marks_only_with_the_fork_event(events):
     model = Model(Rules("anon", events=events), 4)
-    for op in (Op("register", 0, int(WP), count=4), Op("write", 0, 5), Op("protect", 0, flag=True)):
+    for op in (Op("register", 0, int(WP), count=4), Op("write", 0, 5), Op("protect", 0, mode_bit=True)):
         model.apply(op)
     child = model.child()
     assert (child.pages[0].wp, child.pages[0].content) == (events, 5)
@@ -151,7 +156,7 @@ def test_a_child_keeps_the_marks_only_with_the_fork_event(events):
 
 def test_a_page_in_swap_keeps_content_and_mark():
     model = Model(Rules("anon"), 4)
-    for op in (Op("register", 0, int(MISSING | WP), count=4), Op("copy", 0, 5, flag=True), Op("page_out", 0)):
+    for op in (Op("register", 0, int(MISSING | WP), count=4), Op("copy", 0, 5, mode_bit=True), Op("page_out", 0)):
         assert model.apply(op) == "ok"
     assert model.pages[0].mapped is None
     assert not model.agrees(0, ObservedPage(present=False, wp=False))
@@ -164,8 +169,8 @@ def test_a_page_in_swap_keeps_content_and_mark():
     ("op", "answer"),
     [
         (Op("copy", 1, 5), "ENOENT"),
-        (Op("protect", 1, flag=True), "ENOENT"),
-        (Op("protect", 0, flag=True, dontwake=True), "EINVAL"),
+        (Op("protect", 1, mode_bit=True), "ENOENT"),
+        (Op("protect", 0, mode_bit=True, dontwake=True), "EINVAL"),
         (Op("continue", 0), "EFAULT"),
         (Op("move", 0, 1), "EINVAL"),
         (Op("collapse", 0), SKIP),
@@ -188,7 +193,7 @@ def test_an_impossible_call_is_refused(op, answer):
     ],
 )
 def test_an_observed_page_that_differs_does_not_agree(seen):
-    page = ExpectedPage(mapped=True, anon=True, wp=True, may_write=False)
+    page = ExpectedPage(mapped=True, anon=True, wp=True, entry_writable=False)
     assert page.agrees(ObservedPage(present=True, wp=True, file=False, swapped=False, writable=False))
     assert page.agrees(ObservedPage(present=True, wp=True))
     assert not page.agrees(seen)
@@ -222,7 +227,7 @@ def test_calls_that_the_generator_leaves_out():
 
 def blocked_copy(memory, *meanwhile, modes=ALL, wp=False, checks_destination=True):
     model = Model(Rules(memory, checks_destination=checks_destination), 4)
-    for op in (Op("register", 0, modes, count=4), Op("block_copy", 1, 7, flag=wp)):
+    for op in (Op("register", 0, modes, count=4), Op("block_copy", 1, 7, mode_bit=wp)):
         assert model.apply(op) == "ok"
     for op in meanwhile:
         model.apply(op)
@@ -242,7 +247,7 @@ def blocked_copy(memory, *meanwhile, modes=ALL, wp=False, checks_destination=Tru
 def test_a_copy_that_waited_checks_its_destination_again(meanwhile, ends):
     model = blocked_copy("shmem", *meanwhile)
     assert model.apply(Op("release_copy", 0)) == ends
-    assert model.pages[1].entry == (ends == "ok")
+    assert model.pages[1].has_page == (ends == "ok")
     assert model.apply(Op("release_copy", 0)) == SKIP
 
 
@@ -260,7 +265,7 @@ def test_a_copy_that_waited_is_for_the_mapping_that_was_there(memory, other, end
     model = blocked_copy(memory, modes=modes).replaced(Rules(other), 4)
     model.apply(Op("register", 0, modes, count=4))
     assert model.apply(Op("release_copy", 0)) == ends
-    assert any(page.entry for page in model.pages) == (ends == "ok")
+    assert any(page.has_page for page in model.pages) == (ends == "ok")
 
 
 def test_changes_that_older_kernels_miss_are_not_made_while_a_copy_waits():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from uffdlab.errors import AgentError, UsageError
 from uffdlab.fuzz.generator import random_op, register_all
 from uffdlab.fuzz.rules import Op
-from uffdlab.fuzz.run import MEMORIES, Mismatch, is_known, play, play_randomly, region_pages, rules_of
+from uffdlab.fuzz.run import MEMORIES, Mismatch, caused_by_calls, play, play_randomly, region_pages, rules_of
 from uffdlab.lab import Lab
 from uffdlab.uapi.memory import MEMORY
 
@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.vm, pytest.mark.long]
 lab = on_each(*LINES, LOCAL, UNPRIVILEGED)
 
 MOST_EXAMPLES = 6
-PROTECT_DROP_COPY_WRITE = [Op("protect", 0, flag=True), Op("dontneed", 0), Op("copy", 0, 3), Op("write", 0, 4)]
+PROTECT_DROP_COPY_WRITE = [Op("protect", 0, mode_bit=True), Op("dontneed", 0), Op("copy", 0, 3), Op("write", 0, 4)]
 MARK_COMES_TO_THE_CHILD = [
     Op("write", 0, 1),
-    Op("protect", 0, flag=True),
+    Op("protect", 0, mode_bit=True),
     Op("dontneed", 0),
-    Op("fork", 0, 2, flag=True),
+    Op("fork", 0, 2, mode_bit=True),
 ]
 
 
@@ -67,7 +67,7 @@ def test_pages_are_as_the_model_says(lab, memory, events):
         try:
             play(lab, rules, [op for op in calls if op.call not in rules.leave_out])
         except Mismatch as found:
-            if is_known(lab, found):
+            if caused_by_calls(lab, found):
                 raise
             unknown.append(found.message)
 
@@ -103,5 +103,5 @@ def test_hypothesis_shrinks_that_defect():
         with pytest.raises(Mismatch) as found:
             run()
     last = found.value.calls[-1]
-    assert (last.call, last.flag, last.dontwake) in {("copy", True, True), ("continue", True, True)}
+    assert (last.call, last.mode_bit, last.dontwake) in {("copy", True, True), ("continue", True, True)}
     assert len(found.value.calls) <= 3

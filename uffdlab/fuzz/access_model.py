@@ -23,7 +23,7 @@ def _read(memory: ExpectedMemory, op: Op) -> str:
 
 def _write(memory: ExpectedMemory, op: Op) -> str:
     page = memory.pages[op.page]
-    if not page.writable:
+    if not page.mapping_writable:
         return "SIGSEGV"
     if memory.write_may_unmap_huge(page):
         return SKIP
@@ -36,8 +36,8 @@ def _write(memory: ExpectedMemory, op: Op) -> str:
         page.anon, page.content = True, op.value
     if memory.rules.huge:
         for each in memory.pages:  # the same huge page, perhaps
-            each.may_write = each.may_write or None
-    page.may_write, page.exclusive, page.is_zero_page = True, True, False
+            each.entry_writable = each.entry_writable or None
+    page.entry_writable, page.exclusive, page.is_zero_page = True, True, False
     return "ok"
 
 
@@ -62,10 +62,10 @@ def _fault(memory: ExpectedMemory, number: int, *, write: bool) -> str:
     page = memory.pages[number]
     if page.poisoned:
         return "SIGBUS"
-    if number in memory.maybe_holes and not page.entry and page.modes & (MISSING | MINOR):
+    if number in memory.maybe_holes and not page.has_page and page.modes & (MISSING | MINOR):
         return SKIP
     found = page.mapped
-    if not page.entry:
+    if not page.has_page:
         fault = _fault_file if memory.rules.file else _fault_anon
         waits = fault(memory, number, write=write)
         if waits:
@@ -88,7 +88,7 @@ def _fault_anon(memory: ExpectedMemory, number: int, *, write: bool) -> str:
     page = memory.pages[number]
     if page.modes & MISSING:
         return "fault missing"
-    page.anon, page.content, page.may_write, page.exclusive, page.is_zero_page = True, 0, None, True, not write
+    page.anon, page.content, page.entry_writable, page.exclusive, page.is_zero_page = True, 0, None, True, not write
     if memory.rules.huge:
         memory.maybe_map_all(lambda each: not each.modes & MISSING)
     return ""
@@ -103,7 +103,7 @@ def _fault_file(memory: ExpectedMemory, number: int, *, write: bool) -> str:
         return "fault minor"
     if content is None and page.modes & MISSING:
         return "fault missing"
-    page.may_write = None
+    page.entry_writable = None
     if content is None and memory.rules.hugetlb and not memory.rules.shared:
         page.anon, page.content = True, 0  # not the file's
         return ""

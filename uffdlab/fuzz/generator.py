@@ -20,8 +20,8 @@ CALLS: Final = (
 # Calls that are made less often: they change many pages, or are slow.
 _RARE: Final = frozenset({"register", "mremap", "fork", "collapse", "page_out", "wake"})
 _MOVES: Final = frozenset(ioctl.random_call for ioctl in IOCTLS.values() if ioctl.moves)
-_REPLACE: Final = 0.02  # the share of all calls; below, of the calls while a copy waits
-_REPLACE_WHILE_BLOCKED: Final = 0.1
+_REPLACE_PROBABILITY: Final = 0.02  # of each call, when no copy waits
+_REPLACE_PROBABILITY_WHILE_BLOCKED: Final = 0.1
 _MOST_PAGES: Final = 4  # pages that calls are made on; in a region of huge pages, the last one is the last page
 
 
@@ -46,7 +46,7 @@ def random_op(rng: random.Random, rules: Rules, pages: int) -> Op:
     call = rng.choice(calls)
     if call in _RARE and rng.random() < 0.5:
         call = rng.choice(calls)
-    page, flag, dontwake = rng.choice(pages_used(pages)), rng.random() < 0.5, rng.random() < 0.25
+    page, mode_bit, dontwake = rng.choice(pages_used(pages)), rng.random() < 0.5, rng.random() < 0.25
     count = 1 if call == "block_copy" else rng.choice((1, 1, 2, 3))
     if call in ("register", "mprotect"):
         page, count = (0, pages) if rng.random() < 0.6 else (page, 1)
@@ -55,7 +55,7 @@ def random_op(rng: random.Random, rules: Rules, pages: int) -> Op:
         value = rng.randrange(16) & (0xF if "rwprotect" in calls else 0x7)
     elif call in _MOVES:
         value = rng.choice(pages_used(pages))
-    return Op(call, page, value, flag, dontwake, count)
+    return Op(call, page, value, mode_bit, dontwake, count)
 
 
 def register_all(rules: Rules, pages: int) -> Op:
@@ -78,10 +78,12 @@ def random_ops(rules: Rules, pages: int, seed: int, others: Sequence[Rules] = ()
         yield register_all(rules, pages)
     elif first < 0.8 and "rwprotect" in calls_of(rules):
         yield Op("register", 0, int(RWP), count=pages)
-    blocked = False  # an upper bound: the model skips a copy that would not wait
+    blocked = False  # it may be True although no copy waits: the model may have skipped block_copy
     while True:
-        often = _REPLACE_WHILE_BLOCKED if blocked and rules.checks_destination else 0 if blocked else _REPLACE
-        if others and rng.random() < often:
+        probability = _REPLACE_PROBABILITY
+        if blocked:  # some kernels continue the copy into the other memory; then the model cannot predict the result
+            probability = _REPLACE_PROBABILITY_WHILE_BLOCKED if rules.checks_destination else 0.0
+        if others and rng.random() < probability:
             rules = rng.choice(others)
             pages = region_pages(rules.memory)
             yield Op("replace", 0, MEMORIES.index(rules.memory))

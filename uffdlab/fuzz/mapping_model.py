@@ -54,8 +54,8 @@ def _mprotect(memory: ExpectedMemory, op: Op) -> str:
     memory.split(pages)
     for number in pages:
         page = memory.pages[number]
-        page.writable = op.flag
-        page.may_write = None if op.flag else False
+        page.mapping_writable = op.writable
+        page.entry_writable = None if op.writable else False
     return "ok"
 
 
@@ -65,7 +65,7 @@ def _mremap(memory: ExpectedMemory, _op: Op) -> str:
     memory.send_messages(range(len(memory.pages)), "remap", "unmap")
     if not memory.rules.events:
         for page in memory.pages:
-            page.modes, page.wp, page.may_write = NOTHING, False, None
+            page.modes, page.wp, page.entry_writable = NOTHING, False, None
     return "ok"
 
 
@@ -73,7 +73,7 @@ def _fork(memory: ExpectedMemory, _op: Op) -> str:
     memory.send_messages(range(len(memory.pages)), "fork")
     for page in memory.pages:
         if page.anon:
-            page.may_write, page.exclusive = (False if page.mapped else None), False
+            page.entry_writable, page.exclusive = (False if page.mapped else None), False
     return "ok"
 
 
@@ -98,7 +98,7 @@ def _remove(memory: ExpectedMemory, op: Op) -> str:
         return "EINVAL"
     if not memory.rules.shared:
         return "EACCES"
-    if not memory.pages[op.page].writable:
+    if not memory.pages[op.page].mapping_writable:
         return SKIP  # older kernels refuse it, newer ones let the file decide
     memory.send_messages(range(op.page, op.page + 1), "remove")
     return _alias_remove(memory, op)

@@ -65,10 +65,10 @@ class ExpectedMemory:
             self.maybe_holes.discard(number)
         return page.agrees(seen)
 
-    def each_page(self, op: Op, one: Callable[[int, ExpectedPage], str]) -> str:
-        """Call `one` for each page until one fails, as the kernel does; return the result."""
+    def each_page(self, op: Op, call: Callable[[int, ExpectedPage], str]) -> str:
+        """Call `call` for each page until it fails for one, as the kernel does; return the result."""
         for done, number in enumerate(self.pages_of(op)):
-            outcome = one(number, self.pages[number])
+            outcome = call(number, self.pages[number])
             if outcome != "ok":
                 return f"EAGAIN after {done}" if done else outcome
         return "ok"
@@ -77,7 +77,7 @@ class ExpectedMemory:
         """Map a page with this content; for shared memory, write it into the file."""
         if self.rules.shared:
             self.put_in_file(number, value)
-        self.pages[number].map_page(anon=not self.rules.shared, content=value, wp=wp, may_write=True)
+        self.pages[number].map_page(anon=not self.rules.shared, content=value, wp=wp, entry_writable=True)
 
     def fill_hole(self, number: int) -> None:
         """Fill a hole of the file with a page of zeroes."""
@@ -96,10 +96,10 @@ class ExpectedMemory:
         self.never_written.discard(number)
         self.maybe_holes.discard(number)
 
-    def maybe_map_all(self, may: Callable[[ExpectedPage], bool]) -> None:
-        """Accept as mapped or absent, at the next comparison, the pages for which `may` is true."""
+    def maybe_map_all(self, may_be_mapped: Callable[[ExpectedPage], bool]) -> None:
+        """Accept as mapped or absent, at the next comparison, the pages for which `may_be_mapped` is true."""
         for number, each in enumerate(self.pages):
-            if each.entry or each.wp or each.poisoned or not may(each):
+            if each.has_page or each.wp or each.poisoned or not may_be_mapped(each):
                 continue
             if self.rules.file:
                 each.mapped = None if self.file[number] is not None else False
@@ -116,7 +116,7 @@ class ExpectedMemory:
         """Return whether a write may unmap a huge page before it is made."""
         # A huge entry from a read is not writable if the range may be registered for WP: wp_huge_pmd() unmaps it, and
         # the next access is a minor fault.  Small entries become writable without that.
-        may_be_read_only = page.mapped and not page.wp and page.may_write is None
+        may_be_read_only = page.mapped and not page.wp and page.entry_writable is None
         return self.rules.huge and self.rules.file and bool(may_be_read_only and page.modes & MINOR)
 
     def split(self, pages: range) -> None:
@@ -140,7 +140,7 @@ class ExpectedMemory:
         child.one_mapping = self.one_mapping
         for each in self.pages:
             page = copy.copy(each)
-            page.may_write = None
+            page.entry_writable = None
             if not self.rules.events:
                 page.modes, page.wp = NOTHING, False
             if self.rules.shared and not page.modes & (WP | RWP):

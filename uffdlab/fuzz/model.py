@@ -132,7 +132,7 @@ class Model:
         if CALLS["copy"](copy.deepcopy(self.memory), op) != "ok":
             return SKIP
         size = self.rules.page_size
-        self.blocked = PendingCopy(op.page * size, size, op.value, op.flag, self.pages[op.page].modes)
+        self.blocked = PendingCopy(op.page * size, size, op.value, op.mode_bit, self.pages[op.page].modes)
         return "ok"
 
     def _release_copy(self) -> str:

@@ -40,9 +40,9 @@ class ExpectedPage:
         Whether it is a poison marker.
     modes : RegisterMode
         The modes that the page is registered for.
-    writable : bool
+    mapping_writable : bool
         Whether the mapping allows writes.
-    may_write : bool or None
+    entry_writable : bool or None
         The entry's writable bit; None if the kernel may choose, since it may set the bit at the next write.
     exclusive : bool
         Whether the page is certainly not shared with an earlier child; else UFFDIO_MOVE refuses it.
@@ -55,31 +55,31 @@ class ExpectedPage:
     wp: bool = False
     poisoned: bool = False
     modes: RegisterMode = _NOTHING
-    writable: bool = True
-    may_write: bool | None = None
+    mapping_writable: bool = True
+    entry_writable: bool | None = None
     exclusive: bool = True
 
     @property
-    def entry(self) -> bool:
+    def has_page(self) -> bool:
         """Whether the entry has a page, mapped or swapped out."""
         return bool(self.mapped or self.anon)
 
-    def map_page(self, *, anon: bool, content: int = 0, wp: bool = False, may_write: bool | None = None) -> None:
+    def map_page(self, *, anon: bool, content: int = 0, wp: bool = False, entry_writable: bool | None = None) -> None:
         """Map a page, also in place of a marker."""
         self.mapped, self.anon, self.content, self.wp, self.poisoned = True, anon, content, wp, False
         self.is_zero_page = False
-        self.may_write = False if wp or not self.writable else may_write
+        self.entry_writable = False if wp or not self.mapping_writable else entry_writable
         self.exclusive = True
 
     def unmap(self) -> None:
-        """Unmap the page; a uffd-wp bit and poison are not changed here."""
+        """Unmap the page; a uffd-wp marker and poison stay, but the bit of RWP does not."""
         self.mapped = self.anon = False
-        self.may_write = None
+        self.entry_writable = None
         self._forget_rwp()
 
     def maybe_mapped(self) -> None:
         """Accept the page as mapped or absent at the next comparison."""
-        self.mapped, self.may_write = None, None
+        self.mapped, self.entry_writable = None, None
 
     def _forget_rwp(self) -> None:
         if self.modes & RegisterMode.RWP:
@@ -91,16 +91,16 @@ class ExpectedPage:
             self.mapped = seen.present
         if self.anon is None:
             self.anon = seen.present and not seen.file
-        if not self.entry:
+        if not self.has_page:
             self._forget_rwp()
-        as_mapped = (seen.present, seen.wp) == (self.mapped, self.wp)
-        as_file = seen.file in (None, self.mapped and not self.anon) or not seen.present
-        as_swap = seen.swapped in (None, self.anon and not self.mapped)
-        return as_mapped and as_file and as_swap and self._as_writable(seen)
+        mapped_agrees = (seen.present, seen.wp) == (self.mapped, self.wp)
+        file_agrees = seen.file in (None, self.mapped and not self.anon) or not seen.present
+        swapped_agrees = seen.swapped in (None, self.anon and not self.mapped)
+        return mapped_agrees and file_agrees and swapped_agrees and self._writable_agrees(seen)
 
-    def _as_writable(self, seen: ObservedPage) -> bool:
+    def _writable_agrees(self, seen: ObservedPage) -> bool:
         if not seen.present or seen.writable is None or (self.wp and self.modes & RegisterMode.RWP):
             return True
-        if self.may_write is None:
-            return not (seen.writable and (self.wp or not self.writable))
-        return seen.writable == self.may_write
+        if self.entry_writable is None:
+            return not (seen.writable and (self.wp or not self.mapping_writable))
+        return seen.writable == self.entry_writable

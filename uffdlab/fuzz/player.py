@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 
 EVENTS = Feature.EVENT_FORK | Feature.EVENT_REMAP | Feature.EVENT_REMOVE | Feature.EVENT_UNMAP
 _MESSAGES: dict[str, type[Message]] = {"fork": Fork, "remap": Remap, "remove": Remove, "unmap": Unmap}
-_BOTH_WITNESSES = (
-    4  # after this number of calls the best witness is used, too; pagemap is faster but has no writable bit
-)
+# After this number of calls the best witness is used, too: pagemap is faster, but has no writable bit.
+_BOTH_WITNESSES = 4
 _EHWPOISON = 133
 _DEADLINE = 10.0  # seconds for a touch to end or to wait
 
@@ -110,7 +109,7 @@ class Player:
             return
         self._calls.append(op)
         try:
-            got = self._fork(op) if op.call == "fork" else self._do(op, pages)
+            got = self._fork(op) if op.call == "fork" else self._call(op, pages)
         except AgentError as error:  # it waits, and the model does not expect that
             raise self._disagree(f"{op} should return {expected!r}, but waits: {error}") from error
         if expected not in (ANY, got):
@@ -144,11 +143,15 @@ class Player:
     # --- comparing
 
     def _compare(self, op: Op, seen: Snapshot, model: Model, whose: str = "") -> None:
-        knows = {state: (seen.has(state), seen.knows(state)) for state in _COMPARED_STATES}
+        states = {state: (seen.has(state), seen.knows(state)) for state in _COMPARED_STATES}
         for number in range(len(model.pages)):
-            of = {state: bool(has[number]) if known[number] else None for state, (has, known) in knows.items()}
+            bits = {state: bool(has[number]) if known[number] else None for state, (has, known) in states.items()}
             page = ObservedPage(
-                bool(of[State.PRESENT]), bool(of[State.UFFD_WP]), of[State.FILE], of[State.SWAPPED], of[State.WRITABLE]
+                bool(bits[State.PRESENT]),
+                bool(bits[State.UFFD_WP]),
+                bits[State.FILE],
+                bits[State.SWAPPED],
+                bits[State.WRITABLE],
             )
             if not model.agrees(number, page):
                 raise self._disagree(
@@ -174,7 +177,7 @@ class Player:
 
     # --- calls
 
-    def _do(self, op: Op, pages: range) -> str:
+    def _call(self, op: Op, pages: range) -> str:
         if op.call == "register":
             where = self._region[pages.start : pages.stop]
             self._uffd.unregister(where)
@@ -182,10 +185,10 @@ class Player:
                 _errno_name(self._uffd.register(where, RegisterMode(op.value), check=False).errno) if op.value else "ok"
             )
         if op.call in _ACCESSES:
-            return self._touched(op, self._uffd)
+            return self._access(op, self._uffd)
         if op.call in ("alias_read", "alias_write"):
             alias = self._region.alias
-            return _ended(op, alias.read(op.page) if op.call == "alias_read" else alias.write(op.page, op.value))
+            return _outcome(op, alias.read(op.page) if op.call == "alias_read" else alias.write(op.page, op.value))
         if op.call in ("block_copy", "release_copy"):
             return self._block_copy(op) if op.call == "block_copy" else self._release_copy()
         if op.call == "mremap":
@@ -195,7 +198,7 @@ class Player:
     def _block_copy(self, op: Op) -> str:
         size = self._region.page_size
         start = self._region.start + op.page * size
-        self._blocked = BlockedCopy(self._lab, self._uffd, start, size, op.value, wp=op.flag)
+        self._blocked = BlockedCopy(self._lab, self._uffd, start, size, op.value, wp=op.mode_bit)
         return "ok"
 
     def _release_copy(self) -> str:
@@ -208,7 +211,7 @@ class Player:
         if ioctl.moves:
             result = self._move(op)
         else:
-            bits = {name.lower(): op.dontwake if name == "DONTWAKE" else op.flag for name in ioctl.mode_bits}
+            bits = {name.lower(): op.dontwake if name == "DONTWAKE" else op.mode_bit for name in ioctl.mode_bits}
             content = {"data": self._content(op.value, len(pages))} if op.call == "copy" else {}
             where = self._region[pages.start : pages.stop]
             result = getattr(self._uffd, ioctl.method)(where, **bits, **content, check=False)
@@ -220,7 +223,7 @@ class Player:
         # The kernel returns EAGAIN if it does not get the lock of a page at once.
         region = self._region
         first = self._uffd.move(
-            region[op.page], region[op.value], allow_src_holes=op.flag, dontwake=op.dontwake, check=False
+            region[op.page], region[op.value], allow_src_holes=op.mode_bit, dontwake=op.dontwake, check=False
         )
         return self._uffd.resume(first, check=False)
 
@@ -236,12 +239,12 @@ class Player:
             "remove": lambda: self._region[op.page].madvise("remove", check=False),
             "page_out": lambda: where.madvise("pageout", check=False),
             "collapse": lambda: self._region.madvise("collapse", check=False),
-            "mprotect": lambda: where.mprotect("rw" if op.flag else "r", check=False),
+            "mprotect": lambda: where.mprotect("rw" if op.writable else "r", check=False),
             "alias_remove": lambda: self._region.alias[op.page].madvise("remove", check=False),
         }
         return _errno_name(calls[op.call]().errno) if op.call in calls else ""
 
-    def _touched(self, op: Op, uffd: Userfaultfd | None, by: Child | None = None) -> str:
+    def _access(self, op: Op, uffd: Userfaultfd | None, by: Child | None = None) -> str:
         # An access that faults is withdrawn, so it changes nothing.
         page, write = self._region[op.page], op.call.endswith("write")
         access = getattr(page, op.call)
@@ -250,7 +253,7 @@ class Player:
         while touch.state == "running" and time.monotonic() < until:
             time.sleep(0.0005)
         if touch.state != "waiting":
-            return _ended(op, touch)
+            return _outcome(op, touch)
         if uffd is None:
             touch.withdraw()
             return "waits"
@@ -262,7 +265,7 @@ class Player:
     def _fork(self, op: Op) -> str:
         # Compare the child's pages, and let it make one access.
         child_model = self._model.child()
-        access = Op("write" if op.flag else "read", op.page, op.value)
+        access = Op("write" if op.child_writes else "read", op.page, op.value)
         with self._lab.fork() as child:
             uffd = None
             if self._model.messages:
@@ -280,7 +283,7 @@ class Player:
         expected = model.apply(op)
         if expected == SKIP:
             return
-        got = self._touched(op, uffd, child)
+        got = self._access(op, uffd, child)
         if expected != got:
             raise self._disagree(f"the child's {op} should return {expected!r} and returned {got!r}")
         self._compare(op, child.snapshot(self._region), model, " of the child")
@@ -304,7 +307,7 @@ _ACCESSES = ("read", "write", "kernel_read", "kernel_write")
 _COMPARED_STATES = (State.PRESENT, State.UFFD_WP, State.FILE, State.SWAPPED, State.WRITABLE)
 
 
-def _ended(op: Op, touch: Touch[object]) -> str:
+def _outcome(op: Op, touch: Touch[object]) -> str:
     end = touch.outcome()
     if end.returned < 0:
         return _errno_name(-end.returned)

@@ -42,9 +42,9 @@ class Op:
         The value that is written or copied into the first page; each further page gets the value of the one before
         plus 1.  Else: ``register``: the modes, 0 to unregister; ``move``: the
         page that is moved to `page`; ``replace``: the memory, by its place in :data:`MEMORIES`.
-    flag : bool
-        An ioctl: the bit of its mode other than DONTWAKE; of ``block_copy``, MODE_WP.  ``mprotect``: writable.
-        ``fork``: the child writes, else reads.
+    mode_bit : bool
+        An ioctl: the bit of its mode other than DONTWAKE; of ``block_copy``, MODE_WP.  ``mprotect`` and ``fork``: see
+        :attr:`writable` and :attr:`child_writes`.
     dontwake : bool
         With MODE_DONTWAKE.  No thread waits, so it must not change the result, except that UFFDIO_WRITEPROTECT refuses
         it together with MODE_WP.
@@ -53,9 +53,19 @@ class Op:
     call: str
     page: int
     value: int = 0
-    flag: bool = False
+    mode_bit: bool = False
     dontwake: bool = False
     count: int = 1
+
+    @property
+    def writable(self) -> bool:
+        """Whether ``mprotect`` allows writes."""
+        return self.mode_bit
+
+    @property
+    def child_writes(self) -> bool:
+        """Whether the child of ``fork`` writes its page; else it reads it."""
+        return self.mode_bit
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ __all__ = [
     "MEMORIES",
     "CallCount",
     "Mismatch",
-    "is_known",
+    "caused_by_calls",
     "play",
     "play_randomly",
     "region_pages",
@@ -53,7 +53,7 @@ class CallCount:
     calls, regions : int
         The calls and regions that agreed with the model.
     unknown : int
-        The regions that differed, perhaps because of other programs on this machine; see :func:`is_known`.
+        The regions that differed, perhaps because of other programs on this machine; see :func:`caused_by_calls`.
     """
 
     calls: int
@@ -73,16 +73,17 @@ def rules_of(lab: Lab, memory: str, *, events: bool = False, unpopulated: bool =
     }
     if memory == "hugetlb-private" and not events and _fork_keeps_uffd_wp(lab):
         leave_out.add("fork")
-    compares = _compares(lab, kind.hugetlb)
-    if compares is None:
+    checks_destination = _checks_destination(lab, kind.hugetlb)
+    if checks_destination is None:
         leave_out |= {"block_copy", "release_copy"}
     unpopulated = unpopulated and not lab.capabilities.missing("WP_UNPOPULATED")
-    _make_steady(lab, huge=kind.unit > kind.page_size)
-    return Rules(memory, events, unpopulated, frozenset(leave_out), compares is not False)
+    _prepare_guest(lab, huge=kind.unit > kind.page_size)
+    return Rules(memory, events, unpopulated, frozenset(leave_out), checks_destination is not False)
 
 
-def _make_steady(lab: Lab, *, huge: bool) -> None:
-    if not _is_own(lab):
+def _prepare_guest(lab: Lab, *, huge: bool) -> None:
+    # Turn its swap on and khugepaged off; the kernel of another machine stays as it is.
+    if not _owns_kernel(lab):
         return
     with contextlib.suppress(UffdlabError):
         lab.ask(TurnSwapOn())  # MADV_PAGEOUT has no effect without swap
@@ -90,16 +91,16 @@ def _make_steady(lab: Lab, *, huge: bool) -> None:
         lab.exec(["sh", "-c", f"echo {_NEVER_MS} >{_KHUGEPAGED}/scan_sleep_millisecs"])
 
 
-def _is_own(lab: Lab) -> bool:
+def _owns_kernel(lab: Lab) -> bool:
     return lab.machine.name in _OWN_KERNEL
 
 
-_KNOWN_COMPARES: WeakKeyDictionary[Lab, dict[bool, bool | None]] = WeakKeyDictionary()
+_CHECKS_DESTINATION: WeakKeyDictionary[Lab, dict[bool, bool | None]] = WeakKeyDictionary()
 
 
-def _compares(lab: Lab, hugetlb: bool) -> bool | None:
+def _checks_destination(lab: Lab, hugetlb: bool) -> bool | None:
     # Whether a copy that waited notices that its destination is registered for other modes; None: it cannot wait.
-    known = _KNOWN_COMPARES.setdefault(lab, {})
+    known = _CHECKS_DESTINATION.setdefault(lab, {})
     if hugetlb in known:
         return known[hugetlb]
     region = lab.map(pages=1, memory="hugetlb" if hugetlb else "anon")
@@ -148,21 +149,21 @@ def play(lab: Lab, rules: Rules, ops: Iterable[Op]) -> int:
 
 
 def _player(lab: Lab, rules: Rules) -> Player:
-    return Player(lab, rules, lambda memory: _rules_like(lab, rules, memory))
+    return Player(lab, rules, lambda memory: _rules_of_other(lab, rules, memory))
 
 
-def _rules_like(lab: Lab, rules: Rules, memory: str) -> Rules:
+def _rules_of_other(lab: Lab, rules: Rules, memory: str) -> Rules:
     return rules_of(lab, memory, events=rules.events, unpopulated=rules.unpopulated)
 
 
-def is_known(lab: Lab, found: Mismatch) -> bool:
-    """Return whether a disagreement comes from the calls; otherwise its cause is unknown.
+def caused_by_calls(lab: Lab, found: Mismatch) -> bool:
+    """Return whether the calls caused a disagreement; otherwise its cause is unknown.
 
     On a kernel that other programs use too, khugepaged and reclaim may change pages between two calls, and the lab must
     not turn them off (docs/findings/behind-the-back.md).  A disagreement that the calls cause happens again when they
     are repeated; one with another cause does not.  In a guest of the lab there are no other programs.
     """
-    return _is_own(lab) or any(_disagrees_again(lab, found) for _ in range(_ATTEMPTS))
+    return _owns_kernel(lab) or any(_disagrees_again(lab, found) for _ in range(_ATTEMPTS))
 
 
 def _disagrees_again(lab: Lab, found: Mismatch) -> bool:
@@ -188,8 +189,8 @@ def shrink(lab: Lab, found: Mismatch, seconds: float = 30.0) -> Mismatch:
 def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[str] = MEMORIES) -> CallCount:
     """Make random calls for some time, with a new region now and then.
 
-    Memory that this kernel does not have, or for which the guest has no huge pages, is skipped.  A disagreement whose
-    cause is not :func:`known <is_known>` to be the calls is counted as unknown.
+    Memory that this kernel does not have, or for which the guest has no huge pages, is skipped.  A disagreement that
+    the calls did not cause, see :func:`caused_by_calls`, is counted as unknown.
 
     Raises
     ------
@@ -199,13 +200,13 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
     until = time.monotonic() + seconds
     calls = regions = unknown = tried = 0
     while time.monotonic() < until:
-        chance = random.Random(seed + tried)  # noqa: S311 - to be repeated, not a secret
+        rng = random.Random(seed + tried)  # noqa: S311 - to be repeated, not a secret
         memory = memories[tried % len(memories)]
         try:
-            rules = rules_of(lab, memory, events=chance.random() < 0.3, unpopulated=chance.random() < 0.3)
-            others = _others(lab, rules, memories)
+            rules = rules_of(lab, memory, events=rng.random() < 0.3, unpopulated=rng.random() < 0.3)
+            replacements = _replacements(lab, rules, memories)
             with _player(lab, rules) as player:
-                for op in random_ops(rules, region_pages(memory), seed + tried, others):
+                for op in random_ops(rules, region_pages(memory), seed + tried, replacements):
                     if player.calls >= _CALLS_PER_REGION or time.monotonic() > until:
                         break
                     player.play(op)
@@ -213,7 +214,7 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
                 calls += player.calls
             regions += 1
         except Mismatch as found:
-            if is_known(lab, found):
+            if caused_by_calls(lab, found):
                 raise
             unknown += 1
             sys.stderr.write(f"{lab.kernel}, {memory}: unknown, since it did not happen again: {found.message}\n")
@@ -225,10 +226,10 @@ def play_randomly(lab: Lab, seconds: float, seed: int = 0, memories: Sequence[st
     return CallCount(calls, regions, unknown)
 
 
-def _others(lab: Lab, rules: Rules, memories: Sequence[str]) -> list[Rules]:
+def _replacements(lab: Lab, rules: Rules, memories: Sequence[str]) -> list[Rules]:
     # The memory that may replace a region; hugetlb only if the pool has pages.
-    found = []
+    rules_of_others = []
     for memory in memories:
         with contextlib.suppress(AgentError, UsageError):
-            found.append(_rules_like(lab, rules, memory))
-    return found
+            rules_of_others.append(_rules_of_other(lab, rules, memory))
+    return rules_of_others
