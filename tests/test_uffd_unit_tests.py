@@ -50,15 +50,15 @@ def test_our_test_covers_that_memory(tests, there, theirs, here, ours):
 def test_every_behaviour_test_is_in_the_table_or_is_our_own(tests):
     own = {name for name in tests if name not in {here for _, _, here, _ in rows()}}
     assert own == {
-        "test_move_within_itself",
+        "test_move_to_an_overlapping_range",
         "test_faults_of_every_kind_of_access",
-        "test_wp_when_a_range_is_registered_anew_without_it",
-        "test_an_unprotected_page_is_touched_freely",
-        "test_a_copy_that_came_half_way_is_resumed",
-        "test_resuming_waits_until_the_mappings_are_as_they_were",
+        "test_wp_marks_of_a_range_that_is_registered_again_without_wp",
+        "test_access_to_an_unprotected_page_causes_no_fault",
+        "test_a_copy_that_was_interrupted_is_resumed",
+        "test_resume_waits_until_the_mappings_no_longer_change",
         "test_a_call_waits_for_its_event_to_be_read",
         "test_a_handler_and_unread_messages_exclude_each_other",
-        "test_the_ioctls_that_can_say_eagain_are_all_here",
+        "test_the_list_of_ioctls_with_an_output_field_is_complete",
     }
 
 

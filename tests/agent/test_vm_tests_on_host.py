@@ -17,31 +17,31 @@ from ..vm.test_client_capabilities import (
 from ..vm.test_lab import (
     registered,
     test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline,
-    test_a_fault_can_be_held_open,
-    test_a_lost_target_fails_what_waited_and_a_new_one_works,
+    test_a_lost_target_fails_its_touches_and_a_new_one_works,
+    test_a_touch_waits_until_its_fault_is_resolved,
     test_a_waiting_touch_can_be_withdrawn,
-    test_an_impossible_mapping_says_why,
-    test_dontwake_leaves_the_reader_asleep_until_wake,
+    test_after_unregister_the_kernel_resolves_faults_again,
+    test_an_impossible_mapping_is_refused_with_a_reason,
+    test_dontwake_leaves_the_thread_asleep_until_wake,
     test_errors_leave_the_lab_usable,
     test_many_touches_wait_at_once,
-    test_unregister_lets_the_kernel_resolve_faults_again,
     test_wrong_fields_reach_the_kernel_and_their_errno_is_explained,
 )
 from ..vm.test_witnesses_examination import (
+    test_witnesses_agree_and_every_falsified_entry_is_found,
     test_witnesses_agree_on_every_snapshot_of_a_scenario,
-    test_witnesses_agree_over_memories_and_modes_and_every_planted_error_is_found,
 )
 from ..vm.test_witnesses_walk import (
-    test_a_mapping_that_went_away_behind_the_lab_s_back,
-    test_a_target_that_died,
-    test_no_snapshot_of_a_region_that_is_gone,
+    test_a_snapshot_of_a_killed_target_is_refused,
+    test_a_snapshot_of_a_lost_region_is_refused,
+    test_a_snapshot_of_a_mapping_unmapped_without_the_lab_is_refused,
 )
 from ..vm.test_write_probe import (
     four,
-    test_a_copy_on_write_is_seen,
-    test_a_write_that_the_kernel_refuses_is_no_trap,
-    test_a_write_that_trapped_is_withdrawn_and_leaves_no_message,
-    test_a_write_while_another_fault_waits,
+    test_a_probe_keeps_the_message_of_another_fault,
+    test_a_probe_reports_a_copy_on_write,
+    test_a_probe_that_faults_is_withdrawn_and_leaves_no_message,
+    test_a_probe_that_the_kernel_refuses_is_not_a_fault_message,
 )
 from ..vm.where import LOCAL, on_each
 

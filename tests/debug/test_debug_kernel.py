@@ -164,9 +164,9 @@ def test_copies_whose_destination_changes_end_as_expected(lab, no_reports, tmp_p
     starts = ("anon", "shmem", "hugetlb", "hugetlb-private")
     changes = ("nothing", "gone", "without-wp", "to-anon", "to-shmem", "to-hugetlb", "to-full-hugetlb")
     lab.ask(ReserveHugepages(2 << 20, 16))
-    found = copy_retry.played(lab, copy_retry.compiled(tmp_path), starts, changes, 0, 0, rounds=2)
+    found = copy_retry.run_cases(lab, copy_retry.compile_program(tmp_path), starts, changes, 0, 0, rounds=2)
     # KASAN delays each free, so the number of free pages proves nothing here.  page_owner does.
-    assert copy_retry.unexpected(found, copy_retry.SERIES, without=["loses"]) == {}
+    assert copy_retry.unexpected(found, copy_retry.SERIES, without=["leaks_pages"]) == {}
 
 
 @pytest.mark.vm
@@ -188,10 +188,10 @@ def test_page_owner_names_a_lost_page(flavour, tmp_path):
     rounds = 4
     with started(f"6.1-base+{flavour}") as lab:
         lab.ask(ReserveHugepages(2 << 20, 16))
-        program = copy_retry.compiled(tmp_path)
-        copy_retry.played(lab, program, ["anon"], ["nothing", "gone", "to-shmem"], 0, 0, rounds)
+        program = copy_retry.compile_program(tmp_path)
+        copy_retry.run_cases(lab, program, ["anon"], ["nothing", "gone", "to-shmem"], 0, 0, rounds)
         assert pages_of_fills(lab) == []
-        copy_retry.played(lab, program, ["anon"], ["to-hugetlb"], 0, 0, rounds)
+        copy_retry.run_cases(lab, program, ["anon"], ["to-hugetlb"], 0, 0, rounds)
         found = pages_of_fills(lab)
     assert len(found) >= rounds
     assert all("copy_retry" in page and "mcopy_atomic" in page for page in found), found

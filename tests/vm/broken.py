@@ -1,6 +1,6 @@
-"""A pytest plugin that breaks the client in one way a test, for tests/vm/test_behaviours_can_fail.py.
+"""A pytest plugin for tests/vm/test_behaviours_can_fail.py: for each test it breaks the client in one way.
 
-What is broken stands for a kernel that does not do what it must: an ioctl that loses a flag, a mark that is not kept.
+The broken client behaves like a faulty kernel: an ioctl ignores a flag, or a page loses its uffd-wp mark.
 """
 
 import json
@@ -15,57 +15,59 @@ from uffdlab.target.userfaultfd import Userfaultfd
 from uffdlab.uapi import Feature
 
 
-def without(patch, kind, method, **changed):
-    """Let a method be called with other keywords than the test gives."""
-    right = getattr(kind, method)
-    patch.setattr(kind, method, lambda self, *arguments, **given: right(self, *arguments, **{**given, **changed}))
+def change_keywords(patch, kind, method, **changed):
+    """Change some keywords of each call of a method."""
+    original = getattr(kind, method)
+    patch.setattr(
+        kind, method, lambda self, *arguments, **keywords: original(self, *arguments, **{**keywords, **changed})
+    )
 
 
-def instead(patch, kind, method, call):
-    """Let a method do something else."""
+def replace(patch, kind, method, call):
+    """Replace a method."""
     patch.setattr(kind, method, call)
 
 
 def without_feature(patch, feature):
-    """Do not ask for a feature, and let nobody notice."""
-    right = Userfaultfd.open
+    """Do not request a feature, without an error."""
+    original = Userfaultfd.open
 
-    def without_it(target, features):
-        return right(target, None if features is None else Feature(int(features) & ~int(feature)))
+    def open_without(target, features):
+        return original(target, None if features is None else Feature(int(features) & ~int(feature)))
 
-    patch.setattr(Userfaultfd, "open", without_it)
-
-
-def advice(patch, wrong):
-    """Let madvise(2) do nothing for one advice."""
-    right = Pages.start_madvise
-    patch.setattr(Pages, "start_madvise", lambda self, what: right(self, "normal" if what == wrong else what))
+    patch.setattr(Userfaultfd, "open", open_without)
 
 
-def child_shows_parent(patch):
-    """Show the parent's page tables for the child's."""
+def ignore_advice(patch, ignored):
+    """Make madvise(2) do nothing for one advice."""
+    original = Pages.start_madvise
+    patch.setattr(Pages, "start_madvise", lambda self, name: original(self, "normal" if name == ignored else name))
+
+
+def snapshot_parent_for_child(patch):
+    """Return the parent's page-table entries in place of the child's."""
     patch.setattr(Child, "snapshot", lambda _, where: where.snapshot("pagemap"))
 
 
-def register_more(patch):
+def register_wp_too(patch):
     """Register for write protection too."""
-    right = Userfaultfd.register
-    patch.setattr(Userfaultfd, "register", lambda self, where, *modes, **more: right(self, where, *modes, "wp", **more))
+    original = Userfaultfd.register
+    patch.setattr(Userfaultfd, "register", lambda self, *arguments, **given: original(self, *arguments, "wp", **given))
 
 
-def nothing(patch, method):
+def skip_ioctl(patch, method):
     """Do not make an ioctl."""
-    instead(patch, Userfaultfd, method, lambda *_, **__: None)
+    replace(patch, Userfaultfd, method, lambda *_, **__: None)
 
 
-def copy_loses_wp(patch):
-    """Lose UFFDIO_COPY_MODE_WP."""
-    without(patch, Userfaultfd, "copy", wp=False)
+def copy_without_wp(patch):
+    """Ignore UFFDIO_COPY_MODE_WP."""
+    change_keywords(patch, Userfaultfd, "copy", wp=False)
 
 
 def copy_for_zeropage(patch):
-    """Map a page that is not empty."""
-    instead(patch, Userfaultfd, "zeropage", lambda self, where, check=True: self.copy(where, b"x", check=check))
+    """Map a page that is not zero."""
+    replace(patch, Userfaultfd, "zeropage", lambda self, pages, check=True: self.copy(pages, b"x", check=check))
 
 
 def copy_for_move(patch):
@@ -75,51 +77,51 @@ def copy_for_move(patch):
         data = b"".join(from_.mapping.copy_out(from_.first + page) for page in range(from_.count))
         return self.copy(to, data, check=check)
 
-    instead(patch, Userfaultfd, "move", move)
+    replace(patch, Userfaultfd, "move", move)
 
 
-def unread_is_read(patch):
-    """Read the messages all the time."""
+def read_messages_always(patch):
+    """Read the messages also while they should stay unread."""
     import contextlib
 
-    instead(patch, Userfaultfd, "unread", lambda _: contextlib.nullcontext())
+    replace(patch, Userfaultfd, "unread", lambda _: contextlib.nullcontext())
 
 
-#: For each test: which of its cases, and what is broken meanwhile.
+#: For each test: the case to run, and how to break the client.
 BREAKS = {
-    "test_register_ioctls": ("shmem", register_more),
+    "test_register_ioctls": ("shmem", register_wp_too),
     "test_zeropage": ("anon", copy_for_zeropage),
     "test_move": ("anon", copy_for_move),
     "test_move_pmd": ("move-pmd-thp", copy_for_move),
-    "test_wp_fork": ("wp-fork-anon", child_shows_parent),
-    "test_wp_fork_of_pages_that_are_not_mapped": ("wp-fork-shmem", lambda patch: advice(patch, "dontneed")),
-    "test_wp_fork_pin": ("wp-fork-pin-anon", child_shows_parent),
+    "test_wp_fork": ("wp-fork-anon", snapshot_parent_for_child),
+    "test_wp_fork_of_pages_that_are_not_mapped": ("wp-fork-shmem", lambda patch: ignore_advice(patch, "dontneed")),
+    "test_wp_fork_pin": ("wp-fork-pin-anon", snapshot_parent_for_child),
     "test_wp_unpopulated": ("anon", lambda patch: without_feature(patch, Feature.WP_UNPOPULATED)),
-    "test_minor": ("minor-wp-shmem", lambda patch: without(patch, Userfaultfd, "continue_", wp=False)),
-    "test_minor_collapse": ("after-shmem", lambda patch: advice(patch, "collapse")),
-    "test_rwp_async": ("anon", lambda patch: nothing(patch, "set_mode")),
-    "test_rwp_sync": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
-    "test_rwp_pagemap": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
-    "test_rwp_mprotect": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
-    "test_rwp_gup": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
-    "test_rwp_gup_waits_where_faults_are_messages": ("anon", lambda patch: nothing(patch, "rwprotect")),
-    "test_rwp_async_toggle": ("anon", lambda patch: nothing(patch, "set_mode")),
-    "test_rwp_swap_cow": ("anon", lambda patch: without(patch, Userfaultfd, "rwprotect", rwp=False)),
-    "test_rwp_close": ("anon", lambda patch: instead(patch, Userfaultfd, "close", lambda _: None)),
-    "test_rwp_fork": ("no-event-rwp-fork-anon", child_shows_parent),
-    "test_rwp_and_wp_exclude_each_other": ("anon", lambda patch: nothing(patch, "unregister")),
+    "test_minor": ("minor-wp-shmem", lambda patch: change_keywords(patch, Userfaultfd, "continue_", wp=False)),
+    "test_minor_collapse": ("after-shmem", lambda patch: ignore_advice(patch, "collapse")),
+    "test_rwp_async": ("anon", lambda patch: skip_ioctl(patch, "set_mode")),
+    "test_rwp_sync": ("anon", lambda patch: change_keywords(patch, Userfaultfd, "rwprotect", rwp=False)),
+    "test_rwp_pagemap": ("anon", lambda patch: change_keywords(patch, Userfaultfd, "rwprotect", rwp=False)),
+    "test_rwp_mprotect": ("anon", lambda patch: change_keywords(patch, Userfaultfd, "rwprotect", rwp=False)),
+    "test_rwp_gup": ("anon", lambda patch: change_keywords(patch, Userfaultfd, "rwprotect", rwp=False)),
+    "test_rwp_gup_waits_in_synchronous_mode": ("anon", lambda patch: skip_ioctl(patch, "rwprotect")),
+    "test_rwp_async_toggle": ("anon", lambda patch: skip_ioctl(patch, "set_mode")),
+    "test_rwp_swap_cow": ("anon", lambda patch: change_keywords(patch, Userfaultfd, "rwprotect", rwp=False)),
+    "test_rwp_close": ("anon", lambda patch: replace(patch, Userfaultfd, "close", lambda _: None)),
+    "test_rwp_fork": ("no-event-rwp-fork-anon", snapshot_parent_for_child),
+    "test_rwp_and_wp_exclude_each_other": ("anon", lambda patch: skip_ioctl(patch, "unregister")),
     "test_sigbus": ("sigbus-anon", lambda patch: without_feature(patch, Feature.SIGBUS)),
-    "test_events": ("events-wp-anon", copy_loses_wp),
-    "test_events_bring_the_faults_of_a_child": ("events-wp-anon", copy_loses_wp),
-    "test_poison": ("anon", lambda patch: instead(patch, Userfaultfd, "poison", Userfaultfd.zeropage)),
-    "test_every_filling_ioctl_says_eagain_while_an_event_is_unread": ("", unread_is_read),
+    "test_events": ("events-wp-anon", copy_without_wp),
+    "test_events_with_faults_of_a_child": ("events-wp-anon", copy_without_wp),
+    "test_poison": ("anon", lambda patch: replace(patch, Userfaultfd, "poison", Userfaultfd.zeropage)),
+    "test_every_resolving_ioctl_returns_eagain_while_an_event_is_unread": ("", read_messages_always),
 }  # fmt: skip
 
-_ended = {}
+_results = {}
 
 
 def pytest_collection_modifyitems(items):
-    """Keep one case of each test, on the kernel that is asked for."""
+    """Select one case of each test, on the requested kernel."""
     kernel = os.environ["UFFDLAB_BROKEN_KERNEL"]
     wanted = {name: f"{kernel}-{case}" if case else kernel for name, (case, _) in BREAKS.items()}
     items[:] = [
@@ -129,7 +131,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item):
-    """Break the client for the time of the test and its fixtures."""
+    """Break the client during the test and its fixtures."""
     with pytest.MonkeyPatch.context() as patch:
         BREAKS[item.originalname][1](patch)
         return (yield)
@@ -137,7 +139,7 @@ def pytest_runtest_protocol(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item):
-    """Leave nothing of a failed test to the next one: end the target."""
+    """Restart the target, so that a failed test does not affect the next one."""
     lab = item.funcargs.get("lab")
     try:
         return (yield)
@@ -147,12 +149,12 @@ def pytest_runtest_teardown(item):
 
 
 def pytest_runtest_logreport(report):
-    """Keep how each test ended, and why."""
+    """Record the outcome of each test, and the reason."""
     if report.when == "call" or report.skipped or (report.failed and report.when == "setup"):
         name = report.nodeid.partition("::")[2].partition("[")[0]
-        _ended[name] = [report.when, report.outcome, str(report.longrepr)[-2000:]]
+        _results[name] = [report.when, report.outcome, str(report.longrepr)[-2000:]]
 
 
 def pytest_sessionfinish():
-    """Write how the tests ended to the file that the caller named."""
-    Path(os.environ["UFFDLAB_BROKEN_REPORT"]).write_text(json.dumps(_ended))
+    """Write the outcomes to the file that the caller named."""
+    Path(os.environ["UFFDLAB_BROKEN_REPORT"]).write_text(json.dumps(_results))

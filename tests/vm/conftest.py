@@ -1,4 +1,4 @@
-"""One lab a kernel, shared by the tests that do not break it."""
+"""Labs that the tests of a module share, one for each kernel, and fixtures for them."""
 
 import contextlib
 import errno
@@ -36,7 +36,7 @@ def lab():
 
 @pytest.fixture
 def needs(lab):
-    """Skip, naming what is missing, unless this kernel's capabilities have all of these names."""
+    """Return a function that skips the test if this kernel lacks one of the named capabilities."""
 
     def check(*names):
         lacking = lab.capabilities.missing(*names)
@@ -48,25 +48,25 @@ def needs(lab):
 
 @pytest.fixture
 def features(lab):
-    """Return the usual features that this kernel has, and those that are named."""
+    """Return a function: the default features that this kernel has, and the given ones."""
 
-    def asked(*more):
+    def requested(*more):
         wanted = DEFAULT_FEATURES & lab.capabilities.features
-        for each in more:
-            wanted |= each
+        for feature in more:
+            wanted |= feature
         return wanted
 
-    return asked
+    return requested
 
 
 @pytest.fixture
 def region_of(lab, memory):
-    """Map so many pages of the test's memory; they are unmapped in the end."""
+    """Return a function that maps pages of the test's kind of memory.  They are unmapped after the test."""
     made = []
 
     def make(pages):
         made.append(lab.map(pages=pages, memory=memory))
-        if memory == "hugetlb-private":  # for the copies that a child makes
+        if memory == "hugetlb-private":  # for copies in a child
             lab.ask(ReserveHugepages(made[-1].page_size, pages))
         return made[-1]
 
@@ -78,24 +78,24 @@ def region_of(lab, memory):
 
 @pytest.fixture
 def pinned(lab):
-    """Hold a page pinned (FOLL_PIN) for the time of a with block."""
+    """Return a context manager that pins a page (FOLL_PIN)."""
 
     @contextlib.contextmanager
-    def hold(page):
-        held = lab.map(pages=1, memory="anon")
+    def pin(page):
+        destination = lab.map(pages=1, memory="anon")
         with lab.userfaultfd() as uffd:
-            uffd.register(held, "missing")
-            touch = page.gup_read(into=held[0])
+            uffd.register(destination, "missing")
+            touch = page.gup_read(into=destination[0])
             if touch.state != "waiting" and "USER_MODE_ONLY" in uffd.way:
-                pytest.skip(f"{lab.kernel}: a fault of the kernel's is not handed to a userfaultfd of user mode only")
+                pytest.skip(f"{lab.kernel}: a userfaultfd for user mode only gets no faults from kernel mode")
             if touch.state != "waiting":
                 assert touch.outcome().returned == -errno.ENOSYS
                 pytest.skip(f"{lab.kernel} is built without CONFIG_CROSS_MEMORY_ATTACH")
             try:
                 yield
             finally:
-                uffd.zeropage(held)
+                uffd.zeropage(destination)
                 assert touch.outcome().ok
-        held.unmap()
+        destination.unmap()
 
-    return hold
+    return pin

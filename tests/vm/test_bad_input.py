@@ -1,4 +1,4 @@
-"""What a student types wrong: a clear error at once, and a lab that still works."""
+"""Wrong input raises a clear error at once, and the lab stays usable."""
 
 import time
 from pathlib import Path
@@ -27,13 +27,13 @@ pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 lab = on_each("6.1-series", LOCAL, UNPRIVILEGED)
 
-NOWHERE = 0x7000_0000_0000
+UNMAPPED = 0x7000_0000_0000
 BILLION = 10**9
 
 
 @pytest.fixture
 def registered(lab):
-    """Four pages that are in the page cache, registered for MINOR and WP."""
+    """Four pages in the page cache, registered for MINOR and WP."""
     region = lab.map(pages=4)
     region.alias.fill(1)
     with lab.userfaultfd() as uffd:
@@ -44,7 +44,7 @@ def registered(lab):
 
 @pytest.fixture(autouse=True)
 def usable(lab):
-    """After each of them a minor fault is resolved as ever; and nothing took long."""
+    """After each test a minor fault is resolved normally, and the test was not slow."""
     started = time.monotonic()
     yield
     assert time.monotonic() - started < 60
@@ -68,9 +68,9 @@ def usable(lab):
         ("UFFDIO_REGISTER", {"start": 8, "len": 4096, "mode": 1}, "EINVAL: .*unaligned"),
         ("UFFDIO_REGISTER", {"start": 0, "len": 4096, "mode": 0}, "EINVAL: .*needs a mode"),
         ("UFFDIO_REGISTER", {"start": 0, "len": 4096, "mode": 1 << 20}, "EINVAL: .*no mode bits 0x100000"),
-        ("UFFDIO_REGISTER", {"start": NOWHERE, "len": 4096, "mode": 1}, "EINVAL: .*not mapped"),
-        ("UFFDIO_CONTINUE", {"start": NOWHERE, "len": 4096}, "ENOENT: .*not registered"),
-        ("UFFDIO_COPY", {"dst": NOWHERE, "len": 4096}, "E(NOENT|FAULT): "),
+        ("UFFDIO_REGISTER", {"start": UNMAPPED, "len": 4096, "mode": 1}, "EINVAL: .*not mapped"),
+        ("UFFDIO_CONTINUE", {"start": UNMAPPED, "len": 4096}, "ENOENT: .*not registered"),
+        ("UFFDIO_COPY", {"dst": UNMAPPED, "len": 4096}, "E(NOENT|FAULT): "),
         ("UFFDIO_COPY", {"dst": 0, "len": 4096, "src": 0}, "E(EXIST|FAULT): "),
         ("UFFDIO_CONTINUE", {"start": 0, "len": 4096 * BILLION}, "ENOENT: .*spans"),
         ("UFFDIO_CONTINUE", {"start": 0, "len": (1 << 64) - 4096}, "EINVAL: .*beyond the addresses"),
@@ -86,29 +86,29 @@ def usable(lab):
     ],
 )
 def test_wrong_fields_are_refused_by_the_kernel_and_explained(registered, name, values, message):
-    """An address is an offset from the region, unless it is far away."""
+    """A non-negative address below UNMAPPED is an offset in the region."""
     region, uffd = registered
-    place = next((field for field in ("start", "dst") if field in values), None)
-    if place and 0 <= values[place] < NOWHERE:
-        values = {**values, place: values[place] + region.start}
+    address = next((field for field in ("start", "dst") if field in values), None)
+    if address and 0 <= values[address] < UNMAPPED:
+        values = {**values, address: values[address] + region.start}
     with pytest.raises(IoctlError, match=message):
         uffd.ioctl(name, values)
 
 
 @pytest.mark.parametrize("call", ["copy", "zeropage", "continue_", "writeprotect"])
-def test_memory_that_is_not_registered(lab, call):
+def test_an_ioctl_on_memory_that_is_not_registered_is_refused(lab, call):
     region = lab.map(pages=2)
     with lab.userfaultfd() as uffd, pytest.raises(IoctlError, match=r"ENOENT: .*uffd\.register"):
         getattr(uffd, call)(region)
     region.unmap()
 
 
-def test_ranges_that_overlap(lab, registered):
+def test_overlapping_ranges_are_refused(lab, registered):
     region, uffd = registered
     uffd.continue_(region[:2])
     with pytest.raises(IoctlError, match=r"EEXIST: .*mapped already"):
         uffd.continue_(region[1:3])
-    assert uffd.register(region[1:3], "minor", "wp").ok  # once more is no error
+    assert uffd.register(region[1:3], "minor", "wp").ok  # registering again is no error
     with (
         lab.userfaultfd() as another,
         pytest.raises(IoctlError, match=r"EBUSY: lab\.userfaultfds\[\d+\] has this range"),
@@ -122,7 +122,7 @@ def test_ranges_that_overlap(lab, registered):
         uffd.continue_(region.alias[3])
 
 
-def test_memory_that_is_not_in_the_page_cache(lab):
+def test_minor_and_continue_refuse_anonymous_memory(lab):
     region = lab.map(pages=1, memory="anon")
     with lab.userfaultfd() as uffd:
         with pytest.raises(IoctlError, match=r"EINVAL: MINOR needs memory in the page cache .* anon is not"):
@@ -133,7 +133,7 @@ def test_memory_that_is_not_in_the_page_cache(lab):
     region.unmap()
 
 
-def test_a_mode_of_another_ioctl(registered):
+def test_writeprotect_refuses_the_mode_bit_of_continue(registered):
     region, uffd = registered
     with pytest.raises(IoctlError, match="refuses DONTWAKE"):  # CONTINUE's WP is WRITEPROTECT's DONTWAKE
         uffd.writeprotect(region[0], mode=int(ContinueMode.WP))
@@ -173,18 +173,18 @@ def test_a_mode_of_another_ioctl(registered):
         (lambda lab, region, uffd: region.sweep_threads(BILLION), "1 to 256"),
     ],
 )  # fmt: skip
-def test_a_value_without_meaning_never_reaches_the_kernel(lab, registered, wrong, message):
+def test_an_invalid_argument_is_refused_before_any_system_call(lab, registered, wrong, message):
     with pytest.raises(UsageError, match=message):
         wrong(lab, *registered)
 
 
-def test_features_that_no_kernel_has(lab):
+def test_a_feature_that_no_kernel_has_is_refused(lab):
     with pytest.raises(IoctlError, match="this kernel lacks 0x10000000000"):
         lab.userfaultfd(Feature(1 << 40))
 
 
 def test_a_billion_pages_can_be_mapped_but_a_snapshot_is_refused(lab):
-    """4 TB of addresses cost nothing; a look at them all would cost the host 16 GB."""
+    """4 TB of addresses need no memory; a snapshot of them all would need 16 GB of the host."""
     region = lab.map(pages=BILLION)
     for witness in (None, *lab.witnesses):
         with pytest.raises(UsageError, match=r"1000000000 pages .* part of them"):
@@ -198,14 +198,14 @@ def test_a_billion_pages_can_be_mapped_but_a_snapshot_is_refused(lab):
     region.unmap()
 
 
-def test_more_private_memory_than_the_guest_allows(lab):
+def test_private_memory_beyond_the_overcommit_limit_is_refused(lab):
     if Path("/proc/sys/vm/overcommit_memory").read_text().strip() == "1" and lab.machine.name == LOCAL:
-        pytest.skip("this host promises everything (vm.overcommit_memory)")
+        pytest.skip("this host allows any overcommit (vm.overcommit_memory=1)")
     with pytest.raises(AgentError, match=r"Cannot allocate memory: .*vm\.overcommit_memory.* memory='shmem'"):
         lab.map(pages=BILLION, memory="anon")
 
 
-def test_touching_what_was_unmapped(lab):
+def test_touching_an_unmapped_region_fails(lab):
     region = lab.map(pages=1)
     region.munmap()
     with pytest.raises(TouchFailed, match="SIGSEGV"):
@@ -238,7 +238,7 @@ def test_a_closed_userfaultfd_is_reported_at_once(lab, registered, attempt):
     assert list(uffd.messages()) == []
 
 
-def test_closing_ends_a_wait_for_a_message(lab):
+def test_the_end_of_the_target_ends_a_wait_for_a_message(lab):
     uffd = lab.userfaultfd()
     with pytest.raises(NoMessage):
         uffd.read_fault(timeout=0.05)
@@ -248,19 +248,19 @@ def test_closing_ends_a_wait_for_a_message(lab):
     lab.restart_target()
 
 
-@pytest.mark.parametrize("again", [False, True], ids=["dead", "restarted"])
-def test_a_dead_target_is_reported_at_once(again):
-    """What belonged to it does not come to belong to the next one, whose addresses and numbers are the same."""
+@pytest.mark.parametrize("restarted", [False, True], ids=["dead", "restarted"])
+def test_a_dead_target_is_reported_at_once(restarted):
+    """Its regions and userfaultfds are not taken for those of the next target, with the same addresses and numbers."""
     with Lab("6.1-series") as lab:
         region = lab.map(pages=2)
         uffd = lab.userfaultfd()
         uffd.register(region, "minor", "wp")
         lab.ask(KillTarget())
-        others = []
-        if again:
+        new = []
+        if restarted:
             lab.restart_target()
-            others = [lab.map(pages=2), lab.userfaultfd()]
-            assert (others[0].start, others[1].number) == (region.start, 1)
+            new = [lab.map(pages=2), lab.userfaultfd()]
+            assert (new[0].start, new[1].number) == (region.start, 1)
         for attempt in (
             lambda: uffd.wake(region),
             lambda: uffd.batch("UFFDIO_WAKE", region),
@@ -269,15 +269,15 @@ def test_a_dead_target_is_reported_at_once(again):
             lambda: region.alias.write(0),
             lambda: region[1].madvise("dontneed"),
             lambda: region.mremap(),
-            *(() if again else (lab.fork, lab.userfaultfd, lambda: lab.map(pages=1))),
-            *((lambda: others[1].register(region, "minor"),) if again else ()),
+            *(() if restarted else (lab.fork, lab.userfaultfd, lambda: lab.map(pages=1))),
+            *((lambda: new[1].register(region, "minor"),) if restarted else ()),
         ):
             with pytest.raises(TargetLost, match=r"lab\.(restart_target|map|userfaultfd)\("):
                 attempt()
         with pytest.raises(WitnessError):
             region.snapshot()
         uffd.close()
-        if not again:
+        if not restarted:
             lab.restart_target()
         fresh = lab.map(pages=1)
         fresh.alias.fill(3)

@@ -1,4 +1,4 @@
-"""EAGAIN from a real kernel: ioctls while the mappings change, how far they came, and how one goes on."""
+"""EAGAIN from a real kernel: ioctls while the mappings change, their progress, and how to resume them."""
 
 import errno
 
@@ -39,20 +39,20 @@ def region(lab, uffd):
         region.unmap()
 
 
-def change(region):
+def start_change(region):
     """Start a call that changes a mapping; it waits until its event is read."""
     touch = region[PAGES - 1].start_madvise("dontneed")
     assert touch.state == "waiting"
     return touch
 
 
-def test_every_filling_ioctl_says_eagain_while_an_event_is_unread(lab, uffd, region):
-    """As the kernel's mmap-changing test does, and WRITEPROTECT besides; each works once the event was read."""
+def test_every_resolving_ioctl_returns_eagain_while_an_event_is_unread(lab, uffd, region):
+    """Like the kernel's mmap-changing test, and with WRITEPROTECT.  Each ioctl succeeds once the event is read."""
     empty, source = lab.map(pages=PAGES, memory="anon"), lab.map(pages=PAGES, memory="anon")
     source.fill(3)
     uffd.register(region, "minor", "wp")
     uffd.register(empty, "missing", "wp")
-    tries = {
+    ioctls = {
         "UFFDIO_CONTINUE": lambda: uffd.continue_(region[0], check=False),
         "UFFDIO_WRITEPROTECT": lambda: uffd.writeprotect(region[1], check=False),
         "UFFDIO_COPY": lambda: uffd.copy(empty[0], b"x", check=False),
@@ -60,11 +60,11 @@ def test_every_filling_ioctl_says_eagain_while_an_event_is_unread(lab, uffd, reg
         "UFFDIO_MOVE": lambda: uffd.move(empty[2], source[2], check=False),
         "UFFDIO_POISON": lambda: uffd.poison(empty[3], check=False),
     }
-    there = [name for name in tries if not lab.capabilities.missing(name)]
+    supported = [name for name in ioctls if not lab.capabilities.missing(name)]
     with uffd.unread():
-        changing = change(region)
-        for name in there:
-            result = tries[name]()
+        changing = start_change(region)
+        for name in supported:
+            result = ioctls[name]()
             assert (result.errno, result.done) == (errno.EAGAIN, 0), name
             assert result.output in (None, -errno.EAGAIN, 0), name
         with pytest.raises(IoctlError, match=r"EAGAIN: .*mappings are changing"):
@@ -72,15 +72,15 @@ def test_every_filling_ioctl_says_eagain_while_an_event_is_unread(lab, uffd, reg
         assert changing.state == "waiting"
     assert uffd.wait_for(Remove).first == PAGES - 1
     assert changing.outcome().ok
-    for name in there:
-        assert tries[name]().ok, name
-    for each in (empty, source):
-        uffd.unregister(each, check=False)
-        each.unmap()
+    for name in supported:
+        assert ioctls[name]().ok, name
+    for mapping in (empty, source):
+        uffd.unregister(mapping, check=False)
+        mapping.unmap()
 
 
-def test_a_copy_that_came_half_way_is_resumed(lab, uffd, region):
-    """It stops at page 3, whose source faults; meanwhile the mapping changes; so it gives up with 3 pages done."""
+def test_a_copy_that_was_interrupted_is_resumed(lab, uffd, region):
+    """The source of page 3 faults.  While the copy waits, the mapping changes, so the copy ends after 3 pages."""
     empty, source = lab.map(pages=PAGES, memory="anon"), lab.map(pages=PAGES, memory="anon")
     source[:3].fill(70)
     uffd.register(empty, "missing", "wp")
@@ -99,44 +99,43 @@ def test_a_copy_that_came_half_way_is_resumed(lab, uffd, region):
         assert changing.outcome().ok
         assert result.errno == errno.EAGAIN
         assert (result.done, result.output) == (3 * 4096, 3 * 4096)
-        state = empty.snapshot()
-        assert state.has(State.PRESENT).tolist() == [True] * 3 + [False] * 5
+        assert empty.snapshot().has(State.PRESENT).tolist() == [True] * 3 + [False] * 5
         whole = uffd.resume(result)
         assert (whole.errno, whole.done) == (0, empty.length)
         assert [empty.read(page).result() for page in range(PAGES)] == [70 + page for page in range(PAGES)]
         of_source.unregister(source)
     uffd.unregister(empty)
-    for each in (empty, source):
-        each.unmap()
+    for mapping in (empty, source):
+        mapping.unmap()
 
 
-def test_resuming_waits_until_the_mappings_are_as_they_were(lab, uffd, region):
+def test_resume_waits_until_the_mappings_no_longer_change(lab, uffd, region):
     uffd.register(region, "minor")
     with uffd.unread():
-        changing = change(region)
-        stuck = uffd.continue_(region[:4], check=False)
+        changing = start_change(region)
+        result = uffd.continue_(region[:4], check=False)
         with pytest.raises(IoctlError, match="EAGAIN"):
-            uffd.resume(stuck, deadline=0.2)
-    assert uffd.resume(stuck).done == 4 * 4096
+            uffd.resume(result, deadline=0.2)
+    assert uffd.resume(result).done == 4 * 4096
     assert changing.outcome().ok
     assert region.snapshot().has(State.PRESENT).tolist() == [True] * 4 + [False] * 4
 
 
 @pytest.mark.parametrize("event", [Remove, Remap, Unmap, Fork])
 def test_a_call_waits_for_its_event_to_be_read(lab, uffd, region, event):
-    """Also one that was made on the target's main thread would; so these are made on threads of their own."""
+    """The calls are made on threads of their own, because they would block the target's main thread."""
     uffd.register(region, "minor")
-    if event is Fork:  # fork(2) is the one call that the target makes itself; it must not be left unread
+    if event is Fork:  # the target calls fork(2) on its main thread, so its event must be read at once
         with lab.fork() as child:
             assert uffd.wait_for(Fork).userfaultfd.number
             assert child.took_ns > 0
         return
     start = {
         Remove: lambda: region[2].start_madvise("dontneed"),
-        Remap: lambda: region._start("mremap", [region.start, region.length, region.length, 3, place], "away"),
+        Remap: lambda: region._start("mremap", [region.start, region.length, region.length, 3, free_address], "away"),
         Unmap: lambda: region[6:]._start("munmap", [region[6].start, 2 * 4096], ""),
     }[event]
-    place = lab.ask(FindFreePlace(region.length))
+    free_address = lab.ask(FindFreePlace(region.length))
     with uffd.unread():
         touch = start()
         assert touch.state == "waiting"
@@ -145,9 +144,9 @@ def test_a_call_waits_for_its_event_to_be_read(lab, uffd, region, event):
     assert touch.outcome().ok
     assert message.start == {Remove: region[2].start, Remap: region.start, Unmap: region[6].start}[event]
     if event is Remap:
-        assert message.to == place
-        region.start = place
-        lab.ask(NoteMoved(region.number, place))
+        assert message.to == free_address
+        region.start = free_address
+        lab.ask(NoteMoved(region.number, free_address))
 
 
 def test_a_handler_and_unread_messages_exclude_each_other(uffd, region):
@@ -158,7 +157,7 @@ def test_a_handler_and_unread_messages_exclude_each_other(uffd, region):
         pass
 
 
-def test_the_ioctls_that_can_say_eagain_are_all_here():
-    """Those with an output field, and WRITEPROTECT; add a new one of the table above."""
+def test_the_list_of_ioctls_with_an_output_field_is_complete():
+    """They and WRITEPROTECT can return EAGAIN.  A new one must be added to the first test above."""
     with_output = {name for name, ioctl in IOCTLS.items() if ioctl.output}
     assert with_output == {"UFFDIO_COPY", "UFFDIO_ZEROPAGE", "UFFDIO_MOVE", "UFFDIO_CONTINUE", "UFFDIO_POISON"}

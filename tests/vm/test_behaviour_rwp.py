@@ -1,4 +1,4 @@
-"""Read-write protection (Linux 7.3): what the rwp tests of the kernel's own uffd-unit-tests check."""
+"""Read-write protection (Linux 7.3), as the rwp tests of the kernel's uffd-unit-tests check it."""
 
 import contextlib
 import errno
@@ -32,7 +32,7 @@ def region(region_of, needs, memory):
 
 @pytest.fixture
 def uffd(lab, region, features):
-    """Registered for RWP, every page protected; each fault is told."""
+    """A userfaultfd registered for RWP, with every page protected; each fault is a message."""
     with lab.userfaultfd(features(Feature.RWP)) as uffd:
         uffd.register(region, "rwp")
         uffd.rwprotect(region)
@@ -41,7 +41,7 @@ def uffd(lab, region, features):
 
 @pytest.fixture
 def asynchronous(uffd):
-    """The same, but the kernel resolves each fault by itself."""
+    """The same in asynchronous mode: the kernel resolves each fault itself."""
     uffd.set_mode(enable=Feature.RWP_ASYNC)
     return uffd
 
@@ -65,7 +65,7 @@ def test_rwp_sync(region, uffd):
 
 
 @on_all
-def test_an_unprotected_page_is_touched_freely(region, uffd):
+def test_access_to_an_unprotected_page_causes_no_fault(region, uffd):
     uffd.rwprotect(region[2], rwp=False)
     assert region.read(2).result() == 3
     region.write(2, 9).result()
@@ -84,15 +84,15 @@ def test_rwp_async(region, asynchronous):
 
 @on_all
 def test_rwp_pagemap(region, asynchronous):
-    """PAGEMAP_SCAN tells the pages that were accessed from those that were not."""
+    """PAGEMAP_SCAN distinguishes pages that were accessed from the others."""
     region[: PAGES // 2].sweep().result()
-    # In such a mapping the scan witness tells the mark by PAGE_IS_ACCESSED.
+    # In such a mapping the scan witness derives the mark from PAGE_IS_ACCESSED.
     assert region.snapshot("scan").lacks(State.UFFD_WP).tolist() == [True, True, False, False]
 
 
 @on_all
 def test_rwp_mprotect(region, asynchronous):
-    """The mark and what it means outlive PROT_NONE and back."""
+    """The marks stay, with their meaning, after mprotect to PROT_NONE and back."""
     region.mprotect("")
     region.mprotect("rw")
     assert protected(region) == [True] * PAGES
@@ -108,7 +108,7 @@ def test_rwp_gup(region, asynchronous):
 
 
 @on_all
-def test_rwp_gup_waits_where_faults_are_messages(region, uffd):
+def test_rwp_gup_waits_in_synchronous_mode(region, uffd):
     touch = region.gup_read(3)
     assert uffd.read_fault().rwp
     uffd.rwprotect(region[3], rwp=False)
@@ -173,7 +173,7 @@ def test_rwp_swap_cow(lab, region, uffd):
 def test_rwp_and_wp_exclude_each_other(region, uffd):
     both = uffd.register(region, RegisterMode.RWP, RegisterMode.WP, check=False)
     assert both.errno == errno.EINVAL
-    # One cannot be changed for the other either while marks may be there.
+    # Nor can one mode replace the other while there may be marks.
     assert uffd.register(region, "wp", check=False).errno == errno.EBUSY
     uffd.unregister(region)
     assert uffd.register(region, "wp").ok

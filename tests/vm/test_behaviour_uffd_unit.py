@@ -1,4 +1,4 @@
-"""What the kernel's own uffd-unit-tests check, through the client, and where they do not look: the page's bits."""
+"""The behaviour that the kernel's uffd-unit-tests check, through the client, and in addition the page-table bits."""
 
 import errno
 import itertools
@@ -39,7 +39,7 @@ def bits(snapshot):
 
 @pytest.mark.parametrize("memory", ALL)
 def test_register_ioctls(lab, region, memory):
-    """REGISTER tells which ioctls a range can be resolved with, for each combination of modes."""
+    """REGISTER returns the ioctls that the range supports, for each combination of modes."""
     combinations = [modes for count in (1, 2, 3) for modes in itertools.combinations(("missing", "wp", "minor"), count)]
     with lab.userfaultfd() as uffd:
         none = {"start": region.start, "len": region.length, "mode": 0}
@@ -95,8 +95,8 @@ def test_move(lab, region, needs):
 
 
 @pytest.mark.parametrize("memory", ["anon"])
-def test_move_within_itself(lab, region, needs, memory):
-    """Page after page, as nobody refuses it: downwards it is memmove, upwards the first page is carried to the end."""
+def test_move_to_an_overlapping_range(lab, region, needs, memory):
+    """The kernel moves page after page.  Downwards that is memmove(3); upwards the first page ends up last."""
     needs("UFFDIO_MOVE")
     region[1:].fill(70)
     with lab.userfaultfd() as uffd:
@@ -105,10 +105,10 @@ def test_move_within_itself(lab, region, needs, memory):
         assert region.snapshot("pagemap").has(State.PRESENT).tolist() == [True, True, True, False]
         assert [region.read(page).result() for page in range(3)] == [70, 71, 72]
         region[1:].madvise("dontneed")
-        up = {"dst": region[1].start, "src": region.start, "len": 3 * region.page_size}
+        upwards = {"dst": region[1].start, "src": region.start, "len": 3 * region.page_size}
         with pytest.raises(UsageError, match="begins within"):
             uffd.move(region[1:], region[:3])
-        assert uffd.ioctl("UFFDIO_MOVE", up).done == 3 * region.page_size
+        assert uffd.ioctl("UFFDIO_MOVE", upwards).done == 3 * region.page_size
         assert region.snapshot("pagemap").has(State.PRESENT).tolist() == [False, False, False, True]
         assert region.read(3).result() == 70
 
@@ -120,7 +120,7 @@ def test_move_pmd(lab, needs, memory, split):
     region, source = lab.map(pages=1024, memory=memory), lab.map(pages=1024, memory=memory)
     source.fill(5)
     if set(source.snapshot().levels) != {2}:
-        pytest.skip("the guest has no huge page to spare")
+        pytest.skip("the guest has no free huge page")
     with lab.userfaultfd() as uffd:
         uffd.register(region, "missing")
         count = 16 if split else 1024
@@ -137,16 +137,16 @@ def test_move_pmd(lab, needs, memory, split):
 @pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("events", [False, True], ids=["wp-fork", "wp-fork-with-event"])
 def test_wp_fork(lab, region, events, features):
-    """The child keeps uffd-wp only when its own userfaultfd came with a FORK event."""
+    """The child keeps uffd-wp only if a FORK event gave it its own userfaultfd."""
     region.fill(1)
     with lab.userfaultfd(features(Feature.EVENT_FORK if events else Feature(0))) as uffd:
         uffd.register(region, "wp")
         uffd.writeprotect(region)
         assert bits(region.snapshot("pagemap")) == [(True, True)] * PAGES
-        # 6.1 forgets to clear the mark of private hugetlb pages; see docs/findings/hugetlb-fork.md
-        kept = events or (lab.kernel == "6.1-series" and region.memory == "hugetlb-private")
+        # 6.1 does not clear the mark of private hugetlb pages; see docs/findings/hugetlb-fork.md
+        marked = events or (lab.kernel == "6.1-series" and region.memory == "hugetlb-private")
         with lab.fork() as child:
-            assert child.snapshot(region).has(State.UFFD_WP).tolist() == [kept] * PAGES
+            assert child.snapshot(region).has(State.UFFD_WP).tolist() == [marked] * PAGES
             if events:
                 forked = uffd.wait_for(Fork).userfaultfd
                 touch = region.write(1, 9, by=child)
@@ -154,7 +154,7 @@ def test_wp_fork(lab, region, events, features):
                 forked.writeprotect(region[1], wp=False)
                 touch.result()
                 forked.close()
-            elif kept:  # and then a write of the child faults again and again, and never ends
+            elif marked:  # then a write of the child faults again and again
                 touch = region.write(1, 9, by=child)
                 with pytest.raises(FaultUnresolved):
                     touch.outcome(1)
@@ -167,8 +167,8 @@ def test_wp_fork(lab, region, events, features):
 
 
 @pytest.mark.parametrize("memory", ALL)
-def test_wp_when_a_range_is_registered_anew_without_it(lab, region):
-    """Newer kernels refuse; older ones leave the mark (docs/findings/hugetlb-register.md)."""
+def test_wp_marks_of_a_range_that_is_registered_again_without_wp(lab, region):
+    """Newer kernels refuse the registration; older ones keep the marks (docs/findings/hugetlb-register.md)."""
     region.fill(1)
     with lab.userfaultfd() as uffd:
         uffd.register(region, "wp")
@@ -178,7 +178,7 @@ def test_wp_when_a_range_is_registered_anew_without_it(lab, region):
         uffd.unregister(region)
         assert bits(region.snapshot("pagemap")) == [(True, True)] * PAGES
         touch = region.write(1, 9)
-        if "hugetlb" in region.memory:  # it faults again and again
+        if "hugetlb" in region.memory:  # the write faults again and again
             with pytest.raises(FaultUnresolved):
                 touch.outcome(1)
             assert touch.withdraw()
@@ -193,7 +193,7 @@ def test_wp_when_a_range_is_registered_anew_without_it(lab, region):
 @pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("events", [False, True], ids=["wp-fork", "wp-fork-with-event"])
 def test_wp_fork_of_pages_that_are_not_mapped(lab, region, events, features):
-    """The mark outlives swap-out and MADV_DONTNEED of a file's page, and comes to the child as ever."""
+    """The mark survives swap-out and MADV_DONTNEED of a file's page.  The child gets it as for mapped pages."""
     region.fill(1)
     dropped = region.memory not in {"anon", "shmem-private"}
     if not dropped:
@@ -214,26 +214,26 @@ def test_wp_fork_of_pages_that_are_not_mapped(lab, region, events, features):
         assert region.snapshot("pagemap").lacks(State.UFFD_WP).all()
         region.write(1, 9).result()
         assert bits(region.snapshot("pagemap"))[1] == (True, False)
-        if region.memory != "hugetlb-private":  # there MADV_DONTNEED has thrown the content away
+        if region.memory != "hugetlb-private":  # there MADV_DONTNEED has discarded the content
             assert [region.read(page).result() for page in range(PAGES)] == [1, 9, 3, 4]
 
 
 @pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("events", [False, True], ids=["wp-fork-pin", "wp-fork-pin-with-event"])
 def test_wp_fork_pin(lab, region, features, events, pinned):
-    """fork copies a pinned page of private memory at once; the mark goes with the copy, or does not, as ever."""
+    """fork copies a pinned page of private memory at once.  The copy gets the mark as other pages do."""
     private = region.memory == "anon" or region.memory.endswith("private")
     region.fill(1)
     with lab.userfaultfd(features(Feature.EVENT_FORK if events else Feature(0))) as uffd:
         uffd.register(region, "wp")
         uffd.writeprotect(region)
-        # 6.1 keeps the marks of private hugetlb pages where it should not, and loses those of the copies it makes for
-        # a pin: docs/findings/hugetlb-fork.md and hugetlb-pin.md
+        # 6.1 keeps the marks of private hugetlb pages where it should clear them, and loses the marks of pages that it
+        # copies for a pin: docs/findings/hugetlb-fork.md and hugetlb-pin.md
         wrong = lab.kernel == "6.1-series" and region.memory == "hugetlb-private"
-        kept = [events or wrong] * PAGES
+        marks = [events or wrong] * PAGES
         with pinned(region[0]), lab.fork() as child:
             seen = child.snapshot(region)
-            assert seen.has(State.UFFD_WP).tolist() == [kept[0] and not wrong, *kept[1:]]
+            assert seen.has(State.UFFD_WP).tolist() == [marks[0] and not wrong, *marks[1:]]
             if private:
                 same = region.snapshot("pagemap").frames() == seen.frames()
                 assert same.tolist() == [False] + [True] * (PAGES - 1)
@@ -242,11 +242,11 @@ def test_wp_fork_pin(lab, region, features, events, pinned):
                 uffd.wait_for(Fork).userfaultfd.close()
         assert region.snapshot("pagemap").has(State.UFFD_WP).all()
         with lab.fork() as child:
-            # Now the other way round: the page is shared with the child, and a pin for reading takes a copy of it.
+            # In the other order: the page is shared with the child, and a pin for reading copies it.
             assert region.gup_read(1).result() == 2
             lost = [page == 1 and wrong for page in range(PAGES)]
             assert region.snapshot("pagemap").lacks(State.UFFD_WP).tolist() == lost
-            assert child.snapshot(region).has(State.UFFD_WP).tolist() == kept
+            assert child.snapshot(region).has(State.UFFD_WP).tolist() == marks
             if private:
                 assert region[1].snapshot("pagemap").frames()[0] != child.snapshot(region[1]).frames()[0]
             if events:
@@ -255,7 +255,7 @@ def test_wp_fork_pin(lab, region, features, events, pinned):
 
 @pytest.mark.parametrize("memory", ALL)
 def test_wp_unpopulated(lab, region, needs, memory, features):
-    """A marker where no page is: set, unset, dropped, read through and written to."""
+    """Markers of pages that do not exist: set, cleared, dropped, read and written."""
     needs("WP_UNPOPULATED")
     with lab.userfaultfd(features(Feature.WP_UNPOPULATED)) as uffd:
         uffd.register(region, "wp")
@@ -263,7 +263,7 @@ def test_wp_unpopulated(lab, region, needs, memory, features):
         assert bits(region.snapshot("pagemap")) == [(False, True)] * PAGES
         uffd.writeprotect(region[3], wp=False)
         region[2].madvise("dontneed")
-        stays = memory != "anon"  # of a file the marker stays when the page is dropped from the mapping
+        stays = memory != "anon"  # in a file mapping the marker stays after MADV_DONTNEED
         assert bits(region.snapshot("pagemap")) == [(False, True)] * 2 + [(False, stays), (False, False)]
         region.write(3, 5).result()
         if not stays:
@@ -273,7 +273,7 @@ def test_wp_unpopulated(lab, region, needs, memory, features):
         assert bits(region[0].snapshot()) == [(True, True)]
         if sees_entries(lab):
             assert region[0].snapshot().lacks(State.WRITABLE).all()
-        for page in (0, 1):  # one where a page of zeroes was read, one that is not there
+        for page in (0, 1):  # page 0 is a page of zeroes, page 1 is absent
             touch = region.write(page, 5)
             fault = uffd.read_fault()
             assert (fault.page, fault.wp, fault.write) == (page, True, True)
@@ -312,7 +312,7 @@ def test_minor(lab, region, wp, needs):
 @pytest.mark.parametrize("memory", ["shmem", "shmem-thp"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_minor_collapse(lab, memory, when):
-    """MADV_COLLAPSE maps nothing behind a handler's back, and keeps what CONTINUE has mapped."""
+    """MADV_COLLAPSE maps nothing without a fault message, and keeps what CONTINUE has mapped."""
     region = lab.map(pages=512, memory=memory)
     region.alias.fill(1)
     with lab.userfaultfd() as uffd:
@@ -322,7 +322,7 @@ def test_minor_collapse(lab, memory, when):
         collapsed = (region.alias if when == "before" else region).madvise("collapse", check=False)
         if not collapsed.ok:
             region.unmap()
-            pytest.skip(f"{lab.kernel}: MADV_COLLAPSE came back with errno {collapsed.errno}")
+            pytest.skip(f"{lab.kernel}: MADV_COLLAPSE returned errno {collapsed.errno}")
         if when == "before":
             touch = region.read(100)
             assert uffd.read_fault().minor
@@ -341,7 +341,7 @@ def test_minor_collapse(lab, memory, when):
     region.unmap()
 
 
-def sigbus_at(touch, region, page):
+def assert_sigbus_at(touch, region, page):
     outcome = touch.outcome()
     assert (outcome.signal, outcome.signal_code) == ("SIGBUS", 2)
     assert outcome.signal_address - region[page].start in range(region.page_size)
@@ -350,20 +350,20 @@ def sigbus_at(touch, region, page):
 @pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("wp", [False, True], ids=["sigbus", "sigbus-wp"])
 def test_sigbus(lab, region, wp, features):
-    """Every fault is a SIGBUS, also a child's, and none is told; each is resolved as if it were."""
+    """Each fault raises SIGBUS, in a child too, and sends no message.  It can be resolved like any other fault."""
     with lab.userfaultfd(features(Feature.SIGBUS, Feature.EVENT_FORK)) as uffd:
         uffd.register(region, "missing", *(["wp"] if wp else []))
-        sigbus_at(region.write(1), region, 1)
+        assert_sigbus_at(region.write(1), region, 1)
         uffd.copy(region[1], b"\x07", wp=wp)
         assert region.read(1).result() == 7
         assert bits(region[1].snapshot("pagemap")) == [(True, wp)]
         if wp:
-            sigbus_at(region.write(1), region, 1)
+            assert_sigbus_at(region.write(1), region, 1)
             uffd.writeprotect(region[1], wp=False)
         region.write(1, 8).result()
         with lab.fork() as child:
             forked = uffd.wait_for(Fork).userfaultfd
-            sigbus_at(region.write(2, by=child), region, 2)
+            assert_sigbus_at(region.write(2, by=child), region, 2)
             forked.copy(region[2], b"\x05")
             assert region.read(2, by=child).result() == 5
             with pytest.raises(NoMessage):
@@ -398,8 +398,8 @@ def test_events(lab, memory, wp, features):
 
 @pytest.mark.parametrize("memory", ALL)
 @pytest.mark.parametrize("wp", [False, True], ids=["events", "events-wp"])
-def test_events_bring_the_faults_of_a_child(lab, region, wp, features):
-    """Each page of a child faults once at the userfaultfd that came with the FORK event, and once more if protected."""
+def test_events_with_faults_of_a_child(lab, region, wp, features):
+    """Each page of a child faults once at the userfaultfd of the FORK event, and again if it is protected."""
     with lab.userfaultfd(features(EVENTS)) as uffd:
         uffd.register(region, "missing", *(["wp"] if wp else []))
         with lab.fork() as child:
@@ -418,7 +418,7 @@ def test_events_bring_the_faults_of_a_child(lab, region, wp, features):
             with pytest.raises(NoMessage):
                 forked.read_fault(timeout=0.05)
             forked.close()
-        assert region.snapshot("pagemap").lacks(State.PRESENT).all()  # the parent's page tables are its own
+        assert region.snapshot("pagemap").lacks(State.PRESENT).all()  # the child has other page tables
         with pytest.raises(NoMessage):
             uffd.read_fault(timeout=0.05)
 
@@ -433,10 +433,10 @@ def test_poison(lab, region, needs):
         uffd.poison(region[1])
         outcome = touch.outcome()
         assert outcome.signal == "SIGBUS"
-        # BUS_MCEERR_AR; BUS_ADRERR where a kernel has no CONFIG_MEMORY_FAILURE, as this host's own may be built
+        # BUS_MCEERR_AR; BUS_ADRERR if the host's kernel is built without CONFIG_MEMORY_FAILURE
         assert outcome.signal_code in ((4,) if sees_entries(lab) else (4, 2))
         assert region[1].snapshot("pagemap").lacks(State.PRESENT).all()
-        # In kernel mode it is an errno, not a signal.
+        # A system call returns an errno; no signal is raised.
         assert region.kernel_read(1).outcome().returned in (-errno.EFAULT, -EHWPOISON)
         assert uffd.poison(region[1], check=False).errno == errno.EEXIST
         uffd.copy(region[2])
@@ -445,12 +445,12 @@ def test_poison(lab, region, needs):
 
 @pytest.mark.parametrize("memory", ALL)
 def test_faults_of_every_kind_of_access(lab, region):
-    """From user mode, from a system call, through get_user_pages: each waits for the same COPY."""
+    """Faults from user mode, from a system call and through get_user_pages wait for the same COPY."""
     with lab.userfaultfd() as uffd:
         uffd.register(region, "missing")
         for start, write in (
             (region.read, False), (region.write, True), (region.kernel_read, False), (region.kernel_write, True),
-            # An emulated CPU reads first and writes then, a real one asks for the page to write at once.
+            # An emulated CPU reads first and then writes; a real CPU faults for the write at once.
             (region.modify, None), (region.gup_read, False), (region.gup_write, True),
         ):  # fmt: skip
             touch = start(3)

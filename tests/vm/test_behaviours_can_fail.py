@@ -1,4 +1,4 @@
-"""Every behaviour test fails when what it checks is not so: it is run once more with the client broken on purpose."""
+"""Every behaviour test can fail: each is run again with a client that is broken on purpose."""
 
 import json
 import os
@@ -20,8 +20,8 @@ KERNELS = ("6.1-series", "debian/trixie", "debian/trixie-backports")
 
 
 @pytest.fixture(scope="module")
-def ends(tmp_path_factory):
-    """How each test ended on each kernel that could run it: (when, outcome, why)."""
+def results(tmp_path_factory):
+    """The results of each test: a list of (kernel, phase, outcome, reason)."""
     found = {}
     for number, kernel in enumerate(KERNELS):
         report = tmp_path_factory.mktemp("broken") / f"{number}.json"
@@ -32,19 +32,19 @@ def ends(tmp_path_factory):
                  "UFFDLAB_BROKEN_REPORT": str(report)},
             cwd=HERE.parent.parent, timeout=900, check=False, capture_output=True,
         )  # fmt: skip
-        for name, end in json.loads(report.read_text()).items():
-            found.setdefault(name, []).append((kernel, *end))
+        for name, result in json.loads(report.read_text()).items():
+            found.setdefault(name, []).append((kernel, *result))
     return found
 
 
-def test_every_row_of_the_table_has_something_to_break():
+def test_every_test_of_the_table_has_a_way_to_break_the_client():
     assert {here for _, _, here, _ in rows()} <= set(BREAKS)
 
 
 @pytest.mark.timeout(2400)
 @pytest.mark.parametrize("name", BREAKS)
-def test_every_behaviour_test_fails_with_a_broken_client(ends, name):
-    ran = [end for end in ends.get(name, []) if end[2] != "skipped"]
-    assert ran, f"no kernel could run it: {ends.get(name)}"
-    for kernel, when, outcome, why in ran:
-        assert (when, outcome) == ("call", "failed"), (kernel, why)
+def test_every_behaviour_test_fails_with_a_broken_client(results, name):
+    ran = [result for result in results.get(name, []) if result[2] != "skipped"]
+    assert ran, f"no kernel could run it: {results.get(name)}"
+    for kernel, phase, outcome, reason in ran:
+        assert (phase, outcome) == ("call", "failed"), (kernel, reason)

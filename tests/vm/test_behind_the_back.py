@@ -1,4 +1,4 @@
-"""What the kernel does to pages that nobody asked for, here made to happen: docs/findings/behind-the-back.md."""
+"""Changes that the kernel makes to pages by itself, provoked here: docs/findings/behind-the-back.md."""
 
 import errno
 
@@ -18,8 +18,8 @@ PAGES = 512  # a huge page
 
 
 @pytest.mark.parametrize("memory", ["shmem", "tmpfs", "anon-shared"])
-def test_pages_that_were_only_read_can_be_reclaimed_and_written_ones_stay(lab, memory):
-    # All but those that are new: up to 31 for each processor are not on the kernel's lists yet.
+def test_pages_that_were_only_read_can_be_reclaimed_and_written_ones_cannot(lab, memory):
+    # Except new pages: up to 31 for each processor are not on the kernel's LRU lists yet.
     read, written = (lab.map(pages=PAGES, memory=memory) for _ in range(2))
     with lab.userfaultfd() as uffd:
         uffd.register(read, "minor")
@@ -28,18 +28,18 @@ def test_pages_that_were_only_read_can_be_reclaimed_and_written_ones_stay(lab, m
         written.alias.fill(1)
         for region in (read, written):
             region.alias.madvise("pageout")
-        ends = [uffd.continue_(read[page], check=False) for page in range(PAGES)]
-        assert {end.errno for end in ends} <= {0, errno.EFAULT}
-        assert sum(end.errno == errno.EFAULT for end in ends) > PAGES // 2
+        results = [uffd.continue_(read[page], check=False) for page in range(PAGES)]
+        assert {result.errno for result in results} <= {0, errno.EFAULT}
+        assert sum(result.errno == errno.EFAULT for result in results) > PAGES // 2
         with pytest.raises(IoctlError, match=r"EFAULT: .* read but never written"):
-            uffd.continue_(read[[end.errno for end in ends].index(errno.EFAULT)])
+            uffd.continue_(read[[result.errno for result in results].index(errno.EFAULT)])
         assert uffd.continue_(written).ok
         assert written.sweep("read").result() == sum(range(1, PAGES + 1))
     read.unmap()
     written.unmap()
 
 
-def test_small_pages_that_are_collapsed_are_unmapped(lab):
+def test_a_collapse_unmaps_small_pages(lab):
     region = lab.map(pages=PAGES, memory="shmem-thp")
     region.alias.fill()
     region.alias[5].madvise("remove")  # the huge page is split
@@ -53,8 +53,8 @@ def test_small_pages_that_are_collapsed_are_unmapped(lab):
 
 
 @pytest.mark.parametrize("modes", [("minor", "wp"), ("minor",), ("wp",)], ids=" ".join)
-def test_a_write_to_a_page_that_is_mapped_can_be_a_minor_fault(lab, modes):
-    """The huge page that a read mapped is not writable where WP may be asked for; the first write unmaps it."""
+def test_a_write_to_a_mapped_page_can_be_a_minor_fault(lab, modes):
+    """A read maps a huge page that is not writable if WP is possible.  The first write unmaps it."""
     region = lab.map(pages=PAGES, memory="shmem-thp")
     with lab.userfaultfd() as uffd:
         uffd.register(region, *modes)

@@ -1,4 +1,4 @@
-"""lab.bench() on a real lab, without a browser: every part follows, closing leaves nothing."""
+"""lab.bench() on a real lab, without a browser: every part follows the lab, and closing leaves nothing."""
 
 import time
 
@@ -9,14 +9,14 @@ import uffdlab
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 
-def until(met, seconds=10.0):
-    end = time.monotonic() + seconds
-    while not met():
-        assert time.monotonic() < end
+def wait_until(condition, seconds=10.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
-def test_a_fault_from_beginning_to_end():
+def test_the_bench_follows_a_fault_until_it_is_resolved():
     with uffdlab.Lab("6.1-series") as lab:
         bench = lab.bench()
         ioctls, log, view, inspector = bench.ioctls, bench.faults, bench.timeline, bench.inspector
@@ -25,16 +25,16 @@ def test_a_fault_from_beginning_to_end():
         bench.grid.cursor = 3
         bench.touch("write")
 
-        def waits(kind):
+        def fault_waits(kind):
             log.refresh()
-            return [each["kind"] for each in log.waiting] == [kind]
+            return [fault["kind"] for fault in log.waiting] == [kind]
 
-        until(lambda: waits("minor, write"))
+        wait_until(lambda: fault_waits("minor, write"))
         assert log.resolve("continue WP").ok
-        until(lambda: waits("wp, write"))
+        wait_until(lambda: fault_waits("wp, write"))
         assert bench.grid.snapshot[3].has(uffdlab.State.UFFD_WP).all()
         assert log.resolve("unprotect").ok
-        until(lambda: not log.waiting or log.refresh())
+        wait_until(lambda: not log.waiting or log.refresh())
         bench.grid.refresh()
         assert bench.grid.snapshot[3].has(uffdlab.State.WRITABLE).all()
         assert "The same page" in inspector.static()

@@ -1,4 +1,4 @@
-"""What each kernel can do is found by trying, and docs/reference/capabilities.md says the same."""
+"""The lab probes what each kernel supports, and docs/reference/capabilities.md says the same."""
 
 from pathlib import Path
 

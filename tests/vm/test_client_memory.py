@@ -1,4 +1,4 @@
-"""Every kind of memory on a real kernel: mapped, faulted, seen in its page tables, swapped out."""
+"""Every kind of memory on a real kernel: mapped, faulted, read from its page tables, swapped out."""
 
 import pytest
 
@@ -22,7 +22,7 @@ def pages_of(memory):
 
 
 @pytest.mark.parametrize("memory", IN_A_SMALL_GUEST)
-def test_memory_is_what_its_name_says(lab, memory):
+def test_each_kind_of_memory_has_the_expected_entries_and_alias(lab, memory):
     kind = MEMORY[memory]
     pages = pages_of(memory)
     region = lab.map(pages=pages, memory=memory)
@@ -75,17 +75,17 @@ def test_a_page_that_was_swapped_out_keeps_its_content_and_its_wp_bit(lab, memor
             uffd.writeprotect(region)
             region.page_out()
             state = region.snapshot("pagemap")
-            gone = state.lacks(State.PRESENT)
-            assert gone.sum() >= 12, "MADV_PAGEOUT took too few pages"
+            absent = state.lacks(State.PRESENT)
+            assert absent.sum() >= 12, "MADV_PAGEOUT took too few pages"
             assert state.has(State.UFFD_WP).all()
-            page = int(gone.argmax())
+            page = int(absent.argmax())
             assert region.read(page).result() == 7 + page
             assert region[page].snapshot().has(State.UFFD_WP)[0]
     finally:
         region.unmap()
 
 
-def test_giant_pages_where_the_guest_has_memory_for_them():
+def test_a_page_of_1_gib_is_mapped_by_continue():
     with Lab("6.1-series", memory_mib=5120) as lab:
         region = lab.map(pages=1, memory="hugetlb-1g")
         region.alias.write(0, 42).result(60)
@@ -100,8 +100,8 @@ def test_giant_pages_where_the_guest_has_memory_for_them():
             assert state.has(State.UFFD_WP)[0]
 
 
-def test_too_many_giant_pages_are_refused(lab):
+def test_too_many_pages_of_1_gib_are_refused(lab):
     if not sees_entries(lab):
-        pytest.skip("a host may have them, and is not to be filled up by a test")
+        pytest.skip("a host may have them, and a test must not use them up")
     with pytest.raises(UsageError, match="huge pages of 1 GiB are needed"):
         lab.map(pages=1, memory="hugetlb-1g")

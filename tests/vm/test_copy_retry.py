@@ -12,7 +12,18 @@ import pytest
 
 from uffdlab.lab import Lab
 
-from .copy_retry import KINDS, SERIES, Case, Difference, compared, compiled, expected, played, read, unexpected
+from .copy_retry import (
+    KINDS,
+    SERIES,
+    Case,
+    Difference,
+    compared,
+    compile_program,
+    expected,
+    read,
+    run_cases,
+    unexpected,
+)
 
 CHANGES = (
     *("nothing", "gone", "half-gone", "moved", "mapped-again", "other-offset", "unregistered", "without-wp", "only-wp"),
@@ -28,7 +39,7 @@ PARTS = (
     ((*CHANGES, *REPLACEMENTS), 512, 0),
 )
 ALL_BUT_THE_ERRNO = frozenset(Difference) - {Difference.EINVAL_FIRST}
-NEWEST = frozenset({Difference.EINVAL_FIRST, Difference.HUGE_GOES_ON, Difference.HUGE_PAST_THE_END})
+NEWEST = frozenset({Difference.EINVAL_FIRST, Difference.HUGE_FILLS_ANOTHER, Difference.HUGE_PAST_THE_END})
 KNOWN = {
     "6.1-base": ALL_BUT_THE_ERRNO,
     "6.1-series": SERIES,
@@ -42,7 +53,7 @@ pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compile
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    return compiled(tmp_path_factory.mktemp("copy_retry"))
+    return compile_program(tmp_path_factory.mktemp("copy_retry"))
 
 
 def complaints(lab):
@@ -51,12 +62,12 @@ def complaints(lab):
 
 @pytest.mark.vm
 @pytest.mark.timeout(600)
-def test_memory_that_replaces_the_destination_gets_no_foreign_content(program):
+def test_a_mapping_that_replaces_the_destination_gets_no_foreign_content(program):
     """The short form."""
     starts = ("anon", "shmem", "hugetlb-private")
     changes = ("nothing", "gone", "without-wp", "half", "to-shmem", "to-hugetlb", "to-full-hugetlb")
     with Lab("6.1-series", hugepages=16) as lab:
-        assert unexpected(played(lab, program, starts, changes, 0, 0), KNOWN["6.1-series"]) == {}
+        assert unexpected(run_cases(lab, program, starts, changes, 0, 0), KNOWN["6.1-series"]) == {}
         assert complaints(lab) == []
 
 
@@ -64,11 +75,11 @@ def test_memory_that_replaces_the_destination_gets_no_foreign_content(program):
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kernel", KNOWN)
-def test_every_change_to_every_kind_of_memory(program, kernel):
+def test_copy_ends_as_expected_for_every_change_to_every_kind_of_memory(program, kernel):
     with Lab(kernel, hugepages=16) as lab:
         found = {}
         for part in PARTS:
-            found |= played(lab, program, tuple(KINDS), *part)
+            found |= run_cases(lab, program, tuple(KINDS), *part)
         assert unexpected(found, KNOWN[kernel]) == {}
         assert complaints(lab) == []
 
@@ -81,11 +92,11 @@ CASES = [
 
 
 @pytest.mark.parametrize("difference", Difference)
-def test_each_planted_difference_is_found(difference):
+def test_each_difference_changes_an_expected_result(difference):
     assert any(expected(case) != expected(case, frozenset({difference})) for case in CASES if case.possible)
 
 
-def test_foreign_content_is_always_an_error():
+def test_foreign_content_is_never_expected():
     line = (
         "start=anon change=to-hugetlb held=0 mode=0 errno=0 result=4194304 pages=p1024 content=s1,x423,z88,s512 "
         "write=w blocks=1024 old_blocks=-1 huge=2 reserved=0 "
@@ -93,5 +104,5 @@ def test_foreign_content_is_always_an_error():
     )
     case, end = read(line)
     assert {name for name, value, wanted in compared(end, expected(case, ALL_BUT_THE_ERRNO)) if value != wanted} == {
-        "content", "loses", "same_each_time",
+        "content", "leaks_pages", "same_in_each_round",
     }  # fmt: skip

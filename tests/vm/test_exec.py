@@ -32,7 +32,7 @@ int main(int count, char **arguments)
 """
 
 
-def test_a_shell_and_the_release(lab):
+def test_exec_returns_the_output_and_status_of_a_program(lab):
     assert lab.exec(["uname", "-r"]).text == lab.release + "\n"
     assert lab.exec(["sh", "-c", "exit 7"]).status == 7
 
@@ -80,7 +80,7 @@ def test_errors_leave_the_lab_usable(lab):
     assert lab.exec(["ps"]).text.count("sleep") == 0
 
 
-def test_a_program_that_kills_the_kernel():
+def test_a_program_that_crashes_the_kernel_is_reported():
     with Lab("6.1-series") as lab, pytest.raises(GuestPanic, match="sysrq triggered crash") as caught:
         lab.exec(["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60"])
     assert "Kernel panic" in caught.value.console
@@ -96,6 +96,6 @@ def test_a_program_that_kills_the_kernel():
         (["6.1-series"], 2, "Missing argument"),
     ],
 )
-def test_the_exec_command(arguments, status, says):
+def test_the_exec_command_has_the_right_status_and_output(arguments, status, says):
     result = CliRunner().invoke(main, ["exec", *arguments])
     assert (result.exit_code, says in result.output) == (status, True), result.output

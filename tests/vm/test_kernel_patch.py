@@ -20,7 +20,7 @@ PATCHES = sorted({patch for entry in BUILT for patch in entry.patches})
 
 @pytest.mark.parametrize("name", KERNELS)
 @pytest.mark.timeout(1800)
-def test_kernel_is_had_as_a_fast_booting_vmlinux(name):
+def test_a_kernel_is_provided_as_a_vmlinux(name):
     kernel = get(name)
     assert kernel.image.name == "vmlinux"
     assert kernel.release
@@ -29,12 +29,12 @@ def test_kernel_is_had_as_a_fast_booting_vmlinux(name):
 
 
 @pytest.mark.parametrize("entry", BUILT, ids=lambda entry: entry.name)
-def test_uname_tells_the_variant(entry):
+def test_the_release_of_a_kernel_names_the_variant(entry):
     assert get(entry.name).release.endswith(entry.localversion)
 
 
 @pytest.mark.parametrize("patch", PATCHES, ids=lambda patch: f"{patch.parent.name}/{patch.name}")
-def test_checkpatch(patch):
+def test_a_patch_passes_checkpatch(patch):
     get("6.1-series")
     script = next(Cache().tree("linux-6.1").glob("source-*/scripts/checkpatch.pl"))
     command = ["perl", script, "--no-tree", "--strict", "--terse", "--show-types", "--ignore", IGNORED, patch]

@@ -12,7 +12,7 @@ from uffdlab.cli.main import main
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3600)]
 
 
-def test_the_series_is_smaller_and_as_fast():
+def test_kernel_size_compares_code_size_and_time():
     result = CliRunner().invoke(main, ["kernel", "size", "6.1-base", "6.1-series", "--json", "--time"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout[result.stdout.index("{") :])

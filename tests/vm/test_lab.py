@@ -76,7 +76,7 @@ def test_the_end_of_the_machine_ends_every_wait(end):
         lab.close()
 
 
-def test_regions_of_a_lost_target_are_not_taken_for_new_ones():
+def test_regions_of_a_lost_target_are_refused_after_a_restart():
     with Lab("6.1-series") as lab:
         old = lab.map(pages=4)
         old_uffd = lab.userfaultfd()
@@ -117,7 +117,7 @@ def test_the_example_of_the_design_runs_as_written():
     lab.close()
 
 
-def test_a_fault_can_be_held_open(registered):
+def test_a_touch_waits_until_its_fault_is_resolved(registered):
     region, uffd = registered
     touch = region.read(2)
     fault = uffd.read_fault()
@@ -152,7 +152,7 @@ def test_many_touches_wait_at_once(registered):
     assert [touch.result() for touch in touches] == [100 + page for page in range(8)]
 
 
-def test_dontwake_leaves_the_reader_asleep_until_wake(registered):
+def test_dontwake_leaves_the_thread_asleep_until_wake(registered):
     region, uffd = registered
     touch = region.read(1)
     uffd.read_fault()
@@ -176,7 +176,7 @@ def test_copy_resolves_a_missing_fault(lab):
     assert region.alias.copy_out(1) == (0x1234).to_bytes(8, "little") + bytes(4088)
 
 
-def test_unregister_lets_the_kernel_resolve_faults_again(registered):
+def test_after_unregister_the_kernel_resolves_faults_again(registered):
     region, uffd = registered
     touch = region.read(4)
     uffd.read_fault()
@@ -230,12 +230,12 @@ def test_errors_leave_the_lab_usable(registered):
         ({"pages": 100_000, "memory": "hugetlb"}, "huge pages of 2 MiB are needed"),
     ],
 )
-def test_an_impossible_mapping_says_why(lab, wrong, message):
+def test_an_impossible_mapping_is_refused_with_a_reason(lab, wrong, message):
     with pytest.raises(UsageError, match=message):
         lab.map(**wrong)
 
 
-def test_more_pages_than_memory_ends_the_target_not_the_lab(lab):
+def test_running_out_of_memory_ends_the_target_but_not_the_lab(lab):
     region = lab.map(pages=10**6)
     with pytest.raises(UsageError, match="memory and swap"):
         region.alias.fill()
@@ -247,7 +247,7 @@ def test_more_pages_than_memory_ends_the_target_not_the_lab(lab):
     assert small.alias.read(0).result() == 7
 
 
-def test_a_lost_target_fails_what_waited_and_a_new_one_works(lab):
+def test_a_lost_target_fails_its_touches_and_a_new_one_works(lab):
     region = lab.map(pages=2)
     region.alias.fill()
     uffd = lab.userfaultfd()
@@ -281,7 +281,7 @@ def test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline(lab):
     lab.map(pages=1).alias.fill()
 
 
-def test_the_death_of_the_target_in_a_call_is_reported_at_once(lab):
+def test_a_target_killed_during_a_call_is_reported_at_once(lab):
     """The call waits in the kernel, on the target's own line; somebody kills the target."""
     region, source = lab.map(pages=1), lab.map(pages=1)
     uffd = lab.userfaultfd()
@@ -300,7 +300,7 @@ def test_the_death_of_the_target_in_a_call_is_reported_at_once(lab):
     lab.map(pages=1).alias.fill()
 
 
-def test_a_target_that_dies_while_it_sends_does_not_disturb_the_next_one(lab):
+def test_a_target_killed_while_it_sends_does_not_disturb_the_next_one(lab):
     lab.exec(["true"])
     for turn in range(5):
         big = lab.map(pages=64 << 10)  # half a megabyte of pagemap entries, and as much in one request
@@ -323,7 +323,7 @@ def test_a_target_that_dies_while_it_sends_does_not_disturb_the_next_one(lab):
             time.sleep(0.01)
 
 
-def test_a_closed_lab_is_an_error():
+def test_each_call_of_a_closed_lab_is_refused():
     lab = Lab("6.1-series")
     region = lab.map(pages=1)
     uffd = lab.userfaultfd()
@@ -334,7 +334,7 @@ def test_a_closed_lab_is_an_error():
             attempt()
 
 
-def test_closing_ends_every_wait():
+def test_closing_a_lab_ends_a_waiting_touch():
     lab = Lab("6.1-series")
     region = lab.map(pages=1)
     region.alias.fill()
@@ -348,7 +348,7 @@ def test_closing_ends_every_wait():
     waiting.join()
 
 
-def test_a_snapshot_is_of_the_target_asked_for(lab):
+def test_a_restart_of_the_target_invalidates_its_page_tables(lab):
     """After a restart the old page tables are not believed."""
     region = lab.map(pages=4)
     region.alias.fill()
@@ -359,7 +359,7 @@ def test_a_snapshot_is_of_the_target_asked_for(lab):
         witness.read(region, 0, 4)
 
 
-def test_hugetlb_entries_lie_at_the_pmd(lab):
+def test_hugetlb_entries_are_at_the_pmd(lab):
     region = lab.map(pages=3, memory="hugetlb")
     region.alias.fill(5)
     state = region.alias.snapshot()

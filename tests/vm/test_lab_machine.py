@@ -28,7 +28,7 @@ def crash(lab):
         lab.ask(TriggerSysrq("c"))
 
 
-def test_the_console_can_be_searched(own):
+def test_the_console_of_a_crashed_guest_can_be_searched(own):
     crash(own)
     assert "Kernel panic" in own.console
     assert re.fullmatch(r".*Kernel panic - not syncing: sysrq.*", own.console.search("kernel PANIC - not"))
@@ -38,7 +38,7 @@ def test_the_console_can_be_searched(own):
         own.console.search("(")
 
 
-def test_options_of_the_guest():
+def test_options_of_a_lab_reach_its_guest():
     with Lab("6.1-series", cpus=2, memory_mib=512, hugepages=8, command_line="uffdlab.of=mine") as lab:
         output = lab.exec(["sh", "-c", "nproc; cat /proc/cmdline /proc/meminfo"]).text
         assert output.startswith("2\n")
@@ -82,12 +82,12 @@ def test_gdb_stops_where_a_page_fault_is_handed_to_userspace(own):
     assert not stub.parent.exists()
 
 
-def test_gdb_is_for_guests_in_qemu():
+def test_gdb_is_refused_without_a_guest():
     with Lab(machine="local") as lab, pytest.raises(UsageError, match="gdb can only attach to a guest in QEMU"):
         lab.gdb()
 
 
-def test_a_lab_that_was_given_its_machine_cannot_be_reset():
+def test_a_lab_with_a_machine_of_the_user_cannot_be_reset():
     from uffdlab.machines import local
 
     with Lab(machine=local.start()) as lab:

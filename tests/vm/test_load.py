@@ -87,7 +87,7 @@ def held(lab, pid):
     return [int(each) for each in counted.stdout.split()]
 
 
-def test_ten_minutes_of_withdrawals_forks_and_ends(lab):
+def test_a_target_survives_ten_minutes_of_withdrawals_forks_and_exits(lab):
     lab.restart_target()
     lost = threading.Event()
     lab.timeline.listen(lambda entry: lost.set() if entry.kind == "target" and "lost" in entry.text else None)

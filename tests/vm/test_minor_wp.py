@@ -15,7 +15,7 @@ PROTECTED = State.PRESENT | State.UFFD_WP
 WITHOUT_THE_FLAG = ("6.1-base", "debian/bookworm")
 
 
-def test_every_check_has_the_right_result_on_this_kernel(any_lab):
+def test_every_check_has_the_expected_result_on_each_kernel(any_lab):
     result = minor_wp(any_lab)
     assert len(result.checks) == 64
     wrong = [
@@ -26,7 +26,7 @@ def test_every_check_has_the_right_result_on_this_kernel(any_lab):
     assert not wrong
 
 
-def test_the_published_numbers_of_the_experiment(any_lab):
+def test_continue_maps_the_published_numbers_of_pages(any_lab):
     """64 pages: 32 by CONTINUE|WP, 16 by CONTINUE, the rest untouched."""
     region = any_lab.map(pages=64)
     region.alias.fill()
@@ -53,7 +53,7 @@ def test_the_published_numbers_of_the_experiment(any_lab):
 
 
 @pytest.mark.parametrize("memory", ["shmem", "hugetlb"])
-def test_witnesses_agree_on_every_bit_both_know(any_lab, memory):
+def test_witnesses_agree_on_every_known_bit(any_lab, memory):
     region = any_lab.map(pages=16, memory=memory)
     region.alias.fill()
     uffd = any_lab.userfaultfd()
@@ -79,7 +79,7 @@ def test_witnesses_agree_on_every_bit_both_know(any_lab, memory):
     region.unmap()
 
 
-def test_a_wrong_witness_is_found(lab):
+def test_cross_examination_finds_a_wrong_entry(lab):
     """Cross-examination has to fail when a witness says what is not so."""
     region = lab.map(pages=4)
     region.alias.fill()

@@ -35,7 +35,7 @@ def client_of(notebook, tmp_path):
 
 
 @each_notebook
-def test_a_notebook_runs_again_and_again(path, tmp_path):
+def test_rerunning_cells_opens_no_further_lab(path, tmp_path):
     """Run All, every cell twice, once more all that make no lab: there are never more guests than at first."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
@@ -49,7 +49,7 @@ def test_a_notebook_runs_again_and_again(path, tmp_path):
 
 
 @each_notebook
-def test_notebook_runs(path, tmp_path):
+def test_a_notebook_runs_without_errors_and_its_figures_have_alt_text(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     client = client_of(notebook, tmp_path)
     start = time.monotonic()

@@ -51,7 +51,7 @@ def test_the_reader_agrees_with_the_page_tables(tmp_path, kernel, more):
 
 
 @KERNELS
-def test_a_change_during_the_copy_belongs_to_one_moment(tmp_path, kernel, more):
+def test_a_change_during_the_read_gives_a_consistent_result(tmp_path, kernel, more):
     program = compiled(Path(__file__).with_name("pte_reader_held.c"), tmp_path)
     with Lab(kernel, hugepages=4, **more) as lab:
         done = lab.exec([program.name], push=[program], deadline=600)
@@ -75,7 +75,7 @@ MUTATIONS = {
 
 @pytest.mark.long
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_planted_fault_of_the_reader_is_found(tmp_path, monkeypatch, mutation):
+def test_the_test_program_finds_each_mutation_of_the_reader(tmp_path, monkeypatch, mutation):
     """Any kernel does, so one that the mutated reader is a module for."""
     right, wrong, which, count = MUTATIONS[mutation]
     folder = tmp_path / "6.1" / "pte-reader"

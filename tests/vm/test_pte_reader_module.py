@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(1800)]
 
 
 @pytest.mark.parametrize("kernel", ["debian/bookworm", "debian/trixie", "debian/trixie-backports"])
-def test_the_kernel_witness_in_a_stock_kernel(kernel):
+def test_the_kernel_witness_agrees_with_physical_in_a_debian_kernel(kernel):
     with Lab(kernel) as lab:
         assert "kernel" not in lab.witnesses
     with Lab(kernel, pte_reader=True) as lab:
@@ -33,6 +33,6 @@ def test_a_kernel_with_the_reader_built_in_gets_no_module():
     assert kernels.pte_reader("6.1-series") is None
 
 
-def test_an_image_has_no_headers():
+def test_a_kernel_image_gets_no_module():
     with pytest.raises(KernelError, match="this is an image"):
         kernels.pte_reader(kernels.get("debian/trixie").image)

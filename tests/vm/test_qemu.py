@@ -113,7 +113,7 @@ def test_options_reach_the_guest(kernel):
         assert 400 << 10 < total <= 512 << 10
 
 
-def test_a_restored_guest_has_the_time_and_randomness_of_its_own(kernel):
+def test_a_restored_guest_has_the_current_time_and_its_own_randomness(kernel):
     curious(kernel).close()
     with curious(kernel) as one, curious(kernel) as two:
         assert one.restored
@@ -123,7 +123,7 @@ def test_a_restored_guest_has_the_time_and_randomness_of_its_own(kernel):
         assert one._client.call("test.random", (), 10) != two._client.call("test.random", (), 10)
 
 
-def test_a_guest_reaches_nothing_of_the_host(kernel):
+def test_a_guest_has_no_device_of_the_host(kernel):
     with curious(kernel) as machine:
         assert set(machine._client.call("test.list", ("/sys/class/net",), 10)) <= {"lo"}
         disks = machine._client.call("test.list", ("/sys/class/block",), 10)
@@ -135,14 +135,14 @@ def test_a_guest_reaches_nothing_of_the_host(kernel):
         assert not any("/9p" in name or name.endswith((".sock", ".img")) for name in sockets)
 
 
-def test_the_guests_clock_runs_as_fast_as_ours(kernel):
+def test_the_guests_clock_runs_at_the_hosts_rate(kernel):
     for cold in (True, False):
         with start.start(kernel, cold=cold) as machine:
             assert clock.rate(lambda guest=machine: guest.ask(ReadClock())) == pytest.approx(1, abs=clock.TOLERANCE)
 
 
 @pytest.mark.long
-def test_a_guest_whose_clock_runs_away_is_neither_used_nor_saved(kernel, own_states, monkeypatch):
+def test_a_guest_with_a_wrong_clock_rate_is_neither_used_nor_saved(kernel, own_states, monkeypatch):
     monkeypatch.setattr(clock, "counter_mhz", lambda: 100)  # what a guest on a busy host may believe
     with pytest.raises(errors.MachineError, match=r"clock runs \d+\.?\d* times as fast as the host's, after each of 3"):
         start.start(kernel)
@@ -160,12 +160,12 @@ def test_a_panic_is_reported_with_the_console(kernel):
             machine.ask(Ping(1))
 
 
-def test_an_agent_that_ends_is_the_end_of_the_machine(kernel):
+def test_the_end_of_the_agent_is_reported_as_a_panic(kernel):
     with curious(kernel) as machine, pytest.raises(errors.GuestPanic, match="Attempted to kill init"):
         machine._client.call("test.exit", (), 10)
 
 
-def test_init_says_on_the_console_why_it_gave_up(kernel):
+def test_the_error_of_a_failed_init_has_its_console_output(kernel):
     script = b"#!/usr/bin/python3 -ISBXutf8\nraise SystemExit('this init gives up')\n"
     with pytest.raises(errors.MachineLost, match="this init gives up"):
         start.start(kernel, extra={"init": script}, cold=True, deadline=30)
@@ -180,21 +180,21 @@ def test_a_guest_that_hangs_is_reported(kernel):
         assert machine.ask(Ping(7), deadline=10) == 7  # the late answer to the other is dropped
 
 
-def test_a_stopped_guest_is_late(kernel):
+def test_a_paused_guest_does_not_answer_until_it_runs_again(kernel):
     with start.start(kernel) as machine:
         with machine.physical.paused(), pytest.raises(errors.MachineTimeout):
             machine.ask(Ping(), deadline=0.5)
         assert machine.ask(Ping(2)) == 2
 
 
-def test_no_hello_in_time(kernel):
+def test_a_guest_that_sends_no_hello_is_reported(kernel):
     script = b"#!/usr/bin/python3 -ISBXutf8\nimport time\nprint('sleeping on', flush=True)\ntime.sleep(1000)\n"
     with pytest.raises(errors.MachineTimeout, match="did not start") as caught:
         start.start(kernel, extra={"init": script}, cold=True, deadline=12)
     assert "sleeping on" in caught.value.console
 
 
-def test_qemu_killed_from_outside(kernel):
+def test_a_killed_qemu_is_reported_and_ends_its_supervisor(kernel):
     with curious(kernel) as machine:
         supervisor, emulator = pids(machine)
         with ThreadPoolExecutor(2) as pool:
@@ -211,7 +211,7 @@ def test_qemu_killed_from_outside(kernel):
             machine.physical.root_candidates()
 
 
-def test_supervisor_killed_from_outside(kernel):
+def test_a_killed_supervisor_ends_qemu(kernel):
     with start.start(kernel) as machine:
         supervisor, emulator = pids(machine)
         os.kill(supervisor, signal.SIGKILL)
@@ -253,7 +253,7 @@ def owner(code):
         process.communicate()
 
 
-def test_nothing_outlives_an_owner_that_is_killed():
+def test_no_process_outlives_an_owner_that_is_killed():
     with owner("sys.stdin.read()") as (process, found):
         assert len(found) == 2
         assert all(alive(pid) for pid in found)
@@ -261,7 +261,7 @@ def test_nothing_outlives_an_owner_that_is_killed():
         assert gone_within(1, *found)
 
 
-def test_nothing_outlives_an_owner_that_is_killed_while_a_forked_child_lives():
+def test_no_process_outlives_a_killed_owner_whose_forked_child_lives():
     code = """
         child = os.fork()
         if child == 0:
@@ -280,7 +280,7 @@ def test_nothing_outlives_an_owner_that_is_killed_while_a_forked_child_lives():
             os.kill(child, signal.SIGKILL)
 
 
-def test_nothing_outlives_an_owner_that_exits_without_closing():
+def test_no_process_outlives_an_owner_that_exits_without_closing():
     with owner("") as (process, found):
         assert process.wait(10) == 0
         assert gone_within(1, *found)
@@ -304,7 +304,7 @@ def test_a_forked_child_neither_uses_nor_ends_the_machine():
         assert process.stdout.readline().split() == ["7", "6"]
 
 
-def test_an_unreachable_machine_ends(kernel):
+def test_a_machine_that_is_garbage_collected_ends(kernel):
     machine = start.start(kernel)
     found = pids(machine)
     del machine
@@ -325,7 +325,7 @@ def test_machines_at_the_same_time_share_nothing(kernel):
             machine.close()
 
 
-def test_twenty_machines_leave_nothing(kernel):
+def test_twenty_machines_leak_nothing(kernel):
     def once():
         with start.start(kernel) as machine:
             machine.physical.root_candidates()
@@ -337,7 +337,7 @@ def test_twenty_machines_leave_nothing(kernel):
     assert held() == before
 
 
-def test_a_closed_machine(kernel):
+def test_a_closed_machine_refuses_each_call_but_keeps_its_console(kernel):
     machine = start.start(kernel)
     physical = machine.physical
     frame = physical.root_candidates()[0][0] // 4096
@@ -352,7 +352,7 @@ def test_a_closed_machine(kernel):
 
 
 @pytest.mark.parametrize("memory_mib", [1024, 3072])
-def test_physical_memory_is_the_guests(kernel, memory_mib):
+def test_physical_reads_the_memory_of_the_guest(kernel, memory_mib):
     pattern = os.urandom(24)
     with curious(kernel, memory_mib=memory_mib, cold=True) as machine:
         frames = machine._client.call("test.pages", (pattern, 300), 10)
@@ -382,7 +382,7 @@ def own_states(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled header", "garbled devices", "other pages", "one bit"])
-def test_a_damaged_state_costs_only_a_boot(kernel, own_states, damage):
+def test_a_damaged_state_is_replaced_by_a_cold_boot(kernel, own_states, damage):
     start.start(kernel).close()
     (state,) = own_states()
     data = bytearray(state.read_bytes())
@@ -406,7 +406,7 @@ def test_a_damaged_state_costs_only_a_boot(kernel, own_states, damage):
         assert machine.restored
 
 
-def test_a_qemu_that_stalls_while_it_is_restored_costs_only_a_boot(kernel, own_states, monkeypatch):
+def test_a_restore_that_stalls_is_replaced_by_a_cold_boot(kernel, own_states, monkeypatch):
     start.start(kernel).close()
     (state,) = own_states()
     wake = QemuMachine.wake
@@ -424,7 +424,7 @@ def test_a_qemu_that_stalls_while_it_is_restored_costs_only_a_boot(kernel, own_s
     assert state in own_states()  # its content was not at fault
 
 
-def test_saving_and_restoring_at_the_same_time(kernel, own_states):
+def test_machines_started_at_the_same_time_save_one_state(kernel, own_states):
     with ThreadPoolExecutor(4) as pool:
         for machine in pool.map(lambda _: start.start(kernel), range(4)):
             assert machine.ask(Ping(3)) == 3
@@ -438,7 +438,7 @@ def test_a_cold_boot_saves_nothing(kernel, own_states):
     assert own_states() == []
 
 
-def test_other_options_are_another_state(kernel, own_states):
+def test_each_set_of_options_has_its_own_state(kernel, own_states):
     start.start(kernel).close()
     with start.start(kernel, append="uffdlab.other=1") as machine:
         assert not machine.restored

@@ -59,14 +59,14 @@ def refused(message, error=errors.HostUnsupported):
     return caught.value
 
 
-def test_no_room_for_the_guests_memory():
+def test_the_error_says_that_the_guests_memory_does_not_fit():
     Lab("6.1-series").close()
     with limited(resource.RLIMIT_FSIZE, 500 << 20):
         assert refused("1024 MiB for the guest's memory: File too large. Ask for less").missing == "memory"
     Lab("6.1-series").close()
 
 
-def test_no_address_space_for_qemu(emulator):
+def test_the_error_says_that_qemu_lacks_address_space(emulator):
     emulator('#!/bin/sh\nulimit -v 900000\nexec QEMU "$@"\n')
     error = refused(r"Cannot allocate memory\. This host does not give QEMU 1024 MiB")
     assert error.missing == "memory"
@@ -77,7 +77,7 @@ def states():
     return {path.name: path.stat().st_ino for path in cachedir.folder("machines").glob("*.state")}
 
 
-def test_few_descriptors_left_cost_no_saved_state():
+def test_running_out_of_descriptors_keeps_the_saved_state():
     """Wherever on the way they run out."""
     Lab("6.1-series").close()
     before, saved, refusals = held(), states(), []
@@ -108,7 +108,7 @@ def test_few_descriptors_left_cost_no_saved_state():
         ),
     ],
 )
-def test_a_qemu_that_gets_too_little_costs_no_saved_state(emulator, trouble, error, message):
+def test_a_qemu_that_lacks_resources_keeps_the_saved_state(emulator, trouble, error, message):
     flag = emulator(f'#!/bin/sh\ntest -e "${{0%/*}}/flag" && {trouble}\nexec QEMU "$@"\n') / "flag"
     Lab("6.1-series").close()
     saved = states()
@@ -130,12 +130,12 @@ def test_a_qemu_that_gets_too_little_costs_no_saved_state(emulator, trouble, err
         ("#!/bin/sh\nkill -ABRT $$\n", "killed by signal 6"),
     ],
 )
-def test_a_qemu_that_cannot_run(emulator, script, message):
+def test_a_qemu_that_cannot_run_is_reported(emulator, script, message):
     emulator(script)
     refused(message, errors.MachineLost)
 
 
-def test_a_guest_out_of_memory_says_so_and_goes_on():
+def test_a_guest_out_of_memory_is_reported_and_stays_usable():
     with Lab("6.1-series", memory_mib=256) as lab:
         region = lab.map(pages=10**6)
         with pytest.raises(
@@ -162,7 +162,7 @@ with Lab("6.1-series", memory_mib=2048) as lab:
 """
 
 
-def test_a_host_that_runs_out_of_memory_while_a_guest_runs():
+def test_a_host_out_of_memory_is_reported_as_the_end_of_qemu():
     group = cgroup()
     if group is None:
         pytest.skip("no cgroup whose memory this user may bound")

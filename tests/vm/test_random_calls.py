@@ -37,7 +37,7 @@ def ops(draw, rules):
     return first + draw(st.lists(one, min_size=5, max_size=30))
 
 
-def test_random_calls_use_every_kind_of_memory():
+def test_random_calls_use_nearly_every_kind_of_memory():
     """All but another name of the same, and pages of 1 GiB, of which a guest of this size has none."""
     assert set(MEMORY) - set(MEMORIES) == {"memfd", "hugetlb-1g", "hugetlb-1g-private"}
 
@@ -45,7 +45,7 @@ def test_random_calls_use_every_kind_of_memory():
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("memory", MEMORIES)
 @pytest.mark.parametrize("events", [False, True], ids=["quiet", "events"])
-def test_pages_are_as_the_model_says(lab, memory, events):
+def test_pages_agree_with_the_model(lab, memory, events):
     try:
         rules = rules_of(lab, memory, events=events, unpopulated=events)
     except (AgentError, UsageError) as error:
@@ -77,21 +77,21 @@ def test_pages_are_as_the_model_says(lab, memory, events):
 
 
 @pytest.mark.timeout(600)
-def test_random_calls_for_a_while(lab):
+def test_a_minute_of_random_calls_agrees_with_the_model(lab):
     count = play_randomly(lab, 60, seed=42)
     assert count.calls > 10
     assert count.regions > 10 * count.unknown
 
 
 @pytest.mark.timeout(600)
-def test_the_defect_of_the_patch_as_posted_is_found():
+def test_random_calls_find_the_defect_of_the_posted_patch():
     """WP is dropped when DONTWAKE is there too; nobody told the model to look for that."""
     with Lab("6.1-as-posted") as lab, pytest.raises(Mismatch, match=r"wp=False|should return 'EINVAL'"):
         play_randomly(lab, 240, seed=3, memories=("anon", "shmem"))
 
 
 @pytest.mark.timeout(600)
-def test_hypothesis_shrinks_that_defect():
+def test_hypothesis_shrinks_that_defect_to_three_calls():
     with Lab("6.1-as-posted") as lab:
         rules = rules_of(lab, "shmem")
 

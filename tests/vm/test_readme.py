@@ -12,7 +12,7 @@ pytestmark = pytest.mark.vm
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
 
 
-def test_the_example_runs(tmp_path):
+def test_the_example_of_the_readme_runs(tmp_path):
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     example += "print(after.has(uffdlab.State.UFFD_WP).sum(), after.has(uffdlab.State.WRITABLE).sum(), touch.state)\n"
     done = subprocess.run(

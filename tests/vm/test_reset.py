@@ -89,7 +89,7 @@ def mess_up(lab):
 
 
 @pytest.mark.parametrize("accident", [panic, oops, spin, stop, mess_up])
-def test_reset_restores_a_lab(own, beside, accident):
+def test_a_lab_works_after_a_reset(own, beside, accident):
     region, uffd, touch = waiting(own)
     own.exec(["sh", "-c", "echo '<0>these are the last words' >/dev/kmsg"])
     lost = own.machine.pids
@@ -123,14 +123,14 @@ def test_reset_restores_a_lab(own, beside, accident):
     assert its_uffd.number  # open
 
 
-def test_another_lab_is_not_disturbed(beside):
+def test_a_reset_does_not_disturb_another_lab(beside):
     _, (region, uffd, touch) = beside
     uffd.continue_(region[0])
     assert touch.result() == 7
 
 
 @pytest.mark.long  # 15 s until it is said that nobody answers
-def test_a_kernel_that_goes_on_after_an_oops():
+def test_a_kernel_that_continues_after_an_oops_is_reported():
     """As the command line asks for; what it was doing is stuck, and the error of what waits for that tells of it."""
     with Lab("6.1-series", command_line="sysctl.kernel.panic_on_oops=0") as lab:
         region = lab.map(pages=4)
@@ -152,7 +152,7 @@ def test_a_kernel_that_goes_on_after_an_oops():
         assert again.alias.read(3).result() == 4
 
 
-def test_a_lab_can_be_reset_again_and_not_when_it_is_closed(own):
+def test_a_lab_can_be_reset_twice_but_not_after_closing(own):
     for _ in range(2):
         own.reset()
         own.map(pages=1).alias.fill(1)

@@ -41,7 +41,7 @@ def test_the_guest_has_no_network(lab):
     assert b"Network is unreachable" in done.stderr or b"not supported" in done.stderr
 
 
-def test_the_guest_has_no_device_of_the_hosts(lab):
+def test_the_guest_has_no_disk_network_or_serial_bus(lab):
     classes = [int(word, 16) >> 16 for word in in_guest(lab, "cat /sys/bus/pci/devices/*/class").split()]
     assert classes
     assert not {STORAGE, NETWORK, SERIAL_BUS} & set(classes)
@@ -50,7 +50,7 @@ def test_the_guest_has_no_device_of_the_hosts(lab):
     assert all(name.startswith(("ram", "loop", "zram")) for name in in_guest(lab, "ls /sys/class/block").split())
 
 
-def test_what_the_guest_writes_stays_in_its_own_memory(lab):
+def test_writes_of_the_guest_change_no_file_of_the_host(lab):
     def files():
         return {
             path: (path.stat().st_size, path.stat().st_mtime_ns)
@@ -69,13 +69,13 @@ def test_what_the_guest_writes_stays_in_its_own_memory(lab):
     assert in_guest(lab, "ls / | grep -c mine") == "0\n"
 
 
-def test_the_emulator_is_in_its_sandbox(lab):
+def test_qemu_has_a_seccomp_filter(lab):
     status = Path(f"/proc/{emulator(lab)}/status").read_text()
     assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_the_emulator_of_roots_is_nobody(lab):
+def test_the_qemu_of_root_runs_as_an_unprivileged_user(lab):
     with Lab("6.1-series", memory_mib=768) as other:
         found = []
         for each in (lab, other):
@@ -94,7 +94,7 @@ def test_the_emulator_of_roots_is_nobody(lab):
     assert "0" not in found
 
 
-def test_the_emulator_can_write_to_nothing_that_has_a_name(lab):
+def test_qemu_cannot_write_to_any_file_of_the_host(lab):
     if ctypes.CDLL(None).syscall(supervisor._CREATE_RULESET, None, ctypes.c_size_t(0), supervisor._VERSION) < 1:
         pytest.skip("no Landlock in this host's kernel")
     with tempfile.TemporaryDirectory() as name:
@@ -106,7 +106,7 @@ def test_the_emulator_can_write_to_nothing_that_has_a_name(lab):
         assert not inside.exists()
 
 
-def test_the_socket_for_gdb_is_for_its_owner_alone():
+def test_only_its_owner_can_use_the_socket_for_gdb():
     with Lab("6.1-series") as lab:
         stub = Path(re.search(r"target remote ([^']+)'", lab.gdb())[1])
         assert stat.S_ISSOCK(stub.stat().st_mode)
@@ -116,7 +116,7 @@ def test_the_socket_for_gdb_is_for_its_owner_alone():
     assert not stub.parent.exists()
 
 
-def test_nothing_of_a_running_guest_has_a_name(lab):
+def test_a_running_guest_has_no_named_writable_file_or_socket(lab):
     found = {link: str(link.readlink()) for link in Path(f"/proc/{emulator(lab)}/fd").iterdir()}
     named = {line.split()[6]: line.split()[7] for line in Path("/proc/net/unix").read_text().splitlines()[1:]
              if len(line.split()) > 7}  # fmt: skip
@@ -131,7 +131,7 @@ def test_nothing_of_a_running_guest_has_a_name(lab):
     assert any(target.startswith("/memfd:uffdlab-ram") for target in found.values())
 
 
-def test_saved_machines_are_for_their_owner_alone(lab):
+def test_only_its_owner_can_read_a_saved_machine(lab):
     assert lab.release
     folder = cachedir.folder("machines")
     states = list(folder.glob("*.state"))
@@ -148,7 +148,7 @@ with Lab("6.1-series", memory_mib=768) as lab:
 """
 
 
-def test_two_processes_restore_at_once():
+def test_two_processes_restore_one_state_at_the_same_time():
     # Of a memory of its own, so that it is a state that no other test damages meanwhile.
     Lab("6.1-series", memory_mib=768).close()
     both = [subprocess.Popen([sys.executable, "-c", RESTORER], stdout=subprocess.PIPE, text=True) for _ in range(2)]

@@ -16,14 +16,14 @@ def selftest(*arguments):
 
 
 @pytest.mark.parametrize("kernel", ["6.1-series", "debian/trixie", "debian/trixie-backports"])
-def test_the_selftests_pass(kernel):
+def test_the_kernels_selftests_pass(kernel):
     status, shown = selftest(kernel)
     assert status == 0, shown
     assert "not ok" not in shown
     assert "minor" in shown
 
 
-def test_the_new_one_names_what_the_posted_patch_loses():
+def test_the_selftest_of_the_series_reports_the_mode_that_the_posted_patch_ignores():
     status, shown = selftest("6.1-as-posted", "--tree", "6.1-series")
     assert status == 1, shown
     lost = [line for line in shown.splitlines() if "FAIL: " in line and " registered for " in line]  # fill modes
@@ -33,7 +33,7 @@ def test_the_new_one_names_what_the_posted_patch_loses():
 
 
 @pytest.mark.parametrize(("kind", "done", "skipped"), [("anon", 40, 8), ("shmem", 88, 16)])
-def test_without_free_huge_pages_the_series_own_says_what_it_skips(kind, done, skipped):
+def test_the_selftest_of_the_series_reports_skips_without_free_huge_pages(kind, done, skipped):
     program = kselftest.of_kernel("6.1-series").programs["userfaultfd"]
     with Lab("6.1-series") as lab:
         ended = lab.exec(["./userfaultfd", kind, "4", "1"], push=[program], deadline=1200)

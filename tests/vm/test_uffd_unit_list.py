@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(1800)]
 SOURCE = PurePosixPath("tools/testing/selftests/mm/uffd-unit-tests.c")
 
 
-def test_no_test_and_no_memory_is_missing():
+def test_the_document_lists_each_test_and_its_memory():
     supply = Supply()
     text = supply.sources.read(supply.source_of("debian/trixie-backports"), [SOURCE])[SOURCE].decode()
     table = re.search(r"uffd_test_case_t uffd_tests\[\] = \{(.*?)\n\};", text, re.DOTALL)[1]

@@ -31,14 +31,14 @@ def verdicts(kernel: str, tests: str, monkeypatch) -> dict[str, bool]:
         ("7.3-lose", {"-wp-modes"}),
     ],
 )
-def test_the_patched_selftest(kernel, fails, monkeypatch):
+def test_the_patched_selftest_fails_exactly_on_broken_kernels(kernel, fails, monkeypatch):
     found = verdicts(kernel, "7.3-selftest", monkeypatch)
     assert any(name.startswith("-wp-modes") for name in found), found
     for name, good in found.items():
         assert good != any(name.startswith(bad) for bad in fails), (name, found)
 
 
-def test_the_defect_that_the_patch_closes(monkeypatch):
+def test_the_unpatched_selftest_misses_an_ignored_mode(monkeypatch):
     found = verdicts("7.3-ignore", "7.3", monkeypatch)
     assert found
     assert all(found.values()), found

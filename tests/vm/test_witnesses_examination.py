@@ -10,7 +10,7 @@ from uffdlab.scenarios import SCENARIOS, witness_audit
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
 
-def test_witnesses_agree_over_memories_and_modes_and_every_planted_error_is_found(any_lab):
+def test_witnesses_agree_and_every_falsified_entry_is_found(any_lab):
     cases = list(witness_audit.examine(any_lab))
     assert witness_audit.table(cases).count(f"| {any_lab.kernel} |") == len(witness_audit.MEMORIES)
     assert len(cases) == len(witness_audit.MEMORIES) * len(witness_audit.MODES)
@@ -51,7 +51,7 @@ def test_witnesses_agree_on_every_snapshot_of_a_scenario(any_lab, scenario):
         (pagemap, "_PM_PRESENT", 62),
     ],
 )
-def test_a_mutated_decoder_is_found(lab, monkeypatch, module, name, wrong):
+def test_cross_examination_finds_a_mutated_decoder(lab, monkeypatch, module, name, wrong):
     region = lab.map(pages=8)
     region.alias.fill()
     uffd = lab.userfaultfd()
@@ -71,7 +71,7 @@ def test_a_mutated_decoder_is_found(lab, monkeypatch, module, name, wrong):
     region.unmap()
 
 
-def test_a_decoder_that_reads_writable_from_another_bit_is_contradicted_by_the_write(lab, monkeypatch):
+def test_a_write_probe_finds_a_decoder_that_reads_writable_from_another_bit(lab, monkeypatch):
     region = lab.map(pages=4)
     region.alias.fill()
     uffd = lab.userfaultfd()
@@ -86,7 +86,7 @@ def test_a_decoder_that_reads_writable_from_another_bit_is_contradicted_by_the_w
     region.unmap()
 
 
-def test_all_the_bits_of_64_pages_agree_while_the_guest_is_busy(lab):
+def test_repeated_snapshots_of_64_pages_are_equal(lab):
     region = lab.map(pages=64)
     region.alias.fill()
     uffd = lab.userfaultfd()

@@ -44,7 +44,7 @@ def settings(kernel, **keywords):
     return Settings(start.find_program(), image.image, image.key, archive, "tcg", **values)
 
 
-def test_page_table_isolation():
+def test_physical_works_with_page_table_isolation():
     """The processor's CR3 in user mode is then the half table, which maps all of user space."""
     machine = start._boot(settings(DEBIAN, append="pti=on"), 60)
     with Lab(DEBIAN, machine=machine) as lab:
@@ -55,7 +55,7 @@ def test_page_table_isolation():
         check(lab)
 
 
-def test_memory_above_the_pci_hole():
+def test_physical_reads_memory_above_the_pci_hole():
     with Lab("6.1-series", memory_mib=4096) as lab:
         found = check(lab)
         assert (found.frames() >= 1 << 20).any()  # page frames from 4 GiB on
@@ -64,12 +64,12 @@ def test_memory_above_the_pci_hole():
         assert lab.walk(walk.start)[0].frame >= 1 << 20
 
 
-def test_two_processors():
+def test_physical_works_with_two_processors():
     with Lab("6.1-series", cpus=2) as lab:
         check(lab)
 
 
-def test_two_labs_are_not_mistaken_for_each_other():
+def test_physical_tells_two_labs_apart():
     with Lab("6.1-series") as one, Lab("6.1-series") as other:
         check(one)
         check(other)
@@ -99,7 +99,7 @@ def packaged_image(tmp_path_factory):
     return next((root / "unpacked" / "boot").glob("vmlinuz-*"))
 
 
-def test_five_levels(packaged_image):
+def test_physical_works_with_five_levels(packaged_image):
     usual = settings("debian/trixie")
     machine = start._boot(FiveLevels(**{**vars(usual), "image": packaged_image}), 120)
     with Lab("debian/trixie", machine=machine) as lab:
@@ -113,14 +113,14 @@ def test_five_levels(packaged_image):
             lab.walk(1 << 56)
 
 
-def test_a_processor_that_was_never_started():
+def test_physical_ignores_a_processor_that_was_never_started():
     machine = start._boot(settings("6.1-series", cpus=2, append="maxcpus=1"), 60)
     with Lab("6.1-series", machine=machine) as lab:
         assert sorted(levels for _, levels in machine.physical.root_candidates()) == [0, 4]
         check(lab)
 
 
-def test_several_targets_one_after_the_other_and_children():
+def test_physical_finds_each_of_several_targets():
     with Lab("6.1-series") as lab:
         for turn in range(3):
             region = lab.map(pages=4, memory="anon")
@@ -130,7 +130,7 @@ def test_several_targets_one_after_the_other_and_children():
             lab.restart_target()
 
 
-def test_a_stopped_target_is_read():
+def test_physical_reads_a_stopped_target():
     with Lab("6.1-series") as lab:
         region = lab.map(pages=4, memory="anon")
         region.fill()
@@ -141,7 +141,7 @@ def test_a_stopped_target_is_read():
         assert not lab.cross_examine(region).disagreements
 
 
-def test_a_guest_that_reboots_is_an_error_that_names_the_witness():
+def test_the_error_after_a_reboot_names_the_witness():
     with Lab("6.1-series") as lab:
         region = lab.map(pages=4, memory="anon")
         region.snapshot("physical")
@@ -154,14 +154,14 @@ def test_a_guest_that_reboots_is_an_error_that_names_the_witness():
             assert any((name or "physical") in line for line in lines_of_error), lines_of_error
 
 
-def test_the_ram_file_cannot_be_cut_short():
+def test_the_ram_file_cannot_be_truncated():
     with Lab("6.1-series") as lab:
         with pytest.raises(PermissionError):
             os.ftruncate(lab.machine._ram, 1 << 20)
         check(lab)
 
 
-def test_pages_of_1_gib_are_one_entry_of_the_pud():
+def test_a_page_of_1_gib_is_one_pud_entry():
     with Lab("6.1-series", memory_mib=5120) as lab:
         region = lab.map(pages=1, memory="hugetlb-1g")
         region.alias.write(0, 7).result(60)

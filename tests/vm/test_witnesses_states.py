@@ -32,7 +32,7 @@ def protected(lab, region, *pages):
     return uffd
 
 
-def test_swapped_with_and_without_uffd_wp(any_lab):
+def test_swapped_pages_are_seen_with_and_without_uffd_wp(any_lab):
     region = any_lab.map(pages=4, memory="anon")
     region.fill(10)
     uffd = protected(any_lab, region, 1, 3)
@@ -48,7 +48,7 @@ def test_swapped_with_and_without_uffd_wp(any_lab):
     region.unmap()
 
 
-def test_a_marker_remembers_uffd_wp_where_nothing_is_mapped(any_lab):
+def test_a_marker_of_uffd_wp_is_seen_as_such(any_lab):
     region = any_lab.map(pages=4)
     region.alias.fill()
     uffd = protected(any_lab, region, 1, 2)
@@ -60,7 +60,7 @@ def test_a_marker_remembers_uffd_wp_where_nothing_is_mapped(any_lab):
     region.unmap()
 
 
-def test_the_zero_page(any_lab):
+def test_the_zero_page_is_seen_as_such(any_lab):
     region = any_lab.map(pages=3, memory="anon")
     region.read(0).result()
     region.write(1).result()
@@ -109,7 +109,7 @@ def test_a_guard_page_is_seen_as_such(any_lab):
     region.unmap()
 
 
-def test_a_huge_mapping_and_how_it_splits(any_lab):
+def test_protecting_one_page_splits_a_huge_mapping(any_lab):
     region = any_lab.map(pages=1024, memory="thp")
     region.fill()
     found = agreed(any_lab, region)
@@ -130,7 +130,7 @@ def test_a_huge_mapping_and_how_it_splits(any_lab):
 
 
 @pytest.mark.parametrize("memory", ["anon", "shmem"])
-def test_rwp_makes_the_bit_mean_something_else(any_lab, memory):
+def test_the_uffd_wp_bit_means_rwp_in_a_mapping_registered_for_rwp(any_lab, memory):
     try:
         uffd = any_lab.userfaultfd(Feature.RWP)
     except (IoctlError, AgentError) as error:

@@ -25,7 +25,7 @@ def prepared(lab, memory="shmem", pages=16):
 
 
 @pytest.mark.parametrize("memory", ["shmem", "hugetlb"])
-def test_walk_ends_at_the_page_s_frame_from_both_sides(any_lab, memory):
+def test_walks_of_a_page_and_its_alias_end_at_the_same_frame(any_lab, memory):
     region, uffd = prepared(any_lab, memory)
     walks = region.walk(3)
     here, alias = walks
@@ -43,7 +43,7 @@ def test_walk_ends_at_the_page_s_frame_from_both_sides(any_lab, memory):
     region.unmap()
 
 
-def test_witnesses_are_those_the_kernel_has(any_lab):
+def test_the_witnesses_are_those_that_the_kernel_supports(any_lab):
     assert ("scan" in any_lab.witnesses) is (any_lab.kernel in WITH_SCAN)
     assert {"physical", "pagemap"} <= set(any_lab.witnesses)
     region = any_lab.map(pages=1)
@@ -77,7 +77,7 @@ def test_soft_dirty_is_known_once_it_was_cleared(lab):
     new.unmap()
 
 
-def test_no_snapshot_of_a_region_that_is_gone(lab):
+def test_a_snapshot_of_a_lost_region_is_refused(lab):
     region = lab.map(pages=2)
     alias = region.alias
     region.unmap()
@@ -92,7 +92,7 @@ def test_no_snapshot_of_a_region_that_is_gone(lab):
             other.snapshot(name)
 
 
-def test_a_mapping_that_went_away_behind_the_lab_s_back(lab):
+def test_a_snapshot_of_a_mapping_unmapped_without_the_lab_is_refused(lab):
     region = lab.map(pages=4)
     region.alias.fill()
     lab.ask(UnmapMemory(region.number))
@@ -101,7 +101,7 @@ def test_a_mapping_that_went_away_behind_the_lab_s_back(lab):
     assert caught.value.witness == "pagemap"
 
 
-def test_a_target_that_died(lab):
+def test_a_snapshot_of_a_killed_target_is_refused(lab):
     region = lab.map(pages=4)
     lab.ask(KillTarget())
     for name in (None, *lab._target.witnesses._witnesses, "pagemap", "physical"):
@@ -110,7 +110,7 @@ def test_a_target_that_died(lab):
     lab.restart_target()
 
 
-def test_without_a_choice_the_next_best_witness_answers(lab, monkeypatch):
+def test_the_next_witness_answers_if_the_best_one_fails(lab, monkeypatch):
     region, uffd = prepared(lab)
     witness = lab.witness("physical")
 

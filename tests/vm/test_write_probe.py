@@ -26,7 +26,7 @@ def four(lab):
     region.unmap()
 
 
-def test_a_write_that_trapped_is_withdrawn_and_leaves_no_message(four):
+def test_a_probe_that_faults_is_withdrawn_and_leaves_no_message(four):
     region, uffd = four
     before = region.snapshot()
     for page in (2, 5):
@@ -41,7 +41,7 @@ def test_a_write_that_trapped_is_withdrawn_and_leaves_no_message(four):
     assert region.alias.read(2).result() == 102
 
 
-def test_a_write_that_went_through_says_what_it_changed(four):
+def test_a_probe_that_succeeds_reports_what_it_changed(four):
     region, _ = four
     region.lab.ask(ClearSoftDirty())
     probe = region.probe(1)
@@ -52,7 +52,7 @@ def test_a_write_that_went_through_says_what_it_changed(four):
     assert region.alias.read(1).result() == 101
 
 
-def test_a_copy_on_write_is_seen(lab):
+def test_a_probe_reports_a_copy_on_write(lab):
     region = lab.map(pages=2, memory="shmem-private")
     region.alias.fill(7)
     region.read(0).result()
@@ -64,7 +64,7 @@ def test_a_copy_on_write_is_seen(lab):
     region.unmap()
 
 
-def test_a_write_that_the_kernel_refuses_is_no_trap(lab):
+def test_a_probe_that_the_kernel_refuses_is_not_a_fault_message(lab):
     region = lab.map(pages=2, memory="anon")
     region.fill()
     region.mprotect("r")
@@ -75,7 +75,7 @@ def test_a_write_that_the_kernel_refuses_is_no_trap(lab):
     region.unmap()
 
 
-def test_a_write_while_another_fault_waits(four):
+def test_a_probe_keeps_the_message_of_another_fault(four):
     region, uffd = four
     touch = region.read(4)
     assert region.probe(3).trapped
@@ -85,7 +85,7 @@ def test_a_write_while_another_fault_waits(four):
     assert touch.result() == 104
 
 
-def test_a_wrong_writable_bit_is_contradicted_by_the_write(four):
+def test_a_write_probe_finds_a_wrong_writable_bit(four):
     region, _ = four
     original = region.snapshot("physical")
     probes = [region.probe(page) for page in range(6)]
