@@ -37,7 +37,7 @@ from ..vm.test_witnesses_walk import (
     test_a_snapshot_of_a_mapping_unmapped_without_the_lab_is_refused,
 )
 from ..vm.test_write_probe import (
-    four,
+    probed,
     test_a_probe_keeps_the_message_of_another_fault,
     test_a_probe_reports_a_copy_on_write,
     test_a_probe_that_faults_is_withdrawn_and_leaves_no_message,

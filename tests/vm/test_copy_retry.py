@@ -1,7 +1,7 @@
-"""UFFDIO_COPY while its destination changes: what copy-retry/ sees must be what copy_retry.py says.
+"""UFFDIO_COPY while its destination changes: copy-retry/ must get the results that copy_retry.py expects.
 
-The kernel copies outside its locks where the source is not there, and looks its destination up again; what it kept from
-before must fit what it finds.
+If the source is absent, the kernel copies without its locks and then looks up the destination again.  It must compare
+what it finds with what it had before.
 """
 
 import itertools
@@ -32,7 +32,7 @@ CHANGES = (
 )
 REPLACEMENTS = tuple(f"to-{kind}" for kind in KINDS)
 FULL = tuple(f"to-full-{kind}" for kind in KINDS)
-# Changes, the page of the source that is missing, and the mode.
+# Changes, the page of the source that is absent, and the mode.
 PARTS = (
     ((*CHANGES, *REPLACEMENTS, *FULL), 0, 0),
     (("nothing", "without-wp", "only-wp", "only-minor", "read-only", *REPLACEMENTS), 0, 2),
@@ -46,7 +46,7 @@ KNOWN = {
     "debian/trixie": ALL_BUT_THE_ERRNO - {Difference.RESERVES_ONCE},
     "debian/trixie-backports": NEWEST,
 }
-COMPLAINT = re.compile(r"BUG|WARNING|Oops|Bad page|Bad rss|kernel tried|unable to handle")
+REPORT = re.compile(r"BUG|WARNING|Oops|Bad page|Bad rss|kernel tried|unable to handle")
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
 
@@ -56,19 +56,19 @@ def program(tmp_path_factory):
     return compile_program(tmp_path_factory.mktemp("copy_retry"))
 
 
-def complaints(lab):
-    return [line for line in lab.exec(["dmesg"]).text.splitlines() if COMPLAINT.search(line)]
+def error_lines(lab):
+    return [line for line in lab.exec(["dmesg"]).text.splitlines() if REPORT.search(line)]
 
 
 @pytest.mark.vm
 @pytest.mark.timeout(600)
 def test_a_mapping_that_replaces_the_destination_gets_no_foreign_content(program):
-    """The short form."""
+    """A short form of the next test."""
     starts = ("anon", "shmem", "hugetlb-private")
     changes = ("nothing", "gone", "without-wp", "half", "to-shmem", "to-hugetlb", "to-full-hugetlb")
     with Lab("6.1-series", hugepages=16) as lab:
         assert unexpected(run_cases(lab, program, starts, changes, 0, 0), KNOWN["6.1-series"]) == {}
-        assert complaints(lab) == []
+        assert error_lines(lab) == []
 
 
 @pytest.mark.vm
@@ -81,7 +81,7 @@ def test_copy_ends_as_expected_for_every_change_to_every_kind_of_memory(program,
         for part in PARTS:
             found |= run_cases(lab, program, tuple(KINDS), *part)
         assert unexpected(found, KNOWN[kernel]) == {}
-        assert complaints(lab) == []
+        assert error_lines(lab) == []
 
 
 CASES = [
@@ -102,7 +102,7 @@ def test_foreign_content_is_never_expected():
         "write=w blocks=1024 old_blocks=-1 huge=2 reserved=0 "
         "left_used=0 left_reserved=0 left_surplus=0 rounds=3 lost=0 same=0"
     )
-    case, end = read(line)
-    assert {name for name, value, wanted in compared(end, expected(case, ALL_BUT_THE_ERRNO)) if value != wanted} == {
+    case, result = read(line)
+    assert {name for name, value, wanted in compared(result, expected(case, ALL_BUT_THE_ERRNO)) if value != wanted} == {
         "content", "leaks_pages", "same_in_each_round",
     }  # fmt: skip

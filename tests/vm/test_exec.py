@@ -45,10 +45,10 @@ def test_exec_runs_on_every_kernel(any_lab):
 
 
 def test_exec_runs_beside_other_calls(lab):
-    output, ends = queue.SimpleQueue(), queue.SimpleQueue()
+    output, results = queue.SimpleQueue(), queue.SimpleQueue()
     line = "echo started; while [ -d . ]; do [ -e /tmp/go ] && exit 4; done"
     thread = threading.Thread(
-        target=lambda: ends.put(lab.exec(["sh", "-c", line], on_output=lambda _stream, data: output.put(data)))
+        target=lambda: results.put(lab.exec(["sh", "-c", line], on_output=lambda _stream, data: output.put(data)))
     )
     thread.start()
     assert output.get(timeout=60) == b"started\n"
@@ -57,7 +57,7 @@ def test_exec_runs_beside_other_calls(lab):
     assert region.snapshot().witness
     region.unmap()
     lab.exec(["touch", "/tmp/go"])
-    assert ends.get(timeout=60).status == 4
+    assert results.get(timeout=60).status == 4
     thread.join(60)
     lab.exec(["rm", "/tmp/go"])
     assert any(entry.kind == "exec" and "status 4" in entry.text for entry in lab.timeline)
@@ -76,7 +76,7 @@ def test_errors_leave_the_lab_usable(lab):
         lab.exec(["no-such-thing"])
     with pytest.raises(ProgramError, match="did not end by its deadline"):
         lab.exec(["sleep", "1000"], deadline=0.3)
-    assert lab.exec(["sh", "-c", "ls -d /tmp/uffdlab-*"]).text.count("\n") == 1  # its own
+    assert lab.exec(["sh", "-c", "ls -d /tmp/uffdlab-*"]).text.count("\n") == 1  # that of this call
     assert lab.exec(["ps"]).text.count("sleep") == 0
 
 
@@ -87,15 +87,15 @@ def test_a_program_that_crashes_the_kernel_is_reported():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "says"),
+    ("arguments", "status", "expected"),
     [
-        (["6.1-series", "--", "sh", "-c", "echo to; exit 7"], 7, "to\n"),
+        (["6.1-series", "--", "sh", "-c", "echo text; exit 7"], 7, "text\n"),
         (["6.1-series", "--", "no-such-thing"], 127, "no program"),
         (["6.1-series", "--deadline", "0.3", "--", "sleep", "1000"], 124, "it had 0.3 s"),
         (["no-such-kernel", "--", "true"], 2, "no kernel is called"),
         (["6.1-series"], 2, "Missing argument"),
     ],
 )
-def test_the_exec_command_has_the_right_status_and_output(arguments, status, says):
+def test_the_exec_command_has_the_right_status_and_output(arguments, status, expected):
     result = CliRunner().invoke(main, ["exec", *arguments])
-    assert (result.exit_code, says in result.output) == (status, True), result.output
+    assert (result.exit_code, expected in result.output) == (status, True), result.output

@@ -1,4 +1,4 @@
-"""The patches are what a maintainer can take, and the kernels made of them are there and say who they are."""
+"""The patches pass checkpatch, and the kernels built with them exist and name their variant."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.vm
 
 KERNELS = [entry.name for entry in catalogue.load()]
 BUILT = [entry for entry in catalogue.load() if isinstance(entry, catalogue.Built)]
-# The flags in include/uapi/linux/userfaultfd.h are all written (1<<n), and a tree from a tarball knows no commits.
+# All flags in include/uapi/linux/userfaultfd.h are written (1<<n), and a tree from a tarball has no commits.
 IGNORED = "SPACING,UNKNOWN_COMMIT_ID"
 PATCHES = sorted({patch for entry in BUILT for patch in entry.patches})
 
@@ -39,7 +39,7 @@ def test_a_patch_passes_checkpatch(patch):
     script = next(Cache().tree("linux-6.1").glob("source-*/scripts/checkpatch.pl"))
     command = ["perl", script, "--no-tree", "--strict", "--terse", "--show-types", "--ignore", IGNORED, patch]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")  # --terse: nothing to say
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")  # --terse prints only faults
     text = patch.read_text()
     assert text.startswith("From 0000000000000000000000000000000000000000 ")
     assert "\nSigned-off-by: " in text

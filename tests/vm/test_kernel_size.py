@@ -1,4 +1,4 @@
-"""`uffdlab kernel size` on real kernels: what the series saves, and what UFFDIO_CONTINUE takes."""
+"""`uffdlab kernel size` on real kernels: the bytes that the series saves, and the time of UFFDIO_CONTINUE."""
 
 from __future__ import annotations
 

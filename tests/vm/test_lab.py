@@ -1,4 +1,4 @@
-"""The lab's promises on a real kernel: tickets, deadlines, errors, and a lab that goes on afterwards."""
+"""A lab on a real kernel: waiting touches, deadlines, errors, and a lab that stays usable."""
 
 import contextlib
 import os
@@ -181,7 +181,7 @@ def test_after_unregister_the_kernel_resolves_faults_again(registered):
     touch = region.read(4)
     uffd.read_fault()
     uffd.unregister(region)
-    uffd.wake(region)  # the kernel wakes by itself only those who wait for a missing page
+    uffd.wake(region)  # UNREGISTER itself wakes only threads that wait for a missing page
     assert touch.result() == 104
     with pytest.raises(NoMessage):
         uffd.read_fault(timeout=0.1)
@@ -269,7 +269,7 @@ def test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline(lab):
     region, source = lab.map(pages=1), lab.map(pages=1)
     uffd = lab.userfaultfd()
     if "USER_MODE_ONLY" in uffd.way:
-        pytest.skip("no fault of the kernel's own waits for it")
+        pytest.skip("a userfaultfd for user mode only gets no faults from kernel mode")
     uffd.register(region, "missing")
     uffd.register(source, "missing")
     fields = {"dst": region.start, "src": source.start, "len": 4096}
@@ -282,20 +282,20 @@ def test_a_call_that_waits_in_the_kernel_is_ended_at_its_deadline(lab):
 
 
 def test_a_target_killed_during_a_call_is_reported_at_once(lab):
-    """The call waits in the kernel, on the target's own line; somebody kills the target."""
+    """The call waits in the kernel, on the target's own connection, when the target is killed."""
     region, source = lab.map(pages=1), lab.map(pages=1)
     uffd = lab.userfaultfd()
     uffd.register(region, "missing")
     uffd.register(source, "missing")
     fields = {"dst": region.start, "src": source.start, "len": 4096}
-    lab.exec(["true"])  # the shell and its tools come with the first program
+    lab.exec(["true"])  # the first program installs the shell and its tools
     pid = str(lab.target_pid)
     with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(lab.ask, CallIoctl(uffd.number, "UFFDIO_COPY", fields, None), deadline=50)
+        call = pool.submit(lab.ask, CallIoctl(uffd.number, "UFFDIO_COPY", fields, None), deadline=50)
         assert uffd.read_fault().page == 0
         lab.exec(["kill", "-9", pid])
         with pytest.raises(TargetLost, match="SIGKILL"):
-            asked.result(10)
+            call.result(10)
     lab.restart_target()
     lab.map(pages=1).alias.fill()
 
@@ -303,22 +303,22 @@ def test_a_target_killed_during_a_call_is_reported_at_once(lab):
 def test_a_target_killed_while_it_sends_does_not_disturb_the_next_one(lab):
     lab.exec(["true"])
     for turn in range(5):
-        big = lab.map(pages=64 << 10)  # half a megabyte of pagemap entries, and as much in one request
+        big = lab.map(pages=64 << 10)  # half a megabyte of pagemap entries; a request below is as large
         pid = str(lab.target_pid)
         with ThreadPoolExecutor(3) as pool:
-            asked = [pool.submit(lab._target.read_pagemap, big.start, big.pages, 4096) for _ in range(2)]
-            asked.append(pool.submit(lab.ask, StartTouch(10**6, "none", 0, 0, 0, 0, {"more": bytes(1 << 19)})))
+            calls = [pool.submit(lab._target.read_pagemap, big.start, big.pages, 4096) for _ in range(2)]
+            calls.append(pool.submit(lab.ask, StartTouch(10**6, "none", 0, 0, 0, 0, {"more": bytes(1 << 19)})))
             time.sleep(0.002 * turn)
             lab.exec(["kill", "-9", pid])
-            for each in asked:
-                error = each.exception(30)
+            for call in calls:
+                error = call.exception(30)
                 assert error is None or isinstance(error, (TargetLost, UsageError)), error
         lab.restart_target()
         region = lab.map(pages=3)
         region.alias.fill(turn)
-        assert region.alias.read(2).result() == turn + 2  # fill counts on
+        assert region.alias.read(2).result() == turn + 2  # fill writes value + page
         until = time.monotonic() + 5
-        while not lab.machine._client._target.up:  # on its own line again
+        while not lab.machine._client._target.up:  # the target's own connection is up again
             assert time.monotonic() < until
             time.sleep(0.01)
 
@@ -349,7 +349,7 @@ def test_closing_a_lab_ends_a_waiting_touch():
 
 
 def test_a_restart_of_the_target_invalidates_its_page_tables(lab):
-    """After a restart the old page tables are not believed."""
+    """After a restart the witness must not read the old page tables."""
     region = lab.map(pages=4)
     region.alias.fill()
     region.alias.snapshot("physical")

@@ -1,4 +1,4 @@
-"""A lab and its machine: looked at by gdb, its options, what it said."""
+"""A lab and its machine: gdb, options and console."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.vm
 
 
 @pytest.fixture
-def own():
+def own_lab():
     with Lab("6.1-series") as lab:
         yield lab
 
@@ -28,14 +28,14 @@ def crash(lab):
         lab.ask(TriggerSysrq("c"))
 
 
-def test_the_console_of_a_crashed_guest_can_be_searched(own):
-    crash(own)
-    assert "Kernel panic" in own.console
-    assert re.fullmatch(r".*Kernel panic - not syncing: sysrq.*", own.console.search("kernel PANIC - not"))
-    assert own.console.search(r"^nothing like this$") == ""
-    assert len(own.console.tail(3).splitlines()) == 3
+def test_the_console_of_a_crashed_guest_can_be_searched(own_lab):
+    crash(own_lab)
+    assert "Kernel panic" in own_lab.console
+    assert re.fullmatch(r".*Kernel panic - not syncing: sysrq.*", own_lab.console.search("kernel PANIC - not"))
+    assert own_lab.console.search(r"^nothing like this$") == ""
+    assert len(own_lab.console.tail(3).splitlines()) == 3
     with pytest.raises(UsageError, match="not a regular expression"):
-        own.console.search("(")
+        own_lab.console.search("(")
 
 
 def test_options_of_a_lab_reach_its_guest():
@@ -50,27 +50,27 @@ def test_options_of_a_lab_reach_its_guest():
 
 
 @pytest.mark.skipif(not shutil.which("gdb"), reason="no gdb here: apt-get install gdb")
-def test_gdb_stops_where_a_page_fault_is_handed_to_userspace(own):
-    region = own.map(pages=1)
+def test_gdb_stops_where_a_page_fault_is_handed_to_userspace(own_lab):
+    region = own_lab.map(pages=1)
     region.alias.fill(5)
-    uffd = own.userfaultfd()
+    uffd = own_lab.userfaultfd()
     uffd.register(region, "minor")
-    text = own.gdb()
-    assert own.gdb() == text
+    text = own_lab.gdb()
+    assert own_lab.gdb() == text
     stub = Path(re.search(r"target remote ([^']+)'", text)[1])
     assert stat.S_IMODE(stub.parent.stat().st_mode) == 0o700
     command = ["gdb", "-nx", "-batch", re.match(r"gdb (\S+) -ex", text)[1]]
     for line in (f"target remote {stub}", "break handle_userfault", "continue", "backtrace 3", "delete", "detach"):
         command += ["-ex", line]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as gdb:
-        watch = threading.Timer(120, gdb.kill)
-        watch.start()
+        watchdog = threading.Timer(120, gdb.kill)
+        watchdog.start()
         output = []
         for line in gdb.stdout:
             output.append(line)
             if line.startswith("Breakpoint 1 at"):
                 threading.Thread(target=region.read, args=(0,), daemon=True).start()
-        watch.cancel()
+        watchdog.cancel()
     text = "".join(output)
     assert re.search(r"Breakpoint 1, .*handle_userfault", text), text
     assert re.search(r"^#1 .*", text, re.MULTILINE), text
@@ -78,7 +78,7 @@ def test_gdb_stops_where_a_page_fault_is_handed_to_userspace(own):
     assert fault.minor
     uffd.continue_(region)
     assert region.read(0).result() == 5
-    own.close()
+    own_lab.close()
     assert not stub.parent.exists()
 
 
@@ -96,5 +96,5 @@ def test_a_lab_with_a_machine_of_the_user_cannot_be_reset():
         assert lab.ask(Ping(3)) == 3
         started = time.monotonic()
         with pytest.raises((UsageError, MachineError)):
-            lab.ask(TriggerSysrq("c"))  # it would be this host that crashes
+            lab.ask(TriggerSysrq("c"))  # must not crash this host
         assert time.monotonic() - started < 10

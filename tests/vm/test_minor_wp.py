@@ -1,4 +1,4 @@
-"""What each of the six kernels must do with UFFDIO_CONTINUE_MODE_WP, seen in its page tables."""
+"""The effect of UFFDIO_CONTINUE_MODE_WP on each of the six kernels, read from the page tables."""
 
 import errno
 
@@ -27,15 +27,15 @@ def test_every_check_has_the_expected_result_on_each_kernel(any_lab):
 
 
 def test_continue_maps_the_published_numbers_of_pages(any_lab):
-    """64 pages: 32 by CONTINUE|WP, 16 by CONTINUE, the rest untouched."""
+    """64 pages: 32 mapped by CONTINUE with WP, 16 by CONTINUE without it, the others untouched."""
     region = any_lab.map(pages=64)
     region.alias.fill()
     uffd = any_lab.userfaultfd()
     uffd.register(region, "minor", "wp")
     assert not region.snapshot().has(State.PRESENT).any()
-    knows = any_lab.kernel not in WITHOUT_THE_FLAG
-    assert any_lab.capabilities.continue_wp is knows
-    if knows:
+    supported = any_lab.kernel not in WITHOUT_THE_FLAG
+    assert any_lab.capabilities.continue_wp is supported
+    if supported:
         assert uffd.continue_(region[:32], wp=True).done == 32 * 4096
     else:
         with pytest.raises(IoctlError, match="does not know UFFDIO_CONTINUE_MODE_WP") as caught:
@@ -47,9 +47,9 @@ def test_continue_maps_the_published_numbers_of_pages(any_lab):
     protected = after.has(PROTECTED) & after.lacks(State.WRITABLE)
     writable = after.has(State.PRESENT | State.WRITABLE) & after.lacks(State.UFFD_WP)
     absent = after.lacks(State.PRESENT) & after.lacks(State.UFFD_WP)
-    assert protected.tolist() == [knows] * 32 + [False] * 32
+    assert protected.tolist() == [supported] * 32 + [False] * 32
     assert writable.tolist() == [False] * 32 + [True] * 16 + [False] * 16
-    assert absent.tolist() == [not knows] * 32 + [False] * 16 + [True] * 16
+    assert absent.tolist() == [not supported] * 32 + [False] * 16 + [True] * 16
 
 
 @pytest.mark.parametrize("memory", ["shmem", "hugetlb"])
@@ -71,7 +71,7 @@ def test_witnesses_agree_on_every_known_bit(any_lab, memory):
     assert state.has(State.UFFD_WP).tolist() == [False] * 2 + [True] * 4 + [False] * 10
     assert state.has(State.MARKER).tolist() == [False] * 4 + [True] * 2 + [False] * 10
     assert state.has(State.HUGE)[:4].tolist() == [memory == "hugetlb"] * 4
-    # The alias maps the same pages: same frames, and never a mark of userfaultfd.
+    # The alias maps the same page frames, without uffd-wp marks.
     alias = region.alias.snapshot()
     assert (alias.frames()[:4] == state.frames()[:4]).all()
     assert not alias.has(State.UFFD_WP).any()
@@ -80,7 +80,7 @@ def test_witnesses_agree_on_every_known_bit(any_lab, memory):
 
 
 def test_cross_examination_finds_a_wrong_entry(lab):
-    """Cross-examination has to fail when a witness says what is not so."""
+    """One bit of one entry is changed."""
     region = lab.map(pages=4)
     region.alias.fill()
     uffd = lab.userfaultfd()
@@ -94,4 +94,4 @@ def test_cross_examination_finds_a_wrong_entry(lab):
     from uffdlab.observations.cross_examination import CrossExamination
 
     found = CrossExamination([original, replace(changed, entries=entries)]).disagreements
-    assert [(each.page, each.bit) for each in found] == [(2, State.UFFD_WP)]
+    assert [(disagreement.page, disagreement.bit) for disagreement in found] == [(2, State.UFFD_WP)]

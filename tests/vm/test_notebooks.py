@@ -10,12 +10,12 @@ import pytest
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(480)]
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent.parent / "notebooks"
-# What Run All may take with all kernels in the cache is 25 s on two idle cores; the tests may have less of them.
+# Run All takes 25 s on two idle cores with all kernels in the cache; the tests may share the cores.
 RUN_SECONDS = 240
 
 
-# What a notebook holds at its end: the labs that are open, and the machines that run.
-HELD = (
+# Prints the number of open labs and of running machines.
+COUNT_LABS = (
     "import gc; gc.collect(); from uffdlab.machines.base import _MACHINES; print(len(uffdlab.labs()), len(_MACHINES))"
 )
 
@@ -36,14 +36,14 @@ def client_of(notebook, tmp_path):
 
 @each_notebook
 def test_rerunning_cells_opens_no_further_lab(path, tmp_path):
-    """Run All, every cell twice, once more all that make no lab: there are never more guests than at first."""
+    """After Run All, each cell twice, and each cell without a lab again, there is one lab and one guest."""
     notebook = nbformat.read(path, as_version=4)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    twice = [source for each in code for source in (each, each)]
-    sources = [*code, HELD, *twice, HELD, *(source for source in code if "Lab(" not in source), HELD]
-    again = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
-    client_of(again, tmp_path).execute()  # raises CellExecutionError
-    first, *later = [cell.outputs[0].text for cell in again.cells if cell.source == HELD]
+    twice = [source for cell in code for source in (cell, cell)]
+    sources = [*code, COUNT_LABS, *twice, COUNT_LABS, *(source for source in code if "Lab(" not in source), COUNT_LABS]
+    rerun = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    client_of(rerun, tmp_path).execute()  # raises CellExecutionError
+    first, *later = [cell.outputs[0].text for cell in rerun.cells if cell.source == COUNT_LABS]
     assert first == "1 1\n"
     assert later == [first] * 2
 
@@ -62,8 +62,8 @@ def test_a_notebook_runs_without_errors_and_its_figures_have_alt_text(path, tmp_
         output for cell in code for output in cell.outputs if output.output_type in ("display_data", "execute_result")
     ]
     assert shown, "nothing is shown"
-    # No picture is mute: one that comes as PNG or SVG alone has no alt text in any viewer.
+    # A picture that is only PNG or SVG has no alt text in any viewer.
     for output in shown:
         if {"image/png", "image/svg+xml"} & set(output.data):
-            assert "alt=" in output.data.get("text/html", ""), "a picture without an HTML form that has alt text"
+            assert "alt=" in output.data.get("text/html", ""), "a picture without an HTML form with alt text"
     assert seconds < RUN_SECONDS

@@ -1,4 +1,4 @@
-"""The PTE reader's own test program: entries of every kind against pagemap, each error, mappings that come and go."""
+"""The PTE reader's test program: entries of every kind compared with pagemap, each error, mappings that change."""
 
 import re
 import shutil
@@ -18,11 +18,11 @@ CASES = 15  # of pte_reader_held.c
 FOLDER = catalogue.default_file().parent / "6.1" / "pte-reader"
 
 
-def compiled(source, folder):
-    made = folder / source.stem
+def compile_program(source, folder):
+    program = folder / source.stem
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static", f"-I{FOLDER / 'include' / 'uapi'}"]
-    subprocess.run(["cc", *flags, source, "-o", made], check=True)
-    return made
+    subprocess.run(["cc", *flags, source, "-o", program], check=True)
+    return program
 
 
 KERNELS = pytest.mark.parametrize(
@@ -39,7 +39,7 @@ KERNELS = pytest.mark.parametrize(
 
 @KERNELS
 def test_the_reader_agrees_with_the_page_tables(tmp_path, kernel, more):
-    program = compiled(FOLDER / "pte_reader_test.c", tmp_path)
+    program = compile_program(FOLDER / "pte_reader_test.c", tmp_path)
     with Lab(kernel, memory_mib=5120, **more) as lab:
         for size, count in ((2 << 20, 2), (1 << 30, 1)):
             lab.ask(ReserveHugepages(size, count), deadline=120)  # the kernel clears them
@@ -52,7 +52,7 @@ def test_the_reader_agrees_with_the_page_tables(tmp_path, kernel, more):
 
 @KERNELS
 def test_a_change_during_the_read_gives_a_consistent_result(tmp_path, kernel, more):
-    program = compiled(Path(__file__).with_name("pte_reader_held.c"), tmp_path)
+    program = compile_program(Path(__file__).with_name("pte_reader_held.c"), tmp_path)
     with Lab(kernel, hugepages=4, **more) as lab:
         done = lab.exec([program.name], push=[program], deadline=600)
     assert done.status == 0, done.text
@@ -60,7 +60,7 @@ def test_a_change_during_the_read_gives_a_consistent_result(tmp_path, kernel, mo
 
 
 ENDS = "(exits|calls execve)"
-# What is wrong with the reader, the lines that say so, which cases fail, and how many there are of these.
+# Each mutation of the reader: the right line, the wrong line, which cases fail, and how many.
 MUTATIONS = {
     "the first entries are copied out again": (
         "ret = pte_reader_chunk(task, mm, addr, stride, entries, count);",
@@ -68,15 +68,20 @@ MUTATIONS = {
         "",
         CASES,
     ),
-    "who has left counts as there": ("return READ_ONCE(task->mm) == mm ? 0 : -ESRCH;", "return 0;", ENDS, 2),
-    "what is read is kept": ("\t\tmmput(mm);\n", "", ENDS, 2),
+    "a task that has left its address space is accepted": (
+        "return READ_ONCE(task->mm) == mm ? 0 : -ESRCH;",
+        "return 0;",
+        ENDS,
+        2,
+    ),
+    "the reference on the address space is never dropped": ("\t\tmmput(mm);\n", "", ENDS, 2),
 }
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_the_test_program_finds_each_mutation_of_the_reader(tmp_path, monkeypatch, mutation):
-    """Any kernel does, so one that the mutated reader is a module for."""
+    """The kernel is one for which the mutated reader is a module, so that no kernel is built."""
     right, wrong, which, count = MUTATIONS[mutation]
     folder = tmp_path / "6.1" / "pte-reader"
     shutil.copytree(FOLDER, folder)
@@ -87,7 +92,7 @@ def test_the_test_program_finds_each_mutation_of_the_reader(tmp_path, monkeypatc
     monkeypatch.setattr(sys.modules["uffdlab.kernels.pte_reader"], "default_file", lambda: tmp_path / "kernels.toml")
     module = kernels.pte_reader("debian/trixie")
     try:
-        program = compiled(Path(__file__).with_name("pte_reader_held.c"), tmp_path)
+        program = compile_program(Path(__file__).with_name("pte_reader_held.c"), tmp_path)
         with Lab("debian/trixie", hugepages=4, pte_reader=True) as lab:
             done = lab.exec([program.name], push=[program], deadline=600)
     finally:

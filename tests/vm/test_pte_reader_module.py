@@ -1,4 +1,4 @@
-"""The PTE reader as a module in Debian's own kernels: it loads, and says what the physical witness says."""
+"""The PTE reader as a module in Debian's kernels: it loads, and agrees with the physical witness."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def test_the_kernel_witness_agrees_with_physical_in_a_debian_kernel(kernel):
         uffd.register(region, "minor", "wp")
         uffd.continue_(region[:8])
         uffd.writeprotect(region[:4])
-        kernel_says, physical_says = (region.snapshot(witness) for witness in ("kernel", "physical"))
-        assert list(kernel_says.entries) == list(physical_says.entries)
-        assert list(kernel_says.has(State.UFFD_WP)) == [True] * 4 + [False] * 12
-        assert list(kernel_says.has(State.PRESENT)) == [True] * 8 + [False] * 8
+        by_kernel, by_physical = (region.snapshot(witness) for witness in ("kernel", "physical"))
+        assert list(by_kernel.entries) == list(by_physical.entries)
+        assert list(by_kernel.has(State.UFFD_WP)) == [True] * 4 + [False] * 12
+        assert list(by_kernel.has(State.PRESENT)) == [True] * 8 + [False] * 8
 
 
 def test_a_kernel_with_the_reader_built_in_gets_no_module():

@@ -1,4 +1,4 @@
-"""QEMU machines for real: they come up, they end in every way there is, and nothing of them stays."""
+"""Real QEMU machines: they start, they end in every possible way, and leave nothing."""
 
 import contextlib
 import os
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.vm
 
 ALL = ("6.1-base", "6.1-series", "6.1-as-posted", "debian/bookworm", "debian/trixie", "debian/trixie-backports")
 
-# An init that can do a little more for the host than the real one.
-CURIOUS = b"""#!/usr/bin/python3 -ISBXutf8
+# An init with more methods for the host than the real one.
+TEST_INIT = b"""#!/usr/bin/python3 -ISBXutf8
 import mmap, os, struct, time
 from uffdlab.agent import commands, init
 
-kept = []
+mappings = []
 
 def read(path):
     with open(path, "rb") as file:
@@ -41,7 +41,7 @@ def read(path):
 def pages(pattern, count):
     # Pages filled with a pattern and their number, and the frames they are in.
     memory = mmap.mmap(-1, count * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    kept.append(memory)
+    mappings.append(memory)
     for page in range(count):
         memory[page * 4096:(page + 1) * 4096] = (pattern + struct.pack("<Q", page)) * (4096 // (len(pattern) + 8))
     from uffdlab.agent.native import ffi
@@ -79,8 +79,8 @@ def kernel():
     return kernels.get("6.1-series")
 
 
-def curious(kernel, **options):
-    return start.start(kernel, extra={"init": CURIOUS}, **options)
+def start_with_test_init(kernel, **options):
+    return start.start(kernel, extra={"init": TEST_INIT}, **options)
 
 
 def pids(machine):
@@ -88,7 +88,7 @@ def pids(machine):
     return supervisor, *children(supervisor)
 
 
-@pytest.mark.timeout(1800)  # a kernel that is not there yet is built first
+@pytest.mark.timeout(1800)  # a kernel that does not exist yet is built first
 @pytest.mark.parametrize("name", ALL)
 def test_every_kernel_boots_and_is_restored(name):
     image = kernels.get(name)
@@ -96,7 +96,7 @@ def test_every_kernel_boots_and_is_restored(name):
         cold = machine.hello
         assert not machine.restored
         start._save(machine, machine.settings)
-        assert machine.ask(Ping(1)) == 1  # it goes on after that
+        assert machine.ask(Ping(1)) == 1  # it still runs
     assert cold.release == image.release
     assert cold.page_size == 4096
     with start.start(image) as machine:
@@ -106,7 +106,7 @@ def test_every_kernel_boots_and_is_restored(name):
 
 
 def test_options_reach_the_guest(kernel):
-    with curious(kernel, cpus=2, memory_mib=512, append="uffdlab.test=yes", cold=True) as machine:
+    with start_with_test_init(kernel, cpus=2, memory_mib=512, append="uffdlab.test=yes", cold=True) as machine:
         assert machine.hello.cpus == 2
         assert b"uffdlab.test=yes" in machine._client.call("test.read", ("/proc/cmdline",), 10)
         total = int(re.search(rb"MemTotal: +(\d+) kB", machine._client.call("test.read", ("/proc/meminfo",), 10))[1])
@@ -114,8 +114,8 @@ def test_options_reach_the_guest(kernel):
 
 
 def test_a_restored_guest_has_the_current_time_and_its_own_randomness(kernel):
-    curious(kernel).close()
-    with curious(kernel) as one, curious(kernel) as two:
+    start_with_test_init(kernel).close()
+    with start_with_test_init(kernel) as one, start_with_test_init(kernel) as two:
         assert one.restored
         assert two.restored
         for machine in (one, two):
@@ -124,7 +124,7 @@ def test_a_restored_guest_has_the_current_time_and_its_own_randomness(kernel):
 
 
 def test_a_guest_has_no_device_of_the_host(kernel):
-    with curious(kernel) as machine:
+    with start_with_test_init(kernel) as machine:
         assert set(machine._client.call("test.list", ("/sys/class/net",), 10)) <= {"lo"}
         disks = machine._client.call("test.list", ("/sys/class/block",), 10)
         assert all(name.startswith(("ram", "loop", "zram")) for name in disks)
@@ -143,7 +143,7 @@ def test_the_guests_clock_runs_at_the_hosts_rate(kernel):
 
 @pytest.mark.long
 def test_a_guest_with_a_wrong_clock_rate_is_neither_used_nor_saved(kernel, own_states, monkeypatch):
-    monkeypatch.setattr(clock, "counter_mhz", lambda: 100)  # what a guest on a busy host may believe
+    monkeypatch.setattr(clock, "counter_mhz", lambda: 100)  # a rate that a guest on a busy host may measure
     with pytest.raises(errors.MachineError, match=r"clock runs \d+\.?\d* times as fast as the host's, after each of 3"):
         start.start(kernel)
     assert own_states() == []
@@ -161,7 +161,7 @@ def test_a_panic_is_reported_with_the_console(kernel):
 
 
 def test_the_end_of_the_agent_is_reported_as_a_panic(kernel):
-    with curious(kernel) as machine, pytest.raises(errors.GuestPanic, match="Attempted to kill init"):
+    with start_with_test_init(kernel) as machine, pytest.raises(errors.GuestPanic, match="Attempted to kill init"):
         machine._client.call("test.exit", (), 10)
 
 
@@ -172,12 +172,12 @@ def test_the_error_of_a_failed_init_has_its_console_output(kernel):
 
 
 def test_a_guest_that_hangs_is_reported(kernel):
-    with curious(kernel) as machine:
+    with start_with_test_init(kernel) as machine:
         started = time.monotonic()
         with pytest.raises(errors.MachineTimeout, match=r"test\.sleep: no answer within 1\.0 s"):
             machine._client.call("test.sleep", (3,), 1)
         assert time.monotonic() - started < 5
-        assert machine.ask(Ping(7), deadline=10) == 7  # the late answer to the other is dropped
+        assert machine.ask(Ping(7), deadline=10) == 7  # the late answer to the first call is dropped
 
 
 def test_a_paused_guest_does_not_answer_until_it_runs_again(kernel):
@@ -195,7 +195,7 @@ def test_a_guest_that_sends_no_hello_is_reported(kernel):
 
 
 def test_a_killed_qemu_is_reported_and_ends_its_supervisor(kernel):
-    with curious(kernel) as machine:
+    with start_with_test_init(kernel) as machine:
         supervisor, emulator = pids(machine)
         with ThreadPoolExecutor(2) as pool:
             waiting = [pool.submit(machine._client.call, "test.sleep", (60,), 60) for _ in range(2)]
@@ -247,7 +247,7 @@ def owner(code):
         text=True,
     )
     try:
-        yield process, [int(word) for word in process.stdout.readline().split()]
+        yield process, [int(pid) for pid in process.stdout.readline().split()]
     finally:
         process.kill()
         process.communicate()
@@ -313,7 +313,7 @@ def test_a_machine_that_is_garbage_collected_ends(kernel):
 
 def test_machines_at_the_same_time_share_nothing(kernel):
     with ThreadPoolExecutor(3) as pool:
-        machines = list(pool.map(lambda _: curious(kernel), range(3)))
+        machines = list(pool.map(lambda _: start_with_test_init(kernel), range(3)))
     try:
         for number, machine in enumerate(machines):
             machine._client.call("test.write", ("/mine", bytes([number])), 10)
@@ -341,20 +341,20 @@ def test_a_closed_machine_refuses_each_call_but_keeps_its_console(kernel):
     machine = start.start(kernel)
     physical = machine.physical
     frame = physical.root_candidates()[0][0] // 4096
-    kept = physical.read_frames(frame)
+    content = physical.read_frames(frame)
     machine.close()
     machine.close()
     for use in (lambda: machine.ask(Ping()), lambda: machine.physical, lambda: physical.read_frames(frame)):
         with pytest.raises(errors.LabClosed):
             use()
-    assert kept.any()
+    assert content.any()
     assert isinstance(machine.console(), str)
 
 
 @pytest.mark.parametrize("memory_mib", [1024, 3072])
 def test_physical_reads_the_memory_of_the_guest(kernel, memory_mib):
     pattern = os.urandom(24)
-    with curious(kernel, memory_mib=memory_mib, cold=True) as machine:
+    with start_with_test_init(kernel, memory_mib=memory_mib, cold=True) as machine:
         frames = machine._client.call("test.pages", (pattern, 300), 10)
         expected = np.frombuffer(
             b"".join((pattern + page.to_bytes(8, "little")) * 128 for page in range(300)), dtype="<u8"
@@ -362,7 +362,7 @@ def test_physical_reads_the_memory_of_the_guest(kernel, memory_mib):
         assert np.array_equal(machine.physical.read_frames(np.array(frames)), expected)
         assert machine.physical.read(frames[7] * 4096 + 3, 40) == (pattern + (7).to_bytes(8, "little") + pattern)[3:43]
         if memory_mib > 2816:
-            assert max(frames) >= (1 << 32) // 4096  # what is above 4 GiB was looked at
+            assert max(frames) >= (1 << 32) // 4096  # memory above 4 GiB was read
         roots = machine.physical.root_candidates()
         assert len(roots) == 1
         assert roots[0][1] == 4
@@ -371,12 +371,12 @@ def test_physical_reads_the_memory_of_the_guest(kernel, memory_mib):
             machine.physical.read_frames(0xFEE00)
 
 
-# --- saved states
+# Saved states
 
 
 @pytest.fixture
 def own_states(monkeypatch, tmp_path):
-    # A cache of its own for machines; the kernel is in the other one.
+    # The test's own cache for machines; the kernel comes from the user's cache.
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
     return lambda: sorted(cachedir.folder("machines").glob("*.state"))
 
@@ -411,17 +411,17 @@ def test_a_restore_that_stalls_is_replaced_by_a_cold_boot(kernel, own_states, mo
     (state,) = own_states()
     wake = QemuMachine.wake
 
-    def wake_stopped(machine, saved):
+    def wake_while_stopped(machine, saved):
         assert wait_until(lambda: len(machine.pids) == 2)
         os.kill(machine.pids[-1], signal.SIGSTOP)
         wake(machine, saved)
 
-    monkeypatch.setattr(QemuMachine, "wake", wake_stopped)
+    monkeypatch.setattr(QemuMachine, "wake", wake_while_stopped)
     monkeypatch.setattr("uffdlab.machines.qemu.machine._RESTORE_DEADLINE", 0.5)
     with start.start(kernel) as machine:
         assert not machine.restored
         assert machine.ask(Ping(1)) == 1
-    assert state in own_states()  # its content was not at fault
+    assert state in own_states()  # the state itself was not damaged
 
 
 def test_machines_started_at_the_same_time_save_one_state(kernel, own_states):

@@ -1,4 +1,4 @@
-"""A host that does not give a guest what it needs: it is said what is missing, and nothing is left."""
+"""A host that lacks a resource for a guest: the error names it, and nothing is left."""
 
 import resource
 import shutil
@@ -25,18 +25,18 @@ def _emulated(monkeypatch):
 
 
 @contextmanager
-def limited(what, number):
-    before = resource.getrlimit(what)
-    resource.setrlimit(what, (number, before[1]))
+def limited(resource_kind, number):
+    before = resource.getrlimit(resource_kind)
+    resource.setrlimit(resource_kind, (number, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(what, before)
+        resource.setrlimit(resource_kind, before)
 
 
 @pytest.fixture
 def emulator(monkeypatch):
-    """Put a script before the real QEMU, where its own user can run it too."""
+    """Return a function that puts a script before QEMU in PATH, which QEMU's own user can run too."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -51,7 +51,7 @@ def emulator(monkeypatch):
         yield put
 
 
-def refused(message, error=errors.HostUnsupported):
+def expect_refusal(message, error=errors.HostUnsupported):
     before = held()
     with pytest.raises(error, match=message) as caught:
         Lab("6.1-series")
@@ -62,23 +62,23 @@ def refused(message, error=errors.HostUnsupported):
 def test_the_error_says_that_the_guests_memory_does_not_fit():
     Lab("6.1-series").close()
     with limited(resource.RLIMIT_FSIZE, 500 << 20):
-        assert refused("1024 MiB for the guest's memory: File too large. Ask for less").missing == "memory"
+        assert expect_refusal("1024 MiB for the guest's memory: File too large. Ask for less").missing == "memory"
     Lab("6.1-series").close()
 
 
 def test_the_error_says_that_qemu_lacks_address_space(emulator):
     emulator('#!/bin/sh\nulimit -v 900000\nexec QEMU "$@"\n')
-    error = refused(r"Cannot allocate memory\. This host does not give QEMU 1024 MiB")
+    error = expect_refusal(r"Cannot allocate memory\. This host does not give QEMU 1024 MiB")
     assert error.missing == "memory"
 
 
 def states():
-    """Name the saved states, and which file each is."""
+    """Return the names of the saved states, with their inode numbers."""
     return {path.name: path.stat().st_ino for path in cachedir.folder("machines").glob("*.state")}
 
 
 def test_running_out_of_descriptors_keeps_the_saved_state():
-    """Wherever on the way they run out."""
+    """At whichever step they run out."""
     Lab("6.1-series").close()
     before, saved, refusals = held(), states(), []
     for spare in range(30):
@@ -97,7 +97,7 @@ def test_running_out_of_descriptors_keeps_the_saved_state():
 
 
 @pytest.mark.parametrize(
-    ("trouble", "error", "message"),
+    ("failure", "error", "message"),
     [
         ("ulimit -v 900000", errors.HostUnsupported, "Cannot allocate memory"),
         ("ulimit -n 9", errors.HostUnsupported, "Too many open files.*ulimit -n"),
@@ -108,12 +108,12 @@ def test_running_out_of_descriptors_keeps_the_saved_state():
         ),
     ],
 )
-def test_a_qemu_that_lacks_resources_keeps_the_saved_state(emulator, trouble, error, message):
-    flag = emulator(f'#!/bin/sh\ntest -e "${{0%/*}}/flag" && {trouble}\nexec QEMU "$@"\n') / "flag"
+def test_a_qemu_that_lacks_resources_keeps_the_saved_state(emulator, failure, error, message):
+    flag = emulator(f'#!/bin/sh\ntest -e "${{0%/*}}/flag" && {failure}\nexec QEMU "$@"\n') / "flag"
     Lab("6.1-series").close()
     saved = states()
     flag.touch()
-    refused(message, error)
+    expect_refusal(message, error)
     assert states() == saved
     flag.unlink()
     with Lab("6.1-series") as lab:
@@ -132,7 +132,7 @@ def test_a_qemu_that_lacks_resources_keeps_the_saved_state(emulator, trouble, er
 )
 def test_a_qemu_that_cannot_run_is_reported(emulator, script, message):
     emulator(script)
-    refused(message, errors.MachineLost)
+    expect_refusal(message, errors.MachineLost)
 
 
 def test_a_guest_out_of_memory_is_reported_and_stays_usable():
@@ -147,7 +147,7 @@ def test_a_guest_out_of_memory_is_reported_and_stays_usable():
         lab.map(pages=4).alias.fill(3)
 
 
-# In a cgroup of its own, all of it: the owner, the supervisor, QEMU, and the guest's RAM.
+# The owner, its supervisor, QEMU and the guest's RAM are in one cgroup.
 OWNER = """
 import sys
 from uffdlab import errors
@@ -165,7 +165,7 @@ with Lab("6.1-series", memory_mib=2048) as lab:
 def test_a_host_out_of_memory_is_reported_as_the_end_of_qemu():
     group = cgroup()
     if group is None:
-        pytest.skip("no cgroup whose memory this user may bound")
+        pytest.skip("this user may not limit the memory of a cgroup")
     try:
         (group / limit_name(group)).write_text(str(400 << 20))
         code = f"import os\nwith open({str(group / 'cgroup.procs')!r}, 'w') as file: file.write(str(os.getpid()))\n"
@@ -175,7 +175,7 @@ def test_a_host_out_of_memory_is_reported_as_the_end_of_qemu():
         assert "running" in done.stdout, done.stderr
         assert "MachineLost the machine is gone: QEMU was killed by signal 9" in done.stdout, done
     finally:
-        group.rmdir()  # which it refuses while a process is in it
+        group.rmdir()  # fails while a process is in it
 
 
 def limit_name(group):

@@ -1,4 +1,4 @@
-"""hypothesis plays random calls on real kernels; each page must be as the model says after every one."""
+"""hypothesis plays random calls on real kernels; after each call every page must agree with the model."""
 
 import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
@@ -20,7 +20,7 @@ lab = on_each(*LINES, LOCAL, UNPRIVILEGED)
 
 MOST_EXAMPLES = 6
 PROTECT_DROP_COPY_WRITE = [Op("protect", 0, mode_bit=True), Op("dontneed", 0), Op("copy", 0, 3), Op("write", 0, 4)]
-MARK_COMES_TO_THE_CHILD = [
+CHILD_GETS_THE_MARK = [
     Op("write", 0, 1),
     Op("protect", 0, mode_bit=True),
     Op("dontneed", 0),
@@ -30,21 +30,21 @@ MARK_COMES_TO_THE_CHILD = [
 
 @st.composite
 def ops(draw, rules):
-    """Calls that hypothesis can leave out one by one, and make smaller."""
+    """Return a list of calls that hypothesis can shorten and simplify."""
     pages = region_pages(rules.memory)
-    one = st.randoms(use_true_random=False).map(lambda chance: random_op(chance, rules, pages))
+    op = st.randoms(use_true_random=False).map(lambda generator: random_op(generator, rules, pages))
     first = [register_all(rules, pages)] if draw(st.booleans()) else []
-    return first + draw(st.lists(one, min_size=5, max_size=30))
+    return first + draw(st.lists(op, min_size=5, max_size=30))
 
 
 def test_random_calls_use_nearly_every_kind_of_memory():
-    """All but another name of the same, and pages of 1 GiB, of which a guest of this size has none."""
+    """memfd is the same as shmem, and a small guest has no pages of 1 GiB."""
     assert set(MEMORY) - set(MEMORIES) == {"memfd", "hugetlb-1g", "hugetlb-1g-private"}
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("memory", MEMORIES)
-@pytest.mark.parametrize("events", [False, True], ids=["quiet", "events"])
+@pytest.mark.parametrize("events", [False, True], ids=["no-events", "events"])
 def test_pages_agree_with_the_model(lab, memory, events):
     try:
         rules = rules_of(lab, memory, events=events, unpopulated=events)
@@ -62,7 +62,7 @@ def test_pages_agree_with_the_model(lab, memory, events):
     )
     @given(ops(rules))
     @example([register_all(rules, region_pages(memory)), *PROTECT_DROP_COPY_WRITE])
-    @example([Op("write", 1, 5), register_all(rules, region_pages(memory)), *MARK_COMES_TO_THE_CHILD])
+    @example([Op("write", 1, 5), register_all(rules, region_pages(memory)), *CHILD_GETS_THE_MARK])
     def run(calls):
         try:
             play(lab, rules, [op for op in calls if op.call not in rules.leave_out])
@@ -73,7 +73,7 @@ def test_pages_agree_with_the_model(lab, memory, events):
 
     run()
     if unknown:
-        pytest.skip(f"{lab.kernel}: unknown, since it did not happen again: {unknown}")
+        pytest.skip(f"{lab.kernel}: unknown, because it did not happen again: {unknown}")
 
 
 @pytest.mark.timeout(600)
@@ -85,7 +85,7 @@ def test_a_minute_of_random_calls_agrees_with_the_model(lab):
 
 @pytest.mark.timeout(600)
 def test_random_calls_find_the_defect_of_the_posted_patch():
-    """WP is dropped when DONTWAKE is there too; nobody told the model to look for that."""
+    """The posted patch ignores WP together with DONTWAKE.  The model does not look for it in particular."""
     with Lab("6.1-as-posted") as lab, pytest.raises(Mismatch, match=r"wp=False|should return 'EINVAL'"):
         play_randomly(lab, 240, seed=3, memories=("anon", "shmem"))
 

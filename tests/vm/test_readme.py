@@ -1,4 +1,4 @@
-"""The example of the README runs as it is written there."""
+"""The example of the README runs as written."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""What a guest can reach of its host, looked at from inside: nothing; and what others on the host find of it."""
+"""A guest cannot reach its host, and other users of the host cannot reach the guest."""
 
 import ctypes
 import os
@@ -19,8 +19,8 @@ from uffdlab.processes import supervisor
 
 pytestmark = pytest.mark.vm
 
-OF_THE_KERNEL_ITSELF = {"rootfs", "proc", "sysfs", "devtmpfs", "tmpfs", "debugfs", "hugetlbfs"}
-# include/linux/pci_ids.h, the upper byte of a class: what could carry bytes to a disk, a network or a serial bus.
+INTERNAL_FILE_SYSTEMS = {"rootfs", "proc", "sysfs", "devtmpfs", "tmpfs", "debugfs", "hugetlbfs"}
+# include/linux/pci_ids.h, the upper byte of a class: devices that could reach a disk, a network or a serial bus.
 STORAGE, NETWORK, SERIAL_BUS = 0x01, 0x02, 0x0C
 
 
@@ -35,18 +35,18 @@ def emulator(lab):
 
 def test_the_guest_has_no_network(lab):
     assert in_guest(lab, "ls /sys/class/net").split() in ([], ["lo"])
-    # Where QEMU's own network would have the host.
+    # The host's address in QEMU's own network.
     done = lab.exec(["ping", "-c", "1", "-W", "5", "10.0.2.2"])
     assert done.status
     assert b"Network is unreachable" in done.stderr or b"not supported" in done.stderr
 
 
 def test_the_guest_has_no_disk_network_or_serial_bus(lab):
-    classes = [int(word, 16) >> 16 for word in in_guest(lab, "cat /sys/bus/pci/devices/*/class").split()]
+    classes = [int(text, 16) >> 16 for text in in_guest(lab, "cat /sys/bus/pci/devices/*/class").split()]
     assert classes
     assert not {STORAGE, NETWORK, SERIAL_BUS} & set(classes)
     kinds = {line.split()[2] for line in in_guest(lab, "cat /proc/mounts").splitlines()}
-    assert kinds <= OF_THE_KERNEL_ITSELF
+    assert kinds <= INTERNAL_FILE_SYSTEMS
     assert all(name.startswith(("ram", "loop", "zram")) for name in in_guest(lab, "ls /sys/class/block").split())
 
 
@@ -61,12 +61,14 @@ def test_writes_of_the_guest_change_no_file_of_the_host(lab):
 
     image = lab.machine.settings.image
     before, content = files()[image], image.read_bytes()
-    in_guest(lab, "for f in /init /usr/bin/python3 /mine; do echo spoilt >$f 2>/dev/null; done; echo b >/tmp/x; sync")
-    assert in_guest(lab, "cat /mine") == "spoilt\n"
+    in_guest(
+        lab, "for f in /init /usr/bin/python3 /new_file; do echo changed >$f 2>/dev/null; done; echo b >/tmp/x; sync"
+    )
+    assert in_guest(lab, "cat /new_file") == "changed\n"
     assert files()[image] == before
     assert image.read_bytes() == content
     lab.reset()
-    assert in_guest(lab, "ls / | grep -c mine") == "0\n"
+    assert in_guest(lab, "ls / | grep -c new_file") == "0\n"
 
 
 def test_qemu_has_a_seccomp_filter(lab):
@@ -74,13 +76,13 @@ def test_qemu_has_a_seccomp_filter(lab):
     assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change its user")
 def test_the_qemu_of_root_runs_as_an_unprivileged_user(lab):
     with Lab("6.1-series", memory_mib=768) as other:
         found = []
-        for each in (lab, other):
+        for running in (lab, other):
             status = dict(
-                line.split(":", 1) for line in Path(f"/proc/{emulator(each)}/status").read_text().splitlines()
+                line.split(":", 1) for line in Path(f"/proc/{emulator(running)}/status").read_text().splitlines()
             )
             (user,) = set(status["Uid"].split())
             assert set(status["Gid"].split()) == {user}
@@ -90,7 +92,7 @@ def test_the_qemu_of_root_runs_as_an_unprivileged_user(lab):
             with pytest.raises(KeyError):
                 pwd.getpwuid(int(user))
             found.append(user)
-    assert found[0] != found[1]  # one cannot even look at the other
+    assert found[0] != found[1]  # another user cannot inspect the process
     assert "0" not in found
 
 
@@ -100,10 +102,10 @@ def test_qemu_cannot_write_to_any_file_of_the_host(lab):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
-        inside = folder / "memory"
+        dump = folder / "memory"
         with pytest.raises(MachineError, match=r"Permission denied|Could not open"):
-            lab.machine.monitor.execute("pmemsave", {"val": 0, "size": 4096, "filename": str(inside)})
-        assert not inside.exists()
+            lab.machine.monitor.execute("pmemsave", {"val": 0, "size": 4096, "filename": str(dump)})
+        assert not dump.exists()
 
 
 def test_only_its_owner_can_use_the_socket_for_gdb():
@@ -149,7 +151,7 @@ with Lab("6.1-series", memory_mib=768) as lab:
 
 
 def test_two_processes_restore_one_state_at_the_same_time():
-    # Of a memory of its own, so that it is a state that no other test damages meanwhile.
+    # No other test uses, or damages, the saved state of this memory size.
     Lab("6.1-series", memory_mib=768).close()
     both = [subprocess.Popen([sys.executable, "-c", RESTORER], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate(timeout=200)[0] for process in both] == ["6 True\n"] * 2

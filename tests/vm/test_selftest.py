@@ -1,4 +1,4 @@
-"""The kernel's own tests in real guests."""
+"""The kernel's selftests in real guests."""
 
 import pytest
 from click.testing import CliRunner
@@ -10,26 +10,26 @@ from uffdlab.lab import Lab
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(3000)]
 
 
-def selftest(*arguments):
+def run_selftest(*arguments):
     result = CliRunner().invoke(main, ["selftest", *arguments])
     return result.exit_code, result.output
 
 
 @pytest.mark.parametrize("kernel", ["6.1-series", "debian/trixie", "debian/trixie-backports"])
 def test_the_kernels_selftests_pass(kernel):
-    status, shown = selftest(kernel)
+    status, shown = run_selftest(kernel)
     assert status == 0, shown
     assert "not ok" not in shown
     assert "minor" in shown
 
 
 def test_the_selftest_of_the_series_reports_the_mode_that_the_posted_patch_ignores():
-    status, shown = selftest("6.1-as-posted", "--tree", "6.1-series")
+    status, shown = run_selftest("6.1-as-posted", "--tree", "6.1-series")
     assert status == 1, shown
-    lost = [line for line in shown.splitlines() if "FAIL: " in line and " registered for " in line]  # fill modes
-    assert all(" mode DONTWAKE|WP, " in line for line in lost)
-    of_shared = "UFFDIO_CONTINUE mode DONTWAKE|WP, 1 page, shared mapping registered for MINOR|WP"
-    assert any(of_shared in line for line in lost)
+    failed = [line for line in shown.splitlines() if "FAIL: " in line and " registered for " in line]  # fill modes
+    assert all(" mode DONTWAKE|WP, " in line for line in failed)
+    shared = "UFFDIO_CONTINUE mode DONTWAKE|WP, 1 page, shared mapping registered for MINOR|WP"
+    assert any(shared in line for line in failed)
 
 
 @pytest.mark.parametrize(("kind", "done", "skipped"), [("anon", 40, 8), ("shmem", 88, 16)])

@@ -1,4 +1,4 @@
-"""The patch for upstream's selftest: it passes on 7.3, and fails on a 7.3 that is broken on purpose."""
+"""The patch for the upstream selftest: the test passes on 7.3, and fails on a 7.3 that is broken on purpose."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(4 * 3600)]
 FOLDER = Path(__file__).resolve().parents[2] / "kernel-patch" / "upstream"
 
 
-def verdicts(kernel: str, tests: str, monkeypatch) -> dict[str, bool]:
-    """What each minor test says, "ok" or "not ok", by its name; 7.3 has them in uffd-unit-tests."""
+def minor_results(kernel: str, tests: str, monkeypatch) -> dict[str, bool]:
+    """Return whether each minor test of uffd-unit-tests is "ok", by its name."""
     monkeypatch.setenv("UFFDLAB_KERNELS", str(FOLDER))
     result = CliRunner().invoke(main, ["selftest", kernel, "--tree", tests])
     assert result.exit_code in (0, 1), result.output
@@ -32,13 +32,13 @@ def verdicts(kernel: str, tests: str, monkeypatch) -> dict[str, bool]:
     ],
 )
 def test_the_patched_selftest_fails_exactly_on_broken_kernels(kernel, fails, monkeypatch):
-    found = verdicts(kernel, "7.3-selftest", monkeypatch)
+    found = minor_results(kernel, "7.3-selftest", monkeypatch)
     assert any(name.startswith("-wp-modes") for name in found), found
     for name, good in found.items():
-        assert good != any(name.startswith(bad) for bad in fails), (name, found)
+        assert good != any(name.startswith(failing) for failing in fails), (name, found)
 
 
 def test_the_unpatched_selftest_misses_an_ignored_mode(monkeypatch):
-    found = verdicts("7.3-ignore", "7.3", monkeypatch)
+    found = minor_results("7.3-ignore", "7.3", monkeypatch)
     assert found
     assert all(found.values()), found

@@ -1,4 +1,4 @@
-"""Every witness against the others: over memory types, modes and scenarios, and with entries falsified on purpose."""
+"""Every witness compared with the others, for memory types, modes and scenarios, and with falsified entries."""
 
 import numpy as np
 import pytest
@@ -15,31 +15,31 @@ def test_witnesses_agree_and_every_falsified_entry_is_found(any_lab):
     assert witness_audit.table(cases).count(f"| {any_lab.kernel} |") == len(witness_audit.MEMORIES)
     assert len(cases) == len(witness_audit.MEMORIES) * len(witness_audit.MODES)
     assert not [each for case in cases for each in case.disagreements]
-    made = [case for case in cases if not case.refused]
-    assert len(made) >= len(cases) // 2
-    for case in made:
+    examined = [case for case in cases if not case.refused]
+    assert len(examined) >= len(cases) // 2
+    for case in examined:
         assert case.falsified > 0, case
         assert case.caught == case.falsified, case
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS.values(), ids=SCENARIOS)
 def test_witnesses_agree_on_every_snapshot_of_a_scenario(any_lab, scenario):
-    """A scenario looks by the best witness; here every page it looks at is asked of all of them."""
-    seen = []
-    look = any_lab._target.snapshot
+    """A scenario takes snapshots with the best witness.  Here all witnesses take each of them."""
+    examinations = []
+    snapshot = any_lab._target.snapshot
 
-    def all_witnesses(where, witness=None):
+    def snapshot_by_all(pages, witness=None):
         if witness is None:
-            seen.append(CrossExamination([look(where, name) for name in any_lab.witnesses]))
-        return look(where, witness)
+            examinations.append(CrossExamination([snapshot(pages, name) for name in any_lab.witnesses]))
+        return snapshot(pages, witness)
 
-    any_lab._target.snapshot = all_witnesses
+    any_lab._target.snapshot = snapshot_by_all
     try:
         scenario(any_lab)
     finally:
         del any_lab._target.snapshot
-    assert len(seen) > 4
-    assert not [str(each) for examined in seen for each in examined.disagreements]
+    assert len(examinations) > 4
+    assert not [str(each) for examination in examinations for each in examination.disagreements]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +80,8 @@ def test_a_write_probe_finds_a_decoder_that_reads_writable_from_another_bit(lab,
     monkeypatch.setattr(x86, "_X86_RW", 2)  # the user bit
     monkeypatch.setattr(x86, "_X86_LOW", x86._x86_low_table())
     examined = lab.cross_examine(region, probe_writes=True)
-    accused = {(each.page, each.bit, each.second) for each in examined.disagreements if each.first == "physical"}
-    assert accused == {(page, State.WRITABLE, "write probe") for page in range(4)}
+    found = {(each.page, each.bit, each.second) for each in examined.disagreements if each.first == "physical"}
+    assert found == {(page, State.WRITABLE, "write probe") for page in range(4)}
     uffd.close()
     region.unmap()
 

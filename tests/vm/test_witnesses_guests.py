@@ -1,4 +1,4 @@
-"""The physical witness in guests that are built otherwise: memory above 4 GiB, page-table isolation, five levels."""
+"""The physical witness in other guests: memory above 4 GiB, page-table isolation, five levels."""
 
 import os
 import subprocess
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.vm, pytest.mark.long]
 DEBIAN = "debian/bookworm"  # its configuration has page-table isolation
 
 
-def check(lab, levels=4):
+def assert_physical_works(lab, levels=4):
     region = lab.map(pages=16)
     region.alias.fill()
     uffd = lab.userfaultfd()
@@ -45,34 +45,34 @@ def settings(kernel, **keywords):
 
 
 def test_physical_works_with_page_table_isolation():
-    """The processor's CR3 in user mode is then the half table, which maps all of user space."""
+    """In user mode CR3 is then the top table for user mode, which maps all of user space."""
     machine = start._boot(settings(DEBIAN, append="pti=on"), 60)
     with Lab(DEBIAN, machine=machine) as lab:
         with lab._target.witnesses._spinning(5):
-            # arch/x86/include/asm/pgtable.h, PTI_PGTABLE_SWITCH_BIT: the half for user mode lies one page further.
+            # arch/x86/include/asm/pgtable.h, PTI_PGTABLE_SWITCH_BIT: the table for user mode is one page further.
             halves = {address >> 12 & 1 for _ in range(50) for address, _ in machine.physical.root_candidates()}
         assert 1 in halves
-        check(lab)
+        assert_physical_works(lab)
 
 
 def test_physical_reads_memory_above_the_pci_hole():
     with Lab("6.1-series", memory_mib=4096) as lab:
-        found = check(lab)
+        found = assert_physical_works(lab)
         assert (found.frames() >= 1 << 20).any()  # page frames from 4 GiB on
-        walk = lab.map(pages=1).alias
-        walk.fill()
-        assert lab.walk(walk.start)[0].frame >= 1 << 20
+        alias = lab.map(pages=1).alias
+        alias.fill()
+        assert lab.walk(alias.start)[0].frame >= 1 << 20
 
 
 def test_physical_works_with_two_processors():
     with Lab("6.1-series", cpus=2) as lab:
-        check(lab)
+        assert_physical_works(lab)
 
 
 def test_physical_tells_two_labs_apart():
     with Lab("6.1-series") as one, Lab("6.1-series") as other:
-        check(one)
-        check(other)
+        assert_physical_works(one)
+        assert_physical_works(other)
         here, there = (lab.map(pages=2) for lab in (one, other))
         here.alias.fill()
         assert here.start == there.start
@@ -90,7 +90,7 @@ class FiveLevels(start.Settings):
 
 @pytest.fixture(scope="module")
 def packaged_image(tmp_path_factory):
-    """Debian 13's kernel as it is packed: what unpacks a bzImage turns the fifth level on, the PVH entry does not."""
+    """The packed kernel of Debian 13: the decompressor turns the fifth level on, the PVH entry does not."""
     root = tmp_path_factory.mktemp("apt")
     archive, suites = apt.DebianArchive(), ("trixie",)
     found = archive.resolve("linux-image-cloud-amd64", suites, root, progress.Silent())
@@ -105,7 +105,7 @@ def test_physical_works_with_five_levels(packaged_image):
     with Lab("debian/trixie", machine=machine) as lab:
         with lab._target.witnesses._spinning(5):
             assert {levels for _, levels in machine.physical.root_candidates()} == {5}
-        check(lab, levels=5)
+        assert_physical_works(lab, levels=5)
         above = 1 << 55  # no address of user space with four levels
         assert [entry.name for entry in lab.walk(above)[0].entries] == ["PGD"]
         assert "no P4D table" in str(lab.walk(above)[0])
@@ -117,7 +117,7 @@ def test_physical_ignores_a_processor_that_was_never_started():
     machine = start._boot(settings("6.1-series", cpus=2, append="maxcpus=1"), 60)
     with Lab("6.1-series", machine=machine) as lab:
         assert sorted(levels for _, levels in machine.physical.root_candidates()) == [0, 4]
-        check(lab)
+        assert_physical_works(lab)
 
 
 def test_physical_finds_each_of_several_targets():
@@ -158,7 +158,7 @@ def test_the_ram_file_cannot_be_truncated():
     with Lab("6.1-series") as lab:
         with pytest.raises(PermissionError):
             os.ftruncate(lab.machine._ram, 1 << 20)
-        check(lab)
+        assert_physical_works(lab)
 
 
 def test_a_page_of_1_gib_is_one_pud_entry():
@@ -179,7 +179,7 @@ def test_a_page_of_1_gib_is_one_pud_entry():
 
 
 def test_a_child_inherits_neither_the_registration_nor_uffd_wp():
-    """Why a page is probed in the target and never in a fork of it."""
+    """So a probe must write in the target and never in a fork of it."""
     with Lab("6.1-series") as lab:
         region = lab.map(pages=2, memory="anon")
         region.fill()

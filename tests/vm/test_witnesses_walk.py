@@ -1,4 +1,4 @@
-"""Every witness of every kernel, and the way from the top page table to a page."""
+"""Every witness of every kernel, and the walk from the top page table to a page."""
 
 import numpy as np
 import pytest
@@ -64,9 +64,9 @@ def test_soft_dirty_is_known_once_it_was_cleared(lab):
     region.write(0).result()
     for name in lab.witnesses:
         assert region.snapshot(name).has(State.SOFT_DIRTY).tolist() == [True] + [False] * 15, name
-    # Every page asked for is soft-dirty, and the mapping is not.
+    # Every page of the snapshot is soft-dirty, but the mapping is not.
     assert region[0].snapshot("pagemap").has(State.SOFT_DIRTY).all()
-    new = lab.map(pages=1)  # a new mapping is again
+    new = lab.map(pages=1)  # a new mapping is soft-dirty again
     new.alias.fill()
     new.read(0).result()
     assert not new.snapshot("pagemap").knows(State.SOFT_DIRTY).any()
@@ -115,12 +115,12 @@ def test_the_next_witness_answers_if_the_best_one_fails(lab, monkeypatch):
     witness = lab.witness("physical")
 
     def fail(*_):
-        raise WitnessError("physical: the RAM file was cut short", witness="physical")
+        raise WitnessError("physical: the RAM file is too short", witness="physical")
 
     monkeypatch.setattr(witness, "read", fail)
     assert region.snapshot().witness in ("kernel", "pagemap")
-    assert any("cut short" in str(event) for event in lab.timeline)
-    with pytest.raises(WitnessError, match="cut short"):
+    assert any("too short" in str(event) for event in lab.timeline)
+    with pytest.raises(WitnessError, match="too short"):
         region.snapshot("physical")
     uffd.close()
     region.unmap()
@@ -134,7 +134,7 @@ def test_a_snapshot_of_a_paused_guest_is_of_one_moment(lab):
         walk = region.walk(0)[0]
     assert np.array_equal(one.entries, other.entries)
     assert walk.leaf.value == int(one.entries[0])
-    sweep.result(60)  # and it goes on
+    sweep.result(60)  # the sweep continues
     assert region.snapshot("physical").has(State.PRESENT).all()
     region.unmap()
 

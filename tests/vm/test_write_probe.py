@@ -1,4 +1,4 @@
-"""Probing pages by a write that changes no content."""
+"""Write probes: writes that change no content."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.vm
 
 
 @pytest.fixture
-def four(lab):
+def probed(lab):
     """Pages 0 and 1 mapped, 2 and 3 mapped and write-protected, the rest only in the page cache."""
     region = lab.map(pages=6)
     region.alias.fill(100)
@@ -26,8 +26,8 @@ def four(lab):
     region.unmap()
 
 
-def test_a_probe_that_faults_is_withdrawn_and_leaves_no_message(four):
-    region, uffd = four
+def test_a_probe_that_faults_is_withdrawn_and_leaves_no_message(probed):
+    region, uffd = probed
     before = region.snapshot()
     for page in (2, 5):
         probe = region.probe(page)
@@ -41,8 +41,8 @@ def test_a_probe_that_faults_is_withdrawn_and_leaves_no_message(four):
     assert region.alias.read(2).result() == 102
 
 
-def test_a_probe_that_succeeds_reports_what_it_changed(four):
-    region, _ = four
+def test_a_probe_that_succeeds_reports_what_it_changed(probed):
+    region, _ = probed
     region.lab.ask(ClearSoftDirty())
     probe = region.probe(1)
     assert probe.went_through
@@ -75,8 +75,8 @@ def test_a_probe_that_the_kernel_refuses_is_not_a_fault_message(lab):
     region.unmap()
 
 
-def test_a_probe_keeps_the_message_of_another_fault(four):
-    region, uffd = four
+def test_a_probe_keeps_the_message_of_another_fault(probed):
+    region, uffd = probed
     touch = region.read(4)
     assert region.probe(3).trapped
     fault = uffd.read_fault()
@@ -85,12 +85,12 @@ def test_a_probe_keeps_the_message_of_another_fault(four):
     assert touch.result() == 104
 
 
-def test_a_write_probe_finds_a_wrong_writable_bit(four):
-    region, _ = four
+def test_a_write_probe_finds_a_wrong_writable_bit(probed):
+    region, _ = probed
     original = region.snapshot("physical")
     probes = [region.probe(page) for page in range(6)]
     assert CrossExamination([original], probes).agree
     entries = original.entries.copy()
     entries[2] = entries[2] ^ 1 << 10 | 2
     found = CrossExamination([replace(original, entries=entries)], probes).disagreements
-    assert [(each.page, each.bit) for each in found] == [(2, State.WRITABLE)]
+    assert [(disagreement.page, disagreement.bit) for disagreement in found] == [(2, State.WRITABLE)]

@@ -1,4 +1,4 @@
-"""Where a module's tests run: on kernels in guests, and on this host's own."""
+"""The fixture ``lab`` for tests that run on several kernels: in guests, and on this host."""
 
 import os
 
@@ -10,18 +10,18 @@ from uffdlab.uapi.protocol.agent import TurnSwapOn
 
 from ..unprivileged import UNPRIVILEGED, nobodys_lab
 
-# One of each line of Linux, and this host's own, which is no guest.
+# One kernel of each version of Linux; and this host's own kernel, which is not in a guest.
 LINES = ("6.1-series", "debian/trixie", "debian/trixie-backports")
 LOCAL = "local"
 
 
 def on_each(*where):
-    """Make a module's fixture ``lab``: one on each of these kernels."""
+    """Return a module's fixture ``lab``, with one lab on each of these kernels."""
 
     @pytest.fixture(scope="module", params=where)
     def lab(request):
         if request.param == UNPRIVILEGED and os.geteuid():
-            pytest.skip("whoever runs the tests is unprivileged already")
+            pytest.skip("the user of the tests is unprivileged already")
         with _lab(request.param) as lab:
             try:
                 lab.userfaultfd().close()
@@ -41,14 +41,14 @@ def _lab(where):
 
 
 def sees_entries(lab):
-    """Return whether a witness here reads raw entries; a guest must have one, a host may lack the PTE reader."""
+    """Return whether a witness reads raw entries; a guest must have one, a host may lack the PTE reader."""
     found = bool({"physical", "kernel"} & set(lab.witnesses))
     assert found or lab.machine.name == LOCAL
     return found
 
 
 def with_swap(lab):
-    """Turn on a guest's swap, which every kernel of the lab must have; on a host skip where none is on."""
+    """Turn on the swap of a guest.  On a host skip the test if no swap is on."""
     try:
         lab.ask(TurnSwapOn())
     except UsageError as error:
