@@ -10,6 +10,7 @@ import pytest
 from uffdlab.scenarios import minor_wp
 
 from ..unprivileged import UNPRIVILEGED
+from ..vm.lab_fixtures import LOCAL, on_each
 from ..vm.test_client_capabilities import (
     test_features_and_ioctls_agree,
     test_the_probe_leaves_the_lab_as_it_was,
@@ -43,7 +44,6 @@ from ..vm.test_write_probe import (
     test_a_probe_that_faults_is_withdrawn_and_leaves_no_message,
     test_a_probe_that_the_kernel_refuses_is_not_a_fault_message,
 )
-from ..vm.where import LOCAL, on_each
 
 lab = on_each(LOCAL, UNPRIVILEGED)
 

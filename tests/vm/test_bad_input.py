@@ -21,7 +21,7 @@ from uffdlab.uapi.layout import UFFD_API
 from uffdlab.uapi.protocol.agent import KillTarget
 
 from ..unprivileged import UNPRIVILEGED
-from .where import LOCAL, on_each
+from .lab_fixtures import LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 

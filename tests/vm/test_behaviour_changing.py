@@ -13,7 +13,7 @@ from uffdlab.uapi.messages import Remap, Remove, Unmap
 from uffdlab.uapi.protocol.target import FindFreePlace, NoteMoved
 
 from ..unprivileged import UNPRIVILEGED
-from .where import LINES, LOCAL, on_each
+from .lab_fixtures import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 

@@ -11,7 +11,7 @@ from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature, RegisterMode
 
 from ..unprivileged import UNPRIVILEGED
-from .where import LINES, LOCAL, on_each, with_swap
+from .lab_fixtures import LINES, LOCAL, on_each, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 

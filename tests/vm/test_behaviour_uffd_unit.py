@@ -12,7 +12,7 @@ from uffdlab.uapi import IOCTLS, Feature
 from uffdlab.uapi.messages import Remap, Remove, Unmap
 
 from ..unprivileged import UNPRIVILEGED
-from .where import LINES, LOCAL, on_each, sees_entries, with_swap
+from .lab_fixtures import LINES, LOCAL, on_each, sees_entries, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 

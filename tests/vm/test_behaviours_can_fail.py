@@ -11,7 +11,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 sys.path.insert(0, str(HERE.parent))
-from broken import BREAKS  # noqa: E402
+from broken_client import BREAKS  # noqa: E402
 from test_uffd_unit_tests import FILES, rows  # noqa: E402
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
@@ -26,7 +26,7 @@ def results(tmp_path_factory):
     for number, kernel in enumerate(KERNELS):
         report = tmp_path_factory.mktemp("broken") / f"{number}.json"
         subprocess.run(
-            [sys.executable, "-m", "pytest", "-p", "broken", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
+            [sys.executable, "-m", "pytest", "-p", "broken_client", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
              *(HERE / f"{name}.py" for name in FILES)],
             env={**os.environ, "PYTHONPATH": str(HERE), "UFFDLAB_BROKEN_KERNEL": kernel,
                  "UFFDLAB_BROKEN_REPORT": str(report)},

@@ -8,7 +8,7 @@ from uffdlab.pte import State
 from uffdlab.uapi.memory import MEMORY
 
 from ..unprivileged import UNPRIVILEGED
-from .where import LINES, LOCAL, on_each, sees_entries, with_swap
+from .lab_fixtures import LINES, LOCAL, on_each, sees_entries, with_swap
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 

@@ -13,7 +13,7 @@ from uffdlab.target.userfaultfd import Fork
 from uffdlab.uapi import Feature
 from uffdlab.uapi.protocol.witnesses import DescribeTarget
 
-from .where import LOCAL, on_each
+from .lab_fixtures import LOCAL, on_each
 
 SECONDS = 600
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(2 * SECONDS + 300)]

@@ -12,7 +12,7 @@ from uffdlab.lab import Lab
 from uffdlab.uapi.memory import MEMORY
 
 from ..unprivileged import UNPRIVILEGED
-from .where import LINES, LOCAL, on_each
+from .lab_fixtures import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 

@@ -8,7 +8,7 @@ from uffdlab.errors import IoctlError, NoMessage
 from uffdlab.pte import State
 
 from ..unprivileged import UNPRIVILEGED
-from .where import LINES, LOCAL, on_each
+from .lab_fixtures import LINES, LOCAL, on_each
 
 pytestmark = [pytest.mark.vm, pytest.mark.long]
 
