@@ -16,8 +16,8 @@ from pathlib import Path
 
 from harness import Row, median_seconds
 
-from uffdlab import Lab, MachineError, kernels
-from uffdlab.machines.qemu import accelerator, cpio, start
+from uffdlab import Lab, MachineError, kernels, settings
+from uffdlab.machines.qemu import cpio, start
 from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.uapi.protocol.agent import TriggerSysrq
 
@@ -107,15 +107,15 @@ def _against_virtme_ng() -> Iterator[Row]:
 @contextlib.contextmanager
 def _emulated() -> Iterator[None]:
     # Without KVM, for both alike.
-    before = os.environ.get(accelerator.VARIABLE)
-    os.environ[accelerator.VARIABLE] = "tcg"
+    before = os.environ.get(settings.ACCEL.variable)
+    os.environ[settings.ACCEL.variable] = "tcg"
     try:
         yield
     finally:
         if before is None:
-            del os.environ[accelerator.VARIABLE]
+            del os.environ[settings.ACCEL.variable]
         else:
-            os.environ[accelerator.VARIABLE] = before
+            os.environ[settings.ACCEL.variable] = before
 
 
 def _first_answer(command: list[str], release: str) -> float:

@@ -14,9 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-import platformdirs
-
-from uffdlab import errors
+from uffdlab import errors, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,15 +32,7 @@ def root() -> Path:
     HostUnsupported
         ``$UFFDLAB_CACHE`` begins with ``~`` and a name that no user here has.
     """
-    chosen = os.environ.get("UFFDLAB_CACHE")
-    if not chosen:
-        return platformdirs.user_cache_path("uffdlab").absolute()
-    try:
-        return Path(chosen).expanduser().absolute()
-    except RuntimeError as error:
-        raise errors.HostUnsupported(
-            f"UFFDLAB_CACHE is {chosen}: {error}. Set it to a folder that can be written to", missing="cache folder"
-        ) from error
+    return settings.cache_folder()
 
 
 def folder(name: str) -> Path:

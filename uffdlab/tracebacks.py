@@ -6,6 +6,7 @@ with ``%xmode Verbose`` in IPython and Jupyter, and with ``UFFDLAB_TRACEBACK=ful
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import sysconfig
@@ -14,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-VARIABLE = "UFFDLAB_TRACEBACK"
 _FULL_MODES = ("Verbose", "Docs")  # of %xmode
 
 
@@ -57,10 +57,15 @@ def _place(line: traceback.FrameSummary, shell: Any) -> str:
 def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an error that ends a script: one of this package in short, any other as Python does."""
     line = users_line(error)
-    if not _is_ours(kind) or line is None or sys.flags.dev_mode or os.environ.get(VARIABLE) == "full":
+    if not _is_ours(kind) or line is None or sys.flags.dev_mode or _full_by_setting():
         sys.__excepthook__(kind, error, trace)
         return
     print(f"{_place(line, None)}: {message(error)}", file=sys.stderr)  # noqa: T201 - as sys.__excepthook__ does
+
+
+def _full_by_setting() -> bool:
+    # The settings are above the errors: they are loaded by name, when an error has ended the script.
+    return bool(importlib.import_module("uffdlab.settings").full_tracebacks())
 
 
 def _is_ours(kind: type[BaseException]) -> bool:

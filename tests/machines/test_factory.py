@@ -2,14 +2,14 @@
 
 import pytest
 
+from uffdlab import settings
 from uffdlab.errors import UsageError
 from uffdlab.lab import Lab
-from uffdlab.machines import factory
 
 
 @pytest.fixture(autouse=True)
 def _without_variable(monkeypatch):
-    monkeypatch.delenv(factory.VARIABLE, raising=False)
+    monkeypatch.delenv(settings.MACHINE.variable, raising=False)
 
 
 def test_an_unknown_machine_is_refused_with_the_known_ones():
@@ -40,10 +40,10 @@ def test_a_negative_number_of_huge_pages_is_refused():
 
 
 def test_the_environment_variable_chooses_the_machine_if_none_is_given(monkeypatch):
-    monkeypatch.setenv(factory.VARIABLE, "local")
+    monkeypatch.setenv(settings.MACHINE.variable, "local")
     with Lab() as lab:
         assert repr(lab) == f"<Lab Linux {lab.release}: Linux {lab.release} in local>"
-    monkeypatch.setenv(factory.VARIABLE, "elsewhere")
+    monkeypatch.setenv(settings.MACHINE.variable, "elsewhere")
     with pytest.raises(UsageError, match="no machine 'elsewhere'"):
         Lab()
     with Lab(machine="local") as lab:

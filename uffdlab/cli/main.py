@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from uffdlab import settings
+from uffdlab.cli import exit_status
 from uffdlab.cli.lazy_group import LazyCommand, LazyGroup
 
 COMMANDS = {
@@ -30,3 +32,5 @@ COMMANDS = {
 @click.version_option(package_name="uffdlab")
 def main() -> None:
     """A lab bench for userfaultfd: choose a kernel, touch a page, see its page-table entry change."""
+    with exit_status.from_errors():
+        settings.make_paths_absolute()

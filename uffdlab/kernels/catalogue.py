@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import platformdirs
-
+from uffdlab import settings
 from uffdlab.data_folders import data_folder
 from uffdlab.errors import KernelError, UnknownKernel
 
@@ -179,8 +178,7 @@ def bad_name(name: str) -> str | None:
 
 def user_folder() -> Path:
     """Return the folder of the user's own kernels.toml: ``$UFFDLAB_KERNELS``, or else the user's config folder."""
-    chosen = os.environ.get("UFFDLAB_KERNELS")
-    return (Path(chosen).expanduser() if chosen else platformdirs.user_config_path("uffdlab")).absolute()
+    return settings.kernels_folder()
 
 
 def load(path: Path | None = None, user: Path | None = None) -> Catalogue:

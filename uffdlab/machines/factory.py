@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct
 from msgspec.structs import fields
 
+from uffdlab import settings
 from uffdlab.errors import UsageError
 from uffdlab.processes import limits
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("uffdlab.machines")
 
-VARIABLE = "UFFDLAB_MACHINE"  # the default kind of machine
 DEFAULT_KERNEL = "6.1-series"
 _PTE_READER = "modules/90-pte_reader.ko"  # in the guest, which loads modules in the order of their names
 _KINDS = "'qemu', 'local', 'ssh:user@host', 'vagrant'"
@@ -78,7 +78,7 @@ def start(kernel: str | os.PathLike[str] | None, machine: str | None, options: O
     """
     if kernel is not None and not isinstance(kernel, (str, os.PathLike)):
         raise UsageError(f"kernel={kernel!r}: a kernel is a name, such as '6.1-series', or a path")
-    wanted = machine or os.environ.get(VARIABLE) or "qemu"
+    wanted = machine or settings.machine()
     if wanted == "qemu":
         return _qemu(kernel, options)
     if wanted == "local":

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from uffdlab import cachedir, errors
+from uffdlab import cachedir, errors, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     M = TypeVar("M")
 
 DEVICE = Path("/dev/kvm")
-VARIABLE = "UFFDLAB_ACCEL"
 
 _PROBE = 10.0  # seconds; a guest under KVM sends its hello in less than one
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -46,11 +45,9 @@ def choose(program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None
     UsageError
         ``$UFFDLAB_ACCEL`` is none of the three.
     """
-    wanted = os.environ.get(VARIABLE) or "auto"
-    if wanted in {"tcg", "kvm"}:
-        return wanted, None
+    wanted = settings.accelerator()
     if wanted != "auto":
-        raise errors.UsageError(f"{VARIABLE}={wanted}: it must be tcg, kvm or auto")
+        return wanted, None
     path = cachedir.folder("accel") / "verdict.json"
     verdict = _remembered(path, program)
     if verdict is not None:
@@ -72,8 +69,8 @@ def known(program: str) -> str:
 
     This is for the Vagrant VM, which is not probed.
     """
-    wanted = os.environ.get(VARIABLE) or "auto"
-    if wanted in {"tcg", "kvm"}:
+    wanted = settings.accelerator()
+    if wanted != "auto":
         return wanted
     return _remembered(cachedir.folder("accel") / "verdict.json", program) or "tcg"
 

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from uffdlab import cachedir, errors
+from uffdlab import cachedir, errors, settings
 from uffdlab.cachedir import write_atomically
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class Boxes:
         HostUnsupported
             There is no usable box.
         """
-        if asked := os.environ.get("UFFDLAB_BOX"):
+        if asked := settings.box():
             if asked == OWN:
                 self._make()
             return asked
@@ -91,7 +91,7 @@ class Boxes:
 
     def replaceable(self, box: str) -> bool:
         """Return whether another box can replace this one, which the user has not chosen, if the VM does not start."""
-        return box == DEBIAN and not os.environ.get("UFFDLAB_BOX") and self._format == "libvirt"
+        return box == DEBIAN and not settings.box() and self._format == "libvirt"
 
     def refuse(self, error: errors.MachineError) -> None:
         """Record that the VM did not start from Debian's box, so that it is not chosen again."""

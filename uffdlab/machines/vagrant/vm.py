@@ -27,7 +27,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from uffdlab import cachedir, errors
+from uffdlab import cachedir, errors, settings
 from uffdlab.cachedir import write_atomically
 from uffdlab.data_folders import data_folder, installed
 from uffdlab.machines.vagrant.box import OWN, Boxes
@@ -264,7 +264,7 @@ class VagrantVm:
         if not any((self.data / "machines" / "default").glob("*/id")):
             return
         made, again = self._box(), "remove the VM (uffdlab vagrant destroy); the next start makes it again"
-        asked = os.environ.get("UFFDLAB_BOX") or made
+        asked = settings.box() or made
         if made != asked:
             raise errors.MachineError(f"the VM was made from the box {made}, and UFFDLAB_BOX is {asked}: {again}")
         catalog = box_folder() / "catalog.json"
@@ -358,6 +358,7 @@ class VagrantVm:
 
         environment = {
             **os.environ,
+            settings.CACHE.variable: str(cachedir.root()),  # for vm/build-box
             "VAGRANT_CWD": str(self.folder),
             "VAGRANT_DOTFILE_PATH": str(self.data),
             "VAGRANT_CHECKPOINT_DISABLE": "1",
