@@ -15,6 +15,8 @@ from uffdlab.uapi import Feature
 from uffdlab.uapi.protocol.target import ForkTarget, SyncFeed
 from uffdlab.uapi.protocol.witnesses import DescribeTarget
 
+from .scripts import run
+
 
 def _free_below(limit, taken):
     return limit - sum(fd < limit for fd in taken)
@@ -69,3 +71,33 @@ def test_a_target_that_ends_by_a_signal_without_a_name_leaves_the_agent(mortal_l
     with pytest.raises(TargetLost, match=f"by signal {signal.SIGRTMIN + 3}"):
         mortal_lab.map(pages=1).read(0).result()
     mortal_lab.restart_target()
+
+
+def test_the_feed_reads_while_userfaultfds_are_opened_and_closed(mortal_lab):
+    """It goes through all of them, and adopts those of FORK events."""
+    printed = run("""
+        import sys, threading
+        from uffdlab.agent.target import Target
+        sys.setswitchinterval(1e-6)
+        target = Target(lambda *_: None, bytes(32), 0x10_0000_0000)
+        failed = []
+
+        def read():
+            try:
+                while not over.is_set():
+                    target._send_pending()
+            except Exception as error:
+                failed.append(error)
+
+        over = threading.Event()
+        reader = threading.Thread(target=read)
+        reader.start()
+        for _ in range(20):
+            numbers = [target._uffd_open(0, 0)["number"] for _ in range(200)]
+            for number in numbers:
+                target._uffd_close(number)
+        over.set()
+        reader.join()
+        print(failed)
+    """)
+    assert printed == ["[]"]

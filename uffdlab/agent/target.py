@@ -89,7 +89,8 @@ class Target:
     # --- userfaultfd
 
     def _uffd_open(self, wanted: int, required: int) -> dict[str, Any]:
-        answer = self._uffds.open(wanted, required)
+        with self._feed_lock:  # the feed adopts the userfaultfds of FORK events, and goes through all of them
+            answer = self._uffds.open(wanted, required)
         os.eventfd_write(self._feed_changed, 1)
         return answer
 
