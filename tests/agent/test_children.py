@@ -5,6 +5,7 @@ import signal
 
 import pytest
 
+from uffdlab.errors import UsageError, WitnessError
 from uffdlab.uapi import Feature
 
 from .scripts import run
@@ -139,3 +140,25 @@ def test_a_child_makes_its_touch_whoever_holds_the_allocator():
         GLIBC_TUNABLES="glibc.malloc.arena_max=1:glibc.malloc.tcache_count=0",
     )
     assert printed == ["50"]
+
+
+def test_a_child_that_has_ended_has_no_page_tables(host_lab):
+    """Its pid is 0 then, which would be the target itself."""
+    region = host_lab.map(pages=1, memory="anon")
+    child = host_lab.fork()
+    child.end()
+    with pytest.raises(UsageError, match="has ended"):
+        child.snapshot(region)
+    region.unmap()
+
+
+def test_a_region_that_the_child_does_not_have_is_not_shown_as_absent_pages(host_lab):
+    older = host_lab.map(pages=2, memory="anon")
+    with host_lab.fork() as child:
+        younger = host_lab.map(pages=2, memory="anon")
+        with pytest.raises(WitnessError, match="not all mapped"):
+            child.snapshot(younger)
+        older[1].munmap()
+        assert len(child.snapshot(older).entries) == 2
+        younger.unmap()
+    older.unmap()

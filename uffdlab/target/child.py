@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
+from uffdlab.errors import UsageError
 from uffdlab.target.region import MappedPages, pages_of
 from uffdlab.uapi.protocol.target import EndChild, ForkTarget
 from uffdlab.uapi.protocol.witnesses import DescribeTarget
@@ -36,7 +37,17 @@ class Child:
         target.timeline.add("target", f"fork of child {self.pid}", answer.started_ns, answer.ended_ns, self)
 
     def snapshot(self, where: MappedPages) -> Snapshot:
-        """Return the state of each page of `where` in the child's page tables, from pagemap."""
+        """Return the state of each page of `where` in the child's page tables, from pagemap.
+
+        Raises
+        ------
+        UsageError
+            The child has ended.
+        WitnessError
+            The child does not have this mapping: it was mapped after the fork.
+        """
+        if not self.pid:
+            raise UsageError("this child has ended, and its page tables with it; lab.fork() makes a new one")
         pages = pages_of(where)
         tracks = self._target.ask(DescribeTarget()).tracks_soft_dirty
         read = partial(self._target.read_pagemap, child=self.pid)

@@ -37,8 +37,7 @@ def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..
 
     def pagemap(start: int, pages: int, page_size: int, child: int = 0, in_memory: bool = False) -> dict[str, Any]:
         process = str(pid_of(child)) if child else "self"
-        if not child:
-            check_mapped(start, pages, page_size)
+        check_mapped(start, pages, page_size, process)
         facts = {
             # Only hugetlbfs has pages of another size here: a transparent huge page is listed as 4 KiB pages.
             "hugetlb": page_size != os.sysconf("SC_PAGE_SIZE"),

@@ -65,8 +65,8 @@ def all_soft_dirty(entries: bytes) -> bool:
     return not entries[6::8].translate(None, _TOP_BIT_SET)  # a byte remains for each entry without the bit
 
 
-def check_mapped(start: int, pages: int, page_size: int) -> None:
-    """Refuse a range that is not completely mapped: pagemap shows an unmapped page like an absent one.
+def check_mapped(start: int, pages: int, page_size: int, process: str = "self") -> None:
+    """Refuse a range that `process` has not completely mapped: pagemap shows an unmapped page like an absent one.
 
     Raises
     ------
@@ -75,6 +75,10 @@ def check_mapped(start: int, pages: int, page_size: int) -> None:
     """
     if not 0 < pages <= _MOST_PAGES:
         raise Refusal("usage", f"{pages} pages cannot be read with one call; 1 to {_MOST_PAGES} can")
+    if process != "self":
+        if not _is_mapped(start, start + pages * page_size, process):
+            raise Refusal("unmapped", f"{pages} pages at {start:#x} are not all mapped in process {process}")
+        return
     try:
         # This changes nothing, but the kernel checks every mapping of the range.
         native.madvise(start, pages * page_size, mmap.MADV_NORMAL)
@@ -82,6 +86,15 @@ def check_mapped(start: int, pages: int, page_size: int) -> None:
         raise Refusal(
             "unmapped", f"{pages} pages at {start:#x} are not all mapped in the target ({error.strerror})"
         ) from error
+
+
+def _is_mapped(start: int, end: int, process: str) -> bool:
+    with open(f"/proc/{process}/maps", encoding="ascii", errors="replace") as maps:
+        for line in maps:
+            low, high = (int(part, 16) for part in line.split(maxsplit=1)[0].split("-"))
+            if low <= start < high:
+                start = high
+    return start >= end
 
 
 def _pread_all(fd: int, process: str, size: int, offset: int) -> bytes:
