@@ -1,6 +1,9 @@
 """Programs of the agent, run on this host: their output, their end, and that nothing of them is left."""
 
 import queue
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -149,6 +152,24 @@ def test_two_at_once_and_other_calls_meanwhile(run, machine):
     assert texts == [[f"{each}{n}" for n in range(1, 9)] for each in "ab"]
 
 
+def test_children_are_waited_for_also_where_the_user_ignores_theirs():
+    """As some servers do (SIGCHLD in sigaction(2)): the programs that they start inherit it."""
+    script = """
+        import signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        from uffdlab.lab import Lab
+        with Lab(machine="local") as lab:
+            print(lab.exec(["sh", "-c", "exit 7"]).status)
+            with lab.fork():
+                pass
+            lab.restart_target()
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.stdout, done.returncode) == ("7\n", 0), done.stderr
+
+
 def test_it_dies_with_the_host():
     machine = local.start()
     received = queue.SimpleQueue()
@@ -179,6 +200,7 @@ def test_it_dies_with_the_host():
         (["a\0b"], {}, "NUL"),
         (["true"], {"push": ["/nonexistent"]}, "is not a file here"),
         (["true"], {"push": ["/etc/hostname", "/proc/sys/kernel/hostname"]}, "two files are called hostname"),
+        (["true"], {"push": ["/proc/self/mem"]}, "cannot be read here"),
         (["true"], {"deadline": 0}, "more than 0 seconds"),
     ],
 )

@@ -92,6 +92,7 @@ def main(input_deadline: float = 0.0) -> None:
     os.close(nothing)
     os.dup2(2, 1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where it was ignored, the kernel would reap the children
     pages = _HugePages()
     commands.METHODS.update(
         {"agent.reserve_hugepages": pages.reserve, "agent.swap_on": _swap_on, "agent.sysrq": _refuse}

@@ -104,7 +104,7 @@ class Programs:
         folder = self._machine().ask(MakeProgramFolder())
         try:
             for file in files:
-                data = file.read_bytes()
+                data = _pushed(file)
                 self._put(f"{folder}/{file.name}", data, executable=os.access(file, os.X_OK))
                 self._put_libraries(folder, file, data)
             try:
@@ -284,6 +284,13 @@ def _explained(
     made = ProgramError(f"{' '.join(argv)}: {error}{advice.get(error.kind, '')}", kind=error.kind, data=error.data)
     made.stdout, made.stderr = output.stdout, output.stderr
     return made
+
+
+def _pushed(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise UsageError(f"push: {file} cannot be read here: {error.strerror}") from error
 
 
 def _read(path: Path, of: Path) -> bytes:

@@ -279,6 +279,7 @@ def _remove(folder: str) -> None:
 
 def main() -> None:
     """Run the command and supervise it."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # where the owner ignores it, no child could be waited for
     split = sys.argv.index("--")
     options = dict(argument.split("=", 1) for argument in sys.argv[1:split])
     _Supervisor(options, sys.argv[split + 1 :]).run()
