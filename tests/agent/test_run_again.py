@@ -72,3 +72,16 @@ def test_a_write_to_a_protected_page(host_lab, region):
             touch.result(timeout=0)
         evaluated(waits.value, host_lab, region=region)
         touch.result(timeout=60)
+
+
+def test_a_sweep_that_waits_is_not_taken_for_one_that_waits_for_its_first_page(host_lab):
+    region = host_lab.map(pages=2, memory="anon")
+    with host_lab.userfaultfd() as uffd:
+        uffd.register(region, "missing")
+        uffd.zeropage(region[0])
+        sweep = region.sweep("read")
+        uffd.read_fault()
+        with pytest.raises(FaultUnresolved, match="nobody has resolved its page fault"):
+            sweep.result(0.1)
+        sweep.withdraw()
+    region.unmap()

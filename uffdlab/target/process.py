@@ -157,6 +157,8 @@ class TargetProcess:
     def _advice_on(self, waiting: StartTouch) -> str:
         # What is known of a touch that waits: "" if its page is not mapped, so that its fault has yet to be resolved.
         size = self.page_size_at(waiting.address)
+        if waiting.length > size:  # for which of its pages it waits is not known
+            return ""
         try:
             pagemap = self.ask(ReadPagemap(waiting.address // size * size, 1, size, waiting.child))
         except UffdlabError:
