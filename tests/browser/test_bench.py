@@ -175,7 +175,7 @@ def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     assert numbers == sorted(numbers)
     # The stretch in which everybody waited is compressed, and marked with how long it was.
     expect(view.locator(".uffdlab-break").last).to_have_attribute("title", re.compile("without anything"))
-    width = fault.bounding_box()["width"], ended.bounding_box()["width"]
+    width = [each.evaluate("each => each.getBoundingClientRect().width") for each in (fault, ended)]
     assert width[1] > width[0]
     view.get_by_role("button", name="zoom in").click()
     view.get_by_role("button", name="fitting scale").click()
@@ -187,6 +187,14 @@ def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     fault.click()
     expect(bench.locator(".uffdlab-when")).to_have_text(re.compile("^as of .*, stepped back in the timeline$"))
     expect(cell(bench, 5)).to_have_attribute("aria-label", "page 5: absent")
+    # The page tables are of that moment too.
+    cell(bench, 5).click()
+    bench.get_by_role("tab", name="page tables", exact=True).click()
+    moments = bench.get_by_text(re.compile("^as of .*, stepped back in the timeline$")).locator("visible=true")
+    expect(moments).to_have_count(2)
+    assert len(set(moments.all_inner_texts())) == 1
+    expect(bench.get_by_text(re.compile("^page 5 of region-1, seen by physical: 0x0{16}$"))).to_be_visible()
+    bench.get_by_role("tab", name="timeline", exact=True).click()
     run_and_expect(page, "bench.region.write(7) and ''", "")
     expect(bench.get_by_role("tab", name="faults (1)", exact=True)).to_be_visible()
     expect(bench.locator(".uffdlab-when")).to_have_text(re.compile("stepped back in the timeline$"))

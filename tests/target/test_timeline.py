@@ -8,8 +8,8 @@ def test_times_are_counted_from_the_first_entry_in_microseconds():
     timeline.add("ioctl", "UFFDIO_CONTINUE(page 3) → ok", 1_002_000, 1_004_500)
     timeline.add("map", "a region", 1_000_000)
     assert timeline.rows() == [
-        ("2.0", "2.5", "ioctl", "UFFDIO_CONTINUE(page 3) → ok"),
         ("0.0", "", "map", "a region"),
+        ("2.0", "2.5", "ioctl", "UFFDIO_CONTINUE(page 3) → ok"),
     ]
     assert "UFFDIO_CONTINUE(page 3)" in str(timeline)
 
@@ -34,3 +34,15 @@ def test_entries_that_threads_add_at_once_are_numbered_in_order():
     for thread in threads:
         thread.join()
     assert [entry.number for entry in timeline] == list(range(1600))
+
+
+def test_entries_are_printed_in_the_order_in_which_they_began():
+    timeline = Timeline()
+    timeline.add("message", "Fault(page=5)", 2000)
+    timeline.add("ioctl", "UFFDIO_CONTINUE(page 5)", 5000, 6000)
+    timeline.add("touch", "read of page 5: done", 2000, 7000)
+    timeline.add("unmap", "region-1 was unmapped", 1000)
+    assert [kind for _, _, kind, _ in timeline.rows()] == ["unmap", "touch", "message", "ioctl"]
+    assert [line.split("  ")[-1].strip().partition(":")[0] for line in str(timeline).splitlines()[1:]] == [
+        "unmap", "touch", "message", "ioctl",
+    ]  # fmt: skip

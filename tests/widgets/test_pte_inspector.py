@@ -67,6 +67,30 @@ def test_every_bit_is_there_once():
     assert "<b>" not in bitfield("<b>", bits)
 
 
+def test_shows_the_entry_of_the_moment_that_the_timeline_was_taken_back_to(region, snapshot):
+    grid = PageGrid(snapshot((0, 64)))
+    inspector = PteInspector(region, grid=grid, page=3)
+    grid._when = "as of 9.00 s"
+    grid.show_moment(snapshot((0x8000000000000865, 64)), "1.00 s", past=True)
+    grid._when = "as of 1.00 s, stepped back in the timeline"  # of a grid that follows a region
+    grid.show_moment(snapshot((0x8000000000000865, 64)), "1.00 s", past=True)
+    for update in (lambda: None, inspector.refresh, lambda: setattr(grid, "cursor", 7)):
+        update()
+        assert "as of 1.00 s, stepped back in the timeline" in inspector.static()
+        assert f"page {grid.cursor or 3} of region-1, seen by physical: 0x800000000010" in inspector.static()
+    assert "page 7 of region-1, seen by physical: 0x8000000000107865" in inspector.static()
+    grid.show_moment(snapshot((0, 64)), "9.00 s", past=False)
+    grid.cursor = 3
+    assert "stepped back" not in inspector.static()
+    assert "The same page: all end at page frame 0x3ffc." in inspector.static()
+    # A grid that follows the newest entry leads to no reading, which would give a newer entry.
+    walks = []
+    region.walk = lambda page: walks.append(page) or Region.walk(region, page)
+    grid.show_moment(snapshot((0, 64)), "9.01 s", past=False)
+    assert walks == []
+    inspector.close()
+
+
 def test_follows_the_grids_cursor_and_what_happens(region, snapshot):
     grid = PageGrid(snapshot((0, 64)))
     inspector = PteInspector(region, grid=grid)

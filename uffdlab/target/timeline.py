@@ -104,8 +104,11 @@ class Timeline:
             return iter(tuple(self._entries))
 
     def rows(self) -> list[tuple[str, str, str, str]]:
-        """Return (start, duration, kind, text) of each entry; times in µs, the start counted from the first entry."""
-        entries = list(self)
+        """Return (start, duration, kind, text) of each entry, sorted by start.
+
+        Times are in µs, the start counted from the first entry.  A touch is before what happened at the same time.
+        """
+        entries = sorted(self, key=lambda entry: (entry.started_ns, entry.kind != "touch"))
         zero = min((entry.started_ns for entry in entries), default=0)
         return [
             (

@@ -92,6 +92,7 @@ class PageGrid(html_page.Pictured, LiveWidget):
     _registered: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)  # [first page, count, modes]
     _waiting: traitlets.List[list[Any]] = traitlets.List().tag(sync=True)  # [page, kind of access]
     _when = traitlets.Unicode().tag(sync=True)  # the moment that is shown
+    _steps = traitlets.Int()  # how often the user has stepped to another moment
     _past = traitlets.Bool().tag(sync=True)  # whether it is one that the user has stepped back to
 
     def __init__(self, snapshot: Snapshot, before: Snapshot | None = None, **keywords: Any) -> None:
@@ -260,6 +261,13 @@ class PageGrid(html_page.Pictured, LiveWidget):
         elif was:
             self._reader.ask()
         self.show(snapshot, self._earlier)
+        if past or was:  # else every reading would lead to the next
+            self._steps += 1
+
+    @property
+    def past(self) -> str:
+        """The moment that the user has stepped back to in the timeline, as text; empty if the grid shows now."""
+        return self._when if self._past else ""
 
     def _read_pages(self) -> _Seen | None:
         source = self._source

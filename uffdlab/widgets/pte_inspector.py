@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from uffdlab.figures import Picture
     from uffdlab.lab import Lab
+    from uffdlab.observations.snapshot import Snapshot
     from uffdlab.target.region import Region
     from uffdlab.widgets.page_grid import PageGrid
 
@@ -47,7 +48,7 @@ class PteInspector(html_page.Pictured, LiveBox):
 
     def __init__(self, region: Region, *, grid: PageGrid | None = None, page: int = 0, **keywords: Any) -> None:
         first = region[page].first  # raises if the region has no such page
-        self._region = region
+        self._region, self._grid = region, grid
         self._reader = SharedReader(self._read_page, self._show, self._show_error)
         self._closing = (self._reader.close,)
         self._entry: tuple[str, Sequence[pte.Bit]] = "no entry has been read yet", ()
@@ -59,7 +60,11 @@ class PteInspector(html_page.Pictured, LiveBox):
         self.table.observe(self.update_soon, "value")
         if grid is not None:
             grid.observe(self._moved, "cursor")
-            self._releases = (lambda: grid.unobserve(self._moved, "cursor"),)
+            grid.observe(self._start_update, "_steps")
+            self._releases = (
+                lambda: grid.unobserve(self._moved, "cursor"),
+                lambda: grid.unobserve(self._start_update, "_steps"),
+            )
         self._listen()
 
     def _listen(self) -> None:
@@ -92,7 +97,18 @@ class PteInspector(html_page.Pictured, LiveBox):
         self._reader.now()
 
     def _start_update(self, _change: object = None) -> None:
-        self._reader.ask()
+        if not self._show_past():
+            self._reader.ask()
+
+    def _show_past(self) -> bool:
+        # If the user has stepped back in the timeline, shows the entry of then, as the grid does.
+        grid = self._grid
+        if grid is None or not grid.past or self.page.value not in grid.snapshot.pages:
+            return False
+        self._entry, text = self._of_snapshot(grid.snapshot[self.page.value - grid.snapshot.first])
+        note = "The walk through the page tables can only be read now: the newest entry of the timeline shows it."
+        self.table.value = f'<p class="uffdlab-past">{html.escape(grid.past)}</p>{text}<p>{note}</p>'
+        return True
 
     def _read_page(self) -> _Shown:
         try:
@@ -101,6 +117,8 @@ class PteInspector(html_page.Pictured, LiveBox):
             return self._read_by_witness()
 
     def _show(self, seen: _Shown) -> None:
+        if self._show_past():
+            return
         self._entry, text = seen
         when = moment(self._region.lab.timeline, self._reader.when_ns)
         self.table.value = f"<p>as of {when}</p>{text}"
@@ -120,7 +138,10 @@ class PteInspector(html_page.Pictured, LiveBox):
 
     def _read_by_witness(self) -> _Shown:
         # Where the host cannot read the guest's memory it cannot walk the tables.
-        one = self._region.lab.snapshot(self._region[self.page.value])
+        return self._of_snapshot(self._region.lab.snapshot(self._region[self.page.value]))
+
+    @staticmethod
+    def _of_snapshot(one: Snapshot) -> _Shown:
         entry, level = int(one.entries[0]), int(one.levels[0])
         bits = pte.explain(one.form, entry, level)
         caption = f"page {one.first} of {one.region}, seen by {one.witness}: {entry:#018x}"
