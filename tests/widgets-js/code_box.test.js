@@ -5,17 +5,17 @@ import { Model } from "./model.js";
 import { el } from "./rendered.js";
 
 describe("a box of code", () => {
-  it("can be copied", async () => {
+  it("copies its text to the clipboard", async () => {
     const model = new Model({ text: "err(1);", label: "as C" });
-    const written = [];
-    vi.stubGlobal("navigator", { clipboard: { writeText: async (text) => written.push(text) } });
+    const copied = [];
+    vi.stubGlobal("navigator", { clipboard: { writeText: async (text) => copied.push(text) } });
     window.isSecureContext = true;
     codeBox.render({ model, el });
     expect(el.querySelector("pre").getAttribute("aria-label")).toBe("as C");
     el.querySelector("button").click();
     await vi.waitFor(() => expect(el.querySelector('[role="status"]').textContent).toBe(" copied"));
-    expect(written).toEqual(["err(1);"]);
-    model.becomes("text", "other");
+    expect(copied).toEqual(["err(1);"]);
+    model.change("text", "other");
     expect([el.querySelector("code").textContent, el.querySelector('[role="status"]').textContent]).toEqual(["other", ""]);
     vi.unstubAllGlobals();
   });

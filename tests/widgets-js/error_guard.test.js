@@ -11,19 +11,19 @@ describe("an error", () => {
     expect(el.querySelector('[role="alert"]').textContent).toContain("An error in this widget's JavaScript");
     expect(model.sent[0].error).toMatch(/null/);
   });
-  it("of a promise too", async () => {
+  it("of a rejected promise is sent to Python too", async () => {
     const model = new Model();
     await guarded(model, el, () => Promise.reject(new Error("later")))();
     expect(model.sent[0].error).toContain("later");
   });
-  it("in a listener leaves the others alone", () => {
+  it("in a listener does not stop the other listeners", () => {
     const model = new Model();
     const listen = listening(model, el);
-    const heard = [];
+    const received = [];
     listen.model("change:x", () => null.nothing);
-    listen.model("change:x", () => heard.push(1));
-    model.becomes("x", 1);
-    expect(heard).toEqual([1]);
+    listen.model("change:x", () => received.push(1));
+    model.change("x", 1);
+    expect(received).toEqual([1]);
     listen.end();
     expect(model.listeners).toBe(0);
   });

@@ -4,10 +4,10 @@ import { columnsFor, cellAfterKey } from "../../uffdlab/widgets/static/grid_cell
 const key = (name, ctrlKey = false) => ({ key: name, ctrlKey });
 
 describe("cells", () => {
-  it("has as many columns as the figures have", () => {
+  it("are in as many columns as in the figures", () => {
     expect([5, 64, 65, 256, 257, 2048].map(columnsFor)).toEqual([5, 8, 16, 16, 32, 32]);
   });
-  it("moves by arrow keys and stays inside", () => {
+  it("are reached by keys, which stay inside the grid", () => {
     expect(cellAfterKey(0, key("ArrowLeft"), 64, 8)).toBe(0);
     expect(cellAfterKey(7, key("ArrowRight"), 64, 8)).toBe(8);
     expect(cellAfterKey(3, key("ArrowUp"), 64, 8)).toBe(3);

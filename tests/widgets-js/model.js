@@ -1,4 +1,4 @@
-// A widget's model as the page has it, without a notebook: traits, listeners, and what was sent to Python.
+// The model of a widget in a page without a notebook: traits, listeners, and the messages sent to Python.
 
 export class Model {
   constructor(state) {
@@ -29,16 +29,16 @@ export class Model {
   }
 
   off(event, action) {
-    this.handlers.set(event, (this.handlers.get(event) || []).filter((each) => each !== action));
+    this.handlers.set(event, (this.handlers.get(event) || []).filter((handler) => handler !== action));
   }
 
-  // As if Python had changed a trait.
-  becomes(name, value) {
+  // Change a trait as Python would.
+  change(name, value) {
     this.state[name] = value;
-    this.tell(`change:${name}`);
+    this.emit(`change:${name}`);
   }
 
-  tell(event, ...given) {
+  emit(event, ...given) {
     for (const action of this.handlers.get(event) || []) action(...given);
   }
 
@@ -47,7 +47,7 @@ export class Model {
   }
 }
 
-// Rows as _columns.py packs them.
+// Rows as uffdlab/widgets/_data/columns.py packs them.
 export function packed(rows, ...columns) {
   const parts = [new BigUint64Array([BigInt(rows)]), ...columns.flat()].map((part) => new Uint8Array(part.buffer));
   const bytes = parts.flatMap((part) => [...part, ...new Array((8 - (part.length % 8)) % 8).fill(0)]);
@@ -57,5 +57,5 @@ export function packed(rows, ...columns) {
 export function texts(...names) {
   const encoded = names.map((name) => new TextEncoder().encode(name));
   let end = 0;
-  return [new Uint32Array(encoded.map((each) => (end += each.length))), new Uint8Array(encoded.flatMap((each) => [...each]))];
+  return [new Uint32Array(encoded.map((bytes) => (end += bytes.length))), new Uint8Array(encoded.flatMap((bytes) => [...bytes]))];
 }

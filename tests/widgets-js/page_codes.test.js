@@ -4,29 +4,29 @@ import { addressOf, between, codesOf, patch, rangeName, summary, countKinds } fr
 const KINDS = [{ text: "absent" }, { text: "present, writable" }, { text: "present, writable" }];
 
 describe("codesOf", () => {
-  it("reads one byte a page", () => {
+  it("reads one byte per page", () => {
     expect([...codesOf(new DataView(new Uint8Array([0, 2, 1]).buffer), 3)]).toEqual([0, 2, 1]);
   });
-  it("reads two bytes a page, little-endian", () => {
+  it("reads two bytes per page, little-endian", () => {
     expect([...codesOf(new DataView(new Uint8Array([0, 1, 1, 0]).buffer), 2)]).toEqual([256, 1]);
   });
-  it("reads two bytes a page at an odd offset", () => {
+  it("reads two bytes per page at an odd offset", () => {
     const bytes = new Uint8Array([9, 0, 1, 1, 0]);
     expect([...codesOf(new DataView(bytes.buffer, 1), 2)]).toEqual([256, 1]);
   });
-  it("gives null where nothing came", () => {
+  it("returns null without data", () => {
     expect(codesOf(new DataView(new ArrayBuffer(0)), 3)).toBe(null);
     expect(codesOf(undefined, 3)).toBe(null);
   });
 });
 
 describe("patch", () => {
-  it("writes over its own pages only", () => {
+  it("changes only its own pages", () => {
     const view = new DataView(new Uint8Array([0, 0, 0, 0]).buffer);
     patch(view, 4, 1, new DataView(new Uint8Array([1, 2]).buffer));
     expect([...codesOf(view, 4)]).toEqual([0, 1, 2, 0]);
   });
-  it("counts in pages where a page has two bytes", () => {
+  it("counts in pages if a page has two bytes", () => {
     const view = new DataView(new Uint8Array(8).buffer);
     patch(view, 4, 2, new DataView(new Uint8Array([0, 1]).buffer));
     expect([...codesOf(view, 4)]).toEqual([0, 0, 256, 0]);
@@ -35,21 +35,21 @@ describe("patch", () => {
 
 describe("summary", () => {
   const codes = new Uint8Array([0, 1, 2, 1]);
-  it("counts", () => expect([...countKinds(codes, 1, 4, 3)]).toEqual([0, 2, 1]));
-  it("says one state plainly", () => {
+  it("has the count of each kind", () => expect([...countKinds(codes, 1, 4, 3)]).toEqual([0, 2, 1]));
+  it("names a single state without a count", () => {
     expect(summary(codes, KINDS, 1, 4, 100)).toBe("pages 101–103: present, writable");
   });
-  it("puts the most frequent first and merges kinds that look alike", () => {
+  it("begins with the most frequent kind and merges kinds with the same text", () => {
     expect(summary(codes, KINDS, 0, 4, 0)).toBe("pages 0–3: 3 present, writable; 1 absent");
   });
 });
 
-describe("ranges and addresses", () => {
-  it("names them", () => {
+describe("a range or an address", () => {
+  it("has a name", () => {
     expect(rangeName(3, 1)).toBe("page 3");
     expect(rangeName(1024, 1024)).toBe("pages 1,024–2,047");
   });
-  it("does not mind the order", () => {
+  it("is the same if the ends are exchanged", () => {
     expect(between(5, 3)).toEqual([3, 3]);
     expect(between(3, 5)).toEqual([3, 3]);
   });

@@ -11,7 +11,7 @@ class Signal {
     this.slots.push(slot);
   }
   disconnect(slot) {
-    this.slots = this.slots.filter((each) => each !== slot);
+    this.slots = this.slots.filter((other) => other !== slot);
   }
   emit(value) {
     for (const slot of this.slots) slot(this, value);
@@ -19,7 +19,7 @@ class Signal {
 }
 
 describe("the Python behind a widget", () => {
-  const watched = (id = "one") => {
+  const watch = (id = "one") => {
     const session = { session: { kernel: { id } }, statusChanged: new Signal(), kernelChanged: new Signal() };
     const model = new Model();
     model.widget_manager = { context: { sessionContext: session } };
@@ -28,31 +28,31 @@ describe("the Python behind a widget", () => {
     watchPython(model, listen, () => ends.push("ended"));
     return [session, model, listen, ends];
   };
-  it("ends when it is shut down or restarted, which is reported once", () => {
-    const [session, , , ends] = watched();
+  it("ends when the kernel is shut down or restarted, which is reported once", () => {
+    const [session, , , ends] = watch();
     session.statusChanged.emit("busy");
     expect(ends).toEqual([]);
     session.statusChanged.emit("restarting");
     session.statusChanged.emit("dead");
     expect(ends).toEqual(["ended"]);
   });
-  it("ends when the notebook has another one", () => {
-    const [session, , , ends] = watched();
+  it("ends when the notebook gets another kernel", () => {
+    const [session, , , ends] = watch();
     session.kernelChanged.emit();
     expect(ends).toEqual([]);
     session.session = null;
     session.kernelChanged.emit();
     expect(ends).toEqual(["ended"]);
   });
-  it("ends when the widget's connection is closed, where there is no session", () => {
+  it("without a session, ends when the connection of the widget is closed", () => {
     const model = new Model();
     const ends = [];
     watchPython(model, listening(model, null), () => ends.push("ended"));
-    model.tell("comm_live_update");
+    model.emit("comm_live_update");
     expect(ends).toEqual(["ended"]);
   });
   it("leaves no listener", () => {
-    const [session, model, listen] = watched();
+    const [session, model, listen] = watch();
     listen.end();
     expect([session.statusChanged.slots.length, session.kernelChanged.slots.length, model.listeners]).toEqual([0, 0, 0]);
   });

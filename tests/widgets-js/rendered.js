@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, vi } from "vitest";
 
-/** The element that a widget is rendered into, a new one for each test; timers stand still until a test moves them. */
+/** The element that a widget is rendered into, a new one for each test.  Timers advance only when a test advances them. */
 export let el;
 
 beforeEach(() => {
@@ -16,5 +16,5 @@ afterEach(() => {
 export const press = (target, key, more = {}) =>
   target.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true, ...more }));
 
-/** The texts of all elements that a selector finds. */
-export const texted = (selector) => [...el.querySelectorAll(selector)].map((each) => each.textContent);
+/** Return the texts of all elements that a selector finds. */
+export const textsOf = (selector) => [...el.querySelectorAll(selector)].map((element) => element.textContent);

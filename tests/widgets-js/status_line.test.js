@@ -5,11 +5,11 @@ import { Model } from "./model.js";
 import { el } from "./rendered.js";
 
 describe("a status line", () => {
-  it("is read out", () => {
+  it("has the role status, so that a screen reader reads it", () => {
     const model = new Model({ text: "one" });
     const end = statusLine.render({ model, el });
     expect(el.querySelector('[role="status"]').textContent).toBe("one");
-    model.becomes("text", "two");
+    model.change("text", "two");
     expect(el.textContent).toBe("two");
     end();
     expect(model.listeners).toBe(0);

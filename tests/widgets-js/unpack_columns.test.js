@@ -9,14 +9,14 @@ describe("columns", () => {
     const bytes = hex.match(/../g).map((pair) => parseInt(pair, 16));
     return new DataView(new Uint8Array([...Array(offset).fill(7), ...bytes]).buffer, offset);
   };
-  it("come apart as they were packed, wherever they begin", () => {
+  it("are unpacked as they were packed, at any offset", () => {
     for (const offset of [0, 3]) {
       const [numbers, texts] = unpackColumns(view(BYTES, offset), ["f8", "text"]);
       expect([...numbers]).toEqual([1.5, -2.25, 3]);
       expect(texts).toEqual(["é", "", "page"]);
     }
   });
-  it("are empty where nothing came or no row is", () => {
+  it("are empty without data or rows", () => {
     expect(unpackColumns(null, ["f8", "text"])).toEqual([[], []]);
     const [numbers, texts] = unpackColumns(view("00".repeat(8)), ["i4", "text"]);
     expect([numbers.length, texts]).toEqual([0, []]);
