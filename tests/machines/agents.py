@@ -82,7 +82,7 @@ class AgentAndTarget(Agent):
             assert data
         self.target.sendall(b"earlier bytes" + marker)
         until = time.monotonic() + 5
-        while not self.client._target.up:
+        while not self.client._target.marker_returned:
             assert time.monotonic() < until
             time.sleep(0.001)
 

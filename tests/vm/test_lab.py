@@ -318,7 +318,7 @@ def test_a_target_killed_while_it_sends_does_not_disturb_the_next_one(lab):
         region.alias.fill(turn)
         assert region.alias.read(2).result() == turn + 2  # fill writes value + page
         until = time.monotonic() + 5
-        while not lab.machine._client._target.up:  # the target's own connection is up again
+        while not lab.machine._client._target.marker_returned:  # the target's own connection is up again
             assert time.monotonic() < until
             time.sleep(0.01)
 

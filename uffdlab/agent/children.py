@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 VALUE_FD = 2
-_MOST = 16  # children at the same time
+_MAX_CHILDREN = 16  # children at the same time
 _END_DEADLINE = 2.0  # seconds
 
 
@@ -151,8 +151,10 @@ class Children:
 
     def fork(self) -> dict[str, int]:
         """Fork a child. If the fork causes a FORK event, wait until it has been read."""
-        if len(self._by_pid) >= _MOST:
-            raise Refusal("usage", f"there are {_MOST} children already, the most that are possible; end one first")
+        if len(self._by_pid) >= _MAX_CHILDREN:
+            raise Refusal(
+                "usage", f"there are {_MAX_CHILDREN} children already, the most that are possible; end one first"
+            )
         child = ForkedChild(self._done_fd)
         self._by_pid[child.pid] = self._running[child.pid] = child
         return {"pid": child.pid, "started_ns": child.started_ns, "ended_ns": child.ended_ns}

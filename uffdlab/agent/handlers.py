@@ -99,7 +99,7 @@ class Handler:
         lib.lab_handler_stop(self._native)
 
     def close(self) -> dict[str, Any]:
-        """Release the resources of a halted loop and return its last counts."""
+        """Release the resources of a stopped loop and return its last counts."""
         counts = {**self.counts(), "running": False}
         self._release()
         return counts

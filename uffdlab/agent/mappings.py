@@ -47,8 +47,8 @@ def _why(error: OSError) -> str:
     )
 
 
-def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
-    """Map `length` bytes at `place` if that is free, and its alias above it.
+def make(memory: Memory, hint: int, length: int, name: str) -> Mapping:
+    """Map `length` bytes at `hint` if that is free, and its alias above it.
 
     Raises
     ------
@@ -56,12 +56,12 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
         The kernel refused. Nothing stays mapped.
     """
     if memory.thp:
-        place = find_free(place, length, memory.unit)
+        hint = find_free(hint, length, memory.unit)
     fd = backing.open_file(memory, name, length)
     flags = mmap.MAP_SHARED if memory.shared else mmap.MAP_PRIVATE
     start = alias = 0
     try:
-        start = native.map_memory(place, length, READ_WRITE, flags | (mmap.MAP_ANONYMOUS if fd < 0 else 0), fd)
+        start = native.map_memory(hint, length, READ_WRITE, flags | (mmap.MAP_ANONYMOUS if fd < 0 else 0), fd)
         if memory.thp or memory == MEMORY["anon"]:  # with THP set to always, small pages must be asked for
             _advise_size(start, length, _MADV_HUGEPAGE if memory.thp else _MADV_NOHUGEPAGE)
         if memory.thp and start % memory.unit:
@@ -84,13 +84,13 @@ def make(memory: Memory, place: int, length: int, name: str) -> Mapping:
 def find_free(hint: int, length: int, unit: int) -> int:
     """Return a multiple of `unit` where `length` bytes can be mapped now: `hint` or an address of the kernel."""
     flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
-    for where, size in ((hint, length), (0, length + unit)):
-        start = native.map_memory(where, size, _PROT_NONE, flags, -1)
+    for address, size in ((hint, length), (0, length + unit)):
+        start = native.map_memory(address, size, _PROT_NONE, flags, -1)
         native.unmap_memory(start, size)
-        place = -(-start // unit) * unit
-        if place + length <= start + size:
+        aligned = -(-start // unit) * unit
+        if aligned + length <= start + size:
             break
-    return place
+    return aligned
 
 
 def _advise_size(start: int, length: int, advice: int) -> None:

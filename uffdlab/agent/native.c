@@ -109,11 +109,11 @@ int lab_detached_tmpfs(const char *huge)
 
 int lab_map(uint64_t hint, uint64_t length, int protection, int flags, int fd, uint64_t *address)
 {
-	void *where = mmap((void *)hint, length, protection, flags, fd, 0);
+	void *mapped = mmap((void *)hint, length, protection, flags, fd, 0);
 
-	if (where == MAP_FAILED)
+	if (mapped == MAP_FAILED)
 		return -errno;
-	*address = (uint64_t)where;
+	*address = (uint64_t)mapped;
 	return 0;
 }
 
@@ -128,20 +128,20 @@ int lab_madvise(uint64_t address, uint64_t length, int advice)
 }
 
 /* mremap with an old size of 0 maps the pages of a shared mapping again (mremap(2)). */
-int lab_duplicate(uint64_t address, uint64_t length, uint64_t place, uint64_t *duplicate)
+int lab_duplicate_mapping(uint64_t address, uint64_t length, uint64_t hint, uint64_t *duplicate)
 {
-	/* reserve the place first, so that no other mapping there is replaced */
-	void *where = mmap((void *)place, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	/* reserve the addresses first, so that no other mapping is replaced */
+	void *reserved = mmap((void *)hint, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-	if (where == MAP_FAILED)
+	if (reserved == MAP_FAILED)
 		return -errno;
-	if (mremap((void *)address, 0, length, MREMAP_MAYMOVE | MREMAP_FIXED, where) == MAP_FAILED) {
+	if (mremap((void *)address, 0, length, MREMAP_MAYMOVE | MREMAP_FIXED, reserved) == MAP_FAILED) {
 		const int error = errno;
 
-		munmap(where, length);
+		munmap(reserved, length);
 		return -error;
 	}
-	*duplicate = (uint64_t)where;
+	*duplicate = (uint64_t)reserved;
 	return 0;
 }
 
@@ -172,9 +172,9 @@ int lab_stream_pair(int *pair)
 	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) ? -errno : 0;
 }
 
-int lab_mount(const char *kind, const char *where, unsigned long flags)
+int lab_mount(const char *type, const char *target, unsigned long flags)
 {
-	return mount(kind, where, kind, flags, NULL) ? -errno : 0;
+	return mount(type, target, type, flags, NULL) ? -errno : 0;
 }
 
 int lab_insert_module(int fd)

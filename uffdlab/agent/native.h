@@ -8,13 +8,13 @@ int lab_detached_tmpfs(const char *huge);
 int lab_map(uint64_t hint, uint64_t length, int protection, int flags, int fd, uint64_t *address);
 int lab_unmap(uint64_t address, uint64_t length);
 int lab_madvise(uint64_t address, uint64_t length, int advice);
-int lab_duplicate(uint64_t address, uint64_t length, uint64_t place, uint64_t *duplicate);
+int lab_duplicate_mapping(uint64_t address, uint64_t length, uint64_t hint, uint64_t *duplicate);
 int lab_swap_on(const char *disk);
 int lab_stream_pair(int *pair);
 int lab_pidfd_open(int pid);
 int lab_pidfd_signal(int pidfd, int number);	/* to this process only, not to a group */
 int lab_die_with_parent(void);
-int lab_mount(const char *kind, const char *where, unsigned long flags);
+int lab_mount(const char *type, const char *target, unsigned long flags);
 int lab_insert_module(int fd);
 void lab_power_off(void);
 void lab_ignore_interrupts(void);
@@ -109,7 +109,7 @@ struct lab_handler {
 	int last_error;
 	int ended;
 	uint64_t latency[64];	/* number of faults resolved within 2^i ns of being read */
-	struct lab_handler_inside *private_state;	/* private */
+	struct lab_handler_private *private_state;	/* private */
 };
 
 int lab_handler_start(struct lab_handler *handler);

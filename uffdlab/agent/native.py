@@ -74,10 +74,10 @@ def map_memory(hint: int, length: int, protection: int, flags: int, fd: int) -> 
     return int(address[0])
 
 
-def duplicate_mapping(address: int, length: int, place: int) -> int:
-    """Map the pages of a shared mapping again, at `place`."""
+def duplicate_mapping(address: int, length: int, hint: int) -> int:
+    """Map the pages of a shared mapping again, at `hint` if that is free; return the address."""
     duplicate = ffi.new("uint64_t *")
-    error = lib.lab_duplicate(address, length, place, duplicate)
+    error = lib.lab_duplicate_mapping(address, length, hint, duplicate)
     if error:
         _raise(error, f"a second mapping of {address:#x}")
     return int(duplicate[0])
@@ -97,11 +97,11 @@ def madvise(address: int, length: int, advice: int) -> None:
         _raise(error, f"madvise({address:#x}, {length}, {advice})")
 
 
-def mount(kind: str, where: str, flags: int) -> None:
+def mount(kind: str, target: str, flags: int) -> None:
     """mount(2) of a file system without a device."""
-    error = lib.lab_mount(kind.encode(), where.encode(), flags)
+    error = lib.lab_mount(kind.encode(), target.encode(), flags)
     if error:
-        _raise(error, f"mount {kind} on {where}")
+        _raise(error, f"mount {kind} on {target}")
 
 
 def insert_module(fd: int) -> None:

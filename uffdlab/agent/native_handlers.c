@@ -23,7 +23,7 @@
 
 enum { EVENT_PAGEFAULT = 0x12, FAULT_WP = 1 << 1, FAULT_MINOR = 1 << 2, FAULT_RWP = 1 << 3 };
 enum { MODE_WP = 1 << 1 };	/* of COPY and CONTINUE */
-enum { AT_ONCE = 16, TRIES = 10, MOST_KEPT = 256, PAUSE_MS = 1 };
+enum { AT_ONCE = 16, TRIES = 10, MAX_PENDING = 256, PAUSE_MS = 1 };
 #define LONGEST_NS	INT64_C(5000000000)	/* a fault is tried again for so long */
 
 struct message {
@@ -39,12 +39,12 @@ struct fault {
 
 /*
  * While an event waits to be read, ioctls that fill pages fail with EAGAIN (mmap_changing in fs/userfaultfd.c), and it
- * is this loop that has to read it.  So these faults are kept, and tried again after the next messages.
+ * is this loop that has to read it.  So these faults stay pending, and are tried again after the next messages.
  */
-struct lab_handler_inside {
+struct lab_handler_private {
 	pthread_t thread;
 	int stop_fd;
-	struct fault kept[MOST_KEPT];
+	struct fault pending[MAX_PENDING];
 	int count;
 };
 
@@ -134,22 +134,22 @@ static int serve_fault(struct lab_handler *handler, const struct fault *fault)
 	return 0;
 }
 
-static void serve_kept(struct lab_handler *handler)
+static void retry_pending(struct lab_handler *handler)
 {
-	struct lab_handler_inside *inside = handler->private_state;
-	int still = 0;
+	struct lab_handler_private *private = handler->private_state;
+	int remaining = 0;
 
-	for (int i = 0; i < inside->count; i++)
-		if (serve_fault(handler, &inside->kept[i]))
-			inside->kept[still++] = inside->kept[i];
-	inside->count = still;
+	for (int i = 0; i < private->count; i++)
+		if (serve_fault(handler, &private->pending[i]))
+			private->pending[remaining++] = private->pending[i];
+	private->count = remaining;
 }
 
-/* Forwards the events and keeps the faults.  Returns 0, or an errno. */
+/* Forwards the events, and adds the faults to those that are pending.  Returns 0, or an errno. */
 static int read_messages(struct lab_handler *handler)
 {
-	struct lab_handler_inside *inside = handler->private_state;
-	const int room = MOST_KEPT - inside->count;
+	struct lab_handler_private *private = handler->private_state;
+	const int room = MAX_PENDING - private->count;
 	struct message messages[AT_ONCE];
 	ssize_t size;
 	int64_t now;
@@ -162,7 +162,7 @@ static int read_messages(struct lab_handler *handler)
 	now = lab_now_ns();
 	for (ssize_t i = 0; i * (ssize_t)sizeof(*messages) < size; i++) {
 		if (messages[i].event == EVENT_PAGEFAULT)
-			inside->kept[inside->count++] = (struct fault){ messages[i], now };
+			private->pending[private->count++] = (struct fault){ messages[i], now };
 		else
 			forward(handler, &messages[i]);
 	}
@@ -172,13 +172,13 @@ static int read_messages(struct lab_handler *handler)
 static void *serve_all(void *argument)
 {
 	struct lab_handler *handler = argument;
-	struct lab_handler_inside *inside = handler->private_state;
-	struct pollfd polled[2] = { { .events = POLLIN }, { .fd = inside->stop_fd, .events = POLLIN } };
+	struct lab_handler_private *private = handler->private_state;
+	struct pollfd polled[2] = { { .events = POLLIN }, { .fd = private->stop_fd, .events = POLLIN } };
 	int error;
 
 	for (;;) {
-		polled[0].fd = inside->count < MOST_KEPT ? handler->uffd : -1;
-		if (poll(polled, 2, inside->count ? PAUSE_MS : -1) < 0 && errno != EINTR)
+		polled[0].fd = private->count < MAX_PENDING ? handler->uffd : -1;
+		if (poll(polled, 2, private->count ? PAUSE_MS : -1) < 0 && errno != EINTR)
 			break;
 		if (polled[1].revents || polled[0].revents & POLLNVAL)
 			break;
@@ -187,10 +187,10 @@ static void *serve_all(void *argument)
 			handler->last_error = error;
 			break;
 		}
-		serve_kept(handler);
+		retry_pending(handler);
 	}
-	for (int i = 0; i < inside->count; i++)	/* the next reader of messages may resolve them */
-		forward(handler, &inside->kept[i].message);
+	for (int i = 0; i < private->count; i++)	/* the next reader of messages may resolve them */
+		forward(handler, &private->pending[i].message);
 	__atomic_store_n(&handler->ended, 1, __ATOMIC_RELEASE);
 	return NULL;
 }
@@ -218,10 +218,10 @@ int lab_handler_start(struct lab_handler *handler)
 
 int lab_handler_stop(struct lab_handler *handler)
 {
-	const uint64_t one = 1;
+	const uint64_t increment = 1;
 	int error = 0;
 
-	if (write(handler->private_state->stop_fd, &one, sizeof(one)) < 0)
+	if (write(handler->private_state->stop_fd, &increment, sizeof(increment)) < 0)
 		error = -errno;
 	else
 		pthread_join(handler->private_state->thread, NULL);

@@ -35,7 +35,7 @@ struct lab_touch_private {
  * fault.
  */
 static __thread struct lab_touch *current_touch;
-static struct sigaction bus_before, segv_before;
+static struct sigaction previous_sigbus, previous_sigsegv;
 
 static void leave_touch(int number, siginfo_t *info, void *context)
 {
@@ -54,7 +54,7 @@ static void leave_touch(int number, siginfo_t *info, void *context)
 		return;
 	}
 	/* Not from a touch: restore the previous handler.  The instruction then faults again. */
-	sigaction(number, number == SIGBUS ? &bus_before : &segv_before, NULL);
+	sigaction(number, number == SIGBUS ? &previous_sigbus : &previous_sigsegv, NULL);
 	if (info->si_code <= 0)
 		raise(number);
 }
@@ -64,8 +64,8 @@ static void install_handler(void)
 	struct sigaction action = { .sa_sigaction = leave_touch, .sa_flags = SA_SIGINFO | SA_RESTART };
 
 	sigemptyset(&action.sa_mask);
-	sigaction(SIGBUS, &action, &bus_before);
-	sigaction(SIGSEGV, &action, &segv_before);
+	sigaction(SIGBUS, &action, &previous_sigbus);
+	sigaction(SIGSEGV, &action, &previous_sigsegv);
 	sigaction(SIGUSR1, &action, NULL);
 }
 
@@ -129,7 +129,7 @@ static int access_memory(struct lab_touch *touch)
 	}
 }
 
-static int make(struct lab_touch *touch)
+static int make_touch(struct lab_touch *touch)
 {
 	if (access_memory(touch))
 		return touch->signal_number ? LAB_TOUCH_SIGNAL : LAB_TOUCH_WITHDRAWN;
@@ -142,7 +142,7 @@ static int make(struct lab_touch *touch)
 
 static void run_touch(struct lab_touch *touch)
 {
-	const uint64_t one = 1;
+	const uint64_t increment = 1;
 	int state;
 
 	touch->signal_number = 0;
@@ -150,11 +150,11 @@ static void run_touch(struct lab_touch *touch)
 	__atomic_store_n(&touch->thread_id, (int)syscall(SYS_gettid), __ATOMIC_RELEASE);
 	touch->started_ns = lab_now_ns();
 	current_touch = touch;
-	state = make(touch);
+	state = make_touch(touch);
 	current_touch = NULL;
 	touch->ended_ns = lab_now_ns();
 	__atomic_store_n(&touch->state, state, __ATOMIC_RELEASE);
-	while (write(touch->done_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+	while (write(touch->done_fd, &increment, sizeof(increment)) < 0 && errno == EINTR)
 		;
 }
 
@@ -205,16 +205,16 @@ long lab_syscall_number(const char *name)
 	static const struct {
 		const char *name;
 		long number;
-	} known[] = {
+	} calls[] = {
 		{ "madvise", SYS_madvise }, { "mprotect", SYS_mprotect }, { "mremap", SYS_mremap },
 		{ "munmap", SYS_munmap }, { "pread", SYS_pread64 }, { "pwrite", SYS_pwrite64 },
 		{ "process_vm_readv", SYS_process_vm_readv }, { "process_vm_writev", SYS_process_vm_writev },
 		{ "mlock", SYS_mlock }, { "munlock", SYS_munlock }, { "ioctl", SYS_ioctl },
 	};
 
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if (strcmp(known[i].name, name) == 0)
-			return known[i].number;
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		if (strcmp(calls[i].name, name) == 0)
+			return calls[i].number;
 	return -1;
 }
 
@@ -225,9 +225,9 @@ long lab_syscall_number(const char *name)
  */
 struct lab_touch *lab_shared_touch(void)
 {
-	void *where = mmap(NULL, sizeof(struct lab_touch), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	void *shared = mmap(NULL, sizeof(struct lab_touch), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
-	return where == MAP_FAILED ? NULL : where;
+	return shared == MAP_FAILED ? NULL : shared;
 }
 
 void lab_free_shared_touch(struct lab_touch *touch)
@@ -236,7 +236,7 @@ void lab_free_shared_touch(struct lab_touch *touch)
 }
 
 /* The child cannot report an error in another way: its parent reads the errno here after it has ended. */
-static void give_up(struct lab_touch *shared, int status)
+static void exit_child(struct lab_touch *shared, int status)
 {
 	shared->returned = -errno;
 	_exit(status);
@@ -249,13 +249,13 @@ static void close_from(struct lab_touch *shared, int first)
 	if (syscall(436 /* close_range, Linux 5.9 */, first, ~0U, 0) == 0)
 		return;
 	if (errno != ENOSYS || getrlimit(RLIMIT_NOFILE, &limit))
-		give_up(shared, LAB_CHILD_CLOSE_FAILED);
+		exit_child(shared, LAB_CHILD_CLOSE_FAILED);
 	for (int fd = first; (rlim_t)fd < limit.rlim_cur; fd++)
 		close(fd);
 }
 
 /* The child keeps only these three: no copy of a userfaultfd or of the stream to the agent. */
-static void keep_only(struct lab_touch *shared, int go_fd, int done_fd, int value_fd)
+static void keep_fds(struct lab_touch *shared, int go_fd, int done_fd, int value_fd)
 {
 	const int from[3] = { go_fd, done_fd, value_fd };
 	int kept[3];
@@ -263,11 +263,11 @@ static void keep_only(struct lab_touch *shared, int go_fd, int done_fd, int valu
 	for (int i = 0; i < 3; i++) {	/* first move them away from 0, 1 and 2 */
 		kept[i] = fcntl(from[i], F_DUPFD, 3);
 		if (kept[i] < 0)
-			give_up(shared, LAB_CHILD_NO_FDS);
+			exit_child(shared, LAB_CHILD_NO_FDS);
 	}
 	for (int i = 0; i < 3; i++)
 		if (dup2(kept[i], i) < 0)
-			give_up(shared, LAB_CHILD_NO_FDS);
+			exit_child(shared, LAB_CHILD_NO_FDS);
 	close_from(shared, 3);
 }
 
@@ -276,7 +276,7 @@ static void serve_as_child(struct lab_touch *shared, int go_fd, int done_fd, int
 	char go;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	keep_only(shared, go_fd, done_fd, value_fd);
+	keep_fds(shared, go_fd, done_fd, value_fd);
 	shared->done_fd = 1;
 	for (;;) {
 		ssize_t got = read(0, &go, 1);

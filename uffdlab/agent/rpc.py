@@ -149,18 +149,18 @@ class MarkedChannel(Channel):
 
     Attributes
     ----------
-    up : bool
+    marker_arrived : bool
         Whether the marker has arrived.
     """
 
     def __init__(self, fd: int, marker: bytes) -> None:
         super().__init__(fd, fd)
-        self.up = False
+        self.marker_arrived = False
         self._marker = marker
         self._seen = b""
 
     def _after_marker(self, data: bytes) -> bytes:
-        if self.up:
+        if self.marker_arrived:
             return data
         self._seen += data
         at = self._seen.find(self._marker)
@@ -168,5 +168,5 @@ class MarkedChannel(Channel):
             self._seen = self._seen[-len(self._marker) :]
             return b""
         os.write(self._write_fd, self._marker)
-        self.up = True
+        self.marker_arrived = True
         return self._seen[at + len(self._marker) :]

@@ -83,7 +83,7 @@ class Target:
             "target.sync": self._send_pending,
             "target.spin": lambda nanoseconds: lib.lab_spin_start(nanoseconds),
             "target.spin_stop": lambda: lib.lab_spin_stop(),
-            **methods.of(self._beacon, lambda child: self._children.find(child).pid),
+            **methods.rpc_methods(self._beacon, lambda child: self._children.find(child).pid),
         }
 
     # --- userfaultfd
@@ -173,12 +173,12 @@ class Target:
         more: dict[str, Any] | None = None,
         child: int = 0,
     ) -> dict[str, Any]:
-        who = self._children.find(child) if child else None
+        forked_child = self._children.find(child) if child else None
         if more and more.get("call") == "ioctl":
-            if who is not None:
+            if forked_child is not None:
                 raise Refusal("usage", "a child has no userfaultfd to make ioctls on")
             more = {**more, "fd": self._uffds.fd(more["uffd"])}
-        return self._touches.start(number, kind, address, length, stride, value, more, who)
+        return self._touches.start(number, kind, address, length, stride, value, more, forked_child)
 
     def _fork(self) -> dict[str, int]:
         answer = self._children.fork()
@@ -229,7 +229,7 @@ class Target:
             served = {number: handler.messages_fd for number, handler in self._handlers.items()}
             return [fd for number, fd in {**self._uffds.fds, **served}.items() if number not in self._unread]
 
-    def _adopted(self, message: bytes) -> int:
+    def _adopt_userfaultfd_of_child(self, message: bytes) -> int:
         """Return the number of the new userfaultfd if the message is a FORK event, else 0."""
         event, arguments = decode(message)
         if event != EVENT_FORK:
@@ -257,7 +257,7 @@ class Target:
     def _send_messages(self, number: int) -> None:
         handler = self._handlers.get(number)
         for message in handler.read() if handler else self._uffds.read(number):
-            self._notify("message", number, message, time.monotonic_ns(), self._adopted(message))
+            self._notify("message", number, message, time.monotonic_ns(), self._adopt_userfaultfd_of_child(message))
 
 
 def _probe() -> dict[str, Any]:
@@ -284,7 +284,7 @@ class _ScratchMemory:
         native.unmap_memory(self._memory, self._length)
 
 
-class _Lines:
+class _Streams:
     # The streams to the host: through the agent always, and the target's own port once its marker has arrived there.
 
     def __init__(self, stream: int, nonce: bytes, port: int) -> None:
@@ -306,18 +306,18 @@ class _Lines:
                     yield channel, frame
 
     def notify(self, method: str, *params: Any) -> None:
-        channel = self._direct if self._direct and self._direct.up else self._through_agent
+        channel = self._direct if self._direct and self._direct.marker_arrived else self._through_agent
         channel.notify(method, *params)
 
 
 def serve(stream: int, nonce: bytes, base: int, port: int = -1) -> None:
     """Serve as the target on `stream` until it closes, and on `port` if there is one, in a process of its own."""
     lib.lab_die_with_parent()
-    lines = _Lines(stream, nonce, port)
-    target = Target(lines.notify, nonce, base)
+    streams = _Streams(stream, nonce, port)
+    target = Target(streams.notify, nonce, base)
     start_new_thread(target.feed, ())
     try:
-        for channel, (kind, number, method, params) in lines.requests():
+        for channel, (kind, number, method, params) in streams.requests():
             if kind == REQUEST:
                 _answer(channel, target, number, method, params)
     except (EOFError, ConnectionError):  # the agent has ended

@@ -32,7 +32,7 @@ _STATES = {
 }
 _STRIDED = ("fill", "sweep")
 _SWEEP_ACCESSES = ("read", "write", "modify")
-_LIMIT = 1 << 64
+_UINT64_LIMIT = 1 << 64
 MAX_COPY_OUT = 16 << 20  # bytes
 _SETTLE_SECONDS = 0.1  # seconds to wait until a touch ends or sleeps
 
@@ -193,7 +193,7 @@ class Touches:
         except BlockingIOError:
             return []
         with self._lock:
-            found, self._lost = self._lost, []
+            results, self._lost = self._lost, []
             for number in list(self._tickets):
                 state = _STATES.get(lib.lab_touch_state_of(self._tickets[number].native))
                 if state is None:
@@ -201,9 +201,9 @@ class Touches:
                 ticket = self._tickets.pop(number)
                 if ticket.child is None:
                     lib.lab_touch_join(ticket.native)
-                found.append((number, _result(ticket, state)))
+                results.append((number, _result(ticket, state)))
                 ticket.close()
-        return found
+        return results
 
 
 def _check(kind: str, address: int, length: int, stride: int, value: int, more: dict[str, Any]) -> None:
@@ -212,7 +212,7 @@ def _check(kind: str, address: int, length: int, stride: int, value: int, more: 
     numbers = {"address": address, "length": length, "stride": stride, "value": value}
     numbers |= {name: more[name] for name in ("first", "jump") if name in more}
     for name, number in numbers.items():
-        if not isinstance(number, int) or not 0 <= number < _LIMIT:
+        if not isinstance(number, int) or not 0 <= number < _UINT64_LIMIT:
             raise Refusal("usage", f"{kind} with {name}={number!r}: it must be an integer from 0 to 2⁶⁴ - 1")
     if kind in _STRIDED and not stride:
         raise Refusal("usage", f"{kind} with stride=0 would stay at one address; give the size of a page in bytes")

@@ -49,7 +49,7 @@ def test_too_many_runs_are_refused(memory, monkeypatch):
     found = scanner(memory)
     if not found.facts["answered"]:
         pytest.skip("this kernel has no PAGEMAP_SCAN")
-    monkeypatch.setattr(scan, "_MOST_RUNS", 1)
+    monkeypatch.setattr(scan, "_MAX_RUNS", 1)
     with pytest.raises(Refusal, match="too many different states"):
         found.read(memory, 8, PAGE)
 

@@ -61,7 +61,7 @@ def test_data_before_the_marker_is_dropped(before, cut):
             guest_end.sendall(data[at : at + cut])
             received += frames(line)
         assert received == [[2, "notification", []]]
-        assert line.up
+        assert line.marker_returned
 
 
 def test_without_a_target_no_frame_is_read(ends):
@@ -72,12 +72,12 @@ def test_without_a_target_no_frame_is_read(ends):
     line.expect(MARKER)
     guest_end.sendall(MARKER)
     assert frames(line) == []
-    assert line.up
+    assert line.marker_returned
     line.drop(OTHER)  # the notification that the last target has ended
-    assert line.up
+    assert line.marker_returned
     line.drop(MARKER)
     guest_end.sendall(msgpack.packb([2, "notification", []]))
-    assert (line.up, frames(line)) == (False, [])
+    assert (line.marker_returned, frames(line)) == (False, [])
 
 
 def test_a_partial_frame_of_the_last_target_is_dropped(ends):
@@ -87,6 +87,6 @@ def test_a_partial_frame_of_the_last_target_is_dropped(ends):
     guest_end.sendall(MARKER + msgpack.packb([1, 2, None, bytes(1000)])[:500])
     assert frames(line) == []
     line.expect(OTHER)
-    assert not line.up
+    assert not line.marker_returned
     guest_end.sendall(bytes(77) + OTHER + msgpack.packb([1, 3, None, 4]))
     assert frames(line) == [[1, 3, None, 4]]

@@ -19,8 +19,8 @@ _DEVICE = "/dev/pte_reader"
 _READ = 0x4028BB00  # _IOW(0xBB, 0x00, struct pte_reader_request)
 _REQUEST = struct.Struct("=iIQQQQ")  # pid, flags, start, count, stride, entries
 _ENTRY = 16  # bytes of struct pte_reader_entry: entry, level, reserved
-_MOST = 1 << 20  # PTE_READER_MAX_COUNT
-_MOST_PAGES = 3 << 20  # 48 MiB
+_MAX_COUNT = 1 << 20  # PTE_READER_MAX_COUNT
+_MAX_PAGES = 3 << 20  # 48 MiB
 
 
 class Entries:
@@ -47,8 +47,8 @@ class Entries:
         """
         if self.facts["why_not"]:
             raise Refusal("no-witness", self.facts["why_not"])
-        if not 0 < pages <= _MOST_PAGES:
-            raise Refusal("usage", f"{pages} pages cannot be read with one call; 1 to {_MOST_PAGES} can")
+        if not 0 < pages <= _MAX_PAGES:
+            raise Refusal("usage", f"{pages} pages cannot be read with one call; 1 to {_MAX_PAGES} can")
         try:
             entries = _read(start, pages, page_size)
         except OSError as error:
@@ -67,15 +67,17 @@ def _try(beacon: int) -> str:
 
 
 def _read(start: int, pages: int, stride: int) -> bytes:
-    size = min(pages, _MOST)
+    size = min(pages, _MAX_COUNT)
     buffer = ffi.new("char[]", size * _ENTRY)
-    place = int(ffi.cast("uintptr_t", buffer))
+    buffer_address = int(ffi.cast("uintptr_t", buffer))
     parts = []
     fd = os.open(_DEVICE, os.O_RDWR | os.O_CLOEXEC)
     try:
         for first in range(0, pages, size):
             count = min(size, pages - first)
-            request = ffi.new("char[]", _REQUEST.pack(os.getpid(), 0, start + first * stride, count, stride, place))
+            request = ffi.new(
+                "char[]", _REQUEST.pack(os.getpid(), 0, start + first * stride, count, stride, buffer_address)
+            )
             error, _, _ = native.ioctl(fd, _READ, request)
             if error:
                 raise OSError(error, os.strerror(error))

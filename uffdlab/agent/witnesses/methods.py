@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def of(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..., Any]]:
+def rpc_methods(beacon: int, pid_of: Callable[[int], int] = int) -> dict[str, Callable[..., Any]]:
     """Return the methods for a target whose beacon page is at `beacon`.  Call this before anything else is mapped.
 
-    `pid_of(child)` returns the PID; it refuses a child that does not exist.
+    ``pid_of(child)`` returns the PID of a child; it refuses a child that does not exist.
     """
     tracking = SoftDirty(beacon)
     scan = Scan(beacon, tracking)

@@ -10,7 +10,7 @@ from uffdlab.agent.native import ffi
 from uffdlab.agent.rpc import Refusal
 
 _TOP_BIT_SET = bytes(range(0x80, 0x100))
-_MOST_PAGES = 1 << 22  # 32 MiB of entries
+_MAX_PAGES = 1 << 22  # 32 MiB of entries
 
 
 def read_entries(start: int, pages: int, page_size: int, process: str = "self") -> bytes:
@@ -73,8 +73,8 @@ def check_mapped(start: int, pages: int, page_size: int, process: str = "self") 
     Refusal
         Of kind ``unmapped``; ``usage`` if there are too many pages or none.
     """
-    if not 0 < pages <= _MOST_PAGES:
-        raise Refusal("usage", f"{pages} pages cannot be read with one call; 1 to {_MOST_PAGES} can")
+    if not 0 < pages <= _MAX_PAGES:
+        raise Refusal("usage", f"{pages} pages cannot be read with one call; 1 to {_MAX_PAGES} can")
     if process != "self":
         if not _is_mapped(start, start + pages * page_size, process):
             raise Refusal("unmapped", f"{pages} pages at {start:#x} are not all mapped in process {process}")

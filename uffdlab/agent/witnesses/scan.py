@@ -24,7 +24,7 @@ _REGION = 24  # bytes of struct page_region: start, end, categories
 _WRITTEN, _SOFT_DIRTY = 1 << 1, 1 << 7
 _CATEGORIES = (0x3FF, 0x1FF, 0xFF)  # with ACCESSED (7.3), with GUARD (6.15), the first (6.7); EINVAL if unknown
 _RUNS_AT_ONCE = 1 << 14
-_MOST_RUNS = 1 << 21  # 48 MiB
+_MAX_RUNS = 1 << 21  # 48 MiB
 
 
 class Scan:
@@ -42,11 +42,11 @@ class Scan:
         self._categories = answered = 0
         for categories in _CATEGORIES:
             try:
-                found = _scan(beacon, beacon + mmap.PAGESIZE, categories)
+                runs = _scan(beacon, beacon + mmap.PAGESIZE, categories)
             except OSError:
                 continue
             # Since 7.3 only pages that are registered for WP can have WRITTEN, so its absence elsewhere means nothing.
-            written = found[-_REGION:][16] & _WRITTEN
+            written = runs[-_REGION:][16] & _WRITTEN
             self._categories, answered = categories, categories if written else categories & ~_WRITTEN
             break
         #: ``answered``: the categories whose absence means something; 0 if the kernel has no PAGEMAP_SCAN.
@@ -81,15 +81,15 @@ class Scan:
 
 def _scan(start: int, end: int, categories: int) -> bytes:
     buffer = ffi.new("char[]", _RUNS_AT_ONCE * _REGION)
-    place = int(ffi.cast("uintptr_t", buffer))
+    buffer_address = int(ffi.cast("uintptr_t", buffer))
     parts: list[bytes] = []
     fd = os.open("/proc/self/pagemap", os.O_RDONLY | os.O_CLOEXEC)
     try:
         while start < end:
-            if len(parts) * _RUNS_AT_ONCE > _MOST_RUNS:
+            if len(parts) * _RUNS_AT_ONCE > _MAX_RUNS:
                 raise Refusal("usage", "these pages are in too many different states for one call; ask for fewer")
             argument = bytearray(
-                _ARGUMENT.pack(_ARGUMENT.size, 0, start, end, 0, place, _RUNS_AT_ONCE, 0, 0, 0, 0, categories)
+                _ARGUMENT.pack(_ARGUMENT.size, 0, start, end, 0, buffer_address, _RUNS_AT_ONCE, 0, 0, 0, 0, categories)
             )
             count = fcntl.ioctl(fd, _PAGEMAP_SCAN, argument, True)
             parts.append(bytes(ffi.buffer(buffer, count * _REGION)))

@@ -200,7 +200,7 @@ class Client:
         line = self._target
         if line is not None and method.startswith(_OF_TARGET):
             marker = line.marker
-            if line.up and marker:
+            if line.marker_returned and marker:
                 return self._ask_target(line, marker, method, params, deadline)
         answer = self._ask(method, params, deadline)
         if line is not None and method == SpawnTarget.method:

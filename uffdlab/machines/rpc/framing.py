@@ -149,33 +149,33 @@ class TargetLine(Line):
     ----------
     marker : bytes
         The marker of the present or expected target; empty if there is none.
-    up : bool
+    marker_returned : bool
         Whether the target has sent the marker back, so that this line can be used.
     """
 
     def __init__(self, stream: socket.socket) -> None:
         super().__init__(stream)
         self.marker = b""
-        self.up = False
+        self.marker_returned = False
         self._changing = threading.Lock()
         self._seen = b""
 
     def expect(self, marker: bytes) -> None:
         """Drop everything until the target with this marker sends it back."""
         with self._changing:
-            self.marker, self.up, self._seen = marker, False, b""
+            self.marker, self.marker_returned, self._seen = marker, False, b""
 
     def drop(self, marker: bytes) -> None:
         """Drop everything from the target with this marker, unless another one is expected by now."""
         with self._changing:
             if self.marker == marker:
-                self.marker, self.up, self._seen = b"", False, b""
+                self.marker, self.marker_returned, self._seen = b"", False, b""
 
     def _frames(self, data: bytes) -> Iterator[Any]:
         with self._changing:
             if not self.marker:
                 return
-            if not self.up:
+            if not self.marker_returned:
                 self._seen += data
                 at = self._seen.find(self.marker)
                 if at < 0:
@@ -183,5 +183,5 @@ class TargetLine(Line):
                     return
                 data, self._seen = self._seen[at + len(self.marker) :], b""
                 self._restart()
-                self.up = True
+                self.marker_returned = True
         yield from super()._frames(data)
