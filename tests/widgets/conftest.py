@@ -1,4 +1,4 @@
-"""Snapshots made of entries as the kernel writes them; an event loop that runs when it is told to."""
+"""A fixture that makes snapshots of x86 entries, and an event loop that runs only when a test calls it."""
 
 import collections
 import threading
@@ -37,35 +37,35 @@ def snapshot():
 
 
 class Loop:
-    """As the event loop of a notebook kernel; what is called later is called in its turn."""
+    """Replaces the event loop of a notebook kernel; callbacks run when a test calls `turn`."""
 
     def __init__(self):
         self._waiting = collections.deque()
 
-    def add_callback(self, action, *given):
-        self._waiting.append((action, given))
+    def add_callback(self, action, *arguments):
+        self._waiting.append((action, arguments))
 
     def call_later(self, _seconds, action):
         self.add_callback(action)
 
     def turn(self):
-        """Do what waits now."""
+        """Run the callbacks that wait now."""
         for _ in range(len(self._waiting)):
-            action, given = self._waiting.popleft()
-            action(*given)
+            action, arguments = self._waiting.popleft()
+            action(*arguments)
 
-    def until(self, met, seconds=10):
-        """Turn until `met` is true."""
-        end = time.monotonic() + seconds
-        while not met():
-            assert time.monotonic() < end, "it did not come"
+    def until(self, condition, seconds=10):
+        """Run callbacks until the condition is true."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not become true"
             self.turn()
             time.sleep(0.001)
 
     @staticmethod
     def threads():
-        """The threads that look or do something for a widget."""
-        return [each for each in threading.enumerate() if each.name.startswith("uffdlab ")]
+        """Return the background threads of widgets."""
+        return [thread for thread in threading.enumerate() if thread.name.startswith("uffdlab ")]
 
 
 @pytest.fixture

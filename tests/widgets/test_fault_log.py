@@ -29,7 +29,9 @@ class Lab:
     def __init__(self):
         self.timeline = Timeline()
         self.touches = ()
-        self.regions = (SimpleNamespace(name="region-1", page_size=4096, page_of=lambda at: (at - START) // 4096),)
+        self.regions = (
+            SimpleNamespace(name="region-1", page_size=4096, page_of=lambda address: (address - START) // 4096),
+        )
         self.sent = []
         self.error = None
 
@@ -56,7 +58,7 @@ def log(lab):
     log.close()
 
 
-def test_messages_and_touches_arrive(lab, log):
+def test_new_messages_and_waiting_touches_are_shown(lab, log):
     lab.touches = (Touch(3),)
     lab.fault(3, at=1000)
     lab.fault(4, FaultFlag.WP | FaultFlag.WRITE, at=3500)
@@ -77,12 +79,12 @@ def test_messages_and_touches_arrive(lab, log):
     assert log.waiting == []
 
 
-def test_earlier_messages_are_shown(lab):
+def test_messages_before_the_log_are_counted(lab):
     lab.fault(3)
     assert FaultLog(lab, lab).total == 1
 
 
-def test_ten_thousand_a_second_are_counted_and_sampled(lab, log):
+def test_every_message_of_a_flood_is_counted_but_few_are_shown(lab, log):
     def flood():
         for number in range(10_000):
             lab.fault(number % 64, at=number)
@@ -111,7 +113,7 @@ def test_ten_thousand_a_second_are_counted_and_sampled(lab, log):
         ("wake", "UFFDIO_WAKE", None),
     ],
 )
-def test_resolves(lab, log, action, name, mode):
+def test_each_action_calls_its_ioctl_for_the_selected_touch(lab, log, action, name, mode):
     lab.touches = (Touch(3), Touch(5, number=8))
     log._message(log, {"resolve": action, "touch": 8, "data": "hi"}, [])
     ((sent, values, source),) = lab.sent
@@ -123,7 +125,7 @@ def test_resolves(lab, log, action, name, mode):
     assert log._status == f"{name}(page 5) → done"
 
 
-def test_the_buttons_come_in_the_order_of_the_faults_they_resolve(log):
+def test_the_actions_are_in_the_order_of_the_faults_that_they_resolve(log):
     known = ["continue", "continue WP", "copy", "zeropage", "unprotect", "poison", "wake"]
     assert [action for action in log._actions if action in known] == known
 
@@ -139,8 +141,8 @@ def test_a_failed_ioctl_is_reported(lab, log):
     lab.touches = ()
     assert log.resolve("continue") is None
     assert log._status == "no touch waits any more"
-    with pytest.raises(UsageError, match="no action 'mend'"):
-        log.resolve("mend")
+    with pytest.raises(UsageError, match="no action 'repair'"):
+        log.resolve("repair")
 
 
 def test_a_closed_lab_is_shown(lab, log):
@@ -157,12 +159,12 @@ def test_closing_leaves_no_listener(lab):
     assert lab.timeline._listeners == []
 
 
-def test_unknown_keyword(lab):
+def test_an_unknown_keyword_is_refused(lab):
     with pytest.raises(TypeError, match="no keyword 'layoutt'; did you mean 'layout'"):
         FaultLog(lab, lab, layoutt={})
 
 
-def test_static_forms(lab, log, tmp_path):
+def test_the_static_forms_have_the_messages(lab, log, tmp_path):
     lab.fault(3, at=1000)
     data, _ = log._repr_mimebundle_()
     assert "Fault(page=3, write, minor)" in data["text/html"]

@@ -22,7 +22,7 @@ NEW = SimpleNamespace(features=Feature(sum(Feature)), continue_wp=True)
 
 
 class Uffd:
-    """Keeps what it was sent; answers with an error if it has one."""
+    """Records the ioctls; raises its error if it has one."""
 
     def __init__(self):
         self.sent = []
@@ -63,7 +63,7 @@ def test_every_ioctl_can_be_chosen_and_sent(panel, name):
 
 
 @pytest.mark.parametrize("name", IOCTLS)
-def test_every_mode_says_what_it_does_and_since_when(panel, name):
+def test_every_mode_has_a_description_and_its_linux_version(panel, name):
     panel.ioctl.value = name
     texts = [box.description for box in panel.modes.children]
     assert len(texts) == len(IOCTLS[name].modes)
@@ -73,16 +73,16 @@ def test_every_mode_says_what_it_does_and_since_when(panel, name):
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="needs gcc")
 def test_the_c_text_compiles(panel, tmp_path):
-    # Against declarations of the same shape as the kernel's, so that it does not hang on the age of the host's headers.
+    # With declarations like the kernel's, because the host's headers may be older.
     structs, calls = ["struct uffdio_range { unsigned long long start, len; };"], []
     for name, row in IOCTLS.items():
-        rest = [field for field in row.fields if not ("start" in row.fields and field in ("start", "len"))]
+        other_fields = [field for field in row.fields if not ("start" in row.fields and field in ("start", "len"))]
         flags = [f"#define {name}_MODE_{flag.name} {int(flag)}" for flag in row.modes]
-        inner = ("struct uffdio_range range; " if "start" in row.fields else "") + "".join(
-            f"unsigned long long {field}; " for field in rest
+        members = ("struct uffdio_range range; " if "start" in row.fields else "") + "".join(
+            f"unsigned long long {field}; " for field in other_fields
         )
-        if rest:
-            structs.append(f"struct {name.lower()} {{ {inner}}};")
+        if other_fields:
+            structs.append(f"struct {name.lower()} {{ {members}}};")
         structs += [f"#define {name} {row.request:#x}ul", *flags]
         panel.ioctl.value = name
         panel.check(*(str(flag.name) for flag in row.modes))
@@ -91,8 +91,8 @@ def test_the_c_text_compiles(panel, tmp_path):
     source = tmp_path / "calls.c"
     source.write_text("\n".join([*head, *structs, *calls]))
     command = ["gcc", "-Wall", "-Werror", "-Wno-unused-function", "-fsyntax-only", str(source)]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_bits_without_a_name_can_be_sent(panel):
     assert panel._uffd.sent[0][1]["mode"] == 0x100
 
 
-def test_what_this_kernel_lacks_is_marked_and_can_be_sent(region):
+def test_a_mode_that_this_kernel_lacks_is_marked_but_can_be_sent(region):
     region.lab.capabilities = OLD
     panel = IoctlPanel(Uffd(), region)
     (wp,) = [box for box in panel.modes.children if box.flag.name == "WP"]
@@ -147,7 +147,7 @@ def test_a_closed_lab_is_reported(panel):
 
 
 @pytest.mark.parametrize("wrong", ["", "x", "8-", "11-8", "64", "0-64", "-1"])
-def test_pages_that_cannot_be_read(panel, wrong):
+def test_an_invalid_range_of_pages_disables_the_button(panel, wrong):
     panel.pages.value = wrong
     assert panel.status.text.startswith(f"pages {wrong!r}")
     assert panel.button.disabled
@@ -158,7 +158,7 @@ def test_pages_that_cannot_be_read(panel, wrong):
     assert panel.status.text == ""
 
 
-def test_content_of_a_copy(panel):
+def test_a_copy_has_the_content_that_was_entered(panel):
     panel.ioctl.value = "UFFDIO_COPY"
     panel.pages.value = "2"
     panel.data.value = "hello"
@@ -169,7 +169,7 @@ def test_content_of_a_copy(panel):
     assert panel.python.text == "uffd.copy(region[2], b'hello')"
 
 
-def test_the_grids_selection_is_the_range(region, snapshot):
+def test_the_selection_of_the_grid_is_the_range(region, snapshot):
     grid = PageGrid(snapshot((0, 64)))
     panel = IoctlPanel(Uffd(), region, grid=grid)
     grid.selection = [8, 4]
@@ -180,7 +180,7 @@ def test_the_grids_selection_is_the_range(region, snapshot):
     assert panel.pages.value == "8-11"
 
 
-def test_bad_input(region, panel):
+def test_wrong_keywords_ioctls_and_modes_are_refused(region, panel):
     with pytest.raises(TypeError, match="did you mean 'ioctl'"):
         IoctlPanel(Uffd(), region, ioclt="UFFDIO_COPY")
     with pytest.raises(UsageError, match="UFFDIO_NOTHING"):
@@ -189,7 +189,7 @@ def test_bad_input(region, panel):
         panel.check("MINOR")
 
 
-def test_without_a_kernel_it_shows_the_call(panel):
+def test_the_output_without_a_kernel_has_the_call_and_its_result(panel):
     panel.check("WP")
     panel.send_ioctl()
     data, _ = panel._repr_mimebundle_()
@@ -198,13 +198,13 @@ def test_without_a_kernel_it_shows_the_call(panel):
     assert "application/vnd.jupyter.widget-view+json" in data
 
 
-def test_no_ioctl_and_no_mode_is_lacking_on_a_new_kernel():
+def test_a_new_kernel_lacks_no_ioctl_and_no_mode():
     for name, row in IOCTLS.items():
         for flag in (None, *row.modes):
             assert not ioctl_call.lacking(name, flag, NEW)
 
 
-def test_static_forms(panel, tmp_path):
+def test_the_static_forms_have_the_call(panel, tmp_path):
     panel.check("WP")
     panel.pages.value = "8-11"
     panel.send_ioctl()

@@ -7,29 +7,29 @@ import pytest
 from uffdlab import widgets
 from uffdlab.widgets._base.widget import check_keywords
 
-PARTS = {name: getattr(widgets, name) for name in widgets.__all__}
+WIDGETS = {name: getattr(widgets, name) for name in widgets.__all__}
 
 
-@pytest.mark.parametrize("name", PARTS)
-def test_every_parameter_is_a_keyword_that_is_known(name):
+@pytest.mark.parametrize("name", WIDGETS)
+def test_every_parameter_is_a_known_keyword(name):
     parameters = [
-        each.name
-        for each in inspect.signature(PARTS[name]).parameters.values()
-        if each.kind is not inspect.Parameter.VAR_KEYWORD
+        parameter.name
+        for parameter in inspect.signature(WIDGETS[name]).parameters.values()
+        if parameter.kind is not inspect.Parameter.VAR_KEYWORD
     ]
     assert parameters
-    assert set(parameters) <= set(PARTS[name]._keywords)
+    assert set(parameters) <= set(WIDGETS[name]._keywords)
     for parameter in parameters:
         with pytest.raises(TypeError, match=rf"{name}\(\) has no keyword '{parameter}x'; did you mean '{parameter}'"):
-            check_keywords(name, [f"{parameter}x"], PARTS[name]._keywords)
+            check_keywords(name, [f"{parameter}x"], WIDGETS[name]._keywords)
 
 
-def test_a_keyword_without_a_near_name_lists_all():
+def test_the_error_lists_all_keywords_if_none_is_similar():
     with pytest.raises(TypeError, match=r"no keyword 'zzz'; there are kernel, layout, tabbable, tooltip"):
         widgets.KernelPicker(zzz=1)
 
 
-def test_every_widget_checks_them(snapshot):
+def test_widgets_check_their_keywords(snapshot):
     pages = snapshot((0, 4))
     for make in (
         lambda: widgets.PageGrid(pages, befor=pages),

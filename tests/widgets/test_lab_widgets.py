@@ -52,36 +52,36 @@ def embedded(page):
 
 @pytest.fixture
 def booting(monkeypatch):
-    # Booting without a machine: what is asked for, and a gate to hold it.
-    space = SimpleNamespace(asked=[], labs=[], gate=threading.Event(), error=None)
-    space.gate.set()
+    # A boot without a machine: records the kernels and labs, and waits for a gate.
+    boots = SimpleNamespace(kernels=[], labs=[], gate=threading.Event(), error=None)
+    boots.gate.set()
 
     def get(name, *, progress):
-        space.asked.append(name)
+        boots.kernels.append(name)
         progress.start(name, "not here yet")
         progress.stage("compiling", 200, "objects")
         for done in range(201):
             progress.at(done)
-        space.gate.wait(10)
-        if space.error:
-            raise space.error
+        boots.gate.wait(10)
+        if boots.error:
+            raise boots.error
 
     def lab(name):
-        space.labs.append(Lab(name))
-        return space.labs[-1]
+        boots.labs.append(Lab(name))
+        return boots.labs[-1]
 
     monkeypatch.setattr(kernel_picker.kernels, "get", get)
     monkeypatch.setattr(kernel_picker, "Lab", lab)
-    return space
+    return boots
 
 
 def finish(thread):
     thread.join(10)
     assert not thread.is_alive()
-    event_loop.run_in_loop(lambda: None)  # what the thread left for the main thread
+    event_loop.run_in_loop(lambda: None)  # runs the callbacks of the thread
 
 
-def test_boots_on_a_thread_and_reports_progress(booting):
+def test_a_kernel_boots_on_a_thread_with_progress(booting):
     picker = KernelPicker("debian/trixie")
     assert "6.1-as-posted" in picker.kernel.options
     booting.gate.clear()
@@ -93,7 +93,7 @@ def test_boots_on_a_thread_and_reports_progress(booting):
     assert "uffdlab-moving" in picker.bar._dom_classes
     booting.gate.set()
     finish(thread)
-    assert booting.asked == ["debian/trixie"]
+    assert booting.kernels == ["debian/trixie"]
     assert picker.lab is booting.labs[0]
     assert picker.status.text == "debian/trixie runs: Linux 6.1.0"
     assert picker.button.description == "boot"
@@ -101,21 +101,21 @@ def test_boots_on_a_thread_and_reports_progress(booting):
     picker.close()
 
 
-def test_the_bar_shows_the_share_that_is_done_and_moves_where_nobody_knows_it(booting):
-    seen = []
+def test_the_bar_shows_the_fraction_or_moves_if_it_is_unknown(booting):
+    states = []
     picker = KernelPicker("debian/trixie")
     picker.bar.observe(
-        lambda _change: seen.append((picker.bar.value, picker.bar._dom_classes)), ["value", "_dom_classes"]
+        lambda _change: states.append((picker.bar.value, picker.bar._dom_classes)), ["value", "_dom_classes"]
     )
     finish(picker.boot())
-    values = [value for value, _ in seen]
+    values = [value for value, _ in states]
     assert 1 in values
     assert len({value for value in values if 0 < value < 1}) > 10
-    assert all(classes == () for value, classes in seen if value > 0)
-    assert seen[-1] == (0, ("uffdlab-moving",))  # the kernel is there and boots
+    assert all(classes == () for value, classes in states if value > 0)
+    assert states[-1] == (0, ("uffdlab-moving",))  # the kernel exists and boots
 
 
-def test_a_boot_that_fails_is_reported(booting):
+def test_a_failed_boot_is_reported(booting):
     booting.error = UnknownKernel("there is no kernel 'x'")
     picker = KernelPicker("x")
     finish(picker.boot())
@@ -123,7 +123,7 @@ def test_a_boot_that_fails_is_reported(booting):
     assert picker.button.description == "boot"
 
 
-def test_a_lab_that_is_ready_after_closing_is_closed(booting):
+def test_a_lab_that_boots_after_its_picker_was_closed_is_closed(booting):
     picker = KernelPicker()
     booting.gate.clear()
     thread = picker.boot()
@@ -154,7 +154,7 @@ def test_the_panel_shows_the_lab_and_restarts_it(booting):
     panel.close()
 
 
-def test_kernels_next_to_each_other(snapshot):
+def test_compare_grids_shows_each_kernel_and_its_differences(snapshot):
     grids = CompareGrids(
         {
             "6.1-series": snapshot((WP, 4), (ABSENT, 4)),
@@ -176,14 +176,14 @@ def test_kernels_next_to_each_other(snapshot):
     assert grids.to_png().startswith(b"\x89PNG")
     assert "as posted: " in grids.picture().alt
     rows = list(csv.DictReader(io.StringIO(grids.to_csv())))
-    assert [rows[at]["snapshot"] for at in (0, 8, 23)] == ["6.1-series", "as posted", "trixie"]
+    assert [rows[index]["snapshot"] for index in (0, 8, 23)] == ["6.1-series", "as posted", "trixie"]
     grids.grids[0].cursor = 5
     assert [grid.cursor for grid in grids.grids] == [5, 5, 5]
     grids.close()
 
 
-def test_kernels_that_do_the_same_are_the_same(snapshot):
-    # Another lab has its region elsewhere, under another name, and its pages in other frames.
+def test_addresses_and_page_frames_of_two_labs_are_no_difference(snapshot):
+    # The region of another lab has another address and name, and its pages have other frames.
     one = snapshot((WP, 4), (ABSENT, 4))
     shifted = np.where(one.entries != 0, one.entries + np.uint64(0x77000), one.entries)
     other = replace(one, region="region-7", start=0x20_0000_0000, kernel="as posted", entries=shifted)
@@ -193,11 +193,11 @@ def test_kernels_that_do_the_same_are_the_same(snapshot):
     assert grids.grids[1]._codes == grids.grids[1]._before
     assert grids.grids[1].to_png().startswith(b"\x89PNG")
     assert str(uffdlab.compare(one, other)) == "no change on 8 pages"
-    assert len(uffdlab.compare(one, replace(one, entries=shifted)).difference) == 4  # one lab: the pages have moved
+    assert len(uffdlab.compare(one, replace(one, entries=shifted)).difference) == 4  # in one lab they are a difference
     grids.close()
 
 
-def test_bad_input(snapshot, booting):
+def test_wrong_snapshots_and_keywords_are_refused(snapshot, booting):
     with pytest.raises(UsageError, match="at least two"):
         CompareGrids({"one": snapshot((WP, 4))})
     with pytest.raises(UsageError, match="different pages"):
@@ -207,7 +207,7 @@ def test_bad_input(snapshot, booting):
             make()
 
 
-def test_closing_leaves_no_part_of_a_widget(snapshot, booting):
+def test_closing_a_widget_closes_all_its_parts(snapshot, booting):
     before = set(_instances)
     both = {"one": snapshot((WP, 4)), "two": snapshot((ABSENT, 4))}
     for make in (lambda: CompareGrids(both), KernelPicker, lambda: LabPanel(Lab())):
@@ -217,7 +217,7 @@ def test_closing_leaves_no_part_of_a_widget(snapshot, booting):
         assert set(_instances) == before
 
 
-def test_static_forms_of_widgets_that_are_text(booting, tmp_path):
+def test_the_static_forms_of_picker_and_panel_have_their_text(booting, tmp_path):
     picker, panel = KernelPicker("debian/trixie"), LabPanel(Lab())
     for widget, text in ((picker, "debian/trixie: not booted"), (panel, "MISSING_SHMEM, MINOR_SHMEM")):
         assert text in widget.static()

@@ -18,7 +18,7 @@ ABSENT, WP, WRITABLE = 0, 0x8000000000000465, 0x8000000000000867
 
 @pytest.fixture
 def sent(monkeypatch):
-    # What would go over the wire: the traits' names and values, and the messages with their bytes.
+    # What the browser would receive: names and values of traits, and messages with their bytes.
     messages = []
 
     def send(self, content, buffers=None):
@@ -33,14 +33,14 @@ def sent(monkeypatch):
     return messages
 
 
-def test_a_page_costs_one_byte(snapshot):
+def test_a_page_needs_one_byte(snapshot):
     grid = PageGrid(snapshot((WP, 32), (WRITABLE, 16), (ABSENT, 16)))
     assert len(grid._codes) == 64
-    says = [grid._kinds[code]["letter"] for code in grid._codes]
-    assert "".join(says) == "U" * 32 + "W" * 16 + "·" * 16
+    letters = [grid._kinds[code]["letter"] for code in grid._codes]
+    assert "".join(letters) == "U" * 32 + "W" * 16 + "·" * 16
 
 
-def test_a_page_costs_two_bytes_at_most(snapshot):
+def test_a_page_needs_at_most_two_bytes(snapshot):
     # 512 different sets of flags.
     taken = snapshot((ABSENT, 512))
     entries = np.array([1 | (bits & 3) << 1 | (bits >> 2 & 0x7F) << 5 for bits in range(512)], dtype=np.uint64)
@@ -55,17 +55,17 @@ def test_only_the_changed_range_is_sent(snapshot, sent):
     grid = PageGrid(snapshot((ABSENT, 1 << 20)))
     sent.clear()
     grid.show(snapshot((ABSENT, 500), (WP, 20), (ABSENT, (1 << 20) - 520)))
-    ((patch, buffers),) = [each for each in sent if "patch" in each[0]]
+    ((patch, buffers),) = [message for message in sent if "patch" in message[0]]
     assert patch == {"patch": 500}
     assert [len(buffer) for buffer in buffers] == [20]
     for content, _ in sent:
         assert "_codes" not in content.get("state", {})
-    # What a view that comes later is given.
+    # A later view gets all codes.
     assert len(grid.get_state()["_codes"]) == 1 << 20
     assert set(grid._codes[500:520]) == {grid._codes[500]} != {grid._codes[0]}
 
 
-def test_other_pages_are_sent_whole_and_end_the_selection(snapshot, sent):
+def test_a_snapshot_of_other_pages_is_sent_whole_and_clears_the_selection(snapshot, sent):
     grid = PageGrid(snapshot((WP, 8)))
     grid.selection = [2, 3]
     grid.show(snapshot((WP, 8), first=100))
@@ -74,7 +74,7 @@ def test_other_pages_are_sent_whole_and_end_the_selection(snapshot, sent):
     assert grid.pages == slice(100, 108)
 
 
-def test_the_same_again_sends_no_pages(snapshot, sent):
+def test_an_equal_snapshot_sends_no_pages(snapshot, sent):
     grid = PageGrid(snapshot((WP, 8)))
     sent.clear()
     grid.show(snapshot((WP, 8)))
@@ -87,7 +87,7 @@ def test_a_change_is_described_in_the_status_line(snapshot):
     assert grid._status == "3 pages (0–2): absent → present, not writable, uffd-wp, dirty, accessed"
 
 
-def test_selection_is_the_range_of_the_next_ioctl(snapshot):
+def test_pages_is_the_selection_or_all_pages(snapshot):
     grid = PageGrid(snapshot((WP, 8)))
     assert grid.pages == slice(0, 8)
     grid.selection = [2, 3]
@@ -95,7 +95,7 @@ def test_selection_is_the_range_of_the_next_ioctl(snapshot):
 
 
 @pytest.mark.parametrize("wrong", [[2], [2, 0], [7, 2], [-1, 2], [100, 1]])
-def test_selection_outside_is_refused(snapshot, wrong):
+def test_a_selection_outside_the_region_is_refused(snapshot, wrong):
     grid = PageGrid(snapshot((WP, 8)))
     with pytest.raises(traitlets.TraitError):
         grid.selection = wrong
@@ -105,12 +105,12 @@ def test_selection_outside_is_refused(snapshot, wrong):
 @pytest.mark.parametrize(
     ("wrong", "right"), [("befor", "before"), ("Mode", "mode"), ("snap", "snapshot"), ("layuot", "layout")]
 )
-def test_an_unknown_keyword_names_the_nearest(snapshot, wrong, right):
+def test_the_error_for_an_unknown_keyword_names_the_nearest(snapshot, wrong, right):
     with pytest.raises(TypeError, match=f"{wrong}.*did you mean '{right}'"):
         PageGrid(snapshot((WP, 8)), **{wrong: "side"})
 
 
-def test_bad_input(snapshot):
+def test_wrong_snapshots_and_modes_are_refused(snapshot):
     with pytest.raises(UsageError, match="no pages"):
         PageGrid(snapshot((WP, 8))[:0])
     with pytest.raises(UsageError, match="different pages"):
@@ -119,18 +119,18 @@ def test_bad_input(snapshot):
         PageGrid(snapshot((WP, 8)), mode="sideways")
 
 
-def test_a_huge_page_spans_its_width(snapshot):
+def test_a_huge_page_spans_its_pages(snapshot):
     grid = PageGrid(snapshot((0x80000000000000E7, 1024), level=2))
     assert {kind["span"] for kind in grid._kinds} == {512}
     assert PageGrid(snapshot((WP, 4)))._kinds[0]["span"] == 1
 
 
-def test_where_the_walk_to_an_absent_page_ends_is_no_change(snapshot):
+def test_the_level_of_an_absent_entry_is_no_change(snapshot):
     grid = PageGrid(snapshot((ABSENT, 4)), snapshot((ABSENT, 4), level=2))
     assert grid._codes == grid._before
 
 
-def test_the_page_asks_for_an_entry(snapshot, sent):
+def test_the_browser_can_request_an_entry(snapshot, sent):
     grid = PageGrid(snapshot((WP, 8), first=16), snapshot((ABSENT, 8), first=16))
     sent.clear()
     grid._message(grid, {"ask": "entry", "page": 17, "which": "after", "id": "a"}, [])
@@ -144,44 +144,44 @@ def test_the_page_asks_for_an_entry(snapshot, sent):
     assert before["entry"]["state"] == "absent"
 
 
-def test_an_error_of_the_page_reaches_python(snapshot, capsys):
+def test_a_javascript_error_reaches_python(snapshot, capsys):
     grid = PageGrid(snapshot((WP, 8)))
     grid._message(grid, {"error": "TypeError: x is not a function"}, [])
     assert grid.errors == ["TypeError: x is not a function"]
     assert "TypeError: x is not a function" in capsys.readouterr().err
 
 
-class Followed:
-    """What a grid follows: a region of a lab."""
+class Region:
+    """A region that a grid follows; it is its own lab."""
 
     def __init__(self, *snapshots):
         self.lab, self.regions, self.touches, self.userfaultfds = self, (), (), ()
         self.start, self.page_size, self.pages = 0x10_0000_0000, 4096, 8
         self.timeline = Timeline()
-        self.given = list(snapshots)
+        self.results = list(snapshots)
 
     def snapshot(self):
-        taken = self.given.pop(0) if len(self.given) > 1 else self.given[0]
+        taken = self.results.pop(0) if len(self.results) > 1 else self.results[0]
         if isinstance(taken, Exception):
             raise taken
         self.timeline.add("snapshot", "by the grid", 0, None, taken)
         return taken
 
 
-def test_follows_the_timeline_from_any_thread(snapshot):
+def test_a_grid_follows_timeline_entries_of_any_thread(snapshot):
     empty, filled = snapshot((ABSENT, 8)), snapshot((WP, 8))
-    region = Followed(empty, empty, filled)
+    region = Region(empty, empty, filled)
     grid = PageGrid(empty).follow(region)
     region.timeline.add("ioctl", "UFFDIO_CONTINUE", 1)
     thread = threading.Thread(target=region.timeline.add, args=("touch", "read", 2))
     thread.start()
     thread.join()
-    event_loop.run_in_loop(lambda: None)  # the main thread comes by
+    event_loop.run_in_loop(lambda: None)  # runs the callbacks of the thread
     assert grid.snapshot is filled
 
 
 def test_a_new_kind_is_sent_before_the_pages_that_have_it(snapshot, sent):
-    region = Followed(snapshot((ABSENT, 8)), snapshot((WP, 3), (ABSENT, 5)))
+    region = Region(snapshot((ABSENT, 8)), snapshot((WP, 3), (ABSENT, 5)))
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     sent.clear()
     region.timeline.add("ioctl", "UFFDIO_CONTINUE", 1)
@@ -194,15 +194,15 @@ def test_a_new_kind_is_sent_before_the_pages_that_have_it(snapshot, sent):
 
 
 def test_closing_leaves_no_listener(snapshot):
-    region = Followed(snapshot((ABSENT, 8)))
+    region = Region(snapshot((ABSENT, 8)))
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     assert region.timeline._listeners
     grid.close()
     assert region.timeline._listeners == []
 
 
-def test_a_closed_lab_ends_the_following(snapshot, sent):
-    region = Followed(snapshot((ABSENT, 8)), UsageError("this lab is closed"))
+def test_a_grid_shows_that_its_lab_was_closed(snapshot, sent):
+    region = Region(snapshot((ABSENT, 8)), UsageError("this lab is closed"))
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     region.timeline.add("ioctl", "x", 1)
     assert grid.ended == "this lab is closed"
@@ -210,10 +210,10 @@ def test_a_closed_lab_ends_the_following(snapshot, sent):
     assert region.timeline._listeners == []
 
 
-# --- without a kernel
+# Without a kernel
 
 
-def test_static_forms(snapshot, tmp_path):
+def test_the_static_forms_have_the_pages_before_and_after(snapshot, tmp_path):
     grid = PageGrid(snapshot((WP, 4), (ABSENT, 4)), snapshot((ABSENT, 8)))
     assert grid.to_svg(tmp_path / "a.svg").startswith("<?xml")
     assert grid.to_png(tmp_path / "a.png").startswith(b"\x89PNG")
@@ -236,7 +236,7 @@ def test_html_is_one_file_with_its_data(snapshot, tmp_path):
     assert "<b>" not in page.split("<script")[0]
 
 
-def test_display_has_a_form_for_pages_without_a_kernel(snapshot):
+def test_the_output_has_a_form_for_pages_without_a_kernel(snapshot):
     data, _ = PageGrid(snapshot((WP, 4)), snapshot((ABSENT, 4)))._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
     assert "4 pages (0–3): absent → present" in data["text/html"]

@@ -49,7 +49,7 @@ def region(snapshot):
     return Region(snapshot)
 
 
-def test_bits_and_both_walks(region):
+def test_the_inspector_shows_the_bits_and_both_walks(region):
     inspector = PteInspector(region, page=3)
     text = inspector.to_html()
     assert "page 3 of region-1: PTE 0x8000000003ffc465" in text
@@ -59,7 +59,7 @@ def test_bits_and_both_walks(region):
     inspector.close()
 
 
-def test_every_bit_is_there_once():
+def test_a_bit_field_has_each_bit_once():
     bits = pte.explain_x86(0x8000000003FFC465, 1)
     table = bitfield("x", bits)
     assert len(re.findall(r'<th scope="col"', table)) == len(bits)
@@ -91,7 +91,7 @@ def test_shows_the_entry_of_the_moment_that_the_timeline_was_taken_back_to(regio
     inspector.close()
 
 
-def test_follows_the_grids_cursor_and_what_happens(region, snapshot):
+def test_the_inspector_follows_the_cursor_and_the_timeline(region, snapshot):
     grid = PageGrid(snapshot((0, 64)))
     inspector = PteInspector(region, grid=grid)
     grid.cursor = 3
@@ -106,7 +106,7 @@ def test_follows_the_grids_cursor_and_what_happens(region, snapshot):
     assert inspector.page.value == 3
 
 
-def test_where_no_table_can_be_walked_a_witness_is_asked(region):
+def test_without_a_walk_the_inspector_shows_the_entry_of_a_witness(region):
     region.error = WitnessError("the host cannot see it", witness="physical")
     assert "seen by physical" in PteInspector(region).to_html()
     region.error = LabClosed("this lab <is> closed")
@@ -114,13 +114,13 @@ def test_where_no_table_can_be_walked_a_witness_is_asked(region):
     assert inspector.static() == "<p>this lab &lt;is&gt; closed</p>"
 
 
-def test_bad_input(region):
+def test_a_page_outside_and_an_unknown_keyword_are_refused(region):
     with pytest.raises(UsageError, match="no page 64"):
         PteInspector(region, page=64)
     with pytest.raises(TypeError, match="did you mean 'page'"):
         PteInspector(region, pag=3)
 
 
-def test_without_a_kernel_it_shows_the_entry(region):
+def test_the_output_without_a_kernel_has_the_entry(region):
     data, _ = PteInspector(region, page=3)._repr_mimebundle_()
     assert "0x8000000003ffc465" in data["text/html"]

@@ -32,8 +32,8 @@ def timeline(snapshot):
         timeline.add(kind, kind, at, None, what)
     ioctl(timeline, "UFFDIO_CONTINUE", 3, 0, 4, 2000)  # 2: WP|DONTWAKE
     timeline.add("snapshot", "snapshot", 4000, None, snapshot((WP, 4), (ABSENT, 4)))
-    ioctl(timeline, "UFFDIO_WAKE", 0, 6, 2, 5000)  # 4: of other pages
-    ioctl(timeline, "UFFDIO_WAKE", 0, 2, 2, 6000)  # 5: of some of them
+    ioctl(timeline, "UFFDIO_WAKE", 0, 6, 2, 5000)  # 4: wakes other pages
+    ioctl(timeline, "UFFDIO_WAKE", 0, 2, 2, 6000)  # 5: wakes some of them
     return timeline
 
 
@@ -44,7 +44,7 @@ def view(timeline):
     view.close()
 
 
-def test_entries_in_lanes_with_times_and_changes(view):
+def test_each_entry_has_its_lane_times_and_change(view):
     assert [event["lane"] for event in view.events] == ["other", "snapshot", "ioctl", "snapshot", "ioctl", "ioctl"]
     assert (view.events[2]["at"], view.events[2]["took"]) == (2.0, 1.0)
     assert view.events[1]["change"] == "first snapshot"
@@ -56,10 +56,10 @@ def test_a_dontwake_gap_lasts_until_its_pages_are_woken(view):
     assert [event["gap"] for event in view.events] == [None, None, 5, None, None, None]
 
 
-def test_a_dontwake_that_failed_is_no_gap_and_one_that_nobody_wakes_is_open(timeline):
+def test_a_failed_dontwake_has_no_gap_and_one_without_a_wake_is_open(timeline):
     ioctl(timeline, "UFFDIO_CONTINUE", 1, 0, 4, 7000, errno=22)
     ioctl(timeline, "UFFDIO_WRITEPROTECT", 2, 0, 4, 8000)
-    ioctl(timeline, "UFFDIO_WRITEPROTECT", 1, 0, 4, 9000)  # protecting wakes nobody
+    ioctl(timeline, "UFFDIO_WRITEPROTECT", 1, 0, 4, 9000)  # protecting never wakes
     assert [event["gap"] for event in TimelineView(timeline).events[-3:]] == [None, -1, None]
 
 
@@ -77,21 +77,21 @@ def test_the_grid_follows_the_steps(timeline, snapshot):
     assert view.position == 0
 
 
-def test_the_newest_entry_is_one_that_the_browser_need_not_know(timeline, snapshot):
+def test_position_minus_one_selects_the_newest_entry(timeline, snapshot):
     view = TimelineView(timeline, PageGrid(snapshot((ABSENT, 8))))
     view.step(-3)
     timeline.add("snapshot", "snapshot", 7000, None, snapshot((WP, 4), (ABSENT, 4)))
     view.refresh()
     assert view.position == 2
-    view.set_state({"position": -1})  # as the button does
+    view.set_state({"position": -1})  # like the button
     assert view.position == 6
     timeline.add("snapshot", "snapshot", 8000, None, snapshot((WP, 4), (ABSENT, 4)))
     view.refresh()
     assert view.position == 7
 
 
-def test_effects_come_after_their_cause(timeline, view):
-    # A touch that is over was learnt of after its fault, but began before it.
+def test_a_touch_is_listed_by_its_start(timeline, view):
+    # A touch is recorded when it ends, after its fault, but began before it.
     timeline.add("message", "Fault", 7000)
     timeline.add("touch", "read of page 3: done", 6500, 9000)
     assert [event["n"] for event in view.events[-3:]] == [5, 7, 6]
@@ -102,13 +102,11 @@ def test_effects_come_after_their_cause(timeline, view):
     assert table.index("read of page 3: done") < table.index("Fault")
 
 
-def test_a_touch_that_runs_is_an_open_span_and_stays_chosen_when_it_ends(snapshot):
-    lab = SimpleNamespaceWithWeakref(
-        touches=(SimpleNamespace(number=4, what="read of page 3", started_ns=2500, address=0x3008),)
-    )
+def test_a_running_touch_is_an_open_span_and_stays_selected_when_it_ends(snapshot):
+    lab = Lab(touches=(SimpleNamespace(number=4, what="read of page 3", started_ns=2500, address=0x3008),))
     timeline = Timeline(lab)
     timeline.add("map", "map", 0)
-    # The host has computed the start of the touch to be after its fault.
+    # The start of the touch, converted to the host's clock, is later than its fault.
     timeline.add("message", "Fault", 2000, None, Fault(3, "region-1", 0x3000, FaultFlag(0), 0, 2000))
     view = TimelineView(timeline)
     assert [(event["n"], event["took"]) for event in view.events] == [(0, 0.0), (-6, -1.0), (1, 0.0)]
@@ -120,7 +118,7 @@ def test_a_touch_that_runs_is_an_open_span_and_stays_chosen_when_it_ends(snapsho
     view.close()
 
 
-def test_a_grid_of_an_earlier_entry_says_so_and_stays(timeline, snapshot):
+def test_a_grid_of_an_earlier_entry_is_marked_as_past(timeline, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8)))
     view = TimelineView(timeline, grid)
     view.step(-3)
@@ -130,31 +128,31 @@ def test_a_grid_of_an_earlier_entry_says_so_and_stays(timeline, snapshot):
     view.close()
 
 
-class SimpleNamespaceWithWeakref(SimpleNamespace):
-    """A lab as far as the timeline goes."""
+class Lab(SimpleNamespace):
+    """The parts of a lab that the timeline needs."""
 
     __hash__ = object.__hash__
 
 
-def test_what_happens_next_is_shown(timeline, view):
+def test_a_new_entry_is_shown(timeline, view):
     timeline.add("touch", "read of page 3: done", 9000)
     assert view.position == 6
     assert view.events[-1]["lane"] == "touch"
 
 
-def test_a_view_that_stepped_back_stays_there(timeline, view):
+def test_a_view_that_stepped_back_keeps_its_position(timeline, view):
     view.step(-2)
     timeline.add("touch", "read of page 3: done", 9000)
     assert view.position == 3
     for number in range(600):
         timeline.add("message", "m", number)
-    assert view.position == view.events[0]["n"] == 107  # as far back as is shown
+    assert view.position == view.events[0]["n"] == 107  # the oldest entry that is shown
     view.step(1000)
     timeline.add("message", "m", 700)
     assert view.position == 607
 
 
-def test_only_the_newest_are_sent(timeline):
+def test_only_the_newest_entries_are_sent(timeline):
     for number in range(2000):
         timeline.add("message", "m", number)
     view = TimelineView(timeline)
@@ -164,7 +162,7 @@ def test_only_the_newest_are_sent(timeline):
     assert view.position == view.events[0]["n"]
 
 
-def test_an_empty_timeline():
+def test_an_empty_timeline_has_no_position():
     view = TimelineView(Timeline())
     assert (view.position, view.events) == (-1, [])
     view.step(1)
@@ -179,12 +177,12 @@ def test_closing_leaves_no_listener(timeline):
     assert timeline._listeners == []
 
 
-def test_unknown_keyword(timeline):
+def test_an_unknown_keyword_is_refused(timeline):
     with pytest.raises(TypeError, match="did you mean 'grid'"):
         TimelineView(timeline, gird=None)
 
 
-def test_static_forms(view, tmp_path):
+def test_the_static_forms_have_the_entries(view, tmp_path):
     ET.fromstring(view.to_svg(tmp_path / "a.svg"))
     assert view.to_png().startswith(b"\x89PNG")
     assert "at 2.0 µs UFFDIO_CONTINUE → ok" in view.picture().alt

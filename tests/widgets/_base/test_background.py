@@ -1,4 +1,4 @@
-"""The lab is asked on threads of its own; what it says comes by the event loop, and nothing comes after closing."""
+"""Widgets read the lab on threads of their own.  Results arrive by the event loop, and none arrive after closing."""
 
 import threading
 from types import SimpleNamespace
@@ -15,21 +15,21 @@ from uffdlab.widgets._base.background import BackgroundReader, run_in_background
 ABSENT, WP = 0, 0x8000000000000465
 
 
-class Slow:
-    """Gives an answer when it is let go, and keeps which threads asked."""
+class SlowRead:
+    """Returns its number of calls when the gate is released, and records the calling threads."""
 
     def __init__(self):
-        self.gate, self.asked = threading.Semaphore(0), []
+        self.gate, self.threads = threading.Semaphore(0), []
 
     def __call__(self):
-        self.asked.append(threading.current_thread())
+        self.threads.append(threading.current_thread())
         assert self.gate.acquire(timeout=10)
-        return len(self.asked)
+        return len(self.threads)
 
 
 @pytest.fixture
 def slow():
-    return Slow()
+    return SlowRead()
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def shown():
     return []
 
 
-def until_gone(loop):
+def wait_for_threads(loop):
     loop.until(lambda: not loop.threads())
 
 
-def test_reads_on_a_thread_and_shows_on_the_loop(loop, slow, shown):
-    reader = BackgroundReader(slow, lambda seen: shown.append((seen, threading.current_thread())), shown.append)
+def test_a_read_runs_on_a_thread_and_its_result_arrives_on_the_loop(loop, slow, shown):
+    reader = BackgroundReader(slow, lambda result: shown.append((result, threading.current_thread())), shown.append)
     reader.ask()
     loop.turn()
     assert reader.busy
@@ -50,9 +50,9 @@ def test_reads_on_a_thread_and_shows_on_the_loop(loop, slow, shown):
     slow.gate.release()
     loop.until(lambda: shown)
     assert shown == [(1, threading.main_thread())]
-    assert slow.asked[0] is not threading.main_thread()
+    assert slow.threads[0] is not threading.main_thread()
     assert not reader.busy
-    until_gone(loop)
+    wait_for_threads(loop)
 
 
 def test_requests_during_a_read_make_one_more_read(loop, slow, shown):
@@ -62,18 +62,18 @@ def test_requests_during_a_read_make_one_more_read(loop, slow, shown):
     for _ in range(2):
         slow.gate.release()
     loop.until(lambda: shown == [1, 2])
-    until_gone(loop)
+    wait_for_threads(loop)
     loop.turn()
-    assert len(slow.asked) == 2
+    assert len(slow.threads) == 2
 
 
-def test_an_older_read_does_not_cover_a_newer_one(loop, slow, shown):
+def test_the_result_of_an_older_read_does_not_replace_a_newer_one(loop, slow, shown):
     reader = BackgroundReader(slow, shown.append, shown.append)
     reader.ask()
-    loop.until(lambda: slow.asked)
+    loop.until(lambda: slow.threads)
     slow.gate.release(2)
     reader.now()
-    until_gone(loop)
+    wait_for_threads(loop)
     loop.turn()
     assert len(shown) == 1
 
@@ -82,20 +82,20 @@ def test_an_older_read_does_not_cover_a_newer_one(loop, slow, shown):
 def test_a_read_that_ends_after_closing_is_not_shown(loop, slow, shown, end):
     reader = BackgroundReader(slow, shown.append, shown.append)
     reader.ask()
-    loop.until(lambda: slow.asked)
+    loop.until(lambda: slow.threads)
     getattr(reader, end)()
     slow.gate.release()
-    until_gone(loop)
+    wait_for_threads(loop)
     loop.turn()
     assert shown == []
     assert not reader.busy
     if end == "close":
         reader.ask()
         reader.now()
-        assert len(slow.asked) == 1
+        assert len(slow.threads) == 1
 
 
-def test_a_failed_read_is_reported(loop, shown):
+def test_the_error_of_a_read_is_reported(loop, shown):
     def fails():
         raise LabClosed("closed")
 
@@ -105,7 +105,7 @@ def test_a_failed_read_is_reported(loop, shown):
     assert str(shown[0]) == "closed"
 
 
-def test_a_read_can_tell_that_it_runs_in_its_reader(loop, shown):
+def test_a_reader_knows_whether_it_runs_on_this_thread(loop, shown):
     reader = BackgroundReader(lambda: reader.here, shown.append, shown.append)
     assert not reader.here
     reader.ask()
@@ -114,7 +114,7 @@ def test_a_read_can_tell_that_it_runs_in_its_reader(loop, shown):
     assert not reader.here
 
 
-def test_without_an_event_loop_a_read_is_made_at_once(shown):
+def test_without_an_event_loop_a_read_runs_at_once(shown):
     reader = BackgroundReader(lambda: 7, shown.append, shown.append)
     reader.ask()
     assert run_in_background(lambda: 8, shown.append) is None
@@ -131,11 +131,11 @@ def test_a_task_runs_on_a_thread_and_its_result_on_the_loop(loop, slow, shown):
     assert shown == [1]
 
 
-# --- in widgets
+# In widgets
 
 
 class Region:
-    """What a grid follows: a guest that is slow to answer."""
+    """A region that a grid follows, in a guest that is slow to answer."""
 
     def __init__(self, slow, snapshot):
         self.lab, self.regions, self.timeline = self, (), Timeline()
@@ -152,65 +152,65 @@ class Region:
 
 @pytest.fixture
 def region(slow, snapshot):
-    slow.gate.release()  # the first read, when the grid begins to follow
+    slow.gate.release()  # for the first read, when the grid begins to follow
     return Region(slow, snapshot)
 
 
-def written(grid):
+def present_pages(grid):
     return int((grid.snapshot.entries != 0).sum())
 
 
 def test_a_following_grid_does_not_block_the_notebook(loop, slow, region, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
-    assert written(grid) == 1
+    assert present_pages(grid) == 1
     for _ in range(20):
         region.timeline.add("ioctl", "UFFDIO_CONTINUE", 5)
-    loop.until(lambda: len(slow.asked) == 2)
+    loop.until(lambda: len(slow.threads) == 2)
     for _ in range(5):
-        loop.turn()  # which does not wait
-    assert written(grid) == 1
+        loop.turn()  # does not wait for the read
+    assert present_pages(grid) == 1
     slow.gate.release()
-    loop.until(lambda: written(grid) == 2)
-    assert slow.asked[1] is not threading.main_thread()
+    loop.until(lambda: present_pages(grid) == 2)
+    assert slow.threads[1] is not threading.main_thread()
     grid.close()
-    until_gone(loop)
+    wait_for_threads(loop)
 
 
 def test_closing_a_grid_during_its_read_leaves_nothing(loop, slow, region, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     region.timeline.add("ioctl", "UFFDIO_CONTINUE", 5)
-    loop.until(lambda: len(slow.asked) == 2)
+    loop.until(lambda: len(slow.threads) == 2)
     grid.close()
     slow.gate.release()
-    until_gone(loop)
+    wait_for_threads(loop)
     loop.turn()
-    assert written(grid) == 1
+    assert present_pages(grid) == 1
     assert region.timeline._listeners == []
     assert grid.ended == ""
 
 
-def test_a_printed_page_waits_for_the_read(loop, slow, region, snapshot):
+def test_the_static_form_waits_for_the_read(loop, slow, region, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     region.timeline.add("ioctl", "UFFDIO_CONTINUE", 5)
     slow.gate.release()
     data, _ = grid._repr_mimebundle_()
-    assert written(grid) == 2
+    assert present_pages(grid) == 2
     assert "pages 0–1: present" in data["text/html"]
     grid.close()
 
 
-def test_a_snapshot_from_the_button_reads_the_pages_again(loop, slow, region, snapshot):
+def test_a_snapshot_by_the_user_makes_the_grid_read_again(loop, slow, region, snapshot):
     grid = PageGrid(snapshot((ABSENT, 8))).follow(region)
     slow.gate.release()
     region.timeline.add("snapshot", "by hand", 50, None, snapshot((WP, 5), (ABSENT, 3), time_ns=50))
-    loop.until(lambda: written(grid) == 2)
+    loop.until(lambda: present_pages(grid) == 2)
     for _ in range(5):
         loop.turn()
-    assert len(slow.asked) == 2  # its own snapshot is none by hand
+    assert len(slow.threads) == 2  # its own snapshot causes no further read
     grid.close()
 
 
-def test_a_log_asks_its_touches_on_a_thread(loop, slow):
+def test_a_fault_log_reads_the_touches_on_a_thread(loop, slow):
     slow.gate.release()
     touch = type(
         "Touch", (), {"number": 1, "address": 0x3000, "what": "read", "state": property(lambda _: slow() and "waiting")}
@@ -218,13 +218,13 @@ def test_a_log_asks_its_touches_on_a_thread(loop, slow):
     region = SimpleNamespace(name="region-1", page_of=lambda address: address >> 12)
     lab = SimpleNamespace(timeline=Timeline(), touches=(touch,), regions=(region,))
     log = FaultLog(SimpleNamespace(), lab)
-    assert [each["what"] for each in log.waiting] == ["read"]
+    assert [touch["what"] for touch in log.waiting] == ["read"]
     fault = Fault(3, "region-1", 0x3000, FaultFlag.WRITE, 0, 1000)
     lab.timeline.add("message", repr(fault), 1000, None, fault)
-    loop.until(lambda: len(slow.asked) == 2)
-    assert slow.asked[1] is not threading.main_thread()
+    loop.until(lambda: len(slow.threads) == 2)
+    assert slow.threads[1] is not threading.main_thread()
     assert log.shown == []
     slow.gate.release()
     loop.until(lambda: log.shown)
     log.close()
-    until_gone(loop)
+    wait_for_threads(loop)

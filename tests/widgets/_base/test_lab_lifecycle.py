@@ -1,4 +1,4 @@
-"""A lab ends under its widgets: each says so unasked, offers to start it again, and all go over together."""
+"""When a lab ends, each of its widgets shows it and offers a restart, which moves all of them to the new lab."""
 
 from types import SimpleNamespace
 
@@ -32,9 +32,9 @@ class Region:
 
 
 class Lab:
-    """What the widgets need of a lab, and the ways in which it ends."""
+    """The parts of a lab that the widgets need, and the ways in which it can end."""
 
-    made = ()
+    instances = ()
 
     def __init__(self, kernel="6.1-series"):
         self.kernel, self.console, self.release, self.witnesses = kernel, "", "6.1", ("physical",)
@@ -42,7 +42,7 @@ class Lab:
         self.capabilities = SimpleNamespace(features=Feature(0), continue_wp=True)
         self.regions, self.userfaultfds, self.touches = (), (), ()
         self.error, self.resets = None, 0
-        Lab.made = (*Lab.made, self)
+        Lab.instances = (*Lab.instances, self)
 
     def ask(self, _request):
         if self.error:
@@ -54,7 +54,7 @@ class Lab:
         return region
 
     def userfaultfd(self):
-        self.userfaultfds += (SimpleNamespaceWithHash(),)
+        self.userfaultfds += (Userfaultfd(),)
         return self.userfaultfds[-1]
 
     def reset(self):
@@ -75,15 +75,15 @@ class Lab:
             self.end(LabClosed("this lab is closed"))
 
 
-class SimpleNamespaceWithHash:
-    """A userfaultfd as far as widgets go."""
+class Userfaultfd:
+    """The parts of a userfaultfd that the widgets need."""
 
     registered = ()
 
 
 @pytest.fixture
 def lab(snapshot, monkeypatch):
-    Lab.snapshot, Lab.made = staticmethod(snapshot), ()
+    Lab.snapshot, Lab.instances = staticmethod(snapshot), ()
     monkeypatch.setattr(lab_lifecycle, "Lab", Lab)
     return Lab()
 
@@ -92,7 +92,7 @@ def lab(snapshot, monkeypatch):
 def widgets(lab):
     region, uffd = lab.map(pages=PAGES, memory="anon"), lab.userfaultfd()
     grid = PageGrid(region.snapshot()).follow(region)
-    made = SimpleNamespace(
+    widgets = SimpleNamespace(
         grid=grid,
         panel=IoctlPanel(uffd, region),
         log=FaultLog(uffd, lab),
@@ -100,8 +100,8 @@ def widgets(lab):
         inspector=PteInspector(region),
         lab_panel=LabPanel(lab),
     )
-    yield made
-    for widget in vars(made).values():
+    yield widgets
+    for widget in vars(widgets).values():
         widget.close()
 
 
@@ -113,7 +113,7 @@ def finish(thread):
 
 def test_every_widget_shows_that_its_lab_has_ended(lab, widgets):
     assert {widget.ended for widget in vars(widgets).values()} == {""}
-    lab.end(MachineLost("the machine is gone\nand its console said …"))
+    lab.end(MachineLost("the machine is gone\nand its console output …"))
     assert {widget.ended for widget in vars(widgets).values()} == {"the machine is gone"}
     assert widgets.panel._bar.ended == "the machine is gone"
 
@@ -130,7 +130,7 @@ def test_a_restart_by_one_widget_moves_all_to_the_new_region(lab, widgets):
     lab.timeline.add("ioctl", "late", 3)
     widgets.log._message(None, {"ask": "start again"}, [])
     finish(widgets.grid.start_again())
-    _, new = Lab.made
+    _, new = Lab.instances
     assert {widget.ended for widget in vars(widgets).values()} == {""}
     assert not any(widget._starts for widget in vars(widgets).values())
     (region,) = new.regions
@@ -144,7 +144,7 @@ def test_a_restart_by_one_widget_moves_all_to_the_new_region(lab, widgets):
 def test_a_crashed_machine_is_reset_for_the_same_lab(lab, widgets):
     lab.end(MachineLost("gone"))
     finish(widgets.view.start_again())
-    assert Lab.made == (lab,)
+    assert Lab.instances == (lab,)
     assert lab.resets == 1
     assert {widget.ended for widget in vars(widgets).values()} == {""}
     assert lab.regions == (widgets.grid._source,)
@@ -166,7 +166,7 @@ def test_a_reset_from_python_is_shown(lab, widgets):
 def test_a_lab_that_a_widget_started_ends_with_the_last_widget(lab, widgets):
     lab.end(LabClosed("closed"))
     finish(widgets.grid.start_again())
-    _, new = Lab.made
+    _, new = Lab.instances
     *most, last = vars(widgets).values()
     for widget in most:
         widget.close()
@@ -183,16 +183,16 @@ def test_a_lab_of_the_user_is_not_closed(lab, widgets):
     assert lab.timeline._listeners == []
 
 
-def test_of_a_lost_target_only_the_target_starts_again(lab, widgets):
+def test_after_a_lost_target_only_the_target_is_restarted(lab, widgets):
     lab.end(TargetLost("the target died"), "target")
     assert widgets.grid.ended == "the target died"
     finish(widgets.grid.start_again())
-    assert Lab.made == (lab,)
+    assert Lab.instances == (lab,)
     assert {widget.ended for widget in vars(widgets).values()} == {""}
     assert lab.regions == (widgets.grid._source,)
 
 
-def test_an_unmapped_region_is_shown_by_its_widgets(lab, widgets):
+def test_widgets_show_that_their_region_was_unmapped(lab, widgets):
     (region,) = lab.regions
     lab.regions = ()
     lab.timeline.add("unmap", "region-1 was unmapped", 1, None, region)
@@ -200,11 +200,11 @@ def test_an_unmapped_region_is_shown_by_its_widgets(lab, widgets):
     assert widgets.log.ended == widgets.view.ended == ""
     finish(widgets.grid.start_again())
     assert widgets.grid.ended == ""
-    assert Lab.made == (lab,)
+    assert Lab.instances == (lab,)
     assert lab.regions == (widgets.grid._source,)
 
 
-def test_a_lab_that_does_not_start_is_reported(lab, widgets, monkeypatch):
+def test_a_restart_that_fails_is_reported(lab, widgets, monkeypatch):
     lab.end(LabClosed("closed"))
 
     def fails(_kernel):

@@ -13,7 +13,7 @@ def timeline():
     return Timeline()
 
 
-def test_all_are_read_before_any_is_shown_and_of_one_moment(timeline, snapshot):
+def test_all_readers_read_before_any_result_is_shown_and_share_one_time(timeline, snapshot):
     log = []
     taken = SimpleNamespace(snapshot=snapshot((ABSENT, 8), time_ns=700))
     readers = [
@@ -35,14 +35,14 @@ def test_all_are_read_before_any_is_shown_and_of_one_moment(timeline, snapshot):
 def test_the_failure_of_one_reader_does_not_disturb_the_others(timeline):
     shown, failed = [], []
     broken = SharedReader(lambda: 1 / 0, shown.append, failed.append)
-    other = SharedReader(lambda: "seen", shown.append, failed.append)
+    other = SharedReader(lambda: "result", shown.append, failed.append)
     for reader in (broken, other):
         reader.attach(timeline)
     timeline.add("touch", "read", 500)
-    assert (shown, [type(each) for each in failed], other.when_ns) == (["seen"], [ZeroDivisionError], 500)
+    assert (shown, [type(error) for error in failed], other.when_ns) == (["result"], [ZeroDivisionError], 500)
 
 
-def test_a_snapshot_within_the_reading_is_no_change(timeline, snapshot):
+def test_the_snapshot_of_a_read_causes_no_further_read(timeline, snapshot):
     taken = []
 
     def read():
@@ -57,7 +57,7 @@ def test_a_snapshot_within_the_reading_is_no_change(timeline, snapshot):
     assert len(taken) == 2
 
 
-def test_a_read_that_was_forgotten_is_not_shown(timeline):
+def test_the_result_of_a_forgotten_read_is_not_shown(timeline):
     shown = []
     reader = SharedReader(lambda: reader.forget(), shown.append, shown.append)
     reader.attach(timeline)

@@ -1,4 +1,4 @@
-"""Packed columns: the bytes that the JavaScript takes apart."""
+"""Packed columns: the bytes that the JavaScript unpacks."""
 
 from uffdlab.widgets._data import columns
 
@@ -7,7 +7,7 @@ BYTES = "0300000000000000000000000000f83f00000000000002c000000000000008400200000
 BYTES += "0c3a97061676500" + "00"
 
 
-def test_the_bytes_are_those_that_the_javascript_unpacks():
+def test_columns_are_packed_as_the_javascript_expects():
     packed = columns.packed(3, columns.numbers([1.5, -2.25, 3], "f8"), columns.texts(["é", "", "page"]))
     assert packed.hex() == BYTES
 

@@ -11,11 +11,13 @@ MINOR, WP, NONE = RegisterMode.MINOR, RegisterMode.WP, RegisterMode(0)
 
 def mapping(*registered, touches=()):
     uffds = tuple(
-        SimpleNamespace(registered=[(START + first * 4096, count * 4096, mode) for first, count, mode in each])
-        for each in registered
+        SimpleNamespace(registered=[(START + first * 4096, count * 4096, mode) for first, count, mode in ranges])
+        for ranges in registered
     )
     lab = SimpleNamespace(userfaultfds=uffds, touches=touches)
-    return SimpleNamespace(lab=lab, start=START, page_size=4096, pages=8, page_of=lambda at: (at - START) // 4096)
+    return SimpleNamespace(
+        lab=lab, start=START, page_size=4096, pages=8, page_of=lambda address: (address - START) // 4096
+    )
 
 
 def test_the_newest_registration_of_a_page_counts():
@@ -38,7 +40,7 @@ def test_unknown_mode_bits_are_kept():
     assert page_marks.registered_ranges(np.zeros(4, np.uint32)) == []
 
 
-def test_where_touches_wait():
+def test_waiting_pages_lists_only_waiting_touches():
     touches = tuple(
         SimpleNamespace(address=START + page * 4096 + 8, kind=kind, state=state)
         for page, kind, state in ((3, "read", "waiting"), (4, "write", "running"))

@@ -1,4 +1,4 @@
-"""A page made by nbconvert without a live kernel shows each widget's own static form."""
+"""A page that nbconvert makes shows each widget's static form."""
 
 import nbformat
 import numpy as np
@@ -24,7 +24,7 @@ display(TimelineView(timeline))
 """
 
 
-def test_nbconvert_shows_the_data():
+def test_a_page_of_nbconvert_has_the_data_of_each_widget():
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)])
     NotebookClient(notebook, timeout=60, kernel_name="python3", store_widget_state=False).execute()
     page, _ = HTMLExporter().from_notebook_node(notebook)
@@ -34,9 +34,9 @@ def test_nbconvert_shows_the_data():
     assert "application/vnd.jupyter.widget-view+json" not in page
 
 
-def test_an_entry_without_a_frame_is_shown_unchanged():
-    written = np.array([Category.WPALLOWED | Category.PRESENT], np.uint64)
-    seen = Snapshot("region-1", 0, 4096, "scan", written, np.zeros(1, np.uint8), form="pagemap-scan")
-    (layout,) = html_page._details(seen)["layouts"]
+def test_an_entry_without_a_page_frame_is_shown_unchanged():
+    entries = np.array([Category.WPALLOWED | Category.PRESENT], np.uint64)
+    snapshot = Snapshot("region-1", 0, 4096, "scan", entries, np.zeros(1, np.uint8), form="pagemap-scan")
+    (layout,) = html_page._details(snapshot)["layouts"]
     assert not layout["framed"]
     assert layout["rows"][0][:3] == ["63–10", "10–63", "0x0"]

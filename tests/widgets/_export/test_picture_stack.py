@@ -1,4 +1,4 @@
-"""Pictures put together."""
+"""Several pictures stacked into one."""
 
 import io
 import re
@@ -18,7 +18,7 @@ OTHER = Sheet("Other", (("a", "b" * 300), ("c & <d>", "")))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_every_picture_is_in_the_stack():
+def test_a_stack_has_every_picture_below_the_one_before():
     pictures = [ONE.picture(), OTHER.picture()]
     stack = PictureStack(pictures)
     assert stack.alt == f"{pictures[0].alt}\n{pictures[1].alt}"
@@ -33,7 +33,7 @@ def test_every_picture_is_in_the_stack():
     assert PictureStack(pictures).svg() == stack.svg()
 
 
-def test_in_a_dark_theme_no_text_is_dark():
+def test_the_picture_for_a_dark_theme_has_no_dark_text():
     faults = drawings.faults("Faults", [(1.0, 3, "minor, read"), (2.0, 4, "wp, write")], "two")
     stack = PictureStack([ONE.picture(), OTHER.picture(), faults])
     light, dark = (np.asarray(imread(io.BytesIO(png), format="png")) for png in (stack.png(), stack.dark_png()))
@@ -50,17 +50,17 @@ def test_no_id_occurs_twice():
     assert set(re.findall(r'href="#([^"]+)"', svg)) <= set(ids)
 
 
-def test_bad_input(tmp_path):
+def test_no_pictures_and_an_unknown_file_type_are_refused(tmp_path):
     with pytest.raises(UsageError, match="no pictures"):
         PictureStack([])
     with pytest.raises(UsageError, match=r"\.png or \.svg"):
         PictureStack([ONE.picture()]).save(tmp_path / "a.pdf")
 
 
-def test_a_sheet_in_three_forms():
+def test_a_sheet_can_be_csv_html_and_a_picture():
     assert ONE.csv() == 'name,value\nname,what it is\ncode,"int main(void)\n{\n\treturn 0;\n}"\n'
     assert "<th" in OTHER.html()
     assert "c &amp; &lt;d&gt;" in OTHER.html()
     assert ONE.picture().alt == "One: name: what it is. code: int main(void) { return 0; }."
-    # A long line is broken, not cut off.
+    # A long line is wrapped, not cut off.
     assert OTHER.picture().figure.get_figwidth() < 10
