@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.errors import IoctlError
 from uffdlab.target import errno_reasons
+from uffdlab.uapi import RegisterMode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from uffdlab import uapi
     from uffdlab.target.process import TargetProcess
     from uffdlab.target.results import BatchResult, IoctlResult
-    from uffdlab.uapi import Feature, RegisterMode
+    from uffdlab.uapi import Feature
     from uffdlab.uapi.protocol.target import RunBatch
 
 _USER_ADDRESSES = 1 << 47  # the end of user space on x86-64 with four levels; arm64 has twice as much
@@ -89,3 +90,9 @@ class IoctlErrors:
             if low <= address < low + length:
                 return mode or None
         return None
+
+    def moved(self, start: int, to: int, length: int) -> None:
+        """Note that mremap(2) has moved a range, which stays registered with a userfaultfd that has EVENT_REMAP."""
+        mode = self.registered_at(start)
+        if mode:
+            self.registered += [(start, length, RegisterMode(0)), (to, length, mode)]

@@ -447,6 +447,8 @@ class Userfaultfd:
         message = decode_message(data, time_ns, self._target)
         if adopted and isinstance(message, Message) and message.event == uapi.Event.FORK:
             message = Fork(message.event, message.arg, time_ns, self._userfaultfd_of_child(adopted))
+        if isinstance(message, Remap):
+            self._errors.moved(message.start, message.to, message.length)
         self._target.timeline.add("message", repr(message), time_ns, None, message)
         self._messages.put(message)
 
