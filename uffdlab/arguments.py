@@ -6,11 +6,12 @@ Python's own TypeError names a function of ours; and a wrong type that gets past
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple, TypeVar
 
-from uffdlab.errors import UnknownName, WrongArguments
+from uffdlab.errors import UnknownName, UsageError, WrongArguments
 
 _Class = TypeVar("_Class", bound=type)
 _LONGEST_WAIT = 1e9  # seconds, 31 years; Python's locks take no infinite time
@@ -104,7 +105,15 @@ def checked_function(call: str, example: str = "") -> Callable[[_Function], _Fun
 
 
 def seconds_to_wait(seconds: float) -> float:
-    """Return a time that every wait of Python takes: an infinite one, for instance, is cut to 31 years."""
+    """Return a time that every wait of Python takes: an infinite one is cut to 31 years.
+
+    Raises
+    ------
+    UsageError
+        It is NaN.
+    """
+    if math.isnan(seconds):
+        raise UsageError("nan is no time to wait; give seconds, or math.inf for a wait without an end")
     return min(_LONGEST_WAIT, seconds)
 
 

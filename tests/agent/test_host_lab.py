@@ -412,3 +412,20 @@ def test_a_wait_can_be_as_long_as_somebody_wants(host_lab, region, uffd, deadlin
     uffd.zeropage(region)
     assert touch.result(timeout=deadline) == 0
     assert not touch.withdraw(timeout=deadline)
+
+
+def test_nan_is_no_time_to_wait(host_lab, region, uffd):
+    touch = region.read(0)
+    for wait in (touch.result, touch.withdraw, uffd.read_fault):
+        with pytest.raises(UsageError, match="nan is no time"):
+            wait(timeout=math.nan)
+    uffd.zeropage(region)
+    touch.result()
+
+
+def test_a_moved_range_stays_registered_with_its_userfaultfd(host_lab, region, uffd):
+    """Feature.EVENT_REMAP (fs/userfaultfd.c, mremap_userfaultfd_prep): errors name the owner at the new address."""
+    region.mremap()
+    uffd.wait_for(Remap)
+    with host_lab.userfaultfd() as other, pytest.raises(IoctlError, match=r"lab\.userfaultfds\[\d+\] has this range"):
+        other.register(region, "missing")

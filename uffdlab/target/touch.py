@@ -263,9 +263,10 @@ class Touch(Generic[_Result_co]):
             It has not ended after `timeout` seconds.  A fault in kernel mode, inside a system call, cannot be
             interrupted.  The access is made when that fault is resolved; :meth:`outcome` returns how it ended.
         """
+        longest = seconds_to_wait(timeout)  # before anything is done
         self._connection.ask(WithdrawTouch(self.number))
         try:
-            return self._end.result(seconds_to_wait(timeout)).state == "withdrawn"
+            return self._end.result(longest).state == "withdrawn"
         except FutureTimeoutError:
             self._connection.must_answer()
             raise FaultUnresolved(
