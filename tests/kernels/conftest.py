@@ -1,4 +1,4 @@
-"""Kernels, cache and archive of a test's own."""
+"""Fixtures: a catalogue, a cache and an archive for each test."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for tiny_kernel: --import-mode=importlib leaves it out
+sys.path.insert(0, str(Path(__file__).parent))  # for tiny_kernel: --import-mode=importlib does not add it
 
 import tiny_kernel
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_kernels_of_this_user(tmp_path_factory):
+def _without_kernels_of_this_user(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("UFFDLAB_KERNELS", str(tmp_path_factory.mktemp("kernels")))
         yield
@@ -21,7 +21,7 @@ def _no_kernels_of_this_user(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def debs(tmp_path_factory) -> Path:
-    """The package files, made once."""
+    """Return the folder of the package files, which are made once."""
     folder = tmp_path_factory.mktemp("debs")
     tiny_kernel.source_deb(folder)
     tiny_kernel.source_deb(
@@ -38,7 +38,7 @@ def debs(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def lab(tmp_path, debs, monkeypatch) -> tiny_kernel.Lab:
-    """Kernels, cache and archive in a folder of this test's own."""
+    """Return a catalogue, a cache and an archive in the folder of this test."""
     for variable in ("UFFDLAB_TEST_COUNT", "UFFDLAB_TEST_SLOW", "UFFDLAB_TEST_SLOW_OBJECT"):
         monkeypatch.delenv(variable, raising=False)
     for name, text in {

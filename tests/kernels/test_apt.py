@@ -1,4 +1,4 @@
-"""Packages through a private apt root: from a repository in a folder, signed by a key of the test's own."""
+"""Packages are fetched through a private apt root, from a repository in a folder that a key of the test signs."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ SECURITY = "http://mirror.example/debian-security/"
         ),
     ],
 )
-def test_mirrors_of_a_machine(targets, main, security):
+def test_the_mirrors_are_chosen_from_the_sources_of_the_machine(targets, main, security):
     assert choose_mirrors(targets) == Mirrors(main, security)
 
 
 @pytest.mark.parametrize("targets", ["", "Packages|http://u.example/ubuntu|noble|main|Ubuntu\n", "garbage\n|||\n"])
-def test_no_debian_mirror(targets):
+def test_a_machine_without_a_debian_mirror_is_refused(targets):
     with pytest.raises(HostUnsupported, match=r"kernels come from Debian, and .* has no mirror of it") as caught:
         choose_mirrors(targets)
     assert caught.value.missing == "a Debian mirror"
@@ -63,14 +63,14 @@ def test_security_suites_come_from_the_security_mirror(tmp_path):
     assert Mirrors(MAIN, "").line("bookworm-security", tmp_path) == ""
 
 
-def test_this_machine_without_apt(tmp_path, monkeypatch):
+def test_the_error_names_the_missing_tools_of_apt(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(HostUnsupported, match=r"apt-get.*dpkg-deb.*Debian: apt dpkg"):
         DebianArchive().resolve("linux-image-x", ("here",), tmp_path / "root", Silent())
     assert not (tmp_path / "root").exists()
 
 
-def test_no_keyring(tmp_path):
+def test_the_error_names_the_missing_keyring(tmp_path):
     with pytest.raises(HostUnsupported, match="install the package debian-archive-keyring"):
         DebianArchive(keyring=tmp_path / "none").resolve("linux-image-x", ("here",), tmp_path / "root", Silent())
 
@@ -127,41 +127,41 @@ def home(tmp_path_factory):
         pytest.skip("no gpg to sign a repository with")
     folder = tmp_path_factory.mktemp("gpg")
     folder.chmod(0o700)
-    made = Repository(folder, folder)
-    made.gpg("--quick-generate-key", "test <test@example.org>", "ed25519", "sign", "never")
-    made.gpg("--output", made.keyring, "--export")
+    repository = Repository(folder, folder)
+    repository.gpg("--quick-generate-key", "test <test@example.org>", "ed25519", "sign", "never")
+    repository.gpg("--output", repository.keyring, "--export")
     yield folder
     subprocess.run(["gpgconf", "--homedir", folder, "--kill", "all"], check=False, capture_output=True)
 
 
 @pytest.fixture
 def repository(tmp_path, home):
-    made = Repository(tmp_path / "mirror", home)
+    repository = Repository(tmp_path / "mirror", home)
     packages = tmp_path / "packages"
     packages.mkdir()
 
-    def depending(name, *needs):
-        return make_deb(packages, name, "7.3-1", {"usr/share/x": name.encode()}, depends=", ".join(needs))
+    def package(name, *dependencies):
+        return make_deb(packages, name, "7.3-1", {"usr/share/x": name.encode()}, depends=", ".join(dependencies))
 
-    made.debs = [
-        depending("linux-image-cloud-amd64", "linux-image-7.3-cloud-amd64 (= 7.3-1)", "linux-modules-7.3"),
-        depending(
+    repository.debs = [
+        package("linux-image-cloud-amd64", "linux-image-7.3-cloud-amd64 (= 7.3-1)", "linux-modules-7.3"),
+        package(
             "linux-image-7.3-cloud-amd64",
             "initramfs-tools | dracut",
             "linux-base (>= 4)",
             "linux-base-7.3",
             "linux-binary-7.3 (= 7.3-1)",
         ),
-        depending("linux-binary-7.3", "linux-image-7.3-cloud-amd64"),
-        depending("linux-base-7.3"),
-        depending("linux-modules-7.3"),
+        package("linux-binary-7.3", "linux-image-7.3-cloud-amd64"),
+        package("linux-base-7.3"),
+        package("linux-modules-7.3"),
         make_deb(packages, "linux-image-cloud-amd64", "6.1-1", {"usr/share/x": b"old"}),
     ]
-    made.publish(made.debs)
-    return made
+    repository.publish(repository.debs)
+    return repository
 
 
-def test_newest_version_and_what_makes_it_up(repository, tmp_path):
+def test_the_newest_version_is_found_with_the_packages_it_needs(repository, tmp_path):
     root = tmp_path / "root"
     found = repository.archive().resolve("linux-image-cloud-amd64", ("here",), root, Silent())
     assert found.version == "7.3-1"
@@ -178,8 +178,8 @@ def test_newest_version_and_what_makes_it_up(repository, tmp_path):
     assert all(path.is_file() for path in paths)
 
 
-def test_the_systems_apt_is_left_alone(repository, tmp_path, monkeypatch):
-    # Hooks, pins and sources of the system must not come in: here they would fail at once.
+def test_the_system_s_apt_is_neither_used_nor_changed(repository, tmp_path, monkeypatch):
+    # The system's configuration must not be read: these hooks would fail at once.
     config = tmp_path / "system.conf"
     config.write_text(
         'APT::Update::Pre-Invoke { "false"; };\nAPT::Update::Post-Invoke { "false"; };\n'
@@ -193,41 +193,41 @@ def test_the_systems_apt_is_left_alone(repository, tmp_path, monkeypatch):
     assert {path.name for path in root.iterdir()} <= {"apt.conf", "sources.list", "lists", "cache", "state"}
 
 
-def test_unknown_package(repository, tmp_path):
+def test_an_unknown_package_is_an_error(repository, tmp_path):
     with pytest.raises(SourceError, match="here: no package linux-image-none"):
         repository.archive().resolve("linux-image-none", ("here",), tmp_path / "root", Silent())
 
 
-def refused(repository, tmp_path, says):
-    with pytest.raises(SourceError, match=says) as caught:
+def assert_refused(repository, tmp_path, message):
+    with pytest.raises(SourceError, match=message) as caught:
         repository.archive().resolve("linux-image-cloud-amd64", ("here",), tmp_path / "root", Silent())
     return str(caught.value)
 
 
-def test_unsigned_suite_is_refused(repository, tmp_path):
+def test_an_unsigned_suite_is_refused(repository, tmp_path):
     repository.publish(repository.debs, sign=False)
-    refused(repository, tmp_path, "is not signed")
+    assert_refused(repository, tmp_path, "is not signed")
 
 
-def test_suite_signed_by_another_key_is_refused(repository, tmp_path, home):
+def test_a_suite_signed_by_another_key_is_refused(repository, tmp_path, home):
     other = tmp_path / "other"
     other.mkdir(mode=0o700)
-    stranger = Repository(repository.folder, other)
-    stranger.gpg("--quick-generate-key", "stranger <s@example.org>", "ed25519", "sign", "never")
-    stranger.publish(repository.debs)
+    other_repository = Repository(repository.folder, other)
+    other_repository.gpg("--quick-generate-key", "other <s@example.org>", "ed25519", "sign", "never")
+    other_repository.publish(repository.debs)
     subprocess.run(["gpgconf", "--homedir", other, "--kill", "all"], check=False, capture_output=True)
-    refused(repository, tmp_path, "signatures couldn't be verified|NO_PUBKEY")
+    assert_refused(repository, tmp_path, "signatures couldn't be verified|NO_PUBKEY")
 
 
-def test_index_that_is_not_the_signed_one_is_refused(repository, tmp_path):
+def test_a_changed_index_is_refused(repository, tmp_path):
     folder = repository.suite / "main" / "binary-amd64"
     changed = (folder / "Packages").read_bytes().replace(b"7.3-1", b"7.3-2")
     (folder / "Packages").write_bytes(changed)
     (folder / "Packages.gz").write_bytes(gzip.compress(changed))
-    refused(repository, tmp_path, "apt-get update for here")
+    assert_refused(repository, tmp_path, "apt-get update for here")
 
 
-def test_package_that_is_not_the_signed_one_is_refused(repository, tmp_path):
+def test_a_changed_package_is_refused(repository, tmp_path):
     root = tmp_path / "root"
     found = repository.archive().resolve("linux-image-cloud-amd64", ("here",), root, Silent())
     deb = next((repository.folder / "pool").glob("linux-binary-7.3_*"))
@@ -246,10 +246,10 @@ def test_a_full_disk_is_reported_and_cleaned_up(repository, tmp_path, monkeypatc
     assert not (tmp_path / "root").exists()
 
 
-def test_mirror_that_is_gone(repository, tmp_path):
+def test_a_mirror_that_is_gone_is_an_error(repository, tmp_path):
     root = tmp_path / "root"
     found = repository.archive().resolve("linux-image-cloud-amd64", ("here",), root, Silent())
     shutil.rmtree(repository.folder)
     with pytest.raises(SourceError, match=r"apt-get download .*failed"):
         repository.archive().download(found, ("here",), root, Silent())
-    refused(repository, tmp_path, "Check the network")
+    assert_refused(repository, tmp_path, "Check the network")

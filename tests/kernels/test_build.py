@@ -1,4 +1,4 @@
-"""Configs that come out as asked for, and make's complaints."""
+"""Options that a build drops or lacks, and the first errors in its output."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ def lines(chosen: dict[str, str]) -> list[str]:
 
 
 @given(options, options)
-def test_nothing_dropped(asked, more):
-    assert dropped_options("\n".join(lines(asked)), "\n".join(lines({**more, **asked}))) == []
+def test_options_in_the_config_are_not_dropped(requested, others):
+    assert dropped_options("\n".join(lines(requested)), "\n".join(lines({**others, **requested}))) == []
 
 
 @given(options, st.data())
-def test_each_drop_is_named(asked, data):
-    gone = data.draw(st.sampled_from(sorted(asked)))
-    config = {name: value for name, value in asked.items() if name != gone}
-    if asked[gone] == "n":
-        config[gone] = "y"
-    assert dropped_options("\n".join(lines(asked)), "\n".join(lines(config))) == lines({gone: asked[gone]})
+def test_a_dropped_option_is_named(requested, data):
+    dropped = data.draw(st.sampled_from(sorted(requested)))
+    config = {name: value for name, value in requested.items() if name != dropped}
+    if requested[dropped] == "n":
+        config[dropped] = "y"
+    found = dropped_options("\n".join(lines(requested)), "\n".join(lines(config)))
+    assert found == lines({dropped: requested[dropped]})
 
 
 def test_comments_are_no_options_and_the_last_line_counts():
@@ -50,13 +51,13 @@ def test_comments_are_no_options_and_the_last_line_counts():
         ([], ""),
     ],
 )
-def test_first_errors(compiler_output, shown):
+def test_the_first_errors_of_the_output_are_shown(compiler_output, shown):
     assert first_errors(compiler_output) == shown
 
 
 @pytest.mark.parametrize("name", NEEDED)
-def test_what_the_lab_cannot_do_without_is_missed_off_or_absent(name):
-    config = "".join(f"{each}=y\n" for each in NEEDED)
+def test_a_needed_option_is_missing_if_absent_off_or_a_module(name):
+    config = "".join(f"{option}=y\n" for option in NEEDED)
     assert missing_needed(config) == []
     assert missing_needed(config.replace(f"{name}=y\n", "")) == [name]
     assert missing_needed(config.replace(f"{name}=y\n", f"# {name} is not set\n")) == [name]

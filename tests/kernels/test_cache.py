@@ -11,13 +11,13 @@ from uffdlab.kernels.progress import Silent
 
 
 def publish(cache: Cache, content: bytes, key: str = "ab" * 32, name: str = "a/b") -> Kernel:
-    made = cache.folder / "made"
-    made.mkdir(parents=True)
-    (made / "vmlinux").write_bytes(content)
-    return cache.publish(made, Kernel(name, made / "vmlinux", "6.1", key))
+    folder = cache.folder / "made"
+    folder.mkdir(parents=True)
+    (folder / "vmlinux").write_bytes(content)
+    return cache.publish(folder, Kernel(name, folder / "vmlinux", "6.1", key))
 
 
-def test_published_is_found_and_removed(tmp_path):
+def test_a_published_kernel_is_found_and_removed(tmp_path):
     cache = Cache(tmp_path)
     assert cache.find("a/b", "ab" * 32) is None
     kernel = publish(cache, b"one")
@@ -32,7 +32,7 @@ def test_published_is_found_and_removed(tmp_path):
     assert cache.finished("a/b-c") == [other]
 
 
-def test_a_damaged_kernel_is_none(tmp_path):
+def test_a_damaged_kernel_is_not_found(tmp_path):
     cache = Cache(tmp_path)
     kernel = publish(cache, b"a whole one")
     kernel.image.write_bytes(b"a whole")
@@ -45,7 +45,7 @@ def test_a_damaged_kernel_is_none(tmp_path):
         assert cache.finished("a/b") == []
 
 
-def test_publishing_again_replaces_whole(tmp_path):
+def test_publishing_again_replaces_the_kernel(tmp_path):
     cache = Cache(tmp_path)
     first = publish(cache, b"one")
     first.image.unlink()
@@ -53,7 +53,7 @@ def test_publishing_again_replaces_whole(tmp_path):
     assert publish(cache, b"two").image.read_bytes() == b"two"
 
 
-def test_folder_without_record_is_not_a_kernel(tmp_path):
+def test_a_folder_without_a_record_is_not_a_kernel(tmp_path):
     cache = Cache(tmp_path)
     kernel = publish(cache, b"one")
     (kernel.image.parent / "kernel.json").unlink()
@@ -61,14 +61,14 @@ def test_folder_without_record_is_not_a_kernel(tmp_path):
     assert cache.finished("a/b") == []
 
 
-def test_lock_says_who_holds_it_and_children_share_it(tmp_path):
+def test_a_wait_for_a_lock_names_its_holder_and_children_share_the_lock(tmp_path):
     cache = Cache(tmp_path)
     printed = []
 
     class Recording(Silent):
         def stage(self, text, total=0, unit=""):
             printed.append(text)
-            child.stdin.close()  # lets the child end, and with it the lock
+            child.stdin.close()  # the child ends, and with it the lock
 
     with cache.locked("it", Silent()) as descriptor:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[descriptor])

@@ -1,4 +1,4 @@
-"""What a kernel in the cache is found by."""
+"""The key by which a kernel is found in the cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from uffdlab.kernels.cache_key import key_of
     ],
     ids=["patch", "config", "localversion", "toolchain", "recipe", "source"],
 )
-def test_key_changes_with_every_input(lab, monkeypatch, change):
+def test_the_key_changes_with_every_input(lab, monkeypatch, change):
     def key():
         entry = lab.supply()._kernels["tiny-two"]
         return key_of(entry, lab.archive.resolve(entry.package, entry.suites, None, None))

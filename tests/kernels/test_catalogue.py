@@ -1,4 +1,4 @@
-"""kernels.toml: what is in it, and what is wrong with it."""
+"""kernels.toml is read, and mistakes in it are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(folder, text: str):
     return load(path)
 
 
-def test_the_checkouts_own():
+def test_the_catalogue_of_the_project_is_valid():
     kernels = load()
     names = [entry.name for entry in kernels]
     assert names[:3] == ["6.1-base", "6.1-as-posted", "6.1-series"]
@@ -35,7 +35,7 @@ def test_the_checkouts_own():
     assert all(isinstance(kernels[name], Packaged) for name in names if name.startswith("debian/"))
 
 
-def test_patches_in_order_folders_by_name(tmp_path):
+def test_patches_have_the_listed_order_and_those_of_a_folder_that_of_their_names(tmp_path):
     for name in ("p/0002-b.patch", "p/0001-a.patch", "p/notes.txt", "x.patch", "one.config", "two.config"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("")
@@ -52,7 +52,7 @@ def test_patches_in_order_folders_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("[kernel", "is no TOML"),
         ("kernel = 3", "kernel is not a table"),
@@ -76,18 +76,18 @@ def test_patches_in_order_folders_by_name(tmp_path):
         ('[kernel."../k"]\nabout = "a"\npackage = "p"\nsuites = ["s"]\n', "a kernel's name has letters"),
     ],
 )
-def test_mistakes_are_named(tmp_path, text, says):
-    with pytest.raises(CatalogueError, match=says):
+def test_a_mistake_is_named(tmp_path, text, message):
+    with pytest.raises(CatalogueError, match=message):
         read(tmp_path, text)
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(CatalogueError, match="No such file"):
         load(tmp_path / "kernels.toml")
 
 
 @given(st.text())
-def test_unknown_names_are_unknown(name):
+def test_the_error_for_an_unknown_name_lists_the_kernels(name):
     kernels = load()
     if name not in kernels:
         with pytest.raises(UnknownKernel, match=r"6\.1-series"):
@@ -98,13 +98,13 @@ def test_unknown_names_are_unknown(name):
     ("typo", "meant"),
     [("6.1-serie", "6.1-series"), ("debian/trixe", "debian/trixie"), ("6.1-asposted", "6.1-as-posted")],
 )
-def test_near_names(typo, meant):
+def test_the_nearest_name_is_suggested(typo, meant):
     with pytest.raises(UnknownKernel, match=f"did you mean .*{meant}") as caught:
         load()[typo]
     assert caught.value.near[0] == meant
 
 
-def test_the_readmes_examples(tmp_path):
+def test_the_examples_of_the_readme_are_valid(tmp_path):
     folder = default_file().parent
     shutil.copytree(folder, tmp_path / "kernel-patch")
     (tmp_path / "kernel-patch" / "6.1" / "mine").mkdir()
@@ -117,9 +117,9 @@ def test_the_readmes_examples(tmp_path):
     assert {"6.1-mine", "debian/sid"} <= {entry.name for entry in load(path)}
 
 
-def test_a_flavour_of_a_kernel_that_is_built(tmp_path):
+def test_a_flavour_adds_patches_and_config_to_a_built_kernel(tmp_path):
     kernels = load(default_file())
-    plain, flavoured, unfixed = (kernels[f"6.1-series{way}"] for way in ("", "+debug", "+unfixed"))
+    plain, flavoured, unfixed = (kernels[f"6.1-series{suffix}"] for suffix in ("", "+debug", "+unfixed"))
     assert flavoured.config == (*plain.config, default_file().parent / "config" / "debug.config")
     assert flavoured.localversion == "-series-debug"
     assert {patch.parent.name for patch in set(flavoured.patches) - set(plain.patches)} == {"fixes"}
@@ -134,7 +134,7 @@ def test_a_flavour_of_a_kernel_that_is_built(tmp_path):
             kernels[name]
 
 
-def test_a_flavours_patches_are_for_one_source(tmp_path):
+def test_the_patches_of_a_flavour_are_for_one_source(tmp_path):
     for name in ("own.patch", "more.patch"):
         (tmp_path / name).write_text("")
     kernels = read(
@@ -151,7 +151,7 @@ def test_a_flavours_patches_are_for_one_source(tmp_path):
     assert kernels["l+more"].patches == ()
 
 
-def test_the_kernels_for_upstream():
+def test_the_kernels_for_upstream_have_their_mutations():
     kernels = load(default_file(), default_file().parent / "upstream" / "kernels.toml")
     broken = [kernels[name] for name in ("7.3-ignore", "7.3-lose")]
     assert all(entry.source.other_version for entry in broken)

@@ -1,4 +1,4 @@
-"""kernel-patch/check-series: the verdict on a cell, and on a mutation."""
+"""kernel-patch/check-series compares cells with expectations, and reports whether a mutation is caught."""
 
 import re
 import subprocess
@@ -43,7 +43,7 @@ def test_a_row_without_an_expectation_is_shown_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("cells", "seen"),
+    ("cells", "caught"),
     [
         ("'0 of 768' '0 of 252' refuses 0", "no"),
         ("'0 of 768' 'does not end; 0 of 200' refuses 0", "yes"),
@@ -53,5 +53,5 @@ def test_a_row_without_an_expectation_is_shown_as_it_is(tmp_path):
         ("'0 of 768' '0 of 252' refuses 1", "yes"),
     ],
 )
-def test_a_mutation_is_caught_by_any_cell(tmp_path, cells, seen):
-    assert run(tmp_path, [f"if unharmed {cells}; then echo no; else echo yes; fi"]) == [seen]
+def test_a_mutation_is_caught_by_any_cell(tmp_path, cells, caught):
+    assert run(tmp_path, [f"if unharmed {cells}; then echo no; else echo yes; fi"]) == [caught]

@@ -1,4 +1,4 @@
-"""Code sizes of kernels: measured at the build, measured again where they were not, and compared."""
+"""Code sizes of kernels are measured by the build or afterwards, and compared."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def pair(lab):
     return lab.supply().sizes("tiny-base", "tiny-two")
 
 
-def test_objects_and_functions_that_differ(lab, pair):
+def test_objects_and_functions_that_differ_are_listed(lab, pair):
     base, two = pair
     assert sorted(base.objects) == ["fs/third.o", "mm/minor.o", "mm/other.o"]
-    # minor.o of the second kernel is still in the object folder: ask the tools
-    said = subprocess.run(
+    # the object folder still has minor.o of the second kernel: size(1) must agree
+    output = subprocess.run(
         ["size", "-B", "mm/minor.o"], cwd=lab.tree / "objects", capture_output=True, text=True, check=True
     )
-    text = int(said.stdout.splitlines()[1].split()[0])
+    text = int(output.stdout.splitlines()[1].split()[0])
     assert two.objects["mm/minor.o"] == text > base.objects["mm/minor.o"]
     found = compare(base, two)
     assert [row.name for row in found.objects] == ["mm/minor.o"]
@@ -37,7 +37,7 @@ def test_objects_and_functions_that_differ(lab, pair):
     assert compare(base, base).objects == compare(base, base).functions == ()
 
 
-def test_a_kernel_built_before_is_measured_again(lab, pair):
+def test_a_kernel_without_recorded_sizes_is_measured(lab, pair):
     base, _ = pair
     kernel = lab.supply().get("tiny-base")
     before = kernel.image.stat().st_mtime_ns
@@ -49,7 +49,7 @@ def test_a_kernel_built_before_is_measured_again(lab, pair):
     assert not list((lab.cache.folder / "logs").iterdir())
 
 
-def test_what_has_no_objects(lab):
+def test_a_kernel_without_objects_has_no_sizes(lab):
     with pytest.raises(KernelError, match="comes as a package"):
         lab.supply().sizes("tiny-base", "packaged/here")
     with pytest.raises(UnknownKernel):
@@ -59,7 +59,7 @@ def test_what_has_no_objects(lab):
         code_size.measure(lab.folder, "k")
 
 
-def test_variants_of_a_function_are_one(tmp_path):
+def test_variants_of_a_function_are_counted_as_one(tmp_path):
     (tmp_path / "a.s").write_text(
         ".text\n"
         + "".join(
@@ -74,7 +74,7 @@ def test_variants_of_a_function_are_one(tmp_path):
     assert found.objects == {"a.o": 18}
 
 
-def test_the_largest_difference_first_and_what_is_inlined():
+def test_the_largest_difference_is_first_and_a_missing_function_is_listed():
     a = Sizes("a", {"x.o": 10, "y.o": 10, "z.o": 1}, {"x.o gone": 9, "x.o f": 1})
     b = Sizes("b", {"x.o": 11, "y.o": 5, "z.o": 1}, {"x.o f": 2})
     found = compare(a, b)

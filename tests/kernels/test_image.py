@@ -1,4 +1,4 @@
-"""bzImage and vmlinux: what they say of themselves."""
+"""The kind and the release are read from a bzImage or vmlinux."""
 
 import contextlib
 import gzip
@@ -12,7 +12,7 @@ from tiny_kernel import bzimage, elf
 from uffdlab.kernels.image import NotAKernel, inspect
 
 
-def test_inspect():
+def test_kind_and_release_are_read_from_an_image():
     assert inspect(elf(release="6.12.1-x")).kind == "vmlinux"
     assert inspect(elf(release="6.12.1-x")).release == "6.12.1-x"
     assert inspect(bzimage(b"", release="7.3.4+deb13")).kind == "bzImage"
@@ -29,7 +29,7 @@ def test_other_files_are_refused(data):
 
 
 @given(st.binary(max_size=2000), st.integers(0, 700))
-def test_garbage_raises_nothing_else(noise, at):
-    for whole in (elf(), bzimage(gzip.compress(elf()))):
+def test_random_bytes_in_an_image_raise_no_other_error(noise, at):
+    for image in (elf(), bzimage(gzip.compress(elf()))):
         with contextlib.suppress(NotAKernel):
-            inspect(whole[:at] + noise + whole[at + len(noise) :])
+            inspect(image[:at] + noise + image[at + len(noise) :])

@@ -1,4 +1,4 @@
-"""A kernel by the path of its image."""
+"""A kernel is found by the path of its image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from uffdlab import errors
 
 
 @pytest.mark.parametrize(("data", "release"), [(elf(), "6.1.0-test"), (bzimage(b""), "6.1.0-test")])
-def test_path_of_an_image(tmp_path, data, release):
+def test_the_path_of_an_image_is_accepted(tmp_path, data, release):
     path = tmp_path / "mine"
     path.write_bytes(data)
     for name in (path, str(path)):
@@ -20,7 +20,7 @@ def test_path_of_an_image(tmp_path, data, release):
     assert kernel.log is None
 
 
-def test_relative_path(tmp_path, monkeypatch):
+def test_a_relative_path_is_accepted(tmp_path, monkeypatch):
     (tmp_path / "bzImage").write_bytes(bzimage(b""))
     monkeypatch.chdir(tmp_path)
     for name in ("bzImage", "./bzImage"):
@@ -28,12 +28,12 @@ def test_relative_path(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["./missing", "/missing/bzImage"])
-def test_path_that_is_not_there(name):
+def test_a_missing_path_is_an_error(name):
     with pytest.raises(errors.UnknownKernel, match="No such file"):
         uffdlab.kernels.get(name)
 
 
-def test_path_of_something_else(tmp_path):
+def test_a_file_that_is_no_kernel_is_an_error(tmp_path):
     path = tmp_path / "vmlinux"
     path.write_bytes(b"#!/bin/sh\n")
     with pytest.raises(errors.KernelError, match="neither a bzImage nor"):

@@ -19,23 +19,23 @@ def clock(monkeypatch):
     return now
 
 
-def walk(shown, clock=None):
-    shown.start("6.1-x", "not here yet, building it")
-    shown.stage("fetching", 139_000_000, "bytes")
-    shown.at(70_000_000)
-    shown.stage("compiling", 1000, "objects")
+def report_a_build(reporter, clock=None):
+    reporter.start("6.1-x", "not here yet, building it")
+    reporter.stage("fetching", 139_000_000, "bytes")
+    reporter.at(70_000_000)
+    reporter.stage("compiling", 1000, "objects")
     for done in range(0, 1001, 10):
         if clock:
             clock[0] += 1
-        shown.at(done)
-    shown.finish("ready, 101 s")
-    shown.close()
-    shown.close()
+        reporter.at(done)
+    reporter.finish("ready, 101 s")
+    reporter.close()
+    reporter.close()
 
 
-def test_lines_at_most_every_ten_seconds(clock):
+def test_a_line_is_printed_at_most_every_ten_seconds(clock):
     stream = io.StringIO()
-    walk(progress.LineProgress(stream), clock)
+    report_a_build(progress.LineProgress(stream), clock)
     lines = stream.getvalue().splitlines()
     assert lines[0] == "6.1-x: not here yet, building it"
     assert lines[-1] == "6.1-x: ready, 101 s"
@@ -43,17 +43,17 @@ def test_lines_at_most_every_ten_seconds(clock):
     assert len(lines) == 12
 
 
-def test_terminal_shows_a_bar_and_leaves_a_line():
+def test_a_terminal_shows_a_bar_and_at_the_end_a_line():
     stream = io.StringIO()
-    walk(progress.TerminalProgress(Console(file=stream, force_terminal=True, width=100)))
-    shown = stream.getvalue()
-    assert "compiling" in shown
-    assert "1000/1000 objects" in shown
-    assert "6.1-x: ready, 101 s" in shown
-    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h")  # the cursor is back
+    report_a_build(progress.TerminalProgress(Console(file=stream, force_terminal=True, width=100)))
+    output = stream.getvalue()
+    assert "compiling" in output
+    assert "1000/1000 objects" in output
+    assert "6.1-x: ready, 101 s" in output
+    assert output.count("\x1b[?25l") == output.count("\x1b[?25h")  # the cursor is shown again
 
 
-def test_notebook_ends_as_one_line_of_text(monkeypatch, clock):
+def test_a_notebook_shows_a_bar_and_at_the_end_a_line(monkeypatch, clock):
     pages = []
 
     class Handle:
@@ -68,7 +68,7 @@ def test_notebook_ends_as_one_line_of_text(monkeypatch, clock):
         return Handle()
 
     monkeypatch.setattr(IPython.display, "display", display)
-    walk(progress.NotebookProgress(), clock)
+    report_a_build(progress.NotebookProgress(), clock)
     assert any('<progress aria-label="compiling" value="500" max="1000"' in page for page in pages)
     assert any("fetching 0/139 MB (0 %)" in page for page in pages)
     assert "<progress" not in pages[-1]
@@ -90,10 +90,10 @@ def test_a_notebook_gets_pages(monkeypatch):
     assert isinstance(progress.automatic(), progress.NotebookProgress)
 
 
-def test_unknown_total_is_not_made_up():
+def test_without_a_total_no_fraction_is_shown():
     stream = io.StringIO()
-    shown = progress.LineProgress(stream)
-    shown.stage("package lists")
-    shown.at(12)
+    reporter = progress.LineProgress(stream)
+    reporter.stage("package lists")
+    reporter.at(12)
     assert "/" not in stream.getvalue()
     assert "%" not in stream.getvalue()

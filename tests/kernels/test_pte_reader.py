@@ -12,7 +12,7 @@ from uffdlab.errors import BuildError, KernelError, SourceError
 from uffdlab.kernels.progress import Silent
 
 HEADERS = "linux-headers-6.1.0-test"
-# As Debian's: it reads the one of another package by its path in the system, and runs a program of Kbuild's.
+# Like Debian's: it includes the Makefile of another package by its installed path, and runs a program of Kbuild.
 MAKEFILE = "include /usr/src/linux-headers-6.1.0-common/Makefile\n"
 COMMON = """
 modules:
@@ -25,7 +25,7 @@ TOOL = '#include <stdio.h>\nint main(int n, char **v)\n{\n\treturn !(n == 2 && p
 
 @pytest.fixture
 def headers(lab, tmp_path):
-    """Packages of headers beside those of the archive, with a C library of their own."""
+    """Return a function that adds a package of headers, with its own C library, to the archive."""
 
     def make(common: str = COMMON) -> None:
         folder = tmp_path / "headers"
@@ -64,31 +64,33 @@ def headers(lab, tmp_path):
     return make
 
 
-def test_it_is_built_once_against_the_headers(lab, headers):
+def test_the_module_is_built_once_against_the_headers(lab, headers):
     headers()
     module = lab.supply().pte_reader("packaged/here", progress=Silent())
     source = (kernels.catalogue.default_file().parent / "6.1/pte-reader/pte_reader.c").read_text()
     assert module.read_text() == f"{source}pte_reader made it\ngcc .\n"
-    asked = lab.archive.resolved
+    resolved = lab.archive.resolved
     assert lab.supply().pte_reader("packaged/here", progress=Silent()) == module
-    assert lab.archive.resolved == asked
+    assert lab.archive.resolved == resolved
     assert [path for path in lab.leftovers() if path != "modules"] == []
 
 
-def test_no_headers_of_this_version(lab):
+def test_missing_headers_are_an_error(lab):
     with pytest.raises(SourceError, match=r"have no linux-headers-6.1.0-test\n.*kernel build packaged/here --refresh"):
         lab.supply().pte_reader("packaged/here", progress=Silent())
     assert lab.leftovers() == []
 
 
-def test_a_module_that_does_not_compile(lab, headers):
-    headers("modules:\n\techo nothing goes; exit 3\n")
-    with pytest.raises(BuildError, match=r"the PTE reader for packaged/here: make ended with 2:\n(.*\n)*nothing goes"):
+def test_a_module_that_does_not_compile_is_an_error(lab, headers):
+    headers("modules:\n\techo no compiler; exit 3\n")
+    with pytest.raises(
+        BuildError, match=r"the PTE reader for packaged/here: make ended with 2:\n(.*\n)*no compiler"
+    ):
         lab.supply().pte_reader("packaged/here", progress=Silent())
     assert lab.leftovers() == []
 
 
-def test_kernels_that_are_built_here(lab):
+def test_a_kernel_built_without_the_reader_is_refused(lab):
     with pytest.raises(KernelError, match="tiny-base was built without the PTE reader"):
         lab.supply().pte_reader("tiny-base", progress=Silent())
     (lab.toml.parent / "lab.config").write_text(f"{tiny_kernel.NEEDED}CONFIG_PTE_READER=y\n")

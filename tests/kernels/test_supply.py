@@ -1,4 +1,4 @@
-"""From a name to a kernel: the cache, the build, and everything that can go wrong on the way."""
+"""A kernel is supplied by its name, from the cache or by a build, and each failure is reported."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def get(lab, name, **options):
 
 
 def processes_of(lab) -> list[int]:
-    """Every process that works in the lab's folder."""
+    """Return the PIDs of the processes that have the lab's folder in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -42,18 +42,18 @@ def processes_of(lab) -> list[int]:
 def wait_for(condition) -> None:
     until = time.monotonic() + DEADLINE
     while not condition():
-        assert time.monotonic() < until, "never came true"
+        assert time.monotonic() < until, "the condition did not become true"
         time.sleep(0.02)
 
 
-def half_made(lab) -> bool:
+def is_compiling(lab) -> bool:
     return (lab.tree / "objects" / "mm" / "minor.o").exists()
 
 
 # --- building
 
 
-def test_builds_and_keeps(lab):
+def test_a_kernel_is_built_and_cached(lab):
     kernel = get(lab, "tiny-two")
     assert kernel.name == "tiny-two"
     assert kernel.release == "6.1.0-two"
@@ -65,14 +65,14 @@ def test_builds_and_keeps(lab):
     assert lab.archive.resolved == lab.archive.downloaded == 1
 
 
-def test_cached_needs_neither_archive_nor_tree(lab):
+def test_a_cached_kernel_needs_neither_archive_nor_tree(lab):
     kernel = get(lab, "tiny-base")
     shutil.rmtree(lab.tree)
     lab.archive.versions.clear()
     assert get(lab, "tiny-base") == kernel
 
 
-def test_cached_needs_no_compiler(lab, monkeypatch, tmp_path):
+def test_a_cached_kernel_needs_no_compiler(lab, monkeypatch, tmp_path):
     kernel = get(lab, "tiny-base")
     two = lab.toml.parent / "two.patch"
     get(lab, "tiny-two")
@@ -87,12 +87,12 @@ def test_cached_needs_no_compiler(lab, monkeypatch, tmp_path):
 
 def test_a_damaged_record_of_the_version_is_written_again(lab):
     kernel = get(lab, "tiny-base")
-    for note in (lab.cache.folder / "resolved").iterdir():
-        note.write_text(note.read_text()[:20])
+    for record in (lab.cache.folder / "resolved").iterdir():
+        record.write_text(record.read_text()[:20])
     assert get(lab, "tiny-base") == kernel
 
 
-def test_variant_compiles_only_what_differs(lab):
+def test_a_variant_compiles_only_what_differs(lab):
     base = get(lab, "tiny-base")
     assert base.log.read_text().count("  CC ") == 3
     other = lab.tree / "objects" / "mm" / "other.o"
@@ -114,7 +114,7 @@ def test_a_flavour_has_objects_of_its_own(lab):
     plain, flavoured = get(lab, "tiny-base"), get(lab, "tiny-base+more")
     assert "CONFIG_INET=y" in flavoured.config.read_text()
     assert "CONFIG_INET" not in plain.config.read_text()
-    # neither has made the other's objects stale
+    # each still has its own objects
     (lab.toml.parent / "two.patch").write_text(
         "--- a/mm/minor.c\n+++ b/mm/minor.c\n@@ -4 +4 @@\n-\treturn MODE;\n+\treturn MODE + 1;\n"
     )
@@ -122,14 +122,14 @@ def test_a_flavour_has_objects_of_its_own(lab):
     assert get(lab, "tiny-two+more").log.read_text().count("  CC ") == 1
 
 
-def test_same_inputs_same_bytes_whatever_was_built_before(lab):
+def test_the_same_inputs_build_the_same_image(lab):
     first = get(lab, "tiny-base").image.read_bytes()
     get(lab, "tiny-two")
     assert lab.supply().remove("tiny-base") > 0
     assert get(lab, "tiny-base").image.read_bytes() == first
 
 
-def test_progress_counts_what_is_compiled(lab):
+def test_progress_counts_the_compiled_objects(lab):
     printed = []
 
     class Recording(Silent):
@@ -156,7 +156,7 @@ def test_refresh_builds_a_newer_version(lab):
     assert len(list(lab.tree.glob("source-*"))) == 1
 
 
-def test_version_gone_from_the_mirror_is_looked_up_again(lab):
+def test_a_version_gone_from_the_mirror_is_looked_up_again(lab):
     old = get(lab, "tiny-base")
     shutil.rmtree(lab.tree)
     lab.archive.versions["linux-source-tiny"] = "6.1.0-2"
@@ -166,58 +166,58 @@ def test_version_gone_from_the_mirror_is_looked_up_again(lab):
     assert get(lab, "tiny-base").key != old.key
 
 
-def test_packaged_kernel(lab):
+def test_a_packaged_kernel_is_downloaded_and_cached(lab):
     kernel = get(lab, "packaged/here")
     assert kernel.release == "6.1.0-test"
-    assert kernel.image.name == "bzImage"  # its payload is nothing that can be unpacked
+    assert kernel.image.name == "bzImage"  # its payload cannot be unpacked
     assert kernel.config.read_text() == "CONFIG_A=y\n"
     assert get(lab, "packaged/here") == kernel
     assert lab.archive.downloaded == 1
     assert lab.leftovers() == []
 
 
-def test_list_find_log_remove(lab):
-    stock = lab.supply()
-    assert [row.kernel for row in stock.available()] == [None] * 7
-    assert stock.find("tiny-base") is None
-    assert stock.log("tiny-base") is None
+def test_kernels_are_listed_found_and_removed(lab):
+    supply = lab.supply()
+    assert [row.kernel for row in supply.available()] == [None] * 7
+    assert supply.find("tiny-base") is None
+    assert supply.log("tiny-base") is None
     kernel = get(lab, "tiny-base")
-    assert stock.find("tiny-base") == kernel
-    assert stock.log("tiny-base") == kernel.log
+    assert supply.find("tiny-base") == kernel
+    assert supply.log("tiny-base") == kernel.log
     size = sum(path.stat().st_size for path in kernel.image.parent.iterdir())
-    assert stock.remove("tiny-base") == size
-    assert stock.find("tiny-base") is None
+    assert supply.remove("tiny-base") == size
+    assert supply.find("tiny-base") is None
     assert not kernel.image.parent.exists()
-    for ask in (stock.find, stock.log, stock.remove):
+    for call in (supply.find, supply.log, supply.remove):
         with pytest.raises(errors.UnknownKernel):
-            ask("tiny")
+            call("tiny")
 
 
-# --- more than one at a time, and sudden ends
+# --- concurrent and interrupted builds
 
 
-def test_concurrent_builds_build_once(lab, tmp_path):
+def test_concurrent_calls_build_once(lab, tmp_path):
     count = tmp_path / "count"
     environment = {**os.environ, "UFFDLAB_TEST_COUNT": str(count), "UFFDLAB_TEST_SLOW": "0.3"}
     running = [
         subprocess.Popen(lab.script("tiny-base"), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for _ in range(3)
     ]
-    shown = [process.communicate(timeout=DEADLINE) for process in running]
-    assert {out for out, _ in shown} == {shown[0][0]}, shown
+    outputs = [process.communicate(timeout=DEADLINE) for process in running]
+    assert {output for output, _ in outputs} == {outputs[0][0]}, outputs
     assert [process.returncode for process in running] == [0, 0, 0]
     assert count.read_text() == "linked\n"
 
 
-@pytest.mark.parametrize("whole_group", [False, True], ids=["us", "us and make"])
-def test_kill_9_then_a_clean_build(lab, whole_group):
-    want = get(lab, "tiny-two").image.read_bytes()
+@pytest.mark.parametrize("whole_group", [False, True], ids=["python", "python and make"])
+def test_a_build_after_kill_9_makes_the_same_image(lab, whole_group):
+    expected = get(lab, "tiny-two").image.read_bytes()
     get(lab, "tiny-base")
     lab.supply().remove("tiny-two")
     environment = {**os.environ, "UFFDLAB_TEST_SLOW": "3"}
     (lab.tree / "objects" / "mm" / "minor.o").unlink()
     process = subprocess.Popen(lab.script("tiny-two"), env=environment, stderr=subprocess.DEVNULL)
-    wait_for(lambda: half_made(lab))
+    wait_for(lambda: is_compiling(lab))
     process.kill()
     if whole_group:
         for pid in processes_of(lab):
@@ -226,24 +226,26 @@ def test_kill_9_then_a_clean_build(lab, whole_group):
     process.wait(DEADLINE)
     wait_for(lambda: not processes_of(lab))
     assert lab.supply().find("tiny-two") is None
-    assert get(lab, "tiny-two").image.read_bytes() == want
+    assert get(lab, "tiny-two").image.read_bytes() == expected
     assert lab.leftovers() == []
 
 
-def test_kill_9_keeps_what_is_whole(lab):
+def test_complete_objects_are_used_again_after_kill_9(lab):
     environment = {**os.environ, "UFFDLAB_TEST_SLOW": "60", "UFFDLAB_TEST_SLOW_OBJECT": "*minor*"}
     process = subprocess.Popen(lab.script("tiny-base"), env=environment, stderr=subprocess.DEVNULL)
     objects = [lab.tree / "objects" / name for name in ("mm/other.o", "fs/third.o")]
-    wait_for(lambda: half_made(lab) and all(each.exists() and each.read_bytes()[:4] == b"\x7fELF" for each in objects))
+    wait_for(
+        lambda: is_compiling(lab) and all(path.exists() and path.read_bytes()[:4] == elf()[:4] for path in objects)
+    )
     time.sleep(1)  # for gcc to end
     process.kill()
     process.wait(DEADLINE)
     wait_for(lambda: not processes_of(lab))
-    assert not half_made(lab)
+    assert not is_compiling(lab)
     assert get(lab, "tiny-base").log.read_text().count("  CC ") == 1
 
 
-def test_kill_9_while_unpacking(lab):
+def test_a_source_is_unpacked_again_after_kill_9(lab):
     command = lab.script("tiny-base")
     command[2] = command[2].replace(
         "print(lab",
@@ -266,15 +268,15 @@ def test_kill_9_while_unpacking(lab):
     assert lab.leftovers() == []
 
 
-def test_ctrl_c_ends_make_and_keeps_what_is_whole(lab):
+def test_ctrl_c_ends_make_and_removes_the_partial_object(lab):
     environment = {**os.environ, "UFFDLAB_TEST_SLOW": "30"}
     process = subprocess.Popen(lab.script("tiny-base"), env=environment, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: half_made(lab))
+    wait_for(lambda: is_compiling(lab))
     process.send_signal(signal.SIGINT)
-    _, shown = process.communicate(timeout=DEADLINE)
-    assert "KeyboardInterrupt" in shown
+    _, error_output = process.communicate(timeout=DEADLINE)
+    assert "KeyboardInterrupt" in error_output
     assert processes_of(lab) == []
-    assert not half_made(lab)
+    assert not is_compiling(lab)
     assert lab.leftovers() == []
     assert get(lab, "tiny-base").log.read_text().count("  CC ") == 3
 
@@ -282,7 +284,7 @@ def test_ctrl_c_ends_make_and_keeps_what_is_whole(lab):
 # --- errors
 
 
-def test_unknown_kernel_suggests_near_names(lab):
+def test_an_unknown_kernel_suggests_near_names(lab):
     with pytest.raises(errors.UnknownKernel, match="did you mean tiny-two") as caught:
         get(lab, "tiny-tow")
     assert caught.value.near[0] == "tiny-two"
@@ -290,7 +292,7 @@ def test_unknown_kernel_suggests_near_names(lab):
     assert not lab.cache.folder.exists()
 
 
-def test_patch_that_does_not_apply(lab):
+def test_a_patch_that_does_not_apply_is_an_error(lab):
     get(lab, "tiny-two")
     with pytest.raises(errors.PatchError, match=r"stale\.patch does not apply") as caught:
         get(lab, "tiny-stale")
@@ -303,7 +305,7 @@ def test_patch_that_does_not_apply(lab):
     assert get(lab, "tiny-two").log.read_text().count("  CC ") == 0  # the tree was not touched
 
 
-def test_build_failure_has_the_compilers_message(lab):
+def test_a_build_failure_has_the_compiler_s_message(lab):
     with pytest.raises(errors.BuildError, match=r"mm/minor\.c:4:\d+: error: .*MODE_WP") as caught:
         get(lab, "tiny-broken")
     assert "MODE_WP" in Path(caught.value.log).read_text()
@@ -312,13 +314,13 @@ def test_build_failure_has_the_compilers_message(lab):
     get(lab, "tiny-base")
 
 
-def test_dropped_option_is_named(lab):
+def test_the_error_names_a_dropped_option(lab):
     with pytest.raises(errors.BuildError, match="dropped CONFIG_UNKNOWN=y"):
         get(lab, "tiny-dropped")
     assert lab.leftovers() == []
 
 
-def test_disk_full_beforehand(lab, monkeypatch):
+def test_too_little_disk_space_is_reported_before_the_build(lab, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1_000_000))
     for name in ("tiny-base", "packaged/here"):
         with pytest.raises(errors.HostUnsupported, match="GB are free") as caught:
@@ -328,7 +330,7 @@ def test_disk_full_beforehand(lab, monkeypatch):
     assert lab.leftovers() == []
 
 
-def test_disk_full_while_compiling(lab):
+def test_a_disk_that_fills_during_the_build_is_reported(lab):
     with pytest.raises(errors.HostUnsupported, match="is full") as caught:
         get(lab, "tiny-full")
     assert caught.value.missing == "disk space"
@@ -337,7 +339,7 @@ def test_disk_full_while_compiling(lab):
 
 
 @pytest.mark.parametrize("folder", ["/proc/nope", "/etc/passwd"])
-def test_a_cache_folder_that_cannot_be_made(lab, folder):
+def test_a_cache_folder_that_cannot_be_made_is_reported(lab, folder):
     with pytest.raises(errors.HostUnsupported, match="UFFDLAB_CACHE"):
         Supply(load(lab.toml), Cache(Path(folder)), lab.archive).get("tiny-base", progress=Silent())
 
@@ -346,7 +348,7 @@ def test_a_cache_folder_that_cannot_be_made(lab, folder):
     ("number", "missing"),
     [(errno.ENOSPC, "disk space"), (errno.EACCES, "a writable cache"), (errno.EROFS, "a writable cache")],
 )
-def test_disk_errors_of_our_own_writes(lab, monkeypatch, number, missing):
+def test_a_failed_write_to_the_cache_is_reported(lab, monkeypatch, number, missing):
     def fail(*_):
         raise OSError(number, os.strerror(number), str(lab.cache.folder))
 
@@ -376,7 +378,7 @@ def test_other_hosts_are_refused(lab, monkeypatch, system, machine):
         get(lab, "tiny-base")
 
 
-def test_cache_path_that_make_cannot_take(lab, tmp_path):
+def test_a_cache_path_with_a_space_is_refused_for_builds(lab, tmp_path):
     lab.folder = tmp_path / "with space"
     shutil.copytree(tmp_path / "kernel-patch", lab.folder / "kernel-patch")
     with pytest.raises(errors.HostUnsupported, match="spaces or colons"):
@@ -384,7 +386,7 @@ def test_cache_path_that_make_cannot_take(lab, tmp_path):
     assert get(lab, "packaged/here").image.is_file()
 
 
-def test_vmlinux_without_pvh_note(lab):
+def test_a_vmlinux_without_pvh_note_is_an_error(lab):
     (lab.toml.parent / "two.patch").write_text(
         "--- a/Makefile\n+++ b/Makefile\n@@ -11 +11 @@\n-\tcat pvh.elf $(objects) > $@\n+\tcat $(objects) > $@\n"
     )

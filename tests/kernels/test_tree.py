@@ -1,4 +1,4 @@
-"""The work tree: patches on, patches off, whatever happens between."""
+"""The source tree: patches are applied and removed, also after an interruption."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def content(folder) -> dict[str, str]:
     return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def fresh(folder) -> Tree:
+def pristine_tree(folder) -> Tree:
     shutil.rmtree(folder, ignore_errors=True)
     tree = Tree(folder, "0123456789abcdef0123")
     for name, text in PRISTINE.items():
@@ -54,9 +54,9 @@ def with_changes(changes: dict[str, str | None]) -> dict[str, str]:
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(variants, min_size=1, max_size=4))
-def test_any_row_of_variants_gives_each_exactly(tmp_path, changes_in_a_row):
-    tree = fresh(tmp_path / "tree")
-    for changes in [*changes_in_a_row, {}]:
+def test_each_variant_in_a_sequence_has_exactly_its_content(tmp_path, sequence):
+    tree = pristine_tree(tmp_path / "tree")
+    for changes in [*sequence, {}]:
         patch = tmp_path / "it.patch"
         patch.write_text(diff(PRISTINE, changes))
         tree.switch_to([patch] if patch.read_text() else [], "it")
@@ -64,8 +64,8 @@ def test_any_row_of_variants_gives_each_exactly(tmp_path, changes_in_a_row):
 
 
 @pytest.mark.parametrize("writes", range(8))
-def test_end_between_any_two_writes(tmp_path, monkeypatch, writes):
-    tree = fresh(tmp_path / "tree")
+def test_an_interruption_between_any_two_writes_is_repaired(tmp_path, monkeypatch, writes):
+    tree = pristine_tree(tmp_path / "tree")
     first = {"a.c": "ONE\n", "mm/b.c": None, "new.c": "new\n"}
     second = {"mm/c.c": "C\n", "mm/b.c": "B\n", "a.c": "two\n"}
     patches = []
@@ -74,17 +74,17 @@ def test_end_between_any_two_writes(tmp_path, monkeypatch, writes):
         patches[-1].write_text(diff(PRISTINE, changes))
     tree.switch_to(patches[:1], "first")
 
-    left = writes
-    real = tree_module.write_atomically
+    remaining = writes
+    write = tree_module.write_atomically
 
-    def ends(path, data):
-        nonlocal left
-        left -= 1
-        if left < 0:
+    def interrupted_write(path, data):
+        nonlocal remaining
+        remaining -= 1
+        if remaining < 0:
             raise KeyboardInterrupt
-        real(path, data)
+        write(path, data)
 
-    monkeypatch.setattr(tree_module, "write_atomically", ends)
+    monkeypatch.setattr(tree_module, "write_atomically", interrupted_write)
     try:
         tree.switch_to(patches[1:], "second")
     except KeyboardInterrupt:
@@ -96,8 +96,8 @@ def test_end_between_any_two_writes(tmp_path, monkeypatch, writes):
     assert content(tree.source) == PRISTINE
 
 
-def test_only_what_differs_is_written(tmp_path):
-    tree = fresh(tmp_path / "tree")
+def test_only_files_that_differ_are_written(tmp_path):
+    tree = pristine_tree(tmp_path / "tree")
     one, two = tmp_path / "1.patch", tmp_path / "2.patch"
     one.write_text(diff(PRISTINE, {"a.c": "A\n", "mm/b.c": "B\n"}))
     two.write_text(diff(PRISTINE, {"a.c": "A\n", "mm/b.c": "BB\n"}))
@@ -109,8 +109,8 @@ def test_only_what_differs_is_written(tmp_path):
     assert changed == {"mm/b.c"}
 
 
-def test_patches_build_on_each_other_and_modes_stay(tmp_path):
-    tree = fresh(tmp_path / "tree")
+def test_patches_apply_in_order_and_do_not_change_modes(tmp_path):
+    tree = pristine_tree(tmp_path / "tree")
     (tree.source / "a.c").chmod(0o755)
     one, two = tmp_path / "1.patch", tmp_path / "2.patch"
     one.write_text(diff(PRISTINE, {"a.c": "A\n"}))
@@ -123,8 +123,8 @@ def test_patches_build_on_each_other_and_modes_stay(tmp_path):
     assert (tree.source / "a.c").read_text() == "AA\n"
 
 
-def test_git_rename(tmp_path):
-    tree = fresh(tmp_path / "tree")
+def test_a_rename_of_git_is_applied_and_removed(tmp_path):
+    tree = pristine_tree(tmp_path / "tree")
     patch = tmp_path / "move.patch"
     patch.write_text(
         "diff --git a/mm/b.c b/mm/moved.c\nsimilarity index 100%\nrename from mm/b.c\nrename to mm/moved.c\n"
@@ -135,8 +135,8 @@ def test_git_rename(tmp_path):
     assert content(tree.source) == PRISTINE
 
 
-def test_no_fuzz(tmp_path):
-    tree = fresh(tmp_path / "tree")
+def test_a_patch_with_another_context_is_refused(tmp_path):
+    tree = pristine_tree(tmp_path / "tree")
     patch = tmp_path / "near.patch"
     patch.write_text("--- a/a.c\n+++ b/a.c\n@@ -1,3 +1,3 @@\n ONE\n-two\n+TWO\n three\n")
     with pytest.raises(PatchError) as caught:
@@ -164,7 +164,7 @@ def test_paths_outside_the_tree_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("text", ["", "Subject: a cover letter\n", "\0\x01binary"])
-def test_patch_without_hunks_is_refused(tmp_path, text):
+def test_a_patch_without_hunks_is_refused(tmp_path, text):
     patch = tmp_path / "it.patch"
     patch.write_text(text)
     with pytest.raises(PatchError, match="no hunks"):

@@ -1,4 +1,4 @@
-"""The vmlinux of a bzImage, and the kernel in Debian's packages."""
+"""Unpack the vmlinux of a bzImage, and the kernel of Debian packages."""
 
 import bz2
 import gzip
@@ -41,30 +41,30 @@ packers = pytest.mark.parametrize("pack", PACKERS.values(), ids=PACKERS)
 
 
 @packers
-def test_vmlinux_comes_out_whole(pack):
+def test_the_vmlinux_of_a_bzimage_is_unpacked(pack):
     assert vmlinux_of(bzimage(pack(VMLINUX))) == VMLINUX
 
 
 @packers
-def test_without_pvh_note_the_bzimage_stays(pack):
+def test_a_vmlinux_without_pvh_note_is_not_unpacked(pack):
     assert vmlinux_of(bzimage(pack(elf(b"")))) is None
 
 
 @packers
 @pytest.mark.parametrize("keep", [10, 40, -300, -3])
-def test_truncated_payload_gives_none(pack, keep):
+def test_a_truncated_payload_is_not_unpacked(pack, keep):
     assert vmlinux_of(bzimage(pack(VMLINUX)[:keep])) is None
 
 
-def test_old_protocol_and_unknown_packing_give_none():
+def test_an_old_protocol_or_unknown_compression_is_not_unpacked():
     assert vmlinux_of(bzimage(gzip.compress(VMLINUX), protocol=0x207)) is None
     assert vmlinux_of(bzimage(b"LZO!" + VMLINUX)) is None
 
 
 @given(st.binary(max_size=2000), st.integers(0, 700))
-def test_garbage_raises_nothing(noise, at):
-    for whole in (elf(), bzimage(gzip.compress(elf()))):
-        vmlinux_of(whole[:at] + noise + whole[at + len(noise) :])
+def test_random_bytes_in_an_image_raise_nothing(noise, at):
+    for image in (elf(), bzimage(gzip.compress(elf()))):
+        vmlinux_of(image[:at] + noise + image[at + len(noise) :])
 
 
 def from_debs(tmp_path, *debs):
@@ -74,29 +74,29 @@ def from_debs(tmp_path, *debs):
 
 
 @pytest.mark.parametrize("split", [False, True], ids=["one package", "three packages"])
-def test_from_packages(tmp_path, split):
+def test_the_kernel_is_taken_from_one_or_several_packages(tmp_path, split):
     packed = bzimage(gzip.compress(VMLINUX), release="7.3.4")
     if split:  # as since 7.1
-        made = from_debs(
+        kernel = from_debs(
             tmp_path,
             make_deb(tmp_path, "linux-image-7.3", "1", {"usr/share/doc/x": b""}),
             make_deb(tmp_path, "linux-binary-7.3", "1", {"usr/lib/modules/7.3/vmlinuz": packed}),
             make_deb(tmp_path, "linux-base-7.3", "1", {"usr/lib/modules/7.3/config": b"CONFIG_A=y\n"}),
         )
     else:
-        made = from_debs(
+        kernel = from_debs(
             tmp_path,
             make_deb(
                 tmp_path, "linux-image-6.1", "1", {"boot/vmlinuz-6.1": packed, "boot/config-6.1": b"CONFIG_A=y\n"}
             ),
         )
-    assert made.image.read_bytes() == VMLINUX
-    assert made.release == "7.3.4"
-    assert made.config.read_text() == "CONFIG_A=y\n"
+    assert kernel.image.read_bytes() == VMLINUX
+    assert kernel.release == "7.3.4"
+    assert kernel.config.read_text() == "CONFIG_A=y\n"
 
 
 @pytest.mark.parametrize("root", ["lib", "usr/lib"])
-def test_the_modules_of_the_machine_come_along(tmp_path, root):
+def test_only_the_modules_that_the_machine_needs_are_unpacked(tmp_path, root):
     drivers = f"{root}/modules/6.1/kernel/drivers"
     names = [
         "virtio/virtio_pci.ko",
@@ -107,12 +107,12 @@ def test_the_modules_of_the_machine_come_along(tmp_path, root):
     ]
     files = {f"{drivers}/{name}": name.encode() for name in names}
     image = {"boot/vmlinuz-6.1": bzimage(gzip.compress(VMLINUX))}
-    made = from_debs(tmp_path, make_deb(tmp_path, "linux-image-6.1", "1", image | files))
-    modules = {path.name: path.read_bytes() for path in (made.image.parent / "modules").iterdir()}
+    kernel = from_debs(tmp_path, make_deb(tmp_path, "linux-image-6.1", "1", image | files))
+    modules = {path.name: path.read_bytes() for path in (kernel.image.parent / "modules").iterdir()}
     assert modules == {Path(name).name: name.encode() for name in names if "balloon" not in name}
 
 
-def test_packages_without_a_kernel(tmp_path):
+def test_packages_without_a_kernel_are_an_error(tmp_path):
     with pytest.raises(SourceError, match="none of them contains a kernel"):
         from_debs(tmp_path, make_deb(tmp_path, "linux-image-6.1", "1", {"usr/share/doc/x": b""}))
     broken = tmp_path / "broken.deb"

@@ -15,7 +15,7 @@ from uffdlab.kernels.catalogue import CatalogueError, load
 from uffdlab.kernels.supply import Supply
 from uffdlab.kernels.user_kernels import UserKernels
 
-# As an archive shows it: quoted, without white space.
+# As a mail archive shows it: quoted, without indentation.
 QUOTED = """\
 Re: [PATCH] mm: minor faults at twice the mode
 
@@ -31,7 +31,7 @@ Re: [PATCH] mm: minor faults at twice the mode
 > + return 0;
 > }
 """
-MISFIT = (
+WITH_MISSING_FILE = (
     QUOTED
     + """\
 > diff --git a/mm/gone.c b/mm/gone.c
@@ -84,7 +84,7 @@ def test_a_patch_becomes_a_kernel_that_builds(user, lab, file):
     assert user.load()["mine/Two"].on == "tiny-base"
 
 
-def test_on_a_kernel_of_the_users(user, file):
+def test_a_kernel_may_be_based_on_a_user_kernel(user, file):
     user.add("one", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
     user.am(file("mail", QUOTED), "one", "two")
     with pytest.raises(KernelError, match="two are based on it"):
@@ -105,13 +105,13 @@ def test_am_fits_a_quoted_mail(user, lab, file):
     assert lab.leftovers() == []
 
 
-def test_am_takes_what_applies_as_it_is(user, file):
+def test_am_does_not_change_a_patch_that_applies(user, file):
     [made] = user.am(file("mail", tiny_kernel.PATCH), "tiny-base", "new").patches
     assert made.reports == ()
     assert made.text.endswith(tiny_kernel.PATCH[tiny_kernel.PATCH.index("\n---") :].encode())
 
 
-def test_am_of_a_series(user, file):
+def test_am_adds_a_series_in_its_order(user, file):
     second = tiny_kernel.PATCH.replace("MODE 2", "MODE 3").replace("MODE 1", "MODE 2")
     start = "From a@example.org Tue Feb 14 22:38:39 2023\n"
     box = "".join(
@@ -136,7 +136,7 @@ def test_am_adds_and_deletes_files(user, lab, file):
     assert not (source / "mm/other.c").exists()
 
 
-def test_am_renames(user, lab, file):
+def test_am_renames_files(user, lab, file):
     quoted = "".join(
         f"> {line}\n"
         for line in (
@@ -156,7 +156,7 @@ def test_am_renames(user, lab, file):
     assert (source / "mm/third.c").read_text() == tiny_kernel.FILES["fs/third.c"]
 
 
-def test_am_tells_what_it_cannot_do(user, file):
+def test_am_reports_a_binary_file(user, file):
     mail = QUOTED + "> diff --git a/x.png b/x.png\n> new file mode 100644\n> GIT binary patch\n> literal 1\n> Rc\n"
     with pytest.raises(PatchError, match=r"unplaced  x.png: it is binary\n1 placed, 0 guessed, 1 unplaced\n1 of 2"):
         user.am(file("mail", mail), "tiny-base", "new")
@@ -169,16 +169,16 @@ def test_any_subject_can_be_listed(user, file, subject):
     assert user.load()["new"].about.isprintable()
 
 
-def test_unplaced_hunks_stop_it_unless_told(user, file):
+def test_unplaced_hunks_are_refused_unless_allowed(user, file):
     with pytest.raises(PatchError, match=r"mail line +\d+ +unplaced +mm/gone.c: the tree has no mm/gone.c\n.*\n1 of 2"):
-        user.am(file("mail", MISFIT), "tiny-base", "new")
+        user.am(file("mail", WITH_MISSING_FILE), "tiny-base", "new")
     assert files_in(user) == []
-    [made] = user.am(file("mail", MISFIT), "tiny-base", "new", allow_unplaced=True).patches
+    [made] = user.am(file("mail", WITH_MISSING_FILE), "tiny-base", "new", allow_unplaced=True).patches
     assert made.unplaced == 1
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("text", "message"),
     [
         ("Looks good to me.\n", "contains no patch"),
         (QUOTED.replace("mm/minor.c", "mm/gone.c"), "no hunk of .* has a place in this tree"),
@@ -187,13 +187,13 @@ def test_unplaced_hunks_stop_it_unless_told(user, file):
         (QUOTED.replace("b/mm/minor.c", "b//etc/passwd"), "not a path inside the tree"),
     ],
 )
-def test_bad_mails(user, file, text, says):
-    with pytest.raises(PatchError, match=says):
+def test_a_mail_without_a_patch_for_this_tree_is_refused(user, file, text, message):
+    with pytest.raises(PatchError, match=message):
         user.am(file("mail", text), "tiny-base", "new")
     assert files_in(user) == []
 
 
-def test_bad_patches_leave_nothing(user, file):
+def test_a_refused_kernel_leaves_nothing(user, file):
     user.add("good", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
     before = {name: (user.folder / name).read_bytes() for name in files_in(user)}
     for patches, on, config, error in (
@@ -225,7 +225,7 @@ def test_bad_patches_leave_nothing(user, file):
     assert {name: (user.folder / name).read_bytes() for name in files_in(user)} == before
 
 
-def test_long_names(user, lab, file):
+def test_long_names_are_accepted(user, lab, file):
     user.add("x" * 80, [file(f"{'y' * 240}.patch", tiny_kernel.PATCH)], "tiny-base")
     kernel = Supply(user.load(), lab.cache, lab.archive).get("x" * 80)
     assert kernel.release == f"6.1.0-{'x' * 32}"
@@ -233,7 +233,7 @@ def test_long_names(user, lab, file):
     assert files_in(user) == []
 
 
-def test_a_patch_from_a_pipe(user):
+def test_a_patch_is_read_from_a_pipe(user):
     reading, writing = os.pipe()
     with os.fdopen(writing, "w") as pipe:
         pipe.write(tiny_kernel.PATCH)
@@ -242,7 +242,7 @@ def test_a_patch_from_a_pipe(user):
     assert user.load()["piped"].patches[0].read_text() == tiny_kernel.PATCH
 
 
-def test_a_file_without_an_end(user):
+def test_a_file_without_an_end_is_refused(user):
     for add in (
         lambda: user.add("new", [Path("/dev/zero")], "tiny-base"),
         lambda: user.add("new", [], "tiny-base", Path("/dev/zero")),
@@ -252,45 +252,45 @@ def test_a_file_without_an_end(user):
             add()
 
 
-def test_a_comment_in_another_charset(user, lab, tmp_path):
+def test_a_config_may_have_a_comment_in_another_charset(user, lab, tmp_path):
     (tmp_path / "f.config").write_bytes(b"# gr\xf6\xdfer\nCONFIG_MORE=y\n")
     user.add("new", [], "tiny-base", tmp_path / "f.config")
     assert "CONFIG_MORE=y" in Supply(user.load(), lab.cache, lab.archive).get("new").config.read_text()
 
 
-def test_a_kernel_is_in_the_list_when_it_has_been_tried(user, lab, file, monkeypatch):
-    """A kill while it is tried leaves the list as it was; what the kill leaves beside it does not matter later."""
+def test_a_kernel_is_listed_only_after_its_patches_were_applied(user, lab, file, monkeypatch):
+    """A kill before that does not change the list; the files that it leaves are replaced later."""
     user.add("first", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
     before = user.file.read_bytes()
-    seen = []
+    contents = []
 
-    def killed(*_):
-        seen.append(user.file.read_bytes())
+    def interrupt(*_):
+        contents.append(user.file.read_bytes())
         raise KeyboardInterrupt
 
-    (user.folder / ".adding.toml").write_text("of one that was killed")
+    (user.folder / ".adding.toml").write_text("left by a killed process")
     (user.folder / "patches/new").mkdir()
-    (user.folder / "patches/new/0007-old.patch").write_text("of one that was killed")
+    (user.folder / "patches/new/0007-old.patch").write_text("left by a killed process")
     with monkeypatch.context() as patch:
-        patch.setattr("uffdlab.kernels.tree.Tree.read", killed)
+        patch.setattr("uffdlab.kernels.tree.Tree.read", interrupt)
         with pytest.raises(KeyboardInterrupt):
             user.add("new", [file("m.patch", tiny_kernel.BROKEN_PATCH)], "tiny-base")
-    assert seen == [before]
+    assert contents == [before]
     assert user.file.read_bytes() == before
     assert files_in(user) == ["kernels.toml", "patches/first/0001-two.patch"]
 
 
-def test_a_full_disk_under_the_list(user, file, monkeypatch):
-    def full(*_):
+def test_a_list_that_cannot_be_written_is_reported(user, file, monkeypatch):
+    def fail(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("uffdlab.kernels.user_kernels.write_atomically", full)
+    monkeypatch.setattr("uffdlab.kernels.user_kernels.write_atomically", fail)
     with pytest.raises(KernelError, match=r"cannot be written \(No space left on device\): point UFFDLAB_KERNELS"):
         user.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
     assert files_in(user) == []
 
 
-def test_a_kernel_whose_patches_are_gone(user, lab, file):
+def test_a_kernel_whose_patches_are_missing_is_an_error(user, lab, file):
     user.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base")
     supply = Supply(user.load(), lab.cache, lab.archive)
     user.remove("new")
@@ -298,14 +298,14 @@ def test_a_kernel_whose_patches_are_gone(user, lab, file):
         supply.get("new")
 
 
-def test_a_tree_whose_path_is_no_text(user, tmp_path):
+def test_a_tree_whose_path_is_not_utf_8_is_refused(user, tmp_path):
     top = tiny_kernel.write_tree(tmp_path / os.fsdecode(b"\xe9"))
     with pytest.raises(UsageError, match="must be UTF-8"):
         user.add("new", on=top)
     assert files_in(user) == []
 
 
-def test_what_the_user_wrote_stays(user, file):
+def test_entries_that_the_user_wrote_are_not_changed(user, file):
     user.folder.mkdir()
     text = '# mine\n[kernel.own]\nabout = "by hand"\non = "tiny-two"\n\n[kernel."new.er"]\nabout = "b"\non = "own"\n'
     user.file.write_text(text)
@@ -321,20 +321,20 @@ def test_what_the_user_wrote_stays(user, file):
     ]
 
 
-def test_the_wait_for_another_process_has_an_end(user, lab, file):
+def test_a_wait_for_another_process_ends_at_its_deadline(user, lab, file):
     user.folder.mkdir()
-    impatient = UserKernels(user.folder, lab.toml, deadline=0.3)
+    kernels = UserKernels(user.folder, lab.toml, deadline=0.3)
     with cachedir.locked_file(user.folder / ".lock", "the test"):
         for change in (
-            lambda: impatient.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base"),
-            lambda: impatient.remove("new"),
+            lambda: kernels.add("new", [file("two.patch", tiny_kernel.PATCH)], "tiny-base"),
+            lambda: kernels.remove("new"),
         ):
             with pytest.raises(KernelError, match=rf"process {os.getpid()} has held .*\.lock for 0 s: end it"):
                 change()
     assert files_in(user) == []
 
 
-def test_the_folder(monkeypatch, tmp_path):
+def test_the_environment_variable_sets_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("UFFDLAB_KERNELS", str(tmp_path / "here"))
     assert UserKernels().folder == tmp_path / "here"
     assert not (tmp_path / "here").exists()

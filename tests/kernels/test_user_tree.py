@@ -1,4 +1,4 @@
-"""Kernels from a tree of the user's: what is copied, what is compiled again, and that the tree is only read."""
+"""Kernels from a source tree of the user: what is copied and compiled again; the tree itself is not changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def user(lab, tmp_path) -> UserKernels:
 
 @pytest.fixture
 def mine(tmp_path):
-    """A tree with a blank in its path, in git, with an edit and with what a build in it left."""
+    """A tree in git, with a space in its path, an edit, and files that a build in it left."""
     folder = tiny_kernel.write_tree(tmp_path / "my tree")
     (folder / ".gitignore").write_text("*.o\n/.config\n")
     git(folder, "init", "-q")
@@ -40,7 +40,7 @@ def git(folder, *arguments: str) -> None:
     subprocess.run(["git", "-C", folder, *arguments], check=True)
 
 
-def everything(folder) -> dict[str, tuple[bytes, int]]:
+def files_in(folder) -> dict[str, tuple[bytes, int]]:
     return {
         str(path): (path.read_bytes(), path.lstat().st_mtime_ns)
         for path in sorted(folder.rglob("*"))
@@ -48,7 +48,7 @@ def everything(folder) -> dict[str, tuple[bytes, int]]:
     }
 
 
-def everything_in(folder) -> set[str]:
+def names_in(folder) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
@@ -61,13 +61,13 @@ def compiled(kernel) -> list[str]:
     return [line.split()[1] for line in lines if line.startswith("  CC ")]
 
 
-def test_a_tree_is_built_and_only_read(user, lab, mine):
-    before = everything(mine)
+def test_a_tree_is_built_and_not_changed(user, lab, mine):
+    before = files_in(mine)
     user.add("mine", on=mine)
     kernel = get(user, lab)
     assert kernel.release == "6.1.0-mine"
     assert len(compiled(kernel)) == 4
-    assert everything(mine) == before
+    assert files_in(mine) == before
     copy = next(lab.cache.folder.glob("trees/tree-my_tree-*")) / "source-copy"
     assert (copy / "mm/minor.c").read_text().endswith("MODE + 1;\n}\n")
     assert not (copy / "mm/minor.o").exists()
@@ -97,18 +97,18 @@ def test_an_edit_compiles_what_depends_on_it(user, lab, mine):
     assert b"other" not in third.image.read_bytes()
 
 
-def test_names_that_are_no_text(user, lab, mine):
+def test_files_with_any_name_are_copied(user, lab, mine):
     for name in (b"mm/\xe9t\xe9.h", "mm/Größe.h".encode(), b"mm/two\nlines.h", b"mm/end\r"):
         (mine / os.fsdecode(name)).write_text(f"/* {name} */\n")
     (mine / "mm/points").symlink_to(os.fsdecode(b"\xe9t\xe9.h"))
     user.add("mine", on=mine)
     get(user, lab)
     copy = next(lab.cache.folder.glob("trees/*/source-copy"))
-    assert everything_in(copy / "mm") == everything_in(mine / "mm") - {"minor.o"}
+    assert names_in(copy / "mm") == names_in(mine / "mm") - {"minor.o"}
     assert (copy / "mm/points").read_text() == (mine / "mm/points").read_text()
 
 
-def test_an_edit_within_the_clocks_grain_is_seen(mine, tmp_path):
+def test_an_edit_with_the_same_time_stamp_is_detected(mine, tmp_path):
     memo = tmp_path / "memo"
     path = mine / "mm/minor.c"
     digests = set()
@@ -119,7 +119,7 @@ def test_an_edit_within_the_clocks_grain_is_seen(mine, tmp_path):
     assert len(digests) == 20
 
 
-def test_patches_on_a_tree_and_edits_below_them(user, lab, mine, tmp_path):
+def test_a_patched_kernel_follows_edits_of_its_tree(user, lab, mine, tmp_path):
     patch = tmp_path / "two.patch"
     patch.write_text(tiny_kernel.PATCH)
     user.add("mine", on=mine)
@@ -140,23 +140,23 @@ def test_patches_on_a_tree_and_edits_below_them(user, lab, mine, tmp_path):
         user.remove("mine")
     for name in ("two", "mine"):
         assert user.remove(name)
-        assert list(lab.cache.folder.glob("trees/*"))  # `three` is of this tree, too
+        assert list(lab.cache.folder.glob("trees/*"))  # kernel `three` also uses this tree
     assert user.remove("three")
     assert not list(lab.cache.folder.glob("trees/*"))
     assert not list(lab.cache.folder.glob("resolved/tree-*"))
 
 
-def test_a_copy_that_was_cut_short_is_mended(user, lab, mine, monkeypatch):
+def test_an_interrupted_copy_is_completed(user, lab, mine, monkeypatch):
     user.add("mine", on=mine)
     get(user, lab)
     (mine / "mm/other.c").write_text("int other(void)\n{\n\treturn 7;\n}\n")
     (mine / "fs/third.c").unlink()
 
-    def killed(*_, **__):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("uffdlab.kernels.tree.Tree.switch_to", killed)
+        patch.setattr("uffdlab.kernels.tree.Tree.switch_to", interrupt)
         with pytest.raises(KeyboardInterrupt):
             get(user, lab)
     git(mine, "checkout", "-q", ".")
@@ -164,7 +164,7 @@ def test_a_copy_that_was_cut_short_is_mended(user, lab, mine, monkeypatch):
     copy = state.parent / "source-copy"
     assert not (copy / "fs/third.c").exists()
     with monkeypatch.context() as patch:
-        patch.setattr("uffdlab.kernels.tree.Tree.put", killed)
+        patch.setattr("uffdlab.kernels.tree.Tree.put", interrupt)
         with pytest.raises(KeyboardInterrupt):
             get(user, lab)
     (copy / "mm/other.c").write_text("half")
@@ -174,7 +174,7 @@ def test_a_copy_that_was_cut_short_is_mended(user, lab, mine, monkeypatch):
 
 
 @pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".tar.xz", ".tar.bz2"])
-def test_a_tarball(user, lab, tmp_path, suffix):
+def test_a_tarball_is_built(user, lab, tmp_path, suffix):
     top = tiny_kernel.write_tree(tmp_path / "linux-mine")
     tarball = tmp_path / f"mine{suffix}"
 
@@ -192,7 +192,7 @@ def test_a_tarball(user, lab, tmp_path, suffix):
     assert lab.leftovers() == []
 
 
-def test_a_clean_folder_without_git(user, lab, tmp_path):
+def test_a_clean_folder_without_git_is_built(user, lab, tmp_path):
     top = tiny_kernel.write_tree(tmp_path / "plain")
     user.add("mine", on=top)
     assert len(compiled(get(user, lab))) == 4
@@ -213,7 +213,7 @@ def no_kernel(path):
 
 
 def ignored(path):
-    """As one who unpacks Debian's linux-source and makes a repository of it."""
+    """Make a tree whose sources git ignores, as in a repository made of Debian's linux-source."""
     tiny_kernel.write_tree(path)
     (path / ".gitignore").write_text("*.o\n/*\n!/debian/\n")
     git(path, "init", "-q")
@@ -226,7 +226,7 @@ def built_in(path):
 
 
 @pytest.mark.parametrize(
-    ("make", "says"),
+    ("make", "message"),
     [
         (no_tar, "cannot be unpacked"),
         (other_tar, "is not the source of a kernel with userfaultfd: it has no Makefile"),
@@ -239,16 +239,16 @@ def built_in(path):
         (lambda path: None, "cannot be read"),
     ],
 )
-def test_what_is_no_tree_is_refused_and_leaves_nothing(user, lab, tmp_path, make, says):
+def test_a_path_that_is_no_kernel_source_is_refused_and_leaves_nothing(user, lab, tmp_path, make, message):
     make(tmp_path / "tree")
-    with pytest.raises(SourceError, match=says):
+    with pytest.raises(SourceError, match=message):
         user.add("mine", on=tmp_path / "tree")
     assert not user.file.exists()
     assert not list(lab.cache.folder.glob("trees/*"))
     assert lab.leftovers() == []
 
 
-def test_a_tree_that_is_gone(user, lab, mine):
+def test_a_tree_that_was_moved_is_an_error(user, lab, mine):
     user.add("mine", on=mine)
     get(user, lab)
     mine.rename(mine.with_name("moved"))
@@ -258,7 +258,7 @@ def test_a_tree_that_is_gone(user, lab, mine):
     assert listed["mine"] is None
 
 
-def test_a_tree_without_what_the_lab_needs(user, lab, mine):
+def test_a_config_without_an_option_that_the_lab_needs_is_an_error(user, lab, mine):
     (mine / "Makefile").write_text(
         tiny_kernel.MAKEFILE.replace("CONFIG_UNKNOWN", "-e CONFIG_UNKNOWN -e CONFIG_VIRTIO_PCI")
     )
@@ -268,7 +268,7 @@ def test_a_tree_without_what_the_lab_needs(user, lab, mine):
     assert not list(lab.cache.folder.glob("images/*"))
 
 
-def test_an_option_that_the_user_asks_for_must_be_there(user, lab, mine, tmp_path):
+def test_a_requested_option_that_the_build_drops_is_an_error(user, lab, mine, tmp_path):
     fragment = tmp_path / "f.config"
     fragment.write_text("CONFIG_UNKNOWN=y\n")
     user.add("mine", on=mine, config=fragment)

@@ -1,4 +1,4 @@
-"""A kernel source that compiles in a blink, in a real Debian package, and an archive that gives it out."""
+"""A small kernel source in a real Debian package, and an archive that serves it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ FILES = {
     "fs/third.c": "int third(void)\n{\n\treturn 3;\n}\n",
 }
 
-# What makes it look like a kernel's tree
+# With these files it is accepted as a kernel's tree
 TREE = {
     **FILES,
     "Kconfig": "",
@@ -141,7 +141,7 @@ suites = ["here"]
 
 
 def write_tree(folder: Path, files: dict[str, str] | None = None) -> Path:
-    """Write the tiny kernel as a tree of the user's."""
+    """Write the tiny kernel as a source tree of the user."""
     for name, text in (files or TREE).items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +153,7 @@ def write_tree(folder: Path, files: dict[str, str] | None = None) -> Path:
 
 
 def elf(notes: bytes | None = None, *, release: str = "6.1.0-test", machine: int = 62) -> bytes:
-    """An ELF file with one note segment, by default the PVH note, and a kernel's banner."""
+    """Return an ELF file with one note segment, by default the PVH note, and a kernel's banner."""
     if notes is None:
         notes = struct.pack("<III4sI", 4, 4, 18, b"Xen\0", 0x1000000)
     header = struct.pack(
@@ -165,7 +165,7 @@ def elf(notes: bytes | None = None, *, release: str = "6.1.0-test", machine: int
 
 
 def bzimage(payload: bytes, *, release: str = "6.1.0-test", protocol: int = 0x20F) -> bytes:
-    """A bzImage with this payload."""
+    """Return a bzImage with this payload."""
     head = bytearray(0x600)
     head[0x1F1] = 2
     head[0x202:0x206] = b"HdrS"
@@ -243,7 +243,7 @@ class FakeArchive:
 
 @dataclass
 class Lab:
-    """A catalogue, a cache and an archive of the test's own."""
+    """A catalogue, a cache and an archive of one test."""
 
     folder: Path
     archive: FakeArchive
@@ -264,7 +264,7 @@ class Lab:
         return Supply(load(self.toml), self.cache, self.archive)
 
     def script(self, name: str) -> list[str]:
-        """A command that gets this kernel in a process of its own."""
+        """Return a command that gets this kernel in another process."""
         code = (
             "import sys, pathlib; sys.path.insert(0, sys.argv[1]); import tiny_kernel\n"
             "from uffdlab.kernels.progress import LineProgress\n"
@@ -277,7 +277,7 @@ class Lab:
         return [sys.executable, "-c", code, here, str(self.folder), str(self.archive.folder), name, *pairs]
 
     def leftovers(self) -> list[str]:
-        """Everything in the cache that no finished work accounts for."""
+        """Return the files in the cache that an unfinished step has left."""
         known = {"locks", "resolved", "logs", "images", "trees", "apt"}
         found = [path.name for path in self.cache.folder.glob("*") if path.name not in known]
         patterns = (".*", "unpacking*", "patching-*", "package", "out", "debs")

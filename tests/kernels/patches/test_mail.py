@@ -1,4 +1,4 @@
-"""Patches found in mails, mboxes and pages."""
+"""Patches are read from mails, mboxes and web pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ diff --git a/mm/x.c b/mm/x.c
 MAIL = "From: A <a@example.org>\nSubject: [PATCH 2/3] mm: two\nDate: today\n"
 
 
-def test_a_mail():
+def test_a_patch_is_read_from_a_mail():
     [message] = read(f"{MAIL}\nWhy.\n---\n{DIFF}-- \n2.39.1\n".encode(), "m").messages
     assert (message.subject, message.depth) == ("[PATCH 2/3] mm: two", 0)
     [file] = message.files
@@ -37,7 +37,7 @@ def test_a_mail():
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_encoded(end):
+def test_a_base64_mail_is_decoded(end):
     body = base64.encodebytes(DIFF.replace("\n", end).encode()).decode()
     head = MAIL + "MIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\nContent-Transfer-Encoding: base64\n"
     [message] = read(f"{head}\n{body}".encode(), "m").messages
@@ -51,33 +51,33 @@ def mime(text: bytes, charset: str, encoding: str) -> bytes:
 
 @pytest.mark.parametrize("encoding", ["8bit", "quoted-printable"])
 @pytest.mark.parametrize("charset", ["utf-8", "x-unheard-of", "us-ascii"])
-def test_letters_beyond_ascii(charset, encoding):
+def test_non_ascii_text_is_decoded(charset, encoding):
     text = DIFF.replace("return 2;", "return 2; /* größer */").encode()
     [message] = read(mime(text, charset, encoding), "m").messages
     assert message.files[0].hunks[0].lines[2] == ("+", "\treturn 2; /* größer */")
 
 
-def test_bytes_that_are_no_text_are_kept():
+def test_bytes_that_are_not_utf_8_are_not_changed():
     [message] = read(DIFF.encode().replace(b"return 2", b"return '\xe9'"), "m").messages
     assert message.text.encode("utf-8", "surrogateescape").count(b"'\xe9'") == 1
 
 
-def attached(**how) -> bytes:
+def attached(**content_type) -> bytes:
     mail = EmailMessage()
     mail["From"], mail["Subject"] = "a@example.org", "[PATCH] mm: two"
     mail.set_content("See what is attached.\n")
-    mail.add_attachment(DIFF.encode(), filename="two.patch", **how)
+    mail.add_attachment(DIFF.encode(), filename="two.patch", **content_type)
     return mail.as_bytes()
 
 
-def only_a_page() -> bytes:
+def html_mail() -> bytes:
     mail = EmailMessage()
     mail["From"], mail["Subject"] = "a@example.org", "[PATCH] mm: two"
     mail.set_content(f"<html><body><pre>{html.escape(DIFF)}</pre></body></html>", subtype="html")
     return mail.as_bytes()
 
 
-def twice() -> bytes:
+def three_copies() -> bytes:
     mail = EmailMessage()
     mail["From"], mail["Subject"] = "a@example.org", "[PATCH] mm: two"
     mail.set_content(DIFF)
@@ -100,8 +100,8 @@ def forwarded() -> bytes:
     [
         attached(maintype="text", subtype="x-patch"),
         attached(maintype="application", subtype="octet-stream"),
-        only_a_page(),
-        twice(),
+        html_mail(),
+        three_copies(),
         forwarded(),
         b"\xef\xbb\xbf" + MAIL.encode() + b"\n" + DIFF.encode(),
         (MAIL + "\n" + DIFF).encode("utf-16"),
@@ -113,31 +113,31 @@ def forwarded() -> bytes:
     ],
     ids=lambda data: "",
 )
-def test_it_is_found_in_any_wrapping(data):
+def test_the_patch_is_found_in_any_format(data):
     [message] = read(data, "m").messages
     assert message.change == read(DIFF.encode(), "m").messages[0].change
     assert "None" not in message.subject
 
 
-def letter(number: int, *, of: int = 3, version: str = "", answer: bool = False, end: str = "\n") -> str:
+def mail_of_series(number: int, *, of: int = 3, version: str = "", reply: bool = False, end: str = "\n") -> str:
     diff = DIFF.replace("return 2", f"return {number}") if number else "A cover letter."
-    text = "".join(f"> {line}\n" for line in diff.splitlines()) if answer else diff
-    subject = f"{'Re: ' * answer}[PATCH{version} {number}/{of}] mm: {number}"
+    text = "".join(f"> {line}\n" for line in diff.splitlines()) if reply else diff
+    subject = f"{'Re: ' * reply}[PATCH{version} {number}/{of}] mm: {number}"
     start = "From a@example.org Tue Feb 14 22:38:39 2023\n"
     return f"{start}From: A <a@example.org>\nSubject: {subject}\n\n{text}\n".replace("\n", end)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_an_mbox_in_the_order_of_its_numbers(end):
-    found = read("".join(letter(number, end=end) for number in (3, 0, 1, 2)).encode(), "m")
+def test_patches_of_an_mbox_are_sorted_by_their_numbers(end):
+    found = read("".join(mail_of_series(number, end=end) for number in (3, 0, 1, 2)).encode(), "m")
     assert [message.subject[-1] for message in found.messages] == ["1", "2", "3"]
     assert found.notes == ()
     assert [message.files[0].hunks[0].line for message in found.messages] == [26, 39, 8]
 
 
-def test_a_thread_has_answers_and_older_versions():
-    thread = [letter(number) for number in (0, 1, 2, 3)]
-    thread += [letter(2, answer=True), *(letter(number, of=2, version=" v2") for number in (1, 2, 2))]
+def test_replies_and_older_versions_of_a_thread_are_left_out():
+    thread = [mail_of_series(number) for number in (0, 1, 2, 3)]
+    thread += [mail_of_series(2, reply=True), *(mail_of_series(number, of=2, version=" v2") for number in (1, 2, 2))]
     found = read("".join(thread).encode(), "m")
     assert [message.subject for message in found.messages] == ["[PATCH v2 1/2] mm: 1", "[PATCH v2 2/2] mm: 2"]
     assert found.notes == (
@@ -147,11 +147,11 @@ def test_a_thread_has_answers_and_older_versions():
     )
 
 
-def test_a_series_with_a_gap_says_so():
-    assert read("".join(map(letter, (1, 3))).encode(), "m").notes == ("missing from the series: 2/3",)
+def test_a_gap_in_a_series_is_reported():
+    assert read("".join(map(mail_of_series, (1, 3))).encode(), "m").notes == ("missing from the series: 2/3",)
 
 
-def test_a_page_of_an_archive():
+def test_a_patch_is_read_from_a_page_of_an_archive():
     page = (
         "<html><body><pre>Re: [PATCH] mm: x\n" + DIFF.replace("{", "&#123;").replace("+", "<b>+</b>") + "</pre></html>"
     )
@@ -159,7 +159,7 @@ def test_a_page_of_an_archive():
     assert message.files[0].hunks[0].lines[2] == ("+", "\treturn 2;")
 
 
-def test_a_new_file_and_one_that_goes():
+def test_new_and_deleted_files_are_read():
     text = "--- /dev/null\n+++ b/a.c\n@@ -0,0 +1 @@\n+int a;\n--- a/b.c\n+++ /dev/null\n@@ -1 +0,0 @@\n-int b;\n"
     assert [(file.old, file.new) for file in read(text.encode(), "m").messages[0].files] == [
         (None, "a.c"),
@@ -170,12 +170,12 @@ def test_a_new_file_and_one_that_goes():
 @pytest.mark.parametrize(
     "text", ["", "Looks good to me.\n", MAIL + "\nCover letter\n 1 file changed\n", "--- a/x\n+++ b/x\n", "\0\xff" * 99]
 )
-def test_no_patch(text):
+def test_a_mail_without_a_patch_is_an_error(text):
     with pytest.raises(PatchError, match="contains no patch"):
         read(text.encode("latin-1"), "m")
 
 
-def test_a_diff_that_no_hunk_can_describe():
+def test_renames_binary_files_and_mode_changes_are_read():
     text = (
         "diff --git a/a.c b/b.c\nrename from a.c\nrename to b.c\n"
         "diff --git a/x.png b/x.png\nnew file mode 100644\nGIT binary patch\nliteral 1\nRc\n\n"
@@ -190,22 +190,22 @@ def test_a_diff_that_no_hunk_can_describe():
     ]
 
 
-def test_text_that_looks_like_a_page_is_left_alone():
+def test_code_that_looks_like_html_is_not_changed():
     [message] = read(DIFF.replace("return 2;", 'puts("<br> <pre>");').encode(), "m").messages
     assert message.files[0].hunks[0].lines[2] == ("+", '\tputs("<br> <pre>");')
 
 
 @pytest.mark.parametrize(
-    ("data", "says"),
+    ("data", "message"),
     [
         (bytes((64 << 20) + 1), "more than 67108864 bytes"),
         (gzip.compress(bytes((64 << 20) + 1), mtime=0), "more than 67108864 bytes"),
         (gzip.compress(DIFF.encode(), mtime=0)[:-30] + bytes(9), "is damaged gzip"),
-        ("".join(letter(1, of=1) for _ in range(1001)).encode(), "contains 1001 patches"),
+        ("".join(mail_of_series(1, of=1) for _ in range(1001)).encode(), "contains 1001 patches"),
         (DIFF.replace("-1,3", f"-{'9' * 5000},3").encode(), "a patch without hunks"),
     ],
     ids=["long", "long-unpacked", "damaged", "many", "digits"],
 )
-def test_a_mail_that_is_too_large(data, says):
-    with pytest.raises(PatchError, match=says):
+def test_a_mail_that_is_too_large_or_damaged_is_refused(data, message):
+    with pytest.raises(PatchError, match=message):
         read(data, "m")
