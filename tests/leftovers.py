@@ -1,4 +1,4 @@
-"""What tests ask about processes: whether they live, and what this one holds."""
+"""Whether processes run, and what this process has open."""
 
 import contextlib
 import threading
@@ -33,18 +33,18 @@ def children(pid="self"):
     return found
 
 
-class Held(NamedTuple):
-    """What this process holds that could leak: descriptors (sockets among them), threads, children."""
+class OpenResources(NamedTuple):
+    """Resources of this process that could leak: descriptors (also of sockets), threads, children."""
 
     descriptors: int
     threads: int
     children: int
 
 
-def held():
-    return Held(len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), len(children()))
+def open_resources():
+    return OpenResources(len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), len(children()))
 
 
 def nothing_left(before):
-    # A thread that has done its work may not have ended yet; and what an earlier test left to the collector may go now.
-    return wait_until(lambda: all(now <= then for now, then in zip(held(), before, strict=True)))
+    # Wait: a thread may not have ended yet.  There may be fewer: the collector may free what an earlier test left.
+    return wait_until(lambda: all(now <= then for now, then in zip(open_resources(), before, strict=True)))

@@ -22,11 +22,11 @@ def contrast(one, other):
 
 
 @pytest.mark.parametrize("style", [*CELL_STYLES.values(), MIXED], ids=lambda style: style.text)
-def test_letters_can_be_read(style):
+def test_letters_have_enough_contrast(style):
     assert contrast(style.colour, style.ink) >= 4.5
 
 
-def test_states_can_be_told_apart_without_colour():
+def test_states_differ_without_colour():
     assert MIXED.letter not in CELL_STYLES
     # the states that matter most differ in grey too, or by hatch
     plain = [CELL_STYLES[letter] for letter in "·PUW"]
@@ -49,7 +49,7 @@ def test_states_can_be_told_apart_without_colour():
         (State.PRESENT | State.PROTNONE | State.UFFD_WP, ENTRY, "R"),
         (State.PRESENT, PAGEMAP, "P?"),
         (State.PRESENT | State.UFFD_WP, PAGEMAP, "U?"),
-        (State.PRESENT | State.WRITABLE, PAGEMAP, "P?"),  # what is not known does not count
+        (State.PRESENT | State.WRITABLE, PAGEMAP, "P?"),  # an unknown bit does not count
         (State.SWAPPED, PAGEMAP, "S"),
         (State.SWAPPED | State.UFFD_WP, PAGEMAP, "SU"),
         (State.MARKER | State.UFFD_WP, ALL, "M"),
@@ -60,12 +60,12 @@ def test_states_can_be_told_apart_without_colour():
         (State(0), State(0), "?"),
     ],
 )
-def test_the_letter_of_a_state(states, known, letter):
+def test_each_state_has_its_letter(states, known, letter):
     assert cell_style(states, known).letter == letter
 
 
 @given(st.lists(st.tuples(st.integers(0, int(ALL)), st.integers(0, int(ALL))), max_size=30))
-def test_arrays_are_drawn_as_their_pages(pages):
+def test_an_array_has_the_styles_of_its_pages(pages):
     states = np.array([states & known for states, known in pages], dtype=np.uint32)
     known = np.array([known for _, known in pages], dtype=np.uint32)
     styles, which = cell_styles(states, known)

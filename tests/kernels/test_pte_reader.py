@@ -83,9 +83,7 @@ def test_missing_headers_are_an_error(lab):
 
 def test_a_module_that_does_not_compile_is_an_error(lab, headers):
     headers("modules:\n\techo no compiler; exit 3\n")
-    with pytest.raises(
-        BuildError, match=r"the PTE reader for packaged/here: make ended with 2:\n(.*\n)*no compiler"
-    ):
+    with pytest.raises(BuildError, match=r"the PTE reader for packaged/here: make ended with 2:\n(.*\n)*no compiler"):
         lab.supply().pte_reader("packaged/here", progress=Silent())
     assert lab.leftovers() == []
 

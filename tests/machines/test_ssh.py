@@ -20,7 +20,7 @@ from uffdlab.machines import ssh, ssh_bootstrap
 from uffdlab.machines.rpc import heartbeat
 from uffdlab.uapi.protocol.agent import Ping, SpawnTarget
 
-from ..leftovers import alive, gone_within, held
+from ..leftovers import alive, gone_within, open_resources
 
 SSHD = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
 pytestmark = pytest.mark.skipif(not SSHD, reason="no sshd here: apt-get install openssh-server")
@@ -112,7 +112,7 @@ def uffdlab_files():
 
 
 def test_an_agent_is_copied_started_and_removed(server):
-    before, files_before = held(), uffdlab_files()
+    before, files_before = open_resources(), uffdlab_files()
     machine = start(server)
     agent = machine.hello.pid
     with Lab(machine=machine) as lab:
@@ -125,7 +125,7 @@ def test_an_agent_is_copied_started_and_removed(server):
         assert "/memfd:uffdlab" in maps
         assert "_native" not in maps
     assert gone_within(5, agent)
-    assert held() == before
+    assert open_resources() == before
     assert uffdlab_files() <= files_before
 
 
@@ -153,7 +153,7 @@ def test_a_machine_may_be_named_by_its_ssh_destination(server, monkeypatch, tmp_
     ],
 )
 def test_the_error_of_a_failed_ssh_connection_says_why(server, wrong, message):
-    before = held()
+    before = open_resources()
     port = free_port() if wrong == "port" else None
     if wrong == "key":
         server.authorize(False)
@@ -163,7 +163,7 @@ def test_the_error_of_a_failed_ssh_connection_says_why(server, wrong, message):
         server.set_known_host((server.folder / "user_key.pub").read_text())
     with pytest.raises(errors.MachineLost, match=f"^ssh far-end: .*{message}"):
         start(server, port=port)
-    assert held() == before
+    assert open_resources() == before
 
 
 def reconfigure(server, old, new):
@@ -249,11 +249,11 @@ def test_a_python_that_is_too_old_or_lacks_modules_is_refused(server, version, m
     program = other_python(version)
     if program is None:
         pytest.skip(f"no Python {version} on this host")
-    before = held()
+    before = open_resources()
     server.set_python(program)
     with pytest.raises(errors.MachineError, match=message):
         start(server)
-    assert held() == before
+    assert open_resources() == before
 
 
 def test_a_remote_machine_without_python_is_refused(server):
@@ -274,10 +274,10 @@ def test_a_python_that_hangs_is_an_error_at_the_deadline(server, monkeypatch, pr
     facts = {**ssh_bootstrap._facts(), "system": "Linux"}
     server.set_python(program.replace("{facts}", json.dumps(facts)))
     monkeypatch.setattr(ssh, "_DEADLINE", 3.0)
-    before = held()
+    before = open_resources()
     with pytest.raises(errors.MachineTimeout, match=f"^far-end: waited 3 s for {awaited}: it hangs"):
         start(server)
-    assert held() == before
+    assert open_resources() == before
 
 
 def test_text_printed_by_a_login_shell_is_reported(server):

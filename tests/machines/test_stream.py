@@ -17,7 +17,7 @@ from uffdlab.machines.python_modules import module_path
 from uffdlab.machines.stream import StreamMachine
 from uffdlab.uapi.protocol.agent import Ping, SpawnTarget
 
-from ..leftovers import alive, gone_within, held
+from ..leftovers import alive, gone_within, open_resources
 
 
 def machine(code):
@@ -49,14 +49,14 @@ def test_nothing_but_the_protocol_is_on_the_stream():
 
 
 def test_closing_ends_agent_and_target_and_leaves_nothing():
-    before = held()
+    before = open_resources()
     agent = machine(AGENT).up()
     pids = [agent.hello.pid, agent.ask(SpawnTarget(b"n" * 32, 0x10_0000_0000)).pid, agent.pids[0]]
     assert all(alive(pid) for pid in pids)
     agent.close()
     agent.close()
     assert not any(alive(pid) for pid in pids)
-    assert held() == before
+    assert open_resources() == before
     with pytest.raises(errors.LabClosed):
         agent.ask(Ping())
 
@@ -109,19 +109,19 @@ def test_a_killed_agent_is_reported():
     ],
 )
 def test_a_program_that_is_not_an_agent_is_reported_and_ended(code, error, message):
-    before = held()
+    before = open_resources()
     # The process that sends nothing gets a short deadline; the others get time to start Python on a busy host.
     deadline = 0.5 if error is errors.MachineTimeout else 20
     with pytest.raises(error, match=message):
         machine(code).up(deadline)
-    assert held() == before
+    assert open_resources() == before
 
 
 def test_a_program_that_does_not_exist_is_reported():
-    before = held()
+    before = open_resources()
     with pytest.raises(errors.HostUnsupported, match="no-such-ssh is not in PATH"):
         StreamMachine(["no-such-ssh"], "test")
-    assert held() == before
+    assert open_resources() == before
 
 
 @pytest.mark.parametrize(
@@ -142,11 +142,11 @@ def test_a_path_that_cannot_be_run_is_not_looked_up_in_path(tmp_path, kind, reas
     elif kind == "link":
         (tmp_path / "real").write_text("#!/bin/sh\n")
         program.symlink_to(tmp_path / "real")
-    before = held()
+    before = open_resources()
     with pytest.raises(errors.HostUnsupported, match=rf"^user \d+ cannot run {program}.*{reason}$") as caught:
         StreamMachine([str(program)], "test")
     assert "PATH" not in str(caught.value)
-    assert held() == before
+    assert open_resources() == before
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

@@ -1,4 +1,4 @@
-"""Compiles the native parts as their build files say, by any compiler and with more flags."""
+"""Compile the extension modules as their build files do, with any compiler and further flags."""
 
 import runpy
 import subprocess
@@ -17,40 +17,42 @@ class Extension:
     build_file : str
         One of BUILD_FILES.
     folder : Path
-        Where the code that cffi makes is put.
+        The folder for the code that cffi generates.
 
     Attributes
     ----------
     generated : Path
-        That code.
+        The generated code.
     sources : list of Path
-        Ours.
+        The sources of this project.
     flags : list of str
-        What all of them are compiled with.
+        The flags with which all of them are compiled.
     """
 
     def __init__(self, build_file, folder):
-        made = runpy.run_path(str(ROOT / build_file))["ffibuilder"].distutils_extension(str(folder), verbose=False)
-        generated, *sources = made.sources
-        self.generated, self.sources = Path(generated), [ROOT / each for each in sources]
+        extension = runpy.run_path(str(ROOT / build_file))["ffibuilder"].distutils_extension(str(folder), verbose=False)
+        generated, *sources = extension.sources
+        self.generated, self.sources = Path(generated), [ROOT / path for path in sources]
         self.flags = [
-            *made.extra_compile_args,
-            *(f"-I{ROOT / each}" for each in made.include_dirs),
+            *extension.extra_compile_args,
+            *(f"-I{ROOT / path}" for path in extension.include_dirs),
             f"-I{sysconfig.get_path('include')}",
         ]
-        self.path = Path(*made.name.split(".")).with_suffix(".abi3.so")
-        self._link = made.extra_link_args
+        self.path = Path(*extension.name.split(".")).with_suffix(".abi3.so")
+        self._link = extension.extra_link_args
 
     def link(self, compiler, flags, package_root):
-        """Make the module below `package_root`."""
-        to = Path(package_root) / self.path
+        """Compile and link the module below `package_root`."""
+        output = Path(package_root) / self.path
         files = [self.generated, *self.sources]
-        run(compiler, "-shared", "-fPIC", *self.flags, *flags, *files, "-o", to, *self._link)
+        run(compiler, "-shared", "-fPIC", *self.flags, *flags, *files, "-o", output, *self._link)
 
 
 def run(*command):
-    """Run it; return what it said on stderr, which is empty if a compiler has nothing to say."""
-    done = subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False, timeout=600)
+    """Run a command; return its stderr, which is empty if a compiler reports nothing."""
+    done = subprocess.run(
+        [str(argument) for argument in command], capture_output=True, text=True, check=False, timeout=600
+    )
     if done.returncode:
         raise AssertionError(f"{' '.join(map(str, command))}\n{done.stderr}")
     return done.stderr

@@ -1,4 +1,4 @@
-"""That an error of the native parts would be reported; tests/native/sanitized.py runs it."""
+"""Errors of the native parts are reported; tests/native/sanitized.py runs these tests."""
 
 import os
 import subprocess
@@ -12,10 +12,10 @@ from uffdlab.lab import Lab
 REPORTS = os.environ.get("UFFDLAB_SANITIZER_REPORTS")
 pytestmark = pytest.mark.skipif(not REPORTS, reason="the native parts are not sanitized; `make test-long` does that")
 
-PLANTED = {
-    # Eight bytes are there.
+INSERTED = {
+    # The buffer has eight bytes.
     "heap-buffer-overflow": "from uffdlab.bulk._bulk import ffi, lib; lib.bulk_sum(1, ffi.new('char[8]'), 64)",
-    # A touch that was joined has no thread any more: the member of a null pointer, which is undefined.
+    # A joined touch has no thread, so a member of a null pointer is accessed, which is undefined behaviour.
     "ILL": """
 from uffdlab.agent._native import ffi, lib
 import os, select
@@ -27,24 +27,24 @@ select.select([touch.done_fd], [], [])
 lib.lab_touch_join(touch)
 lib.lab_touch_withdraw(touch)
 """,
-    # A fault of ours, of no touch.
+    # A fault that is not of a touch.
     "SEGV": """
 from uffdlab.agent._native import ffi, lib
 import os, select
 touch = ffi.new("struct lab_touch *")
 touch.done_fd = os.eventfd(0)
 touch.address = int(ffi.cast("uintptr_t", touch))
-assert lib.lab_touch_start(touch) == 0  # its handler for SIGSEGV is there from now on
+assert lib.lab_touch_start(touch) == 0  # this installs the handler for SIGSEGV
 select.select([touch.done_fd], [], [])
 lib.lab_poke(8, b"x", 1)
 """,
 }
 
 
-@pytest.mark.parametrize("error", PLANTED)
-def test_an_error_that_is_planted_is_reported(error):
+@pytest.mark.parametrize("error", INSERTED)
+def test_an_inserted_error_is_reported(error):
     before = set(Path(REPORTS).iterdir())
-    done = subprocess.run([sys.executable, "-c", PLANTED[error]], stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", INSERTED[error]], stderr=subprocess.PIPE, text=True, check=False)
     (report,) = set(Path(REPORTS).iterdir()) - before
     text = report.read_text()
     report.unlink()

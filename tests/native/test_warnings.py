@@ -1,4 +1,4 @@
-"""What compilers and their analyzers say of our C: nothing.  What cffi generates is not ours."""
+"""Compilers and their analyzers report nothing about this project's C.  Code that cffi generates is not checked."""
 
 import shutil
 
@@ -14,7 +14,7 @@ ANALYZERS = {
     "gcc": ["-fanalyzer", "-O2", "-c", "-o", "/dev/null"],
     "clang": ["--analyze", "-Xclang", "-analyzer-output=text", "-Xclang", "-analyzer-checker=core,unix,deadcode"],
 }
-PLANTED = """
+MISTAKES = """
 #include <stdlib.h>
 unsigned char narrow(int wide) { return wide; }
 int freed(void) { int *word = malloc(sizeof(*word)); if (!word) return 0; free(word); return *word; }
@@ -29,16 +29,16 @@ def compiler(name):
 
 @pytest.fixture(scope="module")
 def extensions(tmp_path_factory):
-    return [Extension(each, tmp_path_factory.mktemp("generated")) for each in BUILD_FILES]
+    return [Extension(build_file, tmp_path_factory.mktemp("generated")) for build_file in BUILD_FILES]
 
 
 def output(extensions, *command):
-    """What it says of each of our files."""
+    """Return what the command prints about each source file."""
     return "".join(run(*command, *extension.flags, source) for extension in extensions for source in extension.sources)
 
 
 @pytest.mark.parametrize("name", ["gcc", "clang"])
-def test_no_warnings(extensions, name):
+def test_the_compilers_report_no_warnings(extensions, name):
     assert output(extensions, compiler(name), "-c", "-o", "/dev/null", *WARNINGS) == ""
 
 
@@ -49,8 +49,8 @@ def test_the_analyzers_find_nothing(extensions, name):
 
 
 @pytest.mark.parametrize("name", ANALYZERS)
-def test_the_compilers_would_report_a_planted_mistake(tmp_path, name):
-    planted = tmp_path / "planted.c"
-    planted.write_text(PLANTED)
-    assert "conversion" in run(compiler(name), "-c", "-o", "/dev/null", *WARNINGS, planted)
-    assert "free" in run(name, *ANALYZERS[name], planted)
+def test_the_compilers_report_an_inserted_mistake(tmp_path, name):
+    source = tmp_path / "mistakes.c"
+    source.write_text(MISTAKES)
+    assert "conversion" in run(compiler(name), "-c", "-o", "/dev/null", *WARNINGS, source)
+    assert "free" in run(name, *ANALYZERS[name], source)

@@ -1,4 +1,4 @@
-"""Commands that end when we do."""
+"""Commands end with the process that started them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from uffdlab.processes.job import Job, JobTimeout, run
 from ..leftovers import alive, gone_within, wait_until
 
 
-def test_status_lines_and_tail():
-    seen = []
-    status, tail = run(["sh", "-c", "echo one; echo two >&2; printf three; exit 7"], deadline=20, on_line=seen.append)
+def test_run_returns_the_status_and_the_last_lines():
+    lines = []
+    status, tail = run(["sh", "-c", "echo one; echo two >&2; printf three; exit 7"], deadline=20, on_line=lines.append)
     assert status == 7
-    assert seen == ["one", "two", "three"]
+    assert lines == ["one", "two", "three"]
     assert tail == "one\ntwo\nthree"
 
 
-def test_deadline_ends_the_whole_group():
+def test_a_deadline_ends_the_whole_process_group():
     began = time.monotonic()
     pids = []
     with pytest.raises(JobTimeout):
@@ -32,7 +32,7 @@ def test_deadline_ends_the_whole_group():
     assert gone_within(20, pids[0])
 
 
-def test_exception_in_a_callback_ends_the_child():
+def test_an_exception_in_a_callback_ends_the_child():
     pids = []
 
     def stop(line):
@@ -44,29 +44,31 @@ def test_exception_in_a_callback_ends_the_child():
     assert gone_within(20, pids[0])
 
 
-@pytest.mark.parametrize(("does", "stays"), [("trap '' TERM", True), ("trap 'exit 1' TERM", False), ("true", False)])
-def test_the_marker_stays_if_the_child_had_to_be_killed(tmp_path, does, stays):
+@pytest.mark.parametrize(
+    ("script", "remains"), [("trap '' TERM", True), ("trap 'exit 1' TERM", False), ("true", False)]
+)
+def test_the_marker_remains_if_the_child_had_to_be_killed(tmp_path, script, remains):
     marker = tmp_path / "marker"
     marker.touch()
     with (
-        Job(["sh", "-c", f"{does}; echo up; while :; do sleep 0.1; done"], grace=0.5, marker=marker) as child,
+        Job(["sh", "-c", f"{script}; echo up; while :; do sleep 0.1; done"], grace=0.5, marker=marker) as child,
         pytest.raises(JobTimeout),
     ):
         child.wait(1.5)
-    assert marker.exists() == stays
+    assert marker.exists() == remains
 
 
-@pytest.mark.parametrize(("does", "status"), [("exit 7", 7), ("kill -9 $$", -9), ("kill -15 $$", -15)])
-def test_with_a_marker_the_child_ends_as_it_did(tmp_path, does, status):
+@pytest.mark.parametrize(("script", "status"), [("exit 7", 7), ("kill -9 $$", -9), ("kill -15 $$", -15)])
+def test_a_marker_does_not_change_the_status_of_the_child(tmp_path, script, status):
     marker = tmp_path / "marker"
     marker.touch()
-    with Job(["sh", "-c", f"echo said; {does}"], marker=marker) as child:
+    with Job(["sh", "-c", f"echo output; {script}"], marker=marker) as child:
         assert child.wait(20) == status
-    assert list(child.tail) == ["said"]
+    assert list(child.tail) == ["output"]
     assert marker.exists() == (status == -signal.SIGKILL)
 
 
-def test_sigkill_of_the_parent_ends_the_child():
+def test_the_child_ends_when_its_parent_is_killed():
     code = (
         "from uffdlab.processes.job import run\n"
         "run(['sh', '-c', 'echo $$; exec sleep 60'], deadline=60, on_line=lambda line: print(line, flush=True))\n"
@@ -107,14 +109,14 @@ with Job([sys.executable, "-c", *sys.argv[1:]], stop_signal=signal.SIGINT, grace
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_job_is_signalled_once_at_its_owners_end_and_can_clean_up(tmp_path, number):
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_a_job_is_signalled_once_when_its_owner_ends_and_can_clean_up(tmp_path, signal_number):
     printed = tmp_path / "printed"
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER, CLEANS_UP, printed], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     assert owner.stdout.readline() == "up\n"
-    owner.send_signal(number)
+    owner.send_signal(signal_number)
     owner.wait(30)
     owner.stdout.close()
     assert wait_until(lambda: "cleaned up" in (printed.read_text() if printed.exists() else ""), 20)
@@ -122,11 +124,11 @@ def test_a_job_is_signalled_once_at_its_owners_end_and_can_clean_up(tmp_path, nu
     assert printed.read_text().split("\n") == [str(int(signal.SIGINT)), "cleaned up", ""]
 
 
-def test_a_job_that_stays_after_its_owners_end_is_killed():
+def test_a_job_that_does_not_end_with_its_owner_is_killed():
     code = (
         "from uffdlab.processes.job import Job\n"
-        "stays = ['sh', '-c', 'trap : TERM; echo $$; while :; do sleep 0.1; done']\n"
-        "with Job(stays, grace=0.5) as child:\n"
+        "command = ['sh', '-c', 'trap : TERM; echo $$; while :; do sleep 0.1; done']\n"
+        "with Job(command, grace=0.5) as child:\n"
         "    child.wait(60, on_line=lambda line: print(line, flush=True))\n"
     )
     owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)

@@ -18,20 +18,24 @@ from uffdlab.processes.console import Console
 from uffdlab.processes.identity import Identity
 from uffdlab.processes.supervised import SupervisedProcess
 
-from ..leftovers import alive, gone_within, held, nothing_left, wait_until
+from ..leftovers import alive, gone_within, nothing_left, open_resources, wait_until
 
 
 def start(code, **options):
-    ours, theirs = socket.socketpair()
+    owner_end, program_end = socket.socketpair()
     log = Console()
-    with theirs:
+    with program_end:
         process = SupervisedProcess(
-            [sys.executable, "-ISc", code, str(theirs.fileno())], [theirs.fileno()], ours, log=log, **options
+            [sys.executable, "-ISc", code, str(program_end.fileno())],
+            [program_end.fileno()],
+            owner_end,
+            log=log,
+            **options,
         )
     return process, log
 
 
-def test_the_console_arrives():
+def test_the_output_of_the_console_is_logged():
     process, log = start("import socket,sys; socket.socket(fileno=int(sys.argv[1])).sendall(b'hello from inside')")
     assert process.ended.wait(10)
     assert log.text() == "hello from inside"
@@ -75,10 +79,10 @@ def test_kill_leaves_nothing():
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
-def test_a_program_that_is_not_there(tmp_path):
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = SupervisedProcess([str(tmp_path / "none")], [], ours, log=Console())
+def test_a_program_that_does_not_exist_is_reported(tmp_path):
+    owner_end, program_end = socket.socketpair()
+    with program_end:
+        process = SupervisedProcess([str(tmp_path / "none")], [], owner_end, log=Console())
     assert process.ended.wait(10)
     assert "No such file" in process.how_it_ended()
     process.kill()
@@ -91,15 +95,15 @@ from uffdlab.processes.console import Console
 from uffdlab.processes.supervised import SupervisedProcess
 import socket
 
-def held():
+def open_resources():
     return sorted(os.listdir("/proc/self/fd")), Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
 
-def one(interrupted_after=0):
-    ours, theirs = socket.socketpair()  # which itself can lose a descriptor
-    with ours, theirs:
+def start_and_kill(interrupted_after=0):
+    owner_end, program_end = socket.socketpair()  # an interrupted socketpair() can lose a descriptor
+    with owner_end, program_end:
         signal.setitimer(signal.ITIMER_REAL, interrupted_after)
-        process = SupervisedProcess([sys.executable, "-ISc", "import time; time.sleep(100)"], [theirs.fileno()], ours,
-                              log=Console())
+        process = SupervisedProcess([sys.executable, "-ISc", "import time; time.sleep(100)"],
+                                    [program_end.fileno()], owner_end, log=Console())
         process.kill()
         signal.setitimer(signal.ITIMER_REAL, 0)
 
@@ -107,21 +111,21 @@ wrong = []
 threading.excepthook = lambda args: wrong.append(repr(args.exc_value))
 sys.unraisablehook = lambda args: wrong.append(repr(args.exc_value))
 signal.signal(signal.SIGALRM, signal.default_int_handler)
-one()
-before = held()
-whole = time.monotonic()
-one()
-whole = time.monotonic() - whole
+start_and_kill()
+before = open_resources()
+duration = time.monotonic()
+start_and_kill()
+duration = time.monotonic() - duration
 stopped = 0
 for number in range(60):
     try:
-        one(whole * (number + 1) / 60)
+        start_and_kill(duration * (number + 1) / 60)
     except KeyboardInterrupt:
         stopped += 1
 until = time.monotonic() + 10
-while (held() != before or threading.active_count() > 1) and time.monotonic() < until:
+while (open_resources() != before or threading.active_count() > 1) and time.monotonic() < until:
     time.sleep(0.01)
-print(stopped > 20, wrong, held() == before or (before, held()), threading.enumerate()[1:])
+print(stopped > 20, wrong, open_resources() == before or (before, open_resources()), threading.enumerate()[1:])
 """
 
 
@@ -130,8 +134,8 @@ def test_ctrl_c_at_any_moment_leaves_nothing():
     assert (done.stdout, done.stderr) == ("True [] True []\n", "")
 
 
-def test_ctrl_c_while_the_thread_starts(monkeypatch):
-    # The thread runs, and the one that started it does not come to know.
+def test_ctrl_c_during_the_start_of_the_thread_leaves_nothing(monkeypatch):
+    # The thread runs, but the start() that started it is interrupted.
     start_thread = threading.Thread.start
 
     def interrupted(thread):
@@ -139,7 +143,7 @@ def test_ctrl_c_while_the_thread_starts(monkeypatch):
         time.sleep(0.2)
         raise KeyboardInterrupt
 
-    before = held()
+    before = open_resources()
     monkeypatch.setattr(threading.Thread, "start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         start("import time; time.sleep(100)")
@@ -147,7 +151,7 @@ def test_ctrl_c_while_the_thread_starts(monkeypatch):
 
 
 def test_an_unreachable_process_object_ends_its_process():
-    before = held()
+    before = open_resources()
     process, _log = start("import time; time.sleep(100)")
     pids = process.pids
     assert all(alive(pid) for pid in pids)
@@ -157,7 +161,7 @@ def test_an_unreachable_process_object_ends_its_process():
 
 
 def test_too_few_descriptors_are_reported():
-    # Also if it is the search for a folder for temporary files that gets none.
+    # Also if the search for a folder of temporary files gets no descriptor.
     code = (
         "import resource, sys, tempfile\n"
         "from uffdlab import errors\n"
@@ -185,8 +189,9 @@ OWNER = """
 import socket, sys, time
 from uffdlab.processes.console import Console
 from uffdlab.processes.supervised import SupervisedProcess
-ours, theirs = socket.socketpair()
-process = SupervisedProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], ours, log=Console())
+owner_end, program_end = socket.socketpair()
+process = SupervisedProcess([sys.executable, "-ISc", "import time; print(1); time.sleep(100)"], [], owner_end,
+                            log=Console())
 supervisor = process.pids[0]
 while True:
     with open(f"/proc/{supervisor}/task/{supervisor}/children") as file:
@@ -198,18 +203,18 @@ time.sleep(100)
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_the_owner_dies(how):
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_process_ends_with_its_owner(signal_number):
     with subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
-        found = [int(pid) for pid in owner.stdout.readline().split()]
-        assert len(found) == 2
-        assert all(alive(pid) for pid in found)
-        owner.send_signal(how)
-        assert wait_until(lambda: not any(alive(pid) for pid in found), 1.0)
+        pids = [int(pid) for pid in owner.stdout.readline().split()]
+        assert len(pids) == 2
+        assert all(alive(pid) for pid in pids)
+        owner.send_signal(signal_number)
+        assert wait_until(lambda: not any(alive(pid) for pid in pids), 1.0)
 
 
-def test_the_owner_dies_before_the_supervisor_looks():
-    # The supervisor gets an owner that is not its parent, as if the owner had just ended.
+def test_the_process_ends_if_its_owner_ended_before_the_supervisor_started():
+    # The owner given to the supervisor is not its parent, as if the owner had just ended.
     other = subprocess.Popen([sys.executable, "-c", "pass"])
     other.wait()
     started = time.monotonic()
@@ -244,7 +249,7 @@ time.sleep(100)
 """
 
 
-def test_the_folder_goes_with_the_process_also_when_the_owner_is_killed():
+def test_the_folder_is_removed_with_the_process_also_when_the_owner_is_killed():
     with subprocess.Popen([sys.executable, "-c", FOLDER_OWNER], stdout=subprocess.PIPE, text=True) as owner:
         folder = Path(owner.stdout.readline().strip())
         assert folder.is_dir()
@@ -253,29 +258,29 @@ def test_the_folder_goes_with_the_process_also_when_the_owner_is_killed():
 
 
 def test_a_process_gets_a_grace_period_and_is_then_killed():
-    for code, grace, least, most in (
+    for code, grace, shortest, longest in (
         ("import sys; sys.stdin.read()", 90.0, 0.0, 60.0),  # it ends with its stream
         ("import time; time.sleep(100)", 1.0, 0.9, 60.0),
     ):
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = SupervisedProcess([sys.executable, "-ISc", code], log=Console(), stdio=theirs, grace=grace)
+        owner_end, program_end = socket.socketpair()
+        with program_end:
+            process = SupervisedProcess([sys.executable, "-ISc", code], log=Console(), stdio=program_end, grace=grace)
         started = time.monotonic()
-        ours.close()
+        owner_end.close()
         process.kill()
-        assert least < time.monotonic() - started < most
+        assert shortest < time.monotonic() - started < longest
 
 
-# What a bounded program tries: each line it prints is something that it could do.
+# What a bounded program tries: it prints a line with the outcome of each attempt.
 ATTEMPTS = """
 import ctypes, errno, os, socket, sys
-def attempt(what, how):
+def attempt(name, action):
     try:
-        how()
+        action()
     except OSError as error:
-        print(what, errno.errorcode[error.errno], file=sys.stderr)
+        print(name, errno.errorcode[error.errno], file=sys.stderr)
     else:
-        print(what, "done", file=sys.stderr)
+        print(name, "done", file=sys.stderr)
 folder, port = {folder!r}, {port}
 attempt("make", lambda: open(folder + "/made", "w"))
 attempt("write", lambda: open(folder + "/there", "r+"))
@@ -305,7 +310,7 @@ def attempts(folder, **options):
 
 @pytest.fixture
 def open_folder():
-    # Where others can write: pytest's own folders are for their owner alone.
+    # Other users can write here; pytest's folders are for their owner only.
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
@@ -314,9 +319,9 @@ def landlock():
     return ctypes.CDLL(None).syscall(supervisor._CREATE_RULESET, None, ctypes.c_size_t(0), supervisor._VERSION)
 
 
-def test_a_bounded_program_writes_nowhere_and_gains_nothing(open_folder):
+def test_a_bounded_program_cannot_write_files_or_gain_privileges(open_folder):
     free = attempts(open_folder)
-    assert {free[what] for what in ("make", "write", "remove", "bind", "connect")} == {"done"}
+    assert {free[name] for name in ("make", "write", "remove", "bind", "connect")} == {"done"}
     assert free["privileges"] == "0"
     (open_folder / "socket").unlink()
     bounded = attempts(open_folder, bounded=True)
@@ -325,7 +330,7 @@ def test_a_bounded_program_writes_nowhere_and_gains_nothing(open_folder):
     assert (bounded["read"], bounded["memory"]) == ("done", "done")
     if landlock() < 1:
         pytest.skip("no Landlock in this host's kernel")
-    assert {bounded[what] for what in ("make", "write", "remove", "bind")} == {"EACCES"}
+    assert {bounded[name] for name in ("make", "write", "remove", "bind")} == {"EACCES"}
     assert (open_folder / "there").read_text() == "here"
     if landlock() >= 4:
         assert bounded["connect"] == "EACCES"
@@ -340,7 +345,7 @@ def test_a_program_started_by_root_runs_as_another_user(open_folder):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_a_program_that_the_other_user_cannot_run(tmp_path):
+def test_a_program_that_the_other_user_cannot_run_is_reported(tmp_path):
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o700)
@@ -351,15 +356,15 @@ def test_a_program_that_the_other_user_cannot_run(tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("victim", ["supervisor", "owner"])
-def test_a_program_of_the_other_user_ends_with_its_supervisor(victim):
+@pytest.mark.parametrize("killed", ["supervisor", "owner"])
+def test_a_program_of_the_other_user_ends_with_its_supervisor(killed):
     code = OWNER.replace("log=Console()", "log=Console(), bounded=True, identity=Identity(61234)")
     code = code.replace("[sys.executable", '["/usr/bin/python3"')
     code = "from uffdlab.processes.identity import Identity\n" + code
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as owner:
         supervisor_pid, program = (int(pid) for pid in owner.stdout.readline().split())
         assert wait_until(lambda: "\nUid:\t61234" in Path(f"/proc/{program}/status").read_text())
-        time.sleep(0.2)  # it has become the program by now
-        os.kill({"supervisor": supervisor_pid, "owner": owner.pid}[victim], signal.SIGKILL)
+        time.sleep(0.2)  # for the supervised process to execute the program
+        os.kill({"supervisor": supervisor_pid, "owner": owner.pid}[killed], signal.SIGKILL)
         assert gone_within(2, supervisor_pid, program)
         owner.kill()

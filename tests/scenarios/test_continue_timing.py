@@ -1,4 +1,4 @@
-"""Timings of several kernels: the fastest round of each."""
+"""Timings of several kernels are compared by the fastest round of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the kernel's tests say, in each form that they have had, and as KTAP."""
+"""The output of the kernel's selftests is parsed in each of its formats, and printed as KTAP."""
 
 from types import SimpleNamespace
 
@@ -38,7 +38,7 @@ ok 5 # SKIP wp-fork-pin on anon (CONFIG_GUP_TEST missing)
 """
 
 
-def test_the_text_of_6_1():
+def test_the_output_of_6_1_is_parsed():
     cases, notes = parse(OF_6_1, good=False)
     assert [(case.name, case.verdict) for case in cases] == [
         ("uffd-wp with pagemap (pgsize=4096)", "pass"),
@@ -49,12 +49,12 @@ def test_the_text_of_6_1():
 
 
 @pytest.mark.parametrize(("good", "verdict"), [(True, "pass"), (False, "fail")])
-def test_a_step_of_6_1_that_does_not_say_done(good, verdict):
+def test_a_step_of_6_1_without_done_has_the_verdict_of_the_whole_run(good, verdict):
     cases, _ = parse("testing events (fork, remap, remove): userfaults: 5 missing (5+)\n", good=good)
     assert cases == [KselftestCase("events (fork, remap, remove)", verdict)]
 
 
-def test_the_text_of_6_12():
+def test_the_output_of_6_12_is_parsed():
     cases, _ = parse(OF_6_12, good=False)
     assert cases == [
         KselftestCase("UFFDIO_API (with syscall)", "pass"),
@@ -63,7 +63,7 @@ def test_the_text_of_6_12():
     ]
 
 
-def test_the_ktap_of_7_3():
+def test_the_ktap_of_7_3_is_parsed():
     cases, notes = parse(OF_7_3, good=False)
     assert cases == [
         KselftestCase("zeropage on anon", "pass"),
@@ -83,7 +83,7 @@ def report(*runs):
     return good, lines
 
 
-def test_ktap_of_what_passed():
+def test_passed_tests_are_printed_as_ktap():
     good, lines = report(
         Run(("uffd-unit-tests",), "pass", [KselftestCase("a #1", "pass"), KselftestCase("b", "skip", ["no"])], ["x"])
     )
@@ -103,7 +103,7 @@ def test_ktap_of_what_passed():
     ]
 
 
-def test_ktap_of_what_failed():
+def test_failed_tests_are_printed_as_ktap():
     cases, notes = parse(OF_6_1, good=False)
     good, lines = report(
         Run(("userfaultfd", "shmem"), "fail", cases, notes),
@@ -117,7 +117,7 @@ def test_ktap_of_what_failed():
     assert lines[-1] == "# Totals: pass:1 fail:2 xfail:0 xpass:0 skip:0 error:0"
 
 
-def test_the_commands_that_run_the_selftests():
+def test_the_plan_has_the_commands_that_run_the_selftests():
     old, new = (Selftests(dict.fromkeys(names), "") for names in (["userfaultfd"], ["uffd-unit-tests", "uffd-stress"]))
     assert [call[1] for call in plan(old)][:4] == ["anon", "hugetlb", "hugetlb_shared", "shmem"]
     assert ("uffd-stress", "hugetlb-private", "128", "32") in plan(new, full=True)
@@ -125,25 +125,25 @@ def test_the_commands_that_run_the_selftests():
 
 
 @pytest.mark.parametrize(
-    ("files", "says"),
+    ("files", "message"),
     [
         ({}, "not a kernel's source tree"),
         ({"Makefile": "all:\n"}, "not a kernel's source tree"),
         ({"Makefile": "PATCHLEVEL = 1\n"}, "has no userfaultfd tests"),
     ],
 )
-def test_a_tree_without_them(tmp_path, monkeypatch, files, says):
+def test_a_tree_without_userfaultfd_tests_is_an_error(tmp_path, monkeypatch, files, message):
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
     tree = tmp_path / "tree"
     tree.mkdir()
     for name, text in files.items():
         (tree / name).write_text(text)
-    with pytest.raises(KernelError, match=says):
+    with pytest.raises(KernelError, match=message):
         kselftest.of_tree(tree)
     assert [path.name for path in tree.rglob("*")] == list(files)
     assert list((tmp_path / "cache").rglob("making-*")) == []
     result = CliRunner().invoke(main, ["selftest", "6.1-series", "--tree", str(tree)])
-    assert (result.exit_code, says in result.output) == (125, True)
+    assert (result.exit_code, message in result.output) == (125, True)
 
 
 MAKEFILE = "PATCHLEVEL = 1\nheaders:\n\tmkdir -p $(O)/usr/include; echo '#define THREE 3' >$(O)/usr/include/three.h\n"
@@ -153,34 +153,34 @@ TEST_MAKEFILE = "$(OUTPUT)/%: %.c\n\techo made >note; $(CC) $(KHDR_INCLUDES) $< 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "cache"))
-    place = tmp_path / "tree" / "tools/testing/selftests/vm"
-    place.mkdir(parents=True)
+    folder = tmp_path / "tree" / "tools/testing/selftests/vm"
+    folder.mkdir(parents=True)
     (tmp_path / "tree" / "Makefile").write_text(MAKEFILE)
-    (place / "Makefile").write_text(TEST_MAKEFILE)
-    (place / "userfaultfd.c").write_text("#include <three.h>\nint main(void) { return THREE; }\n")
+    (folder / "Makefile").write_text(TEST_MAKEFILE)
+    (folder / "userfaultfd.c").write_text("#include <three.h>\nint main(void) { return THREE; }\n")
     return tmp_path / "tree"
 
 
 def test_a_tree_is_compiled_once_and_not_written_to(tree, monkeypatch):
     before = sorted(tree.rglob("*"))
-    made = kselftest.of_tree(tree)
-    assert list(made.programs) == ["userfaultfd"]
+    selftests = kselftest.of_tree(tree)
+    assert list(selftests.programs) == ["userfaultfd"]
     assert sorted(tree.rglob("*")) == before
     monkeypatch.setattr(kselftest, "_make", lambda *_: pytest.fail("compiled again"))
-    assert kselftest.of_tree(tree) == made
+    assert kselftest.of_tree(tree) == selftests
     (tree / "tools/testing/selftests/vm/userfaultfd.c").write_text("int main(void) { return 4; }\n")
     with pytest.raises(pytest.fail.Exception, match="compiled again"):
         kselftest.of_tree(tree)
 
 
-def test_tests_that_do_not_compile(tree):
+def test_selftests_that_do_not_compile_are_an_error(tree):
     (tree / "tools/testing/selftests/vm/userfaultfd.c").write_text("int main(void) { return FOUR; }\n")
     result = CliRunner().invoke(main, ["selftest", "6.1-series", "--tree", str(tree)])
     assert (result.exit_code, "FOUR" in result.output) == (125, True), result.output
 
 
 @pytest.mark.parametrize("arguments", [["no-such-kernel"], ["6.1-series", "--tree", "no/such/folder"], ["/dev/null"]])
-def test_no_source_for_the_tests(monkeypatch, tmp_path, arguments):
+def test_a_kernel_without_source_for_the_selftests_is_bad_usage(monkeypatch, tmp_path, arguments):
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path))
     result = CliRunner().invoke(main, ["selftest", *arguments])
     assert result.exit_code == 2

@@ -18,7 +18,7 @@ from uffdlab import cachedir
 from uffdlab.lab import Lab
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from leftovers import held
+from leftovers import open_resources
 
 
 class Times(NamedTuple):
@@ -53,7 +53,7 @@ def named_files():
 
 
 def resources():
-    return {**held()._asdict(), "memory": memory_mib(), "named": named_files()}
+    return {**open_resources()._asdict(), "memory": memory_mib(), "named": named_files()}
 
 
 def median(times):

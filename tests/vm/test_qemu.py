@@ -21,7 +21,7 @@ from uffdlab.machines.qemu import start
 from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.uapi.protocol.agent import Ping, ReadClock, TriggerSysrq
 
-from ..leftovers import alive, children, gone_within, held, wait_until
+from ..leftovers import alive, children, gone_within, open_resources, wait_until
 
 pytestmark = pytest.mark.vm
 
@@ -331,10 +331,10 @@ def test_twenty_machines_leak_nothing(kernel):
             machine.physical.root_candidates()
 
     once()
-    before = held()
+    before = open_resources()
     for _ in range(20):
         once()
-    assert held() == before
+    assert open_resources() == before
 
 
 def test_a_closed_machine_refuses_each_call_but_keeps_its_console(kernel):

@@ -14,7 +14,7 @@ from uffdlab import cachedir, errors
 from uffdlab.lab import Lab
 from uffdlab.machines.qemu import start
 
-from ..leftovers import held, nothing_left
+from ..leftovers import nothing_left, open_resources
 
 pytestmark = pytest.mark.vm
 
@@ -52,7 +52,7 @@ def emulator(monkeypatch):
 
 
 def expect_refusal(message, error=errors.HostUnsupported):
-    before = held()
+    before = open_resources()
     with pytest.raises(error, match=message) as caught:
         Lab("6.1-series")
     assert nothing_left(before)
@@ -80,7 +80,7 @@ def states():
 def test_running_out_of_descriptors_keeps_the_saved_state():
     """At whichever step they run out."""
     Lab("6.1-series").close()
-    before, saved, refusals = held(), states(), []
+    before, saved, refusals = open_resources(), states(), []
     for spare in range(30):
         with limited(resource.RLIMIT_NOFILE, before.descriptors + spare):
             try:

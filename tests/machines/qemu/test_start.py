@@ -16,7 +16,7 @@ from uffdlab.machines.qemu.command import Settings
 from uffdlab.machines.qemu.initramfs import Initramfs
 from uffdlab.machines.qemu.machine import _ram_file
 
-from ...leftovers import held, nothing_left
+from ...leftovers import nothing_left, open_resources
 
 
 @pytest.fixture(autouse=True)
@@ -47,7 +47,7 @@ def program(tmp_path, monkeypatch):
 
 @pytest.fixture
 def before():
-    return held()
+    return open_resources()
 
 
 def test_without_qemu_the_error_says_how_to_install_it(kernel, monkeypatch, tmp_path):
