@@ -219,9 +219,9 @@ def test_each_debug_check_reports_a_provoked_error():
         assert any("pagealloc: " in line for line in reported_errors(lab))
 
         lab.exec(["sh", "-c", "echo 0 >/proc/sys/kernel/panic_on_oops"])
-        # A process that reads a free page is killed before it frees what it has allocated.  Do it several times: kmemleak
-        # does not report an object whose address is still anywhere.  It may be in the registers that the kernel keeps of
-        # its first oops (exec_summary_regs), or on the stack of an ended process.
+        # A process that reads a free page is killed before it frees what it has allocated.  Do it several times:
+        # kmemleak does not report an object whose address is still anywhere.  It may be in the registers that the
+        # kernel keeps of its first oops (exec_summary_regs), or on the stack of an ended process.
         for _ in range(12):
             lab.exec(["sh", "-c", "echo READ_BUDDY_AFTER_FREE >/sys/kernel/debug/provoke-crash/DIRECT"])
         found = reported_errors(lab)
