@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Settings and hooks for all tests."""
 
 import contextlib
 
@@ -9,7 +9,7 @@ from uffdlab.errors import AgentError, IoctlError, UsageError
 
 from .unprivileged import UNPRIVILEGED, needs_root
 
-# A busy machine is no failure: how long a draw or an example takes says nothing about the code.
+# No deadlines: on a busy machine an example may take long.
 settings.register_profile("uffdlab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("uffdlab")
 
@@ -19,8 +19,8 @@ def _lab_of(item):
 
 
 @contextlib.contextmanager
-def _for_root_alone(item):
-    # On a host as somebody who may do nothing, what the kernel or the agent refuses for that reason is skipped.
+def _skip_if_root_is_needed(item):
+    # A test as an unprivileged user is skipped if the kernel or the agent refuses what only root may do.
     try:
         yield
     except (IoctlError, AgentError, UsageError) as error:
@@ -31,11 +31,11 @@ def _for_root_alone(item):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
-    with _for_root_alone(item):
+    with _skip_if_root_is_needed(item):
         return (yield)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
-    with _for_root_alone(item):
+    with _skip_if_root_is_needed(item):
         return (yield)

@@ -1,4 +1,4 @@
-"""Runs the parts of `make test` and says how long each took:  python tests/run.py [PART…]   (the usual if none).
+"""Run the parts of `make test` and print how long each took:  python tests/run.py [PART…]   (default: the usual ones).
 
 A part that fails does not stop the ones after it. Ends with 0 when all passed, with 1 otherwise.
 """
@@ -44,7 +44,7 @@ def _pytest(part: str, *arguments: str) -> list[str]:
 _IGNORED = [f"--ignore=tests/{name}" for name in ("vm", "browser", "vagrant")]
 # Two guests at once; the tests of one file share theirs.
 BY_FILE = ["--numprocesses=logical", "--dist=loadfile"]
-# What runs our C on this host.
+# The tests that run this project's C on this host.
 SANITIZED = ["-m", "not long", "tests/native/test_sanitizers.py", "tests/agent", "tests/bulk", "tests/witnesses"]
 PARTS = {
     "check": Part(
@@ -70,8 +70,8 @@ PARTS = {
     "vm": Part([_pytest("vm", "-m", "not long", "tests/vm", "--ignore=tests/vm/test_notebooks.py", *BY_FILE)], 20),
     "notebook": Part([_pytest("notebook", "tests/vm/test_notebooks.py")], 10),
     "browser": Part([_pytest("browser", "-m", "not long", "tests/browser")], 15),
-    # Every memory type on every kernel, every widget against a real VM, races played for minutes, and what compilers'
-    # analyzers and sanitizers say of our C: only when it is named.
+    # Every memory type on every kernel, every widget with a real VM, races for minutes, and compilers' analyzers and
+    # sanitizers for this project's C: only when it is named.
     "long": Part(
         [
             _pytest(
@@ -158,7 +158,7 @@ def _run_part(name: str) -> Outcome:
     report.unlink(missing_ok=True)
     start = time.monotonic()
     for command in part.commands:
-        shown = " ".join(Path(word).name if word == PYTHON else word for word in command)
+        shown = " ".join(Path(argument).name if argument == PYTHON else argument for argument in command)
         print(f"\n=== {name}: {shown}", flush=True)
         outcome.why = _run(command, start + 60 * part.minutes) or outcome.why
     outcome.seconds = time.monotonic() - start
@@ -196,7 +196,7 @@ def main(names: list[str]) -> int:
         print(f"tests/run.py: no such part: {' '.join(unknown)}; there are: {' '.join(PARTS)}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, _interrupt)
-    # A shell that starts this in the background has it ignored, and so would the tests of Ctrl-C.
+    # A shell that starts this in the background lets it ignore SIGINT, which the tests of Ctrl-C would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     REPORTS.mkdir(parents=True, exist_ok=True)
     outcomes: dict[str, Outcome] = {}

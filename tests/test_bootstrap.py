@@ -1,4 +1,4 @@
-"""Setting a machine up: vm/install-packages and vm/make-venv, with a package manager that only takes notes."""
+"""vm/install-packages and vm/make-venv, with scripts in place of the package manager that record their commands."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ TOOLS = ["bash", "cat", "dirname", "env", "grep", "mkdir", "readlink", "tail"]
 
 @pytest.fixture
 def machine(tmp_path):
-    """A checkout with the scripts alone, and a PATH that has only what a test puts there."""
+    """A checkout with only the two scripts, and a PATH with only the programs that a test adds."""
     (tmp_path / "checkout" / "vm").mkdir(parents=True)
     for name in ("install-packages", "make-venv"):
         shutil.copy(ROOT / "vm" / name, tmp_path / "checkout" / "vm")
@@ -25,7 +25,7 @@ def machine(tmp_path):
 
     class Machine:
         checkout = tmp_path / "checkout"
-        notes = tmp_path / "notes"
+        log = tmp_path / "log"
 
         def program(self, name, script):
             path = tmp_path / "bin" / name
@@ -34,8 +34,8 @@ def machine(tmp_path):
 
         def debian(self, installed=(), *, user=0, apt_fails=False):
             self.program("id", f"echo {user}")
-            self.program("dpkg-query", "".join(f"echo {each} installed\n" for each in installed))
-            self.program("apt-get", f'echo "apt-get $*" >>{self.notes}; echo "E: no luck"; exit {int(apt_fails)}')
+            self.program("dpkg-query", "".join(f"echo {package} installed\n" for package in installed))
+            self.program("apt-get", f'echo "apt-get $*" >>{self.log}; echo "E: no network"; exit {int(apt_fails)}')
 
         def run(self, *arguments, **environment):
             return subprocess.run(
@@ -48,8 +48,8 @@ def machine(tmp_path):
                 check=False,
             )
 
-        def noted(self):
-            return self.notes.read_text().splitlines() if self.notes.exists() else []
+        def commands(self):
+            return self.log.read_text().splitlines() if self.log.exists() else []
 
     return Machine()
 
@@ -58,43 +58,43 @@ def test_nothing_is_done_when_nothing_is_missing(machine):
     machine.debian(["one", "two"])
     done = machine.run("install-packages", "test")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert machine.noted() == []
+    assert machine.commands() == []
 
 
-def test_root_installs_just_what_is_missing(machine):
+def test_root_installs_only_what_is_missing(machine):
     machine.debian(["one"])
     done = machine.run("install-packages", "test")
     assert done.returncode == 0
-    update, install = machine.noted()
+    update, install = machine.commands()
     assert update == "apt-get update"
     assert install.startswith("apt-get install --yes --no-install-recommends")
     assert install.endswith(" two")
 
 
-def test_a_tool_that_came_another_way_is_not_installed_again(machine):
+def test_a_tool_that_no_package_installed_is_not_installed_again(machine):
     machine.debian()
     machine.program("one", "exit 0")
     machine.program("cc", "exit 0")
     assert machine.run("install-packages", "test").returncode == 0
-    assert machine.noted() == []
+    assert machine.commands() == []
 
 
-def test_several_uses_name_each_package_once(machine):
+def test_a_package_for_several_uses_is_installed_once(machine):
     machine.debian()
     assert machine.run("install-packages", "test", "lab").returncode == 0
-    assert machine.noted()[1].endswith(" one two three")
+    assert machine.commands()[1].endswith(" one two three")
 
 
-def test_a_user_goes_through_sudo(machine):
+def test_a_user_other_than_root_installs_with_sudo(machine):
     machine.debian(user=1000)
-    machine.program("sudo", f'echo "sudo $*" >>{machine.notes}; [ "$1" = -n ] && shift; exec "$@"')
+    machine.program("sudo", f'echo "sudo $*" >>{machine.log}; [ "$1" = -n ] && shift; exec "$@"')
     machine.program("true", "exit 0")
     assert machine.run("install-packages", "demo").returncode == 0
-    assert "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get update" in machine.noted()
+    assert "sudo -n env DEBIAN_FRONTEND=noninteractive apt-get update" in machine.commands()
 
 
 @pytest.mark.parametrize("sudo", [None, "exit 1"])
-def test_without_sudo_it_prints_the_line_to_run_and_stops(machine, sudo):
+def test_without_sudo_the_command_to_run_is_printed(machine, sudo):
     machine.debian(["one"], user=1000)
     if sudo:
         machine.program("sudo", sudo)
@@ -103,18 +103,18 @@ def test_without_sudo_it_prints_the_line_to_run_and_stops(machine, sudo):
     line = done.stderr.splitlines()[-1]
     assert line.startswith("apt-get update && apt-get install ")
     assert line.endswith(" two")
-    assert machine.noted() == []
+    assert machine.commands() == []
 
 
-def test_a_failing_apt_is_shown(machine):
+def test_the_output_of_a_failed_apt_is_shown(machine):
     machine.debian(apt_fails=True)
     done = machine.run("install-packages", "demo")
     assert done.returncode == 1
-    assert "E: no luck" in done.stderr
+    assert "E: no network" in done.stderr
     assert "apt-get update && apt-get install" in done.stderr
 
 
-def test_on_another_distribution_the_missing_parts_are_named(machine):
+def test_on_another_distribution_the_missing_tools_are_named(machine):
     machine.program("one", "exit 0")
     machine.program("cc", "exit 1")
     done = machine.run("install-packages", "test")
@@ -125,12 +125,12 @@ def test_on_another_distribution_the_missing_parts_are_named(machine):
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"]])
-def test_bad_usage(machine, arguments):
+def test_a_missing_or_unknown_use_is_bad_usage(machine, arguments):
     machine.debian()
     assert machine.run("install-packages", *arguments).returncode == 2
 
 
-def test_no_suitable_python_is_reported(machine):
+def test_a_missing_python_is_reported(machine):
     for tool in ("sha256sum", "cut", "flock", "false"):
         machine.program(tool, f'exec {shutil.which(tool)} "$@"')
     for name in ("pyproject.toml", "setup.py", "uffdlab/agent/_native_build.py", "uffdlab/bulk/_build.py"):

@@ -1,4 +1,4 @@
-"""Where the cache folder is, names in it, and files that are there whole or not at all."""
+"""The cache folder, the names in it, and files that appear in it only when they are complete."""
 
 import errno
 import os
@@ -19,15 +19,15 @@ from uffdlab.kernels.cache import Cache
 def test_a_file_appears_when_it_is_finished(tmp_path):
     path = tmp_path / "file"
     with cachedir.publish(path) as file:
-        file.write(b"whole")
+        file.write(b"complete")
         file.flush()
         assert list(tmp_path.iterdir()) == []
-    assert path.read_bytes() == b"whole"
+    assert path.read_bytes() == b"complete"
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_newer_file_takes_the_place_of_the_old_one(tmp_path):
+def test_a_newer_file_replaces_the_old_one(tmp_path):
     path = tmp_path / "file"
     for content in (b"old", b"new"):
         with cachedir.publish(path) as file:
@@ -37,28 +37,28 @@ def test_a_newer_file_takes_the_place_of_the_old_one(tmp_path):
 
 
 def test_an_error_leaves_nothing(tmp_path):
-    def half():
+    def write_and_fail():
         with cachedir.publish(tmp_path / "file") as file:
-            file.write(b"half")
+            file.write(b"part")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        half()
+        write_and_fail()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_system_without_unnamed_files(tmp_path, monkeypatch):
-    real = os.open
+def test_a_file_is_published_on_a_file_system_without_o_tmpfile(tmp_path, monkeypatch):
+    os_open = os.open
 
-    def without(path, flags, *rest, **options):
+    def without_tmpfile(path, flags, *rest, **options):
         if flags & os.O_TMPFILE == os.O_TMPFILE:
             raise OSError(errno.EOPNOTSUPP, "no")
-        return real(path, flags, *rest, **options)
+        return os_open(path, flags, *rest, **options)
 
-    monkeypatch.setattr(os, "open", without)
+    monkeypatch.setattr(os, "open", without_tmpfile)
     with cachedir.publish(tmp_path / "file") as file:
-        file.write(b"whole")
-    assert (tmp_path / "file").read_bytes() == b"whole"
+        file.write(b"complete")
+    assert (tmp_path / "file").read_bytes() == b"complete"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -80,14 +80,14 @@ def test_a_full_disk_is_reported(tmp_path):
     assert caught.value.missing == "disk space"
 
 
-def test_a_cache_folder_that_cannot_be_made(monkeypatch, tmp_path):
+def test_a_cache_folder_that_cannot_be_made_is_reported(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "file"))
     with pytest.raises(errors.HostUnsupported, match="UFFDLAB_CACHE"):
         cachedir.folder("x")
 
 
-def test_prune_keeps_the_most_recently_used(tmp_path):
+def test_prune_removes_all_but_the_most_recently_used(tmp_path):
     for number in range(6):
         path = tmp_path / f"{number}.x"
         path.touch()
@@ -103,12 +103,12 @@ def test_prune_keeps_the_most_recently_used(tmp_path):
 def test_slugs_are_file_names_and_differ(names):
     slugs = [cachedir.slug(name) for name in names]
     assert len(set(slugs)) == len(names)
-    for each in slugs:
-        assert Path(each).name == each
-        assert not each.startswith(".")
+    for slug in slugs:
+        assert Path(slug).name == slug
+        assert not slug.startswith(".")
 
 
-def test_folder_from_the_environment(tmp_path, monkeypatch):
+def test_the_environment_sets_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("UFFDLAB_CACHE", str(tmp_path / "mine"))
     assert cachedir.root() == tmp_path / "mine"
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
@@ -123,7 +123,7 @@ def test_folder_from_the_environment(tmp_path, monkeypatch):
     assert cachedir.root() == tmp_path / "xdg" / "uffdlab"
 
 
-def test_discard_clears_what_a_killed_discard_left(tmp_path):
+def test_discard_removes_what_a_killed_discard_left(tmp_path):
     (tmp_path / ".trash-1-1").mkdir()
     (tmp_path / "it").mkdir()
     cachedir.discard(tmp_path / "it")
@@ -131,7 +131,7 @@ def test_discard_clears_what_a_killed_discard_left(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
+def test_a_failed_write_does_not_change_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "it"
     cachedir.write_atomically(path, b"old")
     monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -141,7 +141,7 @@ def test_failed_write_leaves_the_old_file_alone(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_written_file_is_as_readable_as_the_user_wants(tmp_path):
+def test_a_written_file_has_the_mode_that_the_umask_allows(tmp_path):
     path = tmp_path / "new" / "it"
     old = os.umask(0o027)
     try:

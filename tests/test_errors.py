@@ -1,4 +1,4 @@
-"""Errors carry the facts, and name an errno in one way."""
+"""Errors print an errno by its name."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""What Jupyter gets: names to complete in strings, tables of objects, public names alone."""
+"""In Jupyter, names in strings are completed, and objects offer only public names."""
 
 import subprocess
 import sys
@@ -50,12 +50,12 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 shell.run_cell("import uffdlab, uffdlab.lab, uffdlab.figures")
-def at(code):
+def complete(code):
     with provisionalcompleter():
         return [each.text for each in shell.Completer.completions(code, len(code))]
-print(*at('uffdlab.Lab("debian/trixie-b'))
-print(*at('uffdlab.Lab("6.1-ser'))
-print(*(each for each in at("uffdlab.") if each.strip(".")[0] != "_"))
+print(*complete('uffdlab.Lab("debian/trixie-b'))
+print(*complete('uffdlab.Lab("6.1-ser'))
+print(*(each for each in complete("uffdlab.") if each.strip(".")[0] != "_"))
 """
 
 

@@ -1,4 +1,4 @@
-"""Which labs are open, and how to be rid of them."""
+"""The labs that are open are listed, and can be closed together."""
 
 import gc
 
@@ -20,21 +20,21 @@ class FakeLab:
 
 
 @pytest.fixture(autouse=True)
-def none_open(monkeypatch):
+def _no_open_labs(monkeypatch):
     monkeypatch.setattr(open_labs, "_OPEN", [])
 
 
-def test_labs_are_listed_from_when_they_open_until_they_close():
-    one, other = FakeLab(), FakeLab()
-    assert uffdlab.labs() == (one, other)
-    one.close()
-    one.close()
-    assert uffdlab.labs() == (other,)
+def test_labs_are_listed_while_they_are_open():
+    first, second = FakeLab(), FakeLab()
+    assert uffdlab.labs() == (first, second)
+    first.close()
+    first.close()
+    assert uffdlab.labs() == (second,)
     uffdlab.close_all()
     assert uffdlab.labs() == ()
 
 
-def test_a_lab_that_is_gone_is_not_listed():
+def test_an_unreachable_lab_is_not_listed():
     FakeLab()
     gc.collect()
     assert len(uffdlab.labs()) == 0
@@ -43,15 +43,15 @@ def test_a_lab_that_is_gone_is_not_listed():
 def test_labs_are_shown_as_a_table():
     lab = FakeLab()
     assert repr(uffdlab.labs()) == "0, 6.1-<fake>, qemu, 1024 MiB, 10:11:12"
-    shown = uffdlab.labs()._repr_html_()
-    assert "6.1-&lt;fake&gt;" in shown
-    assert "open since" in shown
+    page = uffdlab.labs()._repr_html_()
+    assert "6.1-&lt;fake&gt;" in page
+    assert "open since" in page
     lab.close()
     assert repr(uffdlab.labs()) == "no lab is open"
     assert "no lab is open" in uffdlab.labs()._repr_html_()
 
 
-def test_a_lab_lists_itself():
+def test_a_lab_is_listed_while_it_is_open():
     with uffdlab.Lab(machine="local") as lab:
         assert uffdlab.labs() == (lab,)
         assert lab.facts[0] == "local"

@@ -1,4 +1,4 @@
-"""What the repository promises about itself: its dependencies, its commands, its public names, its files."""
+"""Dependencies, commands, public names and files of the repository agree with its documents."""
 
 import ast
 import importlib.metadata
@@ -17,7 +17,7 @@ import uffdlab
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-# Where conda-forge calls a package by another name than PyPI.
+# Packages that have another name in conda-forge than in PyPI.
 CONDA_NAMES = {"msgpack": "msgpack-python", "playwright": "playwright-python", "qemu.qmp": "python-qemu-qmp"}
 
 
@@ -50,23 +50,23 @@ def imported_names(path):
             yield node.module
 
 
-def test_everything_imported_is_a_declared_dependency():
+def test_every_imported_package_is_a_declared_dependency():
     provided_by = importlib.metadata.packages_distributions()
     declared = {re.match(r"[A-Za-z0-9._-]+", each)[0].lower() for each in PROJECT["dependencies"]}
-    declared |= set(PROJECT["optional-dependencies"]) - {"dev"}  # an extra is named like what it brings
+    declared |= set(PROJECT["optional-dependencies"]) - {"dev"}  # an extra has the name of the package that it adds
     ours = {*sys.stdlib_module_names, "uffdlab", "_cffi_backend"}
     for path in (ROOT / "uffdlab").rglob("*.py"):
         for name in {each.split(".")[0] for each in imported_names(path)} - ours:
             assert declared & {each.lower() for each in provided_by.get(name, [])}, f"{path.relative_to(ROOT)}: {name}"
 
 
-def test_the_agent_imports_only_what_the_initramfs_carries():
+def test_the_agent_imports_only_modules_of_the_initramfs():
     allowed = {*sys.stdlib_module_names, "msgpack", "_cffi_backend"}
     ours = {"uffdlab.agent", "uffdlab.uapi"}
     seen = 0
     sources = [path for package in ("agent", "uapi") for path in (ROOT / "uffdlab" / package).rglob("*.py")]
     for path in sources:
-        # For the build, and for the host alone: `make check` forbids the agent to import the others.
+        # These are for the build or for the host; `make check` forbids the agent to import them.
         if path.name in {"_native_build.py", "messages.py"} or path.parent.name == "protocol":
             continue
         for name in imported_names(path):
@@ -81,7 +81,7 @@ def test_the_agent_imports_only_what_the_initramfs_carries():
     assert seen > 10
 
 
-# A name added here is a promise to keep; one removed is a break for users: both belong in CHANGELOG.md.
+# Programs of users depend on these names: an addition or removal belongs in CHANGELOG.md.
 PUBLIC_NAMES = [
     "AgentError",
     "Fault",
@@ -155,15 +155,15 @@ def test_readme_runs_the_example_of_the_design():
     assert statements("README.md") == statements("docs/design.md")
 
 
-def test_help_lists_the_targets_it_promises():
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+def test_help_lists_the_documented_targets():
+    output = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {"demo", "lab", "test", "check", "bench", "clean", "help"} <= set(
-        re.findall(r"^  ([a-z]+) ", shown, re.MULTILINE)
+        re.findall(r"^  ([a-z]+) ", output, re.MULTILINE)
     )
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.name)
-def test_notebooks_are_kept_without_outputs(path):
+def test_notebooks_are_committed_without_outputs(path):
     notebook = json.loads(path.read_text())
     nbformat.validate(notebook)
     for cell in notebook["cells"]:
@@ -173,10 +173,10 @@ def test_notebooks_are_kept_without_outputs(path):
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
 
 
-def test_no_stray_files():
+def test_every_committed_file_has_a_known_type_and_size():
     known = re.compile(r"(\.(c|config|css|h|in|ipynb|js|json|md|patch|png|py|pyi|rb|svg|toml|txt|typed|yml))?")
 
-    def stray(path):
+    def unexpected(path):
         return not known.fullmatch(path.suffix) or path.stat().st_size > 1 << 20 or path.name.endswith("~")
 
-    assert [path.relative_to(ROOT).as_posix() for path in committed_files() if stray(path)] == []
+    assert [path.relative_to(ROOT).as_posix() for path in committed_files() if unexpected(path)] == []

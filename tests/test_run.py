@@ -1,4 +1,4 @@
-"""The runner of the tests: it counts right, and stops what hangs with all that belongs to it."""
+"""tests/run.py counts the results, and stops a part that hangs with all its processes."""
 
 import importlib.util
 import sys
@@ -20,7 +20,7 @@ def runner(tmp_path, monkeypatch):
     return module
 
 
-def test_counts_what_pytest_reports(runner, tmp_path, monkeypatch):
+def test_the_results_that_pytest_reports_are_counted(runner, tmp_path, monkeypatch):
     report = tmp_path / "some.xml"
     text = '<testsuites><testsuite tests="9" failures="2" errors="1" skipped="3"/></testsuites>'
     write = [sys.executable, "-c", f"open({str(report)!r}, 'w').write({text!r}); exit(1)"]
@@ -35,7 +35,7 @@ def test_a_command_that_fails_without_a_report_has_failed(runner, monkeypatch):
     assert runner._run_part("some").failed == 1
 
 
-def test_all_commands_of_a_part_run_and_one_failure_stays(runner, tmp_path, monkeypatch):
+def test_all_commands_of_a_part_run_after_a_failure(runner, tmp_path, monkeypatch):
     touch = [sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"]
     monkeypatch.setitem(runner.PARTS, "some", runner.Part([[sys.executable, "-c", "exit(1)"], touch], 1))
     assert runner._run_part("some").why == "exit 1"
@@ -43,22 +43,22 @@ def test_all_commands_of_a_part_run_and_one_failure_stays(runner, tmp_path, monk
 
 
 def test_a_part_that_hangs_is_stopped_with_its_children(runner, tmp_path, monkeypatch):
-    note = tmp_path / "child"
-    stubborn = (
+    pid_file = tmp_path / "child"
+    script = (
         "import signal, subprocess, sys, time\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        f"open({str(note)!r}, 'w').write(str(child.pid))\n"
+        f"open({str(pid_file)!r}, 'w').write(str(child.pid))\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setitem(runner.PARTS, "some", runner.Part([[sys.executable, "-c", stubborn]], 1.5 / 60))
+    monkeypatch.setitem(runner.PARTS, "some", runner.Part([[sys.executable, "-c", script]], 1.5 / 60))
     start = time.monotonic()
     outcome = runner._run_part("some")
     assert outcome.why == "stopped: took too long"
     assert outcome.failed == 1
     assert time.monotonic() - start < 50
     end = time.monotonic() + 5
-    while psutil.pid_exists(child := int(note.read_text())) and time.monotonic() < end:
+    while psutil.pid_exists(child := int(pid_file.read_text())) and time.monotonic() < end:
         if psutil.Process(child).status() == psutil.STATUS_ZOMBIE:
             break
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""An error that ends a script is one line; all of the traceback can be had; other errors stay as they were."""
+"""An error of uffdlab that ends a script is printed in one line; other errors are printed as usual."""
 
 import os
 import subprocess
@@ -29,16 +29,16 @@ def test_the_whole_traceback_can_be_shown(tmp_path):
     assert "catalogue.py" in run(tmp_path / "script.py", WRONG, "-X", "dev")
 
 
-def test_other_errors_keep_their_traceback(tmp_path):
-    shown = run(tmp_path / "script.py", "import uffdlab.errors\n\n1 / 0\n")
-    assert shown.startswith("Traceback (most recent call last):\n")
+def test_other_errors_have_their_traceback(tmp_path):
+    output = run(tmp_path / "script.py", "import uffdlab.errors\n\n1 / 0\n")
+    assert output.startswith("Traceback (most recent call last):\n")
 
 
-def test_a_hook_that_another_program_set_stays(tmp_path):
+def test_a_hook_that_the_script_set_is_not_replaced(tmp_path):
     text = f"import sys\nsys.excepthook = lambda *_: print('mine', file=sys.stderr)\n{WRONG}"
     assert run(tmp_path / "script.py", text) == "mine\n"
 
 
-def test_notes_belong_to_the_message(tmp_path):
+def test_notes_are_printed_with_the_message(tmp_path):
     text = "from uffdlab.errors import UsageError\nerror = UsageError('why')\nerror.add_note('and how')\nraise error\n"
     assert run(tmp_path / "script.py", text) == "script.py, line 4: UsageError: why\nand how\n"

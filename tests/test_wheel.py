@@ -1,4 +1,4 @@
-"""The wheel and the sdist: what is in them, and that they work where no checkout is near."""
+"""The wheel and the sdist: what they contain, and that they work without a checkout."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from .test_packaging import ROOT, committed_files
 
-# The tests need nothing from a network: the requirements of the build and of uffdlab come from this environment.
+# The tests need no network: the requirements of the build and of uffdlab come from this environment.
 HERE = sysconfig.get_path("purelib")
 pytestmark = pytest.mark.timeout(600)
 
@@ -102,7 +102,7 @@ def test_the_wheel_is_for_any_python_since_3_11(wheel):
     assert sorted(libraries) == ["uffdlab/agent/_native.abi3.so", "uffdlab/bulk/_bulk.abi3.so"]
 
 
-def test_the_wheel_has_all_that_the_package_reads(wheel):
+def test_the_wheel_has_every_file_that_the_package_reads(wheel):
     with zipfile.ZipFile(wheel) as archive:
         files = set(archive.namelist())
     wanted = set()
@@ -139,7 +139,7 @@ def test_the_command_lists_the_kernels(installed, tmp_path):
         assert kernel in listed
 
 
-def test_the_installed_package_is_the_wheels(installed, tmp_path):
+def test_the_installed_package_is_that_of_the_wheel(installed, tmp_path):
     code = "import uffdlab.agent._native, uffdlab.bulk._bulk as bulk; print(uffdlab.__file__, bulk.__file__)"
     for path in run(installed / "bin" / "python", "-c", code, cwd=tmp_path).split():
         assert Path(path).is_relative_to(installed)

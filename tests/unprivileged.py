@@ -1,4 +1,4 @@
-"""A lab on this host's own kernel whose agent is an unprivileged user's."""
+"""A lab on this host's kernel whose agent runs as an unprivileged user."""
 
 import contextlib
 import errno
@@ -19,15 +19,15 @@ from uffdlab.machines.stream import StreamMachine
 UNPRIVILEGED = "local, unprivileged"  # the parameter `lab` of a test that runs on one
 NOBODY = "65534"
 SYSCTL = Path("/proc/sys/vm/unprivileged_userfaultfd")
-# Of the system: one below /root cannot be used by others.
+# The system's: other users cannot run a Python in the home of root.
 PYTHON = "/usr/bin/python3"
 
 
 @contextlib.contextmanager
-def nobodys_lab(first=""):
-    """Return a lab whose agent is an unprivileged user, after it has run this Python.
+def unprivileged_lab(first=""):
+    """Return a lab whose agent runs as an unprivileged user; `first` is Python code that it runs first.
 
-    It is this user's own if that is not root.
+    If this user is not root, the agent runs as this user.
     """
     if not SYSCTL.exists() or not Path(PYTHON).exists() or not shutil.which("setpriv"):
         pytest.skip("no userfaultfd, no python3 of the system, or no setpriv here")
@@ -36,16 +36,16 @@ def nobodys_lab(first=""):
         for name, origin, package in modules("uffdlab.agent.stdio", *deferred.NAMES):
             if name.partition(".")[0] not in ssh._SENT_WITH_AGENT:
                 continue
-            place = folder / name.replace(".", "/")
-            place = place / "__init__.py" if package else place.parent / origin.name
-            place.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(origin, place)
+            path = folder / name.replace(".", "/")
+            path = path / "__init__.py" if package else path.parent / origin.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(origin, path)
         folder.chmod(0o755)
         program = (
             f"{first}\nimport sys; sys.path.insert(0, {str(folder)!r}); from uffdlab.agent.stdio import main; main()"
         )
-        who = [] if os.geteuid() else ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        with Lab(machine=StreamMachine([*who, PYTHON, "-IB", "-c", program], "local").up()) as lab:
+        command = [] if os.geteuid() else ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        with Lab(machine=StreamMachine([*command, PYTHON, "-IB", "-c", program], "local").up()) as lab:
             yield lab
     finally:
         shutil.rmtree(folder)

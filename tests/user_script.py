@@ -1,4 +1,4 @@
-"""A script as a user would write it.  It is never run: `make check` has mypy look at it, in strict mode."""
+"""A script as a user would write it.  It is never run: `make check` checks its types with mypy in strict mode."""
 
 from collections.abc import Callable
 from typing import assert_type
@@ -20,7 +20,7 @@ from uffdlab.uapi.messages import Fault, Message
 
 
 def watch(lab: uffdlab.Lab) -> None:
-    """Every public call, and the type of what it gives."""
+    """Make each public call, and check the type of its result."""
     region = lab.map(pages=64, memory="shmem")
     assert_type(region, uffdlab.Region)
     assert_type(region[3], uffdlab.PageRange)
@@ -68,7 +68,7 @@ def watch(lab: uffdlab.Lab) -> None:
 
 
 def explain(lab: uffdlab.Lab) -> str:
-    """What an error carries."""
+    """Read the attributes of errors."""
     try:
         lab.userfaultfd().continue_(lab.map(pages=1))
     except uffdlab.IoctlError as error:

@@ -13,7 +13,7 @@ from uffdlab.target.open_userfaultfd import DEFAULT_FEATURES
 from uffdlab.uapi import Feature
 from uffdlab.uapi.protocol.agent import Ping, TriggerSysrq
 
-from ..unprivileged import SYSCTL, nobodys_lab
+from ..unprivileged import SYSCTL, unprivileged_lab
 
 DEVICE = Path("/dev/userfaultfd")
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
@@ -36,7 +36,7 @@ assert not libc.prctl(38, 1, 0, 0, 0) and not libc.prctl(22, 2, program, 0, 0), 
 @pytest.fixture
 def nobodys():
     """Return a lab whose agent is an unprivileged user's."""
-    with nobodys_lab() as lab:
+    with unprivileged_lab() as lab:
         yield lab
 
 
@@ -60,7 +60,7 @@ def test_what_user_mode_does_can_be_followed(nobodys):
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
 def test_where_no_way_works_the_order_and_each_errno_are_told(error):
-    with nobodys_lab(FORBID.format(error=int(error))) as lab:
+    with unprivileged_lab(FORBID.format(error=int(error))) as lab:
         if DEVICE.exists() and DEVICE.stat().st_mode & 0o6:
             pytest.skip(f"everybody may open {DEVICE} here")
         with pytest.raises(AgentError) as caught:
