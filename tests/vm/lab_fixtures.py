@@ -8,7 +8,7 @@ from uffdlab.errors import AgentError, UsageError
 from uffdlab.lab import Lab
 from uffdlab.uapi.protocol.agent import TurnSwapOn
 
-from ..unprivileged import UNPRIVILEGED, nobodys_lab
+from ..unprivileged import UNPRIVILEGED, unprivileged_lab
 
 # One kernel of each version of Linux; and this host's own kernel, which is not in a guest.
 LINES = ("6.1-series", "debian/trixie", "debian/trixie-backports")
@@ -36,7 +36,7 @@ def on_each(*where):
 
 def _lab(where):
     if where == UNPRIVILEGED:
-        return nobodys_lab()
+        return unprivileged_lab()
     return Lab(machine=LOCAL) if where == LOCAL else Lab(where)
 
 
