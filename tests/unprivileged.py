@@ -45,7 +45,7 @@ def unprivileged_lab(first=""):
             f"{first}\nimport sys; sys.path.insert(0, {str(folder)!r}); from uffdlab.agent.stdio import main; main()"
         )
         command = [] if os.geteuid() else ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
-        with Lab(machine=StreamMachine([*command, PYTHON, "-IB", "-c", program], "local").up()) as lab:
+        with Lab(machine=StreamMachine([*command, PYTHON, "-IB", "-c", program], "local").wait_until_started()) as lab:
             yield lab
     finally:
         shutil.rmtree(folder)

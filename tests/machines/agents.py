@@ -31,7 +31,10 @@ class Agent:
         self.stream.settimeout(5)
         self._unpacker = msgpack.Unpacker()
         self.client = client.Client(
-            client_end, lost=errors.MachineLost, late=errors.MachineTimeout, malformed=errors.ProtocolError
+            client_end,
+            make_lost_error=errors.MachineLost,
+            make_late_error=errors.MachineTimeout,
+            make_malformed_error=errors.ProtocolError,
         )
 
     def send(self, *frames):
@@ -67,9 +70,9 @@ class AgentAndTarget(Agent):
         self._target_unpacker = msgpack.Unpacker()
         self.client = client.Client(
             client_end,
-            lost=errors.MachineLost,
-            late=errors.MachineTimeout,
-            malformed=errors.ProtocolError,
+            make_lost_error=errors.MachineLost,
+            make_late_error=errors.MachineTimeout,
+            make_malformed_error=errors.ProtocolError,
             target=target_end,
         )
 

@@ -37,7 +37,7 @@ AGENT = """
 
 
 def test_nothing_but_the_protocol_is_on_the_stream():
-    with machine(AGENT).up() as agent:
+    with machine(AGENT).wait_until_started() as agent:
         assert agent.hello.release == os.uname().release
         agent._client.call("test.print", (), 10)
         assert agent._client.call("test.input", (), 10) == ""
@@ -50,7 +50,7 @@ def test_nothing_but_the_protocol_is_on_the_stream():
 
 def test_closing_ends_agent_and_target_and_leaves_nothing():
     before = open_resources()
-    agent = machine(AGENT).up()
+    agent = machine(AGENT).wait_until_started()
     pids = [agent.hello.pid, agent.ask(SpawnTarget(b"n" * 32, 0x10_0000_0000)).pid, agent.pids[0]]
     assert all(alive(pid) for pid in pids)
     agent.close()
@@ -62,7 +62,7 @@ def test_closing_ends_agent_and_target_and_leaves_nothing():
 
 
 def test_an_agent_that_does_not_end_is_killed():
-    agent = machine(AGENT).up()
+    agent = machine(AGENT).wait_until_started()
     with pytest.raises(errors.MachineTimeout):
         agent._client.call("test.sleep", (), 0.2)
     started = time.monotonic()
@@ -94,7 +94,7 @@ def test_the_agent_and_its_target_end_with_their_owner(signal_number):
 
 
 def test_a_killed_agent_is_reported():
-    with machine(AGENT).up() as agent:
+    with machine(AGENT).wait_until_started() as agent:
         os.kill(agent.hello.pid, signal.SIGKILL)
         with pytest.raises(errors.MachineLost, match=r"python\S* was killed by signal 9"):
             agent.ask(Ping())
@@ -113,7 +113,7 @@ def test_a_program_that_is_not_an_agent_is_reported_and_ended(code, error, messa
     # The process that sends nothing gets a short deadline; the others get time to start Python on a busy host.
     deadline = 0.5 if error is errors.MachineTimeout else 20
     with pytest.raises(error, match=message):
-        machine(code).up(deadline)
+        machine(code).wait_until_started(deadline)
     assert open_resources() == before
 
 

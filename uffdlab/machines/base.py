@@ -67,9 +67,9 @@ class BaseMachine:
         reference = weakref.ref(self)
         self._client = Client(
             agent,
-            lost=partial(lost_error, reference),
-            late=partial(late_error, reference),
-            malformed=partial(_malformed, reference),
+            make_lost_error=partial(lost_error, reference),
+            make_late_error=partial(late_error, reference),
+            make_malformed_error=partial(_malformed, reference),
             target=target,
         )
         self._finalizer = weakref.finalize(self, _end, process, self._client, resources)

@@ -67,11 +67,11 @@ class Connection:
     def open(self, subscriber: Subscriber) -> None:
         """Call `subscriber` with the machine's notifications, on its reader thread, and compare its clock with ours."""
         self._subscriber = subscriber
-        here = weakref.ref(self)
+        reference = weakref.ref(self)
 
         def pass_on(notification: Notification | MachineGone) -> None:
             # The reader thread must not keep this object alive: a machine that nobody can reach is collected.
-            connection = here()
+            connection = reference()
             if connection is not None and connection._subscriber is not None:  # noqa: SLF001
                 connection._subscriber(notification)  # noqa: SLF001
 

@@ -121,8 +121,8 @@ def _vagrant(kernel: str | os.PathLike[str] | None, options: Options) -> tuple[s
     refused = [name for name in options.given() if name not in {"cpus", "memory_mib"}]
     if refused:
         raise UsageError(
-            f"machine='vagrant' does not take {', '.join(refused)}; kernels built here have the PTE reader. "
-            "Leave it out"
+            f"machine='vagrant' does not take {', '.join(refused)}; leave it out. A kernel that is built for the VM "
+            "has the PTE reader"
         )
     return start(
         kernel or DEFAULT_KERNEL,

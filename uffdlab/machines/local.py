@@ -25,4 +25,4 @@ def start(*, deadline: float = 20.0) -> StreamMachine:
         The agent did not start.  The error has its stderr.
     """
     command = [sys.executable, "-ISB", "-X", "utf8", "-c", _PROGRAM, *module_path()]
-    return StreamMachine(command, "local").up(deadline)
+    return StreamMachine(command, "local").wait_until_started(deadline)

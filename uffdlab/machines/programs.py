@@ -169,7 +169,7 @@ class Programs:
             return
         if not loader:
             return
-        here: dict[str, Path] | None = None
+        host_libraries: dict[str, Path] | None = None
         if not self._machine().ask(FilesExist([loader]))[0]:
             self._put(loader, _read(Path(loader), file), executable=True)
         if _GLIBC not in loader or not os.access(file, os.X_OK):
@@ -181,9 +181,9 @@ class Programs:
             missing = {name for name, found in _listed(listed.text).items() if found is None} - asked
             if not missing:
                 return
-            here = _libraries(file) if here is None else here
+            host_libraries = _libraries(file) if host_libraries is None else host_libraries
             for name in sorted(missing):
-                path = here.get(name)
+                path = host_libraries.get(name)
                 if path is None:
                     raise UsageError(
                         f"{file} needs {name}, which is neither in the guest nor found here; link it statically"

@@ -150,7 +150,7 @@ def start(destination: str, *, options: Sequence[str] = (), deadline: float = 20
     MachineTimeout
         The other host does not answer.
     """
-    return SshMachine(destination, options).up(deadline)
+    return SshMachine(destination, options).wait_until_started(deadline)
 
 
 def _payload(facts: dict[str, Any]) -> bytes:
@@ -161,8 +161,10 @@ def _payload(facts: dict[str, Any]) -> bytes:
     if python < LEAST_PYTHON:
         raise _Unfit(f"its python3 is {version}; the agent needs {_LEAST}")
     if facts["machine"] != os.uname().machine:
-        here = os.uname().machine
-        raise _Unfit(f"its processor is {facts['machine']}; the agent's native part was built here, for {here}")
+        host_processor = os.uname().machine
+        raise _Unfit(
+            f"its processor is {facts['machine']}; the agent's native part was built here, for {host_processor}"
+        )
     same = facts["abi"] == EXTENSION_SUFFIXES[0]
     if not same and not facts["cffi"]:
         raise _Unfit(

@@ -65,7 +65,7 @@ class StreamMachine(BaseMachine):
     def _prepare(self, stream: socket.socket) -> None:
         """Prepare the stream before the protocol begins.  An exception ends the process."""
 
-    def up(self, deadline: float = 20.0) -> Self:
+    def wait_until_started(self, deadline: float = 20.0) -> Self:
         """Wait for the agent's hello, at most `deadline` seconds, and close the machine if it does not come.
 
         Raises

@@ -72,7 +72,9 @@ class QemuMachine(BaseMachine):
                 orders.sendall(settings.orders(given))
             super().__init__(process, ours[0], console, resources, ours[3])
             reference = weakref.ref(self)
-            self.monitor = Monitor(ours[2], lost=partial(lost_error, reference), late=partial(late_error, reference))
+            self.monitor = Monitor(
+                ours[2], make_lost_error=partial(lost_error, reference), make_late_error=partial(late_error, reference)
+            )
             resources.callback(self.monitor.close)
             undo.pop_all()
         for end in theirs:

@@ -26,9 +26,9 @@ class Monitor:
     ----------
     stream : socket
         This process's end; the monitor closes it.
-    lost : callable
+    make_lost_error : callable
         Called with a reason when the session is broken; returns the error for the caller.
-    late : callable
+    make_late_error : callable
         Called with a message when a deadline has passed; returns the error for the caller.
     """
 
@@ -36,11 +36,11 @@ class Monitor:
         self,
         stream: socket.socket,
         *,
-        lost: Callable[[str], errors.UffdlabError],
-        late: Callable[[str], errors.UffdlabError],
+        make_lost_error: Callable[[str], errors.UffdlabError],
+        make_late_error: Callable[[str], errors.UffdlabError],
     ) -> None:
         self._stream = stream
-        self._explain_lost, self._explain_late = lost, late
+        self._make_lost_error, self._make_late_error = make_lost_error, make_late_error
         self._opening = threading.Lock()
         self._stopping = threading.RLock()
         self._stopped = 0
@@ -86,7 +86,7 @@ class Monitor:
         except ExecuteError as error:
             raise errors.MachineError(f"QEMU refused {command}: {error}") from error
         except (QMPError, EOFError, OSError) as error:
-            raise self._explain_lost(f"QEMU's monitor broke at {command}: {error}") from error
+            raise self._make_lost_error(f"QEMU's monitor broke at {command}: {error}") from error
 
     def human(self, line: str, *, deadline: float = _DEADLINE) -> str:
         """Run a command of the human monitor and return its output."""
@@ -132,7 +132,7 @@ class Monitor:
     def _connected(self) -> QMPClient:
         with self._opening:
             if self._closed:
-                raise self._explain_lost("the monitor was closed")
+                raise self._make_lost_error("the monitor was closed")
             if self._client is None:
                 self._connect()
             assert self._client is not None
@@ -151,14 +151,14 @@ class Monitor:
         try:
             self._run(client.connect(self._stream), _DEADLINE, "the greeting")
         except (QMPError, EOFError, OSError) as error:
-            raise self._explain_lost(f"QEMU's monitor did not greet: {error}") from error
+            raise self._make_lost_error(f"QEMU's monitor did not greet: {error}") from error
         self._client = client
 
     def _run(self, work: Coroutine[Any, Any, Any], deadline: float, what: str) -> Any:
         loop = self._loop
         if loop is None:
             work.close()
-            raise self._explain_lost("the monitor was closed")
+            raise self._make_lost_error("the monitor was closed")
 
         import asyncio  # noqa: PLC0415
 
@@ -169,4 +169,4 @@ class Monitor:
         try:
             return asyncio.run_coroutine_threadsafe(bounded(), loop).result(deadline + _CLOSING)
         except TimeoutError:
-            raise self._explain_late(f"QEMU did not answer {what} within {deadline:.1f} s") from None
+            raise self._make_late_error(f"QEMU did not answer {what} within {deadline:.1f} s") from None

@@ -110,11 +110,11 @@ class Client:
     ----------
     stream : socket
         The byte stream; the client closes it.
-    lost : callable
+    make_lost_error : callable
         Called with a reason when the stream has ended; returns the error for all callers.
-    late : callable
+    make_late_error : callable
         Called with a message when a deadline has passed; returns the error for the caller.
-    malformed : callable
+    make_malformed_error : callable
         Called with a message when a frame is malformed; returns the error for all callers.
     target : socket, optional
         The byte stream directly to the target; the client closes it too.
@@ -124,14 +124,16 @@ class Client:
         self,
         stream: socket.socket,
         *,
-        lost: Callable[[str], errors.UffdlabError],
-        late: Callable[[str], errors.UffdlabError],
-        malformed: Callable[[str], errors.UffdlabError],
+        make_lost_error: Callable[[str], errors.UffdlabError],
+        make_late_error: Callable[[str], errors.UffdlabError],
+        make_malformed_error: Callable[[str], errors.UffdlabError],
         target: socket.socket | None = None,
     ) -> None:
         self._line = Line(stream)
         self._target = None if target is None else TargetLine(target)
-        self._explain_lost, self._explain_late, self._explain_malformed = lost, late, malformed
+        self._make_lost_error = make_lost_error
+        self._make_late_error = make_late_error
+        self._make_malformed_error = make_malformed_error
         # A thread that holds it may collect the machine, whose end takes it again.
         self._lock = threading.RLock()
         self._next = 0
@@ -191,7 +193,7 @@ class Client:
         try:
             return decoding.answer(request, raw)
         except Malformed as error:
-            raise self._explain_malformed(f"{error}: the agent is of another version, or broken") from None
+            raise self._make_malformed_error(f"{error}: the agent is of another version, or broken") from None
 
     def call(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
         """Send a request and return its answer, not validated.  Raises as :meth:`ask` does."""
@@ -237,7 +239,7 @@ class Client:
                 self._ask(EndLateTarget.method, (marker, late or [method]), max(_LATE_ANSWER, deadline - seconds), what)
                 return self._wait(future, 0.0, f"{method}: no answer")
             except OSError as error:
-                self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
+                self.fail(self._make_lost_error(f"{method} could not be sent: {error.strerror}"))
                 raise self._failed() from None
         finally:
             self._forget(number)
@@ -335,7 +337,7 @@ class Client:
             if future.done():  # the answer is itself a TimeoutError, or has just arrived
                 return future.result()
             waited = time.monotonic() - started
-            raise self._explain_late(f"{what} within {max(waited, seconds):.1f} s") from None
+            raise self._make_late_error(f"{what} within {max(waited, seconds):.1f} s") from None
 
     def _lines(self) -> list[Line]:
         # The target's line first: its frames are read before the notification of its end.
@@ -346,12 +348,12 @@ class Client:
         try:
             self._line.send(data, until)
         except Full as full:
-            failure = self._explain_late(f"{method}: the machine takes no request")
+            failure = self._make_late_error(f"{method}: the machine takes no request")
             if full.begun:
                 self.fail(failure)
             raise failure from None
         except OSError as error:
-            self.fail(self._explain_lost(f"{method} could not be sent: {error.strerror}"))
+            self.fail(self._make_lost_error(f"{method} could not be sent: {error.strerror}"))
             raise self._failed() from None
 
     def _failed(self) -> errors.UffdlabError:
@@ -375,12 +377,12 @@ class Client:
             reason = f"the stream from the agent broke: {error.strerror}"
         except Exception as error:  # noqa: BLE001 - any exception here comes from a malformed frame
             reason = str(error) or type(error).__name__
-            self.fail(self._explain_malformed(f"the agent sent a malformed frame: {reason}"))
+            self.fail(self._make_malformed_error(f"the agent sent a malformed frame: {reason}"))
             return
         with self._lock:
             failed = self._failure is not None
         if not failed:
-            self.fail(self._explain_lost(reason))
+            self.fail(self._make_lost_error(reason))
 
     def _read_frames(self, line: Line) -> None:
         for frame in line.receive():

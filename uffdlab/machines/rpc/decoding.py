@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from uffdlab.uapi.protocol.base import Method
 
 _Answer = TypeVar("_Answer")
-_MOST = 300  # characters of an error text: a part of it comes from the guest
+_MAX_ERROR_TEXT = 300  # characters of an error text: a part of it comes from the guest
 
 
 def answer(request: Method[_Answer], raw: Any) -> _Answer:
@@ -49,5 +49,5 @@ def _valid(raw: Any, kind: type[_Answer], what: str, check: Callable[[_Answer], 
         found = msgspec.convert(raw, kind, builtin_types=(bytes,))
         check(found)
     except (msgspec.ValidationError, ValueError) as error:
-        raise Malformed(f"{what}: {str(error)[:_MOST]}") from None
+        raise Malformed(f"{what}: {str(error)[:_MAX_ERROR_TEXT]}") from None
     return found

@@ -21,20 +21,20 @@ _END = 5.0  # seconds to wait for the thread
 
 def start(client: Client) -> Callable[[], None]:
     """Send heartbeats until the machine has ended; return a function that stops them."""
-    over = threading.Event()
-    thread = threading.Thread(target=_beat, args=(weakref.ref(client), over), name="uffdlab-heartbeat", daemon=True)
+    stopped = threading.Event()
+    thread = threading.Thread(target=_beat, args=(weakref.ref(client), stopped), name="uffdlab-heartbeat", daemon=True)
     thread.start()
 
     def end() -> None:
-        over.set()
+        stopped.set()
         thread.join(_END)
 
     return end
 
 
-def _beat(here: weakref.ref[Client], over: threading.Event) -> None:
-    while not over.wait(_INTERVAL):
-        client = here()
+def _beat(client_reference: weakref.ref[Client], stopped: threading.Event) -> None:
+    while not stopped.wait(_INTERVAL):
+        client = client_reference()
         if client is None:
             return
         try:

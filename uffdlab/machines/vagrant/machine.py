@@ -116,7 +116,7 @@ def start(
     name, wanted = want(kernel, cpus=cpus, memory_mib=memory_mib)
     progress = _LateProgress(name)
     try:
-        machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell or progress)).up(_HELLO)
+        machine = VagrantMachine(vm, wanted.agent_key, vm.bring_up(wanted, tell or progress)).wait_until_started(_HELLO)
         progress.finish(machine.hello.release)
     finally:
         progress.close()
