@@ -364,6 +364,21 @@ def test_closing_under_a_handler_ends_it(host_lab, region):
     assert host_lab.ask(TouchWaits(10**9)) is False
 
 
+def test_no_thread_is_left_of_a_handler_and_a_subscriber_when_the_lab_ends(mortal_lab):
+    before = set(threading.enumerate())
+    uffd = mortal_lab.userfaultfd()
+    handler = uffd.handle(print)
+    stop = uffd.subscribe(print)
+    started = set(threading.enumerate()) - before
+    assert len(started) == 2
+    mortal_lab.close()
+    for thread in started:
+        thread.join(60)
+        assert not thread.is_alive()
+    handler.stop()
+    stop()
+
+
 def test_what_ends_is_on_the_timeline(mortal_lab):
     region = mortal_lab.map(pages=4)
     mortal_lab.unmap(region)

@@ -157,7 +157,7 @@ class PythonHandler:
         self._resolve = resolve
         self._pending: queue.SimpleQueue[Fault | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._serve, name="uffdlab-handler", daemon=True)
-        self._stop_intercepting = messages.intercept(self._take)
+        self._stop_intercepting = messages.intercept(self._take, lambda: self._pending.put(None))
         self._thread.start()
 
     def _take(self, message: AnyMessage) -> bool:

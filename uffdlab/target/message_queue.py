@@ -27,6 +27,7 @@ class MessageQueue:
         self._waiting: deque[AnyMessage] = deque()
         self._changed = threading.Condition()
         self._interceptors: list[Interceptor] = []
+        self._at_end: list[Callable[[], object]] = []
         self._end: Exception | None = None
 
     def end(self, why: Exception) -> None:
@@ -34,6 +35,8 @@ class MessageQueue:
         with self._changed:
             self._end = why
             self._changed.notify_all()
+            for call in self._at_end:
+                call()
 
     def put(self, message: AnyMessage) -> None:
         """Add a message: offer it to interceptors first, then to those who wait.  Never waits itself."""
@@ -80,19 +83,23 @@ class MessageQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def intercept(self, interceptor: Interceptor) -> Callable[[], None]:
+    def intercept(self, interceptor: Interceptor, at_end: Callable[[], object] = lambda: None) -> Callable[[], None]:
         """Call `interceptor` with every message first.  If it returns True, nobody else gets that message.
 
-        It must not wait.  It is also called with the messages that are in the queue already.  Return a function that
-        removes it.
+        It must not wait.  It is also called with the messages that are in the queue already.  `at_end` is called when
+        no message can come any more.  Return a function that removes both.
         """
         with self._changed:
             self._interceptors.append(interceptor)
             self._waiting = deque([message for message in self._waiting if not interceptor(message)])
+            self._at_end.append(at_end)
+            if self._end is not None:
+                at_end()
 
         def stop() -> None:
             with self._changed, contextlib.suppress(ValueError):
                 self._interceptors.remove(interceptor)
+                self._at_end.remove(at_end)
 
         return stop
 
@@ -115,7 +122,7 @@ class MessageQueue:
             return False
 
         threading.Thread(target=deliver, name="uffdlab-subscriber", daemon=True).start()
-        stop_intercepting = self.intercept(interceptor)
+        stop_intercepting = self.intercept(interceptor, lambda: pending.put(None))
 
         def stop() -> None:
             stop_intercepting()
