@@ -53,6 +53,10 @@ test-check test-unit test-kernels test-vm test-notebook test-browser test-long t
 test-vagrant: setup-vagrant setup-test
 	@$(python) tests/run.py vagrant
 
+.PHONY: test-pythons
+test-pythons: setup-test # PYTHONS="python3.13 …" names them
+	@$(python) tests/pythons.py $(PYTHONS)
+
 .PHONY: check
 check: setup-check ## run ruff, mypy and import-linter
 	@$(python) tests/run.py check
@@ -85,4 +89,5 @@ help: ## list the targets
 	@echo "make test-long runs what make test leaves out: every kind of memory on every kernel, every widget."
 	@echo "make test-upstream compiles four 7.3 kernels and runs the kernel's own tests, with our patch, on them."
 	@echo "make test-debug runs the series' selftests and ten minutes of random calls on a kernel with KASAN and lockdep."
+	@echo "make test-pythons runs the unit tests and one test in a guest on each Python from 3.11 to 3.14 that is here."
 	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."
