@@ -1,4 +1,4 @@
-"""A real JupyterLab on a random port and Debian's Chromium, both gone when the tests are over."""
+"""A real JupyterLab on a random port, and Debian's Chromium; both end with the tests."""
 
 import ctypes
 import json
@@ -19,7 +19,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CHROMIUM = "/usr/bin/chromium"
-# No test needs the network; without these Chromium looks for its maker's servers at every start.
+# No test needs the network.  Without these flags Chromium contacts servers at every start.
 CHROMIUM_FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -30,7 +30,7 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 SETTINGS = {
-    # Cells out of sight are not in the page by default; the tests look at all of them.
+    # By default cells that are not visible are not in the page; the tests read all cells.
     "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
     "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
 }
@@ -38,7 +38,7 @@ SETTINGS = {
 
 @dataclass
 class Server:
-    """A running JupyterLab: its address with the token, the folder it serves and what it wrote so far."""
+    """A running JupyterLab: its address, its token, the folder that it serves, and its log."""
 
     url: str
     token: str
@@ -49,22 +49,22 @@ class Server:
         return f"{self.url}lab/tree/{notebook}?token={self.token}&reset"
 
 
-def _die_with_parent():
-    # prctl(PR_SET_PDEATHSIG, SIGTERM): the server ends its kernels and itself also when pytest is killed.
+def _end_with_parent():
+    # prctl(PR_SET_PDEATHSIG, SIGTERM): the server ends its kernels and itself, also if pytest is killed.
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)
 
 
 def _stop(process):
-    family = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
+    processes = [process, *psutil.Process(process.pid).children(recursive=True)] if process.poll() is None else []
     process.terminate()
     try:
         process.wait(20)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait(20)
-    for each in family[1:]:
+    for child in processes[1:]:
         try:
-            each.kill()
+            child.kill()
         except psutil.NoSuchProcess:
             continue
 
@@ -78,7 +78,7 @@ def _wait_for_server(process, runtime, log, deadline=60.0):
             try:
                 return json.loads(path.read_text())["url"]
             except (ValueError, KeyError):
-                pass  # half written
+                pass  # not completely written yet
         time.sleep(0.1)
     pytest.fail(f"JupyterLab did not start within {deadline:.0f} s:\n{log.read_text()[-4000:]}")
 
@@ -87,7 +87,7 @@ def _wait_for_server(process, runtime, log, deadline=60.0):
 def jupyterlab(tmp_path_factory):
     home = tmp_path_factory.mktemp("jupyter")
     folder, config, runtime, log = home / "notebooks", home / "config", home / "runtime", home / "log"
-    # A copy: running a notebook in JupyterLab saves its outputs, and ours has none.
+    # A copy: JupyterLab saves outputs in a notebook, and the repository's notebook has none.
     shutil.copytree(ROOT / "notebooks", folder)
     settings = config / "labconfig" / "default_setting_overrides.json"
     settings.parent.mkdir(parents=True)
@@ -114,7 +114,7 @@ def jupyterlab(tmp_path_factory):
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 — a fresh interpreter, no threads of ours yet
+            preexec_fn=_end_with_parent,  # noqa: PLW1509 — a fresh interpreter, no threads of ours yet
         )
         try:
             yield Server(_wait_for_server(process, runtime, log), token, folder, log)
@@ -127,7 +127,7 @@ def chromium(tmp_path_factory):
     if not Path(CHROMIUM).exists():
         pytest.fail(f"no {CHROMIUM}: run `make test-browser`, which installs it")
     with sync_playwright() as playwright:
-        home = {"XDG_CONFIG_HOME": str(tmp_path_factory.mktemp("chromium"))}  # it writes there whatever its profile
+        home = {"XDG_CONFIG_HOME": str(tmp_path_factory.mktemp("chromium"))}  # it writes there with any profile
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS, env=os.environ | home)
         yield browser
         browser.close()
@@ -138,10 +138,10 @@ def page(chromium):
     (ROOT / "build" / "browser").mkdir(parents=True, exist_ok=True)
     context = chromium.new_context(viewport={"width": 1280, "height": 1600})
     page = context.new_page()
-    page.thrown = []  # by the page's JavaScript
+    page.thrown = []  # errors of the page's JavaScript
     page.on("pageerror", lambda error: page.thrown.append(str(error)))
     yield page
-    page.screenshot(path=ROOT / "build" / "browser" / "last.png")  # tells why, after a failure
+    page.screenshot(path=ROOT / "build" / "browser" / "last.png")  # helps after a failure
     context.close()
 
 
@@ -167,7 +167,7 @@ def run_cells(jupyterlab, page):
 
 @pytest.fixture(scope="session")
 def axe():
-    """Return a function that checks an element of a page by axe-core and returns what is wrong with it."""
+    """Return a function that checks an element of a page by axe-core and returns the violations."""
     folder = ROOT / "tests" / "widgets-js"
     script = folder / "node_modules" / "axe-core" / "axe.min.js"
     if not script.exists():
@@ -178,8 +178,8 @@ def axe():
         page.evaluate(script.read_text())
         found = page.evaluate("selector => axe.run(selector, { resultTypes: ['violations'] })", selector)
         return [
-            f"{each['id']}: {each['help']}: {[node['html'][:200] for node in each['nodes'][:3]]}"
-            for each in found["violations"]
+            f"{violation['id']}: {violation['help']}: {[node['html'][:200] for node in violation['nodes'][:3]]}"
+            for violation in found["violations"]
         ]
 
     return check

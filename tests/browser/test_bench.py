@@ -1,4 +1,4 @@
-"""The bench as people use it: what they click, what it tells them, and what stays of their work."""
+"""The bench with a real machine: clicks, messages, and the static form that a notebook keeps."""
 
 import json
 import re
@@ -16,15 +16,15 @@ SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
 BENCH = "import uffdlab\nlab = uffdlab.Lab('6.1-series')\nbench = lab.bench()\nbench"
 
 
-# Widgets that are shown alone, and a text of the static form of each.
-ALONE = """
+# Widgets outside of the bench, and a text of the static form of each.
+OTHER_WIDGETS = """
 from uffdlab.widgets import *
 display(IoctlPanel(bench.uffd, bench.region), PteInspector(bench.region, page=5), LabPanel(lab), KernelPicker())
 display(CompareGrids({"one": bench.region.snapshot(), "two": bench.region.alias.snapshot()}))
 display(uffdlab.compare(bench.region.snapshot(), bench.region.snapshot("pagemap")))
 lab.close(); print('the lab is closed')
 """
-SHOWN_ALONE = (
+STATIC_TEXTS = (
     "uffd.continue_(region[0:64])",
     "page 5 of region-1: PTE 0x",
     "Lab 6.1-series",
@@ -53,7 +53,7 @@ def run(page, code):
 
 
 def run_and_expect(page, code, answer):
-    """Run `code` in the notebook; what it prints must match `answer`."""
+    """Run `code` in the notebook; its output must match `answer`."""
     run(page, f"print({code})")
     expect(page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output")).to_have_text(answer)
 
@@ -74,7 +74,7 @@ def cell(bench, number):
     return bench.get_by_role("gridcell", name=re.compile(f"^page {number}: "))
 
 
-def test_the_details_and_the_buttons_are_of_the_page_under_the_cursor(bench, page):
+def test_details_and_buttons_are_those_of_the_page_under_the_cursor(bench, page):
     read = bench.get_by_role("button", name=re.compile("^read "))
     details = bench.get_by_role("group", name="entry of the page under the cursor")
     run_and_expect(page, "bench.region.alias.read(5).result(), bench.region.read(0).result()", "6 1")
@@ -88,7 +88,7 @@ def test_the_details_and_the_buttons_are_of_the_page_under_the_cursor(bench, pag
     expect(bench.locator(".uffdlab-tooltip code")).to_have_text(re.compile("^0x0{16}"))
     expect(details.get_by_role("table", name=re.compile("page 0 "))).to_be_visible()
     expect(read).to_have_text("read page 0")
-    # A click and the arrow keys move the cursor: details and buttons go with it, and stay where they are.
+    # A click and the arrow keys move the cursor.  Details and buttons change, but do not move.
     cell(bench, 5).click()
     expect(read).to_have_text("read page 5")
     expect(details.get_by_role("table", name=re.compile("page 5 "))).to_be_visible()
@@ -107,7 +107,7 @@ def register(bench, *modes):
     expect(bench.get_by_text(re.compile("^UFFDIO_REGISTER.*→ done"))).to_be_visible()
 
 
-def test_a_warning_before_a_read_that_would_spoil_the_experiment(bench, page):
+def test_a_read_before_a_registration_needs_a_confirmation(bench, page):
     status = bench.locator(".uffdlab-touch-status").get_by_role("status")
     expect(status).to_contain_text("nothing is registered yet")
     bench.get_by_role("button", name="read page 0", exact=True).click()
@@ -119,7 +119,7 @@ def test_a_warning_before_a_read_that_would_spoil_the_experiment(bench, page):
     bench.get_by_role("button", name="start over").click()
     expect(cell(bench, 15)).to_have_attribute("aria-label", "page 15: absent")
     expect(status).to_contain_text("nothing is registered yet")
-    # One cell that was clicked narrows the range: the form says so, and takes all again.
+    # A click selects one page as the range.  The form says so, and a button selects all pages again.
     cell(bench, 5).click()
     expect(bench.get_by_text("only 1 of 64 pages, those selected in the grid")).to_be_visible()
     expect(bench.get_by_role("button", name="send for page 5", exact=True)).to_be_visible()
@@ -130,7 +130,7 @@ def test_a_warning_before_a_read_that_would_spoil_the_experiment(bench, page):
     expect(bench.get_by_role("list", name="legend")).to_contain_text("registered for minor, wp: 64")
 
 
-def test_a_held_fault_is_seen_everywhere(bench, page):
+def test_every_part_of_the_bench_shows_a_waiting_fault(bench, page):
     status = bench.locator(".uffdlab-touch-status").get_by_role("status")
     register(bench, "MINOR", "WP")
     cell(bench, 5).click()
@@ -139,18 +139,18 @@ def test_a_held_fault_is_seen_everywhere(bench, page):
     expect(status).to_contain_text("read of page 5 of region")
     expect(status).to_contain_text("waits (minor, read)")
     bench.get_by_role("tab", name="faults (1)", exact=True).click()
-    # All widgets show the same moment of the same page tables.
-    when = bench.locator(".uffdlab-when").inner_text()
-    assert re.fullmatch(r"as of [\d.]+ (µs|ms|s)", when)
+    # All widgets show the page tables of the same time.
+    time_shown = bench.locator(".uffdlab-when").inner_text()
+    assert re.fullmatch(r"as of [\d.]+ (µs|ms|s)", time_shown)
     expect(bench.get_by_role("group", name="entry of the page under the cursor")).to_contain_text(
         "in a PMD: the PTE table that would hold this page's entry is not there yet"
     )
     bench.get_by_role("tab", name="page tables", exact=True).click()
     walk = bench.get_by_role("group", name="page tables")
     expect(walk).to_be_visible()
-    moments = bench.get_by_text(re.compile("^as of")).locator("visible=true")
-    expect(moments).to_have_count(2)
-    assert len(set(moments.all_inner_texts())) == 1
+    times = bench.get_by_text(re.compile("^as of")).locator("visible=true")
+    expect(times).to_have_count(2)
+    assert len(set(times.all_inner_texts())) == 1
     bench.get_by_role("tab", name="faults (1)", exact=True).click()
     bench.get_by_role("button", name="continue", exact=True).click()
     expect(status).to_have_text("page 5 was read: 6")
@@ -158,14 +158,14 @@ def test_a_held_fault_is_seen_everywhere(bench, page):
     expect(cell(bench, 5)).to_have_attribute("aria-label", "page 5: present, writable, registered for minor, wp")
 
 
-def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
+def test_the_timeline_shows_entries_by_their_start_on_a_time_axis(bench, page):
     register(bench, "MINOR", "WP")
     run_and_expect(page, "bench.region.read(5) and ''", "")
     bench.get_by_role("tab", name="timeline", exact=True).click()
     view = bench.locator(".uffdlab-timeline")
     running = view.get_by_role("option", name=re.compile("has not ended: read of page 5"))
     fault = view.get_by_role("option", name=re.compile(r"Fault\(page=5"))
-    # What waits is a span that is open; it began before its message.
+    # A waiting touch is an open span, which began before its message.
     expect(running).to_be_visible()
     assert int(running.get_attribute("data-at")) < int(fault.get_attribute("data-at"))
     run_and_expect(page, "bench.uffd.continue_(bench.region[5]) and ''", "")
@@ -173,13 +173,13 @@ def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     expect(ended).to_be_visible()
     numbers = [int(option.get_attribute("data-at")) for option in (ended, fault)]
     assert numbers == sorted(numbers)
-    # The stretch in which everybody waited is compressed, and marked with how long it was.
+    # A time without events is compressed and marked with its duration.
     expect(view.locator(".uffdlab-break").last).to_have_attribute("title", re.compile("without anything"))
-    width = [each.evaluate("each => each.getBoundingClientRect().width") for each in (fault, ended)]
+    width = [entry.evaluate("entry => entry.getBoundingClientRect().width") for entry in (fault, ended)]
     assert width[1] > width[0]
     view.get_by_role("button", name="zoom in").click()
     view.get_by_role("button", name="fitting scale").click()
-    # Stepped back, the grid says of which moment it is, and stays there whatever happens.
+    # After a step back, the grid shows its time, and new entries do not change it.
     expect(cell(bench, 5)).to_have_attribute("aria-label", re.compile("^page 5: present"))
     view.get_by_role("listbox").focus()
     page.keyboard.press("Home")
@@ -190,9 +190,9 @@ def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     # The page tables are of that moment too.
     cell(bench, 5).click()
     bench.get_by_role("tab", name="page tables", exact=True).click()
-    moments = bench.get_by_text(re.compile("^as of .*, stepped back in the timeline$")).locator("visible=true")
-    expect(moments).to_have_count(2)
-    assert len(set(moments.all_inner_texts())) == 1
+    times = bench.get_by_text(re.compile("^as of .*, stepped back in the timeline$")).locator("visible=true")
+    expect(times).to_have_count(2)
+    assert len(set(times.all_inner_texts())) == 1
     expect(bench.get_by_text(re.compile("^page 5 of region-1, seen by physical: 0x0{16}$"))).to_be_visible()
     bench.get_by_role("tab", name="timeline", exact=True).click()
     run_and_expect(page, "bench.region.write(7) and ''", "")
@@ -203,24 +203,26 @@ def test_the_timeline_has_causes_before_effects_on_a_time_axis(bench, page):
     expect(cell(bench, 7)).to_have_attribute("aria-label", re.compile("a write waits$"))
 
 
-def test_a_kernel_that_ended_is_reported_once(run_cells, page):
+def test_the_end_of_the_kernel_is_reported_once(run_cells, page):
     run_cells("dead", BENCH)
     bench = page.locator(".jp-CodeCell").first
     expect(bench.get_by_role("grid")).to_be_visible()
 
-    def said_once():
+    def expect_one_message():
         expect(
             bench.get_by_text(re.compile("Run the cell again for a new start")).locator("visible=true")
         ).to_have_count(1)
         link = "document.querySelectorAll('.uffdlab, .uffdlab *')"
-        icons = f"[...{link}].filter(each => getComputedStyle(each, '::before').content.includes('\\uf127')).length"
+        icons = (
+            f"[...{link}].filter(element => getComputedStyle(element, '::before').content.includes('\\uf127')).length"
+        )
         assert page.evaluate(icons) == 0
 
     menu = page.get_by_role("menuitem", name="Kernel", exact=True)
     menu.click()
     page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
     page.locator(".jp-Dialog button.jp-mod-accept").click()
-    said_once()
+    expect_one_message()
     page.screenshot(path=SHOTS / "bench-restarted.png")
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
     page.locator(".jp-CodeCell").first.locator(".cm-content").click()
@@ -229,7 +231,7 @@ def test_a_kernel_that_ended_is_reported_once(run_cells, page):
     expect(bench.get_by_text(re.compile("Run the cell again"))).to_have_count(0)
     menu.click()
     page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
-    said_once()
+    expect_one_message()
     assert page.thrown == []
 
 
@@ -239,7 +241,7 @@ def static_form(path):
     return "".join("".join(output["data"]["text/html"]) for output in outputs if "text/html" in output.get("data", {}))
 
 
-def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
+def test_a_notebook_keeps_the_last_state_of_the_bench(bench, page, jupyterlab):
     file = jupyterlab.folder / "bench.ipynb"
     pictures = bench.locator(".uffdlab-static-form img")
     expect(pictures.first).to_be_hidden()
@@ -254,8 +256,8 @@ def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
     page.keyboard.press("Control+s")
     expect(page.locator(".jp-DocumentWidget-dirty, .jp-mod-dirty")).to_have_count(0, timeout=30_000)
     assert "page 5: present" in static_form(file)
-    # Its Python ends, the notebook is opened again: the last state is there, also of what is shown alone.
-    run(page, ALONE)
+    # After Python has ended and the notebook is opened again, the last state of each widget is shown.
+    run(page, OTHER_WIDGETS)
     tables = page.locator(".jp-CodeCell").nth(1).locator(".uffdlab-static-form")
     expect(tables).to_have_count(6, timeout=60_000)
     expect(tables.first).to_be_hidden()
@@ -266,26 +268,26 @@ def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
     page.wait_for_timeout(1000)
     page.goto(jupyterlab.address("bench.ipynb"))
     expect(page.locator(".uffdlab-static-form img[alt*='page 5: present']").first).to_be_visible(timeout=60_000)
-    for number, text in enumerate(SHOWN_ALONE):
+    for number, text in enumerate(STATIC_TEXTS):
         expect(tables.nth(number)).to_be_visible()
         expect(tables.nth(number)).to_contain_text(text)
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
     missing = page.locator(".jp-OutputArea-output").filter(has_text=re.compile("^(Error displaying|Loading) widget"))
     expect(missing).to_have_count(1 + 6)
-    for each in missing.all():
-        expect(each).to_be_hidden()
-    # In each theme the pictures have its background, and the text that is legible there.
+    for output in missing.all():
+        expect(output).to_be_hidden()
+    # In each theme the pictures have its background and legible text.
     for theme, replaced in (("JupyterLab Dark", True), ("JupyterLab Light", False)):
         choose_theme(page, theme)
         for picture in tables.locator("img").all():
             content = picture.evaluate("img => getComputedStyle(img).content")
             assert content.startswith("url(") is replaced
         page.screenshot(path=SHOTS / f"bench-opened-again-{theme.split()[1].lower()}.png")
-    # One file to hand in, of the notebook or of the bench, each without Python and without network.
+    # The notebook and the bench are each exported to one file, which needs no Python and no network.
     exported = CliRunner().invoke(export, [str(file)])
     assert exported.exit_code == 0, exported.output
-    asked = []
-    page.route(re.compile("^https?:"), lambda route: asked.append(route.request.url) or route.abort())
+    requested = []
+    page.route(re.compile("^https?:"), lambda route: requested.append(route.request.url) or route.abort())
     for name, shown in (
         ("bench.html", page.locator("img[alt*='page 5: present']").first),
         ("handed-in.html", page.get_by_role("gridcell", name=re.compile("^page 5: present"))),
@@ -293,7 +295,7 @@ def test_work_on_the_bench_stays_in_the_notebook(bench, page, jupyterlab):
         page.goto((jupyterlab.folder / name).as_uri(), wait_until="load")
         expect(shown).to_be_visible()
         page.screenshot(path=SHOTS / f"{name.removesuffix('.html')}-exported.png", full_page=True)
-    assert asked == []
+    assert requested == []
     page.unroute(re.compile("^https?:"))
     page.goto(jupyterlab.address("bench.ipynb"))
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)

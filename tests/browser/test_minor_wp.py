@@ -1,4 +1,4 @@
-"""The notebook as a reader has it: JupyterLab in a browser, Run All Cells, pictures."""
+"""The notebook in JupyterLab in a browser: Run All Cells, and its pictures."""
 
 import json
 import time
@@ -10,45 +10,45 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(480)]
 
 SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
 NOTEBOOK = "minor_wp.ipynb"
-RUN_SECONDS = 240  # 20 on two idle cores; a machine that has more to do still passes
+RUN_SECONDS = 240  # 20 s on two idle cores; a busy machine needs more
 
-# What a cell's prompt says: [ ] not run, [*] waiting or running, [5] done. Cells without source stay [ ].
+# The prompt of a cell: [ ] not run, [*] waiting or running, [5] done.  Cells without source stay [ ].
 PROMPTS = """() => [...document.querySelectorAll('.jp-CodeCell')]
     .filter(cell => cell.querySelector('.jp-InputArea-editor .cm-content').innerText.trim())
     .map(cell => cell.querySelector('.jp-InputArea-prompt').innerText.replace(/[^0-9*]/g, ''))"""
-# An <img> with alt text, or an inline SVG that says what it shows.
-# Those of static forms are for a page without Python: they are hidden, and the live widget is seen.
+# Each <img> with its alt text, or inline SVG with its label.  Static forms are left out: they are hidden while the
+# widget is live.
 PICTURES = """() => [...document.querySelectorAll('.jp-OutputArea-output img, .jp-OutputArea-output svg[role="img"]')]
-    .filter(each => !each.closest('.uffdlab-static-form'))
-    .map(each => ({
-        alt: (each.getAttribute('alt') || each.getAttribute('aria-label') || '').trim(),
-        loaded: each.tagName.toLowerCase() === 'img' ? each.complete && each.naturalWidth > 0 : true,
-        width: each.getBoundingClientRect().width,
+    .filter(picture => !picture.closest('.uffdlab-static-form'))
+    .map(picture => ({
+        alt: (picture.getAttribute('alt') || picture.getAttribute('aria-label') || '').trim(),
+        loaded: picture.tagName.toLowerCase() !== 'img' || (picture.complete && picture.naturalWidth > 0),
+        width: picture.getBoundingClientRect().width,
     }))"""
 
 
-def wait_until(page, what, met, seconds):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if met():
+def wait_until(page, event, condition, seconds):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
             return
         page.wait_for_timeout(200)
-    pytest.fail(f"{what}: not within {seconds} s (see build/browser/last.png); JavaScript errors: {page.thrown}")
+    pytest.fail(f"{event}: not within {seconds} s (see build/browser/last.png); JavaScript errors: {page.thrown}")
 
 
 def open_notebook(page, server, notebook):
     page.goto(server.address(notebook))
     page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
-    # The status bar says so only once the kernel has answered; before, Run All Cells would ask for a kernel.
+    # The status bar shows Idle when the kernel has answered.  Before that, Run All Cells would ask for a kernel.
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
 
 
 def run_all_cells(page):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-    end = f"Run All Cells ends within {RUN_SECONDS} s"
+    event = f"Run All Cells ends within {RUN_SECONDS} s"
     wait_until(page, "a cell starts", lambda: any(page.evaluate(PROMPTS)), 20)
-    wait_until(page, end, lambda: "*" not in page.evaluate(PROMPTS), RUN_SECONDS)
+    wait_until(page, event, lambda: "*" not in page.evaluate(PROMPTS), RUN_SECONDS)
 
 
 def choose_theme(page, name):
@@ -60,7 +60,7 @@ def choose_theme(page, name):
 
 
 def screenshots(page, stem):
-    # One of the top of the page and one with the first picture in sight.
+    # One of the top of the page, and one with the first picture visible.
     page.locator(".jp-Notebook .jp-Cell").first.scroll_into_view_if_needed()
     page.screenshot(path=SHOTS / f"{stem}-top.png")
     page.locator(".jp-OutputArea-output img, .jp-OutputArea-output svg[role=img]").first.scroll_into_view_if_needed()
@@ -78,7 +78,7 @@ def saved_outputs(page, path):
     return outputs()
 
 
-def test_run_all_cells_shows_pictures(jupyterlab, page):
+def test_run_all_cells_shows_every_picture_without_an_error(jupyterlab, page):
     open_notebook(page, jupyterlab, NOTEBOOK)
     run_all_cells(page)
 

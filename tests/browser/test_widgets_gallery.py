@@ -1,4 +1,4 @@
-"""A picture of every widget from a live run, into build/browser/gallery; docs/make-gallery puts them into the book."""
+"""Screenshots of every live widget in build/browser/gallery; docs/make-gallery copies them into the docs."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ after = region.snapshot()
 touch = region.write(3)
 time.sleep(0.3)
 """
-# The widget's name, and the cell that shows it.
+# The name of each widget, and the cell that shows it.
 CELLS = {
     "PageGrid": "grid = PageGrid(after, before)\ngrid.selection = [8, 4]\ngrid",
     "IoctlPanel": "panel = IoctlPanel(uffd, region, grid=grid)\npanel.check('WP')\npanel",

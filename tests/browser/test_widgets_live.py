@@ -1,4 +1,4 @@
-"""The widgets with a real machine behind them: what a student does, by mouse and by keyboard alone."""
+"""The widgets with a real machine, used by mouse, and by keyboard alone."""
 
 import re
 from pathlib import Path
@@ -29,14 +29,14 @@ def run_again(page, cell):
 
 
 @pytest.fixture
-def closing(page):
-    # A lab ends with its kernel, but the tests' kernels run until the server ends.
+def close_lab(page):
+    # A lab ends with its Jupyter kernel, but the kernels run until the server ends.
     yield
     run_again(page, page.locator(".jp-CodeCell").count() - 1)
     expect(page.get_by_text("the lab is closed", exact=True)).to_be_visible(timeout=30_000)
 
 
-def test_select_pages_send_an_ioctl_see_the_cells_change(run_cells, page, axe, closing):
+def test_an_ioctl_for_selected_pages_changes_their_cells(run_cells, page, axe, close_lab):
     run_cells("live", LAB, "grid", "panel = IoctlPanel(uffd, region, grid=grid)\npanel", "pass")
     page.locator(".jp-CodeCell").nth(3).locator(".cm-content").fill(CLOSE)
     pages = page.get_by_role("grid")
@@ -61,7 +61,7 @@ def test_select_pages_send_an_ioctl_see_the_cells_change(run_cells, page, axe, c
     assert page.thrown == []
 
 
-def test_the_same_by_keyboard_alone(run_cells, page, closing):
+def test_pages_can_be_selected_and_an_ioctl_sent_by_keyboard(run_cells, page, close_lab):
     run_cells("keys", LAB, "grid", "panel = IoctlPanel(uffd, region, grid=grid)\npanel", "pass")
     page.locator(".jp-CodeCell").nth(3).locator(".cm-content").fill(CLOSE)
     pages = page.get_by_role("grid")
@@ -82,7 +82,7 @@ def test_the_same_by_keyboard_alone(run_cells, page, closing):
     assert page.thrown == []
 
 
-def test_hold_a_fault_see_it_resolve_it(run_cells, page, axe, closing):
+def test_a_waiting_fault_is_shown_and_resolved_by_the_log(run_cells, page, axe, close_lab):
     cells = ["touch = region.write(3)\nimport time; time.sleep(0.3)", "log = FaultLog(uffd, lab)\nlog"]
     run_cells("log", LAB, "grid", *cells, "pass")
     page.locator(".jp-CodeCell").nth(4).locator(".cm-content").fill(CLOSE)
@@ -91,13 +91,13 @@ def test_hold_a_fault_see_it_resolve_it(run_cells, page, axe, closing):
     expect(log.get_by_role("row", name=re.compile(r"Fault\(page=3, write, minor\)"))).to_be_visible()
     assert axe(page, ".uffdlab-fault-log") == []
     log.screenshot(path=SHOTS / "fault-log-light.png")
-    # By keyboard: from the touch to the button.
+    # By keyboard, from the touch to the button.
     log.get_by_role("radio").focus()
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")
     expect(log.get_by_role("button", name="continue WP")).to_be_focused()
     page.keyboard.press("Enter")
-    # Mapped, but protected: the same write waits again, now for another reason.
+    # The page is mapped but protected, so the same write waits again.
     expect(page.get_by_role("grid").get_by_label("page 3: present, not writable, uffd-wp")).to_be_visible()
     expect(log.get_by_role("radio", name=re.compile(r"\(wp, write\)"))).to_be_checked()
     log.get_by_role("button", name="unprotect").click()
@@ -106,7 +106,7 @@ def test_hold_a_fault_see_it_resolve_it(run_cells, page, axe, closing):
     assert page.thrown == []
 
 
-def test_step_through_the_timeline(run_cells, page, axe, closing):
+def test_the_grid_follows_steps_through_the_timeline(run_cells, page, axe, close_lab):
     cells = ["view = TimelineView(lab.timeline, grid)\nview", "uffd.continue_(region[:4], wp=True, dontwake=True)"]
     run_cells("timeline", LAB, "grid", *cells, "uffd.wake(region[:4])", "pass")
     page.locator(".jp-CodeCell").nth(5).locator(".cm-content").fill(CLOSE)
@@ -114,10 +114,10 @@ def test_step_through_the_timeline(run_cells, page, axe, closing):
     continued = view.get_by_role("option", name=re.compile(r"UFFDIO_CONTINUE.*DONTWAKE: woken later"))
     expect(continued).to_be_visible()
     expect(pages.get_by_label("page 3: present, not writable, uffd-wp")).to_be_visible()
-    page.wait_for_timeout(1000)  # the last refresh of the grid is an entry too
+    page.wait_for_timeout(1000)  # the last snapshot of the grid is an entry too
     assert axe(page, ".uffdlab-timeline") == []
     view.screenshot(path=SHOTS / "timeline-light.png")
-    # By keyboard: back to the beginning, then on until the pages are there.
+    # By keyboard: to the first entry, then forward to the CONTINUE.
     view.get_by_role("listbox").focus()
     page.keyboard.press("Home")
     for _ in range(12):
@@ -131,7 +131,7 @@ def test_step_through_the_timeline(run_cells, page, axe, closing):
     assert page.thrown == []
 
 
-def test_an_entry_and_the_way_to_it(run_cells, page, axe, closing):
+def test_the_inspector_shows_an_entry_and_its_page_walk(run_cells, page, axe, close_lab):
     cells = ["inspector = PteInspector(region, grid=grid, page=2)\ninspector", "uffd.continue_(region[:4], wp=True)"]
     run_cells("inspector", LAB, "grid", *cells, "pass")
     page.locator(".jp-CodeCell").nth(4).locator(".cm-content").fill(CLOSE)
@@ -147,7 +147,7 @@ def test_an_entry_and_the_way_to_it(run_cells, page, axe, closing):
     assert page.thrown == []
 
 
-def test_pick_a_kernel_boot_it_compare_it(run_cells, page, axe):
+def test_a_picked_kernel_boots_and_its_snapshots_are_compared(run_cells, page, axe):
     cells = [
         "from uffdlab.widgets import *\npicker = KernelPicker('6.1-base')\npicker",
         "pass",
@@ -175,7 +175,7 @@ def test_pick_a_kernel_boot_it_compare_it(run_cells, page, axe):
     assert page.thrown == []
 
 
-def test_the_bench(run_cells, page, axe, closing):
+def test_the_bench_resolves_a_fault_and_has_no_accessibility_violation(run_cells, page, axe, close_lab):
     run_cells("bench", "import uffdlab\nlab = uffdlab.Lab('6.1-series')\nlab.bench()", "pass")
     page.locator(".jp-CodeCell").nth(1).locator(".cm-content").fill(CLOSE)
     output = page.locator(".jp-CodeCell").first

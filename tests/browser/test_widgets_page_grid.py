@@ -1,4 +1,4 @@
-"""PageGrid in JupyterLab, by mouse and by keyboard; and as a file of its own, without a kernel."""
+"""PageGrid in JupyterLab, by mouse and by keyboard, and as a file without a kernel."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,13 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
 
-MAKE = """
+DEFINITIONS = """
 import numpy as np
 from uffdlab.observations.snapshot import Snapshot
 from uffdlab.widgets import PageGrid
 
 def snap(*runs):
-    entries = np.concatenate([np.full(n, w, np.uint64) for w, n in runs])
+    entries = np.concatenate([np.full(count, entry, np.uint64) for entry, count in runs])
     frames = (np.arange(entries.size, dtype=np.uint64) + np.uint64(0x100)) * 4096
     entries = np.where(entries > 0, entries + frames, entries)
     return Snapshot(region="region-1", start=0x10_0000_0000, page_size=4096, witness="physical", kernel="6.1-series",
@@ -30,12 +30,12 @@ PRINT = "print('selection', grid.selection, 'cursor', grid.cursor)"
 
 
 def run_again(page, cell):
-    # Run one cell of the notebook again, as a user would: click into it and press Ctrl+Enter.
+    # Run one cell of the notebook again: click into it and press Ctrl+Enter.
     page.locator(".jp-CodeCell").nth(cell).locator(".cm-content").click()
     page.keyboard.press("Control+Enter")
 
 
-def theme(page, name):
+def choose_theme(page, name):
     page.get_by_role("menuitem", name="Settings", exact=True).click()
     labels = page.locator(".lm-Menu-itemLabel")
     labels.get_by_text("Theme", exact=True).hover()
@@ -43,24 +43,26 @@ def theme(page, name):
     page.locator(f"body[data-jp-theme-name='{name}']").wait_for(state="attached", timeout=20_000)
 
 
-def shots(page, where, stem):
+def take_screenshots(page, element, stem):
     for name, short in (("JupyterLab Dark", "dark"), ("JupyterLab Light", "light")):
-        theme(page, name)
-        where.scroll_into_view_if_needed()
-        where.screenshot(path=SHOTS / f"{stem}-{short}.png")
+        choose_theme(page, name)
+        element.scroll_into_view_if_needed()
+        element.screenshot(path=SHOTS / f"{stem}-{short}.png")
     page.add_style_tag(content=".jp-OutputArea { filter: grayscale(1) }")
-    where.screenshot(path=SHOTS / f"{stem}-grey.png")
+    element.screenshot(path=SHOTS / f"{stem}-grey.png")
 
 
-def test_in_jupyterlab(run_cells, page, axe):
+def test_the_grid_works_by_mouse_and_by_keyboard(run_cells, page, axe):
     show = "grid = PageGrid(after, before)\ngrid"
-    run_cells("page_grid", MAKE, show, PRINT, "grid.show(snap((WRITABLE, 32), (ABSENT, 32)), before)", "grid", COMPARE)
+    run_cells(
+        "page_grid", DEFINITIONS, show, PRINT, "grid.show(snap((WRITABLE, 32), (ABSENT, 32)), before)", "grid", COMPARE
+    )
     grid = page.locator(".jp-CodeCell").nth(1).locator(".uffdlab-page-grid")
     later = grid.get_by_role("grid", name=re.compile("^after")).first
     expect(later.get_by_label("page 3: present, writable")).to_be_visible()
     expect(grid.get_by_role("status")).to_have_text(re.compile("present, writable, not uffd-wp"))
 
-    # compare() is live here too; its figure is there for a page without Python.
+    # compare() is live too; its figure is hidden, and shown in a page without Python.
     compared = page.locator(".jp-CodeCell").nth(5)
     compared.get_by_role("grid").nth(1).get_by_label("page 33: ").hover()
     expect(compared.locator(".uffdlab-tooltip code:visible")).to_have_text("0x8000000000121867 in a PTE")
@@ -69,7 +71,7 @@ def test_in_jupyterlab(run_cells, page, axe):
     for form in page.locator(".uffdlab-static-form").all():
         expect(form).to_be_hidden()
 
-    # By mouse: drag from page 8 to page 11.  The details are of page 8, where the cursor is; the pointer has a tooltip.
+    # By mouse: drag from page 8 to page 11.  The details are those of page 8; the pointer has a tooltip.
     later.get_by_label("page 8: ").hover()
     page.mouse.down()
     later.get_by_label("page 11: ").hover()
@@ -80,13 +82,13 @@ def test_in_jupyterlab(run_cells, page, axe):
     rows = grid.locator(".uffdlab-entry tbody tr")
     expect(rows.nth(0)).to_contain_text("uffd-wp")
     expect(rows.nth(1)).to_contain_text("writable")
-    seen_by = grid.get_by_title(re.compile("the host walked the page tables"))
-    expect(seen_by).to_have_text("seen by physical")
+    witness = grid.get_by_title(re.compile("the host walked the page tables"))
+    expect(witness).to_have_text("seen by physical")
     expect(grid.locator(".uffdlab-tooltip")).to_contain_text("page 11: present, writable")
     expect(grid.locator(".uffdlab-tooltip code")).to_have_text("0x800000000010b867 in a PTE")
     run_again(page, 2)
     expect(page.get_by_text("selection [8, 4] cursor")).to_be_visible()
-    # The other view of the same widget has it too.
+    # The other view of the same widget has the same selection.
     other = page.locator(".jp-CodeCell").nth(4)
     expect(other.get_by_text("selected: pages 8–11")).to_be_visible()
 
@@ -105,9 +107,9 @@ def test_in_jupyterlab(run_cells, page, axe):
     grid.get_by_role("radio", name="only what changed").check()
     expect(grid.get_by_label("page 40: absent, unchanged")).to_be_visible()
     grid.get_by_role("radio", name="side by side").check()
-    shots(page, grid, "page-grid")
+    take_screenshots(page, grid, "page-grid")
 
-    # The tab is reloaded in the middle: the kernel still has the widget, and running its cell shows it again.
+    # After a reload of the tab the kernel still has the widget; running its cell shows it again.
     page.keyboard.press("Control+s")
     page.reload()
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
@@ -116,14 +118,14 @@ def test_in_jupyterlab(run_cells, page, axe):
     assert page.thrown == []
 
 
-def test_a_million_pages(run_cells, page, axe):
+def test_a_grid_of_a_million_pages_can_be_zoomed_and_selected(run_cells, page, axe):
     cells = [
         "many = snap((WP, 300_000), (WRITABLE, 300_000), (ABSENT, (1 << 20) - 600_000))",
         "grid = PageGrid(many)\ngrid",
         PRINT,
         "grid.show(snap((WRITABLE, 10), (WP, 299_990), (WRITABLE, 300_000), (ABSENT, (1 << 20) - 600_000)))",
     ]
-    run_cells("million", MAKE, *cells)
+    run_cells("million", DEFINITIONS, *cells)
     grid = page.locator(".uffdlab-page-grid")
     cell = grid.get_by_role("gridcell")
     expect(cell).to_have_attribute(
@@ -134,7 +136,7 @@ def test_a_million_pages(run_cells, page, axe):
     panel = page.locator(".jp-WindowedPanel-outer")
     page.set_viewport_size({"width": 1280, "height": 700})
     grid.locator("canvas").hover()
-    before = panel.evaluate("each => each.scrollTop")
+    before = panel.evaluate("element => element.scrollTop")
     page.mouse.wheel(0, -120)
     page.mouse.wheel(0, 240)
     page.wait_for_function("before => document.querySelector('.jp-WindowedPanel-outer').scrollTop > before", arg=before)
@@ -163,17 +165,17 @@ def test_a_million_pages(run_cells, page, axe):
     assert page.thrown == []
 
 
-def test_an_unmapped_region_is_shown(run_cells, page):
-    gone = """
+def test_a_closed_lab_is_shown(run_cells, page):
+    closed = """
 from uffdlab.errors import LabClosed
 from uffdlab.target.timeline import Timeline
-class Gone:
+class Closed:
     timeline, regions = Timeline(), ()
     lab = property(lambda self: self)
     def snapshot(self):
         raise LabClosed("this lab is closed; make a new one")
 """
-    run_cells("gone", MAKE + gone, "grid = PageGrid(after)\ngrid", "grid.follow(Gone())\npass")
+    run_cells("gone", DEFINITIONS + closed, "grid = PageGrid(after)\ngrid", "grid.follow(Closed())\npass")
     bar = page.get_by_role("alert")
     expect(bar).to_contain_text("No longer live: this lab is closed; make a new one")
     bar.get_by_role("button", name="start again").click()
@@ -181,19 +183,19 @@ class Gone:
     assert page.thrown == []
 
 
-def test_an_error_in_the_page_reaches_the_notebook(run_cells, page):
+def test_a_javascript_error_reaches_the_notebook(run_cells, page):
     cells = ["grid = PageGrid(after)\ngrid", "grid._kinds = [{}]", "print('errors', grid.errors)"]
-    run_cells("broken", MAKE, *cells)
+    run_cells("broken", DEFINITIONS, *cells)
     expect(page.get_by_role("alert").get_by_text("An error in this widget's JavaScript")).to_be_visible()
     run_again(page, 3)
     expect(page.get_by_text(re.compile(r"errors \['.*TypeError|errors \[.Cannot read"))).to_be_visible()
 
 
-def test_a_saved_page_works_alone(page, tmp_path, axe):
-    space = {}
-    exec(MAKE, space)
+def test_a_saved_page_works_without_python(page, tmp_path, axe):
+    names = {}
+    exec(DEFINITIONS, names)
     path = tmp_path / "grid.html"
-    space["PageGrid"](space["after"], space["before"]).to_html(path)
+    names["PageGrid"](names["after"], names["before"]).to_html(path)
     page.goto(path.as_uri())
     later = page.get_by_role("grid", name=re.compile("^after"))
     later.get_by_label("page 33: ").hover()
@@ -203,13 +205,13 @@ def test_a_saved_page_works_alone(page, tmp_path, axe):
     expect(page.get_by_role("row", name="51–12 frame 0x121 4 KiB page at frame 0x121")).to_be_visible()
     expect(page.get_by_text("selected: page 33")).to_be_visible()
     assert axe(page, "body") == []
-    # At 200 % zoom, that is on half the width, nothing is cut off: the page itself need not be scrolled sideways.
+    # At 200 % zoom, which is half the width, the page does not scroll sideways.
     page.set_viewport_size({"width": 640, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.thrown == []
 
 
-# What VS Code gives a notebook's page; its own window is not to be had here.
+# The colours that VS Code sets in a notebook's page: text, background, border, scheme.  VS Code itself is not used.
 VSCODE = {
     "light": ("#3b3b3b", "#ffffff", "#e5e5e5", "light"),
     "dark": ("#cccccc", "#1f1f1f", "#2b2b2b", "dark"),
@@ -217,30 +219,30 @@ VSCODE = {
 }
 
 
-def test_with_the_colours_of_vs_code(page, tmp_path, axe):
-    space = {}
-    exec(MAKE, space)
+def test_the_grid_takes_the_colours_of_vs_code(page, tmp_path, axe):
+    names = {}
+    exec(DEFINITIONS, names)
     path = tmp_path / "grid.html"
-    space["PageGrid"](space["after"], space["before"]).to_html(path)
+    names["PageGrid"](names["after"], names["before"]).to_html(path)
     page.goto(path.as_uri())
-    for name, (ink, paper, line, scheme) in VSCODE.items():
+    for name, (text, background, border, scheme) in VSCODE.items():
         page.evaluate(
-            """([ink, paper, line, scheme]) => {
+            """([text, background, border, scheme]) => {
             const { style } = document.documentElement;
-            style.setProperty("--vscode-editor-foreground", ink);
-            style.setProperty("--vscode-editor-background", paper);
-            style.setProperty("--vscode-panel-border", line);
+            style.setProperty("--vscode-editor-foreground", text);
+            style.setProperty("--vscode-editor-background", background);
+            style.setProperty("--vscode-panel-border", border);
             style.colorScheme = scheme;
-            document.body.style.background = paper;
-            // What is there as well, whatever the theme.
+            document.body.style.background = background;
+            // VS Code also sets these, in every theme.
             style.setProperty("--jp-ui-font-color1", "rgba(0, 0, 0, 0.87)");
             style.setProperty("--jp-layout-color1", "white");
             document.body.className = `vscode-body vscode-${scheme}`;
         }""",
-            [ink, paper, line, scheme],
+            [text, background, border, scheme],
         )
-        background = page.locator(".uffdlab-page-grid").evaluate("each => getComputedStyle(each).backgroundColor")
-        assert background == "rgb({}, {}, {})".format(*bytes.fromhex(paper[1:]))
+        computed = page.locator(".uffdlab-page-grid").evaluate("grid => getComputedStyle(grid).backgroundColor")
+        assert computed == "rgb({}, {}, {})".format(*bytes.fromhex(background[1:]))
         assert axe(page, "#widgets") == []
         page.screenshot(path=SHOTS / f"page-grid-vscode-{name}.png")
     assert page.thrown == []

@@ -1,4 +1,4 @@
-"""The widgets on a page without a kernel: a notebook that nbconvert made a page of, and each widget as a file."""
+"""The widgets in a page without a kernel: a notebook converted by nbconvert, and each widget as a file."""
 
 import re
 import xml.etree.ElementTree as ET
@@ -26,7 +26,7 @@ bench.touch("write")
 time.sleep(0.5)
 bench.faults.refresh(), bench.timeline.refresh(), bench.inspector.refresh()
 """
-# What each shows: a piece of its data.
+# Each widget, and a text of its data.
 WIDGETS = {
     "bench.grid": "pages 0–3: present, not writable, uffd-wp",
     "bench.ioctls": "UFFDIO_REGISTER_MODE_WP | UFFDIO_REGISTER_MODE_MINOR",
@@ -50,7 +50,7 @@ lab.close()
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def exported(tmp_path_factory):
     folder = tmp_path_factory.mktemp("static")
     cells = [LAB, *WIDGETS, FILES]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
@@ -65,13 +65,13 @@ def made(tmp_path_factory):
 
 
 def open_file(page, path):
-    # Nothing may be fetched: the page has to hold all that it shows.
+    # Block the network: the page must contain all that it shows.
     page.route(re.compile("^https?:"), lambda route: route.abort())
     page.goto(path.as_uri(), wait_until="domcontentloaded")
 
 
-def test_a_converted_notebook_shows_each_widget_with_its_data(made, page):
-    open_file(page, made / "notebook.html")
+def test_a_converted_notebook_shows_each_widget_with_its_data(exported, page):
+    open_file(page, exported / "notebook.html")
     outputs = page.locator(".jp-Cell-outputWrapper, .jp-OutputArea")
     expect(outputs.first).to_be_attached()
     cells = page.locator(".jp-CodeCell")
@@ -79,7 +79,7 @@ def test_a_converted_notebook_shows_each_widget_with_its_data(made, page):
     for number, (name, text) in enumerate(WIDGETS.items(), start=1):
         cell = cells.nth(number)
         shown = cell.locator(".jp-OutputArea").first.evaluate(
-            "area => area.innerText + ' ' + [...area.querySelectorAll('img')].map(each => each.alt).join(' ')"
+            "area => area.innerText + ' ' + [...area.querySelectorAll('img')].map(image => image.alt).join(' ')"
         )
         if text not in " ".join(shown.split()):
             missing[name] = shown
@@ -90,53 +90,53 @@ def test_a_converted_notebook_shows_each_widget_with_its_data(made, page):
     page.pdf(path=SHOTS / "static-notebook.pdf")
 
 
-def test_every_file_is_what_it_says(made):
+def test_every_exported_file_has_its_format_and_data(exported):
     beginnings = {"svg": b"<?xml", "png": b"\x89PNG", "html": b"<!doctype html>"}
-    parts = {path.stem for path in made.glob("*.csv")}
+    parts = {path.stem for path in exported.glob("*.csv")}
     assert parts == {"grid", "faults", "timeline", "inspector", "ioctls", "panel", "bench", "picker", "compare"}
     for part in parts:
         for suffix, beginning in beginnings.items():
-            assert (made / f"{part}.{suffix}").read_bytes().startswith(beginning), (part, suffix)
-        ET.parse(made / f"{part}.svg")
-    assert "uffd-wp" in (made / "inspector.csv").read_text()
-    assert "Fault(page=0, write, wp)" in (made / "faults.csv").read_text()
-    assert "UFFDIO_REGISTER_MODE_MINOR" in (made / "ioctls.csv").read_text()
-    assert "FaultLog," in (made / "bench.csv").read_text()
+            assert (exported / f"{part}.{suffix}").read_bytes().startswith(beginning), (part, suffix)
+        ET.parse(exported / f"{part}.svg")
+    assert "uffd-wp" in (exported / "inspector.csv").read_text()
+    assert "Fault(page=0, write, wp)" in (exported / "faults.csv").read_text()
+    assert "UFFDIO_REGISTER_MODE_MINOR" in (exported / "ioctls.csv").read_text()
+    assert "FaultLog," in (exported / "bench.csv").read_text()
 
 
-def test_without_styles_and_scripts_each_widget_can_be_read(made, page):
-    # So GitHub shows a notebook: no script, no style, of the MIME types what it knows.  It takes styles out.
-    notebook = nbformat.read(made / "notebook.ipynb", as_version=4)
+def test_each_widget_can_be_read_without_styles_and_scripts(exported, page):
+    # GitHub shows a notebook like this: without scripts and styles, and only with the MIME types that it knows.
+    notebook = nbformat.read(exported / "notebook.ipynb", as_version=4)
     shown = [cell.outputs[-1].data["text/html"] for cell in notebook.cells[1 : 1 + len(WIDGETS)]]
     shown = [re.sub(r"<style>.*?</style>", "", text) for text in shown]
     for name, text in zip(WIDGETS, shown, strict=True):
         assert not re.search(r"<(script|style|link|iframe)\b|\bon\w+=|src=\"(?!data:image/png)", text), name
     plain = [re.sub(r' (style|class)="[^"]*"', "", text) for text in shown]
-    open_file(page, made / "bench.html")  # any page; its content is replaced
+    open_file(page, exported / "bench.html")  # its content is replaced below
     page.set_content("<body style='font: 14px sans-serif; max-width: 800px'>" + "<hr>".join(plain))
     text = page.evaluate(
-        "document.body.innerText + ' ' + [...document.images].map(each => each.alt).join(' ')",
+        "document.body.innerText + ' ' + [...document.images].map(image => image.alt).join(' ')",
     )
     assert {name: text for name, text in WIDGETS.items() if text not in " ".join(text.split())} == {}
-    assert page.evaluate("[...document.images].every(each => each.complete && each.naturalWidth > 0)")
+    assert page.evaluate("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     page.screenshot(path=SHOTS / "static-github.png", full_page=True)
 
 
-def test_a_printed_page_shows_everything(made, page):
-    # An A4 page between its margins: no table runs out of it.
+def test_nothing_is_cut_off_in_a_printed_page(exported, page):
+    # The width of an A4 page without margins.
     page.set_viewport_size({"width": 718, "height": 1000})
-    open_file(page, made / "notebook.html")
+    open_file(page, exported / "notebook.html")
     page.emulate_media(media="print")
     cut = page.evaluate(
         """() => [...document.querySelectorAll('.jp-OutputArea-output table, .jp-OutputArea-output img')]
-            .filter(each => each.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
-            .map(each => each.innerText?.slice(0, 80) || each.alt)"""
+            .filter(element => element.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+            .map(element => element.innerText?.slice(0, 80) || element.alt)"""
     )
     assert cut == []
 
 
-def test_a_bench_as_a_file_hovers_and_steps(made, page, axe):
-    open_file(page, made / "bench.html")
+def test_an_exported_bench_shows_entries_and_steps_through_its_timeline(exported, page, axe):
+    open_file(page, exported / "bench.html")
     expect(page.locator("html[data-ready=yes]")).to_be_attached()
     page.get_by_role("grid").get_by_label("page 2: ").click()
     expect(page.get_by_text(re.compile(r"Address 0x1000002000, page frame 0x"))).to_be_visible()
@@ -146,7 +146,7 @@ def test_a_bench_as_a_file_hovers_and_steps(made, page, axe):
     expect(view.get_by_role("status")).to_contain_text("entry 1 of ")
     assert axe(page, "body") == []
     page.screenshot(path=SHOTS / "static-bench.png", full_page=True)
-    # At 200 % zoom, that is on half the width, the page itself need not be scrolled sideways.
+    # At 200 % zoom, which is half the width, the page does not scroll sideways.
     page.set_viewport_size({"width": 640, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     assert page.thrown == []

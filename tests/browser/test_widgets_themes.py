@@ -1,4 +1,4 @@
-"""Every widget in every theme: axe-core finds nothing, pictures to look at, all within reach at 200 % zoom."""
+"""Every widget in every theme: no violation by axe-core, screenshots, and all controls reachable at 200 % zoom."""
 
 import re
 from pathlib import Path
@@ -27,18 +27,18 @@ COMPARE = "CompareGrids({'before': before, 'after': bench.region.snapshot()})"
 MILLION = "many = PageGrid(lab.map(pages=4096).snapshot())\nmany"
 THEMES = {"light": "JupyterLab Light", "dark": "JupyterLab Dark", "contrast": "JupyterLab Dark High Contrast"}
 TABS = ("ioctl", "faults", "timeline", "page tables", "lab")
-# What a keyboard reaches and a pointer does not: controls of a widget that nothing can bring into view.
-HIDDEN = """root => [...root.querySelectorAll('button, input, select, [role=gridcell], [role=option]')]
-    .filter(each => each.checkVisibility() && each.getBoundingClientRect().width)
-    .filter(each => {
-        each.scrollIntoView({ block: 'center', inline: 'center' });
-        const box = each.getBoundingClientRect();
+# Returns the controls of a widget that cannot be scrolled into view.
+UNREACHABLE = """root => [...root.querySelectorAll('button, input, select, [role=gridcell], [role=option]')]
+    .filter(control => control.checkVisibility() && control.getBoundingClientRect().width)
+    .filter(control => {
+        control.scrollIntoView({ block: 'center', inline: 'center' });
+        const box = control.getBoundingClientRect();
         return box.left < -1 || box.left + Math.min(box.width, 24) > window.innerWidth + 1;
     })
-    .map(each => each.outerHTML.slice(0, 120))"""
+    .map(control => control.outerHTML.slice(0, 120))"""
 
 
-def theme(page, name):
+def choose_theme(page, name):
     page.get_by_role("menuitem", name="Settings", exact=True).click()
     labels = page.locator(".lm-Menu-itemLabel")
     labels.get_by_text("Theme", exact=True).hover()
@@ -47,7 +47,7 @@ def theme(page, name):
     page.mouse.move(700, 5)
 
 
-def each_tab(output):
+def open_tabs(output):
     for name in TABS:
         tab = output.get_by_role("tab", name=name, exact=True)
         tab.click()
@@ -55,45 +55,45 @@ def each_tab(output):
         yield name
 
 
-def test_every_widget_in_every_theme_and_at_200_percent(run_cells, page, axe):
+def test_every_widget_is_accessible_in_every_theme_and_at_200_percent(run_cells, page, axe):
     SHOTS.mkdir(parents=True, exist_ok=True)
     run_cells("themes", LAB, COMPARE, MILLION, "pass")
     bench, compare, many = (page.locator(".jp-CodeCell").nth(number) for number in range(3))
     expect(bench.get_by_role("grid")).to_be_visible()
-    wrong = {}
+    violations = {}
 
-    def look(name):
-        for part in each_tab(bench):
-            wrong[name, part] = axe(page, ".jp-CodeCell:nth-of-type(1) .jp-OutputArea .uffdlab.widget-vbox")
+    def check_widgets(name):
+        for part in open_tabs(bench):
+            violations[name, part] = axe(page, ".jp-CodeCell:nth-of-type(1) .jp-OutputArea .uffdlab.widget-vbox")
             bench.locator(".uffdlab.widget-vbox").first.screenshot(
                 path=SHOTS / f"bench-{part.replace(' ', '-')}-{name}.png"
             )
         for number, (stem, cell) in enumerate((("compare", compare), ("map", many)), start=2):
-            wrong[name, stem] = axe(page, f".jp-CodeCell:nth-of-type({number}) .jp-OutputArea .uffdlab")
+            violations[name, stem] = axe(page, f".jp-CodeCell:nth-of-type({number}) .jp-OutputArea .uffdlab")
             cell.locator(".uffdlab").first.screenshot(path=SHOTS / f"{stem}-{name}.png")
 
     for short, name in THEMES.items():
-        theme(page, name)
-        look(short)
-    theme(page, THEMES["light"])
+        choose_theme(page, name)
+        check_widgets(short)
+    choose_theme(page, THEMES["light"])
     page.emulate_media(forced_colors="active")
-    look("forced")
+    check_widgets("forced")
     page.emulate_media(forced_colors="none")
     grey = page.add_style_tag(content=".jp-OutputArea { filter: grayscale(1) }")
     bench.screenshot(path=SHOTS / "bench-grey.png")
     compare.screenshot(path=SHOTS / "compare-grey.png")
     grey.evaluate("style => style.remove()")
-    assert {key: each for key, each in wrong.items() if each} == {}
+    assert {key: found for key, found in violations.items() if found} == {}
 
-    # 200 % of a window of 1280 pixels is one of 640; the file browser of JupyterLab is closed, as a user would do.
+    # At 200 % zoom a window of 1280 pixels has a width of 640.  A user would close JupyterLab's file browser.
     page.get_by_role("tab", name=re.compile("^File Browser")).click()
     page.set_viewport_size({"width": 640, "height": 800})
     page.wait_for_timeout(500)
-    unreachable = {part: bench.locator(".jp-OutputArea").first.evaluate(HIDDEN) for part in each_tab(bench)}
-    unreachable |= {"compare": compare.locator(".jp-OutputArea").first.evaluate(HIDDEN)}
-    unreachable |= {"map": many.locator(".jp-OutputArea").first.evaluate(HIDDEN)}
+    unreachable = {part: bench.locator(".jp-OutputArea").first.evaluate(UNREACHABLE) for part in open_tabs(bench)}
+    unreachable |= {"compare": compare.locator(".jp-OutputArea").first.evaluate(UNREACHABLE)}
+    unreachable |= {"map": many.locator(".jp-OutputArea").first.evaluate(UNREACHABLE)}
     bench.screenshot(path=SHOTS / "bench-200-percent.png")
-    assert {key: each for key, each in unreachable.items() if each} == {}
+    assert {key: found for key, found in unreachable.items() if found} == {}
     page.set_viewport_size({"width": 1280, "height": 1600})
     page.locator(".jp-CodeCell").nth(3).locator(".cm-content").fill("lab.close(); print('the lab is closed')")
     page.keyboard.press("Control+Enter")
