@@ -126,7 +126,7 @@ def is_answered(rng, name):
 @pytest.mark.parametrize("name", [None, *selection.NAMES])
 @pytest.mark.parametrize("rounds", [pytest.param(150, id="few"), pytest.param(4000, id="many", marks=pytest.mark.long)])
 def test_only_uffdlab_errors_are_raised(name, rounds, monkeypatch):
-    monkeypatch.setattr(selection, "_READ_FROM_RAM_FROM", 0)
+    monkeypatch.setattr(selection, "_MIN_PAGES_FROM_RAM", 0)
     answered = sum(is_answered(random.Random(seed), name) for seed in range(rounds))
     assert answered < rounds
     assert answered > 0 or name == "physical"

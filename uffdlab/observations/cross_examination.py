@@ -18,7 +18,7 @@ from uffdlab.pte import State, state_name
 if TYPE_CHECKING:
     from uffdlab.observations.write_probe import WriteProbe
 
-_SHOWN = 20  # disagreements in a text
+_MAX_SHOWN = 20  # disagreements in a text
 
 
 @dataclass(frozen=True)
@@ -78,18 +78,18 @@ class CrossExamination:
         self.disagreements: list[Disagreement] = []
         for bit in State:
             compared = np.zeros(len(snapshots[0]), dtype=bool)
-            for one, other in itertools.combinations(snapshots, 2):
-                both = one.knows(bit) & other.knows(bit)
+            for first, second in itertools.combinations(snapshots, 2):
+                both = first.knows(bit) & second.knows(bit)
                 compared |= both
-                differ = both & (((one.states ^ other.states) & np.uint32(bit)) != 0)
+                differ = both & (((first.states ^ second.states) & np.uint32(bit)) != 0)
                 self.disagreements += [
                     Disagreement(
-                        one.first + int(at),
+                        first.first + int(at),
                         bit,
-                        one.witness,
-                        other.witness,
-                        int(one.entries[at]),
-                        int(other.entries[at]),
+                        first.witness,
+                        second.witness,
+                        int(first.entries[at]),
+                        int(second.entries[at]),
                     )
                     for at in np.flatnonzero(differ)
                 ]
@@ -123,10 +123,10 @@ class CrossExamination:
         names = ", ".join([*(each.witness for each in self.snapshots), *(["write probe"] if self.probes else [])])
         lines = [f"{'bit':<12} {'compared':>9} {'differ':>7}   ({names})"]
         lines += [f"{bit:<12} {count:>9} {differ:>7}" for bit, count, differ in self.rows()]
-        return "\n".join(lines + [str(each) for each in self.disagreements[:_SHOWN]])
+        return "\n".join(lines + [str(each) for each in self.disagreements[:_MAX_SHOWN]])
 
     def _repr_html_(self) -> str:
         names = ", ".join(each.witness for each in self.snapshots)
         heads = ("bit", "pages compared", "pages that differ")
-        rest = "".join(f"<p>{html.escape(str(each))}</p>" for each in self.disagreements[:_SHOWN])
+        rest = "".join(f"<p>{html.escape(str(each))}</p>" for each in self.disagreements[:_MAX_SHOWN])
         return html_table(f"Witnesses: {names}", heads, self.rows(), right=(1, 2)) + rest

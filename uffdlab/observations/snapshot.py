@@ -190,22 +190,22 @@ class Snapshot:
 
     def has(self, state: State) -> NDArray[np.bool_]:
         """Return for each page whether all bits of `state` are known to be set; bool, shape (n,)."""
-        return _all(self.states, state)
+        return _has_all_bits(self.states, state)
 
     def lacks(self, state: State) -> NDArray[np.bool_]:
         """Return for each page whether all bits of `state` are known to be clear; bool, shape (n,)."""
-        return _all(self.known & ~self.states, state)
+        return _has_all_bits(self.known & ~self.states, state)
 
     def knows(self, state: State) -> NDArray[np.bool_]:
         """Return for each page whether all bits of `state` are known; bool, shape (n,)."""
-        return _all(self.known, state)
+        return _has_all_bits(self.known, state)
 
     def frames(self) -> NDArray[np.int64]:
         """Return the page frame number (4 KiB units) of each page; -1 if none is mapped or it is not known."""
         frames = pte.FORMATS[self.form].frames(self.entries, self.levels)
-        above = np.maximum(self.levels, 1).astype(np.int64) - 1
-        inside = np.where(self.has(State.HUGE), (np.int64(1) << 9 * above) - 1, 0)
-        offset = (self.addresses >> np.uint64(12)).astype(np.int64) & inside
+        levels_above_pte = np.maximum(self.levels, 1).astype(np.int64) - 1
+        offset_mask = np.where(self.has(State.HUGE), (np.int64(1) << 9 * levels_above_pte) - 1, 0)
+        offset = (self.addresses >> np.uint64(12)).astype(np.int64) & offset_mask
         return np.where(frames < 0, frames, frames + offset)
 
     def counts(self) -> dict[State, BitCount]:
@@ -298,7 +298,7 @@ class Snapshot:
 
     def to_json(self, path: str | os.PathLike[str] | None = None) -> str:
         """Return :meth:`to_dict` as JSON text, and write it to `path` if given."""
-        return _deliver(json.dumps(self.to_dict(), ensure_ascii=False), path)
+        return _return_and_write(json.dumps(self.to_dict(), ensure_ascii=False), path)
 
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return all data as columns, arrays of shape (n,).
@@ -327,7 +327,7 @@ class Snapshot:
 
         Columns: page, address, entry, level, frame, then one for each bit: 1, 0, or ? if it is not known.
         """
-        return _deliver(as_csv(self.columns()), path)
+        return _return_and_write(as_csv(self.columns()), path)
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a pandas DataFrame with a row for each page: the columns of :meth:`to_csv`, with the page as index.
@@ -472,16 +472,16 @@ def _frozen(array: Any, dtype: type[np.unsignedinteger[Any]], name: str) -> NDAr
     return view
 
 
-def _all(flags: NDArray[np.uint32], state: State) -> NDArray[np.bool_]:
+def _has_all_bits(bits: NDArray[np.uint32], state: State) -> NDArray[np.bool_]:
     try:
         wanted = np.uint32(operator.index(state))
     except TypeError:
         raise UsageError(f"{state!r} is not a State; give State.PRESENT, or State.PRESENT | State.UFFD_WP") from None
-    found: NDArray[np.bool_] = (flags & wanted) == wanted
+    found: NDArray[np.bool_] = (bits & wanted) == wanted
     return found
 
 
-def _deliver(text: str, path: str | os.PathLike[str] | None) -> str:
+def _return_and_write(text: str, path: str | os.PathLike[str] | None) -> str:
     if path is not None:
         Path(path).write_text(text, encoding="utf-8")
     return text

@@ -8,7 +8,7 @@ import numpy as np
 
 from uffdlab.errors import WitnessError
 from uffdlab.observations.snapshot import Snapshot
-from uffdlab.witnesses.replies import ask
+from uffdlab.witnesses.replies import ask_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,7 @@ class KernelWitness:
     def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
-        reply = ask(self.name, region, lambda: self._read_entries(start, count, region.page_size))
+        reply = ask_target(self.name, region, lambda: self._read_entries(start, count, region.page_size))
         entries = np.frombuffer(reply.entries, dtype=_ENTRY)
         levels = entries["level"]
         if count and (levels.max() > _LEVELS or entries["reserved"].any()):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from uffdlab.observations.snapshot import Snapshot
-from uffdlab.witnesses.replies import ask
+from uffdlab.witnesses.replies import ask_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +43,7 @@ class PagemapWitness:
     def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
-        reply = ask(self.name, region, lambda: self._read_pagemap(start, count, region.page_size))
+        reply = ask_target(self.name, region, lambda: self._read_pagemap(start, count, region.page_size))
         return Snapshot(
             region=region.name,
             start=start,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["GuestMemory", "PhysicalWitness"]
 
 _LEVEL_OF_ENTRIES = {1 << 12: 1, 1 << 21: 2, 1 << 30: 3}  # page size → level of its entries
-_MOST_READS = 3  # attempts before the guest is paused
+_MAX_READS = 3  # attempts before the guest is paused
 
 
 @dataclass
@@ -98,7 +98,7 @@ class PhysicalWitness:
         # The addresses came from the guest.
         if start < 0 or start % region.page_size or (start + count * region.page_size) >> (11 + 9 * root.levels):
             raise self._error(f"{region.name} at {start:#x} with {count} pages is not in user space")
-        reading = self._stable(root, start, count, bottom)
+        reading = self._read_unchanged(root, start, count, bottom)
         time_ns = self._now() if self._now else 0
         self._check_root(root, region.name)
         if bottom > 1:
@@ -165,9 +165,9 @@ class PhysicalWitness:
         self._check_root(root, f"{address:#x}")
         return steps
 
-    def _stable(self, root: Root, start: int, count: int, bottom: int) -> Reading:
+    def _read_unchanged(self, root: Root, start: int, count: int, bottom: int) -> Reading:
         tables = Tables(self._memory, root)
-        for _ in range(_MOST_READS):
+        for _ in range(_MAX_READS):
             reading = tables.read(start, count, bottom)
             if reading is not None:
                 return reading

@@ -1,4 +1,4 @@
-"""Turn an error of the target's answer into a WitnessError."""
+"""Ask the target for a witness; an error of the target becomes a WitnessError."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 
-def ask(witness: str, region: TargetMapping, question: Callable[[], _Answer]) -> _Answer:
-    """Return the target's answer to a question of a witness.
+def ask_target(witness: str, region: TargetMapping, request: Callable[[], _Answer]) -> _Answer:
+    """Return what `request` returns: the target's answer to a witness.
 
     Raises
     ------
@@ -23,7 +23,7 @@ def ask(witness: str, region: TargetMapping, question: Callable[[], _Answer]) ->
         The target has ended, the pages are not mapped, the kernel lacks the interface, or there was no answer.
     """
     try:
-        return question()
+        return request()
     except TargetLost as error:
         raise WitnessError(
             f"{witness} of {region.name}: the target has ended, and its page tables with it; "

@@ -50,7 +50,7 @@ class RootFinder:
         self._keep_busy = keep_busy
         self._deadline = deadline
         self._root: Root | None = None
-        self._finding = threading.Lock()
+        self._find_lock = threading.Lock()
 
     def root(self) -> Root:
         """Return the target's root; the beacon under it has just been checked.
@@ -60,7 +60,7 @@ class RootFinder:
         WitnessError
             No root was found, or the processors use a paging mode that is not supported.
         """
-        with self._finding:  # one at a time keeps the target spinning
+        with self._find_lock:  # one at a time keeps the target spinning
             if self._root is not None:
                 # The kernel may be moving the beacon's page at this moment, so check it more than once.
                 for _ in range(_BEACON_CHECKS):
@@ -80,9 +80,9 @@ class RootFinder:
             level, entry = steps[-1].level, steps[-1].entry
             if not is_leaf(entry, level):
                 return False
-            below = (1 << 9 * (level - 1)) - 1
+            offset_mask = (1 << 9 * (level - 1)) - 1
             frame = (entry & FRAME_MASK) >> 12
-            frame = frame & ~below | self._address >> 12 & below
+            frame = frame & ~offset_mask | self._address >> 12 & offset_mask
             content = tables.content(frame)
         except WitnessError:
             return False
@@ -92,13 +92,13 @@ class RootFinder:
     def _find(self) -> Root:
         deadline = time.monotonic() + self._deadline
         pause = 0.001
-        seen: set[tuple[int, int]] = set()
+        roots_seen: set[tuple[int, int]] = set()
         with self._keep_busy(self._deadline):
             while True:
                 for address, levels in self._memory.root_candidates():
                     if not levels:  # a processor that was not started
                         continue
-                    seen.add((address, levels))
+                    roots_seen.add((address, levels))
                     root = Root(address >> 12, levels)
                     if levels in (4, 5) and self.maps_beacon(root):
                         return root
@@ -106,11 +106,11 @@ class RootFinder:
                     break
                 time.sleep(pause)
                 pause = min(2 * pause, 0.05)
-        modes = {levels for _, levels in seen} - {4, 5}
+        modes = {levels for _, levels in roots_seen} - {4, 5}
         if modes:
             raise _error(f"a processor uses a paging mode of {min(modes)} levels; only 4 and 5 are supported")
         raise _error(
-            f"none of the {len(seen)} page tables seen in {self._deadline:g} s maps the target's beacon at "
+            f"none of the {len(roots_seen)} page tables seen in {self._deadline:g} s maps the target's beacon at "
             f"{self._address:#x}; the target may have ended, or it gets no processor time (take a snapshot with "
             "witness='pagemap' instead)"
         )

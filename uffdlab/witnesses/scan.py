@@ -8,7 +8,7 @@ import numpy as np
 
 from uffdlab.errors import WitnessError
 from uffdlab.observations.snapshot import Snapshot
-from uffdlab.witnesses.replies import ask
+from uffdlab.witnesses.replies import ask_target
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,13 +51,13 @@ class ScanWitness:
     def read(self, region: TargetMapping, first: int, count: int) -> Snapshot:
         """Take a snapshot; see :class:`uffdlab.witnesses.base.Witness`."""
         start = region.start + first * region.page_size
-        reply = ask(self.name, region, lambda: self._read_scan(start, count, region.page_size))
+        reply = ask_target(self.name, region, lambda: self._read_scan(start, count, region.page_size))
         return Snapshot(
             region=region.name,
             start=start,
             page_size=region.page_size,
             witness=self.name,
-            entries=self._spread(reply.runs, region, start, count),
+            entries=self._entry_of_each_page(reply.runs, region, start, count),
             levels=np.zeros(count, dtype=np.uint8),
             time_ns=reply.time_ns,
             kernel=self._kernel,
@@ -68,12 +68,12 @@ class ScanWitness:
             answered=self._answered,
         )
 
-    def _spread(self, raw: bytes, region: TargetMapping, start: int, count: int) -> NDArray[np.uint64]:
+    def _entry_of_each_page(self, raw: bytes, region: TargetMapping, start: int, count: int) -> NDArray[np.uint64]:
         # Convert runs of pages to one entry for each page.  Every page must be in exactly one run.
         runs = np.frombuffer(raw, dtype="<u8").reshape(-1, 3)
         edges = np.concatenate([runs[:, 0], [np.uint64(start + count * region.page_size)]])
-        whole = bool(count) and edges[0] == start and np.array_equal(edges[1:], runs[:, 1])
-        if count and not whole:
+        covered = bool(count) and edges[0] == start and np.array_equal(edges[1:], runs[:, 1])
+        if count and not covered:
             raise self._error(region, f"{count} pages from {start:#x} are not all mapped in the target")
         pages, rest = np.divmod(np.diff(edges), np.uint64(region.page_size))
         if rest.any() or (np.diff(edges).astype(np.int64) <= 0).any() or int(pages.sum()) != count:

@@ -35,7 +35,7 @@ ABOUT = {
 NAMES = tuple(ABOUT)
 """Every witness, the best one first."""
 _BULK_DEADLINE = 60.0  # seconds
-_READ_FROM_RAM_FROM = 1 << 14  # pages
+_MIN_PAGES_FROM_RAM = 1 << 14  # pages
 _MAX_PAGES = 1 << 22  # pages of one snapshot, which takes some 70 MB
 
 
@@ -178,9 +178,11 @@ class WitnessSelection:
         from uffdlab.observations.page_walk import PageWalk, PageWalks  # noqa: PLC0415 - they need numpy
 
         witness = self._physical_witness()
-        tracks = self.facts.tracks_soft_dirty
+        tracks_soft_dirty = self.facts.tracks_soft_dirty
         return PageWalks(
-            PageWalk(each, witness.path(each), what=describe(each), kernel=self._kernel, tracks_soft_dirty=tracks)
+            PageWalk(
+                each, witness.path(each), what=describe(each), kernel=self._kernel, tracks_soft_dirty=tracks_soft_dirty
+            )
             for each in addresses
         )
 
@@ -190,9 +192,9 @@ class WitnessSelection:
         return lambda start, pages, page_size: self._ask(method(start, pages, page_size), deadline=_BULK_DEADLINE)
 
     def _read_pagemap(self, start: int, pages: int, page_size: int) -> PagemapEntries:
-        over_the_wire = self._with_long_deadline(ReadPagemap)
-        if pages < _READ_FROM_RAM_FROM or self._physical() is None:
-            return over_the_wire(start, pages, page_size)
+        ask_for_entries = self._with_long_deadline(ReadPagemap)
+        if pages < _MIN_PAGES_FROM_RAM or self._physical() is None:
+            return ask_for_entries(start, pages, page_size)
         # The target leaves so many entries in its memory, and the host reads them from the guest's RAM.
         physical = self._physical_witness()
         with self._buffer_lock:
@@ -202,7 +204,7 @@ class WitnessSelection:
             try:
                 return replace(answer, entries=bytes(physical.content(answer.at, 8 * pages)))
             except WitnessError:  # swapped out, or a wrong address
-                return over_the_wire(start, pages, page_size)
+                return ask_for_entries(start, pages, page_size)
 
     @contextlib.contextmanager
     def _spinning(self, seconds: float) -> Iterator[None]:
@@ -259,10 +261,10 @@ class WitnessSelection:
                 f"{where.count} pages are too many for one snapshot (at most {_MAX_PAGES}); take a part of them, "
                 f"region[:{_MAX_PAGES}]"
             )
-        gone = where.mapping.lost  # other memory may be at its address now
-        if gone is not None:
+        lost = where.mapping.lost  # other memory may be at its address now
+        if lost is not None:
             witness = name or NAMES[0]
-            raise WitnessError(f"{witness}: {gone}", witness=witness) from gone
+            raise WitnessError(f"{witness}: {lost}", witness=witness) from lost
         if name is not None:
             return self._snapshot_of(name, where), []
         failed: list[WitnessError] = []
