@@ -171,6 +171,9 @@ def test_notebooks_are_committed_without_outputs(path):
             assert cell["outputs"] == []
             assert cell["execution_count"] is None
     assert notebook["metadata"]["kernelspec"]["name"] == "python3"
+    # JupyterLab writes the version of Python into a notebook that it opens.  With that of Debian 12, where the project
+    # runs, an opened notebook is not "unsaved", and JupyterLab saves nothing into the checkout by itself.
+    assert notebook["metadata"]["language_info"]["version"] == "3.11.2"
 
 
 def test_every_committed_file_has_a_known_type_and_size():
