@@ -186,7 +186,7 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _in_order(names: list[str]) -> list[str]:
-    # A part that boots kernels has them built first, also when it is named alone; a second if they are there.
+    # Build the kernels before a part that boots them, also if it is named alone.  It takes a second if they exist.
     return ["kernels", *names] if BOOTING & set(names) and "kernels" not in names else names
 
 

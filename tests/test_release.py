@@ -1,4 +1,4 @@
-"""The workflow that releases a tag.  It runs on GitHub alone; `make dist` lints it, and here is what it must do."""
+"""The workflow that releases a tag.  It runs only on GitHub; `make dist` lints it, and these tests check its jobs."""
 
 import re
 
@@ -21,7 +21,7 @@ def commands(job):
     return "\n".join(step.get("run", "") for step in job["steps"])
 
 
-def test_only_a_tag_of_a_version_starts_it(workflow):
+def test_only_a_tag_of_a_version_starts_the_workflow(workflow):
     assert workflow[True] == {"push": {"tags": ["v[0-9]*"]}}  # YAML 1.1 reads `on` as true
 
 
@@ -35,7 +35,7 @@ def test_nothing_is_released_before_it_is_tested_and_built(workflow):
     assert (ROOT / ".ci" / "run").is_file()
 
 
-def test_only_the_job_that_releases_can_write(workflow):
+def test_only_the_job_that_releases_has_write_permission(workflow):
     assert workflow["permissions"] == {}
     writing = {name for name, job in workflow["jobs"].items() if "write" in job["permissions"].values()}
     assert writing == {"release"}
@@ -48,7 +48,7 @@ def test_every_job_has_a_deadline_and_every_action_is_one_commit(workflow):
             assert "run" in step or re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", step["uses"])
 
 
-def test_a_tag_that_is_not_the_version_stops_it(workflow):
+def test_a_tag_other_than_the_version_stops_the_workflow(workflow):
     (comparison,) = re.findall(r"grep -qx (.*) pyproject.toml", commands(workflow["jobs"]["dist"]))
     pattern = comparison[1:-1].replace("\\", "").replace("${GITHUB_REF_NAME#v}", PROJECT["version"])
     assert pattern in (ROOT / "pyproject.toml").read_text().splitlines()

@@ -60,7 +60,7 @@ def test_no_other_module_reads_a_setting():
     assert {name for _, name in others if not re.fullmatch(r"(?!UFFDLAB)[A-Z_]+", name)} == set()
 
 
-def test_the_table_of_the_documentation_is_the_modules():
+def test_the_documentation_has_the_table_of_the_module():
     text = (ROOT / "docs" / "reference" / "settings.md").read_text()
     rows = re.findall(r"^\| `(UFFDLAB_\w+)` \| `(\w+)` \| ([^|]*) \|", text, re.MULTILINE)
     assert [(variable, key) for variable, key, _ in rows] == [(each.variable, each.key) for each in settings.SETTINGS]
@@ -70,7 +70,7 @@ def test_the_table_of_the_documentation_is_the_modules():
             assert f"`{choice}`" in values
 
 
-def test_every_variable_that_the_project_names_is_a_setting_or_a_tests():
+def test_every_variable_that_the_project_names_is_a_setting_or_is_for_tests():
     known = {*BY_VARIABLE}
     for path in [*(ROOT / "uffdlab").rglob("*.py"), *(ROOT / "vm").iterdir(), *(ROOT / "docs").rglob("*.md")]:
         named = set(re.findall(r"UFFDLAB_[A-Z]+", path.read_text()))
@@ -96,7 +96,7 @@ def test_a_relative_folder_stays_the_same_after_a_chdir(setting, tmp_path, monke
     assert printed.strip() == str(tmp_path / "mine")
 
 
-def test_a_command_makes_them_absolute_at_once(tmp_path):
+def test_a_command_makes_relative_folders_absolute_at_its_start(tmp_path):
     code = "import os\nfrom uffdlab.cli.main import main\nmain(['lab', '--help'], standalone_mode=False)\n"
     code += "main.callback()\nprint(os.environ['UFFDLAB_CACHE'], os.environ['UFFDLAB_KERNELS'])"
     environment = {**os.environ, "UFFDLAB_CACHE": "~/a", "UFFDLAB_KERNELS": "b/../b"}
@@ -119,7 +119,7 @@ def test_a_home_that_does_not_exist_is_an_error_that_names_the_variable(setting,
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=20))
-def test_any_text_gives_an_absolute_folder_that_is_then_fixed(text, config, monkeypatch):
+def test_any_text_becomes_an_absolute_folder_that_does_not_change(text, config, monkeypatch):
     for setting, folder in FOLDERS.items():
         with monkeypatch.context() as patch:
             patch.setenv(setting.variable, text)
@@ -134,7 +134,7 @@ def test_any_text_gives_an_absolute_folder_that_is_then_fixed(text, config, monk
             assert "~" in text or first == config.parents[3] / text
 
 
-def test_what_uses_a_folder_has_it_from_here(tmp_path, monkeypatch):
+def test_the_users_of_a_folder_read_it_from_the_settings(tmp_path, monkeypatch):
     monkeypatch.setenv("UFFDLAB_CACHE", "~/c")
     monkeypatch.setenv("UFFDLAB_KERNELS", "~/k")
     assert cachedir.root() == tmp_path / "home" / "c"
@@ -184,13 +184,13 @@ def test_a_wrong_config_toml_is_an_error_that_names_it(config, text, message):
     assert not settings.full_tracebacks()
 
 
-def test_a_config_toml_that_cannot_be_read(config):
+def test_a_config_toml_that_cannot_be_read_is_an_error(config):
     config.mkdir()
     with pytest.raises(errors.UsageError, match=f"{re.escape(str(config))}: Is a directory. Correct or remove"):
         settings.machine()
 
 
-def test_a_wrong_choice_says_where_it_is_from_and_what_it_can_be(config, monkeypatch):
+def test_the_error_for_a_wrong_value_names_its_source_and_the_valid_ones(config, monkeypatch):
     config.write_text('accel = "hax"\n')
     message = f"^accel in {re.escape(str(config))} is hax: it must be tcg, kvm or auto$"
     with pytest.raises(errors.UsageError, match=message):
@@ -200,7 +200,7 @@ def test_a_wrong_choice_says_where_it_is_from_and_what_it_can_be(config, monkeyp
         settings.accelerator()
 
 
-def test_a_wrong_config_toml_is_one_line_of_a_command(config):
+def test_a_command_reports_a_wrong_config_toml_in_one_line(config):
     config.write_text("cache = 3\n")
     command = [sys.executable, "-m", "uffdlab", "kernel", "list"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -1,4 +1,4 @@
-"""docs/reference/uffd-unit-tests.md: what it says of our tests is so."""
+"""docs/reference/uffd-unit-tests.md agrees with the tests of tests/vm."""
 
 import importlib
 import re
@@ -8,17 +8,22 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("test_behaviour_uffd_unit", "test_behaviour_rwp", "test_behaviour_changing")
-THEIR_ALL = {"anon", "shmem", "shmem-private", "hugetlb", "hugetlb-private"}
-OUR_ALL = THEIR_ALL | {"anon-shared", "tmpfs"}
+KERNEL_ALL = {"anon", "shmem", "shmem-private", "hugetlb", "hugetlb-private"}
+OUR_ALL = KERNEL_ALL | {"anon-shared", "tmpfs"}
 
 
 def rows():
-    """The name of theirs and its memory, the name of ours and its memory (None where it has no choice)."""
+    """Return for each row: the kernel's test and its memory, our test and its memory (None if it has no choice)."""
     lines = (ROOT / "docs/reference/uffd-unit-tests.md").read_text().splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
     return [
-        (there, _memory(theirs, THEIR_ALL), here.strip("`"), None if ours == "—" else _memory(ours, OUR_ALL))
-        for there, theirs, here, ours, _ in cells[2:]
+        (
+            kernel_test,
+            _memory(kernel_memory, KERNEL_ALL),
+            our_test.strip("`"),
+            None if our_memory == "—" else _memory(our_memory, OUR_ALL),
+        )
+        for kernel_test, kernel_memory, our_test, our_memory, _ in cells[2:]
     ]
 
 
@@ -28,7 +33,7 @@ def _memory(cell, everything):
 
 @pytest.fixture(scope="module")
 def tests():
-    """Each behaviour test's memory types by its name."""
+    """Return the memory types of each behaviour test by its name."""
     found = {}
     for name in FILES:
         module = importlib.import_module(f"tests.vm.{name}")
@@ -40,15 +45,17 @@ def tests():
     return found
 
 
-@pytest.mark.parametrize(("there", "theirs", "here", "ours"), rows())
-def test_our_test_covers_that_memory(tests, there, theirs, here, ours):
-    assert tests[here] == ours
-    if ours is not None and "move-pmd" not in there:  # there THP is a mode of anon, here a memory
-        assert theirs <= ours
+@pytest.mark.parametrize(("kernel_test", "kernel_memory", "our_test", "our_memory"), rows())
+def test_our_test_has_every_memory_of_the_kernel_s_test(tests, kernel_test, kernel_memory, our_test, our_memory):
+    assert tests[our_test] == our_memory
+    if (
+        our_memory is not None and "move-pmd" not in kernel_test
+    ):  # the kernel's test takes THP for a mode of anon, ours for a memory
+        assert kernel_memory <= our_memory
 
 
 def test_every_behaviour_test_is_in_the_table_or_is_our_own(tests):
-    own = {name for name in tests if name not in {here for _, _, here, _ in rows()}}
+    own = {name for name in tests if name not in {our_test for _, _, our_test, _ in rows()}}
     assert own == {
         "test_move_to_an_overlapping_range",
         "test_faults_of_every_kind_of_access",
@@ -62,6 +69,6 @@ def test_every_behaviour_test_is_in_the_table_or_is_our_own(tests):
     }
 
 
-def test_all_means_all(tests):
+def test_all_in_the_table_is_every_memory_of_the_test(tests):
     assert tests["test_zeropage"] == OUR_ALL
     assert re.match(r"[a-z-]+$", rows()[0][0])

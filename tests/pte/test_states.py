@@ -37,7 +37,7 @@ def test_states_are_described(states, known, text):
         (0, 0, 4096, ""),
     ],
 )
-def test_an_empty_entry_above_its_page_says_which_table_is_missing(entry, level, page_size, text):
+def test_an_empty_upper_entry_is_explained_as_a_missing_table(entry, level, page_size, text):
     assert pte.level_text(entry, level, page_size) == text
 
 
