@@ -35,7 +35,8 @@ class _Exec(click.Command):
             ) from None
 
 
-@click.command("exec", cls=_Exec)
+# Here -h is most often the program's, as in `df -h`.
+@click.command("exec", cls=_Exec, context_settings={"help_option_names": ["--help"]})
 @click.argument("kernel")
 @click.argument("command", nargs=-1, required=True)
 @click.option(

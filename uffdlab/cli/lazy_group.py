@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import click
 
+from uffdlab.cli import exit_status
 from uffdlab.cli.interruptible import InterruptibleGroup
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,18 @@ class LazyGroup(InterruptibleGroup):
     def __init__(self, *arguments: Any, lazy: dict[str, LazyCommand], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.lazy = lazy
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        """Run the command line; see :meth:`click.Command.main`.  Output that cannot be written is no traceback."""
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            if error.filename is not None or error.errno not in _NO_ROOM:
+                raise
+            # Else Python would try to write the rest at its end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            click.echo(f"uffdlab: the output cannot be written: {error.strerror}", err=True)
+            raise SystemExit(exit_status.FAILED) from error
 
     def list_commands(self, _ctx: click.Context) -> list[str]:
         """Return the names of the commands."""

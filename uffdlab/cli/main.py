@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 
-@click.group(cls=LazyGroup, lazy=COMMANDS)
+@click.group(cls=LazyGroup, lazy=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="uffdlab")
 def main() -> None:
     """A lab bench for userfaultfd: choose a kernel, touch a page, see its page-table entry change."""
