@@ -20,6 +20,12 @@ def test_html_is_escaped():
     assert "&lt;Region &amp; co&gt;" in timeline._repr_html_()
 
 
+def test_the_newest_none_are_none():
+    timeline = Timeline()
+    timeline.add("ioctl", "x", 1)
+    assert timeline.newest(0) == []
+
+
 def test_an_empty_timeline_can_be_shown():
     assert len(Timeline()) == 0
     assert "what happened" in str(Timeline())

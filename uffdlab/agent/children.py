@@ -167,7 +167,7 @@ class Children:
 
     def running_fds(self) -> list[int]:
         """Return the pidfds of the children whose end is not reported yet; one is readable when its child has ended."""
-        return [child.process.fd for child in list(self._running.values())]
+        return [fd for child in list(self._running.values()) if (fd := child.process.fd) >= 0]  # -1: just forgotten
 
     def newly_ended(self) -> list[ForkedChild]:
         """Return the children that have ended since the last call."""

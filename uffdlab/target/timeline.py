@@ -91,7 +91,7 @@ class Timeline:
 
     def newest(self, count: int) -> list[TimelineEntry]:
         """Return the last `count` entries, or all if there are fewer, in their order."""
-        return self._entries[-count:]
+        return self._entries[-count:] if count > 0 else []
 
     def __len__(self) -> int:
         return len(self._entries)

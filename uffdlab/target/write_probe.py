@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from uffdlab.errors import UsageError
+from uffdlab.errors import FaultUnresolved, UsageError
 from uffdlab.observations.write_probe import WriteProbe
 from uffdlab.uapi.messages import Fault, Message
 from uffdlab.uapi.protocol.target import SyncFeed
@@ -56,7 +56,7 @@ def probe(target: TargetProcess, page: ProbedPage) -> WriteProbe:
     UsageError
         `page` is not one page.
     FaultUnresolved
-        The write waits and cannot be withdrawn.
+        The write waits and cannot be withdrawn; or it neither ended nor trapped in time, and was withdrawn.
     """
     if page.count != 1:
         raise UsageError(f"a probe writes to one page, not to {page.count}: region.probe(3) or lab.probe(region[3])")
@@ -76,21 +76,28 @@ def probe(target: TargetProcess, page: ProbedPage) -> WriteProbe:
             interceptors.callback(uffd.intercept(is_fault_of_write))
         write_started = True
         touch = target.touch("modify", page.start, f"probe of {page} of {page.mapping.name}", length=8, value=0)
-        trapped = _trapped(touch, faults)
-        if trapped:
-            touch.withdraw()
+        state = _ended_or_trapped(touch, faults)
+        # A write that ends while it is withdrawn was made: it did not trap, unless there was a message.
+        withdrawn = state != "ended" and touch.withdraw()
         end = touch.outcome(_DEADLINE)
         target.ask(SyncFeed())  # so that all earlier messages have arrived
+    if withdrawn and state == "running" and not faults:
+        raise FaultUnresolved(
+            f"the probe of {page} of {page.mapping.name} neither ended nor waited for a fault within {_DEADLINE:g} s; "
+            "it was withdrawn and not made. The guest may be busy, or read the page from swap: try again",
+            address=page.start,
+        )
     fault = faults[0] if faults else None
-    return WriteProbe(page.first, trapped or bool(faults), fault, end.signal, before, page.snapshot())
+    return WriteProbe(page.first, withdrawn or bool(faults), fault, end.signal, before, page.snapshot())
 
 
-def _trapped(touch: Touch[object], faults: list[Fault]) -> bool:
+def _ended_or_trapped(touch: Touch[object], faults: list[Fault]) -> Literal["ended", "waiting", "running"]:
+    # A write that waits without a message traps too; it takes until the deadline to know that none comes.
     until = time.monotonic() + _DEADLINE
     while True:
         state = touch.state
         if state not in ("waiting", "running"):
-            return False
+            return "ended"
         if (state == "waiting" and faults) or time.monotonic() > until:
-            return True  # else it waits without a message
+            return "waiting" if state == "waiting" else "running"
         time.sleep(_PAUSE)
