@@ -42,7 +42,7 @@ FIRST_PAINT = """async () => {
   widget.render({ model, el });
   window.grid = el.uffdlab;
   const painted = await %s;
-  if (!grid.panes[0].map.frames) throw new Error('nothing was painted');
+  if (!grid.panes[0].map.paints) throw new Error('nothing was painted');
   return painted - start;
 }""".replace("%s", PAINTED)
 BARE_PAINT = """async () => {
@@ -59,14 +59,14 @@ BARE_PAINT = """async () => {
 }""".replace("%s", PAINTED)
 # Every frame pans or zooms the view, through all levels and back, and repaints the map.
 FRAMES = """seconds => new Promise(done => {
-  const pane = grid.panes[0].map, { view } = grid, painted = pane.frames, start = performance.now();
+  const pane = grid.panes[0].map, { view } = grid, painted = pane.paints, start = performance.now();
   let count = 0;
   const next = () => {
     count += 1;
     if (count %% 8 === 0) view.zoom(count %% 176 < 88 ? 2 : 0.5, (count * 7919) %% view.count);
     else view.pan(count %% 16 < 8 ? 0.5 : -0.5);
     if (performance.now() - start < seconds * 1000) requestAnimationFrame(next);
-    else done((pane.frames - painted) / (performance.now() - start) * 1000);
+    else done((pane.paints - painted) / (performance.now() - start) * 1000);
   };
   requestAnimationFrame(next);
 })""".replace("%%", "%")

@@ -22,7 +22,7 @@ export class MapCanvas {
     this.squares = new Map();
     this.mapCounts = new MapCounts(() => grid.kinds.length);
     this.colours = [];
-    this.frames = 0;
+    this.paints = 0;
     this.selection = [];
     this.canvas = make("canvas", { class: "uffdlab-canvas", "aria-hidden": "true" });
     this.context = this.canvas.getContext("2d");
@@ -86,7 +86,7 @@ export class MapCanvas {
     this.paintRows(top);
     this.paintMarks(top);
     this.paintCursor(top);
-    this.frames += 1;
+    this.paints += 1;
   }
 
   // Return the range of pixel rows to paint: all, or after a pan only the new ones; move the others.
@@ -105,7 +105,7 @@ export class MapCanvas {
   paintMarks(top) {
     const { context, side, scale, view, gutter, grid, gap } = this;
     const high = Math.max(1, Math.round(2 * scale));
-    const place = (cell) => [gutter + (cell % COLUMNS) * side, Math.floor(cell / COLUMNS) * side - top];
+    const cellCorner = (cell) => [gutter + (cell % COLUMNS) * side, Math.floor(cell / COLUMNS) * side - top];
     const [low, end] = view.shown;
     context.fillStyle = "#000000";
     for (const [first, count] of grid.marks.registered) {
@@ -114,13 +114,13 @@ export class MapCanvas {
       if (last < from) continue;
       for (let cell = Math.floor(from / view.pagesPerCell); cell <= Math.floor(last / view.pagesPerCell); ) {
         const row = Math.min(Math.floor(last / view.pagesPerCell), Math.floor(cell / COLUMNS) * COLUMNS + COLUMNS - 1);
-        const [x, y] = place(cell);
+        const [x, y] = cellCorner(cell);
         context.fillRect(x, y + side - gap - high, (row - cell + 1) * side - gap, high);
         cell = row + 1;
       }
     }
     for (const [page] of grid.marks.waiting) {
-      const [x, y] = place(Math.floor((page - grid.first) / view.pagesPerCell));
+      const [x, y] = cellCorner(Math.floor((page - grid.first) / view.pagesPerCell));
       context.beginPath();
       context.arc(x + side * 0.7, y + side * 0.3, Math.max(2, side * 0.25), 0, 2 * Math.PI);
       context.fillStyle = "#d55e00";

@@ -31,13 +31,13 @@ export class MapCounts {
     this.cached = 0;
   }
 
-  // Return { kind, counts, faded } of the cell with the pages from index `from` up to `to`, at `per` pages for each cell:
-  // the kind if all its pages have the same, else -1 and the number of pages of each kind.
-  of(from, to, per) {
+  // Return { kind, counts, faded } of the cell with the pages from index `from` up to `to`: the kind if all its pages
+  // have the same, else -1 and the number of pages of each kind.
+  of(from, to, pagesPerCell) {
     if (this.cached > MOST_CACHED) this.forget();
-    let level = this.levels.get(per);
-    if (!level) this.levels.set(per, (level = new Map()));
-    const cell = from / per;
+    let level = this.levels.get(pagesPerCell);
+    if (!level) this.levels.set(pagesPerCell, (level = new Map()));
+    const cell = from / pagesPerCell;
     let counted = level.get(cell);
     if (!counted) {
       counted = this.count(from, to);

@@ -5,9 +5,9 @@ export const ROWS = 32;
 
 // Return the smallest number of pages for each cell with which all pages fit.
 export function widest(count) {
-  let per = 1;
-  while (Math.ceil(count / per) > COLUMNS * ROWS) per *= 2;
-  return per;
+  let pagesPerCell = 1;
+  while (Math.ceil(count / pagesPerCell) > COLUMNS * ROWS) pagesPerCell *= 2;
+  return pagesPerCell;
 }
 
 // One viewport, shared by all panes of a grid.

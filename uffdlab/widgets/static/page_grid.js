@@ -60,10 +60,10 @@ class PageGrid {
     listen.model("change:_kinds", () => this.draw());
     listen.model("change:_registered", () => this.draw());
     listen.model("change:_waiting", () => this.draw());
-    listen.model("change:_when", () => this.moment());
-    listen.model("change:_past", () => this.moment());
-    listen.model("change:selection", () => this.selected());
-    listen.model("change:cursor", () => this.cursor());
+    listen.model("change:_when", () => this.updateMoment());
+    listen.model("change:_past", () => this.updateMoment());
+    listen.model("change:selection", () => this.updateSelection());
+    listen.model("change:cursor", () => this.updateCursor());
     listen.model("change:_status", () => (this.status.textContent = model.get("_status")));
     listen.model("msg:custom", (message, buffers) => {
       if (message.patch === undefined) return;
@@ -95,41 +95,41 @@ class PageGrid {
     this.tooltip = new PageTooltip(this.bodyListeners, this.entries, this.root);
     this.status = make("div", { role: "status", "aria-live": "polite", class: "uffdlab-hidden" }, model.get("_status"));
     this.when = make("p", { class: "uffdlab-when" });
-    this.moment();
+    this.updateMoment();
     this.legend = make("ul", { class: "uffdlab-legend", "aria-label": "legend" });
     this.selectionText = make("p", { class: "uffdlab-selection" });
     this.view = this.count > MOST_CELLS ? new MapViewport(this.count) : null;
     const names = this.mode === "side" ? ["before", "after"] : [this.mode === "flicker" ? "after" : ""];
-    this.panes = names.map((name) => this.pane(name || "after", name ? `${name}: ${meta.title}` : meta.title));
+    this.panes = names.map((name) => this.makePane(name || "after", name ? `${name}: ${meta.title}` : meta.title));
     const panes = make("div", { class: "uffdlab-panes" });
     this.panes.forEach((pane, at) => {
       pane.heading = make("p", { class: "uffdlab-name", "aria-hidden": "true" }, names[at]);
       panes.append(make("div", { class: "uffdlab-pane" }, pane.heading, pane.element));
     });
     const parts = [this.bar, title(meta), this.when];
-    if (this.codes("_before") && model.get("_chooses") !== false) parts.push(this.modes());
-    if (this.view) parts.push(this.zooms());
+    if (this.codes("_before") && model.get("_chooses") !== false) parts.push(this.makeModes());
+    if (this.view) parts.push(this.makeZoomBar());
     parts.push(panes, this.selectionText, this.legend, this.entry.element, this.tooltip.element, this.status);
     this.root.replaceChildren(...parts);
     if (this.mode === "flicker") this.startFlicker();
     this.panes.forEach((pane) => pane.resize && pane.resize());
     this.draw();
-    this.selected();
-    this.cursor();
+    this.updateSelection();
+    this.updateCursor();
   }
 
-  moment() {
+  updateMoment() {
     this.when.textContent = this.model.get("_when") || "";
     this.when.classList.toggle("uffdlab-past", Boolean(this.model.get("_past")));
   }
 
-  pane(which, name) {
+  makePane(which, name) {
     const pane = this.view ? new MapView(this, name, this.bodyListeners, this.view) : new GridCells(this, name, this.bodyListeners);
     pane.which = which;
     return pane;
   }
 
-  modes() {
+  makeModes() {
     const group = make("fieldset", { class: "uffdlab-modes" }, make("legend", {}, "show"));
     const name = freshId("mode");
     for (const [value, label] of MODES) {
@@ -144,7 +144,7 @@ class PageGrid {
     return group;
   }
 
-  zooms() {
+  makeZoomBar() {
     const level = make("span", { class: "uffdlab-level" });
     const bar = make("div", { class: "uffdlab-zoom", role: "group", "aria-label": "zoom" });
     for (const [label, name, action] of [
@@ -163,8 +163,8 @@ class PageGrid {
     };
     update();
     this.view.watchers.add(update);
-    const again = () => this.details(); // a cell may have become one page
-    this.view.watchers.add(again);
+    const updateDetails = () => this.updateDetails(); // a cell may have become one page
+    this.view.watchers.add(updateDetails);
     bar.append(level, make("span", { class: "uffdlab-hint" }, "click the map; then the wheel or + − zooms, shift-wheel or arrows move"));
     return bar;
   }
@@ -244,10 +244,10 @@ class PageGrid {
     this.model.set("selection", range);
     this.model.set("cursor", cursor);
     this.model.save_changes();
-    this.selected();
+    this.updateSelection();
   }
 
-  selected() {
+  updateSelection() {
     const range = this.model.get("selection");
     for (const pane of this.panes) pane.select(range);
     this.selectionText.textContent = range.length
@@ -262,7 +262,7 @@ class PageGrid {
       this.model.set("cursor", page);
       this.model.save_changes();
     }
-    this.cursor();
+    this.updateCursor();
   }
 
   kindOf(page, which) {
@@ -278,8 +278,8 @@ class PageGrid {
   }
 
   hover(page, pane, event) {
-    const several = this.summaryOf(page, pane.which);
-    if (several) this.tooltip.showText(event, several);
+    const cellSummary = this.summaryOf(page, pane.which);
+    if (cellSummary) this.tooltip.showText(event, cellSummary);
     else {
       const text = `page ${formatNumber(page)}: ${this.kindOf(page, pane.which).state}${this.marks.of(page)}`;
       this.tooltip.showPage(event, text, page, pane.which);
@@ -290,21 +290,21 @@ class PageGrid {
     this.tooltip.hide();
   }
 
-  cursor() {
+  updateCursor() {
     const page = this.model.get("cursor");
     const index = page - this.first;
     if (index < 0 || index >= this.count) return;
     for (const pane of this.panes) pane.moveCursor(index);
-    this.details();
+    this.updateDetails();
   }
 
-  details() {
+  updateDetails() {
     const page = this.model.get("cursor");
     const codes = this.codes("_codes");
     if (page < this.first || page >= this.first + this.count || !codes || codes.length !== this.count) return;
     const which = this.shownPane === "before" && this.codes("_before") ? "before" : "after";
-    const several = this.summaryOf(page, which);
-    if (several) this.entry.showText(several);
+    const cellSummary = this.summaryOf(page, which);
+    if (cellSummary) this.entry.showText(cellSummary);
     else this.entry.showPage(page, which, (...given) => this.kindOf(...given));
   }
 }

@@ -33,8 +33,8 @@ class StandaloneModel {
     if (this.listeners.has(event)) this.listeners.get(event).delete(action);
   }
 
-  emit(event, ...given) {
-    for (const action of [...(this.listeners.get(event) || [])]) action(...given);
+  emit(event, ...args) {
+    for (const action of [...(this.listeners.get(event) || [])]) action(...args);
   }
 
   send(message) {
@@ -62,17 +62,17 @@ class StandaloneModel {
   }
 }
 
-const place = document.getElementById("widgets");
-for (const given of JSON.parse(document.getElementById("data").textContent)) {
-  const model = new StandaloneModel(given.state);
-  for (const [name, text] of Object.entries(given.bytes)) model.state[name] = await unzip(text);
-  for (const [name, each] of Object.entries(given.details)) {
+const container = document.getElementById("widgets");
+for (const exported of JSON.parse(document.getElementById("data").textContent)) {
+  const model = new StandaloneModel(exported.state);
+  for (const [name, text] of Object.entries(exported.bytes)) model.state[name] = await unzip(text);
+  for (const [name, each] of Object.entries(exported.details)) {
     model.details[name] = { ...each, entries: await unzip(each.entries), which: await unzip(each.which) };
   }
-  const section = place.appendChild(document.createElement("section"));
+  const section = container.appendChild(document.createElement("section"));
   const heading = section.appendChild(document.createElement("h2"));
-  heading.textContent = given.title;
-  const widget = widgets[given.module];
+  heading.textContent = exported.title;
+  const widget = widgets[exported.module];
   if (widget.initialize) widget.initialize({ model });
   widget.render({ model, el: section.appendChild(document.createElement("div")) });
 }

@@ -35,10 +35,10 @@ export function eventsOf(view, lanes) {
 
 // Return the ioctls whose DONTWAKE leaves threads asleep, each with the event that wakes them, or null.
 export function gaps(events) {
-  const place = new Map(events.map((event, at) => [event.n, at]));
+  const positions = new Map(events.map((event, at) => [event.n, at]));
   return events.flatMap((event, at) => {
     if (event.gap === null) return [];
-    return [[at, event.gap < 0 || !place.has(event.gap) ? null : place.get(event.gap)]];
+    return [[at, event.gap < 0 || !positions.has(event.gap) ? null : positions.get(event.gap)]];
   });
 }
 
@@ -91,12 +91,12 @@ class TimelineView {
     this.element.append(labEndedBar(model, listen), make("p", { class: "uffdlab-title" }, "Timeline"), bar, body, this.status);
     listen.on(this.lanes, "keydown", (event) => this.onKeyDown(event));
     listen.on(this.lanes, "click", (event) => {
-      const mark = event.target.closest(".uffdlab-event");
-      if (mark) this.go(Number(mark.dataset.at));
+      const element = event.target.closest(".uffdlab-event");
+      if (element) this.go(Number(element.dataset.at));
     });
     this.tick = guarded(model, el, () => this.turn());
     listen.model("change:_events", () => this.draw());
-    listen.model("change:position", () => this.mark());
+    listen.model("change:position", () => this.showChosen());
     listen.also(() => clearInterval(this.timer));
     this.draw();
   }
@@ -115,7 +115,7 @@ class TimelineView {
   choose(position) {
     this.model.set("position", position);
     this.model.save_changes();
-    this.mark();
+    this.showChosen();
   }
 
   toggle() {
@@ -153,7 +153,7 @@ class TimelineView {
   zoom(by) {
     this.scale = by ? Math.min(FINEST, Math.max(COARSEST, this.scale * by)) : 0;
     this.draw();
-    this.mark();
+    this.showChosen();
   }
 
   draw() {
@@ -193,16 +193,16 @@ class TimelineView {
     const stem = `uffdlab-event-${Math.random().toString(36).slice(2)}`;
     events.forEach((event, at) => {
       const [from, to] = spans[at];
-      const mark = make("span", {
+      const element = make("span", {
         class: `uffdlab-event uffdlab-${event.lane}${event.took < 0 ? " uffdlab-open" : ""}`, role: "option",
         id: `${stem}-${at}`, "data-at": at,
         "aria-label": eventText(event), title: eventText(event), "aria-selected": "false",
       }, LETTERS[event.lane] || "·");
-      mark.style.width = `${to - from - 1}px`;
-      canvas.append(this.placed(mark, from, rows[at]));
+      element.style.width = `${to - from - 1}px`;
+      canvas.append(this.placed(element, from, rows[at]));
     });
     this.lanes.replaceChildren(canvas);
-    this.mark();
+    this.showChosen();
   }
 
   placed(element, x, row) {
@@ -232,19 +232,19 @@ class TimelineView {
   }
 
   // Show which entry is chosen, and bring it into view.
-  mark() {
+  showChosen() {
     const at = this.at();
     for (const old of this.lanes.querySelectorAll('[aria-selected="true"]')) old.setAttribute("aria-selected", "false");
-    const mark = this.lanes.querySelector(`[data-at="${at}"]`);
-    if (!mark) {
+    const element = this.lanes.querySelector(`[data-at="${at}"]`);
+    if (!element) {
       this.status.textContent = this.events.length ? "" : "Nothing has happened yet.";
       this.lanes.removeAttribute("aria-activedescendant");
       return;
     }
-    mark.setAttribute("aria-selected", "true");
-    this.lanes.setAttribute("aria-activedescendant", mark.id);
+    element.setAttribute("aria-selected", "true");
+    this.lanes.setAttribute("aria-activedescendant", element.id);
     this.status.textContent = `entry ${at + 1} of ${this.events.length}, ${eventText(this.events[at])}`;
-    const { left, width } = mark.getBoundingClientRect();
+    const { left, width } = element.getBoundingClientRect();
     const box = this.lanes.getBoundingClientRect();
     if (left < box.left || left + width > box.right) this.lanes.scrollLeft += left - box.left - box.width / 2;
   }
