@@ -9,7 +9,7 @@ import pytest
 from uffdlab.kernels.supply import Supply
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from test_uffd_unit_tests import THEIR_ALL, rows
+from test_uffd_unit_tests import KERNEL_ALL, rows
 
 pytestmark = [pytest.mark.vm, pytest.mark.long, pytest.mark.timeout(1800)]
 
@@ -24,5 +24,5 @@ def test_the_document_lists_each_test_and_its_memory():
     for case in re.split(r"\n\t\{", table)[1:]:
         targets = re.search(r"\.mem_targets = ([^,]*),", case)[1].split("|")
         names = {name.strip().removeprefix("MEM_").lower().replace("_", "-") for name in targets}
-        found[re.search(r'\.name = "(.*?)"', case)[1]] = THEIR_ALL if names == {"all"} else names
+        found[re.search(r'\.name = "(.*?)"', case)[1]] = KERNEL_ALL if names == {"all"} else names
     assert {there: theirs for there, theirs, _, _ in rows()} == found
