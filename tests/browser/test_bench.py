@@ -178,7 +178,7 @@ def test_the_timeline_shows_entries_by_their_start_on_a_time_axis(bench, page):
     width = [entry.evaluate("entry => entry.getBoundingClientRect().width") for entry in (fault, ended)]
     assert width[1] > width[0]
     view.get_by_role("button", name="zoom in").click()
-    view.get_by_role("button", name="fitting scale").click()
+    view.get_by_role("button", name="fit all entries").click()
     # After a step back, the grid shows its time, and new entries do not change it.
     expect(cell(bench, 5)).to_have_attribute("aria-label", re.compile("^page 5: present"))
     view.get_by_role("listbox").focus()

@@ -29,7 +29,7 @@ def test_states_are_described(states, known, text):
     [
         (0, 1, 4096, " in a PTE"),
         (0, 2, 4096, " in a PMD: the PTE table that would hold this page's entry is not there yet"),
-        (0, 3, 4096, " in a PUD: the PMD table that would hold this page's entry is not there yet"),
+        (0, 3, 4096, " in a PUD: the PMD table that would lead to this page's entry is not there yet"),
         (0, 2, 2 << 20, " in a PMD"),
         (0, 3, 2 << 20, " in a PUD: the PMD table that would hold this page's entry is not there yet"),
         (0, 3, 1 << 30, " in a PUD"),

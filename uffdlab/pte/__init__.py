@@ -85,6 +85,8 @@ def level_text(entry: int, level: int, page_size: int) -> str:
     """
     if not level:
         return ""
-    missing = LEVEL_NAMES[level - 1] if entry == 0 and page_size < 4096 << 9 * (level - 1) else ""
-    below = f": the {missing} table that would hold this page's entry is not there yet" if missing else ""
+    below = ""
+    if entry == 0 and page_size < 4096 << 9 * (level - 1):
+        does = "hold" if page_size == 4096 << 9 * (level - 2) else "lead to"
+        below = f": the {LEVEL_NAMES[level - 1]} table that would {does} this page's entry is not there yet"
     return f" in a {LEVEL_NAMES[level]}{below}"

@@ -77,7 +77,7 @@ class TimelineView {
     for (const [label, name, action] of [
       ["+", "zoom in", () => this.zoom(2)],
       ["−", "zoom out", () => this.zoom(0.5)],
-      ["fit", "fitting scale", () => this.zoom(0)],
+      ["fit", "fit all entries", () => this.zoom(0)],
     ]) {
       const button = make("button", { type: "button", "aria-label": name, title: name }, label);
       listen.on(button, "click", action);
