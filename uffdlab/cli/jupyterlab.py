@@ -51,13 +51,22 @@ def copy_notebooks(folder: Path) -> list[Path]:
     return here
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("folder", type=click.Path(path_type=Path), default=Path("uffdlab-notebooks"))
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
-def lab(folder: Path, options: tuple[str, ...]) -> None:
+class _CommandWithJupyterOptions(click.Command):
+    # click takes what follows -- for arguments, and the first of them would be the folder.
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        at = args.index("--") if "--" in args else len(args)
+        ctx.obj = args[at + 1 :]
+        return super().parse_args(ctx, args[:at])
+
+
+@click.command(cls=_CommandWithJupyterOptions, options_metavar="", epilog="Example: uffdlab lab mine -- --no-browser")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("uffdlab-notebooks"),
+                metavar="[FOLDER] [-- OPTIONS]")  # fmt: skip
+@click.pass_obj
+def lab(options: list[str], folder: Path) -> None:
     """Open JupyterLab on copies of the notebooks in FOLDER (default: uffdlab-notebooks).
 
-    A copy that is there already stays as it is.  OPTIONS, after --, are JupyterLab's: uffdlab lab mine -- --no-browser
+    A copy that is there already stays as it is.  OPTIONS after -- are JupyterLab's.
     """
     with exit_status.from_errors("lab"):
         for copy in copy_notebooks(folder):
