@@ -83,6 +83,13 @@ def test_a_touch_never_begins_after_a_fault_of_its_page(registry):
     assert touch.started_ns == 1500
 
 
+def test_an_old_fault_of_the_page_is_of_another_touch(registry):
+    (touch,) = registry.touches
+    touch.started_ns = 60_000_000_000
+    registry.fault_arrived(0x10000, 5)
+    assert touch.started_ns == 60_000_000_000
+
+
 def test_a_lost_target_ends_its_regions_userfaultfds_and_touches(registry):
     regions, (uffd,), (touch,) = registry.regions, registry.userfaultfds, registry.touches
     registry.lose("it was killed")

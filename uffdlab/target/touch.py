@@ -93,7 +93,7 @@ class Touch(Generic[_Result_co]):
     what : str
         The access as text, ``write to page 3 of region-1``.
     started_ns : int
-        When it was asked for, on the guest's CLOCK_MONOTONIC, in ns.
+        When it was asked for, on the guest's CLOCK_MONOTONIC, in ns.  The host estimates it; it is not after the fault.
     """
 
     def __init__(
