@@ -318,13 +318,18 @@ def test_everything_can_be_closed_while_faults_wait(mortal_lab):
     assert raised == [LabClosed] * 3
 
 
-def test_an_ioctl_that_faults_itself_costs_the_target_and_no_more(mortal_lab):
-    """UFFDIO_COPY out of a page that waits for somebody: who asked for it is told why, and a new target does."""
-    lab = mortal_lab
+def copy_that_waits(lab):
+    """Return destination, source, userfaultfd and fields of a UFFDIO_COPY whose source has no page yet."""
     region, source, uffd = lab.map(pages=1, memory="anon"), lab.map(pages=1, memory="anon"), lab.userfaultfd()
     uffd.register(region, "missing")
     uffd.register(source, "missing")
-    fields = {"dst": region.start, "src": source.start, "len": region.length}
+    return region, source, uffd, {"dst": region.start, "src": source.start, "len": region.length}
+
+
+def test_an_ioctl_that_faults_itself_costs_the_target_and_no_more(mortal_lab):
+    """UFFDIO_COPY out of a page that waits for somebody: who asked for it is told why, and a new target does."""
+    lab = mortal_lab
+    region, source, uffd, fields = copy_that_waits(lab)
     pending = uffd.start("UFFDIO_COPY", fields)
     refused(FaultUnresolved, lambda: pending.result(0.1))  # on a thread of its own it is a ticket
     uffd.zeropage(source)
@@ -341,10 +346,7 @@ def test_an_ioctl_that_faults_itself_costs_the_target_and_no_more(mortal_lab):
 def test_a_large_request_does_not_wait_for_a_target_that_waits(mortal_lab):
     """The agent keeps what the target does not read; else nobody would end a call that is late."""
     lab = mortal_lab
-    region, source, uffd = lab.map(pages=1, memory="anon"), lab.map(pages=1, memory="anon"), lab.userfaultfd()
-    uffd.register(region, "missing")
-    uffd.register(source, "missing")
-    fields = {"dst": region.start, "src": source.start, "len": region.length}
+    *_, uffd, fields = copy_that_waits(lab)
     raised = []
 
     def waits():

@@ -10,6 +10,8 @@ from playwright.sync_api import expect
 
 from uffdlab.cli.notebook import export
 
+from .jupyterlab_menus import choose_theme
+
 pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(300)]
 
 SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
@@ -56,14 +58,6 @@ def run_and_expect(page, code, answer):
     """Run `code` in the notebook; its output must match `answer`."""
     run(page, f"print({code})")
     expect(page.locator(".jp-CodeCell").nth(1).locator(".jp-OutputArea-output")).to_have_text(answer)
-
-
-def choose_theme(page, name):
-    page.get_by_role("menuitem", name="Settings", exact=True).click()
-    labels = page.locator(".lm-Menu-itemLabel")
-    labels.get_by_text("Theme", exact=True).hover()
-    labels.get_by_text(name, exact=True).click()
-    page.locator(f"body[data-jp-theme-name='{name}']").wait_for(state="attached", timeout=20_000)
 
 
 def top(locator):

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from .jupyterlab_menus import choose_theme
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(480)]
 
 SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
@@ -49,14 +51,6 @@ def run_all_cells(page):
     event = f"Run All Cells ends within {RUN_SECONDS} s"
     wait_until(page, "a cell starts", lambda: any(page.evaluate(PROMPTS)), 20)
     wait_until(page, event, lambda: "*" not in page.evaluate(PROMPTS), RUN_SECONDS)
-
-
-def choose_theme(page, name):
-    page.get_by_role("menuitem", name="Settings", exact=True).click()
-    labels = page.locator(".lm-Menu-itemLabel")
-    labels.get_by_text("Theme", exact=True).hover()
-    labels.get_by_text(name, exact=True).click()
-    page.locator(f"body[data-jp-theme-name='{name}']").wait_for(state="attached", timeout=20_000)
 
 
 def screenshots(page, stem):

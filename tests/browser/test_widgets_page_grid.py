@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from .jupyterlab_menus import choose_theme
+
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser"
@@ -33,14 +35,6 @@ def run_again(page, cell):
     # Run one cell of the notebook again: click into it and press Ctrl+Enter.
     page.locator(".jp-CodeCell").nth(cell).locator(".cm-content").click()
     page.keyboard.press("Control+Enter")
-
-
-def choose_theme(page, name):
-    page.get_by_role("menuitem", name="Settings", exact=True).click()
-    labels = page.locator(".lm-Menu-itemLabel")
-    labels.get_by_text("Theme", exact=True).hover()
-    labels.get_by_text(name, exact=True).click()
-    page.locator(f"body[data-jp-theme-name='{name}']").wait_for(state="attached", timeout=20_000)
 
 
 def take_screenshots(page, element, stem):

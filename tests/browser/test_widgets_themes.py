@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from .jupyterlab_menus import choose_theme
+
 pytestmark = [pytest.mark.browser, pytest.mark.vm, pytest.mark.timeout(600), pytest.mark.long]
 
 SHOTS = Path(__file__).resolve().parent.parent.parent / "build" / "browser" / "themes"
@@ -38,15 +40,6 @@ UNREACHABLE = """root => [...root.querySelectorAll('button, input, select, [role
     .map(control => control.outerHTML.slice(0, 120))"""
 
 
-def choose_theme(page, name):
-    page.get_by_role("menuitem", name="Settings", exact=True).click()
-    labels = page.locator(".lm-Menu-itemLabel")
-    labels.get_by_text("Theme", exact=True).hover()
-    labels.get_by_text(name, exact=True).click()
-    page.locator(f"body[data-jp-theme-name='{name}']").wait_for(state="attached", timeout=20_000)
-    page.mouse.move(700, 5)
-
-
 def open_tabs(output):
     for name in TABS:
         tab = output.get_by_role("tab", name=name, exact=True)
@@ -74,8 +67,10 @@ def test_every_widget_is_accessible_in_every_theme_and_at_200_percent(run_cells,
 
     for short, name in THEMES.items():
         choose_theme(page, name)
+        page.mouse.move(700, 5)
         check_widgets(short)
     choose_theme(page, THEMES["light"])
+    page.mouse.move(700, 5)
     page.emulate_media(forced_colors="active")
     check_widgets("forced")
     page.emulate_media(forced_colors="none")
