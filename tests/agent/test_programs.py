@@ -1,5 +1,6 @@
 """Programs of the agent, run on this host: their output, their end, and that nothing of them is left."""
 
+import contextlib
 import queue
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from uffdlab.errors import ProgramError, UsageError
 from uffdlab.machines import local
 from uffdlab.machines.programs import Execution, Programs
-from uffdlab.uapi.protocol.agent import Ping
+from uffdlab.uapi.protocol.agent import Ping, SpawnTarget
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +151,33 @@ def test_two_at_once_and_other_calls_meanwhile(run, machine):
     assert machine.ask(Ping(5)) == 5
     texts = sorted(ends.get(timeout=30).text.split() for _ in threads)
     assert texts == [[f"{each}{n}" for n in range(1, 9)] for each in "ab"]
+
+
+def open_files(pid):
+    """Return what the descriptors of a process are open for."""
+    found = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.add(fd.readlink())
+    return found
+
+
+def test_a_new_target_has_no_pipe_of_a_running_program(machine, run, tmp_path):
+    output, gate = queue.SimpleQueue(), tmp_path / "gate"
+    line = f"echo $$; while ! [ -e {gate} ]; do sleep 0.05; done"
+    thread = threading.Thread(target=run, args=(["sh", "-c", line],), kwargs={"on_output": lambda *it: output.put(it)})
+    thread.start()
+    try:
+        _, pid = output.get(timeout=30)
+        pipes = {Path(f"/proc/{int(pid)}/fd/{fd}").readlink() for fd in (1, 2)}
+        target = machine.ask(SpawnTarget(b"n" * 32, 0x10_0000_0000)).pid
+        until = time.monotonic() + 20  # it closes what it must not have after the fork
+        while not pipes.isdisjoint(open_files(target)) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert pipes.isdisjoint(open_files(target))
+    finally:
+        gate.touch()
+        thread.join(30)
 
 
 def test_children_are_waited_for_also_where_the_user_ignores_theirs():

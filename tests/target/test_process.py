@@ -11,7 +11,7 @@ from uffdlab.target.region import Region
 from uffdlab.target.timeline import Timeline
 from uffdlab.uapi.protocol.agent import SpawnTarget
 from uffdlab.uapi.protocol.notifications import TouchEnded
-from uffdlab.uapi.protocol.target import KernelProbe, MapMemory, MappedMemory, ProbeKernel, StartTouch
+from uffdlab.uapi.protocol.target import KernelProbe, MapMemory, MappedMemory, ProbeKernel, StartTouch, WithdrawTouch
 from uffdlab.uapi.protocol.witnesses import DescribeTarget, ReaderFacts, ScanFacts, TargetFacts
 
 from .touch_results import touch_result
@@ -47,7 +47,7 @@ class AnsweringConnection:
         assert deadline > 0
         self.asked.append(request)
         answer = self.answers.get(type(request))
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -114,6 +114,15 @@ def test_a_touch_that_did_not_start_is_forgotten(connection, target):
     connection.answers[StartTouch] = AgentError("no memory for a thread")
     with pytest.raises(AgentError):
         target.touch("read", 0x10000, "a read", length=8)
+    assert target.registry.touches == ()
+
+
+def test_a_touch_whose_start_ctrl_c_interrupts_is_withdrawn(connection, target):
+    connection.answers[StartTouch] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        target.touch("read", 0x10000, "a read", length=8)
+    (started,) = requests(connection, StartTouch)
+    assert connection.asked[-1] == WithdrawTouch(started.number)
     assert target.registry.touches == ()
 
 

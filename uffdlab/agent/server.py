@@ -176,7 +176,7 @@ class Server:
         if pid == 0:
             status = 1
             try:
-                for fd in (ours, *self._host_fds):
+                for fd in (ours, *self._host_fds, *self._programs.descriptors()):
                     if fd > 2:
                         os.close(fd)
                 target.serve(theirs, nonce, base, self._target_fd)

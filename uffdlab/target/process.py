@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from uffdlab.errors import UffdlabError, UsageError
@@ -13,7 +14,7 @@ from uffdlab.target.registry import Registry
 from uffdlab.target.touch import Touch
 from uffdlab.uapi import RegisterMode
 from uffdlab.uapi.protocol.agent import SpawnTarget
-from uffdlab.uapi.protocol.target import ProbeKernel, StartTouch
+from uffdlab.uapi.protocol.target import ProbeKernel, StartTouch, WithdrawTouch
 from uffdlab.uapi.protocol.witnesses import ReadPagemap
 from uffdlab.witnesses.selection import WitnessSelection
 
@@ -149,7 +150,10 @@ class TargetProcess:
         self.registry.add_touch(touch)
         try:
             self.ask(request)
-        except BaseException:
+        except BaseException as error:
+            if not isinstance(error, UffdlabError):  # as Ctrl-C: its thread may run already, and nobody could end it
+                with suppress(UffdlabError):
+                    self.ask(WithdrawTouch(number))
             self.registry.pop_touch(number)
             raise
         return touch
