@@ -230,6 +230,8 @@ def test_it_dies_with_the_host():
         (["true"], {"push": ["/etc/hostname", "/proc/sys/kernel/hostname"]}, "two files are called hostname"),
         (["true"], {"push": ["/proc/self/mem"]}, "cannot be read here"),
         (["true"], {"deadline": 0}, "more than 0 seconds"),
+        (["true"], {"most_output": -1}, "most_output=-1"),
+        (["true"], {"env": {"A": "b\0c"}}, "without NUL"),
     ],
 )
 def test_bad_usage(run, command, more, says):

@@ -35,6 +35,8 @@ WRONG = {
     "region[:8][0]": r"cannot be cut again; .*region\[0\]",
     "list(region[2:8])": r"cannot be cut again; .*region\[2:8\]",
     'region["3"]': "is not a page number",
+    "region.madvise(1 << 70)": r"no advice of madvise\(2\), which takes an int of 32 bits",
+    'region.madvise("dontned")': r"no advice of madvise\(2\); known are",
     'lab.map("64")': "without quotes: 64",
     'uffd.read_fault("5")': "timeout is a number",
     "uffd.continue_()": "needs where",

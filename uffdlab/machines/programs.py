@@ -98,9 +98,11 @@ class Programs:
         """Run a program; see :meth:`uffdlab.Lab.exec`."""
         argv, files = _checked(command, push)
         if env is not None and not _is_environment(env):
-            raise UsageError(f"env={env!r}: give a dict of text by name, {{'LANG': 'C'}}")
+            raise UsageError(f"env={env!r}: give a dict of text by name, {{'LANG': 'C'}}, without NUL")
         if not deadline > 0:
             raise UsageError(f"deadline={deadline}: a program needs more than 0 seconds")
+        if most_output < 0:
+            raise UsageError(f"most_output={most_output}: it is a number of bytes, from 0 on")
         folder = self._machine().ask(MakeProgramFolder())
         try:
             for file in files:
@@ -247,7 +249,9 @@ _NO_TOOLS = (
 
 
 def _is_environment(env: object) -> bool:
-    return isinstance(env, Mapping) and all(isinstance(text, str) for pair in env.items() for text in pair)
+    return isinstance(env, Mapping) and all(
+        isinstance(text, str) and "\0" not in text for pair in env.items() for text in pair
+    )
 
 
 def _checked(command: Sequence[str], push: Sequence[str | os.PathLike[str]]) -> tuple[list[str], list[Path]]:

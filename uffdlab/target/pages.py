@@ -229,6 +229,8 @@ class Pages:
         if isinstance(advice, str) and advice.lower() not in syscalls.ADVICE:
             raise UsageError(f"{advice!r} is no advice of madvise(2); known are {', '.join(syscalls.ADVICE)}")
         number = syscalls.ADVICE[advice.lower()] if isinstance(advice, str) else advice
+        if not -(1 << 31) <= number < 1 << 31:
+            raise UsageError(f"{number} is no advice of madvise(2), which takes an int of 32 bits")
         name = f"MADV_{advice.upper()}" if isinstance(advice, str) else str(advice)
         return syscalls.start(addresses, "madvise", [addresses.start, addresses.length, number], name)
 
