@@ -52,7 +52,7 @@ def test_both_streams_and_the_status(run):
 
 
 @pytest.mark.parametrize(("signal", "status"), [("TERM", 143), ("KILL", 137), ("SEGV", 139)])
-def test_the_end_by_a_signal(run, signal, status):
+def test_a_program_ended_by_a_signal_has_128_plus_its_number_as_status(run, signal, status):
     assert run(["sh", "-c", f"kill -{signal} $$"]).status == status
 
 

@@ -104,7 +104,7 @@ def test_in_a_guest_of_its_own_all_is_the_doing_of_the_calls(host_lab, monkeypat
     assert caused_by_calls(host_lab, caught.value)
 
 
-def test_random_play_counts_what_is_unknown_and_goes_on(host_lab, monkeypatch, capsys):
+def test_random_calls_count_unknown_results_and_go_on(host_lab, monkeypatch, capsys):
     monkeypatch.setitem(CALLS, "wake", once())
     count = play_randomly(host_lab, 8, seed=1, memories=("anon",))
     assert count.unknown == 1

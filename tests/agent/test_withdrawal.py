@@ -165,7 +165,7 @@ def test_a_call_is_withdrawn_by_eintr_and_only_when_it_was_to_be():
     assert printed == ["True True", "True True"]
 
 
-def test_a_signal_that_somebody_sends_is_no_access_s_end(host_lab, page):
+def test_a_signal_from_another_process_is_distinguished_from_one_of_the_access(host_lab, page):
     region, _ = page
     child = host_lab.fork()
     touch = region.read(0, by=child)
@@ -177,7 +177,7 @@ def test_a_signal_that_somebody_sends_is_no_access_s_end(host_lab, page):
     child.end()
 
 
-def test_what_was_not_read_is_not_told(host_lab, page):
+def test_a_value_that_was_not_read_is_not_reported(host_lab, page):
     region, _ = page
     for touch in (region.modify(0, add=5), region.sweep("write", value=9), region.write(0, 9)):
         touch.withdraw()

@@ -19,10 +19,10 @@ FLAGS = ("-g", "-O1", "-fno-omit-frame-pointer", "-fsanitize=address,undefined",
 FOLDER = ROOT / "build" / "sanitized"
 DESELECTED = (
     # They send SIGSEGV on purpose, which would be reported.
-    "test_programs.py::test_the_end_by_a_signal[SEGV-139]",
-    "test_withdrawal.py::test_a_signal_that_somebody_sends_is_no_access_s_end",
+    "test_programs.py::test_a_program_ended_by_a_signal_has_128_plus_its_number_as_status[SEGV-139]",
+    "test_withdrawal.py::test_a_signal_from_another_process_is_distinguished_from_one_of_the_access",
     # A sanitized build makes too few calls in its two seconds.
-    "test_random_calls.py::test_random_play_counts_what_is_unknown_and_goes_on",
+    "test_random_calls.py::test_random_calls_count_unknown_results_and_go_on",
 )
 REPORTS = FOLDER / "reports"
 

@@ -70,7 +70,7 @@ def lab(options: list[str], folder: Path) -> None:
     """
     with exit_status.from_errors("lab"):
         for copy in copy_notebooks(folder):
-            click.echo(f"Your {copy} stays as it is; remove it to begin anew.")
+            click.echo(f"Your {copy} stays as it is; remove it to get a new copy.")
     sys.stdout.flush()
     root = ["--allow-root"] if os.geteuid() == 0 else []
     settings = [f"--ServerApp.root_dir={folder.resolve()}", f"--LabApp.default_url=/lab/tree/{_FIRST}"]

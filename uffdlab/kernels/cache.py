@@ -158,7 +158,7 @@ class Cache:
             cachedir.sync(path)
         self.images.mkdir(parents=True, exist_ok=True)
         folder = self._folder(kernel.name, kernel.key)
-        discard(folder)  # somebody took a file out of it, or find() had given it
+        discard(folder)  # another program took a file out of it, or find() had returned it
         made.rename(folder)
         cachedir.sync(self.images)
         return _kernel(folder, record)

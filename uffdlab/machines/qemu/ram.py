@@ -97,7 +97,7 @@ class SharedMemory:
         if there < self._size:
             raise errors.WitnessError(
                 f"physical: the guest's RAM file was truncated from {self._size >> 20} to {there >> 20} MiB by "
-                "somebody else; close the lab and make a new one",
+                "another program; close the lab and open a new one",
                 witness="physical",
             )
         return self._content, self._low // FRAME

@@ -1,6 +1,6 @@
 """One reading of a lab for all its widgets, so that all of them show the same moment.
 
-After each change of the lab (an ioctl, a message, the end of a touch, a snapshot that somebody took) the widgets of
+After each change of the lab (an ioctl, a message, the end of a touch, a snapshot) the widgets of
 that lab read what they need, one after the other, and then show it together.  What is asked for in between, as by a
 cursor that moves, is a reading for all of them too.
 """

@@ -6,10 +6,10 @@ const ENDS = ["dead", "terminating", "restarting", "autorestarting"];
 // of the document.  Elsewhere the widget's own connection tells when it is closed.
 export function watchPython(model, listen, ended) {
   const session = model.widget_manager && model.widget_manager.context && model.widget_manager.context.sessionContext;
-  let told = false;
+  let reported = false;
   const tell = () => {
-    if (!told) ended();
-    told = true;
+    if (!reported) ended();
+    reported = true;
   };
   if (!session) {
     listen.model("comm_live_update", tell);
