@@ -42,7 +42,7 @@ UNREACHABLE = """root => [...root.querySelectorAll('button, input, select, [role
 
 def open_tabs(output):
     for name in TABS:
-        tab = output.get_by_role("tab", name=name, exact=True)
+        tab = output.get_by_role("tab", name=re.compile(rf"^{name}( \(\d+\))?$"))  # faults (1)
         tab.click()
         expect(tab).to_have_attribute("aria-selected", "true")
         yield name

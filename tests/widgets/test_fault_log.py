@@ -101,6 +101,20 @@ def test_every_message_of_a_flood_is_counted_but_few_are_shown(lab, log):
     assert len(log._faults) <= 201
 
 
+def test_messages_that_arrive_in_another_order_than_their_numbers_are_all_counted(lab):
+    def add_another(entry):
+        # As another thread may: its entry has the next number, and reaches the log first.
+        if entry.started_ns == 1000:
+            lab.fault(2, at=2000)
+
+    leave = lab.timeline.listen(add_another)
+    log = FaultLog(lab, lab)
+    lab.fault(1, at=1000)
+    assert log.total == 2
+    leave()
+    log.close()
+
+
 @pytest.mark.parametrize(
     ("action", "name", "mode"),
     [

@@ -86,7 +86,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
         self._points: collections.deque[tuple[int, int, str]] = collections.deque(maxlen=_MOST_MESSAGES)
         self._tally: collections.Counter[str] = collections.Counter()
         self._faults: dict[int, tuple[Fault, float]] = {}  # by the address of the page
-        self._lock, self._last = threading.Lock(), -1
+        self._lock, self._found = threading.Lock(), -1  # the last entry that was there when it began to listen
         self._zero: int | None = None
         self._reader = SharedReader(self._read_waiting, self._show, self._show_error)
         self._closing = (self._reader.close,)
@@ -101,15 +101,17 @@ class FaultLog(html_page.Pictured, LiveWidget):
             release()
         timeline = self._lab.timeline
         with self._lock:
-            # Listen first, then read what is there: nothing is missed, nothing is counted twice.
+            # Listen first, then read what is there: nothing is missed, nothing is counted twice.  Entries that come
+            # later may come in another order than that of their numbers, from several threads.
             self._releases = (timeline.listen(self._on_timeline),)
             self._messages.clear()
             self._points.clear()
             self._tally.clear()
             self._faults.clear()
-            self._last = -1
+            self._found = -1
             for entry in timeline:
                 self._record(entry)
+                self._found = entry.number
         self._reader.attach(timeline)
         self.follow_lab(timeline)
         self.refresh()
@@ -137,12 +139,11 @@ class FaultLog(html_page.Pictured, LiveWidget):
     def _on_timeline(self, entry: TimelineEntry) -> None:
         # Called on any thread, perhaps ten thousand times per second.
         with self._lock:
-            changed = entry.number > self._last and self._record(entry)
+            changed = entry.number > self._found and self._record(entry)
         if changed:
             self._reader.ask_soon()
 
     def _record(self, entry: TimelineEntry) -> bool:
-        self._last = entry.number
         if self._zero is None:
             self._zero = entry.started_ns
         if entry.kind == "message":
