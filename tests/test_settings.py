@@ -16,7 +16,11 @@ from uffdlab import cachedir, errors, settings
 from uffdlab.kernels import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = {settings.CACHE: settings.cache_folder, settings.KERNELS: settings.kernels_folder}
+FOLDERS = {
+    settings.CACHE: settings.cache_folder,
+    settings.IMAGES: settings.images_folder,
+    settings.KERNELS: settings.kernels_folder,
+}
 BY_VARIABLE = {each.variable: each for each in settings.SETTINGS}
 
 
@@ -79,6 +83,7 @@ def test_every_variable_that_the_project_names_is_a_setting_or_is_for_tests():
 
 def test_the_defaults(tmp_path):
     assert settings.cache_folder() == tmp_path / "home" / ".cache" / "uffdlab"
+    assert settings.images_folder() is None
     assert settings.kernels_folder() == tmp_path / "home" / ".config" / "uffdlab"
     assert (settings.machine(), settings.accelerator(), settings.box()) == ("qemu", "auto", "")
     assert not settings.full_tracebacks()
@@ -143,9 +148,11 @@ def test_the_users_of_a_folder_read_it_from_the_settings(tmp_path, monkeypatch):
 
 def test_config_toml_has_each_setting_and_the_environment_takes_precedence(config, tmp_path, monkeypatch):
     config.write_text(
-        'cache = "~/c"\nkernels = "k"\nmachine = "local"\naccel = "kvm"\nbox = "a/b"\ntraceback = "full"\n'
+        'cache = "~/c"\nimages = "/i"\nkernels = "k"\nmachine = "local"\n'
+        'accel = "kvm"\nbox = "a/b"\ntraceback = "full"\n'
     )
     assert settings.cache_folder() == tmp_path / "home" / "c"
+    assert settings.images_folder() == Path("/i")
     assert settings.kernels_folder() == config.parent / "k"
     assert (settings.machine(), settings.accelerator(), settings.box()) == ("local", "kvm", "a/b")
     assert settings.full_tracebacks()
@@ -170,7 +177,7 @@ def test_a_config_toml_that_changes_is_read_again(config):
     [
         ("cache = 3\n", r"cache is 3: it must be text in quotes"),
         ('cahce = "x"\n', r"there is no setting 'cahce'; did you mean cache\?"),
-        ('zzz = "x"\n', r"there is no setting 'zzz'; the keys are cache, kernels"),
+        ('zzz = "x"\n', r"there is no setting 'zzz'; the keys are cache, images, kernels"),
         ("cache = \n", r"it is not TOML: Invalid value"),
         ("x = " + "[" * 100_000, r"it is not TOML: "),
         ("\udcff", r"it is not TOML: 'utf-8' codec"),

@@ -41,20 +41,24 @@ def folder(name: str) -> Path:
     Raises
     ------
     HostUnsupported
-        The cache folder cannot be made.
+        The cache folder cannot be made or written to.
     """
     path = root() / name
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise _cannot_write(path, error) from error
     return path
 
 
 def _cannot_write(path: Path, error: OSError) -> errors.HostUnsupported:
+    denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
     return errors.HostUnsupported(
         f"writing to the cache folder {path} failed: {error.strerror}. "
-        "Make room or set UFFDLAB_CACHE to a folder that can be written to",
+        "Make room or set UFFDLAB_CACHE to a folder that can be written to"
+        + (". Kernels that somebody else keeps for you are read with UFFDLAB_IMAGES" if denied else ""),
         missing="disk space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "cache folder",
     )
 

@@ -23,12 +23,13 @@ class Setting(NamedTuple):
 
 
 CACHE = Setting("UFFDLAB_CACHE", "cache", is_folder=True)
+IMAGES = Setting("UFFDLAB_IMAGES", "images", is_folder=True)
 KERNELS = Setting("UFFDLAB_KERNELS", "kernels", is_folder=True)
 MACHINE = Setting("UFFDLAB_MACHINE", "machine")
 ACCEL = Setting("UFFDLAB_ACCEL", "accel", choices=("tcg", "kvm", "auto"))
 BOX = Setting("UFFDLAB_BOX", "box")
 TRACEBACK = Setting("UFFDLAB_TRACEBACK", "traceback", choices=("short", "full"))
-SETTINGS = (CACHE, KERNELS, MACHINE, ACCEL, BOX, TRACEBACK)
+SETTINGS = (CACHE, IMAGES, KERNELS, MACHINE, ACCEL, BOX, TRACEBACK)
 
 
 def cache_folder() -> Path:
@@ -42,6 +43,17 @@ def cache_folder() -> Path:
         config.toml cannot be read, or has an unknown key or a value of the wrong type.  Each function here raises this.
     """
     return _folder(CACHE) or _default_folder("cache")
+
+
+def images_folder() -> Path | None:
+    """Return the absolute path of the shared store of kernels, or None if none is set.
+
+    Raises
+    ------
+    HostUnsupported
+        As for :func:`cache_folder`.
+    """
+    return _folder(IMAGES)
 
 
 def kernels_folder() -> Path:

@@ -10,7 +10,7 @@ import click
 from uffdlab import kernels
 from uffdlab.cli import exit_status
 from uffdlab.errors import KernelError
-from uffdlab.kernels import code_size
+from uffdlab.kernels import code_size, shared_store
 from uffdlab.kernels.user_kernels import UserKernels
 from uffdlab.scenarios.continue_timing import time_continue
 
@@ -26,9 +26,13 @@ def kernel() -> None:
 
 @kernel.command("list")
 def kernel_list() -> None:
-    """List every kernel of the catalogue and whether it is in the cache."""
-    for row in kernels.Supply().available():
+    """List every kernel, and whether it is in the cache or the shared store."""
+    with exit_status.from_errors():
+        rows = kernels.Supply().available()
+    for row in rows:
         state = row.kernel.release if row.kernel else "not there yet"
+        if row.origin:
+            state += f" ({row.origin})"
         click.echo(f"{row.name:<24} {state:<28} {row.about}")
 
 
@@ -78,6 +82,28 @@ def kernel_remove(name: tuple[str, ...]) -> None:
             entry = " and the list" if UserKernels().remove(each) else ""
             freed = supply.remove(each)
             click.echo(f"{each}: {freed} bytes removed from the cache{entry}")
+            if not entry and (left := supply.find(each)):
+                click.echo(f"{each}: the shared kernel stays, {left.image.parent}")
+
+
+@kernel.command("share")
+@click.argument("store", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("name", nargs=-1, required=True)
+@click.option("--refresh", is_flag=True, help="Ask the mirror again for the newest version of the source.")
+def share(store: Path, name: tuple[str, ...], refresh: bool) -> None:
+    """Put kernels into the folder STORE, where other users read them: UFFDLAB_IMAGES=STORE.
+
+    Fetches or builds what is not in the cache. Everybody can read the kernels, whatever the umask. An older version of
+    a kernel stays there for labs that use it.
+    """
+    store = store.expanduser().absolute()
+    for each in name:
+        with exit_status.from_errors(each):
+            copy = shared_store.share(kernels.Supply().finished(each, refresh=refresh), store)
+        click.echo(f"{copy.name}: Linux {copy.release}, {copy.image}")
+    if closed := shared_store.closed_folder(store):
+        click.echo(f"Other users cannot enter {closed}: chmod o+x {closed}, or change its group.", err=True)
+    click.echo(f"Everybody who uses them sets UFFDLAB_IMAGES={store}")
 
 
 @kernel.command("am")

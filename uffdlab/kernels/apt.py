@@ -12,7 +12,7 @@ import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from uffdlab.cachedir import discard
 from uffdlab.data_folders import data_folder
@@ -53,6 +53,17 @@ class Resolved:
     package: str
     version: str
     debs: tuple[Deb, ...]
+
+    @classmethod
+    def of(cls, data: dict[str, Any]) -> Resolved:
+        """Return the version that :func:`dataclasses.asdict` made `data` of.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            `data` has another form.
+        """
+        return cls(data["package"], data["version"], tuple(Deb(**deb) for deb in data["debs"]))
 
 
 class Archive(Protocol):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.errors import KernelError, UnknownKernel
 from uffdlab.kernels import catalogue, image
-from uffdlab.kernels.cache import Kernel
+from uffdlab.kernels.images import Kernel
 from uffdlab.kernels.supply import Supply
 
 if TYPE_CHECKING:

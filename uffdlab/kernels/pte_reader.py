@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from uffdlab.kernels.apt import Archive
-    from uffdlab.kernels.cache import Cache, Kernel
+    from uffdlab.kernels.cache import Cache
     from uffdlab.kernels.catalogue import Packaged
+    from uffdlab.kernels.images import Kernel
     from uffdlab.kernels.progress import Progress
 
 _SOURCE = Path("6.1", "pte-reader")

@@ -13,9 +13,10 @@ from uffdlab.cachedir import discard, write_atomically
 from uffdlab.errors import BuildError, KernelError, SourceError
 from uffdlab.kernels import build, catalogue, host_checks, image, pte_reader
 from uffdlab.kernels.apt import Archive, DebianArchive
-from uffdlab.kernels.cache import Cache, Kernel
+from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.cache_key import key_of, made_of
 from uffdlab.kernels.catalogue import Built, Catalogue, Entry, Packaged, Source
+from uffdlab.kernels.images import Finished, Kernel
 from uffdlab.kernels.progress import automatic
 from uffdlab.kernels.sources import Sources
 from uffdlab.kernels.versions import Versions
@@ -36,11 +37,15 @@ _SPACE_PACKAGED = 400_000_000
 
 @dataclass(frozen=True)
 class Listed:
-    """A kernel of the catalogue: its name, its description, and the kernel if it is in the cache, else None."""
+    """A kernel's name, its description, and the kernel if it is in the cache or in the shared store, else None.
+
+    `origin` is ``"shared"``, ``"imported"``, or empty for a kernel that was fetched or built here or is not there.
+    """
 
     name: str
     about: str
     kernel: Kernel | None
+    origin: str = ""
 
 
 class Supply:
@@ -87,9 +92,9 @@ class Supply:
         UnknownKernel, SourceError, PatchError, BuildError, HostUnsupported
             The kernel could not be fetched or built. No incomplete files are left.
         """
-        entry = self._kernels[name]
-        if not refresh and (kernel := self._cached(entry)):
+        if not refresh and (kernel := self.find(name)):
             return kernel
+        entry = self._entry(name)
         host_checks.require_platform()
         progress = progress or automatic()
         began = time.monotonic()
@@ -105,20 +110,52 @@ class Supply:
         return kernel
 
     def find(self, name: str) -> Kernel | None:
-        """Return the kernel if it is in the cache and up to date with its inputs, or else None.
+        """Return the kernel if it is in the cache or the shared store and up to date with its inputs, or else None.
 
         The archive is not asked: for a package, the version that was last looked up counts.
+
+        Raises
+        ------
+        UnknownKernel
+            The name is neither in the catalogue nor that of a kernel that was imported or is shared.
+        HostUnsupported
+            The shared store cannot be read.
         """
-        return self._cached(self._kernels[name])
+        found = self._find(name)
+        return found.kernel if found else None
+
+    def finished(self, name: str, *, progress: Progress | None = None, refresh: bool = False) -> Finished:
+        """Return the kernel with the record of what it was made from; the arguments and errors are those of `get`."""
+        kernel = self.get(name, progress=progress, refresh=refresh)
+        found = self._find(name)
+        assert found is not None
+        assert found.kernel == kernel
+        if found.version is None and name in self._kernels:  # published by an older uffdlab
+            entry = self._kernels[name]
+            version = self._versions.remembered(entry)
+            assert version is not None
+            found = replace(found, version=version, made_of=made_of(entry, version))
+        return found
 
     def available(self) -> list[Listed]:
-        """Return every kernel of the catalogue, and whether it is in the cache."""
+        """Return every kernel of the catalogue, and whether it is there; then kernels from elsewhere.
+
+        Raises
+        ------
+        HostUnsupported
+            The shared store cannot be read.
+        """
         listed = []
         for entry in self._kernels:
-            kernel = None
+            found = None
             with contextlib.suppress(SourceError):  # the user's tree was removed
-                kernel = self._cached(entry)
-            listed.append(Listed(entry.name, entry.about, kernel))
+                found = self._find(entry.name)
+            listed.append(self._listed(entry.name, entry.about, found))
+        others = [each for each in self._cache.images.all() if each.imported]
+        if self._cache.shared is not None:
+            others += self._cache.shared.all()
+        names = dict.fromkeys(each.kernel.name for each in others if each.kernel.name not in self._kernels)
+        listed += [self._listed(name, "not in this catalogue", self._from_elsewhere(name)) for name in sorted(names)]
         return listed
 
     def log(self, name: str) -> Path | None:
@@ -126,7 +163,10 @@ class Supply:
         failed = self._cache.log(self._kernels[name].name)
         if failed.is_file():
             return failed
-        return next((kernel.log for kernel in self._cache.finished(name) if kernel.log), None)
+        kernels = [each.kernel for each in self._cache.images.finished(name)]
+        if found := self._find(name):
+            kernels.append(found.kernel)
+        return next((kernel.log for kernel in kernels if kernel.log), None)
 
     def sizes(self, *names: str, progress: Progress | None = None) -> tuple[Sizes, ...]:
         """Return the code sizes of kernels that are built here. A kernel that was not measured is compiled again.
@@ -149,6 +189,12 @@ class Supply:
         file = kernel.image.parent / code_size.FILE
         if (known := code_size.load(file, name)) is not None:
             return known
+        if self._origin(self._find(name)):
+            raise KernelError(
+                f"{name} was not built here, so its objects cannot be measured: build it, "
+                f"`uffdlab kernel build --refresh {name}`",
+                kernel=name,
+            )
         progress = progress or automatic()
         try:
             progress.start(name, "was built without measuring it, compiling its objects again")
@@ -176,7 +222,7 @@ class Supply:
         UnknownKernel, SourceError, BuildError, HostUnsupported
             The kernel or the module could not be fetched or built.
         """
-        entry = self._kernels[name]
+        entry = self._entry(name)
         kernel = self.get(name)
         if isinstance(entry, Packaged):
             progress = progress or automatic()
@@ -194,8 +240,15 @@ class Supply:
         return None
 
     def remove(self, name: str) -> int:
-        """Remove all builds of the kernel from the cache, and return the bytes freed. Unpacked sources stay."""
-        return self._cache.remove(self._kernels[name].name)
+        """Remove all builds of the kernel from the cache, and return the bytes freed.
+
+        Unpacked sources stay, and so does the shared store.
+        """
+        found = self._cache.images.finished(name) if name not in self._kernels else []
+        if not any(each.imported for each in found):
+            name = self._kernels[name].name
+        self._cache.log(name).unlink(missing_ok=True)
+        return self._cache.images.remove(name)
 
     def forget_tree(self, source: Source, progress: Progress | None = None) -> None:
         """Remove the copy of a user's tree and its objects, unless a kernel of the catalogue is built from it."""
@@ -219,7 +272,7 @@ class Supply:
         UnknownKernel
             The catalogue has no kernel of this name.
         """
-        entry = self._kernels[name]
+        entry = self._entry(name)
         if not isinstance(entry, Built):
             raise KernelError(
                 f"{name} comes as a package, so there is no source {purpose}: choose a kernel that is built here, "
@@ -236,7 +289,7 @@ class Supply:
         UnknownKernel, SourceError, BuildError, HostUnsupported
             The kernel could not be fetched or built.
         """
-        entry = self._kernels[name]
+        entry = self._entry(name)
         if isinstance(entry, Built):
             return entry
         series = re.match(r"\d+\.\d+", self.get(name, progress=progress).release)
@@ -260,8 +313,8 @@ class Supply:
         progress.start(entry.name, f"{_why(refresh)}, fetching Debian's package")
         with self._versions.locked(entry, progress):
             found, fresh = self._versions.resolve(entry, progress, refresh=refresh)
-            if kernel := self._cache.find(entry.name, key_of(entry, found)):
-                return kernel
+            if kernel := self._cache.images.find(entry.name, key_of(entry, found)):
+                return self._cache.images.prefer(kernel)
             host_checks.require_space(root, _SPACE_PACKAGED, f"fetching {entry.name}")
             found, debs = self._versions.download(entry, found, progress, fresh=fresh)
             out = root / "out"
@@ -269,8 +322,8 @@ class Supply:
             out.mkdir()
             try:
                 progress.stage("unpacking the image")
-                made = from_packages(debs, out)
-                return self._cache.publish(out, replace(made, name=entry.name, key=key_of(entry, found)))
+                made = replace(from_packages(debs, out), name=entry.name, key=key_of(entry, found))
+                return self._cache.images.publish(out, Finished(made, made_of(entry, found), found))
             finally:
                 discard(root / "debs")
                 discard(out)
@@ -279,8 +332,8 @@ class Supply:
         host_checks.require_build_tools()
         progress.start(entry.name, f"{_why(refresh)}, building it from {entry.package}")
         with self.sources.hold(entry, progress, refresh=refresh) as held:
-            if kernel := self._cache.find(entry.name, key_of(entry, held.version)):
-                return kernel
+            if kernel := self._cache.images.find(entry.name, key_of(entry, held.version)):
+                return self._cache.images.prefer(kernel)
             tree, found = self.sources.unpacked(entry, held, progress)
             host_checks.require_space(tree.folder, _SPACE_BUILD, f"building {entry.name}")
             tree.switch_to(entry.patches, entry.name)
@@ -309,20 +362,64 @@ class Supply:
             shutil.copy(log, out / "build.log")
             with contextlib.suppress(KernelError):  # before 6.1 there is no vmlinux.a, the list of linked objects
                 (out / code_size.FILE).write_bytes(code_size.dump(code_size.measure(tree.objects, entry.name)))
-            kernel = self._cache.publish(out, made, made_of(entry, found))
+            kernel = self._cache.images.publish(out, Finished(made, made_of(entry, found), found))
         finally:
             discard(out)
         log.unlink()
         return kernel
 
-    def _cached(self, entry: Entry) -> Kernel | None:
-        found = self._versions.remembered(entry)
-        if found is None:
-            return None
+    def _entry(self, name: str) -> Entry:
+        if name not in self._kernels and self._from_elsewhere(name):
+            raise KernelError(
+                f"{name} comes from elsewhere, and this catalogue has no source or package of it: only the finished "
+                "kernel is here",
+                kernel=name,
+            )
+        return self._kernels[name]
+
+    def _find(self, name: str) -> Finished | None:
+        if name not in self._kernels and (found := self._from_elsewhere(name)):
+            return found
+        entry = self._kernels[name]
+        version = self._versions.remembered(entry)
+        made = self._made_here(entry, version) if version else None
+        for each in self._cache.images.usable(entry.name):
+            # Whichever is newer: an import, or a build or download after it.
+            if (made and each.kernel == made) or (each.imported and _is_up_to_date(entry, each)):
+                return each
+        shared = self._cache.shared.require_readable().usable(entry.name) if self._cache.shared else []
+        return next((each for each in shared if _is_up_to_date(entry, each)), None)
+
+    def _made_here(self, entry: Entry, version: Resolved) -> Kernel | None:
         if isinstance(entry, Built) and not host_checks.toolchain():
             # This host cannot build kernels, so a kernel in the cache is good whichever compiler built it.
-            return self._cache.find_made_of(entry.name, made_of(entry, found))
-        return self._cache.find(entry.name, key_of(entry, found))
+            wanted = made_of(entry, version)
+            usable = self._cache.images.usable(entry.name)
+            return next((each.kernel for each in usable if each.made_of == wanted), None)
+        return self._cache.images.find(entry.name, key_of(entry, version))
+
+    def _from_elsewhere(self, name: str) -> Finished | None:
+        # A kernel that was imported or is shared, whatever it was made from.
+        found = [each for each in self._cache.images.usable(name) if each.imported]
+        if not found and self._cache.shared is not None:
+            found = self._cache.shared.require_readable().usable(name)
+        return found[0] if found else None
+
+    def _listed(self, name: str, about: str, found: Finished | None) -> Listed:
+        return Listed(name, about, found.kernel if found else None, self._origin(found))
+
+    def _origin(self, found: Finished | None) -> str:
+        if found is None:
+            return ""
+        if found.folder.parent != self._cache.images.folder:
+            return "shared"
+        return "imported" if found.imported else ""
+
+
+def _is_up_to_date(entry: Entry, finished: Finished) -> bool:
+    # Whether it was made with this catalogue's patches and configuration, from any version of the source, with any
+    # compiler.
+    return finished.version is not None and finished.made_of == made_of(entry, finished.version)
 
 
 def _why(refresh: bool) -> str:

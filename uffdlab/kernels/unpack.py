@@ -20,8 +20,8 @@ import zstandard
 
 from uffdlab.errors import SourceError
 from uffdlab.kernels import host_checks
-from uffdlab.kernels.cache import Kernel
 from uffdlab.kernels.image import NotAKernel, has_pvh_note, inspect
+from uffdlab.kernels.images import Kernel
 from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:

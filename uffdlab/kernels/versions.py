@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from uffdlab.cachedir import write_atomically
 from uffdlab.errors import SourceError
 from uffdlab.kernels import user_tree
-from uffdlab.kernels.apt import KERNEL_PARTS, Deb, Resolved
+from uffdlab.kernels.apt import KERNEL_PARTS, Resolved
 from uffdlab.kernels.catalogue import Built, Packaged
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ class Versions:
         if isinstance(entry, Built) and entry.source.tree is not None:
             return self.look(entry.source).resolved(entry.source.tree)
         try:
-            cached = json.loads(self._cached_version(entry).read_text())
-            return Resolved(cached["package"], cached["version"], tuple(Deb(**deb) for deb in cached["debs"]))
+            return Resolved.of(json.loads(self._cached_version(entry).read_text()))
         except (OSError, ValueError, KeyError, TypeError):  # not looked up yet, or the file is damaged
             return None
 
