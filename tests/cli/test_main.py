@@ -76,7 +76,7 @@ def test_the_exit_status_is_125_if_a_kernel_cannot_be_tested(monkeypatch, error,
     def fail(_name):
         raise error
 
-    monkeypatch.setattr("uffdlab.cli.run.Lab", fail)
+    monkeypatch.setattr("uffdlab.lab.Lab", fail)
     result = CliRunner().invoke(main, ["run", "minor_wp", "6.1-base"])
     assert result.exit_code == status
     assert str(error) in result.output
@@ -86,14 +86,14 @@ def test_the_exit_status_is_125_if_a_kernel_cannot_be_tested(monkeypatch, error,
 
 def test_a_missing_output_folder_is_reported_first(tmp_path):
     result = CliRunner().invoke(main, ["run", "minor_wp", "6.1-base", "--output", str(tmp_path / "none" / "x")])
-    assert (result.exit_code, "there is no folder" in result.output) == (2, True)
+    assert (result.exit_code, "none/x cannot be written: No such file" in result.output) == (2, True)
 
 
 def test_the_exit_status_after_ctrl_c_is_130(monkeypatch):
     def interrupted(_name):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("uffdlab.cli.run.Lab", interrupted)
+    monkeypatch.setattr("uffdlab.lab.Lab", interrupted)
     result = CliRunner().invoke(main, ["run", "minor_wp", "6.1-base"], prog_name="uffdlab")
     assert (result.exit_code, result.stderr) == (130, "\nuffdlab: stopped\n")
 

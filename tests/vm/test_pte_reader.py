@@ -89,7 +89,9 @@ def test_the_test_program_finds_each_mutation_of_the_reader(tmp_path, monkeypatc
     assert text.count(right) == 1
     (folder / "pte_reader.c").write_text(text.replace(right, wrong))
     # In the package uffdlab.kernels the name of the module is a function.
-    monkeypatch.setattr(sys.modules["uffdlab.kernels.pte_reader"], "default_file", lambda: tmp_path / "kernels.toml")
+    monkeypatch.setattr(
+        sys.modules["uffdlab.kernels.pte_reader_module"], "default_file", lambda: tmp_path / "kernels.toml"
+    )
     module = kernels.pte_reader("debian/trixie")
     try:
         program = compile_program(Path(__file__).with_name("pte_reader_held.c"), tmp_path)

@@ -9,14 +9,16 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from uffdlab import figures
 from uffdlab.cli import exit_status, notebook
+from uffdlab.cli.output_file import make_folder
 from uffdlab.data_folders import data_folder, installed
-from uffdlab.lab import Lab
-from uffdlab.scenarios import Result, minor_wp, reports
+
+if TYPE_CHECKING:
+    from uffdlab.scenarios import Result
 
 KERNELS = ("debian/bookworm", "6.1-as-posted", "6.1-series", "debian/trixie")
 WHAT_IT_IS = {
@@ -68,7 +70,11 @@ def demo(out: Path, notebook_path: Path) -> None:
     and minor_wp.png. Exit status: 0 every check has the result that is right for its kernel, 1 one has not, 125 a
     kernel could not be built or booted, 130 after Ctrl-C.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    from uffdlab import figures
+    from uffdlab.lab import Lab
+    from uffdlab.scenarios import minor_wp, reports
+
+    make_folder(out, "--out")
     wrong: list[str] = []
     started = time.monotonic()
     try:

@@ -15,7 +15,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import click
@@ -54,6 +54,23 @@ def of(error: UffdlabError, *, booted: bool = False) -> int:
     return FAILED
 
 
+def combined(statuses: Iterable[int]) -> int:
+    """Return the exit status for several kernels: 1 if something failed on one of them, else 125, else 0.
+
+    A check that does not hold is a result, and a kernel that could not be tested does not hide it.
+    """
+    found = set(statuses)
+    return next((status for status in (BAD_USAGE, FAILED, NO_KERNEL) if status in found), 0)
+
+
+def message_of(error: UffdlabError, subject: str) -> str:
+    """Return the message of an error and its notes, after the subject unless the message begins with it."""
+    text = str(error)
+    if subject and not text.startswith(f"{subject}: "):
+        text = f"{subject}: {text}"
+    return "\n".join([text, *getattr(error, "__notes__", ())])
+
+
 @contextmanager
 def from_errors(subject: str = "", *, booted: bool = False, hint: str = "") -> Iterator[None]:
     """Turn a UffdlabError into the end of the command, with its message and exit status.
@@ -70,10 +87,8 @@ def from_errors(subject: str = "", *, booted: bool = False, hint: str = "") -> I
     try:
         yield
     except UffdlabError as error:
-        status, message = of(error, booted=booted), str(error)
+        status = of(error, booted=booted)
         if status == BAD_USAGE:
-            raise click.UsageError(message + hint) from error
-        if subject and not message.startswith(f"{subject}: "):
-            message = f"{subject}: {message}"
-        click.echo("\n".join([message, *getattr(error, "__notes__", ())]), err=True)
+            raise click.UsageError(str(error) + hint) from error
+        click.echo(message_of(error, subject), err=True)
         raise click.exceptions.Exit(status) from error

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from uffdlab.cli import exit_status
+from uffdlab.cli.output_file import opened
+from uffdlab.cli.parameters import KernelName
 from uffdlab.errors import UffdlabError
-from uffdlab.kernels import kselftest
-from uffdlab.lab import Lab
 from uffdlab.machines.programs import DEADLINE
-from uffdlab.scenarios.kselftest import CPUS, MEMORY_MIB, ktap, plan, run
-from uffdlab.scenarios.kselftest import DEADLINE as SELFTEST_DEADLINE
 
 
 class _Exec(click.Command):
@@ -37,7 +36,7 @@ class _Exec(click.Command):
 
 # Here -h is most often the program's, as in `df -h`.
 @click.command("exec", cls=_Exec, context_settings={"help_option_names": ["--help"]})
-@click.argument("kernel")
+@click.argument("kernel", type=KernelName(path=True))
 @click.argument("command", nargs=-1, required=True)
 @click.option(
     "--push",
@@ -48,8 +47,8 @@ class _Exec(click.Command):
 @click.option(
     "--deadline", type=click.FloatRange(0, min_open=True), default=DEADLINE, show_default=True, help="Seconds."
 )
-@click.option("--memory", type=int, default=1024, show_default=True, help="The guest's memory in MiB.")
-@click.option("--cpus", type=int, default=1, show_default=True, help="The guest's CPUs.")
+@click.option("--memory", type=click.IntRange(1), default=1024, show_default=True, help="The guest's memory in MiB.")
+@click.option("--cpus", type=click.IntRange(1), default=1, show_default=True, help="The guest's CPUs.")
 def execute(
     kernel: str, command: tuple[str, ...], push: tuple[Path, ...], deadline: float, memory: int, cpus: int
 ) -> None:
@@ -59,6 +58,8 @@ def execute(
     missed its deadline, 126 if the guest cannot execute it, 127 if it does not exist, 125 if the kernel could not be
     built or booted, 1 if the kernel crashed.
     """
+    from uffdlab.lab import Lab
+
     with exit_status.from_errors(kernel):
         lab = Lab(kernel, memory_mib=memory, cpus=cpus)
     with lab, exit_status.from_errors(kernel, booted=True):
@@ -72,45 +73,50 @@ def _show(stream: str, data: bytes) -> None:
     out.flush()
 
 
-@click.command("selftest")
-@click.argument("kernel")
+@click.command("selftest", epilog="Example: uffdlab selftest 6.1-series --output selftest.ktap")
+@click.argument("kernel", type=KernelName(path=True))
 @click.option(
-    "--tree", help="Take the tests from this source tree, or from the source of this kernel in the catalogue."
+    "--tree",
+    type=KernelName(path=True),
+    help="Take the tests from this source tree, or from the source of this kernel in the catalogue.",
 )
 @click.option("--full", is_flag=True, help="Use the sizes of the kernel's run_vmtests.sh; slow under emulation.")
 @click.option(
-    "--deadline",
-    type=click.FloatRange(0, min_open=True),
-    default=SELFTEST_DEADLINE,
-    show_default=True,
-    help="Seconds for each program.",
+    "--deadline", type=click.FloatRange(0, min_open=True), show_default="1800", help="Seconds for each program."
 )
-@click.option("--cpus", type=int, default=CPUS, show_default=True, help="The guest's CPUs.")
+@click.option("--cpus", type=click.IntRange(1), show_default="1", help="The guest's CPUs.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the KTAP to this file.")
-def selftest(kernel: str, tree: str | None, full: bool, deadline: float, cpus: int, output: Path | None) -> None:
+def selftest(
+    kernel: str, tree: str | None, full: bool, deadline: float | None, cpus: int | None, output: Path | None
+) -> None:
     """Compile the kernel's own userfaultfd tests and run them in a guest of KERNEL; prints KTAP.
 
     The tests come from KERNEL's own source: vm/userfaultfd, or mm/uffd-unit-tests and mm/uffd-stress. Exit status: 0
     success, 1 a test failed or the kernel crashed, 2 bad usage, 125 the kernel or its tests could not be built, or it
     did not boot.
     """
-    lines: list[str] = []
+    from uffdlab.kernels import kselftest
+    from uffdlab.lab import Lab
+    from uffdlab.scenarios.kselftest import CPUS, MEMORY_MIB, ktap, plan, run
+    from uffdlab.scenarios.kselftest import DEADLINE as SELFTEST_DEADLINE
 
-    def say(line: str) -> None:
-        click.echo(line)
-        lines.append(line)
+    with ExitStack() as stack:
+        file = stack.enter_context(opened(output)) if output else None
 
-    hint = ". The tests come from a kernel in the catalogue or from --tree FOLDER"
-    with exit_status.from_errors(kernel, hint=hint):
-        tests = kselftest.of_tree(Path(tree)) if tree and Path(tree).is_dir() else kselftest.of_kernel(tree or kernel)
-        lab = Lab(kernel, memory_mib=MEMORY_MIB, cpus=cpus)
-    good = False
-    with lab:
+        def say(line: str) -> None:
+            click.echo(line)
+            if file:
+                click.echo(line, file=file)
+
+        hint = ". The tests come from a kernel in the catalogue or from --tree FOLDER"
+        with exit_status.from_errors(kernel, hint=hint):
+            folder = Path(tree) if tree else None
+            tests = kselftest.of_tree(folder) if folder and folder.is_dir() else kselftest.of_kernel(tree or kernel)
+            lab = stack.enter_context(Lab(kernel, memory_mib=MEMORY_MIB, cpus=cpus or CPUS))
+        good = False
         calls = plan(tests, full=full)
         try:
-            good = ktap(lab, tests, calls, run(lab, tests, calls, deadline=deadline), say)
+            good = ktap(lab, tests, calls, run(lab, tests, calls, deadline=deadline or SELFTEST_DEADLINE), say)
         except UffdlabError as error:
             say(f"Bail out! {kernel}: " + str(error).replace("\n", "\n# "))
-    if output:
-        output.write_text("\n".join(lines) + "\n", encoding="utf-8")
     sys.exit(0 if good else exit_status.FAILED)

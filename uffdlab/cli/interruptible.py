@@ -18,6 +18,6 @@ class InterruptibleGroup(click.Group):
         try:
             with exit_status.from_errors():
                 return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo(f"\n{ctx.info_name}: stopped", err=True)
+        except KeyboardInterrupt as stopped:
+            click.echo("\n".join([f"\n{ctx.info_name}: stopped", *getattr(stopped, "__notes__", ())]), err=True)
             raise click.exceptions.Exit(exit_status.INTERRUPTED) from None

@@ -9,10 +9,8 @@ import click
 
 from uffdlab import kernels
 from uffdlab.cli import exit_status
+from uffdlab.cli.parameters import KernelName, as_json
 from uffdlab.errors import KernelError
-from uffdlab.kernels import code_size, shared_store
-from uffdlab.kernels.user_kernels import UserKernels
-from uffdlab.scenarios.continue_timing import time_continue
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TREE = click.Path(exists=True, path_type=Path)
@@ -25,10 +23,14 @@ def kernel() -> None:
 
 
 @kernel.command("list")
-def kernel_list() -> None:
+@as_json
+def kernel_list(as_json: bool) -> None:
     """List every kernel, and whether it is in the cache or the shared store."""
     with exit_status.from_errors():
         rows = kernels.Supply().available()
+    if as_json:
+        click.echo(json.dumps([_as_data(row) for row in rows], indent=1))
+        return
     for row in rows:
         state = row.kernel.release if row.kernel else "not there yet"
         if row.origin:
@@ -36,8 +38,19 @@ def kernel_list() -> None:
         click.echo(f"{row.name:<24} {state:<28} {row.about}")
 
 
-@kernel.command("build")
-@click.argument("name", nargs=-1)
+def _as_data(row: kernels.Listed) -> dict[str, object]:
+    made = row.kernel
+    return {
+        "name": row.name,
+        "about": row.about,
+        "release": made.release if made else None,
+        "image": str(made.image) if made else None,
+        "origin": row.origin or None,
+    }
+
+
+@kernel.command("build", epilog="Example: uffdlab kernel build 6.1-series debian/trixie")
+@click.argument("name", type=KernelName(path=True), nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="Every kernel of the catalogue.")
 @click.option("--refresh", is_flag=True, help="Ask the mirror again for the newest version of the source.")
 def kernel_build(name: tuple[str, ...], everything: bool, refresh: bool) -> None:
@@ -52,7 +65,7 @@ def kernel_build(name: tuple[str, ...], everything: bool, refresh: bool) -> None
 
 
 @kernel.command("path")
-@click.argument("name")
+@click.argument("name", type=KernelName(path=True))
 def kernel_path(name: str) -> None:
     """Print the path of a kernel's image; fetch or build it if it is not in the cache."""
     with exit_status.from_errors():
@@ -60,7 +73,7 @@ def kernel_path(name: str) -> None:
 
 
 @kernel.command("log")
-@click.argument("name")
+@click.argument("name", type=KernelName())
 def kernel_log(name: str) -> None:
     """Print the log of a kernel's build."""
     with exit_status.from_errors():
@@ -73,9 +86,11 @@ def kernel_log(name: str) -> None:
 
 
 @kernel.command("remove")
-@click.argument("name", nargs=-1, required=True)
+@click.argument("name", type=KernelName(), nargs=-1, required=True)
 def kernel_remove(name: tuple[str, ...]) -> None:
     """Remove kernels from the cache; those made by `kernel add` and `kernel am` also from the list."""
+    from uffdlab.kernels.user_kernels import UserKernels
+
     for each in name:
         with exit_status.from_errors():
             supply = kernels.Supply()
@@ -88,7 +103,7 @@ def kernel_remove(name: tuple[str, ...]) -> None:
 
 @kernel.command("share")
 @click.argument("store", type=click.Path(file_okay=False, path_type=Path))
-@click.argument("name", nargs=-1, required=True)
+@click.argument("name", type=KernelName(), nargs=-1, required=True)
 @click.option("--refresh", is_flag=True, help="Ask the mirror again for the newest version of the source.")
 def share(store: Path, name: tuple[str, ...], refresh: bool) -> None:
     """Put kernels into the folder STORE, where other users read them: UFFDLAB_IMAGES=STORE.
@@ -96,6 +111,8 @@ def share(store: Path, name: tuple[str, ...], refresh: bool) -> None:
     Fetches or builds what is not in the cache. Everybody can read the kernels, whatever the umask. An older version of
     a kernel stays there for labs that use it.
     """
+    from uffdlab.kernels import shared_store
+
     store = store.expanduser().absolute()
     for each in name:
         with exit_status.from_errors(each):
@@ -106,9 +123,9 @@ def share(store: Path, name: tuple[str, ...], refresh: bool) -> None:
     click.echo(f"Everybody who uses them sets UFFDLAB_IMAGES={store}")
 
 
-@kernel.command("am")
+@kernel.command("am", epilog="Example: uffdlab kernel am mail.txt --on 6.1-base --as reviewed")
 @click.argument("mail", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path))
-@click.option("--on", required=True, help="The kernel to apply it to, one that is built here.")
+@click.option("--on", type=KernelName(), required=True, help="The kernel to apply it to, one that is built here.")
 @click.option("--as", "name", required=True, help="The new kernel's name.")
 @click.option("--allow-unplaced", is_flag=True, help="Continue without the hunks that cannot be placed.")
 def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
@@ -118,16 +135,19 @@ def am(mail: Path, on: str, name: str, allow_unplaced: bool) -> None:
     each hunk is placed by its content. The list shows which hunks were placed, which were guessed, and which were not
     placed.
     """
+    from uffdlab.kernels.user_kernels import UserKernels
+
     with exit_status.from_errors():
         made = UserKernels().am(_STDIN if str(mail) == "-" else mail, on, name, allow_unplaced=allow_unplaced)
     click.echo(str(made))
     click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")
 
 
-@kernel.command("add")
+@kernel.command("add", epilog="Examples: uffdlab kernel add mine --on 6.1-series --patch fix.patch; "
+                "uffdlab kernel add mine --tree ~/linux")  # fmt: skip
 @click.argument("name")
 @click.option("--patch", "patches", type=_FILE, multiple=True, help="A patch; several apply in this order.")
-@click.option("--on", help="The kernel to apply the patches to, one that is built here.")
+@click.option("--on", type=KernelName(), help="The kernel to apply the patches to, one that is built here.")
 @click.option("--tree", type=_TREE, help="Or your own kernel source: a folder, in git or clean, or a tarball.")
 @click.option("--config", type=_FILE, help="A .config fragment, applied after the lab's own.")
 @click.option("--about", default="", help="A line for `uffdlab kernel list`.")
@@ -139,6 +159,8 @@ def add(
     Patches and the fragment are copied. The tree is read again whenever the kernel is used, so the next build has your
     latest edits. The tree is never written to.
     """
+    from uffdlab.kernels.user_kernels import UserKernels
+
     base = on or tree
     if base is None or (on and tree):
         raise click.UsageError("give either --on KERNEL or --tree FOLDER")
@@ -147,16 +169,19 @@ def add(
     click.echo(f"{name} is a kernel now: `uffdlab kernel build {name}`")
 
 
-@kernel.command("size")
-@click.argument("a")
-@click.argument("b")
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@kernel.command("size", epilog="Example: uffdlab kernel size 6.1-base 6.1-series")
+@click.argument("a", type=KernelName())
+@click.argument("b", type=KernelName())
+@as_json
 @click.option("--time", "timed", is_flag=True, help="Boot both and time UFFDIO_CONTINUE on them, alternating.")
 def size(a: str, b: str, as_json: bool, timed: bool) -> None:
     """Compare the code of kernels A and B, object by object and function by function, the largest difference first.
 
     Both must be built here. Text is that of size(1): code and constants.
     """
+    from uffdlab.kernels import code_size
+    from uffdlab.scenarios.continue_timing import time_continue
+
     with exit_status.from_errors():
         found = code_size.compare(*kernels.Supply().sizes(a, b))
         timings = time_continue((a, b)) if timed else ()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from uffdlab.cli import exit_status
 from uffdlab.cli.interruptible import InterruptibleGroup
@@ -64,6 +65,15 @@ class LazyGroup(InterruptibleGroup):
     def get_command(self, _ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command with this name, or None."""
         return self.lazy[cmd_name].load() if cmd_name in self.lazy else None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """Return the commands that begin with `incomplete` without loading them, and the options."""
+        found = [
+            CompletionItem(name, help=command.short_help)
+            for name, command in sorted(self.lazy.items())
+            if name.startswith(incomplete)
+        ]
+        return found + click.Command.shell_complete(self, ctx, incomplete)
 
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without loading them."""

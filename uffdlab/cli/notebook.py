@@ -6,15 +6,15 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from nbconvert import HTMLExporter
 
 from uffdlab.cli import exit_status
 from uffdlab.errors import UffdlabError
+
+if TYPE_CHECKING:
+    import nbformat
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _REMOTE = re.compile(r"<script[^>]*\ssrc=\"(?:https?:[^\"]*)?\"[^>]*>\s*</script>")  # nothing may be fetched
@@ -38,6 +38,10 @@ def execute(path: Path, html: Path, *, report: Callable[[str], object]) -> None:
     UffdlabError
         A cell failed; the message has its traceback.  The page is still written.
     """
+    import nbformat
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
     started = time.monotonic()
     document = nbformat.read(path, as_version=4)
     client = NotebookClient(
@@ -70,6 +74,8 @@ def export_page(path: Path, page: Path) -> None:
     UffdlabError
         If the file is no notebook.
     """
+    import nbformat
+
     try:
         document = nbformat.read(path, as_version=4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
@@ -78,6 +84,8 @@ def export_page(path: Path, page: Path) -> None:
 
 
 def _as_page(document: nbformat.NotebookNode) -> str:
+    from nbconvert import HTMLExporter
+
     # Without live widgets: the static form of each is in the notebook too.
     document.metadata.pop("widgets", None)
     for cell in document.cells:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from uffdlab.cli import exit_status
-from uffdlab.machines.vagrant.machine import start
-from uffdlab.machines.vagrant.vm import VagrantVm
+from uffdlab.cli.parameters import KernelName
 
 
 @click.group()
@@ -15,9 +14,11 @@ def vagrant() -> None:
 
 
 @vagrant.command()
-@click.argument("kernel", default="6.1-series")
+@click.argument("kernel", type=KernelName(), default="6.1-series")
 def up(kernel: str) -> None:
     """Start the VM with KERNEL, or switch it to KERNEL; build the kernel and fetch or make a box if needed."""
+    from uffdlab.machines.vagrant.machine import start
+
     with exit_status.from_errors():
         name, machine = start(kernel, tell=click.echo)
         with machine:
@@ -27,6 +28,8 @@ def up(kernel: str) -> None:
 @vagrant.command()
 def status() -> None:
     """Print the state of the VM and the kernel it was booted with."""
+    from uffdlab.machines.vagrant.vm import VagrantVm
+
     with exit_status.from_errors():
         vm = VagrantVm()
         state = vm.state()
@@ -36,6 +39,8 @@ def status() -> None:
 @vagrant.command()
 def halt() -> None:
     """Shut the VM down; its disk stays."""
+    from uffdlab.machines.vagrant.vm import VagrantVm
+
     with exit_status.from_errors():
         VagrantVm().halt()
 
@@ -43,5 +48,7 @@ def halt() -> None:
 @vagrant.command()
 def destroy() -> None:
     """Remove the VM and its disk.  The box stays: `vagrant box list`, `vagrant box remove`."""
+    from uffdlab.machines.vagrant.vm import VagrantVm
+
     with exit_status.from_errors():
         VagrantVm().destroy()

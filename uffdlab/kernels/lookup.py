@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from uffdlab.kernels.progress import Progress
 
+_PATH = ("/", "./", "../", "~")
+
 
 def given(path: Path) -> Kernel:
     """Return a kernel whose image is the file `name`.
@@ -58,9 +60,26 @@ def pte_reader(name: str | os.PathLike[str]) -> Path | None:
     return Supply(kernels).pte_reader(name)
 
 
+def require_known(name: str) -> None:
+    """Check that the catalogue has a kernel of this name, or that it is the path of a file.  Nothing is fetched.
+
+    Raises
+    ------
+    UnknownKernel
+        It is neither.
+    CatalogueError
+        The catalogue cannot be read.
+    """
+    if name.startswith(_PATH):
+        if not Path(name).expanduser().is_file():
+            given(Path(name))
+    elif not Path(name).is_file():
+        catalogue.load()[name]
+
+
 def get(name: str | os.PathLike[str], *, progress: Progress | None = None, refresh: bool = False) -> Kernel:
     """Return a kernel by its name or by the path of a bzImage or vmlinux; see :meth:`Supply.get`."""
-    if not isinstance(name, str) or name.startswith(("/", "./", "../", "~")):
+    if not isinstance(name, str) or name.startswith(_PATH):
         return given(Path(name))
     kernels = catalogue.load()
     if name not in kernels and Path(name).is_file():

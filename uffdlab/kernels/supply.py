@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.cachedir import discard, write_atomically
 from uffdlab.errors import BuildError, KernelError, SourceError
-from uffdlab.kernels import build, catalogue, host_checks, image, pte_reader
+from uffdlab.kernels import build, catalogue, host_checks, image, pte_reader_module
 from uffdlab.kernels.apt import Archive, DebianArchive
 from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.cache_key import key_of, made_of
@@ -228,7 +228,7 @@ class Supply:
             progress = progress or automatic()
             try:
                 with host_checks.disk_errors(self._cache.folder, name):
-                    return pte_reader.module_for(kernel, entry, self._cache, self._archive, progress)
+                    return pte_reader_module.module_for(kernel, entry, self._cache, self._archive, progress)
             finally:
                 progress.close()
         if kernel.config is None or "CONFIG_PTE_READER=y\n" not in kernel.config.read_text():

@@ -115,6 +115,15 @@ class Capabilities:
         by_name = {row.name: row for row in self.rows}
         return next((name for name in names if not by_name[name].there), "")
 
+    def as_data(self) -> dict[str, object]:
+        """Return it in the types of JSON: ``kernel``, ``ok`` (true) and ``capabilities``, one object for each row."""
+        rows = [
+            {"group": row.group, "name": row.name, "since": row.since or None, "available": row.there,
+             "errno": row.errno}
+            for row in self.rows
+        ]  # fmt: skip
+        return {"kernel": self.kernel, "ok": True, "capabilities": rows}
+
     def __str__(self) -> str:
         return text_table([self])
 
