@@ -75,7 +75,7 @@ def publish(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         No disk space, or the folder cannot be written to.
     """
     try:
-        with _replacing(path) as file:
+        with replacing(path) as file:
             os.fchmod(file.fileno(), mode)
             yield file
     except OSError as error:
@@ -91,15 +91,23 @@ def write_atomically(path: Path, data: bytes) -> None:
         As for any file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with _replacing(path) as file:
+    with replacing(path) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    # Every file is written this way: without a name, if the file system supports it, then linked and renamed.
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Yield a file to write and read, which replaces `path` when the block ends without an error.
+
+    Until then it has no name, if the file system supports that.
+
+    Raises
+    ------
+    OSError
+        As for any file.
+    """
     passing = path.parent / f".{path.name}.{secrets.token_hex(4)}"
     try:
         descriptor = os.open(path.parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)

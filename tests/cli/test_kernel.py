@@ -35,6 +35,10 @@ def command(tmp_path, monkeypatch):
         (("size", "6.1-base", "debian/trixie"), 125, "debian/trixie comes as a package"),
         (("size", "6.1-base", "none"), 2, "no kernel is called 'none'"),
         (("remove", "new"), 2, "no kernel is called 'new'"),
+        (("share", "@store", "none"), 2, "no kernel is called 'none'"),
+        (("export", "@file", "none"), 2, "no kernel is called 'none'"),
+        (("import", "@mail"), 125, "cannot be imported"),
+        (("import", "@none"), 125, "cannot be read"),
     ],
 )
 def test_a_wrong_command_line_is_refused_with_a_reason(command, tmp_path, arguments, status, reason):

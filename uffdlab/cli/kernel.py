@@ -101,7 +101,7 @@ def kernel_remove(name: tuple[str, ...]) -> None:
                 click.echo(f"{each}: the shared kernel stays, {left.image.parent}")
 
 
-@kernel.command("share")
+@kernel.command("share", epilog="Example: uffdlab kernel share /srv/uffdlab/kernels debian/trixie 6.1-series")
 @click.argument("store", type=click.Path(file_okay=False, path_type=Path))
 @click.argument("name", type=KernelName(), nargs=-1, required=True)
 @click.option("--refresh", is_flag=True, help="Ask the mirror again for the newest version of the source.")
@@ -121,6 +121,39 @@ def share(store: Path, name: tuple[str, ...], refresh: bool) -> None:
     if closed := shared_store.closed_folder(store):
         click.echo(f"Other users cannot enter {closed}: chmod o+x {closed}, or change its group.", err=True)
     click.echo(f"Everybody who uses them sets UFFDLAB_IMAGES={store}")
+
+
+@kernel.command("export", epilog="Example: uffdlab kernel export kernels.tar.zst debian/trixie 6.1-series")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.argument("name", type=KernelName(), nargs=-1, required=True)
+def export(file: Path, name: tuple[str, ...]) -> None:
+    """Write kernels into FILE, for a host without a network: `uffdlab kernel import FILE` there.
+
+    Fetches or builds what is not in the cache. Prints the SHA-256 of FILE.
+    """
+    from uffdlab.kernels import bundle, progress
+
+    with exit_status.from_errors("export"):
+        found = [kernels.Supply().finished(each) for each in dict.fromkeys(name)]
+        with progress.shown(str(file), "exporting") as bar:
+            digest = bundle.write(file, found, bar)
+    click.echo(f"{digest}  {file}")
+
+
+@kernel.command("import", epilog="Example: uffdlab kernel import kernels.tar.zst")
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--sha256", default="", help="Import nothing if FILE has another SHA-256.")
+def import_(file: Path, sha256: str) -> None:
+    """Take the kernels in FILE into the cache; FILE is from `uffdlab kernel export`.
+
+    Every file in it is compared with its hash. A damaged FILE imports nothing. Needs neither a network nor apt.
+    """
+    from uffdlab.kernels import bundle, catalogue, progress
+
+    with exit_status.from_errors("import"), progress.shown(str(file), "importing") as bar:
+        found = bundle.read(file, kernels.Cache(), catalogue.load(), bar, sha256)
+    for each in found:
+        click.echo(f"{each.name}: Linux {each.release}, {each.image}")
 
 
 @kernel.command("am", epilog="Example: uffdlab kernel am mail.txt --on 6.1-base --as reviewed")

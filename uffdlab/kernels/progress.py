@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TextIO
 
     from rich.console import Console
@@ -45,6 +47,17 @@ def automatic() -> Progress:
     if sys.stderr.isatty():
         return TerminalProgress()
     return LineProgress(sys.stderr)
+
+
+@contextlib.contextmanager
+def shown(subject: str, text: str) -> Iterator[Progress]:
+    """Yield a Progress that is started, and closed at the end."""
+    progress = automatic()
+    try:
+        progress.start(subject, text)
+        yield progress
+    finally:
+        progress.close()
 
 
 class Silent:
