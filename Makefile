@@ -45,13 +45,15 @@ vagrant: setup-vagrant ## start a Debian VM with the patched kernel, run the not
 	@$(python) -m uffdlab vagrant up
 	@UFFDLAB_MACHINE=vagrant $(python) -m uffdlab notebook notebooks/minor_wp.ipynb build/vagrant/minor_wp.html
 
-.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-upstream test-debug test-vagrant
+.PHONY: test test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-upstream test-debug test-vagrant test-install
 test: setup-test ## run all checks and tests, print how long each part took
 	@$(python) tests/run.py
 test-check test-unit test-kernels test-vm test-notebook test-browser test-long test-upstream test-debug: setup-test # one part of `make test`
 	@$(python) tests/run.py $(@:test-%=%)
 test-vagrant: setup-vagrant setup-test
 	@$(python) tests/run.py vagrant
+test-install: setup-test
+	@vm/install-packages install && $(python) tests/run.py install
 
 .PHONY: test-pythons
 test-pythons: setup-test # PYTHONS="python3.13 …" names them
@@ -89,5 +91,6 @@ help: ## list the targets
 	@echo "make test-long runs what make test leaves out: every kind of memory on every kernel, every widget."
 	@echo "make test-upstream compiles four 7.3 kernels and runs the kernel's own tests, with our patch, on them."
 	@echo "make test-debug runs the series' selftests and ten minutes of random calls on a kernel with KASAN and lockdep."
+	@echo "make test-install installs the wheel on bare Debian systems and builds the container (podman, some 20 minutes)."
 	@echo "make test-pythons runs the unit tests and one test in a guest on each Python from 3.11 to 3.14 that is here."
 	@echo "PYTHON=/path/to/python3 chooses the interpreter for .venv."

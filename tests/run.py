@@ -41,7 +41,7 @@ def _pytest(part: str, *arguments: str) -> list[str]:
     return _module("pytest", f"--junitxml={REPORTS / part}.xml", *arguments)
 
 
-_IGNORED = [f"--ignore=tests/{name}" for name in ("vm", "browser", "vagrant")]
+_IGNORED = [f"--ignore=tests/{name}" for name in ("vm", "browser", "vagrant", "install")]
 # Two guests at once; the tests of one file share theirs.
 BY_FILE = ["--numprocesses=logical", "--dist=loadfile"]
 # The tests that run this project's C on this host.
@@ -59,7 +59,7 @@ PARTS = {
     "unit": Part(
         [
             _pytest(
-                *("unit", "-m", "not vm and not browser and not vagrant and not long", *_IGNORED),
+                *("unit", "-m", "not vm and not browser and not vagrant and not install and not long", *_IGNORED),
                 *("--numprocesses=logical", "--dist=worksteal"),
             )
         ],
@@ -100,8 +100,10 @@ PARTS = {
         ],
         180,
     ),
+    # The wheel on bare systems, and the container: packages for several systems are fetched, so only when it is named.
+    "install": Part([_pytest("install", "tests/install")], 120),
 }
-USUAL = [name for name in PARTS if name not in {"long", "upstream", "debug", "vagrant"}]
+USUAL = [name for name in PARTS if name not in {"long", "upstream", "debug", "vagrant", "install"}]
 BOOTING = {"vm", "notebook", "browser", "long"}
 
 

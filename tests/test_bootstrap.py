@@ -146,5 +146,5 @@ def test_every_package_of_the_list_is_well_formed():
     lines = [line.split() for line in (ROOT / "vm" / "packages.txt").read_text().splitlines() if line[0] != "#"]
     assert len({line[0] for line in lines}) == len(lines) > 10
     for _, uses, _, *why in lines:
-        assert set(uses.split(",")) <= {"demo", "lab", "test", "vagrant"}
+        assert set(uses.split(",")) <= {"run", "demo", "lab", "test", "vagrant", "install"}
         assert why

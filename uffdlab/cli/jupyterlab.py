@@ -62,8 +62,9 @@ class _CommandWithJupyterOptions(click.Command):
 @click.command(cls=_CommandWithJupyterOptions, options_metavar="", epilog="Example: uffdlab lab mine -- --no-browser")
 @click.argument("folder", type=click.Path(path_type=Path), default=Path("uffdlab-notebooks"),
                 metavar="[FOLDER] [-- OPTIONS]")  # fmt: skip
+@click.option("--copy-only", is_flag=True, help="Copy the notebooks, and do not open JupyterLab.")
 @click.pass_obj
-def lab(options: list[str], folder: Path) -> None:
+def lab(options: list[str], folder: Path, copy_only: bool) -> None:
     """Open JupyterLab on copies of the notebooks in FOLDER (default: uffdlab-notebooks).
 
     A copy that is there already stays as it is.  OPTIONS after -- are JupyterLab's.
@@ -71,6 +72,8 @@ def lab(options: list[str], folder: Path) -> None:
     with exit_status.from_errors("lab"):
         for copy in copy_notebooks(folder):
             click.echo(f"Your {copy} stays as it is; remove it to get a new copy.")
+    if copy_only:
+        return
     sys.stdout.flush()
     root = ["--allow-root"] if os.geteuid() == 0 else []
     settings = [f"--ServerApp.root_dir={folder.resolve()}", f"--LabApp.default_url=/lab/tree/{_FIRST}"]

@@ -1,0 +1,61 @@
+"""The wheel on a bare Debian 12 and 13, for a user without root: an experiment on a stock kernel ends with its result.
+
+Each test writes sizes and times to build/install/NAME.json.
+"""
+
+import json
+import time
+
+import pytest
+
+from .conftest import FOLDER
+from .containers import run
+
+USER = "1000"
+KERNEL = "debian/trixie"
+
+
+@pytest.fixture(scope="session")
+def wheel(checkout, tmp_path_factory):
+    """Build the wheel; return its path."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run("python3", "-m", "venv", folder / "venv")
+    run(folder / "venv" / "bin" / "pip", "wheel", "--no-deps", "--wheel-dir", folder, checkout)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture
+def system(request, containers, debian, checkout, wheel):
+    """Return a running system of a Debian suite, with the packages of a user of the wheel."""
+    with containers.container(debian(request.param), command=["sleep", "infinity"]) as system:
+        system.copy(checkout / "vm", "/opt/vm")
+        system.copy(wheel, f"/opt/{wheel.name}")
+        system("chmod", "a+r", f"/opt/{wheel.name}")
+        system("/opt/vm/install-packages", "run")
+        system("useradd", f"--uid={USER}", "--create-home", "student")
+        yield system
+
+
+@pytest.mark.parametrize("system", ["bookworm", "trixie"], indirect=True)
+def test_the_wheel_runs_an_experiment_on_a_stock_kernel(system, wheel, request):
+    def step(name, *command):
+        start = time.monotonic()
+        printed = system("sh", "-c", " ".join(command), user=USER)
+        seconds[name] = round(time.monotonic() - start, 1)
+        return printed
+
+    seconds = {}
+    step("venv", "cd && python3 -m venv lab")
+    step("pip install", f"~/lab/bin/pip install --only-binary=:all: /opt/{wheel.name}")
+    assert KERNEL in step("kernel list", "~/lab/bin/uffdlab kernel list")
+    result = step(f"run minor_wp {KERNEL}", f"~/lab/bin/uffdlab run minor_wp {KERNEL}")
+    assert "64 of 64" in result, result
+    megabytes = {
+        name: int(system("du", "--summarize", "--block-size=1M", path).split()[0])
+        for name, path in {"environment": "/home/student/lab", "cache": "/home/student/.cache/uffdlab"}.items()
+    }
+    python = system("python3", "--version").split()[-1]
+    (FOLDER / f"{request.node.callspec.id}.json").write_text(
+        json.dumps({"python": python, "seconds": seconds, "megabytes": megabytes}, indent=2) + "\n"
+    )
