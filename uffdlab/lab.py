@@ -24,6 +24,7 @@ from uffdlab.target.userfaultfd import Userfaultfd
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
+    from typing import BinaryIO
 
     from uffdlab.machines import Machine
     from uffdlab.machines.programs import Execution
@@ -306,6 +307,7 @@ class Lab:
         on_output: Callable[[str, bytes], None] | None = None,
         most_output: int = MOST_OUTPUT,
         env: dict[str, str] | None = None,
+        stdin: bytes | BinaryIO | None = None,
     ) -> Execution:
         """Run a program in the guest, beside the target, and wait for its end.
 
@@ -327,6 +329,9 @@ class Lab:
             The number of bytes that it may write, both streams together.
         env : dict, optional
             Environment variables to set beside the usual ones.
+        stdin : bytes or binary file, optional
+            What it reads from its standard input; by default nothing.  A file is read from its position, no faster
+            than the program takes it.
 
         Raises
         ------
@@ -337,7 +342,7 @@ class Lab:
         """
         self._connection.must_be_open()
         started = self._now()
-        done = self._programs.run(command, push, deadline, on_output, most_output, env)
+        done = self._programs.run(command, push, deadline, on_output, most_output, env, stdin)
         self.timeline.add("exec", f"{' '.join(done.command)}: status {done.status}", started, self._now(), done)
         return done
 

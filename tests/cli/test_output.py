@@ -34,3 +34,13 @@ def test_output_that_cannot_be_written_is_an_error_in_one_line(command):
         )
     assert done.returncode == 1
     assert done.stderr == "uffdlab: the output cannot be written: No space left on device\n"
+
+
+def test_closed_streams_are_opened_before_anything_gets_their_numbers():
+    code = (
+        "import os; from uffdlab.cli.main import main; main(['--version'], standalone_mode=False); os._exit(os.dup(0))"
+    )
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code], check=False, timeout=60
+    )
+    assert done.returncode == 3

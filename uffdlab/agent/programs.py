@@ -1,13 +1,15 @@
 """Programs that run beside the target for the host, from their start until everything of them is removed.
 
-Each has its own session, and its stdin is /dev/null.  Its output goes to the host at once, in ``program-output``
-notifications.  The response to ``agent.exec`` is sent when it has ended.
+Each has its own session.  Its output goes to the host at once, in ``program-output`` notifications.  Its stdin is
+/dev/null, or a pipe: with ``program-input`` the agent asks the host for the next bytes, when the pipe has taken those
+before.  The response to ``agent.exec`` is sent when it has ended.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from select import POLLIN, POLLOUT
 
 from uffdlab.agent.pidfd import Process
 from uffdlab.agent.rpc import Refusal
@@ -21,18 +23,27 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 16
 _END_DEADLINE = 2.0  # seconds from SIGKILL until the agent stops waiting for a program
-_STDOUT, _STDERR = 1, 2
+_STDIN, _STDOUT, _STDERR = 0, 1, 2
 
 
 class _Program:
-    def __init__(self, number: int, key: int, pid: int, outputs: dict[int, int], until: float, most: int) -> None:
+    def __init__(
+        self, number: int, key: int, pid: int, outputs: dict[int, int], stdin: int, until: float, most: int
+    ) -> None:
         self.number = number  # of the host's request
         self.key = key  # the host's identifier of it
         self.process = Process(pid)
         self.outputs = outputs  # the read end of a pipe → 1 or 2
+        self.stdin = stdin  # the write end of a pipe; -1 after the last byte, or if it has none
+        self.input = memoryview(b"")  # bytes from the host that the pipe has not taken
         self.until = until
         self.left = most  # bytes that it can still write
         self.refusal: Refusal | None = None  # why it was killed
+
+    def close_stdin(self) -> None:
+        if self.stdin >= 0:
+            os.close(self.stdin)
+        self.stdin, self.input = -1, memoryview(b"")
 
 
 class Programs:
@@ -53,6 +64,7 @@ class Programs:
             "agent.put": put,
             "agent.exec_folder": self._folder,
             "agent.exec_discard": self._discard,
+            "agent.exec_input": self._input,
             "agent.exec_kill": self._kill_one,
         }
 
@@ -65,6 +77,7 @@ class Programs:
         seconds: float,
         most: int,
         environment: dict[str, str],
+        stdin: bool = False,
     ) -> None:
         """Start a program in `folder`.  Request `number` is answered with {"status", "signal"} when it has ended.
 
@@ -85,6 +98,8 @@ class Programs:
             ``program-output``.
         environment : dict
             Variables that it gets in addition to the agent's own.
+        stdin : bool
+            Whether the host has input for it; else its stdin is /dev/null.
 
         Raises
         ------
@@ -101,26 +116,41 @@ class Programs:
         }
         outputs: dict[int, int] = {}
         theirs: dict[int, int] = {}
+        to_stdin = -1
         program = None
         try:
             for stream in (_STDOUT, _STDERR):
                 ours, end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
                 outputs[ours], theirs[end] = stream, stream
                 os.set_blocking(end, True)
+            if stdin:
+                read_end, to_stdin = os.pipe2(os.O_CLOEXEC)
+                os.set_blocking(to_stdin, False)
+                theirs[read_end] = _STDIN
             pid = _spawn(path, argv, folder, {**os.environ, **around, **environment}, theirs)
-            program = _Program(number, key, pid, outputs, until, most)
+            program = _Program(number, key, pid, outputs, to_stdin, until, most)
         finally:
-            for end in (*theirs, *(() if program else outputs)):
-                os.close(end)
+            for end in (*theirs, *(() if program else (*outputs, to_stdin))):
+                if end >= 0:
+                    os.close(end)
         self._running[key] = program
+        if stdin:
+            self._host.notify("program-input", key)
 
-    def descriptors(self) -> list[int]:
-        """Return the descriptors to poll for reading."""
-        return [fd for program in self._running.values() for fd in (program.process.fd, *program.outputs)]
+    def descriptors(self) -> dict[int, int]:
+        """Return every descriptor, with what to poll it for, as poll(2) names it; 0 for nothing."""
+        found: dict[int, int] = {}
+        for program in self._running.values():
+            found |= dict.fromkeys((program.process.fd, *program.outputs), POLLIN)
+            if program.stdin >= 0:
+                found[program.stdin] = POLLOUT if program.input else 0
+        return found
 
     def handle_ready(self, ready: set[int]) -> None:
-        """Send the output of programs to the host, and the end of those that have ended."""
+        """Pass on the input and the output of programs, and the end of those that have ended."""
         for program in list(self._running.values()):
+            if program.stdin in ready:
+                self._feed(program)
             for fd in ready & program.outputs.keys():
                 self._pass_on(program, fd)
             if program.process.fd in ready:
@@ -172,6 +202,30 @@ class Programs:
         except OSError:  # ENOTEMPTY
             _remove(folder)
 
+    def _input(self, key: int, data: bytes) -> None:
+        program = self._running.get(key)
+        if program is None or program.stdin < 0:
+            return  # it has ended or closed its stdin while the host sent this
+        if program.input:
+            raise Refusal("usage", f"program {key} has not taken the input before this")
+        if data:
+            program.input = memoryview(data)
+            self._feed(program)
+        else:
+            program.close_stdin()
+
+    def _feed(self, program: _Program) -> None:
+        # poll(2) reports a pipe that nobody reads any more as ready, too.
+        try:
+            while program.input:
+                program.input = program.input[os.write(program.stdin, program.input) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:
+            program.close_stdin()
+            return
+        self._host.notify("program-input", program.key)
+
     def _kill_one(self, key: int) -> None:
         if key in self._running and not self._running[key].refusal:
             self._kill(self._running[key], Refusal("program-killed", "the program was killed on request"))
@@ -220,6 +274,7 @@ class Programs:
     def _forget(self, program: _Program) -> None:
         del self._running[program.key]
         program.process.close()
+        program.close_stdin()
         for fd in program.outputs:
             os.close(fd)
         # Reap its background processes, which are now children of this one, the guest's first process.
@@ -233,8 +288,8 @@ class Programs:
 
 
 def _spawn(path: str, argv: list[str], folder: str, environment: dict[str, str], streams: dict[int, int]) -> int:
-    # Starts it with descriptors as stdout and stderr; returns the PID.
-    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
+    # Starts it with descriptors as its streams, by their numbers; returns the PID.
+    actions: list[Any] = [(os.POSIX_SPAWN_OPEN, _STDIN, os.devnull, os.O_RDONLY, 0)]
     actions += [(os.POSIX_SPAWN_DUP2, end, stream) for end, stream in streams.items()]
     outer = os.getcwd()
     try:

@@ -109,8 +109,8 @@ class Server:
         poll.register(self._host.fileno(), select.POLLIN)
         if self._target:
             poll.register(self._target.channel.fileno(), self._target.channel.events)
-        for fd in self._programs.descriptors():
-            poll.register(fd, select.POLLIN)
+        for fd, events in self._programs.descriptors().items():
+            poll.register(fd, events)
         ready = {fd for fd, _ in poll.poll(self._milliseconds_to_next_deadline())}
         if self._target and self._target.channel.fileno() in ready:
             self._target.channel.flush()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -54,7 +56,10 @@ def execute(
 ) -> None:
     """Run COMMAND in a fresh guest of KERNEL: uffdlab exec KERNEL -- COMMAND.
 
-    Prints the output as it arrives. Exit status: that of the program, or 128 + n if signal n killed it; 124 if it
+    The program gets standard input, and its output is printed as it arrives. In a shell's loop that reads lines, give
+    it </dev/null, or it takes the lines.
+
+    Exit status: that of the program, or 128 + n if signal n killed it; 124 if it
     missed its deadline, 126 if the guest cannot execute it, 127 if it does not exist, 125 if the kernel could not be
     built or booted, 1 if the kernel crashed.
     """
@@ -63,8 +68,18 @@ def execute(
     with exit_status.from_errors(kernel):
         lab = Lab(kernel, memory_mib=memory, cpus=cpus)
     with lab, exit_status.from_errors(kernel, booted=True):
-        status = lab.exec(command, push=push, deadline=deadline, on_output=_show).status
-    sys.exit(status)
+        done = lab.exec(command, push=push, deadline=deadline, on_output=_show, stdin=_stdin())
+    sys.exit(done.status)
+
+
+def _stdin() -> BinaryIO | None:
+    if sys.stdin is None:  # it is closed
+        return None
+    file = sys.stdin.buffer
+    # A job in the background that reads from its terminal is stopped.
+    if file.isatty() and os.tcgetpgrp(file.fileno()) != os.getpgrp():
+        return None
+    return getattr(file, "raw", file)  # without a lock, which a thread could hold when Python ends
 
 
 def _show(stream: str, data: bytes) -> None:

@@ -48,6 +48,7 @@ class LazyGroup(InterruptibleGroup):
 
     def main(self, *arguments: Any, **options: Any) -> Any:
         """Run the command line; see :meth:`click.Command.main`.  Output that cannot be written is no traceback."""
+        _open_closed_streams()
         try:
             return super().main(*arguments, **options)
         except OSError as error:
@@ -79,3 +80,12 @@ class LazyGroup(InterruptibleGroup):
         """Write the list of commands without loading them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, command.short_help) for name, command in sorted(self.lazy.items())])
+
+
+def _open_closed_streams() -> None:
+    # Else a file of ours, or of QEMU, would get the number of a stream that the caller has closed.
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import itertools
 import os
 import queue
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 from uffdlab.errors import AgentError, LabClosed, MachineError, ProgramError, UsageError
 from uffdlab.machines import elf
+from uffdlab.machines.program_input import ProgramInput, Source
 from uffdlab.uapi.protocol.agent import (
     DiscardProgramFolder,
     FilesExist,
@@ -24,8 +26,9 @@ from uffdlab.uapi.protocol.agent import (
     MakeProgramFolder,
     PutFile,
     RunProgram,
+    SendProgramInput,
 )
-from uffdlab.uapi.protocol.notifications import ProgramOutput
+from uffdlab.uapi.protocol.notifications import ProgramInputWanted, ProgramOutput
 
 if TYPE_CHECKING:
     from uffdlab.machines import Machine
@@ -94,6 +97,7 @@ class Programs:
         on_output: OnOutput | None = None,
         most_output: int = MOST_OUTPUT,
         env: Mapping[str, str] | None = None,
+        stdin: Source | None = None,
     ) -> Execution:
         """Run a program; see :meth:`uffdlab.Lab.exec`."""
         argv, files = _checked(command, push)
@@ -103,6 +107,8 @@ class Programs:
             raise UsageError(f"deadline={deadline}: a program needs more than 0 seconds")
         if most_output < 0:
             raise UsageError(f"most_output={most_output}: it is a number of bytes, from 0 on")
+        if not (stdin is None or isinstance(stdin, bytes) or _is_binary_file(stdin)):
+            raise UsageError(f"stdin={stdin!r}: give bytes, or a file that was opened to read bytes: open(path, 'rb')")
         folder = self._machine().ask(MakeProgramFolder())
         try:
             for file in files:
@@ -110,7 +116,7 @@ class Programs:
                 self._put(f"{folder}/{file.name}", data, executable=os.access(file, os.X_OK))
                 self._put_libraries(folder, file, data)
             try:
-                return self._run(argv, folder, deadline, on_output, most_output, env)
+                return self._run(argv, folder, deadline, on_output, most_output, env, stdin)
             except ProgramError as error:
                 if error.kind == "no-program" and not self._machine().ask(FilesExist([_SHELL]))[0]:
                     error.add_note(_NO_TOOLS)
@@ -128,11 +134,17 @@ class Programs:
         on_output: OnOutput | None = None,
         most_output: int = MOST_OUTPUT,
         env: Mapping[str, str] | None = None,
+        stdin: Source | None = None,
     ) -> Execution:
         key = next(self._keys)
         output = _OutputQueue(key, most_output)
+        given: ProgramInput | None = None
+        request = RunProgram(key, list(argv), folder, deadline, most_output, dict(env or {}), stdin is not None)
 
-        request = RunProgram(key, list(argv), folder, deadline, most_output, dict(env or {}))
+        def on_notification(notification: Notification | MachineGone) -> None:
+            if given is not None and notification == ProgramInputWanted(key):
+                given.want()
+            output.on_notification(notification)
 
         def ask() -> None:
             try:
@@ -140,24 +152,37 @@ class Programs:
             except BaseException as error:  # noqa: BLE001 - raised in the thread of the caller
                 output.ended(error)
 
-        unsubscribe = self._machine().notify_to(output.on_notification)
-        started = time.monotonic()
-        waiter = threading.Thread(target=ask, name="uffdlab-exec", daemon=True)
-        waiter.start()
-        try:
-            end = output.wait(on_output)
-        except BaseException:  # Ctrl-C, or an exception of on_output
-            with contextlib.suppress(MachineError, AgentError, LabClosed):
-                self._machine().ask(KillProgram(key))
-            raise
-        finally:
-            unsubscribe()
+        with contextlib.ExitStack() as stack:
+            if stdin is not None:
+                given = ProgramInput(stdin, lambda data: self._send_input(key, data))
+                stack.callback(given.close)
+            stack.callback(self._machine().notify_to(on_notification))
+            started = time.monotonic()
+            waiter = threading.Thread(target=ask, name="uffdlab-exec", daemon=True)
+            waiter.start()
+            try:
+                end = output.wait(on_output)
+            except BaseException:  # Ctrl-C, or an exception of on_output
+                with contextlib.suppress(MachineError, AgentError, LabClosed):
+                    self._machine().ask(KillProgram(key))
+                waiter.join(_GRACE)
+                raise
         waiter.join()
         if isinstance(end, ProgramError):
             raise _explained(end, argv, deadline, most_output, output)
         if isinstance(end, BaseException):
             raise end
+        if given is not None and given.error is not None:
+            raise given.error
         return Execution(tuple(argv), end, output.stdout, output.stderr, time.monotonic() - started)
+
+    def _send_input(self, key: int, data: bytes) -> bool:
+        # Returns whether the machine took it; if it is gone, the call that runs the program says so.
+        try:
+            self._machine().ask(SendProgramInput(key, data))
+        except (MachineError, AgentError, LabClosed):
+            return False
+        return True
 
     def _put(self, path: str, data: bytes, *, executable: bool) -> None:
         for at in range(0, len(data) or 1, _CHUNK):
@@ -252,6 +277,10 @@ def _is_environment(env: object) -> bool:
     return isinstance(env, Mapping) and all(
         isinstance(text, str) and "\0" not in text for pair in env.items() for text in pair
     )
+
+
+def _is_binary_file(source: object) -> bool:
+    return hasattr(source, "read") and not isinstance(source, io.TextIOBase)
 
 
 def _checked(command: Sequence[str], push: Sequence[str | os.PathLike[str]]) -> tuple[list[str], list[Path]]:

@@ -142,7 +142,8 @@ class RunProgram(AgentMethod[ProgramEnd], frozen=True):
     """Run a program and return when it has ended; its output arrives as :class:`ProgramOutput`.
 
     `key` identifies it.  `seconds`: the deadline, after which it is killed.  `most`: how many bytes it may write.
-    `environment`: variables in addition to the agent's own.
+    `environment`: variables in addition to the agent's own.  `stdin`: whether the host sends input when
+    :class:`ProgramInputWanted` asks for it; else its stdin is /dev/null.
     """
 
     key: int
@@ -151,6 +152,15 @@ class RunProgram(AgentMethod[ProgramEnd], frozen=True):
     seconds: float
     most: int
     environment: dict[str, str]
+    stdin: bool = False
+
+
+@method("agent.exec_input")
+class SendProgramInput(AgentMethod[None], frozen=True):
+    """Send the bytes that :class:`ProgramInputWanted` asked for; no bytes end the program's stdin."""
+
+    key: int
+    data: bytes
 
 
 @method("agent.exec_kill")

@@ -104,5 +104,12 @@ class ProgramOutput(Notification, frozen=True):
     data: bytes
 
 
+@notification("program-input")
+class ProgramInputWanted(Notification, frozen=True):
+    """A program's stdin has taken all bytes, and can take more; sent again only after the next bytes."""
+
+    key: int
+
+
 HOST_NOTIFICATIONS = ("alive",)
 """The host sends this regularly to an agent behind ssh, to show that the connection is up.  No parameters."""
