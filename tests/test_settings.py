@@ -77,7 +77,7 @@ def test_the_documentation_has_the_table_of_the_module():
 def test_every_variable_that_the_project_names_is_a_setting_or_is_for_tests():
     known = {*BY_VARIABLE}
     for path in [*(ROOT / "uffdlab").rglob("*.py"), *(ROOT / "vm").iterdir(), *(ROOT / "docs").rglob("*.md")]:
-        named = set(re.findall(r"UFFDLAB_[A-Z]+", path.read_text()))
+        named = set(re.findall(r"\bUFFDLAB_[A-Z]+", path.read_text()))
         assert named <= known, path
 
 
@@ -87,6 +87,31 @@ def test_the_defaults(tmp_path):
     assert settings.kernels_folder() == tmp_path / "home" / ".config" / "uffdlab"
     assert (settings.machine(), settings.accelerator(), settings.box()) == ("qemu", "auto", "")
     assert not settings.full_tracebacks()
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("", 10**9),
+        ("1G", 10**9),
+        ("500m", 5 * 10**8),
+        ("2 GB", 2 * 10**9),
+        ("3k", 3000),
+        ("7", 7),
+        ("0", 0),
+        ("1T", 10**12),
+    ],
+)
+def test_a_size_has_a_unit(monkeypatch, text, size):
+    monkeypatch.setenv("UFFDLAB_SAVED", text)
+    assert settings.saved_guests() == size
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "1.5G", "1GiB", "9" * 30, "\u0663"])
+def test_a_size_that_is_none_is_an_error(monkeypatch, text):
+    monkeypatch.setenv("UFFDLAB_SAVED", text)
+    with pytest.raises(errors.UsageError, match=r"^UFFDLAB_SAVED is .*: it must be a size like 500M or 2G"):
+        settings.saved_guests()
 
 
 @pytest.mark.parametrize("setting", FOLDERS, ids=lambda each: each.key)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,9 +28,13 @@ IMAGES = Setting("UFFDLAB_IMAGES", "images", is_folder=True)
 KERNELS = Setting("UFFDLAB_KERNELS", "kernels", is_folder=True)
 MACHINE = Setting("UFFDLAB_MACHINE", "machine")
 ACCEL = Setting("UFFDLAB_ACCEL", "accel", choices=("tcg", "kvm", "auto"))
+SAVED = Setting("UFFDLAB_SAVED", "saved")
 BOX = Setting("UFFDLAB_BOX", "box")
 TRACEBACK = Setting("UFFDLAB_TRACEBACK", "traceback", choices=("short", "full"))
-SETTINGS = (CACHE, IMAGES, KERNELS, MACHINE, ACCEL, BOX, TRACEBACK)
+SETTINGS = (CACHE, IMAGES, KERNELS, MACHINE, ACCEL, SAVED, BOX, TRACEBACK)
+
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def cache_folder() -> Path:
@@ -81,6 +86,21 @@ def accelerator() -> str:
         It is set to something else.
     """
     return _text(ACCEL) or "auto"
+
+
+def saved_guests() -> int:
+    """Return how many bytes the saved guests may take, by default 1 GB; 0 saves none.
+
+    Raises
+    ------
+    UsageError
+        It is not a size.
+    """
+    text, origin = _raw(SAVED)
+    found = re.fullmatch(r"(\d{1,9})(?: ?([KMGT])B?)?", text.strip() or "1G", re.ASCII | re.IGNORECASE)
+    if found is None:
+        raise errors.UsageError(f"{origin} is {text}: it must be a size like 500M or 2G, or 0 to save no guests")
+    return int(found[1]) * _UNITS[(found[2] or "").upper()]
 
 
 def box() -> str:

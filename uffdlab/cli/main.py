@@ -9,6 +9,7 @@ from uffdlab.cli import exit_status
 from uffdlab.cli.lazy_group import LazyCommand, LazyGroup
 
 COMMANDS = {
+    "cache": LazyCommand("uffdlab.cli.cache", "cache", "Show what the cache has and how large it is; empty it."),
     "capabilities": LazyCommand(
         "uffdlab.cli.capabilities", "capabilities", "Show what each KERNEL can do with a userfaultfd, side by side."
     ),

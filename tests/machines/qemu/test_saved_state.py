@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from uffdlab import cachedir
+from uffdlab import cachedir, errors
 from uffdlab.machines.qemu import saved_state
 
 SIZE = 4 << 20
@@ -174,10 +174,45 @@ def test_each_part_changes_the_key():
     assert len(keys) == 5
 
 
-def test_the_oldest_states_are_removed_for_new_ones(monkeypatch):
-    monkeypatch.setattr(saved_state, "_KEEP", 2)
-    for number in range(4):
-        save({0: b"x"}, name=f"{number:040}")
+def states():
+    return {int(path.stem) for path in cachedir.folder("machines").glob("*.state")}
+
+
+def save_in_order(numbers):
+    for number in numbers:
+        save({0: os.urandom(400_000)}, name=f"{number:040}")
         os.utime(cachedir.folder("machines") / f"{number:040}.state", ns=(number, number))
-    assert saved_state.find(f"{3:040}")
-    assert not saved_state.find(f"{0:040}")
+
+
+def test_the_oldest_states_are_removed_for_new_ones(monkeypatch):
+    monkeypatch.setenv("UFFDLAB_SAVED", "1M")
+    save_in_order(range(1, 6))
+    assert states() == {4, 5}  # of 0.46 MB each, in blocks of 64 KiB
+    assert saved_state.find(f"{4:040}")  # marks it as used now
+    save({0: os.urandom(400_000)}, name=f"{6:040}")
+    assert states() == {4, 6}
+
+
+def test_a_state_in_use_is_not_removed(monkeypatch):
+    save_in_order([1, 2])
+    descriptor = saved_state.hold(f"{1:040}")
+    assert saved_state.hold(f"{9:040}") is None
+    monkeypatch.setenv("UFFDLAB_SAVED", "1M")
+    try:
+        save_in_order([3, 4])
+        assert states() == {1, 4}
+        assert saved_state.clear()[1] == 1
+        assert states() == {1}
+    finally:
+        os.close(descriptor)
+    freed, kept = saved_state.clear()
+    assert freed > 400_000
+    assert kept == 0
+    assert states() == set()
+
+
+def test_a_state_that_is_larger_than_all_may_be_is_not_saved(monkeypatch):
+    monkeypatch.setenv("UFFDLAB_SAVED", "100K")
+    with pytest.raises(errors.HostUnsupported, match="UFFDLAB_SAVED"):
+        save({0: os.urandom(400_000)})
+    assert states() == set()

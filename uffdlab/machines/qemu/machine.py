@@ -67,6 +67,7 @@ class QemuMachine(BaseMachine):
             undo.callback(process.kill)
             self._waking = ExitStack()  # closed when the machine is restored
             resources.callback(self._waking.close)
+            self._held = resources.enter_context(ExitStack())  # the lock on its saved state
             if restore:
                 orders, self._incoming = (self._waking.enter_context(end) for end in ours[4:])
                 orders.sendall(settings.orders(given))
@@ -173,6 +174,7 @@ class QemuMachine(BaseMachine):
                 self._incoming.settimeout(_RESTORE_DEADLINE)
                 self._incoming.sendall(devices)
             self._client.greeted()
+            self._hold(state.path.stem)
             self._client.ask(AfterRestore(secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
 
     def save(self, name: str) -> None:
@@ -194,8 +196,15 @@ class QemuMachine(BaseMachine):
                 self._wait_for_migration()
                 devices.seek(0)
                 saved_state.save(name, ram=self._ram, device_state=devices.read(), facts=asdict(self.hello))
+                self._hold(name)
             finally:
                 self.monitor.execute("cont")
+
+    def _hold(self, name: str) -> None:
+        # A reset of the lab restores this state again.
+        descriptor = saved_state.hold(name)
+        if descriptor is not None:
+            self._held.callback(os.close, descriptor)
 
     def _wait_for_migration(self) -> None:
         until = time.monotonic() + _MIGRATION_DEADLINE
@@ -232,6 +241,7 @@ class QemuMachine(BaseMachine):
         self.monitor.disown()
         os.close(self._ram)
         self._waking.close()
+        self._held.close()
 
 
 def _check(reference: weakref.ref[QemuMachine]) -> None:

@@ -6,6 +6,7 @@ setting have different keys, and so different files.  A file that does not match
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import mmap
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from uffdlab import cachedir
+from uffdlab import cachedir, errors, settings
 from uffdlab.bulk import sums
 from uffdlab.processes import limits
 
@@ -26,7 +27,6 @@ _MAGIC = b"uffdlab-state-5\n"
 _SIZES = struct.Struct("<QQQ")  # size of the header's JSON, size of the device state, checksum of these and of RAM
 _PAGE = 4096
 _BLOCK = 16 * _PAGE  # RAM is saved or left out in blocks of this size
-_KEEP = 8  # states, 60 MB each, with Debian's kernels twice that
 
 
 class Unusable(Exception):
@@ -144,7 +144,7 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
     Raises
     ------
     HostUnsupported
-        The cache cannot be written to.
+        The cache cannot be written to, or saved guests may not take so much.
     """
     import numpy as np  # noqa: PLC0415 - restoring does not need it
 
@@ -158,6 +158,14 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
             runs = np.split(used, np.flatnonzero(np.diff(used) > 1) + 1)
             extents += [(start + int(run[0]) * _BLOCK, run.size * _BLOCK) for run in runs if run.size]
         header = json.dumps({"facts": facts, "ram_size": size, "extents": extents}).encode()
+        whole = len(header) + len(device_state) + sum(length for _at, length in extents)
+        limit = settings.saved_guests()
+        if whole > limit:
+            raise errors.HostUnsupported(
+                f"the saved guest would take {whole / 1e6:.0f} MB, and saved guests may take {limit / 1e6:.0f} MB: set "
+                f"{settings.SAVED.variable} to more",
+                missing="room for saved guests",
+            )
         total = sums.add(sums.add(0, header), device_state)
         where = _path(name)
         with cachedir.publish(where) as file, memoryview(memory) as view:
@@ -169,7 +177,65 @@ def save(name: str, *, ram: int, device_state: bytes, facts: dict[str, Any]) -> 
             for at, length in extents:
                 with view[at : at + length] as part:
                     file.write(part)
-    cachedir.prune(where.parent, "*.state", _KEEP)
+    _bound(where, limit)
+
+
+def hold(name: str) -> int | None:
+    """Return a descriptor that keeps a state from being removed until it is closed, or None if there is no state."""
+    with suppress(OSError):
+        return _locked(_path(name), fcntl.LOCK_SH)
+    return None
+
+
+def clear() -> tuple[int, int]:
+    """Remove all states that no running machine was restored from.  Return the bytes freed and how many states stay."""
+    freed = kept = 0
+    for _when, size, path in _states():
+        if _remove(path):
+            freed += size
+        else:
+            kept += 1
+    return freed, kept
+
+
+def _bound(newest: Path, limit: int) -> None:
+    # Removes the oldest states until the others take no more than the limit.
+    states = _states()
+    total = sum(size for _when, size, _path in states)
+    for _when, size, path in states:
+        if total > limit and path != newest and _remove(path):
+            total -= size
+
+
+def _states() -> list[tuple[int, int, Path]]:
+    # When each state was last used, its size and its path; the oldest first.
+    found = []
+    for path in cachedir.folder("machines").glob("*.state"):
+        with suppress(OSError):
+            info = path.stat()
+            found.append((info.st_mtime_ns, info.st_blocks * 512, path))
+    return sorted(found)
+
+
+def _remove(path: Path) -> bool:
+    with suppress(OSError):
+        descriptor = _locked(path, fcntl.LOCK_EX)
+        try:
+            path.unlink()
+        finally:
+            os.close(descriptor)
+        return True
+    return False
+
+
+def _locked(path: Path, how: int) -> int:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def discard(name: str) -> None:

@@ -20,6 +20,7 @@ from uffdlab.machines.qemu.accelerator import choose
 from uffdlab.machines.qemu.command import Descriptors, Settings
 from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.processes import limits
+from uffdlab.settings import saved_guests
 from uffdlab.uapi.protocol.agent import LoadModules, ReadClock
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def start(
     deadline : float
         Seconds to wait for the agent's hello.
     cold : bool
-        Whether to boot without restoring or saving a state.
+        Whether to boot without restoring or saving a state, as if saved guests may take no room.
     extra : mapping, optional
         More files for the guest by their path there: bytes, or a file of the host.
 
@@ -96,6 +97,7 @@ def start(
         The machine did not start.  The error has the console's last lines.
     """
     _validate(kernel, cpus, memory_mib, append)
+    cold = cold or not saved_guests()
     program = find_program()
     files = {**kernel_modules.beside(kernel.image), **(extra or {})}
     archive = _archive(kernel.name, files)
