@@ -186,8 +186,8 @@ def test_a_difference_is_printed_with_one_line_for_each_change():
     before, after = snapshot_of([0] * 64), snapshot_of([WP] * 32 + [RW] * 16 + [0] * 16)
     difference = after - before
     assert str(difference).splitlines() == [
-        "32 pages (0–31): absent → present, not writable, uffd-wp, dirty, accessed, soft-dirty",
-        "16 pages (32–47): absent → present, writable, not uffd-wp, dirty, accessed, soft-dirty",
+        "32 pages (0–31): absent → present, not writable, uffd-wp",
+        "16 pages (32–47): absent → present, writable, not uffd-wp",
         "16 pages unchanged",
     ]
     assert len(difference) == 48
@@ -217,9 +217,18 @@ def test_a_change_of_a_present_page_names_the_bits_that_changed():
     changes = difference.changes()
     assert changes[0].bits == "now writable, no longer uffd-wp"
     assert str(changes[0]) == "2 pages (0–1): now writable, no longer uffd-wp (another page frame)"
-    assert str(changes[1]).startswith("1 page (2): present, writable, not uffd-wp, dirty")
-    assert str(changes[1]).endswith("→ absent")
+    assert str(changes[1]) == "1 page (2): present, writable, not uffd-wp → absent"
+    assert changes[1].before == "present, writable, not uffd-wp, dirty, accessed, soft-dirty"
     assert "now writable, no longer uffd-wp, another page frame" in difference._repr_html_()
+
+
+def test_changes_that_differ_only_in_dirty_name_it():
+    difference = snapshot_of([RW, RW & ~(1 << 6), 0]) - snapshot_of([0, 0, RW])
+    assert [str(change).partition(": ")[2] for change in difference.changes()] == [
+        "absent → present, writable, not uffd-wp, dirty, accessed, soft-dirty",
+        "absent → present, writable, not uffd-wp, accessed, soft-dirty",
+        "present, writable, not uffd-wp → absent",
+    ]
 
 
 def test_different_pages_are_not_compared():

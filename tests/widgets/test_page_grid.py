@@ -84,7 +84,7 @@ def test_an_equal_snapshot_sends_no_pages(snapshot, sent):
 def test_a_change_is_described_in_the_status_line(snapshot):
     grid = PageGrid(snapshot((ABSENT, 8)))
     grid.show(snapshot((WP, 3), (ABSENT, 5)))
-    assert grid._status == "3 pages (0–2): absent → present, not writable, uffd-wp, dirty, accessed"
+    assert grid._status == "3 pages (0–2): absent → present, not writable, uffd-wp"
 
 
 def test_pages_is_the_selection_or_all_pages(snapshot):

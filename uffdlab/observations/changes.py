@@ -8,6 +8,7 @@ import numpy as np
 
 from uffdlab import pte
 from uffdlab.observations.page_text import page_ranges
+from uffdlab.pte import State
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -16,12 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "group_changes"]
 
+# Whether a page was read or written matters less than how it is mapped.
+_BESIDE_THE_MAPPING = State.DIRTY | State.ACCESSED | State.SOFT_DIRTY | State.EXCLUSIVE | State.FILE
+
 
 class Change(NamedTuple):
     """Pages that changed in the same way.
 
     ``pages`` are their numbers in the region; ``moved`` is whether they have another page frame; ``bits`` are the bits
-    that changed, as text, if the pages are present before and after: ``now writable, no longer uffd-wp``.
+    that changed, as text, if the pages are present before and after: ``now writable, no longer uffd-wp``; ``brief`` is
+    the change without bits such as *dirty*, if the pages were mapped or unmapped and no other change has the same one.
     """
 
     pages: tuple[int, ...]
@@ -29,11 +34,13 @@ class Change(NamedTuple):
     after: str
     moved: bool = False
     bits: str = ""
+    brief: str = ""
 
     def __str__(self) -> str:
         count = "1 page" if len(self.pages) == 1 else f"{len(self.pages)} pages"
         moved = " (another page frame)" if self.moved else ""
-        return f"{count} ({page_ranges(self.pages)}): {self.bits or f'{self.before} → {self.after}'}{moved}"
+        what = self.bits or self.brief or f"{self.before} → {self.after}"
+        return f"{count} ({page_ranges(self.pages)}): {what}{moved}"
 
 
 def group_changes(
@@ -62,18 +69,28 @@ def group_changes(
     kinds, which = np.unique(keys[indices], axis=0, return_inverse=True)
     which = which.reshape(-1)
     found = []
-    for number, (was, was_known, now, now_known, elsewhere) in enumerate(kinds.tolist()):
+    rows = kinds.tolist()
+    briefs = [_brief(*row[:4]) for row in rows]
+    for number, (was, was_known, now, now_known, elsewhere) in enumerate(rows):
         pages = tuple((indices[which == number] + first).tolist())
         texts = pte.describe(was, was_known), pte.describe(now, now_known)
-        found.append(
-            Change(pages, *texts, bool(elsewhere), _bits(was & was_known, now & now_known, was_known & now_known))
-        )
+        bits = _bits(was & was_known, now & now_known, was_known & now_known)
+        brief = briefs[number] if briefs.count(briefs[number]) == 1 else ""
+        found.append(Change(pages, *texts, bool(elsewhere), bits, brief))
     return sorted(found)
 
 
+def _brief(was: int, was_known: int, now: int, now_known: int) -> str:
+    # Empty unless the pages were mapped, or unmapped.
+    if not (was & was_known ^ now & now_known) & State.PRESENT:
+        return ""
+    was, now = was & ~_BESIDE_THE_MAPPING, now & ~_BESIDE_THE_MAPPING
+    return f"{pte.describe(was, was_known)} → {pte.describe(now, now_known)}"
+
+
 def _bits(was: int, now: int, known: int) -> str:
-    if not was & now & pte.State.PRESENT:
+    if not was & now & State.PRESENT:
         return ""
     changed = (was ^ now) & known
-    states = [state for state in pte.State if state & changed]
+    states = [state for state in State if state & changed]
     return ", ".join(f"{'now' if state & now else 'no longer'} {pte.state_name(state)}" for state in states)
