@@ -51,6 +51,19 @@ def test_the_frame_is_decoded_from_its_field(name, frame, level, low):
 
 
 @pytest.mark.parametrize("name", FORMATS)
+def test_a_state_that_is_not_set_is_explained_as_not_set(name):
+    form = FORMATS[name]
+    present = 1 << form.bits[State.PRESENT]
+    for state in set(form.bits) - {State.PRESENT, State.SWAPPED, State.PROTNONE, State.HUGE}:
+        unset, set_ = (
+            next(field for field in form.explain(entry, 1) if field.number == form.bits[state])
+            for entry in (present, present | 1 << form.bits[state])
+        )
+        assert (unset.value, set_.value) == (0, 1)
+        assert unset.meaning != set_.meaning
+
+
+@pytest.mark.parametrize("name", FORMATS)
 @given(entry=st.integers(0, (1 << 64) - 1), level=st.integers(0, 3))
 def test_every_entry_is_decoded_and_explained(name, entry, level):
     form = FORMATS[name]

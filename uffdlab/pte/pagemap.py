@@ -15,6 +15,8 @@ from uffdlab.pte.swap import bit, classify, kind_meaning, marker_meaning, set_wh
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from uffdlab.pte.swap import Field
+
     Entries: TypeAlias = NDArray[np.uint64]
     Levels: TypeAlias = NDArray[np.uint8]
     Flags: TypeAlias = NDArray[np.uint32]
@@ -111,15 +113,15 @@ def frames_pagemap(entries: ArrayLike) -> NDArray[np.int64]:
 def explain_pagemap(entry: int) -> list[Bit]:
     """Decode a pagemap entry into its fields, highest bit first; together they cover all 64 bits."""
     entry = int(entry)
-    fields = [
-        (63, 1, "present", "mapped"),
-        (62, 1, "swap", "a swap entry, migration entry or marker"),
-        (61, 1, "file", "a page of a file or of shared memory"),
+    fields: list[Field] = [
+        (63, 1, "present", "mapped", "not mapped"),
+        (62, 1, "swap", "a swap entry, migration entry or marker", "none of swap, migration and marker"),
+        (61, 1, "file", "a page of a file or of shared memory", "no page of a file"),
         (59, 2, "59–60", "zero"),
-        (58, 1, "guard", "guard region (6.15+)"),
-        (57, 1, "uffd-wp", "protected by userfaultfd"),
-        (56, 1, "exclusive", "mapped once only"),
-        (55, 1, "soft-dirty", "written since clear_refs, or the whole mapping is new"),
+        (58, 1, "guard", "guard region (6.15+)", "no guard region"),
+        (57, 1, "uffd-wp", "protected by userfaultfd", "not protected by userfaultfd"),
+        (56, 1, "exclusive", "mapped once only", "mapped more than once, or not at all"),
+        (55, 1, "soft-dirty", "written since clear_refs, or the whole mapping is new", "not written since clear_refs"),
     ]
     frame = entry & FRAME_MASK
     if entry >> _PM_PRESENT & 1 or not entry >> _PM_SWAP & 1:

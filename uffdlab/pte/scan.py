@@ -38,7 +38,7 @@ class Category(enum.IntFlag):
 
 _MEANINGS = {
     Category.ACCESSED: "in an RWP mapping: without the uffd bit (7.3+)",
-    Category.GUARD: "guard region (6.15+)",
+    Category.GUARD: "a guard region (6.15+)",
     Category.SOFT_DIRTY: "written since clear_refs, or the whole mapping is new",
     Category.HUGE: "mapped by a huge page, or of a mapping of huge pages",
     Category.PFNZERO: "the zero page",
@@ -133,7 +133,7 @@ def explain_scan(categories: int) -> list[Bit]:
             int(category).bit_length() - 1,
             str(category.name).lower().replace("_", "-"),
             int(bool(categories & category)),
-            meaning,
+            meaning if categories & category else f"not {meaning}",
         )
         for category, meaning in _MEANINGS.items()
     ]

@@ -9,11 +9,15 @@ import numpy as np
 from uffdlab.pte.states import ALL, KINDS, Bit, State
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike, NDArray
 
     Entries: TypeAlias = NDArray[np.uint64]
     Levels: TypeAlias = NDArray[np.uint8]
     Flags: TypeAlias = NDArray[np.uint32]
+    # Lowest bit, width, name, meaning; and what it means if it is zero, where that is something else.
+    Field: TypeAlias = tuple[int, int, str, str] | tuple[int, int, str, str, str]
 
 # The types above the swap files are handed out downwards from 31, and which exist depends on the kernel's configuration
 # and age (include/linux/swap.h).  The marker is the topmost, 31, except up to 6.1 (until commit 15520a3f0469 in 6.2),
@@ -88,6 +92,10 @@ def forget(states: Flags, known: Flags, state: State) -> None:
     known &= np.uint32(~state & ALL)
 
 
-def split(entry: int, fields: list[tuple[int, int, str, str]]) -> list[Bit]:
-    """Split an entry into fields, each given as lowest bit, width, name and meaning."""
-    return [Bit(low, name, entry >> low & (1 << width) - 1, meaning, width) for low, width, name, meaning in fields]
+def split(entry: int, fields: Sequence[Field]) -> list[Bit]:
+    """Split an entry into fields."""
+    found = []
+    for low, width, name, *meanings in fields:
+        value = entry >> low & (1 << width) - 1
+        found.append(Bit(low, name, value, meanings[0 if value else -1], width))
+    return found

@@ -16,6 +16,8 @@ from uffdlab.pte.swap import arrays, bit, classify, forget, kind_meaning, marker
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+    from uffdlab.pte.swap import Field
+
     Entries: TypeAlias = NDArray[np.uint64]
     Levels: TypeAlias = NDArray[np.uint8]
     Flags: TypeAlias = NDArray[np.uint32]
@@ -237,7 +239,7 @@ def explain_x86(entry: int, level: int = 1) -> list[Bit]:
     kinds, offsets = _x86_swap(np.array([entry], dtype=np.uint64))
     kind, offset = int(kinds[0]), int(offsets[0])
     offset_meaning = marker_meaning(kind, offset) or f"offset {offset}, stored inverted"
-    fields = [
+    fields: list[Field] = [
         (59, 5, "type", kind_meaning(kind, offset)),
         (9, 50, "offset", offset_meaning),
         (8, 1, "protnone", "clear: not a PROT_NONE mapping"),
@@ -245,9 +247,9 @@ def explain_x86(entry: int, level: int = 1) -> list[Bit]:
         (6, 1, "6", "not used: an erratum may set it"),
         (5, 1, "5", "not used: an erratum may set it"),
         (4, 1, "4", "not used"),
-        (3, 1, "exclusive", "anonymous page of this process only"),
-        (2, 1, "uffd-wp", "write-protected by userfaultfd"),
-        (1, 1, "soft-dirty", "written since clear_refs"),
+        (3, 1, "exclusive", "anonymous page of this process only", "not marked as of one process only"),
+        (2, 1, "uffd-wp", "write-protected by userfaultfd", "not write-protected by userfaultfd"),
+        (1, 1, "soft-dirty", "written since clear_refs", "not written since clear_refs"),
         (0, 1, "present", "not present"),
     ]
     return split(entry, fields)
@@ -259,27 +261,29 @@ def _x86_leaf(entry: int, level: int) -> list[Bit]:
     frame = int(frames_x86([entry], [max(level, 1)])[0])
     low = 12 + 9 * (level - 1) if huge else 12
     size = {1: "4 KiB", 2: "2 MiB", 3: "1 GiB"}.get(level, "huge") if huge else "4 KiB"
-    fields = [
-        (63, 1, "NX", "no instruction may be fetched"),
+    fields: list[Field] = [
+        (63, 1, "NX", "no instruction may be fetched", "instructions may be fetched"),
         (59, 4, "pkey", f"protection key {entry >> 59 & 15}"),
-        (58, 1, "saved-dirty", "dirty while read-only (6.6+; before: device map)"),
-        (52, 6, "52–57", "for software (57: device map on some kernels)"),
+        (58, 1, "saved-dirty", "dirty while read-only (6.6+; before: device map)", "not dirty while read-only"),
+        (52, 6, "software", "for software (57: device map on some kernels)"),
         (low, 52 - low, "frame", f"{size} page at frame {frame:#x}" + ("" if hardware else ", stored inverted")),
     ]
     if huge:
         fields += [(13, low - 13, "reserved", "zero in a huge entry"), (12, 1, "PAT", "memory type")]
     fields += [
-        (11, 1, "soft-dirty", "written since clear_refs"),
-        (10, 1, "uffd-wp", "protected by userfaultfd"),
-        (9, 1, "special", "no page of its own: zero page or device memory"),
-        (8, 1, "global" if hardware else "protnone", "kept in the TLB" if hardware else "present for the kernel only"),
+        (11, 1, "soft-dirty", "written since clear_refs", "not written since clear_refs"),
+        (10, 1, "uffd-wp", "protected by userfaultfd", "not protected by userfaultfd"),
+        (9, 1, "special", "no page of its own: zero page or device memory", "an ordinary page"),
+        (8, 1, "global", "kept in the TLB", "not kept in the TLB")
+        if hardware
+        else (8, 1, "protnone", "present for the kernel only"),
         (7, 1, "PAT" if level <= 1 else "PSE", "memory type" if level <= 1 else "a huge page, not a table"),
-        (6, 1, "dirty", "written"),
-        (5, 1, "accessed", "read or written"),
-        (4, 1, "PCD", "cache disabled"),
-        (3, 1, "PWT", "cache writes through"),
-        (2, 1, "user", "user space may use it"),
-        (1, 1, "writable", "writes are allowed"),
-        (0, 1, "present", "mapped"),
+        (6, 1, "dirty", "written", "not written"),
+        (5, 1, "accessed", "read or written", "neither read nor written"),
+        (4, 1, "PCD", "cache disabled", "cache enabled"),
+        (3, 1, "PWT", "cache writes through", "cache writes back"),
+        (2, 1, "user", "user space may use it", "for the kernel only"),
+        (1, 1, "writable", "writes are allowed", "a write faults"),
+        (0, 1, "present", "mapped", "not valid for the processor"),
     ]
     return split(entry, fields)
