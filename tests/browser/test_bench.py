@@ -109,7 +109,7 @@ def test_a_read_before_a_registration_needs_a_confirmation(bench, page):
     expect(cell(bench, 0)).to_have_attribute("aria-label", "page 0: absent")
     bench.get_by_role("button", name="read page 0 anyway").click()
     expect(cell(bench, 15)).to_have_attribute("aria-label", re.compile("^page 15: present"))
-    expect(status).to_have_text("page 0 was read: 1")
+    expect(status).to_have_text("page 0 was read: it holds 1")
     bench.get_by_role("button", name="start over").click()
     expect(cell(bench, 15)).to_have_attribute("aria-label", "page 15: absent")
     expect(status).to_contain_text("nothing is registered yet")
@@ -122,6 +122,47 @@ def test_a_read_before_a_registration_needs_a_confirmation(bench, page):
     register(bench, "MINOR", "WP")
     expect(cell(bench, 63)).to_have_attribute("aria-label", "page 63: absent, registered for minor, wp")
     expect(bench.get_by_role("list", name="legend")).to_contain_text("registered for minor, wp: 64")
+
+
+# Counts the clicks of a user: Playwright's are trusted, those of a script are not.
+COUNT_CLICKS = "window.clicks = 0; document.addEventListener('click', event => window.clicks += event.isTrusted, true)"
+
+
+def test_the_task_without_code_takes_nine_clicks_and_says_what_comes_next(bench, page):
+    """Register, hold a read, resolve it with CONTINUE|WP, write, unprotect; see the timeline and the bits."""
+    status = bench.locator(".uffdlab-touch-status").get_by_role("status")
+    bits = bench.get_by_role("group", name="entry of the page under the cursor").get_by_role("row")
+
+    def press(name):
+        bench.get_by_role("button", name=name, exact=True).click()
+
+    page.evaluate(COUNT_CLICKS)
+    expect(status).to_contain_text("its pages are in the page cache, not mapped; nothing is registered yet")
+    for mode in ("MINOR", "WP"):
+        bench.get_by_role("checkbox", name=re.compile(f"^{mode} ")).click()
+    press("send for all 64 pages")
+    expect(status).to_have_text(
+        re.compile("^registered for minor, wp: pages 0–63. Choose a page .* then read or write")
+    )
+    cell(bench, 5).click()
+    press("read page 5")
+    expect(bench.get_by_role("tab", name="faults (1)", exact=True)).to_have_attribute("aria-selected", "true")
+    press("continue WP")
+    expect(status).to_have_text("page 5 was read: it holds 6")
+    expect(bits.nth(1)).to_have_text(re.compile("uffd-wp.*1.*protected by userfaultfd"))
+    expect(bits.nth(2)).to_have_text(re.compile("writable.*0.*a write faults"))
+    press("write page 5")
+    expect(status).to_contain_text("the write to page 5 of region-1 waits (wp, write)")
+    press("unprotect")
+    expect(status).to_have_text("page 5 was written")
+    bench.get_by_role("tab", name="timeline", exact=True).click()
+    # The newest entry is in view, although the timeline was drawn while its tab was closed.
+    newest = bench.locator('.uffdlab-timeline [aria-selected="true"]')
+    expect(newest).to_be_visible()
+    expect(newest).to_be_in_viewport()
+    expect(bits.nth(1)).to_have_text(re.compile("uffd-wp.*0.*not protected by userfaultfd"))
+    expect(bits.nth(2)).to_have_text(re.compile("writable.*1.*writes are allowed"))
+    assert page.evaluate("window.clicks") == 9
 
 
 def test_every_part_of_the_bench_shows_a_waiting_fault(bench, page):
@@ -147,7 +188,7 @@ def test_every_part_of_the_bench_shows_a_waiting_fault(bench, page):
     assert len(set(times.all_inner_texts())) == 1
     bench.get_by_role("tab", name="faults (1)", exact=True).click()
     bench.get_by_role("button", name="continue", exact=True).click()
-    expect(status).to_have_text("page 5 was read: 6")
+    expect(status).to_have_text("page 5 was read: it holds 6")
     expect(bench.get_by_role("tab", name="faults", exact=True)).to_be_visible()
     expect(cell(bench, 5)).to_have_attribute("aria-label", "page 5: present, writable, registered for minor, wp")
 
@@ -172,7 +213,7 @@ def test_the_timeline_shows_entries_by_their_start_on_a_time_axis(bench, page):
     width = [entry.evaluate("entry => entry.getBoundingClientRect().width") for entry in (fault, ended)]
     assert width[1] > width[0]
     view.get_by_role("button", name="zoom in").click()
-    view.get_by_role("button", name="fit all entries").click()
+    view.get_by_role("button", name="reset the zoom").click()
     # After a step back, the grid shows its time, and new entries do not change it.
     expect(cell(bench, 5)).to_have_attribute("aria-label", re.compile("^page 5: present"))
     view.get_by_role("listbox").focus()
@@ -204,7 +245,7 @@ def test_the_end_of_the_kernel_is_reported_once(run_cells, page):
 
     def expect_one_message():
         expect(
-            bench.get_by_text(re.compile("Run the cell again for a new start")).locator("visible=true")
+            bench.get_by_text(re.compile("Run the cells again, from the first one")).locator("visible=true")
         ).to_have_count(1)
         link = "document.querySelectorAll('.uffdlab, .uffdlab *')"
         icons = (
@@ -217,16 +258,59 @@ def test_the_end_of_the_kernel_is_reported_once(run_cells, page):
     page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
     page.locator(".jp-Dialog button.jp-mod-accept").click()
     expect_one_message()
+    # The tabs show the last state of each part, and every button looks disabled.
+    bench.get_by_role("tab", name="timeline", exact=True).click()
+    expect(bench.get_by_role("option", name=re.compile("filling 64 pages")).first).to_be_visible()
+    expect(bench.get_by_role("button", name="read page 0", exact=True)).to_have_css("opacity", "0.55")
     page.screenshot(path=SHOTS / "bench-restarted.png")
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for(timeout=60_000)
     page.locator(".jp-CodeCell").first.locator(".cm-content").click()
     page.keyboard.press("Control+Enter")
     expect(bench.get_by_role("button", name="read page 0", exact=True)).to_be_visible(timeout=60_000)
-    expect(bench.get_by_text(re.compile("Run the cell again"))).to_have_count(0)
+    expect(bench.get_by_text(re.compile("Run the cells again"))).to_have_count(0)
     menu.click()
     page.get_by_role("menuitem", name="Shut Down Kernel", exact=True).click()
     expect_one_message()
     assert page.thrown == []
+
+
+# Returns the tabs whose names are cut off.
+CUT_OFF = """root => [...root.querySelectorAll('.lm-TabBar-tabLabel')]
+    .filter(each => each.scrollWidth > each.clientWidth).map(each => each.textContent)"""
+# Returns how bright the background of each element is that a selector finds: 255 is white.
+BRIGHTNESS = """elements => elements.map(each => {
+    const [red, green, blue, alpha] = (getComputedStyle(each).backgroundColor.match(/[\\d.]+/g) || []).map(Number);
+    return alpha === 0 ? 0 : (red + green + blue) / 3;
+})"""
+
+
+def test_nothing_glows_in_the_dark_theme_and_no_tab_is_cut_off_in_a_narrow_window(bench, page):
+    register(bench, "MINOR", "WP")
+    cell(bench, 5).click()
+    bench.get_by_role("button", name="read page 5", exact=True).click()
+    expect(bench.get_by_role("list", name="legend")).to_contain_text("a touch waits: read of page 5")
+    choose_theme(page, "JupyterLab Dark")
+    page.set_viewport_size({"width": 820, "height": 1180})
+    expect(bench.get_by_role("tab", name="faults (1)", exact=True)).to_be_visible()
+    page.wait_for_timeout(500)
+    assert bench.evaluate(CUT_OFF) == []
+    page.screenshot(path=SHOTS / "bench-820-dark.png")
+    button = bench.get_by_role("button", name="continue", exact=True).bounding_box()
+    content = bench.get_by_label("content of a copy:").bounding_box()
+    assert content["y"] > button["y"] + button["height"]
+    assert max(bench.locator(".uffdlab-plain").evaluate_all(BRIGHTNESS)) < 80
+    bench.get_by_role("button", name="continue", exact=True).click()
+    bench.get_by_role("tab", name="page tables", exact=True).click()
+    entry = bench.get_by_role("group", name=re.compile("^page 5 of region-1: PTE"))
+    expect(entry).to_be_visible()
+    values = entry.locator("td").filter(has_text=re.compile("^0$"))
+    assert values.count() >= 8
+    assert max(values.evaluate_all(BRIGHTNESS)) < 80
+    bench.get_by_role("tab", name="ioctl", exact=True).click()
+    arrow = bench.locator("select").first.evaluate("select => getComputedStyle(select).backgroundImage")
+    assert arrow.startswith("linear-gradient")  # of the colour of the text
+    page.set_viewport_size({"width": 1280, "height": 1600})
+    choose_theme(page, "JupyterLab Light")
 
 
 def static_form(path):

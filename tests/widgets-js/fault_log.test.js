@@ -23,7 +23,7 @@ describe("a fault log", () => {
     return packed(ids.length, new Float64Array(ids), new Float64Array(ids.map(() => 1)), labels, labels, kinds);
   };
   const state = (...ids) => ({
-    _actions: ["continue", "wake"], _waiting: log(...ids),
+    _actions: ["continue", "wake"], _about: ["UFFDIO_CONTINUE: resolves a minor fault", "UFFDIO_WAKE"], _waiting: log(...ids),
     _rows: packed(1, new Float64Array([1234.5]), texts("Fault(page=3)")), _counts: packed(1, new Float64Array([7]), texts("minor, write")),
   });
   it("shows the waiting touches, their age, and the messages", () => {
@@ -32,6 +32,7 @@ describe("a fault log", () => {
     expect(el.textContent).toContain("write to page 3 (minor, write) waits for 1.0 s");
     expect(el.textContent).toContain("7 messages: 7 minor, write");
     expect(textsOf("tbody th")).toEqual(["1,234.5"]);
+    expect(el.querySelector("button").title).toBe("UFFDIO_CONTINUE: resolves a minor fault");
     vi.advanceTimersByTime(2000);
     expect(el.textContent).toContain("waits for 3.0 s");
   });

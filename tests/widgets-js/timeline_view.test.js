@@ -41,6 +41,29 @@ describe("a timeline", () => {
   };
   const selected = () => el.querySelector('[aria-selected="true"]').getAttribute("aria-label");
 
+  it("brings the chosen entry into view when its tab is opened", () => {
+    let resized = null;
+    vi.stubGlobal("ResizeObserver", class {
+      constructor(action) { resized = action; }
+      observe() {}
+      disconnect() { resized = null; }
+    });
+    const [, end] = view(12);
+    const lanes = el.querySelector('[role="listbox"]');
+    const box = (left, width) => () => ({ left, width, right: left + width });
+    lanes.getBoundingClientRect = box(100, 400);
+    el.querySelector('[aria-selected="true"]').getBoundingClientRect = box(900, 20);
+    expect(lanes.scrollLeft).toBe(0);
+    Object.defineProperty(lanes, "clientWidth", { value: 400 });
+    resized();
+    expect(lanes.scrollLeft).toBe(900 - 100 - 200);
+    lanes.scrollLeft = 7; // by the user; another width is no reason to scroll
+    resized();
+    expect(lanes.scrollLeft).toBe(7);
+    end();
+    expect(resized).toBe(null);
+    vi.unstubAllGlobals();
+  });
   it("can be stepped through by keyboard", () => {
     const [model] = view(12);
     const lanes = el.querySelector('[role="listbox"]');

@@ -142,6 +142,9 @@ def test_each_action_calls_its_ioctl_for_the_selected_touch(lab, log, action, na
 def test_the_actions_are_in_the_order_of_the_faults_that_they_resolve(log):
     known = ["continue", "continue WP", "copy", "zeropage", "unprotect", "poison", "wake"]
     assert [action for action in log._actions if action in known] == known
+    about = dict(zip(log._actions, log._about, strict=True))
+    assert about["continue WP"] == "UFFDIO_CONTINUE: resolves a minor fault"
+    assert about["wake"] == "UFFDIO_WAKE: wakes the thread, which tries again"
 
 
 def test_a_failed_ioctl_is_reported(lab, log):

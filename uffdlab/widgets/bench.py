@@ -15,6 +15,7 @@ import ipywidgets  # type: ignore[import-untyped]
 import traitlets
 
 from uffdlab.errors import FaultUnresolved, UffdlabError
+from uffdlab.observations.page_text import page_range_text
 from uffdlab.pte import State
 from uffdlab.uapi import RegisterMode
 from uffdlab.widgets._assets import css
@@ -48,7 +49,7 @@ _NARROW = 256  # pages; a grid of more takes the whole width
 _SMALL_PAGE = 4096  # bytes
 _TABS = ("ioctl", "faults", "timeline", "page tables", "lab")
 _NO_FAULT_AROUND = int(RegisterMode.MINOR | RegisterMode.WP)
-_REGISTER_FIRST = "nothing is registered yet. Register pages first (tab ioctl): then a touch waits until you resolve it"
+_FAULTS = _TABS.index("faults")
 _START_OVER = "unmap this region and close its userfaultfd; begin again with new ones"
 
 
@@ -87,6 +88,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
         self._started: dict[int, Touch[object]] = {}  # by the grid's buttons; they have not ended
         self._shown: set[tuple[int, str]] = set()  # the faults of these touches that the status line has shown
         self._warned = ""  # the kind of touch that the user was warned of
+        self._advice = ""  # what to do first, as the status line says it
         super().__init__([], **keywords)
         self.region = lab.map(pages=pages, memory=memory)
         if self.region.has_alias:
@@ -119,8 +121,9 @@ class Bench(html_page.Pictured, Follower, LabBox):
             traitlets.dlink((self, name), (self._bar, name))
         self.children = [self._bar, ipywidgets.HBox([left, tabs], layout={"flex_flow": "row wrap"})]
         self.add_class("uffdlab-bench")
-        self.status.text = f"{self.region.name} is new; {_REGISTER_FIRST}"
+        self._show_new()
         self.grid.observe(self._label_touches, ["cursor", "_registered"])
+        self.grid.observe(self._show_registered, "_registered")
         self.faults.observe(self._count_faults, "_waiting")
         for part, names in (
             (self.grid, ["_codes", "_when"]),
@@ -153,7 +156,26 @@ class Bench(html_page.Pictured, Follower, LabBox):
         self.grid.selection, self.grid.cursor = [], 0
         self.ioctls.ioctl.value = "UFFDIO_REGISTER"
         self.ioctls.check()
-        self.status.text = f"{self.region.name} is new; {_REGISTER_FIRST}"
+        self._show_new()
+
+    def _show_new(self) -> None:
+        filled = "its pages are in the page cache, not mapped; " if self.region.has_alias else ""
+        self._advice = f"{self.region.name} is new: {filled}nothing is registered yet. Register pages first (tab ioctl)"
+        self.status.text = self._advice
+
+    def _show_registered(self, change: dict[str, Any]) -> None:
+        # In place of an advice, never of what came of a touch.  The grid does not know what was registered in the past.
+        if self.grid.past or self.status.text != self._advice:
+            return
+        if change["new"]:
+            first, count, modes = change["new"][0]
+            self._advice = (
+                f"registered for {modes}: {page_range_text(first, first + count - 1)}. Choose a page in the grid, then "
+                "read or write it: a fault comes to the tab faults"
+            )
+        else:
+            self._advice = "nothing is registered. Register pages first (tab ioctl)"
+        self.status.text = self._advice
 
     def _touch_button(self, kind: str) -> ipywidgets.Button:
         button = ipywidgets.Button(tooltip=f"{kind} the page under the grid's cursor", layout={"width": "auto"})
@@ -173,7 +195,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
         if warning:
             self._warned = kind
             self.touches[kind].description = f"{kind} page {page:,} anyway"
-            self.status.text = warning
+            self._advice = self.status.text = warning
         else:
             run_in_background(functools.partial(self._touched, kind, page), self._show_started)
 
@@ -219,6 +241,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
             if each["id"] in self._started and fault not in self._shown:
                 self._shown.add(fault)
                 self.status.text = f"the {each['what']} waits ({each['kind']}); resolve its fault in the tab faults"
+                self.tabs.selected_index = _FAULTS
 
     def _on_touch_end(self, entry: TimelineEntry) -> None:
         # Called on any thread.
@@ -244,7 +267,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
             return _why_failed(touch)
         page = self.region.page_of(touch.address)
         where = touch.what if page is None else f"page {page:,}"
-        return f"{where} was read: {end.value:,}" if touch.kind == "read" else f"{where} was written"
+        return f"{where} was read: it holds {end.value:,}" if touch.kind == "read" else f"{where} was written"
 
     def start_over(self) -> None:
         """Unmap the region, close the userfaultfd, and continue with a new region of the same kind and a new one."""
@@ -268,7 +291,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
     def _count_faults(self, _change: object = None) -> None:
         waiting = len(self.faults.waiting)
         titles = list(_TABS)
-        titles[1] = f"faults ({waiting})" if waiting else "faults"
+        titles[_FAULTS] = f"faults ({waiting})" if waiting else "faults"
         if list(self.tabs.titles) != titles:
             self.tabs.titles = titles
         self._show_waiting()

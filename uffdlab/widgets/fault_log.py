@@ -40,9 +40,10 @@ _SMALL_PAGE = 4096  # bytes
 _SHOWN = 50
 _MOST_WAITING = 20
 _WAYS = [(ioctl.name, way) for ioctl in uapi.IOCTLS.values() for way in ioctl.resolves]
-_ACTIONS = {
-    way.name: (name, way.mode) for name, way in sorted(_WAYS, key=lambda each: uapi.FAULTS.index(each[1].fault))
-}
+_WAYS.sort(key=lambda each: uapi.FAULTS.index(each[1].fault))
+_ACTIONS = {way.name: (name, way.mode) for name, way in _WAYS}
+_RESOLVED = {"any": "resolves any fault", "none": "wakes the thread, which tries again"}
+_ABOUT = [f"{name}: {_RESOLVED.get(way.fault, f'resolves a {way.fault} fault')}" for name, way in _WAYS]
 
 
 class FaultLog(html_page.Pictured, LiveWidget):
@@ -78,6 +79,7 @@ class FaultLog(html_page.Pictured, LiveWidget):
     _counts = traitlets.Bytes().tag(sync=True)
     _waiting = traitlets.Bytes().tag(sync=True)
     _actions = traitlets.List(list(_ACTIONS)).tag(sync=True)
+    _about = traitlets.List(_ABOUT).tag(sync=True)  # what each action does
     _status = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, uffd: Userfaultfd, lab: Any, **keywords: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from uffdlab.pte import Bit, first_the_important
 
 _SET = "background:#0072B2;color:#FFFFFF;font-weight:700"
-_CLEAR = "background:#F1F1F1;color:#000000"
+_CLEAR = "background:none"  # that of the page: a light cell would glow in a dark theme
 _CELL = "border:1px solid #7a7a7a;padding:1px 3px;text-align:center;white-space:nowrap;font-size:0.82em"
 
 

@@ -37,8 +37,8 @@ class FaultLog {
     const field = freshId("content");
     this.data = make("input", { type: "text", id: field, size: 12 });
     this.buttons = make("div", { class: "uffdlab-zoom", role: "group", "aria-label": "resolve" });
-    for (const action of model.get("_actions")) {
-      const button = make("button", { type: "button" }, action);
+    for (const [at, action] of model.get("_actions").entries()) {
+      const button = make("button", { type: "button", title: model.get("_about")[at] }, action);
       listen.on(button, "click", () => model.send({ resolve: action, touch: this.chosen, data: this.data.value }));
       this.buttons.append(button);
     }

@@ -2,8 +2,8 @@
 import { make } from "./dom.js";
 import { watchPython } from "./python_watch.js";
 
-const NO_PYTHON = "The Python of this notebook has ended, and its labs with it. You see the last state; nothing here works any more. " +
-  "Run the cell again for a new start.";
+const NO_PYTHON = "The Python of this notebook has ended, and its labs with it. You see the last state; no button works any more. " +
+  "Run the cells again, from the first one, for a new start.";
 
 export function labEndedBar(model, listen) {
   const status = make("p", {});

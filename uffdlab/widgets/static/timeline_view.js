@@ -77,13 +77,13 @@ class TimelineView {
     for (const [label, name, action] of [
       ["+", "zoom in", () => this.zoom(2)],
       ["−", "zoom out", () => this.zoom(0.5)],
-      ["fit", "fit all entries", () => this.zoom(0)],
+      ["reset", "reset the zoom", () => this.zoom(0)],
     ]) {
       const button = make("button", { type: "button", "aria-label": name, title: name }, label);
       listen.on(button, "click", action);
       bar.append(button);
     }
-    this.play = make("button", { type: "button", "aria-pressed": "false" }, "play");
+    this.play = make("button", { type: "button", "aria-pressed": "false", title: "step through the entries" }, "play");
     listen.on(this.play, "click", () => this.toggle());
     bar.append(this.play);
     this.names = make("div", { class: "uffdlab-lane-names", "aria-hidden": "true" });
@@ -98,6 +98,15 @@ class TimelineView {
     listen.model("change:_events", () => this.draw());
     listen.model("change:position", () => this.showChosen());
     listen.also(() => clearInterval(this.timer));
+    // In a tab that is closed nothing has a size; the chosen entry is brought into view when the tab is opened.
+    let width = 0;
+    const sizes = new ResizeObserver(guarded(model, el, () => {
+      const opened = !width && this.lanes.clientWidth;
+      width = this.lanes.clientWidth;
+      if (opened) this.scrollToChosen();
+    }));
+    sizes.observe(this.lanes);
+    listen.also(() => sizes.disconnect());
     this.draw();
   }
 
@@ -244,6 +253,12 @@ class TimelineView {
     element.setAttribute("aria-selected", "true");
     this.lanes.setAttribute("aria-activedescendant", element.id);
     this.status.textContent = `entry ${at + 1} of ${this.events.length}, ${eventText(this.events[at])}`;
+    this.scrollToChosen();
+  }
+
+  scrollToChosen() {
+    const element = this.lanes.querySelector('[aria-selected="true"]');
+    if (!element) return;
     const { left, width } = element.getBoundingClientRect();
     const box = this.lanes.getBoundingClientRect();
     if (left < box.left || left + width > box.right) this.lanes.scrollLeft += left - box.left - box.width / 2;
