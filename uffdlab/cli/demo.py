@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,12 +21,13 @@ from uffdlab.data_folders import data_folder, installed
 if TYPE_CHECKING:
     from uffdlab.scenarios import Result
 
-KERNELS = ("debian/bookworm", "6.1-as-posted", "6.1-series", "debian/trixie")
+# The packaged ones first: they are there after seconds, the others are compiled.
+KERNELS = ("debian/trixie", "debian/bookworm", "6.1-series", "6.1-as-posted")
 WHAT_IT_IS = {
-    "debian/bookworm": "Linux 6.1 without the patch",
-    "6.1-as-posted": "6.1 with the patch of February 2023",
-    "6.1-series": "6.1 with our series",
     "debian/trixie": "upstream, which has it since 6.4",
+    "debian/bookworm": "Linux 6.1 without the patch",
+    "6.1-series": "6.1 with our series",
+    "6.1-as-posted": "6.1 with the patch of February 2023",
 }
 
 
@@ -66,9 +68,10 @@ _UNKNOWN_FLAG = {
 def demo(out: Path, notebook_path: Path) -> None:
     """Show on four kernels what UFFDIO_CONTINUE with WP does, and run the notebook.
 
-    Prints a line for each group of pages, then each check that fails. Writes minor_wp.html, the notebook as executed,
-    and minor_wp.png. Exit status: 0 every check has the result that is right for its kernel, 1 one has not, 125 a
-    kernel could not be built or booted, 130 after Ctrl-C.
+    Prints a line for each group of pages, the pages before and after, and each check that fails. Writes a picture and
+    a JSON file as soon as a kernel has run, then minor_wp.html, the notebook as executed, and minor_wp.png. Exit
+    status: 0 every check has the result that is right for its kernel, 1 one has not, 125 a kernel could not be built
+    or booted, 130 after Ctrl-C.
     """
     from uffdlab import figures
     from uffdlab.lab import Lab
@@ -84,10 +87,13 @@ def demo(out: Path, notebook_path: Path) -> None:
             with exit_status.from_errors("demo"), Lab(kernel) as lab:
                 result = minor_wp(lab)
             wrong += _report(result)
-            (out / f"{kernel.replace('/', '-')}.json").write_text(reports.to_json(result), encoding="utf-8")
+            path = out / f"{kernel.replace('/', '-')}.json"
+            path.write_text(reports.to_json(result), encoding="utf-8")
+            picture = figures.compare(result.snapshots["shmem before"], result.snapshots["shmem after"])
+            picture.save(path.with_suffix(".png"))
             if kernel == "6.1-series":
-                picture = figures.compare(result.snapshots["shmem before"], result.snapshots["shmem after"])
                 picture.save(out / "minor_wp.png")
+            click.echo(f"  picture: {path.with_suffix('.png')}, after {time.monotonic() - started:.0f} s")
         click.echo(f"\nThe experiment on {len(KERNELS)} kernels took {time.monotonic() - started:.0f} s.")
         with exit_status.from_errors("demo"):
             notebook.execute(notebook_path, out / "minor_wp.html", report=click.echo)
@@ -107,11 +113,15 @@ def demo(out: Path, notebook_path: Path) -> None:
 
 def _report(result: Result) -> list[str]:
     # Prints the results on one kernel; returns a line for each check with the wrong result.
+    from uffdlab.cli import page_letters
+
     click.echo(
         f"\n{result.kernel}: {WHAT_IT_IS[result.kernel]} (Linux {result.release}), by the {result.witness} witness"
     )
     for group in result.groups:
         click.echo(f"  {group.memory:<8} pages {group.pages:<6} {group.done:<12} {group.before} → {group.after}")
+    letters = page_letters.side_by_side(result.snapshots["shmem before"], result.snapshots["shmem after"])
+    click.echo(f"\n{textwrap.indent(letters, '  ')}\n")
     wrong = []
     for check in result.checks:
         fails = must_fail(result.kernel, check.name)
