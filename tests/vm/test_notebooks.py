@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbclient
 import nbformat
+import papermill
 import pytest
 
 pytestmark = [pytest.mark.vm, pytest.mark.timeout(480)]
@@ -67,3 +68,17 @@ def test_a_notebook_runs_without_errors_and_its_figures_have_alt_text(path, tmp_
         if {"image/png", "image/svg+xml"} & set(output.data):
             assert "alt=" in output.data.get("text/html", ""), "a picture without an HTML form with alt text"
     assert seconds < RUN_SECONDS
+
+
+@each_notebook
+def test_papermill_runs_a_notebook_with_other_parameters(path, tmp_path):
+    given = {"KERNEL": "debian/trixie", "PAGES": 16}
+    found = papermill.inspect_notebook(path)
+    assert given.keys() <= found.keys()
+    papermill.execute_notebook(
+        path, tmp_path / path.name, parameters=given, cwd=tmp_path, progress_bar=False, execution_timeout=RUN_SECONDS
+    )
+    notebook = nbformat.read(tmp_path / path.name, as_version=4)
+    shown = "\n".join(str(output) for cell in notebook.cells for output in cell.get("outputs", []))
+    assert "Lab: debian/trixie" in shown
+    assert "16 pages" in shown

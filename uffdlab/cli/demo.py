@@ -95,7 +95,7 @@ def demo(out: Path, notebook_path: Path) -> None:
                 picture.save(out / "minor_wp.png")
             click.echo(f"  picture: {path.with_suffix('.png')}, after {time.monotonic() - started:.0f} s")
         click.echo(f"\nThe experiment on {len(KERNELS)} kernels took {time.monotonic() - started:.0f} s.")
-        with exit_status.from_errors("demo"):
+        with exit_status.from_errors("demo", booted=True):
             notebook.execute(notebook_path, out / "minor_wp.html", report=click.echo)
     except KeyboardInterrupt:
         click.echo("\ndemo: stopped; run it again, it keeps the kernels that are already built", err=True)

@@ -18,6 +18,7 @@ from uffdlab.data_folders import data_folder
 from uffdlab.errors import HostUnsupported
 
 _FIRST = "minor_wp.ipynb"
+_SUN_PATH = 108  # bytes, with the NUL at the end; unix(7)
 _VERSION = re.compile(r'("version": )"3\.\d+\.\d+"')
 
 
@@ -51,6 +52,14 @@ def copy_notebooks(folder: Path) -> list[Path]:
     return here
 
 
+def _sockets_fit() -> bool:
+    # Jupyter's kernels listen on sockets beside their connection files, kernel-UUID-ipc-N.  sun_path has 108 bytes.
+    from jupyter_core.paths import jupyter_runtime_dir
+
+    longest = f"{jupyter_runtime_dir()}/kernel-{'0' * 36}-ipc-999"
+    return len(os.fsencode(longest)) < _SUN_PATH
+
+
 class _CommandWithJupyterOptions(click.Command):
     # click takes what follows -- for arguments, and the first of them would be the folder.
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -75,7 +84,8 @@ def lab(options: list[str], folder: Path, copy_only: bool) -> None:
     if copy_only:
         return
     sys.stdout.flush()
+    sockets = ["--KernelManager.transport=ipc"] if _sockets_fit() else []
     root = ["--allow-root"] if os.geteuid() == 0 else []
     settings = [f"--ServerApp.root_dir={folder.resolve()}", f"--LabApp.default_url=/lab/tree/{_FIRST}"]
     # Ctrl-C and the exit status are JupyterLab's own.
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, *settings, *options])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", *root, *sockets, *settings, *options])  # noqa: S606

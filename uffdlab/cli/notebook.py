@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from uffdlab.cli import exit_status
+from uffdlab.cli.output_file import require_writable
 from uffdlab.errors import UffdlabError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _REMOTE = re.compile(r"<script[^>]*\ssrc=\"(?:https?:[^\"]*)?\"[^>]*>\s*</script>")  # nothing may be fetched
-_CELL_DEADLINE = 600  # seconds; the kernels are built before, but a machine may be slow to answer
 
 
 def execute(path: Path, html: Path, *, report: Callable[[str], object]) -> None:
@@ -36,30 +36,19 @@ def execute(path: Path, html: Path, *, report: Callable[[str], object]) -> None:
     Raises
     ------
     UffdlabError
-        A cell failed; the message has its traceback.  The page is still written.
+        The file is no notebook, a cell failed, or Jupyter's kernel did.  The page has the cells that ran.
     """
-    import nbformat
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from uffdlab.cli.notebook_kernel import run_cells
 
     started = time.monotonic()
-    document = nbformat.read(path, as_version=4)
-    client = NotebookClient(
-        document,
-        timeout=_CELL_DEADLINE,
-        kernel_name="python3",
-        store_widget_state=False,
-        resources={"metadata": {"path": str(path.parent)}},
-        extra_arguments=["--log-level=ERROR"],  # hide the warning that it listens on the loopback device
-    )
-    failure: CellExecutionError | None = None
+    document = _read(path)
     try:
-        client.execute()
-    except CellExecutionError as error:
-        failure = error
-    html.write_text(_as_page(document), encoding="utf-8")
-    if failure is not None:
-        raise UffdlabError(f"a cell of {path} failed; {html} shows all of them\n{failure}") from failure
+        run_cells(document, path)
+    except UffdlabError as error:
+        error.add_note(f"{html} has the cells, as far as they ran")
+        raise
+    finally:
+        html.write_text(_as_page(document), encoding="utf-8")
     cells = sum(cell.cell_type == "code" for cell in document.cells)
     report(f"The notebook's {cells} code cells ran in {time.monotonic() - started:.0f} s.")
 
@@ -74,13 +63,18 @@ def export_page(path: Path, page: Path) -> None:
     UffdlabError
         If the file is no notebook.
     """
+    page.write_text(_as_page(_read(path)), encoding="utf-8")
+
+
+def _read(path: Path) -> nbformat.NotebookNode:
     import nbformat
 
     try:
-        document = nbformat.read(path, as_version=4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError, AttributeError) as error:
+        return nbformat.read(path, as_version=4)
+    except OSError as error:
+        raise UffdlabError(f"{path} cannot be read: {error.strerror}") from error
+    except (nbformat.ValidationError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise UffdlabError(f"{path} is no notebook: {str(error).partition(chr(10))[0]}") from error
-    page.write_text(_as_page(document), encoding="utf-8")
 
 
 def _as_page(document: nbformat.NotebookNode) -> str:
@@ -109,16 +103,22 @@ def _as_page(document: nbformat.NotebookNode) -> str:
 def export(notebook: Path, page: Path | None) -> None:
     """Write NOTEBOOK, as it was saved, to one HTML file: PAGE, by default beside it, to hand in."""
     target = page or notebook.with_suffix(".html")
+    require_writable(target, "PAGE")
     with exit_status.from_errors():
         export_page(notebook, target)
     click.echo(f"Written: {target}")
 
 
-@click.command()
+@click.command(epilog="Example: UFFDLAB_MACHINE=local uffdlab notebook minor_wp.ipynb minor_wp.html")
 @click.argument("notebook", type=click.Path(dir_okay=False, exists=True, path_type=Path))
 @click.argument("page", type=click.Path(dir_okay=False, path_type=Path))
 def notebook(notebook: Path, page: Path) -> None:
-    """Run NOTEBOOK and write it, as executed, to PAGE; `UFFDLAB_MACHINE` selects where its lab runs."""
-    with exit_status.from_errors():
+    """Run NOTEBOOK and write it, as executed, to PAGE; `UFFDLAB_MACHINE` selects where its lab runs.
+
+    PAGE is also written if a cell fails. Exit status: 0 success, 1 a cell or Jupyter's kernel failed, 2 bad usage, 130
+    Ctrl-C.
+    """
+    require_writable(page, "PAGE")
+    with exit_status.from_errors(booted=True):
         execute(notebook, page, report=click.echo)
     click.echo(f"Written: {page}")

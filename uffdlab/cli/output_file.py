@@ -34,6 +34,23 @@ def opened(path: Path, option: str = "--output") -> Iterator[TextIO]:
         yield file
 
 
+def require_writable(path: Path, option: str) -> None:
+    """Check that a file can be written later.  What it has stays until then.
+
+    Raises
+    ------
+    click.BadParameter
+        It cannot.
+    """
+    there = path.exists()
+    try:
+        path.open("ab").close()
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise click.BadParameter(f"{path} cannot be written: {error.strerror}", param_hint=option) from error
+
+
 def make_folder(path: Path, option: str) -> None:
     """Make a folder, unless it is there, and check that files can be made in it.
 
