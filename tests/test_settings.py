@@ -90,6 +90,26 @@ def test_the_defaults(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "addresses"),
+    [
+        ("", ("", "")),
+        ("http://mirror.example/debian", ("http://mirror.example/debian", "")),
+        (" https://a.example/debian/  file:/srv/security ", ("https://a.example/debian/", "file:/srv/security")),
+    ],
+)
+def test_a_mirror_is_one_address_or_two(monkeypatch, text, addresses):
+    monkeypatch.setenv("UFFDLAB_MIRROR", text)
+    assert settings.mirror() == addresses
+
+
+@pytest.mark.parametrize("text", ["mirror.example", "http://a b c", "http://a http://b http://c", "x:/a[b]", 'x:/"'])
+def test_a_mirror_that_is_no_address_is_an_error(monkeypatch, text):
+    monkeypatch.setenv("UFFDLAB_MIRROR", text)
+    with pytest.raises(errors.UsageError, match=r"^UFFDLAB_MIRROR is .*: it must be the address of a mirror of Debian"):
+        settings.mirror()
+
+
+@pytest.mark.parametrize(
     ("text", "size"),
     [
         ("", 10**9),

@@ -26,12 +26,13 @@ class Setting(NamedTuple):
 CACHE = Setting("UFFDLAB_CACHE", "cache", is_folder=True)
 IMAGES = Setting("UFFDLAB_IMAGES", "images", is_folder=True)
 KERNELS = Setting("UFFDLAB_KERNELS", "kernels", is_folder=True)
+MIRROR = Setting("UFFDLAB_MIRROR", "mirror")
 MACHINE = Setting("UFFDLAB_MACHINE", "machine")
 ACCEL = Setting("UFFDLAB_ACCEL", "accel", choices=("tcg", "kvm", "auto"))
 SAVED = Setting("UFFDLAB_SAVED", "saved")
 BOX = Setting("UFFDLAB_BOX", "box")
 TRACEBACK = Setting("UFFDLAB_TRACEBACK", "traceback", choices=("short", "full"))
-SETTINGS = (CACHE, IMAGES, KERNELS, MACHINE, ACCEL, SAVED, BOX, TRACEBACK)
+SETTINGS = (CACHE, IMAGES, KERNELS, MIRROR, MACHINE, ACCEL, SAVED, BOX, TRACEBACK)
 
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
@@ -70,6 +71,25 @@ def kernels_folder() -> Path:
         As for :func:`cache_folder`.
     """
     return _folder(KERNELS) or _default_folder("config")
+
+
+def mirror() -> tuple[str, str]:
+    """Return the addresses of a mirror of Debian and of its security updates, each empty if it is not set.
+
+    Raises
+    ------
+    UsageError
+        It is not one address or two.
+    """
+    text, origin = _raw(MIRROR)
+    found = text.split()
+    if len(found) > 2 or not all(re.fullmatch(r"[a-z][a-z0-9+.-]*:/[^\s\"\[\]#]+", each) for each in found):
+        raise errors.UsageError(
+            f"{origin} is {text}: it must be the address of a mirror of Debian, scheme://host/path, which can be "
+            "followed by a space and that of its security updates"
+        )
+    main, security = (*found, "", "")[:2]
+    return main, security
 
 
 def machine() -> str:

@@ -59,7 +59,7 @@ class Containers:
             return
         mirrors = apt.mirrors_of_this_machine()
         suites = [suite, f"{suite}-updates", f"{suite}-security"]
-        sources = "".join(mirrors.line(each, apt.KEYRING) for each in suites)
+        sources = "".join(mirrors.line(each, apt.keyring()) for each in suites)
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             archive, pip = Path(folder) / "root.tar", Path(folder) / "pip.conf"
             pip.write_text(_settings_of_pip())

@@ -12,7 +12,8 @@ import pytest
 from tiny_kernel import make_deb
 
 from uffdlab.errors import HostUnsupported, SourceError
-from uffdlab.kernels.apt import DebianArchive, Mirrors, choose_mirrors
+from uffdlab.kernels import apt
+from uffdlab.kernels.apt import DebianArchive, Mirrors, choose_mirrors, mirrors_of_this_machine
 from uffdlab.kernels.progress import Silent
 
 MAIN = "http://mirror.example/debian/"
@@ -50,9 +51,17 @@ def test_the_mirrors_are_chosen_from_the_sources_of_the_machine(targets, main, s
 
 @pytest.mark.parametrize("targets", ["", "Packages|http://u.example/ubuntu|noble|main|Ubuntu\n", "garbage\n|||\n"])
 def test_a_machine_without_a_debian_mirror_is_refused(targets):
-    with pytest.raises(HostUnsupported, match=r"kernels come from Debian, and .* has no mirror of it") as caught:
+    with pytest.raises(
+        HostUnsupported, match=r"kernels come from Debian, and .* knows no mirror of it .*: set UFFDLAB_MIRROR"
+    ) as caught:
         choose_mirrors(targets)
     assert caught.value.missing == "a Debian mirror"
+
+
+def test_the_setting_precedes_the_sources_of_the_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("UFFDLAB_MIRROR", f"{MAIN} {SECURITY}")
+    monkeypatch.setenv("PATH", str(tmp_path))  # apt is not asked
+    assert mirrors_of_this_machine() == Mirrors(MAIN, SECURITY)
 
 
 def test_security_suites_come_from_the_security_mirror(tmp_path):
@@ -65,14 +74,17 @@ def test_security_suites_come_from_the_security_mirror(tmp_path):
 
 def test_the_error_names_the_missing_tools_of_apt(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(HostUnsupported, match=r"apt-get.*dpkg-deb.*Debian: apt dpkg"):
+    with pytest.raises(HostUnsupported, match=r"missing apt-get.*dpkg-deb\. .*apt dpkg.*uffdlab kernel import"):
         DebianArchive().resolve("linux-image-x", ("here",), tmp_path / "root", Silent())
     assert not (tmp_path / "root").exists()
 
 
-def test_the_error_names_the_missing_keyring(tmp_path):
-    with pytest.raises(HostUnsupported, match="install the package debian-archive-keyring"):
-        DebianArchive(keyring=tmp_path / "none").resolve("linux-image-x", ("here",), tmp_path / "root", Silent())
+def test_the_error_names_the_missing_keyring(tmp_path, monkeypatch):
+    monkeypatch.setattr(apt, "_KEYRINGS", (tmp_path / "none.gpg", tmp_path / "none.pgp"))
+    with pytest.raises(HostUnsupported, match=r"none.gpg is missing.* debian-archive-keyring"):
+        DebianArchive(Mirrors("file:/x", "")).resolve("linux-image-x", ("here",), tmp_path / "root", Silent())
+    (tmp_path / "none.pgp").touch()
+    assert apt.keyring() == tmp_path / "none.pgp"
 
 
 class Repository:
@@ -159,6 +171,18 @@ def repository(tmp_path, home):
     ]
     repository.publish(repository.debs)
     return repository
+
+
+def test_a_repository_of_the_setting_is_used_where_apt_has_no_sources(repository, monkeypatch, tmp_path):
+    (tmp_path / "apt.conf").write_text('Dir::Etc::sourcelist "/dev/null";\nDir::Etc::sourceparts "/dev/null";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    monkeypatch.delenv("UFFDLAB_MIRROR", raising=False)
+    archive = DebianArchive(keys=repository.keyring)
+    with pytest.raises(HostUnsupported, match="set UFFDLAB_MIRROR"):
+        archive.resolve("linux-image-cloud-amd64", ("here",), tmp_path / "root", Silent())
+    monkeypatch.setenv("UFFDLAB_MIRROR", f"file:{repository.folder}")
+    assert archive.resolve("linux-image-cloud-amd64", ("here",), tmp_path / "root", Silent()).version
+    assert (tmp_path / "root" / "sources.list").read_text().count("file:") == 1
 
 
 def test_the_newest_version_is_found_with_the_packages_it_needs(repository, tmp_path):

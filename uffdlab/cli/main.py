@@ -14,6 +14,9 @@ COMMANDS = {
         "uffdlab.cli.capabilities", "capabilities", "Show what each KERNEL can do with a userfaultfd, side by side."
     ),
     "demo": LazyCommand("uffdlab.cli.demo", "demo", "Show on four kernels what UFFDIO_CONTINUE with WP does."),
+    "doctor": LazyCommand(
+        "uffdlab.cli.doctor", "doctor", "Check what this host has and lacks for labs; say what to do."
+    ),
     "exec": LazyCommand("uffdlab.cli.guest", "execute", "Run COMMAND in a fresh guest of KERNEL."),
     "export": LazyCommand("uffdlab.cli.notebook", "export", "Write NOTEBOOK, as it was saved, to one HTML file."),
     "fuzz": LazyCommand("uffdlab.cli.fuzz", "fuzz", "Make random calls on KERNEL and compare each with a model."),

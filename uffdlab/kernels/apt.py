@@ -1,7 +1,7 @@
 """Fetch packages of Debian suites through a private apt root.
 
-This needs no root privileges, does not touch the system's apt sources, and checks signatures. The mirror is the one
-that the machine's own apt uses.
+This needs no root privileges, does not touch the system's apt sources, and checks signatures. The mirror is
+``$UFFDLAB_MIRROR``, or else the one that the machine's own apt uses.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from uffdlab import settings
 from uffdlab.cachedir import discard
-from uffdlab.data_folders import data_folder
 from uffdlab.errors import HostUnsupported, SourceError
 from uffdlab.kernels import host_checks
+from uffdlab.processes import system_packages
 from uffdlab.processes.job import JobTimeout, run
 
 if TYPE_CHECKING:
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
     from uffdlab.kernels.progress import Progress
 
-KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+# Debian's own name of the file, and the one that follows it.
+_KEYRINGS = tuple(Path(f"/usr/share/keyrings/debian-archive-keyring.{end}") for end in ("gpg", "pgp"))
 
 _UPDATE_DEADLINE = 600.0  # s
 _DOWNLOAD_DEADLINE = 3600.0  # s
@@ -91,22 +93,43 @@ class Mirrors:
     main: str
     security: str
 
-    def line(self, suite: str, keyring: Path) -> str:
+    def line(self, suite: str, keys: Path) -> str:
         """Return the sources.list line for a suite, or an empty string if no mirror of this machine has it."""
         uri = self.security if suite.endswith("-security") else self.main
-        return (
-            f"deb [arch=amd64 signed-by={keyring} allow-insecure=no allow-weak=no] {uri} {suite} main\n" if uri else ""
-        )
+        return f"deb [arch=amd64 signed-by={keys} allow-insecure=no allow-weak=no] {uri} {suite} main\n" if uri else ""
 
 
-def mirrors_of_this_machine() -> Mirrors:
-    """Read the mirrors from the machine's apt configuration.
+def keyring() -> Path:
+    """Return the path of the keys that sign Debian's suites.
 
     Raises
     ------
     HostUnsupported
-        The configuration has no mirror of Debian.
+        They are not installed.
     """
+    found = next((path for path in _KEYRINGS if path.exists()), None)
+    if found is None:
+        raise HostUnsupported(
+            f"{_KEYRINGS[0]} is missing; it holds the keys that sign Debian's suites: "
+            f"{system_packages.how_to_install('debian-archive-keyring.gpg')}",
+            missing="debian-archive-keyring",
+        )
+    return found
+
+
+def mirrors_of_this_machine() -> Mirrors:
+    """Return ``$UFFDLAB_MIRROR``, or else the mirrors in the machine's apt configuration.
+
+    Raises
+    ------
+    HostUnsupported
+        There is no mirror of Debian.
+    UsageError
+        ``$UFFDLAB_MIRROR`` is not an address.
+    """
+    main, security = settings.mirror()
+    if main:
+        return Mirrors(main, security)
     fields = ("CREATED_BY", "REPO_URI", "RELEASE", "COMPONENT", "ORIGIN")
     asked = subprocess.run(
         ["apt-get", "indextargets", "--format", "|".join(f"$({field})" for field in fields)],
@@ -141,8 +164,8 @@ def choose_mirrors(targets: str) -> Mirrors:
             main = main or uri
     if not main:
         raise HostUnsupported(
-            "kernels come from Debian, and this machine's apt has no mirror of it (apt-get indextargets lists none): "
-            "add one to its sources, on Debian 12 `deb MIRROR bookworm main`",
+            "kernels come from Debian, and this machine's apt knows no mirror of it (apt-get indextargets): set "
+            "UFFDLAB_MIRROR to the address of one. Only uffdlab uses it: the system's package sources stay as they are",
             missing="a Debian mirror",
         )
     return Mirrors(main, security)
@@ -155,13 +178,13 @@ class DebianArchive:
     ----------
     mirrors : Mirrors, optional
         By default the machine's own.
-    keyring : Path
-        File with the keys that may sign a suite's Release file.
+    keys : Path, optional
+        File with the keys that may sign a suite's Release file, by default that of :func:`keyring`.
     """
 
-    def __init__(self, mirrors: Mirrors | None = None, keyring: Path = KEYRING) -> None:
+    def __init__(self, mirrors: Mirrors | None = None, keys: Path | None = None) -> None:
         self._mirrors = mirrors
-        self._keyring = keyring
+        self._keys = keys
 
     def resolve(
         self,
@@ -193,9 +216,9 @@ class DebianArchive:
             raise host_checks.disk_full(root, f"package lists of {', '.join(suites)}")
         if status:
             raise SourceError(
-                f"apt-get update for {', '.join(suites)} (private, signatures checked by {self._keyring}) failed:\n"
+                f"apt-get update for {', '.join(suites)} (private, signatures checked by {self._keys}) failed:\n"
                 f"{_error_lines(output)}\n"
-                "Check the network and the mirror in this machine's apt configuration, then try again"
+                f"Check the network and the mirror {self._main}, then try again"
             )
         debs: list[Deb] = []
         ask = [package]
@@ -236,7 +259,7 @@ class DebianArchive:
         if status:
             raise SourceError(
                 f"apt-get download {' '.join(wanted)} failed:\n{_error_lines(output)}\n"
-                "Check the network and the mirror in this machine's apt configuration, then try again"
+                f"Check the network and the mirror {self._main}, then try again"
             )
         paths = []
         for deb in found.debs:
@@ -245,23 +268,22 @@ class DebianArchive:
             if path is None or _sha256(path) != deb.sha256:
                 raise SourceError(
                     f"{deb.package} {deb.version}: the mirror's file does not match Debian's signed index "
-                    f"(SHA256 {deb.sha256}): try again, or use another mirror in this machine's apt configuration"
+                    f"(SHA256 {deb.sha256}): try again, or set UFFDLAB_MIRROR to another mirror"
                 )
             paths.append(path)
         return paths
 
+    @property
+    def _main(self) -> str:
+        return self._mirrors.main if self._mirrors else ""
+
     def _set_up(self, root: Path, suites: tuple[str, ...]) -> None:
-        if not self._keyring.exists():
-            raise HostUnsupported(
-                f"{self._keyring} is missing; it holds the keys that sign Debian's suites: install the package "
-                f"debian-archive-keyring (`{data_folder('vm') / 'install-packages'} demo` does)",
-                missing="debian-archive-keyring",
-            )
+        keys = self._keys = self._keys or keyring()
         if self._mirrors is None:
             self._mirrors = mirrors_of_this_machine()
         for folder in ("lists/partial", "cache/archives/partial", "state"):
             (root / folder).mkdir(parents=True, exist_ok=True)
-        (root / "sources.list").write_text("".join(self._mirrors.line(suite, self._keyring) for suite in suites))
+        (root / "sources.list").write_text("".join(self._mirrors.line(suite, keys) for suite in suites))
         (root / "state" / "status").touch()
         (root / "apt.conf").write_text(_configuration(root))
 

@@ -11,25 +11,15 @@ from typing import TYPE_CHECKING
 
 from uffdlab.data_folders import data_folder
 from uffdlab.errors import HostUnsupported, KernelError
+from uffdlab.processes import system_packages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-# command → the Debian package that holds it
-_BUILD_TOOLS = {
-    "gcc": "gcc",
-    "ld": "binutils",
-    "make": "make",
-    "bc": "bc",
-    "flex": "flex",
-    "bison": "bison",
-    "patch": "patch",
-    "tar": "tar",
-    "xz": "xz-utils",
-}
-_HEADERS = {"gelf.h": "libelf-dev"}
-_APT_TOOLS = {"apt-get": "apt", "apt-cache": "apt", "apt-config": "apt", "dpkg-deb": "dpkg"}
+BUILD_TOOLS = ("gcc", "ld", "make", "bc", "flex", "bison", "patch", "tar", "xz")
+_HEADERS = ("gelf.h",)
+APT_TOOLS = ("apt-get", "apt-cache", "apt-config", "dpkg-deb")
 
 
 def require_platform() -> None:
@@ -45,12 +35,44 @@ def require_platform() -> None:
 
 def require_apt() -> None:
     """Raise :class:`HostUnsupported` if the host has no apt or no dpkg."""
-    _require(_APT_TOOLS, {}, "kernels and their sources come from Debian's archive, through apt and dpkg")
+    missing = missing_tools(APT_TOOLS)
+    if missing:
+        raise HostUnsupported(
+            "kernels and their sources come from Debian's archive, through apt and dpkg: missing "
+            f"{', '.join(missing)}. {system_packages.how_to_install(*missing)}. Without apt: "
+            "`uffdlab kernel export` on another machine and `uffdlab kernel import` here, or the path of your own "
+            "vmlinux or bzImage in place of a kernel's name",
+            missing=", ".join(missing),
+        )
 
 
 def require_build_tools() -> None:
     """Raise :class:`HostUnsupported` if the host lacks a tool or header to compile a kernel."""
-    _require(_BUILD_TOOLS, _HEADERS, "a kernel cannot be compiled here")
+    missing = missing_build_tools()
+    if missing:
+        more = (
+            f"; `{data_folder('vm') / 'install-packages'} demo` installs all that is needed"
+            if system_packages.manager() == "apt"
+            else ""
+        )
+        raise HostUnsupported(
+            f"a kernel cannot be compiled here: missing {', '.join(missing)}. "
+            f"{system_packages.how_to_install(*missing)}{more}",
+            missing=", ".join(missing),
+        )
+
+
+def missing_build_tools() -> list[str]:
+    """Return the commands and headers that compiling a kernel needs and this host lacks."""
+    missing = missing_tools(BUILD_TOOLS)
+    if "gcc" not in missing:
+        missing += [header for header in _HEADERS if not _has_header(header)]
+    return missing
+
+
+def missing_tools(tools: Iterable[str]) -> list[str]:
+    """Return those commands that are not in PATH."""
+    return [tool for tool in tools if shutil.which(tool) is None]
 
 
 def require_space(folder: Path, size: int, what: str) -> None:
@@ -108,20 +130,6 @@ def toolchain() -> str:
         version = subprocess.run([path, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
         names.append(version.partition("\n")[0])
     return "; ".join(names)
-
-
-def _require(tools: dict[str, str], headers: dict[str, str], why: str) -> None:
-    missing = [(tool, package) for tool, package in tools.items() if shutil.which(tool) is None]
-    if headers and shutil.which("gcc"):
-        missing += [(header, package) for header, package in headers.items() if not _has_header(header)]
-    if missing:
-        names = ", ".join(name for name, _ in missing)
-        packages = " ".join(dict.fromkeys(package for _, package in missing))
-        raise HostUnsupported(
-            f"{why}: missing {names} (Debian: {packages}). "
-            f"`{data_folder('vm') / 'install-packages'} demo` installs all that is needed",
-            missing=names,
-        )
 
 
 def _has_header(header: str) -> bool:

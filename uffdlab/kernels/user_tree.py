@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from uffdlab.cachedir import write_atomically
 from uffdlab.errors import SourceError
 from uffdlab.kernels.apt import Deb, Resolved
+from uffdlab.processes.system_packages import how_to_install
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -146,7 +147,7 @@ def _names_from_git(path: Path) -> list[str]:
             check=False,
         )
     except FileNotFoundError as error:
-        raise SourceError(f"{path} is a git tree, and git is not installed: install it (Debian: git)") from error
+        raise SourceError(f"{path} is a git tree, and git is not installed: {how_to_install('git')}") from error
     except subprocess.TimeoutExpired as error:
         raise SourceError(
             f"git ls-files in {path} had not finished after {_LIST_DEADLINE:.0f} s: try again, or give a tarball"

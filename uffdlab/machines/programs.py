@@ -19,6 +19,7 @@ from msgspec import Struct
 from uffdlab.errors import AgentError, LabClosed, MachineError, ProgramError, UsageError
 from uffdlab.machines import elf
 from uffdlab.machines.program_input import ProgramInput, Source
+from uffdlab.processes import system_packages
 from uffdlab.uapi.protocol.agent import (
     DiscardProgramFolder,
     FilesExist,
@@ -119,7 +120,7 @@ class Programs:
                 return self._run(argv, folder, deadline, on_output, most_output, env, stdin)
             except ProgramError as error:
                 if error.kind == "no-program" and not self._machine().ask(FilesExist([_SHELL]))[0]:
-                    error.add_note(_NO_TOOLS)
+                    error.add_note(_no_tools())
                 raise
         finally:
             # The agent does this even if nobody waits for the answer; a machine that hangs has had its deadline.
@@ -267,10 +268,11 @@ class _OutputQueue:
         return b"".join(self._collected["stderr"])
 
 
-_NO_TOOLS = (
-    "The guest has no shell and no tools: they come from this host's busybox, which is not installed or not usable "
-    "(apt-get install busybox-static)"
-)
+def _no_tools() -> str:
+    return (
+        "The guest has no shell and no tools: they come from this host's busybox, which is not installed or not usable "
+        f"({system_packages.how_to_install('busybox')})"
+    )
 
 
 def _is_environment(env: object) -> bool:

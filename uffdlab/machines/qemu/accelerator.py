@@ -64,6 +64,16 @@ def choose(program: str, boot: Callable[[str, float], M]) -> tuple[str, M | None
     return verdict, None
 
 
+def verdict(program: str) -> tuple[str, str] | None:
+    """Return the result of the last probe: ``("kvm", "")``, or ``("tcg", reason)``; None if this boot had none."""
+    path = cachedir.root() / "accel" / "verdict.json"
+    chosen = _remembered(path, program)
+    if chosen is None:
+        return None
+    reason = str(json.loads(path.read_bytes()).get("reason", "")) if chosen == "tcg" else ""
+    return chosen, reason
+
+
 def known(program: str) -> str:
     """Return the accelerator that ``$UFFDLAB_ACCEL`` or the last probe decided on; ``"tcg"`` if there was none.
 

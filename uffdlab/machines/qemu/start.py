@@ -19,7 +19,7 @@ from uffdlab.machines.qemu import initramfs, kernel_modules, saved_state
 from uffdlab.machines.qemu.accelerator import choose
 from uffdlab.machines.qemu.command import Descriptors, Settings
 from uffdlab.machines.qemu.machine import QemuMachine
-from uffdlab.processes import limits
+from uffdlab.processes import limits, system_packages
 from uffdlab.settings import saved_guests
 from uffdlab.uapi.protocol.agent import LoadModules, ReadClock
 
@@ -52,7 +52,7 @@ def find_program() -> str:
     found = shutil.which(PROGRAM)
     if found is None:
         raise errors.HostUnsupported(
-            f"{PROGRAM} is not in PATH; install it: apt-get install qemu-system-x86", missing="qemu"
+            f"{PROGRAM} is not in PATH; install it: {system_packages.how_to_install(PROGRAM)}", missing="qemu"
         )
     return str(Path(found).resolve())
 

@@ -32,6 +32,7 @@ from uffdlab.cachedir import write_atomically
 from uffdlab.data_folders import data_folder, installed
 from uffdlab.machines.vagrant.box import OWN, Boxes
 from uffdlab.machines.vagrant.box import folder as box_folder
+from uffdlab.processes import system_packages
 from uffdlab.processes.job import Job, JobTimeout
 
 if TYPE_CHECKING:
@@ -124,8 +125,10 @@ class VagrantVm:
             )
         for program in ("vagrant", "ssh"):
             if shutil.which(program) is None:
+                by_apt = system_packages.manager() == "apt"
+                how = f"{data_folder('vm') / 'install-packages'} vagrant" if by_apt else ""
                 raise errors.HostUnsupported(
-                    f"{program} is not in PATH; install it: {data_folder('vm') / 'install-packages'} vagrant",
+                    f"{program} is not in PATH; install it: {how or system_packages.how_to_install(program)}",
                     missing=program,
                 )
         default = cachedir.folder("vagrant-vm") if folder is None and installed() else ".vagrant"
