@@ -183,3 +183,11 @@ def test_every_committed_file_has_a_known_type_and_size():
         return not known.fullmatch(path.suffix) or path.stat().st_size > 1 << 20 or path.name.endswith("~")
 
     assert [path.relative_to(ROOT).as_posix() for path in committed_files() if unexpected(path)] == []
+
+
+def test_the_top_level_has_no_file_that_a_command_left():
+    names = {path.relative_to(ROOT).parts[0] for path in committed_files()}
+    folders = {"benchmarks", "binder", "docs", "kernel-patch", "notebooks", "tests", "uffdlab", "vm"}
+    files = {"CHANGELOG.md", "CONTRIBUTING.md", "Dockerfile", "LICENSE", "MANIFEST.in", "Makefile", "README.md"}
+    built_from = {"environment.yml", "pyproject.toml", "setup.py"}
+    assert {name for name in names if not name.startswith(".")} == folders | files | built_from
