@@ -37,6 +37,26 @@ def system(request, containers, debian, checkout, wheel):
         yield system
 
 
+# What `uffdlab doctor` says there before the first lab.
+BARE = {
+    **dict.fromkeys(["Python", "Jupyter", "QEMU", "busybox", "memory", "disk", "/dev/shm", "cache folder"], "ok"),
+    "shared kernels": "ok",
+    "kernels": "optional",
+    "Debian's archive": "ok",
+    "build tools": "optional",
+    "Vagrant": "optional",
+}
+
+
+def states(system, *environment):
+    """Return what `uffdlab doctor` says of each thing, without KVM, which depends on the host."""
+    command = " ".join([*environment, "~/lab/bin/python -m uffdlab doctor --json"])
+    printed = system("sh", "-c", f"{command} || true", user=USER)
+    lines = {line["name"]: line for line in json.loads(printed)["lines"]}
+    assert lines.pop("KVM")["state"] in {"ok", "optional"}
+    return {name: line["state"] for name, line in lines.items()}
+
+
 @pytest.mark.parametrize("system", ["bookworm", "trixie"], indirect=True)
 def test_the_wheel_runs_an_experiment_on_a_stock_kernel(system, wheel, request):
     def step(name, *command):
@@ -48,9 +68,12 @@ def test_the_wheel_runs_an_experiment_on_a_stock_kernel(system, wheel, request):
     seconds = {}
     step("venv", "cd && python3 -m venv lab")
     step("pip install", f"~/lab/bin/pip install --only-binary=:all: /opt/{wheel.name}")
+    assert states(system) == BARE
+    assert states(system, "PATH=/none")["QEMU"] == "missing"
     assert KERNEL in step("kernel list", "~/lab/bin/uffdlab kernel list")
     result = step(f"run minor_wp {KERNEL}", f"~/lab/bin/uffdlab run minor_wp {KERNEL}")
     assert "64 of 64" in result, result
+    assert states(system) == {**BARE, "kernels": "ok"}
     megabytes = {
         name: int(system("du", "--summarize", "--block-size=1M", path).split()[0])
         for name, path in {"environment": "/home/student/lab", "cache": "/home/student/.cache/uffdlab"}.items()
