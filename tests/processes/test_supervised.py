@@ -43,6 +43,19 @@ def test_the_output_of_the_console_is_logged():
     process.kill()
 
 
+def test_the_time_without_a_cpu_is_counted():
+    # Two programs on one CPU: each waits while the other runs.
+    cpu = min(os.sched_getaffinity(0))
+    code = f"import os; os.sched_setaffinity(0, {{{cpu}}})\nwhile True: pass"
+    processes = [start(code)[0] for _ in range(2)]
+    try:
+        assert wait_until(lambda: all(process.seconds_without_cpu() > 0.2 for process in processes), 60)
+    finally:
+        for process in processes:
+            process.kill()
+    assert processes[0].seconds_without_cpu() == 0
+
+
 def test_stderr_is_in_the_error():
     process, _log = start("import sys; print('no such machine', file=sys.stderr); sys.exit(3)")
     assert process.ended.wait(10)

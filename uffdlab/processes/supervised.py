@@ -102,6 +102,18 @@ class SupervisedProcess:
             return ()
         return supervised_by.pid, *map(int, children.split())
 
+    def seconds_without_cpu(self) -> float:
+        """Return how long a thread of the program could have run but waited for a CPU: that of the greatest such time.
+
+        It is 0 if the kernel does not count it.  Source: Documentation/scheduler/sched-stats.rst, /proc/PID/schedstat.
+        """
+        waited = [0]
+        for pid in self.pids[1:]:
+            for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                with contextlib.suppress(OSError, ValueError, IndexError):  # the thread has ended
+                    waited.append(int(path.read_text(encoding="ascii").split()[1]))
+        return max(waited) / 1e9
+
     def stderr(self) -> str:
         """Return what the program has written to stderr, at most its first 16 KiB."""
         return self._run.stderr.decode(errors="replace").strip()
