@@ -282,7 +282,7 @@ def test_without_apt_a_kernel_that_is_there_suffices(tmp_path, monkeypatch):
     state, found, todo = check(sources_here.archive)
     assert state is State.MISSING
     assert "missing apt-get, apt-cache, apt-config, dpkg-deb" in found
-    assert "Fedora Linux 41 has no package with apt-get" in todo
+    assert todo.startswith("dnf install apt dpkg; ")
     assert "uffdlab kernel import FILE" in todo
     a_kernel(tmp_path / "cache" / "images")
     assert check(sources_here.archive)[0] is State.OPTIONAL

@@ -44,6 +44,15 @@ def test_a_host_without_os_release_has_the_manager_that_is_in_path(monkeypatch, 
     assert system_packages.distribution() == "an unknown distribution"
 
 
+def test_what_no_package_is_known_to_have_is_told(monkeypatch):
+    suse = {"ID": "opensuse-leap", "ID_LIKE": "suse opensuse", "PRETTY_NAME": "openSUSE Leap\x1b[2J 16"}
+    monkeypatch.setattr(platform, "freedesktop_os_release", lambda: suse)
+    assert system_packages.how_to_install("apt-get", "xz") == (
+        "zypper install xz; no package of openSUSE Leap?[2J 16 is known that has apt-get"
+    )
+    assert system_packages.how_to_install("apt-get").startswith("no package of")
+
+
 def test_debians_names_are_those_of_the_list_of_packages():
     text = (Path(__file__).parents[2] / "vm" / "packages.txt").read_text()
     listed = {row.split()[0] for row in text.splitlines() if row and not row.startswith("#")}

@@ -18,7 +18,7 @@ class _Names(NamedTuple):
     zypper: str
 
 
-# What is missing, a command, header or file: the package that has it; empty if the distribution has none.
+# What is missing, a command, header or file: the package that has it; empty if none is known.
 _PACKAGES = {
     "qemu-system-x86_64": _Names("qemu-system-x86", "qemu-system-x86-core", "qemu-system-x86", "qemu-x86"),
     "busybox": _Names("busybox-static", "busybox", "busybox", "busybox-static"),
@@ -35,11 +35,11 @@ _PACKAGES = {
     "git": _Names("git", "git", "git", "git"),
     "ssh": _Names("openssh-client", "openssh-clients", "openssh", "openssh-clients"),
     "vagrant": _Names("vagrant", "vagrant", "vagrant", "vagrant"),
-    "apt-get": _Names("apt", "", "", ""),
-    "apt-cache": _Names("apt", "", "", ""),
-    "apt-config": _Names("apt", "", "", ""),
-    "dpkg-deb": _Names("dpkg", "", "", ""),
-    "debian-archive-keyring.gpg": _Names("debian-archive-keyring", "", "", ""),
+    "apt-get": _Names("apt", "apt", "apt", ""),
+    "apt-cache": _Names("apt", "apt", "apt", ""),
+    "apt-config": _Names("apt", "apt", "apt", ""),
+    "dpkg-deb": _Names("dpkg", "dpkg", "dpkg", ""),
+    "debian-archive-keyring.gpg": _Names("debian-archive-keyring", "debian-keyring", "debian-archive-keyring", ""),
 }
 _INSTALL = {
     "apt": "apt-get install",
@@ -94,7 +94,7 @@ def how_to_install(*missing: str) -> str:
     advice = [f"{_INSTALL[here]} {packages}"] if packages else []
     none = [each for each, package in found.items() if not package]
     if none:
-        advice.append(f"{distribution()} has no package with {', '.join(none)}")
+        advice.append(f"no package of {distribution()} is known that has {', '.join(none)}")
     return "; ".join(advice)
 
 
