@@ -59,9 +59,9 @@ def open_string(code: str) -> OpenString | None:
 
 
 def _kernels() -> Iterable[str]:
-    from uffdlab.kernels import catalogue  # noqa: PLC0415
+    from uffdlab.kernels import Supply  # noqa: PLC0415
 
-    return [entry.name for entry in catalogue.load()]
+    return Supply().names()
 
 
 def _memory() -> Iterable[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import click
 from uffdlab import kernels
 from uffdlab.cli import exit_status
 from uffdlab.cli.parameters import KernelName, as_json
-from uffdlab.errors import KernelError
+from uffdlab.errors import KernelError, UnknownKernel
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 _TREE = click.Path(exists=True, path_type=Path)
@@ -97,8 +98,9 @@ def kernel_remove(name: tuple[str, ...]) -> None:
             entry = " and the list" if UserKernels().remove(each) else ""
             freed = supply.remove(each)
             click.echo(f"{each}: {freed} bytes removed from the cache{entry}")
-            if not entry and (left := supply.find(each)):
-                click.echo(f"{each}: the shared kernel stays, {left.image.parent}")
+            with contextlib.suppress(UnknownKernel):  # it was in no catalogue
+                if not entry and (left := supply.find(each)):
+                    click.echo(f"{each}: the shared kernel stays, {left.image.parent}")
 
 
 @kernel.command("share", epilog="Example: uffdlab kernel share /srv/uffdlab/kernels debian/trixie 6.1-series")

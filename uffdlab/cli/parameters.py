@@ -42,7 +42,7 @@ class _Name(click.ParamType):  # type: ignore[type-arg]  # click 8.1 to 8.4 has 
 
 
 class KernelName(_Name):
-    """The name of a kernel in the catalogue, and the path of an image too if `path` is true."""
+    """The name of a kernel, and the path of an image too if `path` is true."""
 
     name = "kernel"
 
@@ -50,11 +50,13 @@ class KernelName(_Name):
         self._path = path
 
     def names(self) -> Iterable[tuple[str, str]]:
-        """Return the kernels of the catalogue; none if it cannot be read."""
+        """Return the kernels of the catalogue and those from elsewhere; none if the catalogue cannot be read."""
         from uffdlab.kernels import catalogue
+        from uffdlab.kernels.cache import Cache
+        from uffdlab.kernels.names import names
 
         with contextlib.suppress(UffdlabError):
-            return [(entry.name, entry.about) for entry in catalogue.load()]
+            return names(catalogue.load(), Cache()).items()
         return []
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[Any]]:

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 from uffdlab import cachedir
 from uffdlab.cachedir import discard, slug
 from uffdlab.errors import HostUnsupported
-from uffdlab.kernels.apt import Resolved
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from uffdlab.kernels.apt import Resolved
 
 RECORD = "kernel.json"
 
@@ -147,6 +148,17 @@ class Images:
         """Return all finished kernels that are not damaged, the newest first."""
         return _newest_first(each for each in self._read_all("[!.]*") if each.is_whole)
 
+    def names(self, *, imported: bool = False) -> set[str]:
+        """Return the names of all finished kernels, also damaged ones; with `imported`, only of those."""
+        found = set()
+        with contextlib.suppress(OSError):
+            for path in self.folder.glob(f"[!.]*/{RECORD}"):
+                with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                    record = json.loads(path.read_text())
+                    if record.get("imported", False) or not imported:
+                        found.add(str(record["name"]))
+        return found
+
     def publish(self, made: Path, finished: Finished) -> Kernel:
         """Publish the folder `made`, which has the files of a kernel, as a finished kernel, and return it.
 
@@ -211,12 +223,18 @@ def _read(folder: Path) -> Finished | None:
         return Finished(
             _kernel(folder, record),
             record["made_of"],
-            Resolved.of(record["version"]) if record.get("version") else None,
+            _version(record["version"]) if record.get("version") else None,
             record.get("imported", False),
             (folder / RECORD).stat().st_mtime_ns,
             record.get("size"),
         )
     return None
+
+
+def _version(data: dict[str, Any]) -> Resolved:
+    from uffdlab.kernels.apt import Resolved  # noqa: PLC0415 - completion does without
+
+    return Resolved.of(data)
 
 
 def _kernel(folder: Path, record: dict[str, Any]) -> Kernel:

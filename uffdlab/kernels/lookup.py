@@ -61,7 +61,7 @@ def pte_reader(name: str | os.PathLike[str]) -> Path | None:
 
 
 def require_known(name: str) -> None:
-    """Check that the catalogue has a kernel of this name, or that it is the path of a file.  Nothing is fetched.
+    """Check that a kernel has this name, or that it is the path of a file.  Nothing is fetched.
 
     Raises
     ------
@@ -74,7 +74,9 @@ def require_known(name: str) -> None:
         if not Path(name).expanduser().is_file():
             given(Path(name))
     elif not Path(name).is_file():
-        catalogue.load()[name]
+        kernels = catalogue.load()
+        if name not in kernels:
+            Supply(kernels).find(name)
 
 
 def get(name: str | os.PathLike[str], *, progress: Progress | None = None, refresh: bool = False) -> Kernel:

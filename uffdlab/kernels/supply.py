@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from uffdlab.cachedir import discard, write_atomically
 from uffdlab.errors import BuildError, KernelError, SourceError
-from uffdlab.kernels import build, catalogue, host_checks, image, pte_reader_module
+from uffdlab.kernels import build, catalogue, host_checks, image, names, pte_reader_module
 from uffdlab.kernels.apt import Archive, DebianArchive
 from uffdlab.kernels.cache import Cache
 from uffdlab.kernels.cache_key import key_of, made_of
@@ -151,12 +151,12 @@ class Supply:
             with contextlib.suppress(SourceError):  # the user's tree was removed
                 found = self._find(entry.name)
             listed.append(self._listed(entry.name, entry.about, found))
-        others = [each for each in self._cache.images.all() if each.imported]
-        if self._cache.shared is not None:
-            others += self._cache.shared.all()
-        names = dict.fromkeys(each.kernel.name for each in others if each.kernel.name not in self._kernels)
-        listed += [self._listed(name, "not in this catalogue", self._from_elsewhere(name)) for name in sorted(names)]
-        return listed
+        others = [(name, about) for name, about in self.names().items() if name not in self._kernels]
+        return listed + [self._listed(name, about, self._from_elsewhere(name)) for name, about in others]
+
+    def names(self) -> dict[str, str]:
+        """Return the name and the description of every kernel: of the catalogue, then those from elsewhere."""
+        return names.names(self._kernels, self._cache)
 
     def log(self, name: str) -> Path | None:
         """Return the path of the log of the kernel's last build, failed or not, or None if there is no log."""

@@ -9,7 +9,6 @@ import ipywidgets  # type: ignore[import-untyped]
 import traitlets
 
 from uffdlab import kernels
-from uffdlab.kernels import catalogue
 from uffdlab.lab import Lab
 from uffdlab.widgets._base.controls import LabBox, StatusLine
 from uffdlab.widgets._base.event_loop import run_in_loop
@@ -24,7 +23,7 @@ _STEPS = 0.005  # of a stage; smaller progress is not shown
 
 
 class KernelPicker(Sheeted, Follower, LabBox):
-    """A list of the kernels in the catalogue, and a button that boots a lab on the chosen one.
+    """A list of the kernels, and a button that boots a lab on the chosen one.
 
     Fetching, building and booting happen on a background thread, so the notebook remains usable.
 
@@ -44,7 +43,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
     lab = traitlets.Any(allow_none=True)
 
     def __init__(self, kernel: str = "6.1-series", **keywords: Any) -> None:
-        self._about = {entry.name: entry.about for entry in catalogue.load()}
+        self._about = kernels.Supply().names()
         self._about.setdefault(kernel, "not in the catalogue")
         style = {"description_width": "initial"}
         self.kernel = ipywidgets.Dropdown(options=list(self._about), value=kernel, description="kernel", style=style)
@@ -132,7 +131,7 @@ class KernelPicker(Sheeted, Follower, LabBox):
         return self.status
 
     def sheet(self) -> Sheet:
-        """Return the kernels of the catalogue, the chosen one, and its state."""
+        """Return the kernels, the chosen one, and its state."""
         rows = [(name, self._about[name]) for name in self.kernel.options]
         return Sheet("Kernels", (*rows, ("chosen", f"{self.kernel.value}: {self.status.text or 'not booted'}")))
 
