@@ -29,6 +29,21 @@ def test_the_whole_traceback_can_be_shown(tmp_path):
     assert "catalogue.py" in run(tmp_path / "script.py", WRONG, "-X", "dev")
 
 
+def test_the_line_is_the_users_own_also_if_the_method_was_made_by_python(tmp_path):
+    # Difference is a dataclass: Python writes its __init__, of a file "<string>".
+    text = """
+import numpy as np
+from uffdlab.observations.snapshot import Snapshot
+
+def of(pages):
+    return Snapshot(region="r", start=0, page_size=4096, witness="pagemap",
+                    entries=np.zeros(pages, np.uint64), levels=np.ones(pages, np.uint8))
+
+of(2) - of(3)
+"""
+    assert run(tmp_path / "script.py", text).startswith("script.py, line 9: UsageError: these two snapshots")
+
+
 def test_other_errors_have_their_traceback(tmp_path):
     output = run(tmp_path / "script.py", "import uffdlab.errors\n\n1 / 0\n")
     assert output.startswith("Traceback (most recent call last):\n")

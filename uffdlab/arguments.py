@@ -65,6 +65,8 @@ class _Check(NamedTuple):
 def checked(of: str, /, **examples: str) -> Callable[[_Class], _Class]:
     """Return a class decorator that checks the arguments of every public method and of ``__init__``.
 
+    A public name that such an object does not have is an error in plain text, too.
+
     The annotations say what they may be.  Those that are not in the table here are not checked: what takes a range of
     pages checks it itself.
 
@@ -86,9 +88,21 @@ def checked(of: str, /, **examples: str) -> Callable[[_Class], _Class]:
             elif isinstance(value, staticmethod):
                 plain = _wrapped(value.__func__, call, examples.get(name, ""), method=False)
                 setattr(decorated, name, staticmethod(plain))
+        decorated.__getattr__ = _missing(of)  # type: ignore[attr-defined]
         return decorated
 
     return decorate
+
+
+def _missing(of: str) -> Callable[[object, str], object]:
+    def missing(self: object, name: str) -> object:
+        # Many programs ask for private names, and expect that they are not there.  A name that the class has: its
+        # property has raised an AttributeError, which is raised again.
+        if name.startswith("_") or hasattr(type(self), name):
+            return object.__getattribute__(self, name)
+        raise unknown_name(name, [each for each in dir(self) if not each.startswith("_")], of)
+
+    return missing
 
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -123,11 +137,22 @@ def must_be(value: object, wanted: type, call: str, advice: str) -> None:
         raise WrongArguments(f"{call} takes a {wanted.__name__}, not {value!r}; {advice}")
 
 
-def unknown_name(name: str, known: Iterable[str]) -> UnknownName:
-    """Return the error for a name that this package does not have."""
-    error = UnknownName(f"uffdlab has no {name}{_nearest(name, known) or '; dir(uffdlab) lists what it has'}")
+def unknown_name(name: str, known: Iterable[str], of: str = "uffdlab") -> UnknownName:
+    """Return the error for a name that this package, or an object that is called `of`, does not have."""
+    error = UnknownName(f"{of} has no {name}{nearest(name, known, 0.65) or f'; dir({of}) lists what it has'}")
     error.name, error.obj = "", None  # else Python adds a guess of its own
     return error
+
+
+def nearest(name: str, known: Iterable[str], least: float = 0.5) -> str:
+    """Return ``; did you mean NAME?`` with the known name that is most like `name`; empty if none is like it.
+
+    `least` is how much of it must be the same, from 0 to 1.
+    """
+    import difflib  # noqa: PLC0415 - for errors alone
+
+    near = difflib.get_close_matches(name, list(known), 1, least)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _wrapped(function: Callable[..., Any], call: str, example: str, *, method: bool) -> Callable[..., Any]:
@@ -197,7 +222,7 @@ def _wrong_call(call: str, function: Any, arguments: Any, keywords: dict[str, An
     takes = f"It takes {', '.join([*by_position, *many, *by_name]) or 'no arguments'}"
     for name in keywords:
         if name not in known:
-            return f"{call}() has no argument {name}{_nearest(name, known)} {takes}"
+            return f"{call}() has no argument {name}{nearest(name, known)} {takes}"
     if len(arguments) - first > len(by_position):
         names = f"; by name alone: {', '.join(f'{name}=…' for name in by_name)}" if by_name else ""
         most = (
@@ -214,10 +239,3 @@ def _wrong_call(call: str, function: Any, arguments: Any, keywords: dict[str, An
 
 def _such_as(example: str) -> str:
     return f"; for example {example}" if example else ""
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    import difflib  # noqa: PLC0415 - for errors alone
-
-    near = difflib.get_close_matches(name, list(known), 1, 0.5)
-    return f"; did you mean {near[0]}?" if near else ""

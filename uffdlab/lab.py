@@ -17,7 +17,7 @@ from uffdlab.machines.programs import MOST_OUTPUT, Programs
 from uffdlab.processes.console import Log
 from uffdlab.target.mapping_size import page_count
 from uffdlab.target.process import TargetProcess
-from uffdlab.target.region import MappedPages, PageRange, Region, map_region, pages_of
+from uffdlab.target.region import MappedPages, PageRange, Region, map_region, mapped_pages
 from uffdlab.target.timeline import Timeline
 from uffdlab.target.userfaultfd import Userfaultfd
 
@@ -44,6 +44,7 @@ _Answer = TypeVar("_Answer")
 
 @checked(
     "lab",
+    __init__="uffdlab.Lab('6.1-series')",
     map="lab.map(64, memory='anon')",
     exec="lab.exec(['uname', '-a'])",
     userfaultfd="lab.userfaultfd(uffdlab.uapi.Feature.EVENT_FORK)",
@@ -248,7 +249,11 @@ class Lab:
         UsageError
             These are too many pages for one snapshot.
         """
-        return self._target.snapshot(pages_of(where), witness)
+        return self._target.snapshot(self._own_pages(where), witness)
+
+    def _own_pages(self, where: MappedPages) -> PageRange:
+        self._connection.must_be_open()
+        return mapped_pages(where, self._target)
 
     def paused(self) -> AbstractContextManager[None]:
         """Stop the guest's processors within a ``with`` block, so that ``physical`` reads all pages at one moment.
@@ -275,7 +280,7 @@ class Lab:
         """
         from uffdlab.observations.cross_examination import CrossExamination  # noqa: PLC0415 - it needs numpy
 
-        pages = pages_of(where)
+        pages = self._own_pages(where)
         snapshots = [self.snapshot(pages, name) for name in self.witnesses]
         numbers = range(pages.first, pages.first + pages.count) if probe_writes else ()
         return CrossExamination(snapshots, [self.probe(pages.mapping[page]) for page in numbers])

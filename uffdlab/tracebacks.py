@@ -24,7 +24,10 @@ def users_line(error: BaseException) -> traceback.FrameSummary | None:
     inner = None
     for frame, number in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename
-        if not file.startswith("<frozen") and not any(file.startswith(f"{folder}{os.sep}") for folder in libraries):
+        # Of a dataclass, Python writes methods itself, as "<string>" in the module of the class.
+        generated = file.startswith("<") and frame.f_globals.get("__name__", "").partition(".")[0] == __package__
+        own = not file.startswith("<frozen") and not generated
+        if own and not any(file.startswith(f"{folder}{os.sep}") for folder in libraries):
             inner = traceback.FrameSummary(file, number, frame.f_code.co_name)
     return inner
 

@@ -68,7 +68,7 @@ def test_a_write_to_a_protected_page(host_lab, region):
         uffd.writeprotect(region)
         touch = region.write(3)
         assert uffd.read_fault().wp
-        with pytest.raises(FaultUnresolved, match="is mapped write-protected") as waits:
+        with pytest.raises(FaultUnresolved, match=r"write-protected; .*wp=False\) resolves its fault; touch") as waits:
             touch.result(timeout=0)
         evaluated(waits.value, host_lab, region=region)
         touch.result(timeout=60)

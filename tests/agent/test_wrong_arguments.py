@@ -32,6 +32,16 @@ WRONG = {
     "uffdlab.Lab(cpus=1.5)": "cpus is an integer, not float",
     "uffdlab.Lab(machine=5)": "machine is text or a machine, not int",
     "uffdlab.compre": "no compre; did you mean compare",
+    "uffd.continu(region[6])": r"^uffd has no continu; did you mean continue_\?$",
+    "lab.mapp(64)": r"^lab has no mapp; did you mean map\?$",
+    "region.bensch()": r"^region has no bensch; dir\(region\) lists what it has$",
+    "region.snapshot().presnt": r"^snapshot has no presnt; did you mean present\?$",
+    'lab.map(64, memory="shmen")': r"no memory 'shmen'; did you mean shmem\? The kinds are 'anon'",
+    'lab.map(64, memory="?")': r"no memory '\?'\. The kinds are",
+    'uffd.register(region, "wpp")': r"did you mean wp\? The modes are",
+    'uffd.ioctl("UFFDIO_CONTINU", {})': r"did you mean UFFDIO_CONTINUE\? The ioctls are",
+    'region.snapshot("pagemapp")': r"did you mean pagemap\? The witnesses are",
+    "uffdlab.Lab(6.1)": r"for example uffdlab\.Lab\('6\.1-series'\)",
     "region[:8][0]": r"cannot be cut again; .*region\[0\]",
     "list(region[2:8])": r"cannot be cut again; .*region\[2:8\]",
     'region["3"]': "is not a page number",
@@ -73,6 +83,33 @@ WRONG = {
 def test_a_wrong_call_is_a_usage_error_in_words(names, call):
     with pytest.raises(UsageError, match=WRONG[call]):
         eval(call, dict(names))
+
+
+def test_pages_of_another_lab_are_refused(names, mortal_lab):
+    """Its regions have the same addresses, so that a call would act on the pages of this lab."""
+    lab, uffd, other = names["lab"], names["uffd"], mortal_lab.map(8)
+    assert other.start == names["region"].start
+    for call in (lab.snapshot, lab.cross_examine, uffd.continue_, uffd.wake, uffd.writeprotect):
+        with pytest.raises(UsageError, match=r"region-1 belongs to another lab, <Lab .*: lab\.map\(64\)$"):
+            call(other)
+    with pytest.raises(UsageError, match="belongs to another lab"):
+        uffd.register(other, "missing")
+    mortal_lab.close()
+    with pytest.raises(UsageError, match="belongs to another lab"):
+        lab.cross_examine(other[3])
+
+
+def test_a_property_that_fails_is_no_unknown_name():
+    from uffdlab.arguments import checked
+
+    @checked("thing")
+    class Thing:
+        @property
+        def size(self) -> int:
+            return self._size
+
+    with pytest.raises(AttributeError, match="no attribute '_size'"):
+        _ = Thing().size
 
 
 def test_a_right_call_stays_right(names):

@@ -27,7 +27,7 @@ def test_a_size_is_given_in_pages_or_in_bytes(memory, given, count):
 @pytest.mark.parametrize(
     ("memory", "given", "message"),
     [
-        ("shmen", {"pages": 1}, r"no memory 'shmen'; the kinds are 'anon'"),
+        ("shmen", {"pages": 1}, r"no memory 'shmen'; did you mean shmem\? The kinds are 'anon'"),
         ("shmem", {}, "either in pages as pages=…"),
         ("shmem", {"pages": 1, "size": 4096}, "either in pages as pages=…"),
         ("shmem", {"pages": "4"}, "pages='4' is no number"),

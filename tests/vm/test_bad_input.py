@@ -149,7 +149,7 @@ def test_writeprotect_refuses_the_mode_bit_of_continue(registered):
         (lambda lab, region, uffd: lab.map(size="1 MiB"), "size is an integer, not text"),
         (lambda lab, region, uffd: lab.map(pages=1, memory=None), "memory is text, not None"),
         (lambda lab, region, uffd: lab.map(pages=10**6, memory="hugetlb"), "huge pages of 2 MiB are needed"),
-        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTNUE", {}), "no ioctl of a userfaultfd; the ioctls are"),
+        (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTNUE", {}), "did you mean UFFDIO_CONTINUE"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"dst": 1}), "has no field dst; it has start"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"start": 1 << 64}), "a number of 64 bits"),
         (lambda lab, region, uffd: uffd.ioctl("UFFDIO_CONTINUE", {"start": "0"}), "a number of 64 bits"),
@@ -169,7 +169,7 @@ def test_writeprotect_refuses_the_mode_bit_of_continue(registered):
         (lambda lab, region, uffd: region.madvise("dontned"), "no advice of madvise"),
         (lambda lab, region, uffd: region.mprotect("rwz"), "r, w and x only"),
         (lambda lab, region, uffd: region.sweep("execute"), "read, write or modify"),
-        (lambda lab, region, uffd: region.sweep(order="backwards"), "there is ascending"),
+        (lambda lab, region, uffd: region.sweep(order="backwards"), "the orders are ascending"),
         (lambda lab, region, uffd: region.sweep_threads(BILLION), "1 to 256"),
     ],
 )  # fmt: skip

@@ -225,7 +225,7 @@ def test_errors_leave_the_lab_usable(registered):
         ({"size": 4097}, "multiple of the page size, 4096"),
         ({}, "pages=… or in bytes"),
         ({"pages": 1, "size": 4096}, "pages=… or in bytes"),
-        ({"pages": 1, "memory": "shmen"}, "the kinds are 'anon', .*'shmem', .*'hugetlb'"),
+        ({"pages": 1, "memory": "shmen"}, "The kinds are 'anon', .*'shmem', .*'hugetlb'"),
         ({"pages": 1, "page_size": 8192}, "pages of 4096 bytes"),
         ({"pages": 100_000, "memory": "hugetlb"}, "huge pages of 2 MiB are needed"),
     ],

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from uffdlab import uapi
+from uffdlab.arguments import nearest
 from uffdlab.errors import UsageError
 from uffdlab.target.results import IoctlResult
 from uffdlab.uapi import RegisterMode
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 def known_ioctl(name: str, values: Mapping[str, int] | None = None) -> uapi.Ioctl:
     """Return the row of an ioctl; UsageError if there is none, or if it does not have these fields."""
     if name not in uapi.IOCTLS:
-        raise UsageError(f"{name!r} is no ioctl of a userfaultfd; the ioctls are {', '.join(uapi.IOCTLS)}")
+        meant = nearest(name, uapi.IOCTLS) or "."
+        raise UsageError(f"{name!r} is no ioctl of a userfaultfd{meant} The ioctls are {', '.join(uapi.IOCTLS)}")
     ioctl = uapi.IOCTLS[name]
     for field, value in (values or {}).items():
         if field not in ioctl.fields:
@@ -83,7 +85,8 @@ def register_mode(modes: tuple[str | RegisterMode, ...]) -> int:
     for mode in modes:
         if isinstance(mode, str):
             if mode.lower() not in names:
-                raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER; the modes are {', '.join(names)}")
+                meant = nearest(mode, names) or "."
+                raise UsageError(f"{mode!r} is no mode of UFFDIO_REGISTER{meant} The modes are {', '.join(names)}")
             total |= names[mode.lower()]
         elif isinstance(mode, int) and not isinstance(mode, bool):
             total |= mode

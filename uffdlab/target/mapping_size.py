@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from uffdlab.arguments import nearest
 from uffdlab.errors import UsageError
 from uffdlab.uapi.memory import MEMORY, Memory
 
@@ -23,7 +24,8 @@ def page_count(memory: str, pages: int | None, size: int | None, page_size: int 
         There is no such memory, or it cannot have a mapping of this size.
     """
     if memory not in MEMORY:
-        raise UsageError(f"there is no memory {memory!r}; the kinds are {', '.join(map(repr, MEMORY))}")
+        meant = nearest(memory, MEMORY) or "."
+        raise UsageError(f"there is no memory {memory!r}{meant} The kinds are {', '.join(map(repr, MEMORY))}")
     kind = MEMORY[memory]
     if page_size not in (None, kind.page_size):
         raise UsageError(f"{memory} has pages of {kind.page_size} bytes, not of {page_size}")

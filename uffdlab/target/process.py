@@ -173,9 +173,11 @@ class TargetProcess:
             return ""
         uffd, modes = self.registry.owner_of(waiting.address) or ("the userfaultfd of its fault", RegisterMode(0))
         if entry & _UFFD_WP and modes & RegisterMode.RWP:
-            return f"page {page} of {name} is mapped read-write-protected; {uffd}.rwprotect(region[{page}], rwp=False)"
+            way = f"{uffd}.rwprotect(region[{page}], rwp=False) resolves its fault"
+            return f"page {page} of {name} is mapped read-write-protected; {way}"
         if entry & _UFFD_WP and waiting.kind != "read":
-            return f"page {page} of {name} is mapped write-protected; {uffd}.writeprotect(region[{page}], wp=False)"
+            way = f"{uffd}.writeprotect(region[{page}], wp=False) resolves its fault"
+            return f"page {page} of {name} is mapped write-protected; {way}"
         return (
             f"page {page} of {name} is mapped by now, but nobody has woken who waits for it. It sleeps on the "
             f"userfaultfd that its range is registered with, and only that one can wake it: {uffd}.wake(region[{page}])"

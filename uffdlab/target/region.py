@@ -183,6 +183,10 @@ class MemoryMapping(Pages):
         if self.lost is not None:
             raise self.lost.with_traceback(None)
 
+    def _must_be_of(self, target: TargetProcess) -> None:
+        if self.target is not target:
+            raise UsageError(f"{self.name} belongs to another lab, {self.lab!r}; map a region in this one: lab.map(64)")
+
     @property
     def _addresses(self) -> AddressRange:
         self._must_be_there()
@@ -304,8 +308,15 @@ def pages_of(where: MappedPages) -> PageRange:
     raise UsageError(f"{where!r} has no pages; give a region or a part of one, such as region[3] or region[8:16]")
 
 
-def mapped_pages(where: MappedPages) -> PageRange:
-    """Return a region, an alias or a part of one as a range; TargetLost or UsageError if it is not mapped any more."""
+def mapped_pages(where: MappedPages, target: TargetProcess) -> PageRange:
+    """Return a region, an alias or a part of one as a range.
+
+    Raises
+    ------
+    TargetLost, UsageError
+        It is not mapped any more, or belongs to another target: all have regions at the same addresses.
+    """
     pages = pages_of(where)
     pages.mapping._must_be_there()
+    pages.mapping._must_be_of(target)
     return pages

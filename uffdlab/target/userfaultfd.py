@@ -177,7 +177,7 @@ class Userfaultfd:
 
         If `data` is shorter than the range, zeroes follow it.  `wp` maps the pages write-protected.
         """
-        pages = mapped_pages(where)
+        pages = mapped_pages(where, self._target)
         data = bytes(data)
         if len(data) > pages.length:
             raise UsageError(f"{len(data)} bytes do not fit into {pages} of {pages.length} bytes")
@@ -214,7 +214,7 @@ class Userfaultfd:
             `to` begins within `from_`.  The kernels that were tried (6.12, 6.18, 7.3) do not refuse this, but move
             pages twice.
         """
-        target, source = mapped_pages(to), mapped_pages(from_)
+        target, source = mapped_pages(to, self._target), mapped_pages(from_, self._target)
         holes = int(MoveMode.ALLOW_SRC_HOLES) if allow_src_holes else 0
         values = ioctls.move_fields(target, source, ioctls.mode_bits(MoveMode, False, dontwake) | holes | mode)
         return self.ioctl("UFFDIO_MOVE", values, where=f"{source} to {target}", check=check)
@@ -280,7 +280,7 @@ class Userfaultfd:
         data : bytes, optional
             The content that UFFDIO_COPY gives each page.
         """
-        ioctl, pages = self._checked_ioctl(name), mapped_pages(where)
+        ioctl, pages = self._checked_ioctl(name), mapped_pages(where, self._target)
         request = ioctls.batch_request(ioctl, self.number, pages, mode, data)
         answer = self._target.ask(request, deadline=60.0 + pages.count / 5000)
         call = ioctls.call_text(ioctl, request.values, f"each of {pages}")
@@ -333,7 +333,7 @@ class Userfaultfd:
         return PendingIoctl(touch, ioctl, dict(values))
 
     def _on_range(self, name: str, where: MappedPages, mode: int, check: bool) -> IoctlResult:
-        pages = mapped_pages(where)
+        pages = mapped_pages(where, self._target)
         return self.ioctl(name, ioctls.range_fields(uapi.IOCTLS[name], pages, mode), where=str(pages), check=check)
 
     def _checked_ioctl(self, name: str, values: dict[str, int] | None = None) -> uapi.Ioctl:

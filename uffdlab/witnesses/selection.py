@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from msgspec.structs import replace
 
+from uffdlab.arguments import nearest
 from uffdlab.errors import MachineError, TargetLost, UsageError, WitnessError, errno_name
 from uffdlab.uapi.protocol.witnesses import DescribeTarget, ReadEntries, ReadPagemap, ScanPages, StartSpin, StopSpin
 
@@ -126,7 +127,9 @@ class WitnessSelection:
             This witness cannot read anything in this lab.
         """
         if name not in NAMES:
-            raise UsageError(f"there is no witness {name!r}; the witnesses are {', '.join(NAMES)}")
+            raise UsageError(
+                f"there is no witness {name!r}{nearest(name, NAMES) or '.'} The witnesses are {', '.join(NAMES)}"
+            )
         if name not in self._witnesses:
             try:
                 why_not = self._why_not(name)
