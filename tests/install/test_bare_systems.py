@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from uffdlab.kernels import apt
+
 from .conftest import FOLDER
 from .containers import run
 
@@ -37,6 +39,11 @@ def system(request, containers, debian, checkout, wheel):
         yield system
 
 
+def student(system, *commands):
+    """Run commands of a shell as the student; return the output."""
+    return system("sh", "-e", "-c", "\n".join(commands), user=USER)
+
+
 # What `uffdlab doctor` says there before the first lab.
 BARE = {
     **dict.fromkeys(["Python", "Jupyter", "QEMU", "busybox", "memory", "disk", "/dev/shm", "cache folder"], "ok"),
@@ -61,7 +68,7 @@ def states(system, *environment):
 def test_the_wheel_runs_an_experiment_on_a_stock_kernel(system, wheel, request):
     def step(name, *command):
         start = time.monotonic()
-        printed = system("sh", "-c", " ".join(command), user=USER)
+        printed = student(system, " ".join(command))
         seconds[name] = round(time.monotonic() - start, 1)
         return printed
 
@@ -82,3 +89,19 @@ def test_the_wheel_runs_an_experiment_on_a_stock_kernel(system, wheel, request):
     (FOLDER / f"{request.node.callspec.id}.json").write_text(
         json.dumps({"python": python, "seconds": seconds, "megabytes": megabytes}, indent=2) + "\n"
     )
+
+
+@pytest.mark.parametrize("system", ["bookworm"], indirect=True)
+def test_a_system_whose_apt_knows_no_mirror_of_debian_as_on_ubuntu(system, wheel):
+    mirrors = apt.mirrors_of_this_machine()
+    system("sh", "-c", "rm -rf /etc/apt/sources.list /etc/apt/sources.list.d/* /var/lib/apt/lists/*")
+    system("sh", "-c", "rm /etc/os-release; printf 'ID=ubuntu\\nID_LIKE=debian\\n' >/etc/os-release")
+    student(system, "cd && python3 -m venv lab", f"~/lab/bin/pip install --only-binary=:all: /opt/{wheel.name}")
+    assert states(system)["Debian's archive"] == "missing"
+    refused = student(system, f"! ~/lab/bin/uffdlab run minor_wp {KERNEL}")
+    assert "UFFDLAB_MIRROR" in refused
+    assert "Traceback" not in refused
+    setting = f"UFFDLAB_MIRROR='{mirrors.main} {mirrors.security}'"
+    assert states(system, setting)["Debian's archive"] == "ok"
+    assert "64 of 64" in student(system, f"{setting} ~/lab/bin/uffdlab run minor_wp {KERNEL}")
+    assert system("find", "/etc/apt", "-name", "*.list", "-o", "-name", "*.sources") == ""

@@ -43,6 +43,14 @@ def test_the_kernels_of_debian_and_of_the_notebook_are_inside(inside):
     }
 
 
+def test_nothing_is_missing_in_it(inside):
+    found = json.loads(inside("uffdlab", "doctor", "--json"))
+    assert found["ok"]
+    lines = {line["name"]: line for line in found["lines"]}
+    assert lines["KVM"]["state"] == "optional"
+    assert "6.1-series" in lines["kernels"]["found"]
+
+
 def test_the_notebook_runs_without_a_network(inside):
     inside("uffdlab", "notebook", "notebooks/minor_wp.ipynb", "minor_wp.html")
     page = inside("cat", "minor_wp.html")
