@@ -222,6 +222,7 @@ def test_the_timeline_shows_entries_by_their_start_on_a_time_axis(bench, page):
     fault.click()
     expect(bench.locator(".uffdlab-when")).to_have_text(re.compile("^as of .*, stepped back in the timeline$"))
     expect(cell(bench, 5)).to_have_attribute("aria-label", "page 5: absent")
+    expect(bench.get_by_role("list", name="legend")).to_contain_text("registered then, and waiting then: not shown")
     # The page tables are of that moment too.
     cell(bench, 5).click()
     bench.get_by_role("tab", name="page tables", exact=True).click()
@@ -334,6 +335,7 @@ def test_a_notebook_keeps_the_last_state_of_the_bench(bench, page, jupyterlab):
     page.keyboard.press("Control+s")
     expect(page.locator(".jp-DocumentWidget-dirty, .jp-mod-dirty")).to_have_count(0, timeout=30_000)
     assert "page 5: present" in static_form(file)
+    assert "<h2>Lab 6.1-series: Linux 6.1." in static_form(file)
     # After Python has ended and the notebook is opened again, the last state of each widget is shown.
     run(page, OTHER_WIDGETS)
     tables = page.locator(".jp-CodeCell").nth(1).locator(".uffdlab-static-form")

@@ -111,6 +111,15 @@ describe("a grid of cells", () => {
     model.change("_waiting", []);
     expect(cell(2).classList.contains("uffdlab-waits")).toBe(false);
   });
+  it("says of a moment in the past that its marks are not shown", () => {
+    const [model] = grid([0], { _registered: [[0, 1, "minor"]] });
+    model.change("_registered", []);
+    expect(el.querySelector(".uffdlab-legend").textContent).not.toContain("not shown");
+    model.change("_past", true);
+    expect(textsOf(".uffdlab-legend li").at(-1)).toBe("registered then, and waiting then: not shown");
+    model.change("_past", false);
+    expect(textsOf(".uffdlab-legend li").length).toBe(1);
+  });
   it("names and explains the witness", () => {
     const [model] = grid([0]);
     const meta = { ...model.get("_meta"), title: "region-1, seen by scan", witness: "scan", witness_about: "an ioctl said so" };

@@ -341,7 +341,10 @@ class Bench(html_page.Pictured, Follower, LabBox):
         """Return the static form of each part, for pages without a live kernel."""
         texts = [self.grid.fallback()["text/html"], self.timeline.fallback()["text/html"]]
         texts += [part.static() for part in (self.ioctls, self.faults, self.inspector, self.panel)]
-        return f"<h2>{html.escape(repr(self._lab))}</h2>" + "".join(texts)
+        return f"<h2>{html.escape(self._title())}</h2>" + "".join(texts)
+
+    def _title(self) -> str:
+        return repr(self._lab).strip("<>")
 
     def picture(self) -> Picture:
         """Return all parts stacked as one picture with alt text."""
@@ -364,7 +367,7 @@ class Bench(html_page.Pictured, Follower, LabBox):
         """Return one self-contained HTML page: the interactive grid and timeline, then the other parts."""
         rest = "".join(part.static() for part in (self.ioctls, self.faults, self.inspector, self.panel))
         style = css("page_grid.css", "timeline_view.css")
-        title = repr(self._lab)
+        title = self._title()
         parts = [self.grid.part(), self.timeline.part()]
         return html_page.deliver(html_page.page(title, parts, style, after=f'<div class="uffdlab">{rest}</div>'), path)
 

@@ -61,7 +61,10 @@ class PageGrid {
     listen.model("change:_registered", () => this.draw());
     listen.model("change:_waiting", () => this.draw());
     listen.model("change:_when", () => this.updateMoment());
-    listen.model("change:_past", () => this.updateMoment());
+    listen.model("change:_past", () => {
+      this.updateMoment();
+      this.draw();
+    });
     listen.model("change:selection", () => this.updateSelection());
     listen.model("change:cursor", () => this.updateCursor());
     listen.model("change:_status", () => (this.status.textContent = model.get("_status")));
@@ -236,6 +239,8 @@ class PageGrid {
         return make("li", {}, swatch, ` ${style.text}: ${before ? `${shown[0]} → ${shown[1]}` : shown[1]}`);
       }),
       ...markItems(this.marks),
+      // The marks are known of now alone.
+      ...(this.model.get("_past") ? [make("li", {}, "registered then, and waiting then: not shown")] : []),
     );
   }
 
