@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the native parts, the folders beside the package, the links of the README."""
+"""What pyproject.toml cannot say: native parts, folders beside the package, man pages, the links of the README."""
 
 import re
 import shutil
@@ -56,6 +56,7 @@ if __name__ == "__main__":
     setup(
         cffi_modules=["uffdlab/agent/_native_build.py:ffibuilder", "uffdlab/bulk/_build.py:ffibuilder"],
         cmdclass={"build_py": BuildPackage},
+        data_files=[("share/man/man1", sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("docs/man/*.1")))],
         long_description=long_description(),
         long_description_content_type="text/markdown",
     )

@@ -112,7 +112,7 @@ def test_the_wheel_has_every_file_that_the_package_reads(wheel):
             wanted.add(f"uffdlab/data/{name}")
     assert len(wanted) > 300
     assert wanted - files == set()
-    generated = {name for name in files - wanted if ".dist-info/" not in name}
+    generated = {name for name in files - wanted if ".dist-info/" not in name and ".data/data/share/man/" not in name}
     assert generated == {"uffdlab/agent/_native.abi3.so", "uffdlab/bulk/_bulk.abi3.so"}
 
 
@@ -135,6 +135,12 @@ def test_the_command_lists_the_kernels(installed, tmp_path):
     listed = run(installed / "bin" / "uffdlab", "kernel", "list", cwd=tmp_path, UFFDLAB_CACHE=str(tmp_path / "cache"))
     for kernel in ("6.1-base", "6.1-as-posted", "6.1-series", "debian/trixie"):
         assert kernel in listed
+
+
+def test_the_man_pages_are_where_man_finds_those_of_a_command_in_the_path(installed):
+    names = {path.name for path in (installed / "share" / "man" / "man1").iterdir()}
+    assert names == {path.name for path in (ROOT / "docs" / "man").iterdir()}
+    assert "uffdlab.1" in names
 
 
 def test_the_installed_package_is_that_of_the_wheel(installed, tmp_path):

@@ -15,10 +15,20 @@ from uffdlab.fuzz.rules import MEMORIES
 @click.argument("kernel", type=KernelName(path=True), required=False)
 @click.option("--machine", type=MachineName(), help="local, ssh:user@host or vagrant; else a guest in QEMU.")
 @click.option(
-    "--seconds", type=click.FloatRange(0, min_open=True), default=60.0, show_default=True, help="How long to run."
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to run.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed makes the same calls.")
-@click.option("--memory", type=click.Choice(MEMORIES), multiple=True, help="May be given several times; else all.")
+@click.option(
+    "--memory",
+    type=click.Choice(MEMORIES),
+    multiple=True,
+    help="A kind of memory; may be given several times. Without it, all.",
+)
 def fuzz(kernel: str | None, machine: str | None, seconds: float, seed: int, memory: tuple[str, ...]) -> None:
     """Make random calls on KERNEL and compare each with a model of what it should do.
 

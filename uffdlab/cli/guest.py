@@ -37,7 +37,14 @@ class _Exec(click.Command):
 
 
 # Here -h is most often the program's, as in `df -h`.
-@click.command("exec", cls=_Exec, context_settings={"help_option_names": ["--help"]})
+@click.command(
+    "exec",
+    cls=_Exec,
+    context_settings={"help_option_names": ["--help"]},
+    epilog="Examples: uffdlab exec 6.1-series -- uname -r; "
+    "uffdlab exec debian/trixie --push ./my-test -- ./my-test --all; "
+    "tar c tests | uffdlab exec 6.1-series --deadline 600 -- sh -c 'tar x && sh tests/all'",
+)
 @click.argument("kernel", type=KernelName(path=True))
 @click.argument("command", nargs=-1, required=True)
 @click.option(
@@ -47,10 +54,17 @@ class _Exec(click.Command):
     help="Copy this file, which may be the program, into the program's folder. An executable brings its libraries.",
 )
 @click.option(
-    "--deadline", type=click.FloatRange(0, min_open=True), default=DEADLINE, show_default=True, help="Seconds."
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    default=DEADLINE,
+    show_default=True,
+    metavar="SECONDS",
+    help="The program is killed after these.",
 )
-@click.option("--memory", type=click.IntRange(1), default=1024, show_default=True, help="The guest's memory in MiB.")
-@click.option("--cpus", type=click.IntRange(1), default=1, show_default=True, help="The guest's CPUs.")
+@click.option(
+    "--memory", type=click.IntRange(1), default=1024, show_default=True, metavar="MIB", help="The guest's memory."
+)
+@click.option("--cpus", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="The guest's CPUs.")
 def execute(
     kernel: str, command: tuple[str, ...], push: tuple[Path, ...], deadline: float, memory: int, cpus: int
 ) -> None:
@@ -97,9 +111,13 @@ def _show(stream: str, data: bytes) -> None:
 )
 @click.option("--full", is_flag=True, help="Use the sizes of the kernel's run_vmtests.sh; slow under emulation.")
 @click.option(
-    "--deadline", type=click.FloatRange(0, min_open=True), show_default="1800", help="Seconds for each program."
+    "--deadline",
+    type=click.FloatRange(0, min_open=True),
+    show_default="1800",
+    metavar="SECONDS",
+    help="For each program.",
 )
-@click.option("--cpus", type=click.IntRange(1), show_default="1", help="The guest's CPUs.")
+@click.option("--cpus", type=click.IntRange(1), show_default="1", metavar="N", help="The guest's CPUs.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the KTAP to this file.")
 def selftest(
     kernel: str, tree: str | None, full: bool, deadline: float | None, cpus: int | None, output: Path | None
