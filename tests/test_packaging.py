@@ -177,7 +177,7 @@ def test_notebooks_are_committed_without_outputs(path):
 
 
 def test_every_committed_file_has_a_known_type_and_size():
-    known = re.compile(r"(\.(c|config|css|h|in|ipynb|js|json|md|patch|png|py|pyi|rb|svg|toml|txt|typed|yml))?")
+    known = re.compile(r"(\.(1|c|config|css|h|in|ipynb|js|json|md|patch|png|py|pyi|rb|svg|toml|txt|typed|yml))?")
 
     def unexpected(path):
         return not known.fullmatch(path.suffix) or path.stat().st_size > 1 << 20 or path.name.endswith("~")
