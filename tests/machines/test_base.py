@@ -2,50 +2,61 @@
 
 from __future__ import annotations
 
-import time
+import socket
 from types import SimpleNamespace
 
 import pytest
 
 from uffdlab.errors import MachineTimeout
 from uffdlab.machines.base import BaseMachine
+from uffdlab.machines.rpc.client import Client
+from uffdlab.uapi.protocol.agent import ReadClock
 
 
-class Starting(BaseMachine):
-    """A machine whose agent answers the n-th wait, and whose process waits for a CPU as long as told."""
+@pytest.fixture
+def machine():
+    """Return a function that makes a machine whose agent never answers and whose process waits for a CPU so long."""
+    ours, theirs = socket.socketpair()
+    clients = []
 
-    def __init__(self, answers_at, without_cpu):
-        self.waits = []
-        self._answers_at = answers_at
-        self._closed = False
-        self._client = SimpleNamespace(hello=self._hello_within)
-        self._console = SimpleNamespace(tail=lambda: "")
-        self._process = SimpleNamespace(seconds_without_cpu=lambda: without_cpu)
+    def make(without_cpu):
+        machine = object.__new__(BaseMachine)
+        machine._process = SimpleNamespace(seconds_without_cpu=without_cpu)
+        machine._client = Client(
+            ours,
+            make_lost_error=MachineTimeout,
+            make_late_error=MachineTimeout,
+            make_malformed_error=MachineTimeout,
+        )
+        clients.append(machine._client)
+        return machine
 
-    def _hello_within(self, seconds):
-        self.waits.append(seconds)
-        if len(self.waits) < self._answers_at:
-            time.sleep(seconds)
-            raise MachineTimeout("late")
-        return "hello"
-
-
-def test_the_time_that_a_machine_waits_for_a_cpu_does_not_count():
-    machine = Starting(2, without_cpu=30.0)
-    machine.wait_for_hello(5 * 0.1)
-    assert machine._hello == "hello"
-    assert machine.waits[0] == 0.5
-    assert 0.1 < machine.waits[1] <= 5.0  # ten times the deadline at most
+    yield make
+    for client in clients:
+        client.close(MachineTimeout("closed"))
+    theirs.close()
 
 
-def test_a_machine_that_has_a_cpu_and_says_nothing_is_late():
-    machine = Starting(2, without_cpu=0.0)
-    with pytest.raises(MachineTimeout, match=r"^late$"):
-        machine.wait_for_hello(0.1)
-    assert machine.waits == [0.1]
+def test_the_time_that_a_machine_waits_for_a_cpu_is_asked_after_the_deadline(machine):
+    told = []
+    with pytest.raises(MachineTimeout, match=r"sent nothing within \d+\.\d s"):
+        machine(lambda: told.append(1) or 0.2).wait_for_hello(0.2)
+    assert told
 
 
-def test_a_machine_that_stays_late_says_how_long_it_had_no_cpu():
-    machine = Starting(9, without_cpu=1.0)
-    with pytest.raises(MachineTimeout, match=r"sent nothing within \d+ s, 1 s of them without a CPU"):
-        machine.wait_for_hello(0.2)
+def test_a_machine_that_has_a_cpu_is_late_at_its_deadline(machine):
+    with pytest.raises(MachineTimeout, match="sent nothing within"):
+        machine(lambda: 0.0).wait_for_hello(0.1)
+
+
+@pytest.mark.parametrize(("without_cpu", "left"), [(0.0, -1.0), (2.0, 1.0), (1000.0, 49.0)])
+def test_the_time_without_a_cpu_is_bounded_by_ten_deadlines(machine, without_cpu, left):
+    assert machine(lambda: without_cpu)._more_time(5.0, 6.0) == left
+
+
+def test_a_request_waits_for_more_time_as_well(machine):
+    told = []
+    client = machine(lambda: 0.0)._client
+    with pytest.raises(MachineTimeout, match="no answer within"):
+        client.ask(ReadClock(), 0.1, lambda waited: told.append(waited) or 0.2 * (len(told) < 3))
+    assert len(told) == 3

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 _Answer = TypeVar("_Answer")
 
 _REASON_DEADLINE = 1.0  # seconds to wait for the reason when a connection ends
-_MOST_WITHOUT_CPU = 10  # times the deadline of a boot
-_LEAST_LEFT = 0.1  # seconds; less is no reason to wait again
+_MOST_WITHOUT_CPU = 10  # times the deadline
 
 
 class BaseMachine:
@@ -125,27 +123,12 @@ class BaseMachine:
     # --- starting
 
     def wait_for_hello(self, deadline: float) -> None:
-        """Wait for the agent's hello, at most `deadline` seconds.
+        """Wait for the agent's hello, at most `deadline` seconds.  Time without a CPU does not count."""
+        self._hello = self._client.hello(deadline, partial(self._more_time, deadline))
 
-        Where many machines start at once, a process waits for a CPU.  That time does not count, up to ten times the
-        deadline.
-        """
-        began, left = time.monotonic(), deadline
-        while True:
-            try:
-                self._hello = self._client.hello(left)
-            except errors.MachineTimeout:
-                without_cpu = min(self._process.seconds_without_cpu(), _MOST_WITHOUT_CPU * deadline)
-                left = deadline + without_cpu - (time.monotonic() - began)
-                if left < _LEAST_LEFT:
-                    if without_cpu < _LEAST_LEFT:
-                        raise
-                    waited = time.monotonic() - began
-                    raise self.explain_late(
-                        f"its agent sent nothing within {waited:.0f} s, {without_cpu:.0f} s of them without a CPU"
-                    ) from None
-            else:
-                return
+    def _more_time(self, deadline: float, waited: float) -> float:
+        # Where many machines start at once, a process waits for a CPU.  That time does not count, up to a limit.
+        return deadline + min(self._process.seconds_without_cpu(), _MOST_WITHOUT_CPU * deadline) - waited
 
     # --- ending
 

@@ -30,6 +30,8 @@ from uffdlab.processes.supervised import SupervisedProcess
 from uffdlab.uapi.protocol.agent import AfterRestore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uffdlab.machines import PhysicalMemory
     from uffdlab.machines.qemu.command import Settings
     from uffdlab.machines.qemu.ram import SharedMemory
@@ -170,12 +172,22 @@ class QemuMachine(BaseMachine):
             raise saved_state.Unusable(str(error)) from None
         with self._waking:
             devices = state.load(self._ram)  # meanwhile QEMU starts; it continues when it has these
+            more = partial(self._more_time, _RESTORE_DEADLINE)
             with self._incoming, suppress(OSError):  # QEMU has ended, or hangs: the call below raises
-                self._incoming.settimeout(_RESTORE_DEADLINE)
-                self._incoming.sendall(devices)
+                self._give(devices, more)
             self._client.greeted()
             self._hold(state.path.stem)
-            self._client.ask(AfterRestore(secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE)
+            self._client.ask(AfterRestore(secrets.token_bytes(64), time.time_ns()), _RESTORE_DEADLINE, more)
+
+    def _give(self, devices: bytes, more: Callable[[float], float]) -> None:
+        began, left = time.monotonic(), memoryview(devices)
+        self._incoming.settimeout(_RESTORE_DEADLINE)
+        while left:
+            try:
+                left = left[self._incoming.send(left) :]
+            except TimeoutError:
+                if more(time.monotonic() - began) <= 0:
+                    raise
 
     def save(self, name: str) -> None:
         """Save the machine's present state in the cache under `name`.  The machine continues afterwards.
@@ -207,9 +219,11 @@ class QemuMachine(BaseMachine):
             self._held.callback(os.close, descriptor)
 
     def _wait_for_migration(self) -> None:
-        until = time.monotonic() + _MIGRATION_DEADLINE
+        began = time.monotonic()
         while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
-            if status in {"failed", "cancelled"} or time.monotonic() > until:
+            waited = time.monotonic() - began
+            late = waited > _MIGRATION_DEADLINE and self._more_time(_MIGRATION_DEADLINE, waited) <= 0
+            if status in {"failed", "cancelled"} or late:
                 raise errors.MachineError(f"QEMU did not save the state of its devices: {status}")
             time.sleep(0.001)
 

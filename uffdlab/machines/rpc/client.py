@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from uffdlab.uapi.protocol.notifications import HelloFacts
 
     Subscriber: TypeAlias = Callable[["Notification | MachineGone"], None]
+    MoreTime: TypeAlias = Callable[[float], float]
 
 _Answer = TypeVar("_Answer")
 
 _REQUEST, _RESPONSE, _NOTIFICATION = 0, 1, 2
 _OF_TARGET = "target."
 _GRACE = 5.0  # seconds more for the agent to report that a target's deadline has passed
+_LEAST_LEFT = 0.1  # seconds; less is no reason to wait again
 _LATE_ANSWER = 5.0  # seconds for the agent to end a target, if the caller gave fewer
 _MARKER_DEADLINE = 2.0  # seconds to send a target its marker
 
@@ -148,8 +150,10 @@ class Client:
 
     # --- for callers
 
-    def hello(self, deadline: float) -> HelloFacts | None:
+    def hello(self, deadline: float, more: MoreTime | None = None) -> HelloFacts | None:
         """Return the facts of the agent's hello, or None after :meth:`greeted`; wait at most `deadline` seconds.
+
+        `more` is that of :meth:`ask`.
 
         Raises
         ------
@@ -157,7 +161,7 @@ class Client:
             The hello did not come in time, the first frame was something else, or the stream ended.
         """
         silent = "the guest did not start: its agent sent nothing"
-        facts: HelloFacts | None = self._wait(self._hello, deadline, silent)
+        facts: HelloFacts | None = self._wait(self._hello, deadline, silent, more)
         return facts
 
     def greeted(self) -> None:
@@ -165,7 +169,7 @@ class Client:
         with suppress(InvalidStateError):  # the stream has ended; every call raises that error
             self._hello.set_result(None)
 
-    def ask(self, request: Method[_Answer], deadline: float) -> _Answer:
+    def ask(self, request: Method[_Answer], deadline: float, more: MoreTime | None = None) -> _Answer:
         """Send a request to the agent or the target, and return the answer.
 
         Parameters
@@ -173,6 +177,9 @@ class Client:
         request : Method
         deadline : float
             In seconds.  A target that has not answered by then is killed.
+        more : callable, optional
+            Called with the seconds waited when the deadline of a request to the agent has passed.  Returns for how many
+            more seconds to wait.
 
         Raises
         ------
@@ -189,13 +196,13 @@ class Client:
         if isinstance(request, TargetMethod):
             raw = self.call(request.method, (deadline, *astuple(request)), deadline + _GRACE)
         else:
-            raw = self.call(request.method, astuple(request), deadline)
+            raw = self.call(request.method, astuple(request), deadline, more)
         try:
             return decoding.answer(request, raw)
         except Malformed as error:
             raise self._make_malformed_error(f"{error}: the agent is of another version, or broken") from None
 
-    def call(self, method: str, params: tuple[Any, ...], deadline: float) -> Any:
+    def call(self, method: str, params: tuple[Any, ...], deadline: float, more: MoreTime | None = None) -> Any:
         """Send a request and return its answer, not validated.  Raises as :meth:`ask` does."""
         if threading.current_thread() is self._reader:
             raise errors.UsageError(f"{method} was called by a subscriber of notifications, which must not wait")
@@ -204,17 +211,24 @@ class Client:
             marker = line.marker
             if line.marker_returned and marker:
                 return self._ask_target(line, marker, method, params, deadline)
-        answer = self._ask(method, params, deadline)
+        answer = self._ask(method, params, deadline, more=more)
         if line is not None and method == SpawnTarget.method:
             self._send_marker(line, params[0])
         return answer
 
-    def _ask(self, method: str, params: tuple[Any, ...], deadline: float, late: str = "") -> Any:
+    def _ask(
+        self,
+        method: str,
+        params: tuple[Any, ...],
+        deadline: float,
+        late: str = "",
+        more: MoreTime | None = None,
+    ) -> Any:
         until = time.monotonic() + deadline
         number, future = self._expect_answer()
         try:
             self._send([_REQUEST, number, method, params], until, method)
-            return self._wait(future, until - time.monotonic(), late or f"{method}: no answer")
+            return self._wait(future, until - time.monotonic(), late or f"{method}: no answer", more)
         finally:
             self._forget(number)
 
@@ -329,15 +343,18 @@ class Client:
 
     # --- implementation
 
-    def _wait(self, future: Future[Any], seconds: float, what: str) -> Any:
-        started = time.monotonic()
-        try:
-            return future.result(max(0.0, seconds))
-        except FutureTimeoutError:
-            if future.done():  # the answer is itself a TimeoutError, or has just arrived
-                return future.result()
-            waited = time.monotonic() - started
-            raise self._make_late_error(f"{what} within {max(waited, seconds):.1f} s") from None
+    def _wait(self, future: Future[Any], seconds: float, what: str, more: MoreTime | None = None) -> Any:
+        started, left = time.monotonic(), seconds
+        while True:
+            try:
+                return future.result(max(0.0, left))
+            except FutureTimeoutError:
+                if future.done():  # the answer is itself a TimeoutError, or has just arrived
+                    return future.result()
+                waited = time.monotonic() - started
+                left = more(waited) if more is not None else 0.0
+                if left < _LEAST_LEFT:
+                    raise self._make_late_error(f"{what} within {max(waited, seconds):.1f} s") from None
 
     def _lines(self) -> list[Line]:
         # The target's line first: its frames are read before the notification of its end.
