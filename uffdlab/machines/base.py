@@ -124,11 +124,17 @@ class BaseMachine:
 
     def wait_for_hello(self, deadline: float) -> None:
         """Wait for the agent's hello, at most `deadline` seconds.  Time without a CPU does not count."""
-        self._hello = self._client.hello(deadline, partial(self._more_time, deadline))
+        self._hello = self._client.hello(deadline, self._patience(deadline))
 
-    def _more_time(self, deadline: float, waited: float) -> float:
+    def _patience(self, deadline: float) -> Callable[[float], float]:
         # Where many machines start at once, a process waits for a CPU.  That time does not count, up to a limit.
-        return deadline + min(self._process.seconds_without_cpu(), _MOST_WITHOUT_CPU * deadline) - waited
+        before = self._process.seconds_without_cpu()
+
+        def more(waited: float) -> float:
+            without_cpu = self._process.seconds_without_cpu() - before
+            return deadline + min(without_cpu, _MOST_WITHOUT_CPU * deadline) - waited
+
+        return more
 
     # --- ending
 

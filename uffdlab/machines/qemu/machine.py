@@ -27,7 +27,7 @@ from uffdlab.machines.rpc.framing import Malformed
 from uffdlab.processes import identity
 from uffdlab.processes.console import Console
 from uffdlab.processes.supervised import SupervisedProcess
-from uffdlab.uapi.protocol.agent import AfterRestore
+from uffdlab.uapi.protocol.agent import AfterRestore, LoadModules
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 _NEEDED_MIB = 160  # measured use of a small guest and QEMU
 _RESTORE_DEADLINE = 5.0  # seconds
 _MIGRATION_DEADLINE = 10.0
+_SAVING_DEADLINE = 60.0  # of a command to QEMU, which may have to wait for a CPU
 
 
 class QemuMachine(BaseMachine):
@@ -172,7 +173,7 @@ class QemuMachine(BaseMachine):
             raise saved_state.Unusable(str(error)) from None
         with self._waking:
             devices = state.load(self._ram)  # meanwhile QEMU starts; it continues when it has these
-            more = partial(self._more_time, _RESTORE_DEADLINE)
+            more = self._patience(_RESTORE_DEADLINE)
             with self._incoming, suppress(OSError):  # QEMU has ended, or hangs: the call below raises
                 self._give(devices, more)
             self._client.greeted()
@@ -194,23 +195,25 @@ class QemuMachine(BaseMachine):
 
         Raises
         ------
-        MachineError
-            QEMU cannot save it.
+        MachineError, AgentError
+            QEMU cannot save it, or the agent cannot load the modules that later labs need.
         HostUnsupported
             The cache cannot be written to.
         """
+        self._check()
+        self._client.ask(LoadModules(), _MIGRATION_DEADLINE, self._patience(_MIGRATION_DEADLINE))
         with open(os.memfd_create("uffdlab-devices", os.MFD_CLOEXEC), "rb") as devices:  # noqa: PTH123 - it has no path
             self.monitor.give_file(devices.fileno(), "devices")
-            self.monitor.execute("migrate-set-capabilities", IGNORE_SHARED)
+            self.monitor.execute("migrate-set-capabilities", IGNORE_SHARED, deadline=_SAVING_DEADLINE)
             # QEMU stops the running machine for this, so a restored one runs without a command.
-            self.monitor.execute("migrate", {"uri": "fd:devices"})
+            self.monitor.execute("migrate", {"uri": "fd:devices"}, deadline=_SAVING_DEADLINE)
             try:
                 self._wait_for_migration()
                 devices.seek(0)
                 saved_state.save(name, ram=self._ram, device_state=devices.read(), facts=asdict(self.hello))
                 self._hold(name)
             finally:
-                self.monitor.execute("cont")
+                self.monitor.execute("cont", deadline=_SAVING_DEADLINE)
 
     def _hold(self, name: str) -> None:
         # A reset of the lab restores this state again.
@@ -219,10 +222,10 @@ class QemuMachine(BaseMachine):
             self._held.callback(os.close, descriptor)
 
     def _wait_for_migration(self) -> None:
-        began = time.monotonic()
-        while (status := self.monitor.execute("query-migrate").get("status")) != "completed":
+        began, more = time.monotonic(), self._patience(_MIGRATION_DEADLINE)
+        while (status := self.monitor.execute("query-migrate", deadline=_SAVING_DEADLINE).get("status")) != "completed":
             waited = time.monotonic() - began
-            late = waited > _MIGRATION_DEADLINE and self._more_time(_MIGRATION_DEADLINE, waited) <= 0
+            late = waited > _MIGRATION_DEADLINE and more(waited) <= 0
             if status in {"failed", "cancelled"} or late:
                 raise errors.MachineError(f"QEMU did not save the state of its devices: {status}")
             time.sleep(0.001)

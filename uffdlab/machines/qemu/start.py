@@ -21,7 +21,7 @@ from uffdlab.machines.qemu.command import Descriptors, Settings
 from uffdlab.machines.qemu.machine import QemuMachine
 from uffdlab.processes import limits, system_packages
 from uffdlab.settings import saved_guests
-from uffdlab.uapi.protocol.agent import LoadModules, ReadClock
+from uffdlab.uapi.protocol.agent import ReadClock
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -240,7 +240,6 @@ def _restore(settings: Settings) -> QemuMachine | None:
 def _save(machine: QemuMachine, settings: Settings) -> None:
     # A machine that cannot be saved can still be used.
     try:
-        machine.ask(LoadModules())
         machine.save(_state_key(settings))
     except (errors.MachineError, errors.AgentError, errors.HostUnsupported) as error:
         _log.warning("the booted machine could not be saved, so the next one boots again: %s", error)
