@@ -208,6 +208,14 @@ def test_the_cache_folder_must_be_writable(tmp_path, monkeypatch):
         state, found, todo = as_another_user(check, room.cache)
         assert (state, found) == (State.MISSING, f"{folder} cannot be written to: Permission denied")
         assert "UFFDLAB_IMAGES" in todo
+        monkeypatch.setenv("UFFDLAB_CACHE", str(folder / "closed" / "cache"))
+        (folder / "closed" / "cache").mkdir(parents=True)
+        (folder / "closed").chmod(0o700)
+        state, found, _ = as_another_user(check, room.cache)
+        assert (state, found) == (State.MISSING, f"{folder / 'closed'} cannot be written to: Permission denied")
+        assert str(folder) in as_another_user(check, room.disk)[1]
+        monkeypatch.setenv("UFFDLAB_CACHE", str(folder))
+        shutil.rmtree(folder / "closed")
         (folder / "images").mkdir(mode=0o700)
         os.chown(folder, NOBODY, NOBODY)
         state, found, _ = as_another_user(check, room.cache)

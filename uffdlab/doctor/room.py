@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -57,7 +58,7 @@ def cache(name: str) -> Line:
             f"{folder} cannot be written to: {error.strerror}",
             "set UFFDLAB_CACHE to a folder of your own; kernels that somebody else keeps are read with UFFDLAB_IMAGES",
         )
-    closed = [each.name for each in root.iterdir() if not os.access(each, os.W_OK)] if root.is_dir() else []
+    closed = [each.name for each in root.iterdir() if not os.access(each, os.W_OK)] if _is_there(root) else []
     if closed:
         return Line(
             name,
@@ -65,7 +66,7 @@ def cache(name: str) -> Line:
             f"{root}: {', '.join(sorted(closed))} cannot be written to by this user",
             f"chown -R {os.geteuid()} {root}, as root, or set UFFDLAB_CACHE to another folder",
         )
-    return Line(name, State.OK, str(root) + ("" if root.is_dir() else ", which is made at the first use"))
+    return Line(name, State.OK, str(root) + ("" if _is_there(root) else ", which is made at the first use"))
 
 
 def shared_memory(name: str) -> Line:
@@ -83,4 +84,11 @@ def shared_memory(name: str) -> Line:
 
 def _existing(folder: Path) -> Path:
     # The folder, or the nearest one above it that exists.
-    return next(each for each in [folder, *folder.parents] if each.is_dir())
+    return next(each for each in [folder, *folder.parents] if _is_there(each))
+
+
+def _is_there(folder: Path) -> bool:
+    # Path.is_dir() raises an error for a folder in one that is closed to this user, before Python 3.12.
+    with contextlib.suppress(OSError):
+        return folder.is_dir()
+    return False
