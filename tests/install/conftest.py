@@ -25,7 +25,9 @@ def containers():
     if missing:
         pytest.fail(f"{', '.join(missing)} missing: run `make test-install`, which installs them")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    return module.Containers(FOLDER)
+    containers = module.Containers(FOLDER)
+    yield containers
+    containers.close()
 
 
 @pytest.fixture(scope="session")

@@ -49,6 +49,12 @@ class Containers:
         self._options = ["--root", folder / "storage", "--runroot", folder / "run", "--runtime", "runc"]
         self._options += ["--cgroup-manager", "cgroupfs", "--events-backend", "none"]
 
+    def close(self):
+        """Unmount what podman leaves mounted, so that `make clean` can remove the folder; the images stay."""
+        mounted = self._folder / "storage" / "overlay"
+        if mounted.is_mount():
+            run("umount", mounted)
+
     def podman(self, *arguments, deadline=10 * _MINUTE):
         """Run podman; return its output."""
         return run("podman", *self._options, *arguments, deadline=deadline)
