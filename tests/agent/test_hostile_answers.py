@@ -139,7 +139,7 @@ def fork(lab, region):
 
 
 def run(lab, _region):
-    assert isinstance(lab.exec(["echo", "hello"], deadline=5).text, str)
+    assert isinstance(lab.exec(["cat"], stdin=b"hello", deadline=5).text, str)
 
 
 def rest(lab, region):
